@@ -1,0 +1,138 @@
+"""The backward recursion that serves every exact method, and its one dial, the optimism η.
+
+    Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
+    V_t(s)   = α log Σ_a p(a|s) exp(Q_t(s,a)/α)
+
+η = 1 is exact inference (Levine 2018, eq. 7), η → 0 leaves the dynamics as they are (eq. 15),
+η → ∞ chooses the outcome, η < 0 plays against the agent. Everything here is in nats: v = V/α,
+q = Q/α, x = (r⁺ + continuation)/α.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cai.table import Table
+
+
+def backward(table: Table, eta: float) -> Tensor:
+    """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats."""
+    T = table.steps
+    v = torch.empty(T + 1, table.num_states, dtype=torch.float64)
+    v[T] = table.final_reward / table.temperature
+    if eta == 1:
+        # Actions and successors are summed alike: one log-sum-exp over both.
+        log_weights, successors = table.log_weights.flatten(1), table.successor_index
+        for t in range(T - 1, -1, -1):
+            u = continuation(v[t + 1], eta, table.discount)
+            torch.logsumexp(log_weights + u[successors], -1, out=v[t])
+    else:
+        for t in range(T - 1, -1, -1):
+            q = action_values(table, v[t + 1], eta)
+            torch.logsumexp(table.log_prior + q, -1, out=v[t])
+    return v
+
+
+def action_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
+    """q(s,a) from the values of the step after, (..., S) -> (..., S, A), nats."""
+    x = outcome_values(table, v_next, eta)
+    return table.reward / table.temperature + soft_mean(table.log_dynamics, x, eta)
+
+
+def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
+    """x = (r⁺ + continuation)/α of each outcome, (..., S) -> (..., S, A, K), nats."""
+    x = table.gather(continuation(v_next, eta, table.discount))
+    if table.arrival_reward is not None:
+        x = x + table.arrival_reward / table.temperature
+    return x
+
+
+def log_policy(table: Table, q: Tensor) -> Tensor:
+    """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
+    log_pi = table.log_prior + q
+    dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
+    return torch.where(dead_end, table.log_prior, log_pi).log_softmax(-1)
+
+
+def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
+    """(1/η) log(γ exp(ηv) + 1 - γ): what a successor is worth before the coin of death falls."""
+    if discount == 1:
+        return v
+    coin, x = _coin(v, discount)
+    return soft_mean(coin, x, eta)
+
+
+def survival(v: Tensor, eta: float, discount: float) -> Tensor:
+    """log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
+    if discount == 1:
+        return torch.zeros_like(v)
+    coin, x = _coin(v, discount)
+    return tilt(coin, x, eta)[..., 0]
+
+
+def _coin(v: Tensor, discount: float) -> tuple[Tensor, Tensor]:
+    coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
+    return coin, torch.stack([v, torch.zeros_like(v)], -1)
+
+
+def mean(log_p: Tensor, x: Tensor) -> Tensor:
+    """E_p[x] over the last axis, with 0 · inf = 0 and x = -inf where it is possible."""
+    worst = torch.where(log_p > -torch.inf, x, 0.0)
+    return torch.where(x == -torch.inf, worst, log_p.exp() * x).sum(-1)
+
+
+def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
+    """(1/η) log E_p[exp(ηx)] over the last axis, for every real η and ±inf.
+
+    η = 0 is the mean, ±inf the best and the worst of what is possible. Near η = 0 the logarithm of
+    a number close to one loses what matters; there it is taken around the mean m,
+    m + log1p(Σ p expm1(η(x - m)))/η.
+    """
+    if math.isinf(eta):
+        possible = log_p > -torch.inf
+        extreme = x.masked_fill(~possible, -math.copysign(torch.inf, eta))
+        return extreme.amax(-1) if eta > 0 else extreme.amin(-1)
+    m = mean(log_p, x)
+    if eta == 0:
+        return m
+    soft = scaled(log_p, x, eta).logsumexp(-1) / eta
+    if x.shape[-1] == 1:
+        return torch.where(log_p.squeeze(-1) > -torch.inf, x.squeeze(-1), soft)
+    d = torch.where(log_p > -torch.inf, eta * (x - m.unsqueeze(-1)), 0.0)
+    near = d.abs().amax(-1) <= 1  # false for NaN, where m is infinite
+    d = torch.where(near.unsqueeze(-1), d, 0.0)
+    return torch.where(near, m + torch.log1p((log_p.exp() * d.expm1()).sum(-1)) / eta, soft)
+
+
+def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
+    """log p + ηx, -inf where p = 0 even if ηx = +inf."""
+    return torch.where(log_p > -torch.inf, log_p + eta * x, -torch.inf)
+
+
+def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
+    """log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
+
+    Where ηx is infinite, and for η = ±inf, q is p restricted to the outcomes that win.
+    """
+    if eta == 0:
+        return log_p.expand(torch.broadcast_shapes(log_p.shape, x.shape))
+    if math.isinf(eta):
+        wins = (x == soft_mean(log_p, x, eta).unsqueeze(-1)) & (log_p > -torch.inf)
+        log_q = torch.where(wins, log_p, -torch.inf)
+    else:
+        log_q = scaled(log_p, x, eta)
+        certain = log_q == torch.inf
+        log_q = torch.where(
+            certain.any(-1, keepdim=True), torch.where(certain, log_p, -torch.inf), log_q
+        )
+    nothing = log_q.amax(-1, keepdim=True) == -torch.inf
+    return torch.where(nothing, log_p, log_q).log_softmax(-1)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p‖q) over the last axis in nats, with 0 log 0 = 0; +inf where q excludes what p allows."""
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0)

@@ -1,0 +1,323 @@
+"""What a user passes is checked here: each message says where, what was expected, what came, why.
+
+Dynamics and rewards are called with scalars and with two batch shapes, and what a batch answers is
+held against what its elements answer alone: ``if (s > 2).all()`` passes any check of shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Distribution
+
+from cai.scores import exact
+from cai.support import support_size
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
+
+_ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
+_PROBES = 6
+
+
+def check_arguments(model: TrajectoryModel) -> None:
+    """Raises ValueError where a number is out of range or a function is none."""
+    if not isinstance(model.initial, Distribution):
+        _refuse("initial", "a Pyro distribution", model.initial, "for instance dist.Categorical")
+    if not callable(model.dynamics) or isinstance(model.dynamics, Distribution):
+        _refuse(
+            "dynamics", "a function (s, a) -> distribution", model.dynamics, "write it as a def"
+        )
+    if not callable(model.action_prior):
+        _refuse(
+            "action_prior",
+            "a Pyro distribution or a function of s",
+            model.action_prior,
+            "for a uniform prior take dist.Categorical(torch.ones(num_actions))",
+        )
+    if model.horizon is not None:
+        check_count("horizon", model.horizon)
+    check_positive("temperature", model.temperature)
+    if not 0 < model.discount <= 1:
+        _refuse(
+            "discount", "a number in (0, 1]", model.discount, "1 is no discount; 0 has no future"
+        )
+    if model.optimality not in ("factor", "bernoulli"):
+        _refuse("optimality", '"factor" or "bernoulli"', model.optimality, 'try "factor"')
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless value is an int ≥ 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        _refuse(name, "a whole number of at least 1", value, "count in steps or trajectories")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises ValueError unless value is a finite number > 0."""
+    try:
+        good = 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        _refuse(name, "a finite number above 0", value, "its unit is reward per nat")
+
+
+def finite_horizon(model: Any, what: str) -> int:
+    """The horizon T.
+
+    Raises:
+        ValueError: where it is infinite, naming what needs it.
+    """
+    if model.horizon is None:
+        raise ValueError(
+            f"horizon: {what} needs a finite number of steps, but the horizon is None (infinite); "
+            "try dataclasses.replace(model, horizon=100)"
+        )
+    return int(model.horizon)
+
+
+def check_program(model: TrajectoryModel) -> None:
+    """Calls prior, dynamics and rewards with scalars and two batch shapes and compares them.
+
+    Raises:
+        ValueError: where a shape does not broadcast, a site is not allowed, an element of a batch
+            is treated otherwise than alone, or a reward is NaN, +inf, or positive under
+            ``optimality="bernoulli"``.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+        torch.manual_seed(0)
+        s = _probe_states(model)
+        a = _call("action_prior", model.prior, s).sample()
+        _check_distribution("action_prior", model.prior(s), s.shape[:1], None)
+        a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
+        if (A := support_size(model.prior(s))) is not None:
+            a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
+        _check_dynamics(model, s, a)
+        _check_rewards(model, s, a)
+
+
+def _probe_states(model: TrajectoryModel) -> Tensor:
+    """A handful of states: spread over a finite support, drawn from p(s_0) otherwise."""
+    S = support_size(model.initial)
+    draws: Tensor = model.initial.sample((_PROBES,))
+    if S is None:
+        return draws.reshape(_PROBES, *model.initial.event_shape)
+    return torch.linspace(0, S - 1, _PROBES).round().to(draws.dtype)
+
+
+def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    n, event_dims = len(s), len(model.initial.event_shape)
+    together = _Site({}, (n,))
+    batch = _next_state(model, s, a, together)
+    _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
+    value = batch.sample()
+    value = value.expand(n, *value.shape[value.dim() - event_dims :])
+    grid = s.reshape(n, 1, *s.shape[1:]), a[:2].reshape(1, 2, *a.shape[1:])
+    _check_distribution(
+        "dynamics", _next_state(model, *grid, _Site({}, (n, 2))), (n, 2), model.initial.event_shape
+    )
+    for i in range(n):
+        alone = _Site({name: v[i] for name, v in together.values.items()}, ())
+        single = _next_state(model, s[i], a[i], alone)
+        _check_distribution("dynamics", single, (), model.initial.event_shape)
+        same = alone.values.keys() == together.values.keys() and all(
+            _close(alone.scores[name], together.scores[name][i]) for name in alone.values
+        )
+        if not (same and _same_distribution(batch, single, value, i, n)):
+            raise ValueError(
+                f"dynamics: for the state {s[i].tolist()} and the action {a[i].tolist()} a scalar "
+                f"call gives another distribution than a batch of {n} that holds them; each "
+                "element must be treated on its own: replace Python `if` and reductions such as "
+                ".all(), .any() or .sum() over s and a by torch.where(condition, x, y)"
+            )
+
+
+def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    n = len(s)
+    families: list[tuple[str, Any, tuple[Tensor, ...]]] = [
+        ("reward", model.rewards, (s, a)),
+        ("arrival_reward", model.arrival_rewards, (s, a, s.roll(1, 0))),
+        ("final_reward", model.final_rewards, (s,)),
+    ]
+    for name, function, arguments in families:
+        if not callable(getattr(model, name)):
+            check_reward(name, function(*arguments))
+            continue
+        batch = _call(name, function, *arguments)
+        _check_shape(name, batch.shape, (n,))
+        check_reward(name, batch)
+        for i in range(n):
+            alone = _call(name, function, *(x[i] for x in arguments))
+            _check_shape(name, alone.shape, ())
+            if not _close(alone, batch.expand(n)[i]):
+                raise ValueError(
+                    f"{name}: for the state {s[i].tolist()} a scalar call gives {alone.item():g} "
+                    f"and a batch of {n} gives {batch.expand(n)[i].item():g}; treat each element "
+                    "on its own: torch.where instead of Python `if`, no reductions over the batch"
+                )
+    S, A = support_size(model.initial), support_size(model.prior(s))
+    if S is not None and A is not None and S * A <= 2**20:  # all of them, while that is quick
+        all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
+        all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
+        rewards = _call("reward", model.rewards, all_s, all_a).expand(S, A)
+        check_reward("reward", rewards)
+        if model.optimality == "bernoulli" and model.arrival_reward is None:
+            check_bernoulli("reward", rewards, model.discount)
+        final = model.final_rewards(all_s[:, 0])
+        check_reward("final_reward", final)
+        if model.optimality == "bernoulli":
+            check_bernoulli("final_reward", final, model.discount)
+
+
+def check_reward(name: str, reward: Tensor) -> None:
+    """Raises ValueError where a reward is NaN or +inf; -inf is allowed, it forbids."""
+    bad = reward.isnan() | (reward == torch.inf)
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        at = f" at index {list(where)}" if where else ""
+        _refuse(
+            name,
+            "numbers below +inf (-inf forbids)",
+            f"{reward[where].item()}{at}",
+            "look for 0/0 or 0·inf, or take torch.where",
+        )
+
+
+def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:
+    """Raises ValueError where a reward is positive, so that exp(r/α) is no probability."""
+    highest = reward.max().item()
+    if highest > 0:
+        caution = (
+            "which changes nothing else, as the discount is 1"
+            if discount == 1
+            else f"but with a discount of {discount:g} that changes the problem, since only the "
+            "living pay; change the rewards themselves"
+        )
+        raise ValueError(
+            f'{name}: optimality="bernoulli" needs rewards ≤ 0, so that p(O_t=1) = '
+            f"exp(reward/temperature) is a probability; the largest is {highest:g}. "
+            f"Subtract at least {highest:g} from every reward, {caution}; or take "
+            'optimality="factor"'
+        )
+
+
+def check_rows(name: str, log_p: Tensor) -> None:
+    """Raises ValueError where rows of log-probabilities do not sum to one over the last axis."""
+    total = log_p.exp().sum(-1)
+    bad = ~((total - 1).abs() <= _ROW_TOLERANCE)
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        labels = dict(zip(("state", "action"), where, strict=False))
+        place = ", ".join(f"{label} {index}" for label, index in labels.items())
+        _refuse(
+            f"{name} at {place}",
+            "probabilities ≥ 0 that sum to one",
+            f"a sum of {total[tuple(where)].item():.6g}",
+            "divide each row by its sum",
+        )
+
+
+def _next_state(model: TrajectoryModel, s: Tensor, a: Tensor, site: _Site) -> Any:
+    with site:
+        return exact(_call("dynamics", model.dynamics, s, a))
+
+
+def _call(name: str, function: Any, *arguments: Tensor) -> Any:
+    """Calls a user's function; what it raises is said in terms of the contract."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        if str(error).startswith("dynamics: "):
+            raise
+        problem: Exception = error
+    except Exception as error:
+        problem = error
+    shapes = " and ".join(str(list(x.shape)) for x in arguments)
+    raise ValueError(
+        f"{name}: called with tensors of shape {shapes} it raised {type(problem).__name__}: "
+        f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
+        "index tables with them, and use torch.where instead of Python `if`"
+    ) from problem
+
+
+def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
+    if not isinstance(d, Distribution):
+        _refuse(name, "a distribution to be returned", d, "for instance dist.Delta(next_state)")
+    _check_shape(name, d.batch_shape, batch)
+    if event is not None and d.event_shape != event:
+        _refuse(
+            name,
+            f"a next state of event shape {list(event)}, as in `initial`",
+            f"one of event shape {list(d.event_shape)}",
+            "use .to_event(1) for a vector of states, a plain distribution for a single number",
+        )
+
+
+def _check_shape(name: str, shape: Any, batch: Any) -> None:
+    try:
+        fits = torch.broadcast_shapes(shape, batch) == torch.Size(batch)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name}: batch shape {list(shape)} does not broadcast with states and actions of "
+            f"shape {list(batch)}; index tables with s and a instead of reshaping"
+        )
+
+
+def _same_distribution(batch: Any, single: Any, value: Tensor, i: int, n: int) -> bool:
+    if type(batch) is not type(single):
+        return False
+    if hasattr(batch, "v"):  # a Delta: compare the points, since a rounding error scores -inf
+        return _close(single.v.double(), batch.v.expand(n, *batch.event_shape)[i].double())
+    return _close(single.log_prob(value[i]), batch.log_prob(value).expand(n)[i])
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    return torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class _Site(Messenger):
+    """Draws the dynamics' own latents in full batch shape, or takes given ones; keeps scores."""
+
+    def __init__(self, given: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.given, self.shape = given, shape
+        self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        check_site(msg)
+        if msg["is_observed"]:  # a deterministic site
+            return
+        name, fn = msg["name"], exact(msg["fn"])
+        _check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
+        fn = fn.expand(torch.Size(self.shape))
+        msg["value"] = self.values[name] = self.given[name] if name in self.given else fn.sample()
+        self.scores[name] = fn.log_prob(msg["value"])
+        msg["done"] = True
+
+
+def check_site(msg: Any) -> None:
+    """Raises ValueError for what dynamics may not contain: observations, factors and plates."""
+    name = msg["name"]
+    if msg["cond_indep_stack"] or "_Subsample" in type(msg["fn"]).__name__:
+        raise ValueError(
+            f"dynamics: site {name!r} stands in a plate; the dynamics must broadcast over s and a "
+            "without plates of their own: remove the plate, batches are drawn outside"
+        )
+    if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+        raise ValueError(
+            f"dynamics: site {name!r} is observed or a factor; dynamics are a normalised "
+            "p(s'|s,a), and what is to be rewarded belongs in reward or arrival_reward"
+        )
+
+
+def _refuse(where: str, expected: str, came: Any, advice: str) -> None:
+    came = came if isinstance(came, str) else repr(came)
+    raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

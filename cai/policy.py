@@ -1,0 +1,171 @@
+"""Policies: any callable (t, s) -> Distribution, and two that can be trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from cai import checks
+from cai.support import log_prior_table, log_probs, support_size
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
+
+Policy: TypeAlias = Callable[[Any, Tensor], TorchDistribution]
+"""q(a_t|s_t): t is an int or an integer tensor that broadcasts with the batch shape of s."""
+
+
+class TabularPolicy(nn.Module):
+    """q(a_t=a|s_t=s) ∝ p(a|s) exp(θ_t(s,a)), one number for each step, state and action.
+
+    θ = 0 is the prior, and an action that the prior forbids stays forbidden.
+
+    Args:
+        model: a model with finitely many states and actions.
+        stationary: one table for all steps instead of one for each.
+
+    Attributes:
+        logits: θ, shape (T, S, A), or (S, A) where stationary; float64.
+        log_prior: log p(a|s), shape (S, A).
+
+    Raises:
+        ValueError: for continuous states or actions, or an infinite horizon without
+            ``stationary=True``.
+    """
+
+    log_prior: Tensor
+
+    def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
+        super().__init__()
+        log_prior = log_prior_table(model)
+        steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)
+        self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
+        self.register_buffer("log_prior", log_prior)
+
+    @classmethod
+    def from_log_probs(cls, log_probs: Tensor) -> TabularPolicy:
+        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train."""
+        policy = cls.__new__(cls)
+        nn.Module.__init__(policy)
+        policy.logits = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False)
+        policy.register_buffer("log_prior", log_probs)
+        return policy
+
+    @property
+    def log_probs(self) -> Tensor:
+        """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
+        return (self.log_prior + self.logits).log_softmax(-1)
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
+        table = self.log_probs
+        return dist.Categorical(logits=table[s] if table.dim() == 2 else table[t, s])
+
+    def unroll(self) -> Policy:
+        """The same policy for one run over all steps.
+
+        Splitting the table once costs its gradient one allocation; indexing it at every step
+        would allocate the whole of it T times.
+        """
+        table = self.log_probs
+        if table.dim() == 2:
+            return lambda t, s: dist.Categorical(logits=table[s])
+        steps = table.unbind()
+        return lambda t, s: dist.Categorical(logits=steps[t][s])
+
+
+class NeuralPolicy(nn.Module):
+    """A policy whose parameters come from a network of (time, state).
+
+    Discrete actions get a categorical head, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the
+    actions that the prior allows; continuous ones a Gaussian head with a diagonal covariance.
+    The input is t/T, followed by a one-hot state or, for continuous states, the state itself.
+
+    Args:
+        model: says what the states and actions are.
+        hidden: widths of the hidden layers of the network built here.
+        network: replaces it; maps (..., inputs) to (..., outputs), see the attributes.
+
+    Attributes:
+        inputs: how many numbers go into the network.
+        outputs: A for discrete actions; twice the dimension of a continuous action, for the mean
+            and for the logarithm of the standard deviation.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryModel,
+        hidden: tuple[int, ...] = (64, 64),
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self._num_states = support_size(model.initial)
+        self._state_dims = len(model.initial.event_shape)
+        probe = model.initial.sample()
+        prior = model.prior(probe)
+        self._num_actions = support_size(prior)
+        self._event_shape = prior.event_shape
+        self._model = model
+        self._scale = float(model.horizon or 1)
+        self.inputs = 1 + (self._num_states or model.initial.event_shape.numel())
+        self.outputs = self._num_actions or 2 * self._event_shape.numel()
+        self.network = network or _perceptron((self.inputs, *hidden, self.outputs))
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
+        output = self.network(self._features(t, s))
+        if self._num_actions is not None:
+            # Adding the prior keeps what it forbids forbidden.
+            return dist.Categorical(logits=output + log_probs(self._model.prior(s), self._num_actions))
+        location, log_scale = output.chunk(2, -1)
+        shape = output.shape[:-1] + self._event_shape
+        head = dist.Normal(location.reshape(shape), log_scale.exp().reshape(shape))
+        return head.to_event(len(self._event_shape))
+
+    def _features(self, t: Any, s: Tensor) -> Tensor:
+        if self._num_states is not None:
+            state = nn.functional.one_hot(s.long(), self._num_states).to(torch.get_default_dtype())
+        else:
+            state = s.reshape(*s.shape[: s.dim() - self._state_dims], -1)
+        time = torch.as_tensor(t, dtype=state.dtype).unsqueeze(-1) / self._scale
+        time, _ = torch.broadcast_tensors(time, state[..., :1])
+        return torch.cat([time, state.expand(*time.shape[:-1], -1)], -1)
+
+
+def _perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """A network with tanh between its layers, which starts close to the prior."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+    for parameter in layers[-2].parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(*layers[:-1])
+
+
+def unrolled(policy: Policy) -> Policy:
+    """The policy for one run over all steps: ``policy.unroll()`` where it has one."""
+    unroll = getattr(policy, "unroll", None)
+    return policy if unroll is None else unroll()  # type: ignore[no-any-return]
+
+
+_serial = itertools.count()
+_names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def register(policy: Policy) -> None:
+    """Registers the parameters of a policy with Pyro, under a name that no other policy has.
+
+    Pyro's parameter store is global: two policies under one name would share their parameters.
+    """
+    if isinstance(policy, nn.Module):
+        if policy not in _names:
+            _names[policy] = f"policy_{next(_serial)}"
+        pyro.module(_names[policy], policy)

@@ -1,0 +1,174 @@
+"""Exact scores: every discrete site in float64, with log 0 = -inf.
+
+``torch`` clamps a probability of zero to 1e-7 before it takes the logarithm, and the factor
+exp(reward / temperature) then amplifies what should have been impossible. One handler around a
+program replaces each discrete distribution by one that scores exactly; what it samples, and the
+type of the samples, stays as the author wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like Pyro's handlers
+    """Replaces the distribution of every sample site by :func:`exact` of it."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["fn"] = exact(msg["fn"])
+
+
+@singledispatch
+def exact(distribution: Any) -> Any:
+    """The same distribution, scoring in float64 with log 0 = -inf; continuous ones as they are."""
+    return distribution
+
+
+class _Bernoulli(dist.Bernoulli):  # type: ignore[misc]
+    """A Bernoulli that keeps both log-probabilities instead of clamped log-odds."""
+
+    def __init__(self, log_one: Tensor, log_zero: Tensor, dtype: torch.dtype) -> None:
+        self._log_one, self._log_zero = log_one, log_zero
+        super().__init__(probs=log_one.exp().to(dtype), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Bernoulli:
+        return _Bernoulli(
+            self._log_one.expand(batch_shape),
+            self._log_zero.expand(batch_shape),
+            self.probs.dtype,
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return torch.where(value > 0.5, self._log_one, self._log_zero)
+
+
+class _Delta(dist.Delta):  # type: ignore[misc]
+    """A Delta on integers whose score is 0 or -inf in float64 (an integer dtype rounds it)."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Delta:
+        new: _Delta = super().expand(batch_shape, self._get_checked_instance(_Delta, _instance))
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        hit = value == self.v
+        hit = hit.flatten(hit.dim() - self.event_dim).all(-1) if self.event_dim else hit
+        return hit.double().log() + self.log_density
+
+
+class _Binomial(dist.Binomial):  # type: ignore[misc]
+    """A Binomial whose probabilities of zero and one are exact."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Binomial:
+        new: _Binomial = super().expand(
+            batch_shape, self._get_checked_instance(_Binomial, _instance)
+        )
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        n, k, p = self.total_count.double(), value.double(), self.probs.double()
+        ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+        return ways + torch.xlogy(k, p) + torch.special.xlog1py(n - k, -p)
+
+
+@exact.register
+def _(d: dist.Categorical) -> Any:
+    log_p = _log_probabilities(d)
+    return d if log_p is None else dist.Categorical(logits=log_p, validate_args=False)
+
+
+@exact.register
+def _(d: dist.OneHotCategorical) -> Any:
+    log_p = _log_probabilities(d._categorical)
+    return d if log_p is None else dist.OneHotCategorical(logits=log_p, validate_args=False)
+
+
+def _log_probabilities(d: Any) -> Tensor | None:
+    """Exact log-probabilities of a categorical; None where it scores exactly already."""
+    if _built_from_probs(d):
+        return _safe_log(d.probs.double())
+    return None if d.logits.dtype == torch.float64 else d.logits.double()
+
+
+def _built_from_probs(d: Any) -> bool:
+    """Whether probabilities, not log-odds, are what the author gave.
+
+    ``torch`` computes the other one when it is asked for, and ``expand`` keeps both. A probability
+    of zero whose logit is no further out than the clamp then gives away which one came first.
+    """
+    if "probs" not in d.__dict__ or "logits" not in d.__dict__:
+        return "probs" in d.__dict__
+    if d._param is not d.__dict__["logits"]:
+        return True
+    clamp = -math.log(torch.finfo(d.probs.dtype).eps) + 0.1
+    certain = (d.probs == 0) | (d.probs == 1 if isinstance(d, dist.Bernoulli) else False)
+    return bool((certain & (d.logits.abs() <= clamp)).any())
+
+
+def _safe_log(p: Tensor) -> Tensor:
+    """log p with log 0 = -inf and a gradient of zero there, where autograd would give NaN."""
+    positive = p > 0
+    return torch.where(positive, torch.where(positive, p, 1.0).log(), -torch.inf)
+
+
+@exact.register
+def _(d: dist.Bernoulli) -> Any:
+    if _built_from_probs(d):
+        probs = d.probs.double()
+        log_one, log_zero = _safe_log(probs), _safe_log(1 - probs)
+    else:
+        logits = d.logits.double()
+        log_one, log_zero = logsigmoid(logits), logsigmoid(-logits)
+    return _Bernoulli(log_one, log_zero, d._param.dtype)
+
+
+@exact.register
+def _(d: _Bernoulli) -> Any:
+    return d
+
+
+@exact.register
+def _(d: dist.Delta) -> Any:
+    if d.v.dtype.is_floating_point:
+        return d
+    return _Delta(d.v, d.log_density.double(), d.event_dim, validate_args=False)
+
+
+@exact.register
+def _(d: dist.Binomial) -> Any:
+    return _Binomial(d.total_count, probs=d.probs, validate_args=False)
+
+
+@exact.register
+def _(d: dist.Independent) -> Any:
+    return dist.Independent(exact(d.base_dist), d.reinterpreted_batch_ndims, validate_args=False)
+
+
+@exact.register
+def _(d: dist.MaskedDistribution) -> Any:
+    return exact(d.base_dist).mask(d._mask)
+
+
+@exact.register
+def _(d: dist.MixtureSameFamily) -> Any:
+    return dist.MixtureSameFamily(
+        exact(d.mixture_distribution), exact(d.component_distribution), validate_args=False
+    )
+
+
+@exact.register
+def _(d: dist.MaskedMixture) -> Any:
+    return dist.MaskedMixture(d.mask, exact(d.component0), exact(d.component1), validate_args=False)
+
+
+@exact.register
+def _(d: ExpandedDistribution) -> Any:
+    return exact(d.base_dist).expand(d.batch_shape)

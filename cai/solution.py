@@ -1,0 +1,204 @@
+"""What an exact method returns: values, policy, and the chain that the method believes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cai import bellman
+from cai.policy import TabularPolicy
+from cai.table import Table
+
+_CHUNK = 2**22  # numbers held at once when a field of shape (T, S, A, K) is walked through
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The soft Bellman solution at one optimism η, and the bent chain it believes in.
+
+    η = 1 is the exact posterior p(τ|O): dynamics and initial state are conditioned on optimality
+    too. η = 0 is the best policy in the true dynamics. T steps, S states, A actions; V and Q in
+    units of reward, bounds in nats. Fields beyond V are computed when they are asked for.
+
+    Attributes:
+        table: the problem that was solved.
+        optimism: η.
+        log_values: (T+1, S), nats, V_t(s)/α; at η = 1 the log of Levine's backward message.
+    """
+
+    table: Table
+    optimism: float
+    log_values: Tensor
+
+    def __repr__(self) -> str:
+        return f"Solution(optimism={self.optimism:g}, bound={self.bound:.6g} nats)"
+
+    @property
+    def V(self) -> Tensor:
+        """(T+1, S), reward units: V_t(s); at η = 1, α log p(O_{t:T}|s_t=s)."""
+        return self.table.temperature * self.log_values
+
+    @cached_property
+    def Q(self) -> Tensor:
+        """(T, S, A), reward units: Q_t(s,a); at η = 1, α log p(O_{t:T}|s_t=s, a_t=a)."""
+        return self.table.temperature * self._log_Q
+
+    @cached_property
+    def policy(self) -> TabularPolicy:
+        """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior."""
+        return TabularPolicy.from_log_probs(bellman.log_policy(self.table, self._log_Q))
+
+    @cached_property
+    def bound(self) -> float:
+        """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
+        start = self.table.log_initial
+        return bellman.soft_mean(start, self.log_values[0], self.optimism).item()
+
+    @property
+    def log_evidence(self) -> float:
+        """(), nats: log p(O), the bound at η = 1.
+
+        Raises:
+            AttributeError: at any other η, where the bound is another quantity.
+        """
+        if self.optimism != 1:
+            raise AttributeError(
+                f"log_evidence: the bound at optimism {self.optimism:g} is not log p(O); "
+                "take .bound, or inference.posterior(model).log_evidence"
+            )
+        return self.bound
+
+    @property
+    def elbo(self) -> float:
+        """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
+
+        Raises:
+            AttributeError: at any other η, where the bound believes in other dynamics.
+        """
+        if self.optimism != 0:
+            raise AttributeError(
+                f"elbo: the bound at optimism {self.optimism:g} believes in bent dynamics; what "
+                "its policy achieves in the true ones is cai.evaluate(model, solution.policy).elbo"
+            )
+        return self.bound
+
+    @cached_property
+    def log_initial(self) -> Tensor:
+        """(S,), nats: log q(s_0), the initial distribution that the method believes in."""
+        return bellman.tilt(self.table.log_initial, self.log_values[0], self.optimism)
+
+    @property
+    def initial(self) -> Tensor:
+        """(S,): q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α); at η = 1, p(s_0|O)."""
+        return self.log_initial.exp()
+
+    def dynamics(self, t: int) -> Tensor:
+        """(S, A, S): q(s_{t+1}|s_t,a_t) ∝ p(s'|s,a) exp(η (r⁺ + V_{t+1}(s'))/α).
+
+        At η = 1 that is p(s_{t+1}|s_t,a_t,O). A row sums to the probability of surviving the
+        step, which is one without a discount. From a dead end the true dynamics.
+
+        Args:
+            t: the step, 0 ≤ t < T.
+
+        Raises:
+            ValueError: for a step outside the horizon.
+        """
+        if not 0 <= t < self.table.steps:
+            raise ValueError(
+                f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
+                "leads from step T-1 to step T"
+            )
+        return self.table.dense(self.log_transitions(self.log_values[t + 1], alive=True))
+
+    @property
+    def states(self) -> Tensor:
+        """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
+        return self._forward[0]
+
+    @cached_property
+    def state_actions(self) -> Tensor:
+        """(T, S, A): q(s_t=s, a_t=a, alive) under the bent chain; at η = 1, p(s_t,a_t|O)."""
+        return self.states[:-1].unsqueeze(-1) * self.policy.log_probs.exp()
+
+    @property
+    def imagined_return(self) -> float:
+        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        return self._forward[1]
+
+    @cached_property
+    def _log_Q(self) -> Tensor:
+        return bellman.action_values(self.table, self.log_values[1:], self.optimism)
+
+    def log_transitions(self, v_next: Tensor, alive: bool) -> Tensor:
+        """log q(s'|s,a) of each successor, bent towards the values of the step after.
+
+        Args:
+            v_next: (..., S), nats, V_{t+1}/α.
+            alive: whether to count only those who survive the step.
+
+        Returns:
+            (..., S, A, K), nats.
+        """
+        x = bellman.outcome_values(self.table, v_next, self.optimism)
+        log_q = bellman.tilt(self.table.log_dynamics, x, self.optimism)
+        if alive and self.table.discount < 1:
+            coin = bellman.survival(v_next, self.optimism, self.table.discount)
+            log_q = log_q + self.table.gather(coin)
+        return log_q
+
+    @cached_property
+    def _forward(self) -> tuple[Tensor, float]:
+        """The forward sweep: states (T+1, S) and the imagined return."""
+        return forward(self.table, self.initial, self.policy.log_probs, self)
+
+
+def forward(
+    table: Table, initial: Tensor, log_policy: Tensor, bent: Solution | None
+) -> tuple[Tensor, float]:
+    """Occupancies and expected return of a policy, in the true dynamics or in bent ones.
+
+    Args:
+        table: the problem.
+        initial: (S,), the initial distribution.
+        log_policy: (T, S, A), log q(a_t|s_t).
+        bent: the solution whose bent dynamics to follow; None for the true dynamics.
+
+    Returns:
+        The probabilities (T+1, S) of being in a state and alive, and E[Σ rewards].
+    """
+    T, S, A = log_policy.shape
+    states = torch.empty(T + 1, S, dtype=torch.float64)
+    states[0] = initial
+    policy = log_policy.exp()
+    arrival = 0.0
+    chunk = max(1, _CHUNK // table.log_dynamics.numel())
+    for start in range(0, T, chunk):
+        steps = slice(start, min(start + chunk, T))
+        if bent is None:
+            flow, survivors = table.log_dynamics.exp(), table.discount
+            flow = flow.expand(steps.stop - start, *flow.shape)
+        else:
+            v_next = bent.log_values[1:][steps]
+            flow = bent.log_transitions(v_next, alive=False).exp()
+            coin = bellman.survival(v_next, bent.optimism, table.discount).exp()
+            survivors = table.gather(coin) if table.discount < 1 else 1.0
+        moves = policy[steps].unsqueeze(-1) * flow
+        onward = moves * survivors
+        for t in range(start, steps.stop):
+            states[t + 1] = table.scatter(states[t, :, None, None] * onward[t - start])
+        if table.arrival_reward is not None:
+            visits = (states[steps, :, None, None] * moves).sum(0)
+            arrival += product(visits, table.arrival_reward).sum().item()
+    occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
+    acting = product(occupancy, table.reward).sum().item()
+    final = product(states[T], table.final_reward).sum().item()
+    return states, acting + arrival + final
+
+
+def product(p: Tensor, x: Tensor) -> Tensor:
+    """p · x with 0 · inf = 0: what never happens costs nothing."""
+    return torch.where(p > 0, p * x, 0.0)

@@ -1,0 +1,72 @@
+"""A categorical distribution over a short list of successors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+
+class Successors(TorchDistribution):  # type: ignore[misc]
+    """p(s'|s,a) where few of many states can follow: a categorical over K listed states.
+
+    A dense ``Categorical`` over S states costs S numbers for every state and action; this costs
+    K. A state may be listed more than once, its probabilities add up.
+
+    Args:
+        successors: integers in 0 … num_states - 1, shape (..., K).
+        logits: log-probabilities up to a constant, shape (..., K); -inf for impossible.
+        num_states: S, the size of the support.
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 - as torch declares it
+    has_enumerate_support = True
+
+    def __init__(
+        self,
+        successors: Tensor,
+        logits: Tensor,
+        num_states: int,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.successors, self.logits = torch.broadcast_tensors(successors, logits.log_softmax(-1))
+        self.num_states = num_states
+        super().__init__(self.logits.shape[:-1], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> Any:
+        """The integers 0 … S - 1."""
+        return constraints.integer_interval(0, self.num_states - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Successors:
+        """The same distribution with a larger batch shape."""
+        shape = (*batch_shape, self.logits.shape[-1])
+        new = Successors.__new__(Successors) if _instance is None else _instance
+        new.successors, new.logits = self.successors.expand(shape), self.logits.expand(shape)
+        new.num_states = self.num_states
+        super(Successors, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """States, shape sample_shape + batch_shape."""
+        shape = self._extended_shape(sample_shape)
+        chosen = torch.distributions.Categorical(logits=self.logits).sample(sample_shape)
+        listed = self.successors.expand(*shape, self.successors.shape[-1])
+        return listed.gather(-1, chosen.reshape(shape).unsqueeze(-1)).squeeze(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(s'); -inf for a state that is not listed."""
+        if self._validate_args:
+            self._validate_sample(value)
+        here = value.unsqueeze(-1) == self.successors
+        return torch.where(here, self.logits, -torch.inf).logsumexp(-1)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All S states, along a new leftmost dimension."""
+        states = torch.arange(self.num_states)
+        states = states.reshape(-1, *(1,) * len(self.batch_shape))
+        return states.expand(-1, *self.batch_shape) if expand else states

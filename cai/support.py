@@ -1,0 +1,75 @@
+"""Which values a distribution can take, and the exact log-probability of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from cai.scores import exact
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
+
+
+def support_size(distribution: Any) -> int | None:
+    """n where the support is the integers 0 … n-1, None where it is anything else."""
+    if distribution.event_shape:
+        return None
+    support = distribution.support
+    if support is constraints.boolean:
+        return 2
+    lower, upper = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
+    if not support.is_discrete or lower is None or upper is None:
+        return None
+    return int(torch.as_tensor(upper).max()) + 1 if torch.as_tensor(lower).eq(0).all() else None
+
+
+def log_probs(distribution: Any, n: int) -> Tensor:
+    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
+    distribution = exact(distribution)
+    values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
+    log_p: Tensor = distribution.log_prob(values).double()
+    return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
+
+
+def log_prior_table(model: TrajectoryModel) -> Tensor:
+    """log p(a|s) for all S states and A actions, shape (S, A), float64.
+
+    Raises:
+        ValueError: where the states or the actions are not finitely many.
+    """
+    S, A = require_finite(model)
+    return log_probs(model.prior(torch.arange(S)), A).expand(S, A)
+
+
+def require_finite(model: TrajectoryModel) -> tuple[int, int]:
+    """The numbers S of states and A of actions.
+
+    Raises:
+        ValueError: where either is not finite, naming the argument that says so.
+    """
+    S = support_size(model.initial)
+    if S is None:
+        raise ValueError(_not_finite("initial", "states", model.initial))
+    prior = model.prior(torch.zeros((), dtype=torch.long))
+    A = support_size(prior)
+    if A is None:
+        raise ValueError(_not_finite("action_prior", "actions", prior))
+    return S, A
+
+
+def _not_finite(argument: str, what: str, distribution: Any) -> str:
+    name = type(distribution).__name__
+    advice = (
+        "use a one-hot Categorical, for instance "
+        "dist.Categorical(torch.nn.functional.one_hot(torch.tensor(0), num_states).double())"
+        if name in ("Delta", "_Delta")
+        else f"give {argument} a Categorical, or use inference.fit, which samples"
+    )
+    return (
+        f"{argument}: enumeration needs finitely many {what}, counted from the support of "
+        f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
+    )

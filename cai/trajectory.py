@@ -1,0 +1,301 @@
+"""The model: a control problem as a Pyro program p(τ, O) of a trajectory and its optimality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from cai import checks
+from cai.layout import Layout
+from cai.policy import Policy, register, unrolled
+from cai.scores import exact, exact_scores
+
+Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
+Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+ArrivalReward: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+FinalReward: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrajectoryModel:
+    """p(τ, O), the joint distribution of a trajectory and of its optimality (Levine 2018, eq. 4).
+
+        p(s_0) ∏_t p(a_t|s_t) p(s_{t+1}|s_t,a_t) exp((r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}))/α)
+               · exp(r_T(s_T)/α)
+
+    Calling the model runs it as an ordinary Pyro program with the sites ``s_0, a_0, s_1, o_0,
+    a_1, …``; latent sites of the dynamics' own are scoped by step, ``t3/slip``. With a discount
+    below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
+    state of reward zero, where the actions follow the prior.
+
+    Dynamics and rewards must broadcast: s and a come as tensors of any batch shape, scalars
+    included, and of shapes that broadcast with one another.
+
+    Args:
+        initial: p(s_0). Its support says how many states there are.
+        dynamics: (s, a) -> p(s'|s, a), a distribution; may sample latent sites of its own.
+        reward: r(s, a) in reward units, or a number.
+        action_prior: p(a|s), a distribution or a function of s that returns one; log-probabilities
+            of -inf forbid actions. Its support says how many actions there are.
+        horizon: T, the number of steps; None for an infinite horizon.
+        temperature: α > 0, in reward units per nat.
+        arrival_reward: r⁺(s, a, s'), paid on arrival; or a number, or None for none.
+        final_reward: r_T(s_T), paid at the end; or None for none.
+        discount: γ in (0, 1], the probability of surviving a step.
+        optimality: "factor" multiplies in the undirected potential exp(r/α); "bernoulli" observes
+            a binary O_t with p(O_t=1|s,a) = exp(r/α), for which every reward must be ≤ 0.
+        layout: names and places of the states and actions, for pictures.
+
+    Raises:
+        ValueError: where an argument is out of range, dynamics or rewards do not broadcast or do
+            not treat batch elements independently, or a reward is NaN, +inf, or positive under
+            ``optimality="bernoulli"``.
+    """
+
+    initial: TorchDistribution
+    dynamics: Dynamics
+    reward: Reward | float
+    action_prior: TorchDistribution | Callable[[Tensor], TorchDistribution]
+    horizon: int | None
+    temperature: float = 1.0
+    arrival_reward: ArrivalReward | float | None = None
+    final_reward: FinalReward | None = None
+    discount: float = 1.0
+    optimality: Literal["factor", "bernoulli"] = "factor"
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        checks.check_arguments(self)
+        checks.check_program(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:
+        return self  # immutable, and a policy that knows its model is copied without it
+
+    def __call__(self) -> None:
+        """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
+        self._run(lambda t, s: self.prior(s), factors=True)
+
+    def rollout(self, policy: Policy) -> Callable[[], None]:
+        """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
+
+        An ordinary Pyro guide with the same sites as the model, so that
+        ``SVI(model, model.rollout(policy), optim, Trace_ELBO())`` works as it stands. The
+        parameters of a policy that is a torch module are registered with Pyro.
+
+        Args:
+            policy: (t, s) -> q(a_t|s_t).
+        """
+
+        def guide() -> None:
+            register(policy)
+            self._run(unrolled(policy), factors=False)
+
+        return guide
+
+    def simulate(self, policy: Policy, n: int, seed: int | None = None) -> Trajectories:
+        """Draws n independent trajectories of a policy in the true dynamics.
+
+        Args:
+            policy: (t, s) -> q(a_t|s_t).
+            n: how many trajectories.
+            seed: makes the draw reproducible and leaves torch's generator as it was; None draws
+                from the generator as it stands.
+        """
+        checks.check_count("n", n)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None), torch.no_grad():
+            if seed is not None:
+                torch.manual_seed(seed)
+            return self._simulate(policy, n)
+
+    def prior(self, s: Tensor) -> TorchDistribution:
+        """p(a|s) for states of any batch shape."""
+        return self.action_prior(s) if callable_prior(self.action_prior) else self.action_prior
+
+    def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        """(r(s,a) + r⁺(s,a,s'))/α in nats, float64, in the batch shape of the arguments."""
+        reward = self.rewards(s, a)
+        if self.arrival_reward is not None:
+            reward = reward + self.arrival_rewards(s, a, s_next)
+        return reward / self.temperature
+
+    def rewards(self, s: Tensor, a: Tensor) -> Tensor:
+        """r(s,a) in float64."""
+        return _evaluate(self.reward, s, a)
+
+    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        """r⁺(s,a,s') in float64; zero where the model has none."""
+        return _evaluate(self.arrival_reward or 0.0, s, a, s_next)
+
+    def final_rewards(self, s: Tensor) -> Tensor:
+        """r_T(s) in float64; zero where the model has none."""
+        return _evaluate(self.final_reward or 0.0, s)
+
+    def _run(self, policy: Policy, factors: bool) -> None:
+        T = checks.finite_horizon(self, "running the program")
+        with exact_scores():
+            s = pyro.sample("s_0", self.initial)
+            alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
+            for t in pyro.markov(range(T)):
+                action = policy(t, s)
+                if alive is not None and not factors:
+                    action = _where_alive(alive, action, self.prior(s))
+                a = pyro.sample(f"a_{t}", action)
+                with _Step(t):
+                    next_state = self.dynamics(s, a)
+                s_next = pyro.sample(f"s_{t + 1}", next_state)
+                if factors:
+                    log_factor = self.log_factor(s, a, s_next)
+                    self._observe(t, _while_alive(alive, log_factor))
+                if alive is not None:
+                    alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
+                if factors and t == T - 1 and self.final_reward is not None:
+                    # Inside the last iteration: after the markov loop enumeration cannot pack it.
+                    log_factor = self.final_rewards(s_next) / self.temperature
+                    self._observe(T, _while_alive(alive, log_factor))
+                s = s_next
+
+    def _observe(self, t: int, log_factor: Tensor) -> None:
+        """The optimality factor exp(log_factor) of step t, the one primitive of the library.
+
+        The observed value is a scalar: a batched one would claim the enumeration dimensions of
+        its neighbours, and ``pyro.markov`` would then recycle them while they are in use.
+        """
+        if self.optimality == "factor":
+            zero = torch.zeros(())
+            potential = dist.Delta(zero.expand(log_factor.shape), log_density=log_factor)
+            pyro.sample(f"o_{t}", potential, obs=zero)
+        else:
+            checks.check_bernoulli(f"o_{t}", log_factor * self.temperature, self.discount)
+            pyro.sample(f"o_{t}", Optimality(log_factor), obs=torch.ones(()))
+
+    def _simulate(self, policy: Policy, n: int) -> Trajectories:
+        record = _Record()
+        with record, pyro.plate("trajectories", n):
+            self._run(unrolled(policy), factors=False)
+        T = checks.finite_horizon(self, "simulating")
+        stack = record.stack
+        s, a = stack("s_", range(T + 1), n), stack("a_", range(T), n)
+        alive = torch.ones(n, T + 1, dtype=torch.bool)
+        if self.discount < 1:
+            alive[:, 1:] = stack("alive_", range(1, T + 1), n).bool()
+        before = s[:, :-1], a, s[:, 1:]
+        rewards = self.rewards(*before[:2])
+        if self.arrival_reward is not None:
+            rewards = rewards + self.arrival_rewards(*before)
+        return Trajectories(
+            states=s,
+            actions=a,
+            rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
+            final_rewards=_while_alive(alive[:, -1], self.final_rewards(s[:, -1]).expand(n)),
+            alive=alive,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """n trajectories of T steps, as tensors.
+
+    Attributes:
+        states: (n, T+1) + event shape, s_0 … s_T; after death the state runs on as a ghost.
+        actions: (n, T) + event shape.
+        rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once dead.
+        final_rewards: (n,), reward units: r_T(s_T); zero once dead.
+        alive: (n, T+1), boolean: whether the trajectory survived until step t.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    final_rewards: Tensor
+    alive: Tensor
+
+    @property
+    def returns(self) -> Tensor:
+        """(n,), reward units: the sum of all rewards of each trajectory."""
+        return self.rewards.sum(-1) + self.final_rewards
+
+
+class Optimality(TorchDistribution):  # type: ignore[misc]
+    """The binary O_t with p(O_t=1) = exp(log_p), scored without leaving log space.
+
+    Args:
+        log_p: log-probabilities ≤ 0 in nats, any batch shape; -inf for never optimal.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 - as torch declares it
+    support = torch.distributions.constraints.boolean
+
+    def __init__(self, log_p: Tensor) -> None:
+        self.log_p = log_p
+        super().__init__(log_p.shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Optimality:
+        """The same distribution with a larger batch shape."""
+        return Optimality(self.log_p.expand(batch_shape))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Zeros and ones, shape sample_shape + batch_shape."""
+        return torch.bernoulli(self.log_p.exp().expand(self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log_p where the value is one, log(1 - exp(log_p)) where it is zero."""
+        return torch.where(value > 0.5, self.log_p, torch.log(-torch.expm1(self.log_p)))
+
+
+class _Step(Messenger):
+    """Scopes the dynamics' own latent sites by step, so that each step has its own."""
+
+    def __init__(self, t: int) -> None:
+        super().__init__()
+        self.prefix = f"t{t}/"
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["name"] = self.prefix + msg["name"]
+
+
+class _Record(Messenger):
+    """Keeps the value of every sample site by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.values[msg["name"]] = msg["value"]
+
+    def stack(self, prefix: str, steps: range, n: int) -> Tensor:
+        """The values of one family of sites, shape (n, steps) + event shape."""
+        return torch.stack([self.values[f"{prefix}{t}"] for t in steps], 1)
+
+
+def callable_prior(prior: Any) -> bool:
+    """Whether an action prior is a function of the state (Pyro distributions are callable too)."""
+    return not isinstance(prior, torch.distributions.Distribution)
+
+
+def _evaluate(function: Any, *arguments: Tensor) -> Tensor:
+    value = function(*arguments) if callable(function) else function
+    return torch.as_tensor(value).double()
+
+
+def _while_alive(alive: Tensor | None, value: Tensor) -> Tensor:
+    """Zero for the dead; ``where``, since 0 · -inf would be NaN."""
+    return value if alive is None else torch.where(alive > 0, value, 0.0)
+
+
+def _where_alive(alive: Tensor, policy: Any, prior: Any) -> Any:
+    """The policy for the living, the prior for the dead."""
+    policy, prior = exact(policy), exact(prior)
+    if isinstance(policy, dist.Categorical) and isinstance(prior, dist.Categorical):
+        # One Categorical, since Pyro cannot enumerate a MaskedMixture.
+        logits = torch.where(alive.unsqueeze(-1) > 0, policy.logits, prior.logits)
+        return dist.Categorical(logits=logits)
+    return dist.MaskedMixture(alive > 0, prior, policy)

@@ -1,0 +1,1 @@
+"""Nouns: models that are ready to use."""
