@@ -1,0 +1,152 @@
+"""Grid worlds from a text map: walls, goals, pits, slip and wind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from cai.layout import Layout
+from cai.trajectory import TrajectoryModel
+
+MAPS = {
+    "cliff": (
+        "............",
+        "............",
+        "............",
+        "SPPPPPPPPPPG",
+    ),
+    "bridge": (
+        "#.....#",
+        ".......",
+        ".#PPP#.",
+        "S.....G",
+        ".#PPP#.",
+    ),
+    "rooms": (
+        "S..#...",
+        "...#...",
+        "......G",
+        "...#...",
+        "##.##.#",
+        "...#...",
+        ".......",
+    ),
+}
+_MOVES = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}
+_LETTERS = "S free, . free, # wall, G goal, P pit"
+
+
+def gridworld(
+    map: str | Sequence[str] = "cliff",
+    *,
+    horizon: int | None = 30,
+    temperature: float = 1.0,
+    slip: float = 0.1,
+    wind: float = 0.0,
+    wind_direction: Literal["up", "right", "down", "left"] = "down",
+    step_reward: float = -1.0,
+    goal_reward: float = 0.0,
+    pit_reward: float = -10.0,
+    discount: float = 1.0,
+) -> TrajectoryModel:
+    """A walk on a text map, up, right, down or left; a move into a wall or off the map stays.
+
+    The letters: ``S`` start (several: each as likely), ``.`` free, ``#`` wall, ``G`` goal,
+    ``P`` pit. Goals and pits absorb. A step slips sideways with probability ``slip`` (latent site
+    ``slip``), and a gust then carries one cell further with probability ``wind`` (latent site
+    ``gust``).
+
+    Args:
+        map: the rows of a map, one string with line breaks, or the name of a built-in map:
+            "cliff" (Sutton and Barto's cliff walk), "bridge" or "rooms".
+        horizon: T.
+        temperature: α.
+        slip: the probability of moving at a right angle to the action, half to each side.
+        wind: the probability of a gust.
+        wind_direction: where a gust blows to.
+        step_reward: r(s,a) for a step outside goals and pits.
+        goal_reward: r⁺ on arrival at a goal.
+        pit_reward: r⁺ on arrival in a pit.
+        discount: γ.
+
+    Raises:
+        ValueError: for rows of different lengths, unknown letters, a map without a start, or a
+            probability outside [0, 1].
+    """
+    rows = _rows(map)
+    for name, probability in (("slip", slip), ("wind", wind)):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"{name}: expected a probability in [0, 1], got {probability:g}")
+    if wind_direction not in _MOVES:
+        raise ValueError(f"wind_direction: expected one of {list(_MOVES)}, got {wind_direction!r}")
+    cells = [(i, j) for i, row in enumerate(rows) for j, c in enumerate(row) if c != "#"]
+    letters = [rows[i][j] for i, j in cells]
+    index = {cell: k for k, cell in enumerate(cells)}
+    goal, pit = (torch.tensor([c == letter for c in letters]) for letter in "GP")
+    done = goal | pit
+    neighbour = torch.tensor(
+        [
+            [index.get((i + di, j + dj), k) for di, dj in _MOVES.values()]
+            for k, (i, j) in enumerate(cells)
+        ]
+    )
+    blown = neighbour[:, list(_MOVES).index(wind_direction)]
+    turns = torch.tensor([1 - slip, slip / 2, slip / 2], dtype=torch.float64)
+
+    def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
+        direction = a
+        if slip > 0:
+            turn = pyro.sample("slip", dist.Categorical(turns))  # 0 straight on, 1 right, 2 left
+            direction = (a + turn + (turn == 2)) % 4
+        target = neighbour[s, direction]
+        if wind > 0:
+            gust = pyro.sample("gust", dist.Bernoulli(wind)).bool()
+            target = torch.where(gust & ~done[target], blown[target], target)
+        return dist.Delta(torch.where(done[s], s, target))
+
+    def reward(s: Tensor, a: Tensor) -> Tensor:
+        return torch.where(done[s], 0.0, step_reward)
+
+    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        paid = torch.where(goal[s_next], goal_reward, torch.where(pit[s_next], pit_reward, 0.0))
+        return torch.where(done[s], 0.0, paid)
+
+    return TrajectoryModel(
+        initial=dist.Categorical(torch.tensor([float(c == "S") for c in letters])),
+        dynamics=dynamics,
+        reward=reward,
+        arrival_reward=arrival_reward,
+        action_prior=dist.Categorical(torch.ones(4)),
+        horizon=horizon,
+        temperature=temperature,
+        discount=discount,
+        layout=Layout(
+            actions=tuple(_MOVES),
+            map=rows,
+            cells=tuple(cells),
+            moves=tuple(_MOVES.values()),
+        ),
+    )
+
+
+def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(map, str):
+        rows = MAPS[map] if map in MAPS else tuple(map.strip().splitlines())
+    else:
+        rows = tuple(map)
+    rows = tuple(row.strip() for row in rows)
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise ValueError(
+            f"map: expected rows of one length, got lengths {[len(row) for row in rows]}; "
+            f"or name a built-in map: {', '.join(MAPS)}"
+        )
+    unknown = sorted(set("".join(rows)) - set("S.#GP"))
+    if unknown or not any("S" in row for row in rows):
+        problem = f"the letters {unknown}" if unknown else "no start S"
+        raise ValueError(f"map: expected {_LETTERS}, got {problem}; built-in: {', '.join(MAPS)}")
+    return rows

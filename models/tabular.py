@@ -1,0 +1,173 @@
+"""A model from arrays: transition probabilities and rewards of numbered states and actions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from cai import checks
+from cai.layout import Layout
+from cai.successors import Successors
+from cai.trajectory import TrajectoryModel
+
+
+def tabular(
+    transitions: Any,
+    reward: Any,
+    *,
+    horizon: int | None,
+    successors: Any = None,
+    initial: Any = None,
+    action_prior: Any = None,
+    arrival_reward: Any = None,
+    final_reward: Any = None,
+    temperature: float = 1.0,
+    discount: float = 1.0,
+    optimality: Literal["factor", "bernoulli"] = "factor",
+    layout: Layout | None = None,
+) -> TrajectoryModel:
+    """A model of S states and A actions from arrays.
+
+    Args:
+        transitions: P[s,a,s'], shape (S, A, S); with ``successors``, the probability of each
+            listed successor, shape (S, A, K).
+        reward: r[s,a], shape (S, A), reward units; -inf forbids.
+        horizon: T, or None for an infinite horizon.
+        successors: which state each listed successor is, integers of shape (S, A, K).
+        initial: p(s_0), shape (S,); state 0 if not given.
+        action_prior: p(a|s), shape (A,) or (S, A); uniform if not given. Zero forbids.
+        arrival_reward: r⁺, paid on arrival, shaped as ``transitions``.
+        final_reward: r_T(s), shape (S,).
+        temperature: α, reward units per nat.
+        discount: γ.
+        optimality: "factor" or "bernoulli".
+        layout: names and places of the states and actions.
+
+    Raises:
+        ValueError: where shapes do not fit together, rows do not sum to one, a successor is no
+            state, or one successor is listed twice with different arrival rewards.
+    """
+    P, r = _array("transitions", transitions), _array("reward", reward)
+    if P.dim() != 3 or r.shape != P.shape[:2]:
+        raise ValueError(
+            "transitions, reward: expected shapes (S, A, S) or (S, A, K), and (S, A), got "
+            f"{list(P.shape)} and {list(r.shape)}; the state comes first, then the action"
+        )
+    S, A, K = P.shape
+    if (P < 0).any():
+        state, action, _ = (P < 0).nonzero()[0].tolist()
+        raise ValueError(
+            f"transitions at state {state}, action {action}: expected probabilities ≥ 0, got "
+            f"{P.min().item():g}; give probabilities, not logarithms"
+        )
+    log_P = P.log()
+    checks.check_rows("transitions", log_P)
+    listed = None if successors is None else _successors(successors, P)
+    if listed is None and K != S:
+        raise ValueError(
+            f"transitions: expected shape {[S, A, S]}, got {[S, A, K]}; for lists of successors "
+            "pass successors=, too"
+        )
+    start = torch.eye(S, dtype=torch.float64)[0]
+    start = _probabilities("initial", initial, (S,)) if initial is not None else start
+    prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
+    prior = _probabilities("action_prior", prior, (A,), (S, A))
+    arrival = None if arrival_reward is None else _shaped("arrival_reward", arrival_reward, P)
+    final = None if final_reward is None else _shaped("final_reward", final_reward, r[:, 0])
+    if listed is not None and arrival is not None:
+        _check_unambiguous(listed, P, arrival)
+
+    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
+        if listed is None:
+            return dist.Categorical(logits=log_P[s, a])
+        return Successors(listed[s, a], log_P[s, a], S)
+
+    def arrival_rewards(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        assert arrival is not None
+        if listed is None:
+            return arrival[s, a, s_next]
+        here = (listed[s, a] == s_next.unsqueeze(-1)) & (P[s, a] > 0)
+        return torch.where(here, arrival[s, a], -torch.inf).amax(-1).nan_to_num(neginf=0.0)
+
+    return TrajectoryModel(
+        initial=dist.Categorical(start),
+        dynamics=dynamics,
+        reward=lambda s, a: r[s, a],
+        action_prior=(
+            dist.Categorical(prior) if prior.dim() == 1 else lambda s: dist.Categorical(prior[s])
+        ),
+        horizon=horizon,
+        temperature=temperature,
+        arrival_reward=None if arrival is None else arrival_rewards,
+        final_reward=None if final is None else lambda s: final[s],
+        discount=discount,
+        optimality=optimality,
+        layout=layout,
+    )
+
+
+def _array(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array of numbers: {error}") from None
+
+
+def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
+    array = _array(name, values)
+    if array.shape != like.shape:
+        raise ValueError(
+            f"{name}: expected shape {list(like.shape)}, got {list(array.shape)}; one number for "
+            "each entry of the arrays beside it"
+        )
+    checks.check_reward(name, array)
+    return array
+
+
+def _probabilities(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
+    array = _array(name, values)
+    if tuple(array.shape) not in shapes:
+        raise ValueError(
+            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
+            f"{list(array.shape)}"
+        )
+    if (array < 0).any() or not (array.sum(-1) > 0).all() or not array.isfinite().all():
+        raise ValueError(
+            f"{name}: expected finite weights ≥ 0, not all of them zero, got {array.tolist()}; "
+            "zero makes a state or an action impossible"
+        )
+    return array
+
+
+def _successors(values: Any, P: Tensor) -> Tensor:
+    listed = torch.as_tensor(values)
+    if listed.shape != P.shape or listed.dtype.is_floating_point:
+        raise ValueError(
+            f"successors: expected integers of shape {list(P.shape)}, as transitions, got "
+            f"{listed.dtype} of shape {list(listed.shape)}"
+        )
+    S = P.shape[0]
+    if ((listed < 0) | (listed >= S)).any():
+        raise ValueError(
+            f"successors: expected states 0 … {S - 1}, got {listed.min().item()} … "
+            f"{listed.max().item()}; fill up short lists with any state at probability zero"
+        )
+    return listed.long()
+
+
+def _check_unambiguous(listed: Tensor, P: Tensor, arrival: Tensor) -> None:
+    """One successor, one reward: r⁺(s,a,s') is a function of where one arrives."""
+    both = (P > 0).unsqueeze(-1) & (P > 0).unsqueeze(-2)
+    same = listed.unsqueeze(-1) == listed.unsqueeze(-2)
+    clash = both & same & (arrival.unsqueeze(-1) != arrival.unsqueeze(-2))
+    if clash.any():
+        s, a, k, _ = clash.nonzero()[0].tolist()
+        raise ValueError(
+            f"arrival_reward: from state {s} with action {a} the successor {listed[s, a, k]} is "
+            "listed twice, with different rewards; make them two states, since their mean would "
+            "be another problem"
+        )
