@@ -1,5 +1,7 @@
 """Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
 
+from cai.comparison import Comparison, Row, compare
+from cai.evaluate import Evaluation, evaluate
 from cai.layout import Layout
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
@@ -8,8 +10,11 @@ from cai.table import Table, collapse, tabulate
 from cai.trajectory import Trajectories, TrajectoryModel
 
 __all__ = [
+    "Comparison",
+    "Evaluation",
     "Layout",
     "NeuralPolicy",
+    "Row",
     "Solution",
     "Successors",
     "Table",
@@ -17,5 +22,7 @@ __all__ = [
     "Trajectories",
     "TrajectoryModel",
     "collapse",
+    "compare",
+    "evaluate",
     "tabulate",
 ]

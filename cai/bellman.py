@@ -73,6 +73,12 @@ def survival(v: Tensor, eta: float, discount: float) -> Tensor:
     return tilt(coin, x, eta)[..., 0]
 
 
+def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
+    """KL(true coin of death ‖ bent coin) of each successor, nats."""
+    coin, x = _coin(v, discount)
+    return kl(coin, tilt(coin, x, eta))
+
+
 def _coin(v: Tensor, discount: float) -> tuple[Tensor, Tensor]:
     coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
     return coin, torch.stack([v, torch.zeros_like(v)], -1)

@@ -25,6 +25,7 @@ _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _PROBES = 6
 
 
+
 def check_arguments(model: TrajectoryModel) -> None:
     """Raises ValueError where a number is out of range or a function is none."""
     if not isinstance(model.initial, Distribution):

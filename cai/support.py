@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
 
 
+class NotEnumerable(ValueError):
+    """The randomness of a model is not discrete and finite, so that it cannot be tabulated."""
+
+
 def support_size(distribution: Any) -> int | None:
     """n where the support is the integers 0 … n-1, None where it is anything else."""
     if distribution.event_shape:
@@ -53,11 +57,11 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     """
     S = support_size(model.initial)
     if S is None:
-        raise ValueError(_not_finite("initial", "states", model.initial))
+        raise NotEnumerable(_not_finite("initial", "states", model.initial))
     prior = model.prior(torch.zeros((), dtype=torch.long))
     A = support_size(prior)
     if A is None:
-        raise ValueError(_not_finite("action_prior", "actions", prior))
+        raise NotEnumerable(_not_finite("action_prior", "actions", prior))
     return S, A
 
 

@@ -17,7 +17,13 @@ from cai import checks
 from cai.layout import Layout
 from cai.scores import exact
 from cai.successors import Successors
-from cai.support import log_prior_table, log_probs, require_finite, support_size
+from cai.support import (
+    NotEnumerable,
+    log_prior_table,
+    log_probs,
+    require_finite,
+    support_size,
+)
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -219,7 +225,7 @@ def _outcomes(
         return log_p, state
     size = support_size(d)
     if size is None:
-        raise ValueError(
+        raise NotEnumerable(
             f"dynamics: the next state comes from {type(d).__name__}, which has no finite support "
             f"0 … {S - 1}; return a Categorical or a Delta of enumerable sites, or use "
             "inference.fit, which samples"
@@ -241,7 +247,7 @@ def _latents_last(x: Tensor, s: Tensor) -> Tensor:
 
 def _whole_numbers(v: Tensor) -> Tensor:
     if v.dtype.is_floating_point and not torch.equal(v, v.round()):
-        raise ValueError(
+        raise NotEnumerable(
             "dynamics: enumeration needs next states that are whole numbers, got "
             f"{v.flatten()[0].item():g}; return integer states, or use inference.fit, which samples"
         )
@@ -353,7 +359,7 @@ class _Enumerate(Messenger):
         try:
             values = fn.enumerate_support(expand=False)
         except NotImplementedError:
-            raise ValueError(
+            raise NotEnumerable(
                 f"dynamics: site {msg['name']!r} comes from {type(fn).__name__}, which cannot be "
                 "enumerated; exact inference needs discrete sites with finite support. Use "
                 "inference.fit, which samples, or write the site as Categorical or Bernoulli"

@@ -2,5 +2,6 @@
 
 from cai.inference.posterior import posterior
 from cai.inference.soft_values import soft_values
+from cai.inference.variational import Fit, fit
 
-__all__ = ["posterior", "soft_values"]
+__all__ = ["Fit", "fit", "posterior", "soft_values"]

@@ -1,0 +1,190 @@
+"""What a policy is worth in the true dynamics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai.policy import Policy, TabularPolicy
+from cai.scores import exact
+from cai.solution import forward, product
+from cai.support import NotEnumerable, log_probs, support_size
+from cai.table import Table, tabulate
+from cai.trajectory import Trajectories, TrajectoryModel
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The worth of a policy q(a|s) as a guide with the model's own dynamics.
+
+    Exact where the model can be enumerated; else estimated, with standard errors. T steps, S
+    states, A actions; occupancies count the living, so that with a discount they sum to P(alive).
+
+    Attributes:
+        elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
+        expected_return: (), reward units: E_q[Σ rewards].
+        entropy: (), nats: E_q[Σ_t H(q(·|s_t))].
+        states: (T+1, S): q(s_t=s, alive); None for continuous states.
+        state_actions: (T, S, A): q(s_t=s, a_t=a, alive); None for continuous ones.
+        elbo_stderr: (), nats; None where exact.
+        expected_return_stderr: (), reward units; None where exact.
+        entropy_stderr: (), nats; None where exact.
+    """
+
+    elbo: float
+    expected_return: float
+    entropy: float
+    states: Tensor | None
+    state_actions: Tensor | None
+    elbo_stderr: float | None = None
+    expected_return_stderr: float | None = None
+    entropy_stderr: float | None = None
+
+
+def evaluate(
+    model: TrajectoryModel | Table,
+    policy: Policy,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """ELBO, expected return, entropy and occupancies of a policy in the true dynamics.
+
+    Args:
+        model: the model, or its table.
+        policy: (t, s) -> q(a_t|s_t).
+        samples: how many trajectories to simulate. If not given, the answer is exact where the
+            model can be enumerated, and from 10 000 trajectories where it cannot.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: where the horizon is infinite, the policy does not broadcast over steps and
+            states, or a table is to be simulated.
+    """
+    if isinstance(model, Table) and samples is not None:
+        raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
+    table = enumerable(model) if samples is None else None
+    if table is not None:
+        return evaluate_table(table, policy_log_probs(policy, table))
+    assert isinstance(model, TrajectoryModel)
+    n = 10_000 if samples is None else samples
+    return _estimate(model, policy, model.simulate(policy, n, seed))
+
+
+def enumerable(model: TrajectoryModel | Table) -> Table | None:
+    """The table of a model, or None where its randomness is not discrete and finite."""
+    if isinstance(model, Table):
+        return model
+    try:
+        return tabulate(model)
+    except NotEnumerable:
+        return None
+
+
+def policy_log_probs(policy: Policy, table: Table) -> Tensor:
+    """log q(a_t=a|s_t=s) of every step, state and action in one call, (T, S, A), float64.
+
+    Raises:
+        ValueError: where the policy does not broadcast, or has another number of actions.
+    """
+    T, S, A = table.steps, table.num_states, table.num_actions
+    if isinstance(policy, TabularPolicy):
+        return _fitting(policy.log_probs, T, S, A)
+    t, s = torch.arange(T).unsqueeze(1), torch.arange(S).unsqueeze(0)
+    try:
+        distribution = policy(t, s)
+        log_q = _log_probs(distribution, A)
+        return log_q.expand(T, S, A)
+    except Exception as error:
+        raise ValueError(
+            f"policy: called with steps of shape {[T, 1]} and states of shape {[1, S]} it raised "
+            f"{type(error).__name__}: {error}. A policy takes t as an int or a tensor and "
+            f"broadcasts, and returns a distribution over the {A} actions: index tables with t "
+            "and s, and use torch.where instead of Python `if`"
+        ) from error
+
+
+def _fitting(log_q: Tensor, T: int, S: int, A: int) -> Tensor:
+    try:
+        return log_q.expand(T, S, A)
+    except RuntimeError:
+        raise ValueError(
+            f"policy: a table of shape {list(log_q.shape)} does not fit a model of {T} steps, "
+            f"{S} states and {A} actions; it was made for another model"
+        ) from None
+
+
+def _log_probs(distribution: Any, A: int) -> Tensor:
+    size = support_size(distribution)
+    if size != A:
+        raise ValueError(f"expected a distribution over {A} actions, got one over {size}")
+    return log_probs(distribution, A)
+
+
+def evaluate_table(table: Table, log_policy: Tensor) -> Evaluation:
+    """The exact worth of log q(a_t|s_t), shape (T, S, A)."""
+    states, expected_return = forward(table, table.log_initial.exp(), log_policy, None)
+    state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
+    divergence = product(state_actions, log_policy - table.log_prior).sum().item()
+    return Evaluation(
+        elbo=expected_return / table.temperature - divergence,
+        expected_return=expected_return,
+        entropy=-product(state_actions, log_policy).sum().item(),
+        states=states,
+        state_actions=state_actions,
+    )
+
+
+def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Evaluation:
+    n, T = paths.rewards.shape
+    s = paths.states[:, :-1]
+    with torch.no_grad():
+        q, p = exact(policy(torch.arange(T).expand(n, T), s)), exact(model.prior(s))
+        log_q = torch.where(paths.alive[:, :-1], q.log_prob(paths.actions), 0.0).double().sum(-1)
+        log_p = torch.where(paths.alive[:, :-1], p.log_prob(paths.actions), 0.0).double().sum(-1)
+    returns = paths.returns
+    elbo, elbo_stderr = _mean(returns / model.temperature - log_q + log_p)
+    expected_return, expected_return_stderr = _mean(returns)
+    entropy, entropy_stderr = _mean(-log_q)
+    states, state_actions = _frequencies(model, paths)
+    return Evaluation(
+        elbo,
+        expected_return,
+        entropy,
+        states,
+        state_actions,
+        elbo_stderr,
+        expected_return_stderr,
+        entropy_stderr,
+    )
+
+
+def _mean(x: Tensor) -> tuple[float, float]:
+    """The mean and its standard error."""
+    stderr = x.std() / len(x) ** 0.5 if len(x) > 1 else torch.tensor(torch.inf)
+    return x.mean().item(), stderr.item()
+
+
+def _frequencies(
+    model: TrajectoryModel, paths: Trajectories
+) -> tuple[Tensor | None, Tensor | None]:
+    """How often the living were in each state, and took each action there."""
+    S = support_size(model.initial)
+    if S is None:
+        return None, None
+    n, T = paths.rewards.shape
+    s, alive = paths.states.long(), paths.alive
+    steps = torch.arange(T + 1)
+    states = torch.zeros(T + 1, S, dtype=torch.float64)
+    states.index_put_((steps.expand(n, -1)[alive], s[alive]), torch.tensor(1.0).double(), True)
+    A = support_size(model.prior(torch.zeros((), dtype=paths.states.dtype)))
+    if A is None:
+        return states / n, None
+    before = alive[:, :-1]
+    state_actions = torch.zeros(T, S, A, dtype=torch.float64)
+    where = steps[:-1].expand(n, -1)[before], s[:, :-1][before], paths.actions.long()[before]
+    state_actions.index_put_(where, torch.tensor(1.0).double(), True)
+    return states / n, state_actions / n
