@@ -17,6 +17,8 @@ from torch import Tensor
 
 from cai.table import Table
 
+_NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
+
 
 def backward(table: Table, eta: float) -> Tensor:
     """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats."""
@@ -101,12 +103,12 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
         possible = log_p > -torch.inf
         extreme = x.masked_fill(~possible, -math.copysign(torch.inf, eta))
         return extreme.amax(-1) if eta > 0 else extreme.amin(-1)
-    m = mean(log_p, x)
     if eta == 0:
-        return m
+        return mean(log_p, x)
     soft = scaled(log_p, x, eta).logsumexp(-1) / eta
-    if x.shape[-1] == 1:
-        return torch.where(log_p.squeeze(-1) > -torch.inf, x.squeeze(-1), soft)
+    if abs(eta) >= _NEAR_ZERO:
+        return soft
+    m = mean(log_p, x)
     d = torch.where(log_p > -torch.inf, eta * (x - m.unsqueeze(-1)), 0.0)
     near = d.abs().amax(-1) <= 1  # false for NaN, where m is infinite
     d = torch.where(near.unsqueeze(-1), d, 0.0)
@@ -115,6 +117,8 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
 def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     """log p + ηx, -inf where p = 0 even if ηx = +inf."""
+    if eta > 0:
+        return log_p + eta * x  # x is nowhere +inf
     return torch.where(log_p > -torch.inf, log_p + eta * x, -torch.inf)
 
 
@@ -130,10 +134,9 @@ def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
         log_q = torch.where(wins, log_p, -torch.inf)
     else:
         log_q = scaled(log_p, x, eta)
-        certain = log_q == torch.inf
-        log_q = torch.where(
-            certain.any(-1, keepdim=True), torch.where(certain, log_p, -torch.inf), log_q
-        )
+        if eta < 0 and (certain := log_q == torch.inf).any():
+            only = torch.where(certain, log_p, -torch.inf)
+            log_q = torch.where(certain.any(-1, keepdim=True), only, log_q)
     nothing = log_q.amax(-1, keepdim=True) == -torch.inf
     return torch.where(nothing, log_p, log_q).log_softmax(-1)
 

@@ -308,7 +308,7 @@ def divergences(
     dynamics = torch.zeros((), dtype=torch.float64)
     for t, occupancy in enumerate(evaluation.state_actions):
         v_next = posterior.log_values[t + 1]
-        bend = bellman.kl(table.log_dynamics, posterior.log_transitions(v_next, alive=False))
+        bend = bellman.kl(table.log_dynamics, posterior.log_transitions(v_next))
         if table.discount < 1:
             coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
             bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)

@@ -112,7 +112,9 @@ class Solution:
                 f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
                 "leads from step T-1 to step T"
             )
-        return self.table.dense(self.log_transitions(self.log_values[t + 1], alive=True))
+        v_next = self.log_values[t + 1]
+        coin = bellman.survival(v_next, self.optimism, self.table.discount)
+        return self.table.dense(self.log_transitions(v_next) + self.table.gather(coin))
 
     @property
     def states(self) -> Tensor:
@@ -133,22 +135,17 @@ class Solution:
     def _log_Q(self) -> Tensor:
         return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
-    def log_transitions(self, v_next: Tensor, alive: bool) -> Tensor:
-        """log q(s'|s,a) of each successor, bent towards the values of the step after.
+    def log_transitions(self, v_next: Tensor) -> Tensor:
+        """log q(s'|s,a) of each successor, bent towards what the step after is worth.
 
         Args:
             v_next: (..., S), nats, V_{t+1}/α.
-            alive: whether to count only those who survive the step.
 
         Returns:
-            (..., S, A, K), nats.
+            (..., S, A, K), nats, whether or not the step is survived.
         """
         x = bellman.outcome_values(self.table, v_next, self.optimism)
-        log_q = bellman.tilt(self.table.log_dynamics, x, self.optimism)
-        if alive and self.table.discount < 1:
-            coin = bellman.survival(v_next, self.optimism, self.table.discount)
-            log_q = log_q + self.table.gather(coin)
-        return log_q
+        return bellman.tilt(self.table.log_dynamics, x, self.optimism)
 
     @cached_property
     def _forward(self) -> tuple[Tensor, float]:
@@ -157,7 +154,7 @@ class Solution:
 
 
 def forward(
-    table: Table, initial: Tensor, log_policy: Tensor, bent: Solution | None
+    table: Table, initial: Tensor, log_policy: Tensor, bent: Solution | None = None
 ) -> tuple[Tensor, float]:
     """Occupancies and expected return of a policy, in the true dynamics or in bent ones.
 
@@ -170,7 +167,7 @@ def forward(
     Returns:
         The probabilities (T+1, S) of being in a state and alive, and E[Σ rewards].
     """
-    T, S, A = log_policy.shape
+    T, S, _ = log_policy.shape
     states = torch.empty(T + 1, S, dtype=torch.float64)
     states[0] = initial
     policy = log_policy.exp()
@@ -178,18 +175,17 @@ def forward(
     chunk = max(1, _CHUNK // table.log_dynamics.numel())
     for start in range(0, T, chunk):
         steps = slice(start, min(start + chunk, T))
+        moves, survivors = policy[steps].unsqueeze(-1), torch.tensor(table.discount)
         if bent is None:
-            flow, survivors = table.log_dynamics.exp(), table.discount
-            flow = flow.expand(steps.stop - start, *flow.shape)
+            moves = moves * table.log_dynamics.exp()
         else:
             v_next = bent.log_values[1:][steps]
-            flow = bent.log_transitions(v_next, alive=False).exp()
-            coin = bellman.survival(v_next, bent.optimism, table.discount).exp()
-            survivors = table.gather(coin) if table.discount < 1 else 1.0
-        moves = policy[steps].unsqueeze(-1) * flow
-        onward = moves * survivors
+            moves = moves * bent.log_transitions(v_next).exp()
+            coin = bellman.survival(v_next, bent.optimism, table.discount)
+            survivors = survivors if table.discount == 1 else table.gather(coin.exp())
+        flow = table.flow(moves * survivors)
         for t in range(start, steps.stop):
-            states[t + 1] = table.scatter(states[t, :, None, None] * onward[t - start])
+            states[t + 1] = table.push(states[t], flow[t - start])
         if table.arrival_reward is not None:
             visits = (states[steps, :, None, None] * moves).sum(0)
             arrival += product(visits, table.arrival_reward).sum().item()

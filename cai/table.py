@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from cai.support import (
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
+
+_MATRIX_STATES = 128  # up to here one product with a matrix is faster than a gather
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,12 +107,43 @@ class Table:
         index = self.successors.flatten()
         return values.index_select(-1, index).unflatten(-1, self.successors.shape)
 
-    def scatter(self, flow: Tensor) -> Tensor:
-        """What flows into each state, (S, A, K) -> (S,)."""
+    def flow(self, moves: Tensor) -> Tensor:
+        """Moves as :meth:`push` and :meth:`pull` take them.
+
+        (..., S, A, K) -> (..., S, S), summed over actions, where that is small or dense already;
+        else (..., S, A·K), laid out beside ``successor_index``.
+        """
         if self.successors is None:
-            return flow.sum((0, 1))
-        inflow = flow.new_zeros(self.num_states)
-        return inflow.index_add_(0, self.successors.flatten(), flow.flatten())
+            return moves.sum(-2)
+        if self.num_states > _MATRIX_STATES:
+            return moves.flatten(-2)
+        matrix = moves.new_zeros(*moves.shape[:-2], self.num_states)
+        index = self.successor_index.expand(*moves.shape[:-2], -1)
+        return matrix.scatter_add_(-1, index, moves.flatten(-2))
+
+    @property
+    def _flows_in_matrices(self) -> bool:
+        return self.successors is None or self.num_states <= _MATRIX_STATES
+
+    def push(self, mass: Tensor, flow: Tensor) -> Tensor:
+        """One step forward: what arrives in each state, from the mass (S,) in each and its flow."""
+        if self._flows_in_matrices:
+            return mass @ flow
+        arrived = (mass.unsqueeze(-1) * flow).flatten()
+        return torch.zeros_like(mass).index_add_(0, self.successor_index.flatten(), arrived)
+
+    def pull(self, flow: Tensor, values: Tensor) -> Tensor:
+        """One step backward, the adjoint of push: the values (S,) that each state flows to.
+
+        Where nothing flows, a value of -inf counts nothing.
+        """
+        finite = math.isfinite(values.sum())
+        if self._flows_in_matrices:
+            if finite:
+                return flow @ values
+        else:
+            values = values[self.successor_index]
+        return torch.where(flow > 0, flow * values, 0.0).sum(-1)
 
     def dense(self, log_p: Tensor) -> Tensor:
         """exp(log_p) of each successor, as a dense array over all states: (S, A, K) -> (S, A, S)."""

@@ -124,9 +124,9 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
             q = log_q.exp()
-            onward = q.unsqueeze(-1) * p
-            v = policy_values(table, product(q, gain - log_q).sum(-1), onward)
-            occupancy = occupancies(table, initial, onward)
+            flow = table.flow(q.unsqueeze(-1) * p)
+            v = policy_values(table, product(q, gain - log_q).sum(-1), flow)
+            occupancy = occupancies(table, flow)
             future = (p * table.gather(v[1:])).sum(-1)
             weight = occupancy.unsqueeze(-1) * q
             advantage = gain - log_q + future - v[:-1].unsqueeze(-1)
@@ -139,39 +139,28 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
     return estimate
 
 
-def policy_values(table: Table, gain: Tensor, onward: Tensor) -> Tensor:
+def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
     """v_t(s) of a policy, (T+1, S), nats: the ELBO from state s at step t on.
 
     Args:
         table: the problem.
         gain: (T, S), expected reward and entropy of one step, nats.
-        onward: (T, S, A, K), q(a|s) p(s'|s,a) γ.
+        flow: (T, S, ...), the flow of q(a|s) p(s'|s,a) γ.
     """
     T, S = gain.shape
     v = torch.empty(T + 1, S, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature
-    rows, successors = onward.flatten(2), table.successor_index
-    certain = bool(v[T].isfinite().all() and gain.isfinite().all())
     for t in range(T - 1, -1, -1):
-        following = v[t + 1][successors]
-        flow = rows[t] * following if certain else product(rows[t], following)
-        torch.add(gain[t], flow.sum(-1), out=v[t])
+        torch.add(gain[t], table.pull(flow[t], v[t + 1]), out=v[t])
     return v
 
 
-def occupancies(table: Table, initial: Tensor, onward: Tensor) -> Tensor:
-    """q(s_t=s, alive) for t = 0 … T-1, shape (T, S).
-
-    Args:
-        table: the problem.
-        initial: (S,), p(s_0).
-        onward: (T, S, A, K), q(a|s) p(s'|s,a) γ.
-    """
-    states = torch.zeros(len(onward), table.num_states, dtype=torch.float64)
-    states[0] = initial
-    rows, successors = onward.flatten(2), table.successor_index.flatten()
-    for t in range(len(onward) - 1):
-        states[t + 1].index_add_(0, successors, (states[t].unsqueeze(-1) * rows[t]).flatten())
+def occupancies(table: Table, flow: Tensor) -> Tensor:
+    """q(s_t=s, alive) for t = 0 … T-1, shape (T, S), from the flow of a policy."""
+    states = torch.empty(len(flow), table.num_states, dtype=torch.float64)
+    states[0] = table.log_initial.exp()
+    for t in range(len(flow) - 1):
+        states[t + 1] = table.push(states[t], flow[t])
     return states
 
 
