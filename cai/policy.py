@@ -41,6 +41,7 @@ class TabularPolicy(nn.Module):
             ``stationary=True``.
     """
 
+    logits: Tensor
     log_prior: Tensor
 
     def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
@@ -55,7 +56,7 @@ class TabularPolicy(nn.Module):
         """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train."""
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
-        policy.logits = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False)
+        policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
         policy.register_buffer("log_prior", log_probs)
         return policy
 

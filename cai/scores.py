@@ -36,16 +36,24 @@ def exact(distribution: Any) -> Any:
 class _Bernoulli(dist.Bernoulli):  # type: ignore[misc]
     """A Bernoulli that keeps both log-probabilities instead of clamped log-odds."""
 
-    def __init__(self, log_one: Tensor, log_zero: Tensor, dtype: torch.dtype) -> None:
-        self._log_one, self._log_zero = log_one, log_zero
-        super().__init__(probs=log_one.exp().to(dtype), validate_args=False)
+    def __init__(
+        self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(probs, logits, validate_args=False)
+        if logits is None:
+            p = self.probs.double()
+            self._log_one, self._log_zero = _safe_log(p), _safe_log(1 - p)
+        else:
+            log_odds = self.logits.double()
+            self._log_one, self._log_zero = logsigmoid(log_odds), logsigmoid(-log_odds)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _Bernoulli:
-        return _Bernoulli(
-            self._log_one.expand(batch_shape),
-            self._log_zero.expand(batch_shape),
-            self.probs.dtype,
+        new: _Bernoulli = super().expand(
+            batch_shape, self._get_checked_instance(_Bernoulli, _instance)
         )
+        new._log_one = self._log_one.expand(batch_shape)
+        new._log_zero = self._log_zero.expand(batch_shape)
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         return torch.where(value > 0.5, self._log_one, self._log_zero)
@@ -121,13 +129,7 @@ def _safe_log(p: Tensor) -> Tensor:
 
 @exact.register
 def _(d: dist.Bernoulli) -> Any:
-    if _built_from_probs(d):
-        probs = d.probs.double()
-        log_one, log_zero = _safe_log(probs), _safe_log(1 - probs)
-    else:
-        logits = d.logits.double()
-        log_one, log_zero = logsigmoid(logits), logsigmoid(-logits)
-    return _Bernoulli(log_one, log_zero, d._param.dtype)
+    return _Bernoulli(probs=d.probs) if _built_from_probs(d) else _Bernoulli(logits=d.logits)
 
 
 @exact.register

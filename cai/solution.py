@@ -175,7 +175,8 @@ def forward(
     chunk = max(1, _CHUNK // table.log_dynamics.numel())
     for start in range(0, T, chunk):
         steps = slice(start, min(start + chunk, T))
-        moves, survivors = policy[steps].unsqueeze(-1), torch.tensor(table.discount)
+        moves = policy[steps].unsqueeze(-1)
+        survivors: Tensor | float = table.discount
         if bent is None:
             moves = moves * table.log_dynamics.exp()
         else:

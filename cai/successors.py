@@ -17,9 +17,9 @@ class Successors(TorchDistribution):  # type: ignore[misc]
     K. A state may be listed more than once, its probabilities add up.
 
     Args:
-        successors: integers in 0 … num_states - 1, shape (..., K).
         logits: log-probabilities up to a constant, shape (..., K); -inf for impossible.
-        num_states: S, the size of the support.
+        successors: integers in 0 … num_states - 1, shape (..., K); 0 … K-1 if not given.
+        num_states: S, the size of the support; K if not given.
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 - as torch declares it
@@ -27,13 +27,15 @@ class Successors(TorchDistribution):  # type: ignore[misc]
 
     def __init__(
         self,
-        successors: Tensor,
         logits: Tensor,
-        num_states: int,
+        successors: Tensor | None = None,
+        num_states: int | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        K = logits.shape[-1]
+        successors = torch.arange(K) if successors is None else successors
         self.successors, self.logits = torch.broadcast_tensors(successors, logits.log_softmax(-1))
-        self.num_states = num_states
+        self.num_states = K if num_states is None else num_states
         super().__init__(self.logits.shape[:-1], validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)

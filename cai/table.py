@@ -218,7 +218,7 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
     def dynamics(s: Tensor, a: Tensor) -> Any:
         if successors is None:
             return dist.Categorical(logits=log_p[s, a])
-        return Successors(successors[s, a], log_p[s, a], table.num_states)
+        return Successors(log_p[s, a], successors[s, a], table.num_states)
 
     return dataclasses.replace(model, dynamics=dynamics)
 

@@ -283,7 +283,7 @@ def callable_prior(prior: Any) -> bool:
 
 def _evaluate(function: Any, *arguments: Tensor) -> Tensor:
     value = function(*arguments) if callable(function) else function
-    return torch.as_tensor(value).double()
+    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _while_alive(alive: Tensor | None, value: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def tabular(
     def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
         if listed is None:
             return dist.Categorical(logits=log_P[s, a])
-        return Successors(listed[s, a], log_P[s, a], S)
+        return Successors(log_P[s, a], listed[s, a], S)
 
     def arrival_rewards(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         assert arrival is not None

@@ -1,0 +1,69 @@
+"""The textbook way: Pyro's own parallel enumeration of the whole program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pyro.infer import TraceEnum_ELBO, config_enumerate
+from torch import Tensor
+
+from cai.policy import Policy
+from cai.support import log_probs
+from cai.table import collapse
+from cai.trajectory import TrajectoryModel
+
+
+@dataclass(frozen=True, eq=False)
+class Enumeration:
+    """What Pyro finds by enumerating all T steps of a program, in float64.
+
+    Attributes:
+        model: the collapsed model that was enumerated.
+        log_evidence: (), nats: log p(O), every site summed out in the model.
+        elbo: (), nats: the exact ELBO of the policy, every site summed in the guide; None without.
+    """
+
+    model: TrajectoryModel
+    log_evidence: float
+    elbo: float | None
+
+    @cached_property
+    def marginals(self) -> dict[str, Tensor]:
+        """p(site|O) of ``s_0``, ``a_0``, … by name; the cost grows with the square of T.
+
+        With a discount there are sites ``alive_1``, …, and the states and actions of the dead,
+        which run on unobserved, are counted too.
+        """
+        program = config_enumerate(self.model, "parallel")
+        found = TraceEnum_ELBO(max_plate_nesting=0).compute_marginals(program, _nothing)
+        sizes = {name: d.enumerate_support(expand=False).shape[0] for name, d in found.items()}
+        return {name: log_probs(d, sizes[name]).exp() for name, d in found.items()}
+
+
+def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumeration:
+    """Enumerates the whole program with Pyro: a second opinion on small models, and for teaching.
+
+    Pyro's ``TraceEnum_ELBO`` runs ``cai.collapse(model)``, whose dynamics have no latent sites
+    left: dynamics that return a ``Delta`` of latents would carry the dimensions of all earlier
+    steps along, at a cost exponential in T.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon.
+        policy: also its ELBO, by enumeration in the guide ``model.rollout(policy)``.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, or its horizon is infinite.
+    """
+    collapsed = collapse(model)
+    program = config_enumerate(collapsed, "parallel")
+    log_evidence = -TraceEnum_ELBO(max_plate_nesting=0).loss(program, _nothing)
+    elbo = None
+    if policy is not None:
+        guide = config_enumerate(collapsed.rollout(policy), "parallel")
+        elbo = -TraceEnum_ELBO(max_plate_nesting=0).loss(collapsed, guide)
+    return Enumeration(collapsed, float(log_evidence), None if elbo is None else float(elbo))
+
+
+def _nothing() -> None:
+    """The empty guide: nothing is sampled, everything is summed in the model."""
