@@ -45,7 +45,7 @@ def action_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
 
 
 def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
-    """x = (r⁺ + continuation)/α of each outcome, (..., S) -> (..., S, A, K), nats."""
+    """X = (r⁺ + continuation)/α of each outcome, (..., S) -> (..., S, A, K), nats."""
     x = table.gather(continuation(v_next, eta, table.discount))
     if table.arrival_reward is not None:
         x = x + table.arrival_reward / table.temperature
@@ -53,7 +53,7 @@ def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
 
 
 def log_policy(table: Table, q: Tensor) -> Tensor:
-    """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
+    """Log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
     log_pi = table.log_prior + q
     dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
     return torch.where(dead_end, table.log_prior, log_pi).log_softmax(-1)
@@ -68,7 +68,7 @@ def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
-    """log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
+    """Log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
     coin, x = _coin(v, discount)
@@ -116,14 +116,14 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
 
 def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-    """log p + ηx, -inf where p = 0 even if ηx = +inf."""
+    """Log p + ηx, -inf where p = 0 even if ηx = +inf."""
     if eta > 0:
         return log_p + eta * x  # x is nowhere +inf
     return torch.where(log_p > -torch.inf, log_p + eta * x, -torch.inf)
 
 
 def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-    """log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
+    """Log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
 
     Where ηx is infinite, and for η = ±inf, q is p restricted to the outcomes that win.
     """

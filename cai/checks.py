@@ -25,10 +25,9 @@ _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _PROBES = 6
 
 
-
-def check_arguments(model: TrajectoryModel) -> None:
+def check_arguments(model: Any) -> None:
     """Raises ValueError where a number is out of range or a function is none."""
-    if not isinstance(model.initial, Distribution):
+    if not isinstance(getattr(model, "initial", None), Distribution):
         _refuse("initial", "a Pyro distribution", model.initial, "for instance dist.Categorical")
     if not callable(model.dynamics) or isinstance(model.dynamics, Distribution):
         _refuse(
@@ -113,18 +112,18 @@ def _probe_states(model: TrajectoryModel) -> Tensor:
 
 def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     n, event_dims = len(s), len(model.initial.event_shape)
-    together = _Site({}, (n,))
-    batch = _next_state(model, s, a, together)
+    together = Latents({}, (n,))
+    batch = next_state(model, s, a, together)
     _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
     value = batch.sample()
     value = value.expand(n, *value.shape[value.dim() - event_dims :])
     grid = s.reshape(n, 1, *s.shape[1:]), a[:2].reshape(1, 2, *a.shape[1:])
     _check_distribution(
-        "dynamics", _next_state(model, *grid, _Site({}, (n, 2))), (n, 2), model.initial.event_shape
+        "dynamics", next_state(model, *grid, Latents({}, (n, 2))), (n, 2), model.initial.event_shape
     )
     for i in range(n):
-        alone = _Site({name: v[i] for name, v in together.values.items()}, ())
-        single = _next_state(model, s[i], a[i], alone)
+        alone = Latents({name: v[i] for name, v in together.values.items()}, ())
+        single = next_state(model, s[i], a[i], alone)
         _check_distribution("dynamics", single, (), model.initial.event_shape)
         same = alone.values.keys() == together.values.keys() and all(
             _close(alone.scores[name], together.scores[name][i]) for name in alone.values
@@ -223,8 +222,9 @@ def check_rows(name: str, log_p: Tensor) -> None:
         )
 
 
-def _next_state(model: TrajectoryModel, s: Tensor, a: Tensor, site: _Site) -> Any:
-    with site:
+def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents) -> Any:
+    """p(s'|s,a) for given latents of the dynamics' own, in exact scores."""
+    with latents:
         return exact(_call("dynamics", model.dynamics, s, a))
 
 
@@ -283,7 +283,7 @@ def _close(x: Tensor, y: Tensor) -> bool:
     return torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-class _Site(Messenger):
+class Latents(Messenger):
     """Draws the dynamics' own latents in full batch shape, or takes given ones; keeps scores."""
 
     def __init__(self, given: dict[str, Tensor], shape: tuple[int, ...]) -> None:
@@ -291,6 +291,7 @@ class _Site(Messenger):
         self.given, self.shape = given, shape
         self.values: dict[str, Tensor] = {}
         self.scores: dict[str, Tensor] = {}
+        self.distributions: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         check_site(msg)
@@ -298,7 +299,7 @@ class _Site(Messenger):
             return
         name, fn = msg["name"], exact(msg["fn"])
         _check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
-        fn = fn.expand(torch.Size(self.shape))
+        self.distributions[name] = fn = fn.expand(torch.Size(self.shape))
         msg["value"] = self.values[name] = self.given[name] if name in self.given else fn.sample()
         self.scores[name] = fn.log_prob(msg["value"])
         msg["done"] = True

@@ -259,6 +259,7 @@ def _row(
             f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
             f"got {type(method).__name__}"
         )
+    split: tuple[float | None, ...]
     if table is None or posterior is None:
         evaluation, split = evaluate(model, policy), (None, None, None)
     else:

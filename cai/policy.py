@@ -62,7 +62,7 @@ class TabularPolicy(nn.Module):
 
     @property
     def log_probs(self) -> Tensor:
-        """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
+        """Log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
         return (self.log_prior + self.logits).log_softmax(-1)
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
@@ -125,7 +125,9 @@ class NeuralPolicy(nn.Module):
         output = self.network(self._features(t, s))
         if self._num_actions is not None:
             # Adding the prior keeps what it forbids forbidden.
-            return dist.Categorical(logits=output + log_probs(self._model.prior(s), self._num_actions))
+            return dist.Categorical(
+                logits=output + log_probs(self._model.prior(s), self._num_actions)
+            )
         location, log_scale = output.chunk(2, -1)
         shape = output.shape[:-1] + self._event_shape
         head = dist.Normal(location.reshape(shape), log_scale.exp().reshape(shape))
@@ -154,7 +156,7 @@ def _perceptron(widths: tuple[int, ...]) -> nn.Sequential:
 def unrolled(policy: Policy) -> Policy:
     """The policy for one run over all steps: ``policy.unroll()`` where it has one."""
     unroll = getattr(policy, "unroll", None)
-    return policy if unroll is None else unroll()  # type: ignore[no-any-return]
+    return policy if unroll is None else unroll()
 
 
 _serial = itertools.count()

@@ -33,7 +33,7 @@ def exact(distribution: Any) -> Any:
     return distribution
 
 
-class _Bernoulli(dist.Bernoulli):  # type: ignore[misc]
+class _Bernoulli(dist.Bernoulli):
     """A Bernoulli that keeps both log-probabilities instead of clamped log-odds."""
 
     def __init__(
@@ -59,7 +59,7 @@ class _Bernoulli(dist.Bernoulli):  # type: ignore[misc]
         return torch.where(value > 0.5, self._log_one, self._log_zero)
 
 
-class _Delta(dist.Delta):  # type: ignore[misc]
+class _Delta(dist.Delta):
     """A Delta on integers whose score is 0 or -inf in float64 (an integer dtype rounds it)."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _Delta:
@@ -72,7 +72,7 @@ class _Delta(dist.Delta):  # type: ignore[misc]
         return hit.double().log() + self.log_density
 
 
-class _Binomial(dist.Binomial):  # type: ignore[misc]
+class _Binomial(dist.Binomial):
     """A Binomial whose probabilities of zero and one are exact."""
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _Binomial:
@@ -122,7 +122,7 @@ def _built_from_probs(d: Any) -> bool:
 
 
 def _safe_log(p: Tensor) -> Tensor:
-    """log p with log 0 = -inf and a gradient of zero there, where autograd would give NaN."""
+    """Log p with log 0 = -inf and a gradient of zero there, where autograd would give NaN."""
     positive = p > 0
     return torch.where(positive, torch.where(positive, p, 1.0).log(), -torch.inf)
 

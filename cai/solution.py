@@ -136,7 +136,7 @@ class Solution:
         return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
     def log_transitions(self, v_next: Tensor) -> Tensor:
-        """log q(s'|s,a) of each successor, bent towards what the step after is worth.
+        """Log q(s'|s,a) of each successor, bent towards what the step after is worth.
 
         Args:
             v_next: (..., S), nats, V_{t+1}/α.
@@ -197,5 +197,5 @@ def forward(
 
 
 def product(p: Tensor, x: Tensor) -> Tensor:
-    """p · x with 0 · inf = 0: what never happens costs nothing."""
+    """P · x with 0 · inf = 0: what never happens costs nothing."""
     return torch.where(p > 0, p * x, 0.0)

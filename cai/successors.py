@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 
-class Successors(TorchDistribution):  # type: ignore[misc]
+class Successors(TorchDistribution):
     """p(s'|s,a) where few of many states can follow: a categorical over K listed states.
 
     A dense ``Categorical`` over S states costs S numbers for every state and action; this costs
@@ -46,12 +46,12 @@ class Successors(TorchDistribution):  # type: ignore[misc]
     def expand(self, batch_shape: Any, _instance: Any = None) -> Successors:
         """The same distribution with a larger batch shape."""
         shape = (*batch_shape, self.logits.shape[-1])
-        new = Successors.__new__(Successors) if _instance is None else _instance
+        new: Any = Successors.__new__(Successors) if _instance is None else _instance
         new.successors, new.logits = self.successors.expand(shape), self.logits.expand(shape)
         new.num_states = self.num_states
         super(Successors, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return new
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """States, shape sample_shape + batch_shape."""
@@ -61,7 +61,7 @@ class Successors(TorchDistribution):  # type: ignore[misc]
         return listed.gather(-1, chosen.reshape(shape).unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(s'); -inf for a state that is not listed."""
+        """Log p(s'); -inf for a state that is not listed."""
         if self._validate_args:
             self._validate_sample(value)
         here = value.unsqueeze(-1) == self.successors

@@ -19,7 +19,7 @@ class NotEnumerable(ValueError):
 
 
 def support_size(distribution: Any) -> int | None:
-    """n where the support is the integers 0 … n-1, None where it is anything else."""
+    """N where the support is the integers 0 … n-1, None where it is anything else."""
     if distribution.event_shape:
         return None
     support = distribution.support
@@ -32,7 +32,7 @@ def support_size(distribution: Any) -> int | None:
 
 
 def log_probs(distribution: Any, n: int) -> Tensor:
-    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
+    """Log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
     distribution = exact(distribution)
     values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
     log_p: Tensor = distribution.log_prob(values).double()
@@ -40,7 +40,7 @@ def log_probs(distribution: Any, n: int) -> Tensor:
 
 
 def log_prior_table(model: TrajectoryModel) -> Tensor:
-    """log p(a|s) for all S states and A actions, shape (S, A), float64.
+    """Log p(a|s) for all S states and A actions, shape (S, A), float64.
 
     Raises:
         ValueError: where the states or the actions are not finitely many.

@@ -94,7 +94,7 @@ class Table:
 
     @cached_property
     def log_weights(self) -> Tensor:
-        """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, shape (S, A, K): one step of p(τ, O)."""
+        """Log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, shape (S, A, K): one step of p(τ, O)."""
         reward = self.reward.unsqueeze(-1)
         if self.arrival_reward is not None:
             reward = reward + self.arrival_reward
@@ -146,7 +146,7 @@ class Table:
         return torch.where(flow > 0, flow * values, 0.0).sum(-1)
 
     def dense(self, log_p: Tensor) -> Tensor:
-        """exp(log_p) of each successor, as a dense array over all states: (S, A, K) -> (S, A, S)."""
+        """exp(log_p) of each successor as a dense array over all states, (S, A, K) -> (S, A, S)."""
         if self.successors is None:
             return log_p.exp()
         out = log_p.new_zeros(self.num_states, self.num_actions, self.num_states)
@@ -232,10 +232,8 @@ def _all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
     return s, torch.arange(A, dtype=a_type).expand(S, A)
 
 
-def _outcomes(
-    model: TrajectoryModel, s: Tensor, a: Tensor, S: int
-) -> tuple[Tensor, Tensor | None]:
-    """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
+def _outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tensor, Tensor | None]:
+    """Log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
 
     Each latent site gets a dimension of its own, left of the batch.
     """
@@ -300,9 +298,7 @@ def _check_inside(state: Tensor, log_p: Tensor, S: int) -> None:
         )
 
 
-def _compress(
-    log_p: Tensor, state: Tensor | None, S: int, A: int
-) -> tuple[Tensor, Tensor | None]:
+def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
     """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
     checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
     log_p = log_p.reshape(S * A, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -223,14 +223,14 @@ class Trajectories:
         return self.rewards.sum(-1) + self.final_rewards
 
 
-class Optimality(TorchDistribution):  # type: ignore[misc]
+class Optimality(TorchDistribution):
     """The binary O_t with p(O_t=1) = exp(log_p), scored without leaving log space.
 
     Args:
         log_p: log-probabilities ≤ 0 in nats, any batch shape; -inf for never optimal.
     """
 
-    arg_constraints = {}  # noqa: RUF012 - as torch declares it
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = torch.distributions.constraints.boolean
 
     def __init__(self, log_p: Tensor) -> None:

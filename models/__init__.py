@@ -1,9 +1,9 @@
 """Nouns: models that are ready to use."""
 
 from cai.models.gridworld import gridworld
-from cai.models.gym import gym
+from cai.models.gym import gym, published
 from cai.models.ledge import ledge
 from cai.models.lottery import lottery
 from cai.models.tabular import tabular
 
-__all__ = ["gridworld", "gym", "ledge", "lottery", "tabular"]
+__all__ = ["gridworld", "gym", "ledge", "lottery", "published", "tabular"]

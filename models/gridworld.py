@@ -51,7 +51,7 @@ def gridworld(
     wind_direction: Literal["up", "right", "down", "left"] = "down",
     step_reward: float = -1.0,
     goal_reward: float = 0.0,
-    pit_reward: float = -10.0,
+    pit_reward: float = -100.0,
     discount: float = 1.0,
 ) -> TrajectoryModel:
     """A walk on a text map, up, right, down or left; a move into a wall or off the map stays.

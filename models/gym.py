@@ -45,7 +45,7 @@ def gym(
     try:
         env = gymnasium.make(name, **options)
     except (gymnasium.error.Error, TypeError, KeyError, ValueError, ImportError) as error:
-        known = ", ".join(sorted(_published()))
+        known = ", ".join(sorted(published()))
         raise ValueError(
             f"environment {name!r} with options {options}: Gymnasium cannot make it "
             f"({type(error).__name__}: {error}); environments with a published table here: {known}"
@@ -56,7 +56,7 @@ def gym(
     if not hasattr(raw, "P") or not hasattr(raw, "initial_state_distrib"):
         raise ValueError(
             f"environment {name!r}: expected a published transition table (env.unwrapped.P), found "
-            f"none; try one of {', '.join(sorted(_published()))}, or write its dynamics in Pyro"
+            f"none; try one of {', '.join(sorted(published()))}, or write its dynamics in Pyro"
         )
     if getattr(raw, "fickle_passenger", False):
         raise ValueError(
@@ -83,7 +83,8 @@ def _arrays(env: Any) -> tuple[dict[str, Any], list[int]]:
     """The table as successor lists, and which of the environment's states each state is."""
     S, A = int(env.observation_space.n), int(env.action_space.n)
     start = np.asarray(env.initial_state_distrib, dtype=float)
-    ends, goes_on = set(), set(np.flatnonzero(start))
+    ends: set[int] = set()
+    goes_on: set[int] = set(np.flatnonzero(start).tolist())
     for s in range(S):
         for a in range(A):
             for p, s_next, _, done in env.P[s][a]:
@@ -133,7 +134,7 @@ def _merge(
     return merged
 
 
-def _published() -> list[str]:
+def published() -> list[str]:
     """Environments of Gymnasium's own that publish a table."""
     return [
         name
@@ -148,7 +149,7 @@ def _layout(env: Any, origin: list[int]) -> Layout | None:
     if hasattr(env, "nrow") and hasattr(env, "desc"):  # FrozenLake
         rows = tuple("".join(c.decode() for c in row) for row in env.desc)
         cells = [divmod(s, env.ncol) for s in origin]
-        actions = ("left", "down", "right", "up")
+        actions: tuple[str, ...] = ("left", "down", "right", "up")
     elif hasattr(env, "_cliff"):  # CliffWalking
         letters = np.where(env._cliff, "C", ".")
         letters[np.unravel_index(env.start_state_index, env.shape)] = "S"

@@ -1,0 +1,262 @@
+"""The command line: ``cai compare``, ``cai draw`` and ``cai models``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cai import inference, models, plot
+from cai.comparison import Comparison, compare
+from cai.evaluate import enumerable
+from cai.policy import NeuralPolicy, TabularPolicy
+from cai.trajectory import TrajectoryModel
+
+_EXAMPLES = """\
+examples:
+  cai compare FrozenLake-v1 --horizon 60 --temperature 0.01
+  cai compare FrozenLake-v1 --option map_name=8x8 --option is_slippery=False
+  cai compare my_dynamics.py:model --out out/mine
+  cai compare ledge --json
+  cai draw gridworld --option wind=0.2 --steps 2
+  cai models
+"""
+
+
+class _Mistake(Exception):
+    """Something about the arguments that the user can mend."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, 1 where the run failed, or 2 where the arguments are wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except _Mistake as mistake:
+        return _fail(mistake, 2)
+    except (ValueError, OSError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", 1)
+    return 0
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"cai: error: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cai",
+        description="Control as inference: one model, every inference on it, side by side.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="compare | draw | models")
+    comparison = commands.add_parser("compare", help="compare what the methods imagine and get")
+    comparison.set_defaults(run=_compare)
+    _add_model_arguments(comparison)
+    comparison.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
+    comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    drawing = commands.add_parser("draw", help="draw the graphical model")
+    drawing.set_defaults(run=_draw)
+    _add_model_arguments(drawing)
+    drawing.add_argument("--steps", type=_count, help="how many steps to unroll (default: up to 3)")
+    listing = commands.add_parser("models", help="list the models there are")
+    listing.set_defaults(run=_list_models)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        help="a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME",
+    )
+    parser.add_argument("--horizon", type=_count, help="T, the number of steps")
+    parser.add_argument("--temperature", type=float, help="alpha, reward units per nat")
+    parser.add_argument("--discount", type=float, help="gamma, the chance of surviving a step")
+    parser.add_argument(
+        "--option",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the built-in model or of the environment; may be repeated",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="for the files (default: out)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return number
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _compare(options: argparse.Namespace) -> None:
+    model = _load(options)
+    if model.horizon is None:
+        raise _Mistake("--horizon: the model's horizon is infinite; give a number of steps")
+    table = enumerable(model)
+    methods: dict[str, Any] = {}
+    if table is None:
+        policy: Any = NeuralPolicy(model)
+        methods["prior"] = lambda t, s: model.prior(s)
+    else:
+        policy = TabularPolicy(model)
+        methods["exact posterior"] = inference.posterior(table)
+        methods["fixed dynamics"] = inference.soft_values(table)
+    fitted = inference.fit(
+        model if table is None else table, policy, seed=options.seed, progress=not options.quiet
+    )
+    methods["SVI"] = fitted
+    report = compare(model if table is None else table, methods)
+    figures = {"comparison": plot.comparison(report)}
+    bound = None
+    if table is not None:
+        figures |= {
+            "policies": plot.policies(report),
+            "occupancy": plot.occupancy(report),
+            "optimism": plot.optimism(table),
+        }
+        bound = methods["fixed dynamics"].elbo
+    figures["training"] = plot.losses(fitted, bound)
+    texts = {"comparison.md": report.to_markdown(), "comparison.json": report.to_json() + "\n"}
+    _write(options, figures, texts)
+    print(_text(report, options.json))
+
+
+def _text(report: Comparison, as_json: bool) -> str:
+    return report.to_json() if as_json else str(report)
+
+
+def _draw(options: argparse.Namespace) -> None:
+    model = _load(options)
+    _write(options, {"graphical_model": plot.graphical_model(model, options.steps)}, {})
+
+
+def _list_models(options: argparse.Namespace) -> None:
+    for name, constructor in _builtin().items():
+        print(f"{name:12}{(constructor.__doc__ or '').splitlines()[0]}")
+    print(f"{'FILE.py:NAME':12}  A TrajectoryModel of your own, by its name in a Python file.")
+    print("Gymnasium environments with a published table:")
+    for name in models.published():
+        print(f"  {name}")
+
+
+def _builtin() -> dict[str, Callable[..., TrajectoryModel]]:
+    """The models that need no arrays."""
+    return {name: getattr(models, name) for name in ("ledge", "lottery", "gridworld")}
+
+
+def _load(options: argparse.Namespace) -> TrajectoryModel:
+    """The model that the arguments name.
+
+    Raises:
+        _Mistake: where there is none.
+    """
+    changes = {
+        name: getattr(options, name)
+        for name in ("horizon", "temperature", "discount")
+        if getattr(options, name) is not None
+    }
+    extra = dict(options.option)
+    name = options.model
+    try:
+        if ".py" in name:
+            if extra:
+                raise _Mistake("--option: a model from a file has no options; edit the file")
+            return dataclasses.replace(_from_file(name), **changes)
+        constructor = _builtin().get(name)
+        if constructor is None:
+            return models.gym(name, **changes, **extra)
+        unknown = sorted(extra.keys() - inspect.signature(constructor).parameters.keys())
+        if unknown:
+            known = ", ".join(inspect.signature(constructor).parameters)
+            raise _Mistake(f"--option: {name} has no {', '.join(unknown)}; it has {known}")
+        return constructor(**changes, **extra)
+    except (ValueError, TypeError) as error:
+        raise _Mistake(error) from None
+
+
+def _from_file(target: str) -> TrajectoryModel:
+    path, _, name = target.partition(".py")
+    file, name = Path(path + ".py"), name.removeprefix(":") or "model"
+    if not file.is_file():
+        raise _Mistake(f"{file}: there is no such file; give it as FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _Mistake(f"{_place(error, file)}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if not hasattr(module, name):
+        found = [k for k, v in vars(module).items() if isinstance(v, TrajectoryModel)]
+        advice = f"it has {', '.join(found)}" if found else "it holds no cai.TrajectoryModel"
+        raise _Mistake(f"{file}: there is no {name!r} in it; {advice}")
+    model = getattr(module, name)
+    if not isinstance(model, TrajectoryModel):
+        raise _Mistake(
+            f"{file}: expected {name!r} to be a cai.TrajectoryModel, got {type(model).__name__}; "
+            "build one with cai.TrajectoryModel(initial=..., dynamics=..., ...)"
+        )
+    return model
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """The line of the user's file where an error came from."""
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{file}, line {line}" if line else str(file)
+
+
+def _write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[str, str]) -> None:
+    """Writes all files or none: they are finished beside the folder, then moved into it."""
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
+        for name, figure in figures.items():
+            figure.savefig(Path(folder) / f"{name}.png", dpi=150)
+        for name, text in texts.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        for finished in sorted(Path(folder).iterdir()):
+            os.replace(finished, out / finished.name)
+            if not options.quiet:
+                print(f"wrote {out / finished.name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The model as a graph: its graphical model, and the transitions between its states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import networkx as nx
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from cai import checks
+from cai.support import support_size
+from cai.table import Table, tabulate
+from cai.trajectory import TrajectoryModel, callable_prior
+
+_DRAWS = 4096  # draws from which dependencies are read off
+
+
+def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGraph:
+    """The Bayesian network of Levine's Figure 1, with the sites of the dynamics' own latents.
+
+    Nodes are the sites of the program, with the attributes ``kind`` ("state", "action",
+    "optimality", "latent" or "alive"), ``step`` and ``observed``. There is an edge from one site
+    to another where the distribution of the second is seen to change with the value of the first,
+    over all states and actions where they are finitely many, over random ones where not.
+
+    Args:
+        model: the model.
+        steps: how many steps to unroll; the horizon, but at most three, if not given.
+
+    Raises:
+        ValueError: for steps below one.
+    """
+    T = min(model.horizon or 3, 3) if steps is None else steps
+    checks.check_count("steps", T)
+    latents, edges = _dependencies(model)
+    graph = nx.DiGraph()
+    graph.add_node("s_0", kind="state", step=0, observed=False)
+    for t in range(T):
+        graph.add_node(f"a_{t}", kind="action", step=t, observed=False)
+        for name in latents:
+            graph.add_node(f"t{t}/{name}", kind="latent", step=t, observed=False)
+        graph.add_node(f"s_{t + 1}", kind="state", step=t + 1, observed=False)
+        graph.add_node(f"o_{t}", kind="optimality", step=t, observed=True)
+        if callable_prior(model.action_prior):
+            graph.add_edge(f"s_{t}", f"a_{t}")
+        names = {"s": f"s_{t}", "a": f"a_{t}", "next": f"s_{t + 1}"}
+        names |= {name: f"t{t}/{name}" for name in latents}
+        graph.add_edges_from((names[parent], names[child]) for parent, child in edges)
+        if callable(model.reward) or callable(model.arrival_reward):
+            graph.add_edges_from([(f"s_{t}", f"o_{t}"), (f"a_{t}", f"o_{t}")])
+        if callable(model.arrival_reward):
+            graph.add_edge(f"s_{t + 1}", f"o_{t}")
+        if model.discount < 1:
+            _add_survival(graph, t)
+    if model.final_reward is not None and model.horizon == T:
+        graph.add_node(f"o_{T}", kind="optimality", step=T, observed=True)
+        graph.add_edge(f"s_{T}", f"o_{T}")
+        if model.discount < 1:
+            graph.add_edge(f"alive_{T}", f"o_{T}")
+    return graph
+
+
+def transition_graph(model: TrajectoryModel | Table) -> nx.MultiDiGraph:
+    """The states of a small model and the transitions between them.
+
+    Nodes are the numbers of the states, with the attributes ``name`` and ``initial`` (p(s_0)).
+    There is an edge for each state, action and successor of positive probability, with the
+    attributes ``action``, ``probability`` and ``reward`` (r + r⁺, reward units).
+
+    Raises:
+        ValueError: where the model cannot be tabulated.
+    """
+    table = tabulate(model)
+    S, A = table.num_states, table.num_actions
+    layout = table.layout
+    states = layout.states if layout and layout.states else tuple(map(str, range(S)))
+    actions = layout.actions if layout and layout.actions else tuple(map(str, range(A)))
+    graph = nx.MultiDiGraph()
+    for s, p in enumerate(table.log_initial.exp().tolist()):
+        graph.add_node(s, name=states[s], initial=p)
+    successors = table.successor_index.view(S, A, -1)
+    arrival = torch.zeros(()) if table.arrival_reward is None else table.arrival_reward
+    reward = (table.reward.unsqueeze(-1) + arrival).expand(successors.shape)
+    for s, a, k in (table.log_dynamics > -torch.inf).nonzero().tolist():
+        graph.add_edge(
+            s,
+            successors[s, a, k].item(),
+            action=actions[a],
+            probability=table.log_dynamics[s, a, k].exp().item(),
+            reward=reward[s, a, k].item(),
+        )
+    return graph
+
+
+def _add_survival(graph: nx.DiGraph, t: int) -> None:
+    """The coin of death: the dead stay dead, act by the prior and earn nothing."""
+    graph.add_node(f"alive_{t + 1}", kind="alive", step=t + 1, observed=False)
+    if t > 0:
+        graph.add_edge(f"alive_{t}", f"alive_{t + 1}")
+        graph.add_edge(f"alive_{t}", f"o_{t}")
+
+
+def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, str]]]:
+    """The latent sites of one step, and its edges between "s", "a", the latents and "next".
+
+    An input is shuffled across a batch while all others stay: what then scores the same values
+    otherwise depends on it.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+        torch.manual_seed(0)
+        s = _spread(model.initial, _DRAWS)
+        a = _spread(model.prior(s), _DRAWS)
+        sites = checks.Latents({}, (_DRAWS,))
+        checks.next_state(model, s, a, sites)
+        given = {"s": s, "a": a} | _uniform(sites)
+        latents = [name for name in given if name not in ("s", "a")]
+        following = checks.next_state(model, s, a, checks.Latents(given, (_DRAWS,)))
+        value = following.expand((_DRAWS,)).sample()
+        before = _scores(model, given, given, value)
+        edges = []
+        for parent in given:
+            shuffled = given | {parent: given[parent][torch.randperm(_DRAWS)]}
+            after = _scores(model, shuffled, given, value)
+            edges += [
+                (parent, child)
+                for child in [*latents, "next"]
+                if child != parent and not torch.equal(before[child], after[child])
+            ]
+    return latents, edges
+
+
+def _spread(distribution: Any, n: int) -> Tensor:
+    """N values over all of a finite support, or draws where it is not finite."""
+    size = support_size(distribution)
+    if size is not None:
+        return torch.randint(size, (n,)).to(distribution.sample().dtype)
+    shape = (n, *distribution.event_shape)
+    draws: Tensor = distribution.expand((n,)).sample()
+    return draws.reshape(shape)
+
+
+def _uniform(sites: checks.Latents) -> dict[str, Tensor]:
+    """Latents drawn evenly from their support where it is finite, so that rare values are seen."""
+    return {
+        name: value
+        if (size := support_size(sites.distributions[name])) is None
+        else torch.randint(size, (_DRAWS,)).to(value.dtype)
+        for name, value in sites.values.items()
+    }
+
+
+def _scores(
+    model: TrajectoryModel, parents: dict[str, Tensor], values: dict[str, Tensor], value: Tensor
+) -> dict[str, Tensor]:
+    """Scores of fixed values of the latents, and of the next state, given their parents."""
+    sites = checks.Latents(parents, (_DRAWS,))
+    following = checks.next_state(model, parents["s"], parents["a"], sites)
+    scores = {name: d.log_prob(values[name]) for name, d in sites.distributions.items()}
+    return scores | {"next": following.log_prob(value).expand(_DRAWS)}

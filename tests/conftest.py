@@ -1,0 +1,15 @@
+import pyro
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    """Every test starts from the same seed, an empty parameter store and float32 as default."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    torch.set_default_dtype(torch.float32)
+    with pyro.validation_enabled():
+        yield
