@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.scores import exact
-from cai.support import support_size
+from cai.support import log_probs, support_size
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -92,6 +92,7 @@ def check_program(model: TrajectoryModel) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
         torch.manual_seed(0)
         s = _probe_states(model)
+        check_allowed(model, s)
         a = _call("action_prior", model.prior, s).sample()
         _check_distribution("action_prior", model.prior(s), s.shape[:1], None)
         a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
@@ -99,6 +100,20 @@ def check_program(model: TrajectoryModel) -> None:
             a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
         _check_dynamics(model, s, a)
         _check_rewards(model, s, a)
+
+
+def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
+    """Raises ValueError where the prior leaves a state without any action."""
+    prior = _call("action_prior", model.prior, s)
+    if (A := support_size(prior)) is None:
+        return
+    none = log_probs(prior, A).isnan().any(-1)
+    if none.any():
+        state = s[none][0].item() if none.dim() else "any"
+        raise ValueError(
+            f"action_prior: in state {state} every action has probability zero; allow at least "
+            "one, for instance staying where one is"
+        )
 
 
 def _probe_states(model: TrajectoryModel) -> Tensor:
@@ -115,9 +130,16 @@ def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     together = Latents({}, (n,))
     batch = next_state(model, s, a, together)
     _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
-    value = batch.sample()
+    value = _call("dynamics, sampling what it returns", batch.sample)
+    if value.dtype.is_floating_point and not s.dtype.is_floating_point:
+        _refuse(
+            "dynamics",
+            f"next states of an integer type, as the states of `initial` ({s.dtype})",
+            f"{value.dtype}",
+            "add .long() to what the Delta holds",
+        )
     value = value.expand(n, *value.shape[value.dim() - event_dims :])
-    grid = s.reshape(n, 1, *s.shape[1:]), a[:2].reshape(1, 2, *a.shape[1:])
+    grid = torch.stack([s, s.roll(1, 0)], 1), torch.stack([a, a], 1)
     _check_distribution(
         "dynamics", next_state(model, *grid, Latents({}, (n, 2))), (n, 2), model.initial.event_shape
     )
@@ -239,8 +261,9 @@ def _call(name: str, function: Any, *arguments: Tensor) -> Any:
     except Exception as error:
         problem = error
     shapes = " and ".join(str(list(x.shape)) for x in arguments)
+    called = f"called with tensors of shape {shapes} it" if arguments else "this"
     raise ValueError(
-        f"{name}: called with tensors of shape {shapes} it raised {type(problem).__name__}: "
+        f"{name}: {called} raised {type(problem).__name__}: "
         f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
         "index tables with them, and use torch.where instead of Python `if`"
     ) from problem

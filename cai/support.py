@@ -23,6 +23,7 @@ def support_size(distribution: Any) -> int | None:
     if distribution.event_shape:
         return None
     support = distribution.support
+    support = getattr(support, "base_constraint", support)  # of a mixture
     if support is constraints.boolean:
         return 2
     lower, upper = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))

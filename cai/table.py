@@ -175,12 +175,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         S, A = require_finite(model)
         s, a = _all_pairs(model, S, A)
         log_prior = log_prior_table(model)
-        if log_prior.isnan().any():
-            state = log_prior.isnan().any(-1).nonzero()[0].item()
-            raise ValueError(
-                f"action_prior: in state {state} every action has probability zero; "
-                "allow at least one, for instance staying where one is"
-            )
+        checks.check_allowed(model, s[:, 0])
         log_dynamics, successors = _compress(*_outcomes(model, s, a, S), S, A)
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward = model.rewards(s, a).expand(S, A)

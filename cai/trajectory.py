@@ -36,8 +36,9 @@ class TrajectoryModel:
     below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
     state of reward zero, where the actions follow the prior.
 
-    Dynamics and rewards must broadcast: s and a come as tensors of any batch shape, scalars
-    included, and of shapes that broadcast with one another.
+    Dynamics and rewards must broadcast: s and a come as tensors of one batch shape, whichever,
+    scalars included, and each element is treated on its own. (Only Pyro's enumeration of a program
+    that is not collapsed passes shapes that merely broadcast with one another.)
 
     Args:
         initial: p(s_0). Its support says how many states there are.

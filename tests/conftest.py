@@ -1,8 +1,11 @@
+import hypothesis
 import pyro
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("cai", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("cai")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,256 @@
+"""Brute force: a small problem as plain numbers, and sums over its paths, one by one.
+
+Nothing here uses the library but to hand it the same problem as a model. Numbers may be floats or
+fractions.Fraction; weights are exp(reward/α), so that fractions stay exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+
+import cai
+from cai import models
+
+
+@dataclass
+class Problem:
+    """initial[s], prior[s][a], P[s][a][s'], weight[s][a][s'] = exp((r + r⁺)/α), final[s]."""
+
+    initial: Any
+    prior: Any
+    P: Any
+    reward: Any  # r[s][a], in reward units
+    arrival: Any  # r⁺[s][a][s'], in reward units
+    final: Any  # r_T[s], in reward units
+    T: int
+    discount: float
+    temperature: float
+
+    @property
+    def sizes(self):
+        return len(self.prior), len(self.prior[0])
+
+    def model(self, **changes):
+        arguments = {
+            "horizon": self.T,
+            "initial": self.initial,
+            "action_prior": self.prior,
+            "arrival_reward": self.arrival,
+            "final_reward": self.final,
+            "temperature": self.temperature,
+            "discount": self.discount,
+        }
+        return models.tabular(self.P, self.reward, **(arguments | changes))
+
+    def latent_model(self):
+        """The same problem as a program with latents: the dynamics are a mixture of two."""
+        S, _ = self.sizes
+        P, alpha = torch.as_tensor(self.P), self.temperature
+        first = (P > 0).double() * torch.linspace(1.0, 2.0, S).double()
+        first = first / first.sum(-1, keepdim=True)
+        # P = h first + (1 - h) rest, with the largest h that keeps the rest ≥ 0, halved.
+        h = torch.where(first > 0, P / first.clamp(min=1e-9), torch.inf).amin(-1) / 2
+        rest = (P - h.unsqueeze(-1) * first).clamp(min=0) / (1 - h).unsqueeze(-1)
+        arrays = [torch.as_tensor(x) for x in (self.reward, self.arrival, self.final, self.prior)]
+        reward, arrival, final, prior = arrays
+
+        def dynamics(s, a):
+            coin = pyro.sample("coin", dist.Bernoulli(h[s, a]))
+            branch = torch.where(coin.bool().unsqueeze(-1), first[s, a], rest[s, a])
+            landing = pyro.sample("landing", dist.Categorical(branch))
+            return dist.Delta(landing)
+
+        return cai.TrajectoryModel(
+            initial=dist.Categorical(torch.as_tensor(self.initial)),
+            dynamics=dynamics,
+            reward=lambda s, a: reward[s, a],
+            arrival_reward=lambda s, a, s_next: arrival[s, a, s_next],
+            final_reward=lambda s: final[s],
+            action_prior=lambda s: dist.Categorical(prior[s]),
+            horizon=self.T,
+            temperature=alpha,
+            discount=self.discount,
+        )
+
+
+def random_problem(
+    seed, S=3, A=2, T=3, discount=1.0, zeros=0.4, forbidden=0.3, scale=1.0, temperature=0.7
+):
+    """A random problem with exact zeros in its dynamics, start and prior."""
+    rng = np.random.default_rng(seed)
+
+    def rows(*shape, sparsity):
+        x = rng.random(shape) * (rng.random(shape) >= sparsity)
+        keep = rng.integers(shape[-1], size=shape[:-1])
+        np.put_along_axis(x, keep[..., None], rng.random((*shape[:-1], 1)) + 0.1, -1)
+        return x / x.sum(-1, keepdims=True)
+
+    return Problem(
+        initial=rows(S, sparsity=zeros),
+        prior=rows(S, A, sparsity=forbidden),
+        P=rows(S, A, S, sparsity=zeros),
+        reward=scale * rng.normal(size=(S, A)),
+        arrival=scale * rng.normal(size=(S, A, S)),
+        final=scale * rng.normal(size=S),
+        T=T,
+        discount=discount,
+        temperature=temperature,
+    )
+
+
+@dataclass
+class Path:
+    """s_0, a_0, s_1, …: all steps that were taken; alive at the end or dead after the last."""
+
+    states: tuple
+    actions: tuple
+    probability: Any  # p(τ)
+    reward: Any  # Σ rewards, reward units
+
+    def alive_at(self, t):
+        return t < len(self.states) - (0 if self.survived else 1)
+
+    survived: bool = True
+
+
+def paths(problem, initial=None, policy=None, dynamics=None):
+    """Every path of positive probability, under p, or under given (time-dependent) q's.
+
+    Args:
+        problem: the problem.
+        initial: [s] instead of p(s_0).
+        policy: [t][s][a] instead of the prior.
+        dynamics: ([t][s][a][s'] of surviving there, [t][s][a][s'] of dying there) instead of P, γ.
+    """
+    S, A = problem.sizes
+    gamma = problem.discount
+    start = problem.initial if initial is None else initial
+
+    def walk(path, t):
+        s = path.states[-1]
+        if t == problem.T:
+            yield Path(path.states, path.actions, path.probability, path.reward + problem.final[s])
+            return
+        for a in range(A):
+            q = problem.prior[s][a] if policy is None else policy[t][s][a]
+            for n in range(S):
+                if dynamics is None:
+                    on, off = problem.P[s][a][n] * gamma, problem.P[s][a][n] * (1 - gamma)
+                else:
+                    on, off = dynamics[0][t][s][a][n], dynamics[1][t][s][a][n]
+                reward = path.reward + problem.reward[s][a] + problem.arrival[s][a][n]
+                states, actions = (*path.states, n), (*path.actions, a)
+                p = path.probability * q
+                if p * off > 0:
+                    yield Path(states, actions, p * off, reward, survived=False)
+                if p * on > 0:
+                    yield from walk(Path(states, actions, p * on, reward), t + 1)
+
+    for s in range(S):
+        if start[s] > 0:
+            yield from walk(Path((s,), (), start[s], 0), 0)
+
+
+def exp(x):
+    return math.exp(x) if x > -math.inf else 0.0
+
+
+def posterior(problem, weigh=None):
+    """log p(O), and everything else of p(τ|O), by summing paths.
+
+    Args:
+        problem: the problem.
+        weigh: reward -> exp(reward/α), for exact numbers.
+    """
+    S, A = problem.sizes
+    T = problem.T
+    weigh = weigh or (lambda reward: exp(reward / problem.temperature))
+    everything = [(path, path.probability * weigh(path.reward)) for path in paths(problem)]
+    total = sum(mass for _, mass in everything)
+    zero = total - total
+    states = [[zero] * S for _ in range(T + 1)]
+    state_actions = [[[zero] * A for _ in range(S)] for _ in range(T)]
+    transitions = [[[[zero] * S for _ in range(A)] for _ in range(S)] for _ in range(T)]
+    imagined = zero
+    for path, mass in everything:
+        imagined += mass / total * path.reward
+        for t, s in enumerate(path.states):
+            if path.alive_at(t):
+                states[t][s] += mass / total
+        for t, a in enumerate(path.actions):
+            s, n = path.states[t], path.states[t + 1]
+            state_actions[t][s][a] += mass / total
+            if path.alive_at(t + 1):
+                transitions[t][s][a][n] += mass / total
+    return {
+        "evidence": total,
+        "states": states,
+        "state_actions": state_actions,
+        "transitions": transitions,
+        "imagined_return": imagined,
+    }
+
+
+def log_ratio(problem, path, policy, t_max=None):
+    """log q(τ)/p(τ) of a policy with the true dynamics: only the actions differ."""
+    return sum(
+        math.log(policy[t][path.states[t]][a] / problem.prior[path.states[t]][a])
+        for t, a in enumerate(path.actions)
+    )
+
+
+def elbo(problem, policy):
+    """E_q[log p(τ,O) - log q(τ)] by summing paths; and the expected return."""
+    value = expected = 0.0
+    for path in paths(problem, policy=policy):
+        value += path.probability * (
+            path.reward / problem.temperature - log_ratio(problem, path, policy)
+        )
+        expected += path.probability * path.reward
+    return value, expected
+
+
+def renyi(problem, policy, eta):
+    """(1/η) log E_q[(p(τ,O)/q(τ))^η] by summing paths; the ELBO at η = 0."""
+    if eta == 0:
+        return elbo(problem, policy)[0]
+    logs = [
+        math.log(path.probability)
+        + eta * (path.reward / problem.temperature - log_ratio(problem, path, policy))
+        for path in paths(problem, policy=policy)
+    ]
+    top = max(logs)
+    return (top + math.log(math.fsum(math.exp(x - top) for x in logs))) / eta
+
+
+def rational_problem(seed, S=3, A=2, T=3, discount=Fraction(1)):
+    """A problem of fractions, with integer rewards in units of log 2: weights are powers of two."""
+    rng = np.random.default_rng(seed)
+
+    def row(n):
+        x = [int(k) for k in rng.integers(0, 4, size=n)]
+        x[int(rng.integers(n))] += 1
+        return [Fraction(k, sum(x)) for k in x]
+
+    def integers(*shape):
+        return rng.integers(-3, 4, size=shape).tolist()
+
+    return Problem(
+        initial=row(S),
+        prior=[row(A) for _ in range(S)],
+        P=[[row(S) for _ in range(A)] for _ in range(S)],
+        reward=integers(S, A),
+        arrival=integers(S, A, S),
+        final=integers(S),
+        T=T,
+        discount=discount,
+        temperature=1,
+    )
