@@ -73,7 +73,7 @@ class Row:
     method: Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Mapping[str, Row]):
     """Rows by name, in the order in which the methods were given.
 
@@ -126,7 +126,8 @@ class Comparison(Mapping[str, Row]):
             for (_, title, unit), group in zip(self._columns(), self._groups(), strict=True)
         ]
         lines = [header, ["---"] + ["---:"] * (len(header) - 1), *self._cells()]
-        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+        cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        return "".join("| " + " | ".join(line) + " |\n" for line in cells)
 
     def __str__(self) -> str:
         units = ["", *(f"({unit})" for _, _, unit in self._columns())]
@@ -140,6 +141,9 @@ class Comparison(Mapping[str, Row]):
             lines.append("  ".join(cells).rstrip())
         lines.insert(3, "-" * (sum(widths) + 2 * (len(widths) - 1)))
         return "\n".join([*lines, *self._notes()])
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
