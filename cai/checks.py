@@ -7,6 +7,7 @@ held against what its elements answer alone: ``if (s > 2).all()`` passes any che
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,43 +29,54 @@ _PROBES = 6
 def check_arguments(model: Any) -> None:
     """Raises ValueError where a number is out of range or a function is none."""
     if not isinstance(getattr(model, "initial", None), Distribution):
-        _refuse("initial", "a Pyro distribution", model.initial, "for instance dist.Categorical")
+        _refuse(
+            "initial", "a Pyro distribution", repr(model.initial), "for instance dist.Categorical"
+        )
     if not callable(model.dynamics) or isinstance(model.dynamics, Distribution):
         _refuse(
-            "dynamics", "a function (s, a) -> distribution", model.dynamics, "write it as a def"
+            "dynamics",
+            "a function (s, a) -> distribution",
+            repr(model.dynamics),
+            "write it as a def",
         )
     if not callable(model.action_prior):
         _refuse(
             "action_prior",
             "a Pyro distribution or a function of s",
-            model.action_prior,
+            repr(model.action_prior),
             "for a uniform prior take dist.Categorical(torch.ones(num_actions))",
         )
     if model.horizon is not None:
         check_count("horizon", model.horizon)
     check_positive("temperature", model.temperature)
-    if not 0 < model.discount <= 1:
+    if not _within(model.discount, lambda gamma: 0 < gamma <= 1):
         _refuse(
-            "discount", "a number in (0, 1]", model.discount, "1 is no discount; 0 has no future"
+            "discount",
+            "a number in (0, 1]",
+            repr(model.discount),
+            "1 is no discount; 0 has no future",
         )
     if model.optimality not in ("factor", "bernoulli"):
-        _refuse("optimality", '"factor" or "bernoulli"', model.optimality, 'try "factor"')
+        _refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
 
 
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless value is an int ≥ 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        _refuse(name, "a whole number of at least 1", value, "count in steps or trajectories")
+        _refuse(name, "a whole number of at least 1", repr(value), "count in steps or trajectories")
 
 
 def check_positive(name: str, value: float) -> None:
     """Raises ValueError unless value is a finite number > 0."""
+    if not _within(value, lambda x: 0 < x < math.inf):
+        _refuse(name, "a finite number above 0", repr(value), "its unit is reward per nat")
+
+
+def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
     try:
-        good = 0 < float(value) < math.inf
+        return allowed(float(value))
     except (TypeError, ValueError):
-        good = False
-    if not good:
-        _refuse(name, "a finite number above 0", value, "its unit is reward per nat")
+        return False
 
 
 def finite_horizon(model: Any, what: str) -> int:
@@ -160,6 +172,12 @@ def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
 
 
 def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    with _NoSites():
+        _check_each_reward(model, s, a)
+        _check_all_rewards(model, s, a)
+
+
+def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     n = len(s)
     families: list[tuple[str, Any, tuple[Tensor, ...]]] = [
         ("reward", model.rewards, (s, a)),
@@ -182,18 +200,23 @@ def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
                     f"and a batch of {n} gives {batch.expand(n)[i].item():g}; treat each element "
                     "on its own: torch.where instead of Python `if`, no reductions over the batch"
                 )
+
+
+def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    """Rewards of all states and actions, while that is quick."""
     S, A = support_size(model.initial), support_size(model.prior(s))
-    if S is not None and A is not None and S * A <= 2**20:  # all of them, while that is quick
-        all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
-        all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
-        rewards = _call("reward", model.rewards, all_s, all_a).expand(S, A)
-        check_reward("reward", rewards)
-        if model.optimality == "bernoulli" and model.arrival_reward is None:
+    if S is None or A is None or S * A > 2**20:
+        return
+    all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
+    all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
+    rewards = _call("reward", model.rewards, all_s, all_a).expand(S, A)
+    final = _call("final_reward", model.final_rewards, all_s[:, 0])
+    check_reward("reward", rewards)
+    check_reward("final_reward", final)
+    if model.optimality == "bernoulli":
+        check_bernoulli("final_reward", final, model.discount)
+        if model.arrival_reward is None:
             check_bernoulli("reward", rewards, model.discount)
-        final = model.final_rewards(all_s[:, 0])
-        check_reward("final_reward", final)
-        if model.optimality == "bernoulli":
-            check_bernoulli("final_reward", final, model.discount)
 
 
 def check_reward(name: str, reward: Tensor) -> None:
@@ -255,7 +278,7 @@ def _call(name: str, function: Any, *arguments: Tensor) -> Any:
     try:
         return function(*arguments)
     except ValueError as error:
-        if str(error).startswith("dynamics: "):
+        if str(error).startswith(("dynamics: ", "reward: ")):  # said already
             raise
         problem: Exception = error
     except Exception as error:
@@ -271,7 +294,9 @@ def _call(name: str, function: Any, *arguments: Tensor) -> Any:
 
 def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
     if not isinstance(d, Distribution):
-        _refuse(name, "a distribution to be returned", d, "for instance dist.Delta(next_state)")
+        _refuse(
+            name, "a distribution to be returned", repr(d), "for instance dist.Delta(next_state)"
+        )
     _check_shape(name, d.batch_shape, batch)
     if event is not None and d.event_shape != event:
         _refuse(
@@ -306,6 +331,16 @@ def _close(x: Tensor, y: Tensor) -> bool:
     return torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
+class _NoSites(Messenger):
+    """Rewards are functions, not programs."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        raise ValueError(
+            f"reward: site {msg['name']!r} is sampled in a reward; what is random belongs in the "
+            "dynamics: let them reach a state that tells, and pay for that one"
+        )
+
+
 class Latents(Messenger):
     """Draws the dynamics' own latents in full batch shape, or takes given ones; keeps scores."""
 
@@ -331,10 +366,12 @@ class Latents(Messenger):
 def check_site(msg: Any) -> None:
     """Raises ValueError for what dynamics may not contain: observations, factors and plates."""
     name = msg["name"]
-    if msg["cond_indep_stack"] or "_Subsample" in type(msg["fn"]).__name__:
+    is_plate = "_Subsample" in type(msg["fn"]).__name__
+    if msg["cond_indep_stack"] or is_plate:
+        what = f"there is a plate {name!r}" if is_plate else f"site {name!r} stands in a plate"
         raise ValueError(
-            f"dynamics: site {name!r} stands in a plate; the dynamics must broadcast over s and a "
-            "without plates of their own: remove the plate, batches are drawn outside"
+            f"dynamics: {what}; the dynamics must broadcast over s and a without plates of their "
+            "own: remove the plate, batches are drawn outside"
         )
     if msg["is_observed"] and not msg["infer"].get("_deterministic"):
         raise ValueError(
@@ -343,6 +380,5 @@ def check_site(msg: Any) -> None:
         )
 
 
-def _refuse(where: str, expected: str, came: Any, advice: str) -> None:
-    came = came if isinstance(came, str) else repr(came)
+def _refuse(where: str, expected: str, came: str, advice: str) -> None:
     raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

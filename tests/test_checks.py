@@ -1,0 +1,175 @@
+"""What is wrong is said once: where, what was expected, what came, and what to try."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from test_trajectory import continuous
+
+import cai
+
+S, A = 4, 3
+NEXT = torch.arange(S * A).reshape(S, A) % S
+
+
+def build(**changes):
+    arguments = {
+        "initial": dist.Categorical(torch.ones(S)),
+        "dynamics": lambda s, a: dist.Delta(NEXT[s, a]),
+        "reward": lambda s, a: -1.0 * s,
+        "action_prior": dist.Categorical(torch.ones(A)),
+        "horizon": 5,
+    }
+    return cai.TrajectoryModel(**(arguments | changes))
+
+
+def refused(*parts, **changes):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the parts say which
+        build(**changes)
+    message = str(caught.value)
+    assert all(part in message for part in parts), message
+    assert "\n" not in message or "raised" in message
+
+
+def branching(s, a):
+    return dist.Delta(s if s > 2 else NEXT[s, a])
+
+
+def on_the_whole_batch(s, a):
+    return dist.Delta(NEXT[s, a] if (s > 2).all() else s)
+
+
+def reshaping(s, a):
+    return dist.Delta(NEXT[s, a].reshape(-1).repeat(2))
+
+
+def flattening(s, a):
+    return dist.Delta(NEXT[s, a].reshape(-1))
+
+
+def in_a_plate(s, a):
+    with pyro.plate("each", 4):
+        pyro.sample("slip", dist.Bernoulli(0.5))
+    return dist.Delta(s)
+
+
+def with_a_factor(s, a):
+    pyro.factor("prize", -1.0 * s)
+    return dist.Delta(s)
+
+
+def observing(s, a):
+    pyro.sample("seen", dist.Bernoulli(0.5), obs=torch.tensor(1.0))
+    return dist.Delta(s)
+
+
+def only_sometimes(s, a):
+    if s.dim() == 0:
+        return dist.Delta(s)
+    return dist.Delta(torch.where(pyro.sample("slip", dist.Bernoulli(0.5)).bool(), s, s))
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "parts"),
+    [
+        (branching, ["dynamics: called with tensors of shape [6]", "torch.where"]),
+        (on_the_whole_batch, ["a scalar call gives another distribution", "torch.where"]),
+        (only_sometimes, ["a scalar call gives another distribution"]),
+        (reshaping, ["batch shape [12] does not broadcast", "shape [6]", "instead of reshaping"]),
+        (flattening, ["batch shape [12] does not broadcast", "of shape [6, 2]"]),
+        (in_a_plate, ["there is a plate 'each'", "remove the plate"]),
+        (with_a_factor, ["site 'prize' is observed or a factor", "arrival_reward"]),
+        (observing, ["site 'seen' is observed or a factor"]),
+        (lambda s, a: NEXT[s, a], ["expected a distribution to be returned", "dist.Delta"]),
+        (lambda s, a: dist.Normal(torch.zeros(3), 1).to_event(1), ["event shape []", "to_event"]),
+        (lambda s: dist.Delta(s), ["raised TypeError"]),
+        ("down", ["dynamics: expected a function (s, a) -> distribution, got 'down'"]),
+    ],
+)
+def test_dynamics(dynamics, parts):
+    refused(*parts, dynamics=dynamics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"reward": lambda s, a: torch.zeros(7)}, ["reward: batch shape [7]", "[6]"]),
+        ({"reward": lambda s, a: s.sum() * -1.0}, ["reward: for the state", "scalar call gives"]),
+        ({"reward": math.nan}, ["reward: expected numbers below +inf", "nan"]),
+        ({"reward": lambda s, a: 1.0 / (s - 1)}, ["reward: expected numbers below", "inf"]),
+        ({"arrival_reward": math.inf}, ["arrival_reward: expected numbers below"]),
+        ({"final_reward": lambda s: torch.log(s - 1.0)}, ["final_reward: expected numbers below"]),
+        ({"reward": lambda s, a: None}, ["reward: "]),
+        ({"horizon": 0}, ["horizon: expected a whole number of at least 1, got 0"]),
+        ({"horizon": 2.5}, ["horizon: expected a whole number of at least 1, got 2.5"]),
+        ({"temperature": -1}, ["temperature: expected a finite number above 0, got -1"]),
+        ({"temperature": "hot"}, ["temperature: expected a finite number above 0, got 'hot'"]),
+        ({"discount": 0.0}, ["discount: expected a number in (0, 1], got 0.0"]),
+        ({"discount": "much"}, ["discount: expected a number in (0, 1], got 'much'"]),
+        ({"optimality": "maybe"}, ["optimality:", "got 'maybe'"]),
+        ({"initial": 0}, ["initial: expected a Pyro distribution, got 0"]),
+        ({"action_prior": 3}, ["action_prior: expected a Pyro distribution or a function"]),
+        (
+            {"reward": lambda s, a: 1.0 * s, "optimality": "bernoulli"},
+            ["largest is 3", "at least 3"],
+        ),
+    ],
+)
+def test_arguments(changes, parts):
+    refused(*parts, **changes)
+
+
+def test_a_reward_is_no_place_to_sample():
+    def reward(s, a):
+        return -pyro.sample("luck", dist.Bernoulli(0.5)) + 0.0 * s
+
+    refused("reward", "'luck'", reward=reward)
+
+
+def test_minus_infinity_is_a_reward():
+    build(reward=lambda s, a: torch.where(a == 0, -math.inf, -1.0))
+
+
+def test_a_discount_makes_shifting_rewards_no_remedy():
+    refused(
+        "changes the problem", reward=1.0, arrival_reward=None, optimality="bernoulli", discount=0.9
+    )
+
+
+def test_building_draws_nothing_and_leaves_no_sites():
+    state = torch.random.get_rng_state()
+
+    def dynamics(s, a):
+        slip = pyro.sample("slip", dist.Bernoulli(0.5)).bool()
+        return dist.Delta(torch.where(slip, s, NEXT[s, a]))
+
+    def program():
+        build(dynamics=dynamics)
+
+    assert not pyro.poutine.trace(program).get_trace().stochastic_nodes
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_continuous_dynamics_are_checked_too():
+    continuous()
+
+    def centred(s, a):
+        return dist.Normal(s - s.mean(), 0.1)
+
+    with pytest.raises(ValueError, match="a scalar call gives another distribution"):
+        continuous(
+            initial=dist.Normal(0.0, 1.0), dynamics=centred, reward=lambda s, a: -(s**2) - a**2
+        )
+
+
+def test_networks_may_look_at_state_and_action_together():
+    """Both come in one batch shape, so that they can be concatenated."""
+    layer = torch.nn.Linear(3, 2)
+
+    def dynamics(s, a):
+        return dist.Normal(layer(torch.cat([s, a.unsqueeze(-1)], -1)), 0.1).to_event(1)
+
+    model = continuous(dynamics=dynamics)
+    assert model.simulate(lambda t, s: model.prior(s), 3).states.shape == (3, 6, 2)
