@@ -138,9 +138,13 @@ class NeuralPolicy(nn.Module):
             state = nn.functional.one_hot(s.long(), self._num_states).to(torch.get_default_dtype())
         else:
             state = s.reshape(*s.shape[: s.dim() - self._state_dims], -1)
-        time = torch.as_tensor(t, dtype=state.dtype).unsqueeze(-1) / self._scale
-        time, _ = torch.broadcast_tensors(time, state[..., :1])
-        return torch.cat([time, state.expand(*time.shape[:-1], -1)], -1)
+        if isinstance(t, int):
+            time = torch.full_like(state[..., :1], t / self._scale)
+        else:
+            time = t.to(state.dtype).unsqueeze(-1) / self._scale
+            time, _ = torch.broadcast_tensors(time, state[..., :1])
+            state = state.expand(*time.shape[:-1], -1)
+        return torch.cat([time, state], -1)
 
 
 def _perceptron(widths: tuple[int, ...]) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -82,7 +82,9 @@ class TrajectoryModel:
 
     def __call__(self) -> None:
         """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
-        self._run(lambda t, s: self.prior(s), factors=True)
+        T = checks.finite_horizon(self, "running the program")
+        with exact_scores():
+            self._run(lambda t, s: self.prior(s), pyro.markov(range(T)), factors=True)
 
     def rollout(self, policy: Policy) -> Callable[[], None]:
         """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
@@ -94,10 +96,12 @@ class TrajectoryModel:
         Args:
             policy: (t, s) -> q(a_t|s_t).
         """
+        T = checks.finite_horizon(self, "a guide")
 
         def guide() -> None:
             register(policy)
-            self._run(unrolled(policy), factors=False)
+            with exact_scores():
+                self._run(unrolled(policy), pyro.markov(range(T)), factors=False)
 
         return guide
 
@@ -139,29 +143,26 @@ class TrajectoryModel:
         """r_T(s) in float64; zero where the model has none."""
         return _evaluate(self.final_reward or 0.0, s)
 
-    def _run(self, policy: Policy, factors: bool) -> None:
-        T = checks.finite_horizon(self, "running the program")
-        with exact_scores():
-            s = pyro.sample("s_0", self.initial)
-            alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
-            for t in pyro.markov(range(T)):
-                action = policy(t, s)
-                if alive is not None and not factors:
-                    action = _where_alive(alive, action, self.prior(s))
-                a = pyro.sample(f"a_{t}", action)
-                with _Step(t):
-                    next_state = self.dynamics(s, a)
-                s_next = pyro.sample(f"s_{t + 1}", next_state)
-                if factors:
-                    log_factor = self.log_factor(s, a, s_next)
-                    self._observe(t, _while_alive(alive, log_factor))
-                if alive is not None:
-                    alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
-                if factors and t == T - 1 and self.final_reward is not None:
-                    # Inside the last iteration: after the markov loop enumeration cannot pack it.
-                    log_factor = self.final_rewards(s_next) / self.temperature
-                    self._observe(T, _while_alive(alive, log_factor))
-                s = s_next
+    def _run(self, policy: Policy, steps: Iterable[int], factors: bool) -> None:
+        s = pyro.sample("s_0", self.initial)
+        alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
+        for t in steps:
+            action = policy(t, s)
+            if alive is not None and not factors:
+                action = _where_alive(alive, action, self.prior(s))
+            a = pyro.sample(f"a_{t}", action)
+            with _Step(t):
+                next_state = self.dynamics(s, a)
+            s_next = pyro.sample(f"s_{t + 1}", next_state)
+            if factors:
+                self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next)))
+            if alive is not None:
+                alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
+            if factors and t + 1 == self.horizon and self.final_reward is not None:
+                # Inside the last iteration: after the markov loop enumeration cannot pack it.
+                log_factor = self.final_rewards(s_next) / self.temperature
+                self._observe(t + 1, _while_alive(alive, log_factor))
+            s = s_next
 
     def _observe(self, t: int, log_factor: Tensor) -> None:
         """The optimality factor exp(log_factor) of step t, the one primitive of the library.
@@ -178,15 +179,14 @@ class TrajectoryModel:
             pyro.sample(f"o_{t}", Optimality(log_factor), obs=torch.ones(()))
 
     def _simulate(self, policy: Policy, n: int) -> Trajectories:
-        record = _Record()
-        with record, pyro.plate("trajectories", n):
-            self._run(unrolled(policy), factors=False)
         T = checks.finite_horizon(self, "simulating")
-        stack = record.stack
-        s, a = stack("s_", range(T + 1), n), stack("a_", range(T), n)
+        draws = _Draws(n)
+        with draws:
+            self._run(unrolled(policy), range(T), factors=False)
+        s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
         alive = torch.ones(n, T + 1, dtype=torch.bool)
         if self.discount < 1:
-            alive[:, 1:] = stack("alive_", range(1, T + 1), n).bool()
+            alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
         before = s[:, :-1], a, s[:, 1:]
         rewards = self.rewards(*before[:2])
         if self.arrival_reward is not None:
@@ -262,17 +262,26 @@ class _Step(Messenger):
         msg["name"] = self.prefix + msg["name"]
 
 
-class _Record(Messenger):
-    """Keeps the value of every sample site by name."""
+class _Draws(Messenger):
+    """Draws n values at every sample site, independently, and keeps them by name.
 
-    def __init__(self) -> None:
+    What a plate would do, without scoring anything: simulation is the inner loop of training.
+    """
+
+    def __init__(self, n: int) -> None:
         super().__init__()
+        self.shape = torch.Size((n,))
         self.values: dict[str, Tensor] = {}
 
-    def _pyro_post_sample(self, msg: Any) -> None:
-        self.values[msg["name"]] = msg["value"]
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["stop"] = True  # no handler outside has a part in it
+        if not msg["is_observed"]:
+            fn = msg["fn"]
+            fn = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
+            msg["value"] = self.values[msg["name"]] = fn.sample()
+            msg["done"] = True
 
-    def stack(self, prefix: str, steps: range, n: int) -> Tensor:
+    def stack(self, prefix: str, steps: range) -> Tensor:
         """The values of one family of sites, shape (n, steps) + event shape."""
         return torch.stack([self.values[f"{prefix}{t}"] for t in steps], 1)
 
