@@ -22,6 +22,11 @@ _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
 
 def backward(table: Table, eta: float) -> Tensor:
     """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats."""
+    with table.threads():
+        return _sweep(table, eta)
+
+
+def _sweep(table: Table, eta: float) -> Tensor:
     T = table.steps
     v = torch.empty(T + 1, table.num_states, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature

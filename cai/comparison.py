@@ -267,9 +267,10 @@ def _row(
     if table is None or posterior is None:
         evaluation, split = evaluate(model, policy), (None, None, None)
     else:
-        log_policy = policy_log_probs(policy, table).detach()
-        evaluation = evaluate_table(table, log_policy)
-        split = divergences(posterior, log_policy, evaluation)
+        with table.threads(), torch.no_grad():
+            log_policy = policy_log_probs(policy, table)
+            evaluation = evaluate_table(table, log_policy)
+            split = divergences(posterior, log_policy, evaluation)
     bends = isinstance(method, Solution) and method.optimism != 0
     bound = method.bound if bends else evaluation.elbo
     parts = [part for part in split if part is not None]

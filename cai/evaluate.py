@@ -68,7 +68,8 @@ def evaluate(
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     table = enumerable(model) if samples is None else None
     if table is not None:
-        return evaluate_table(table, policy_log_probs(policy, table))
+        with table.threads(), torch.no_grad():
+            return evaluate_table(table, policy_log_probs(policy, table))
     assert isinstance(model, TrajectoryModel)
     n = 10_000 if samples is None else samples
     return _estimate(model, policy, model.simulate(policy, n, seed))

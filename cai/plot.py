@@ -220,6 +220,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
         k = seen.setdefault((data["kind"], data["step"]), 0)
         seen[data["kind"], data["step"]] += 1
         shift = {"action": 0.35, "latent": 0.55, "optimality": 0.35}.get(data["kind"], 0.0)
+        if data["kind"] == "latent":  # side by side, so that no arrow passes through another node
+            shift, k = 0.05 + 0.42 * k, 0
         if node == f"o_{model.horizon}":
             shift = 0.0  # the final reward is paid for the state alone
         places[node] = (1.6 * data["step"] + shift, rows[data["kind"]] - 0.8 * k)
@@ -249,7 +251,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     axes.margins(0.12)
     axes.axis("off")
     shown = max(data["step"] for _, data in graph.nodes(data=True) if data["kind"] == "state")
-    more = "" if shown == model.horizon else f"; the first {shown} of {model.horizon or '∞'} steps"
+    first = "first step" if shown == 1 else f"first {shown} steps"
+    more = "" if shown == model.horizon else f"; the {first} of {model.horizon or '∞'}"
     _caption(
         figure,
         f"States, actions and optimality (thick rims: observed){more}. An arrow leads from what is "
@@ -312,7 +315,7 @@ def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
             pictures.insert(0, ("imagined", row.method.states, _IMAGINED))
         for k, (what, states, colour) in enumerate(pictures):
             shift = (k - (len(pictures) - 1) / 2) * 0.4
-            axes.bar(x + shift, _share(states), 0.4, color=colour, label=what)
+            axes.bar(x + shift, _share(states).numpy(), 0.4, color=colour, label=what)
         axes.set_title(name, fontsize=9)
         axes.legend(frameon=False, fontsize=8)
         _state_ticks(axes, table)
@@ -340,12 +343,12 @@ def _policy_bars(report: Comparison, table: Table) -> Figure:
         policy = torch.where(total > 0, visits / total.clamp(min=1e-300), otherwise)[states]
         bottom = np.zeros(len(states))
         for a in range(A):
-            axes.bar(x, policy[:, a], 0.7, bottom, color=f"C{a % 10}", label=names[a])
+            axes.bar(x, policy[:, a].numpy(), 0.7, bottom, color=f"C{a % 10}", label=names[a])
             bottom += policy[:, a].numpy()
         axes.set_title(title, fontsize=9)
         _state_ticks(axes, table, states.tolist())
     panels[0].set_ylabel("probability of the action")
-    panels[-1].legend(fontsize=8, loc="lower right")
+    panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _caption(
         figure,
         "The policy in every state that can be left, on average over the steps at which it is "
@@ -443,11 +446,14 @@ def _paint(
             picture[i, j] = max(picture[i, j], value) if best else picture[i, j] + value
     image = axes.imshow(picture, cmap=colours, vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
+    lines = {"colors": "#bbbbbb", "linewidth": 0.5}
+    axes.hlines(np.arange(len(layout.map) - 1) + 0.5, *axes.get_xlim(), **lines)
+    axes.vlines(np.arange(len(layout.map[0]) - 1) + 0.5, *axes.get_ylim(), **lines)
     for i, row in enumerate(layout.map):
         for j, letter in enumerate(row):
             if letter == "#":
                 axes.fill_between([j - 0.5, j + 0.5], i - 0.5, i + 0.5, color="#444444")
             elif letter not in ". F":
-                text = axes.text(j - 0.45, i - 0.42, letter, fontsize=7, va="top", color="#333333")
-                text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+                text = axes.text(j - 0.45, i - 0.42, letter, fontsize=9, va="top", color="#333333")
+                text.set_path_effects([withStroke(linewidth=2, foreground="white")])
     return image

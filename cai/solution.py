@@ -49,7 +49,8 @@ class Solution:
     @cached_property
     def policy(self) -> TabularPolicy:
         """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior."""
-        return TabularPolicy.from_log_probs(bellman.log_policy(self.table, self._log_Q))
+        with self.table.threads():
+            return TabularPolicy.from_log_probs(bellman.log_policy(self.table, self._log_Q))
 
     @cached_property
     def bound(self) -> float:
@@ -113,8 +114,9 @@ class Solution:
                 "leads from step T-1 to step T"
             )
         v_next = self.log_values[t + 1]
-        coin = bellman.survival(v_next, self.optimism, self.table.discount)
-        return self.table.dense(self.log_transitions(v_next) + self.table.gather(coin))
+        with self.table.threads():
+            coin = bellman.survival(v_next, self.optimism, self.table.discount)
+            return self.table.dense(self.log_transitions(v_next) + self.table.gather(coin))
 
     @property
     def states(self) -> Tensor:
@@ -124,7 +126,8 @@ class Solution:
     @cached_property
     def state_actions(self) -> Tensor:
         """(T, S, A): q(s_t=s, a_t=a, alive) under the bent chain; at η = 1, p(s_t,a_t|O)."""
-        return self.states[:-1].unsqueeze(-1) * self.policy.log_probs.exp()
+        with self.table.threads():
+            return self.states[:-1].unsqueeze(-1) * self.policy.log_probs.exp()
 
     @property
     def imagined_return(self) -> float:
@@ -133,7 +136,8 @@ class Solution:
 
     @cached_property
     def _log_Q(self) -> Tensor:
-        return bellman.action_values(self.table, self.log_values[1:], self.optimism)
+        with self.table.threads():
+            return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
     def log_transitions(self, v_next: Tensor) -> Tensor:
         """Log q(s'|s,a) of each successor, bent towards what the step after is worth.
@@ -150,7 +154,8 @@ class Solution:
     @cached_property
     def _forward(self) -> tuple[Tensor, float]:
         """The forward sweep: states (T+1, S) and the imagined return."""
-        return forward(self.table, self.initial, self.policy.log_probs, self)
+        with self.table.threads():
+            return forward(self.table, self.initial, self.policy.log_probs, self)
 
 
 def forward(

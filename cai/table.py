@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from cai import checks
+from cai import checks, threads
 from cai.layout import Layout
 from cai.scores import exact
 from cai.successors import Successors
@@ -74,6 +75,10 @@ class Table:
     def num_actions(self) -> int:
         """A."""
         return self.log_prior.shape[1]
+
+    def threads(self) -> AbstractContextManager[None]:
+        """A context in which sweeps over this table run in as many threads as help."""
+        return threads.suited_to(self.log_dynamics.numel())
 
     @property
     def steps(self) -> int:
@@ -171,8 +176,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     """
     if isinstance(model, Table):
         return model
-    with torch.no_grad(), poutine.block(), _float64():
-        S, A = require_finite(model)
+    S, A = require_finite(model)
+    with torch.no_grad(), poutine.block(), _float64(), threads.suited_to(S * A):
         s, a = _all_pairs(model, S, A)
         log_prior = log_prior_table(model)
         checks.check_allowed(model, s[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -107,7 +108,8 @@ def fit(
         # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
         betas = (0.9, 0.999) if table is None or gradient == "sampled" else (0.8, 0.95)
         adam = torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
-        losses = _descend(estimator, adam, steps, progress)
+        with contextlib.nullcontext() if table is None else table.threads():
+            losses = _descend(estimator, adam, steps, progress)
     elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     return Fit(policy, elbo, losses)
 
