@@ -6,7 +6,8 @@ from cai.layout import Layout
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
 from cai.successors import Successors
-from cai.table import Table, collapse, tabulate
+from cai.table import Table
+from cai.tabulation import collapse, tabulate
 from cai.trajectory import Trajectories, TrajectoryModel
 
 __all__ = [

@@ -12,7 +12,8 @@ from cai.policy import Policy, TabularPolicy
 from cai.scores import exact
 from cai.solution import forward, product
 from cai.support import NotEnumerable, log_probs, support_size
-from cai.table import Table, tabulate
+from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import Trajectories, TrajectoryModel
 
 

@@ -9,9 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from cai import checks
+from cai import checks, contract
 from cai.support import support_size
-from cai.table import Table, tabulate
+from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel, callable_prior
 
 _DRAWS = 4096  # draws from which dependencies are read off
@@ -112,11 +113,11 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
         torch.manual_seed(0)
         s = _spread(model.initial, _DRAWS)
         a = _spread(model.prior(s), _DRAWS)
-        sites = checks.Latents({}, (_DRAWS,))
-        checks.next_state(model, s, a, sites)
+        sites = contract.Latents({}, (_DRAWS,))
+        contract.next_state(model, s, a, sites)
         given = {"s": s, "a": a} | _uniform(sites)
         latents = [name for name in given if name not in ("s", "a")]
-        following = checks.next_state(model, s, a, checks.Latents(given, (_DRAWS,)))
+        following = contract.next_state(model, s, a, contract.Latents(given, (_DRAWS,)))
         value = following.expand((_DRAWS,)).sample()
         before = _scores(model, given, given, value)
         edges = []
@@ -141,7 +142,7 @@ def _spread(distribution: Any, n: int) -> Tensor:
     return draws.reshape(shape)
 
 
-def _uniform(sites: checks.Latents) -> dict[str, Tensor]:
+def _uniform(sites: contract.Latents) -> dict[str, Tensor]:
     """Latents drawn evenly from their support where it is finite, so that rare values are seen."""
     return {
         name: value
@@ -155,7 +156,7 @@ def _scores(
     model: TrajectoryModel, parents: dict[str, Tensor], values: dict[str, Tensor], value: Tensor
 ) -> dict[str, Tensor]:
     """Scores of fixed values of the latents, and of the next state, given their parents."""
-    sites = checks.Latents(parents, (_DRAWS,))
-    following = checks.next_state(model, parents["s"], parents["a"], sites)
+    sites = contract.Latents(parents, (_DRAWS,))
+    following = contract.next_state(model, parents["s"], parents["a"], sites)
     scores = {name: d.log_prob(values[name]) for name, d in sites.distributions.items()}
     return scores | {"next": following.log_prob(value).expand(_DRAWS)}

@@ -19,7 +19,8 @@ from cai.comparison import Comparison, Row
 from cai.evaluate import policy_log_probs
 from cai.layout import Layout
 from cai.solution import Solution
-from cai.table import Table, tabulate
+from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
 _IMAGINED, _REAL = "#d1603d", "#2f6690"

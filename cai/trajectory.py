@@ -13,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from cai import checks
+from cai import checks, contract
 from cai.layout import Layout
 from cai.policy import Policy, register, unrolled
 from cai.scores import exact, exact_scores
@@ -75,7 +75,7 @@ class TrajectoryModel:
 
     def __post_init__(self) -> None:
         checks.check_arguments(self)
-        checks.check_program(self)
+        contract.check_program(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:
         return self  # immutable, and a policy that knows its model is copied without it

@@ -1,0 +1,264 @@
+"""The contract of a user's functions, checked by calling them when a model is built.
+
+Prior, dynamics and rewards are called with scalars and with two batch shapes, and what a batch
+answers is held against what its elements answer alone: ``if (s > 2).all()`` passes any check of
+shapes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Distribution
+
+from cai.checks import check_bernoulli, check_reward, refuse
+from cai.scores import exact
+from cai.support import log_probs, support_size
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
+
+_PROBES = 6
+
+
+def check_program(model: TrajectoryModel) -> None:
+    """Calls prior, dynamics and rewards with scalars and two batch shapes and compares them.
+
+    Raises:
+        ValueError: where a shape does not broadcast, a site is not allowed, an element of a batch
+            is treated otherwise than alone, or a reward is NaN, +inf, or positive under
+            ``optimality="bernoulli"``.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+        torch.manual_seed(0)
+        s = _probe_states(model)
+        check_allowed(model, s)
+        a = _call("action_prior", model.prior, s).sample()
+        _check_distribution("action_prior", model.prior(s), s.shape[:1], None)
+        a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
+        if (A := support_size(model.prior(s))) is not None:
+            a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
+        _check_dynamics(model, s, a)
+        _check_rewards(model, s, a)
+
+
+def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
+    """Raises ValueError where the prior leaves a state without any action."""
+    prior = _call("action_prior", model.prior, s)
+    if (A := support_size(prior)) is None:
+        return
+    none = log_probs(prior, A).isnan().any(-1)
+    if none.any():
+        state = s[none][0].item() if none.dim() else "any"
+        raise ValueError(
+            f"action_prior: in state {state} every action has probability zero; allow at least "
+            "one, for instance staying where one is"
+        )
+
+
+def _probe_states(model: TrajectoryModel) -> Tensor:
+    """A handful of states: spread over a finite support, drawn from p(s_0) otherwise."""
+    S = support_size(model.initial)
+    draws: Tensor = model.initial.sample((_PROBES,))
+    if S is None:
+        return draws.reshape(_PROBES, *model.initial.event_shape)
+    return torch.linspace(0, S - 1, _PROBES).round().to(draws.dtype)
+
+
+def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    n, event_dims = len(s), len(model.initial.event_shape)
+    together = Latents({}, (n,))
+    batch = next_state(model, s, a, together)
+    _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
+    value = _call("dynamics, sampling what it returns", batch.sample)
+    if value.dtype.is_floating_point and not s.dtype.is_floating_point:
+        refuse(
+            "dynamics",
+            f"next states of an integer type, as the states of `initial` ({s.dtype})",
+            f"{value.dtype}",
+            "add .long() to what the Delta holds",
+        )
+    value = value.expand(n, *value.shape[value.dim() - event_dims :])
+    grid = torch.stack([s, s.roll(1, 0)], 1), torch.stack([a, a], 1)
+    _check_distribution(
+        "dynamics", next_state(model, *grid, Latents({}, (n, 2))), (n, 2), model.initial.event_shape
+    )
+    for i in range(n):
+        alone = Latents({name: v[i] for name, v in together.values.items()}, ())
+        single = next_state(model, s[i], a[i], alone)
+        _check_distribution("dynamics", single, (), model.initial.event_shape)
+        same = alone.values.keys() == together.values.keys() and all(
+            _close(alone.scores[name], together.scores[name][i]) for name in alone.values
+        )
+        if not (same and _same_distribution(batch, single, value, i, n)):
+            raise ValueError(
+                f"dynamics: for the state {s[i].tolist()} and the action {a[i].tolist()} a scalar "
+                f"call gives another distribution than a batch of {n} that holds them; each "
+                "element must be treated on its own: replace Python `if` and reductions such as "
+                ".all(), .any() or .sum() over s and a by torch.where(condition, x, y)"
+            )
+
+
+def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    with _NoSites():
+        _check_each_reward(model, s, a)
+        _check_all_rewards(model, s, a)
+
+
+def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    n = len(s)
+    families: list[tuple[str, Any, tuple[Tensor, ...]]] = [
+        ("reward", model.rewards, (s, a)),
+        ("arrival_reward", model.arrival_rewards, (s, a, s.roll(1, 0))),
+        ("final_reward", model.final_rewards, (s,)),
+    ]
+    for name, function, arguments in families:
+        if not callable(getattr(model, name)):
+            check_reward(name, function(*arguments))
+            continue
+        batch = _call(name, function, *arguments)
+        _check_shape(name, batch.shape, (n,))
+        check_reward(name, batch)
+        for i in range(n):
+            alone = _call(name, function, *(x[i] for x in arguments))
+            _check_shape(name, alone.shape, ())
+            if not _close(alone, batch.expand(n)[i]):
+                raise ValueError(
+                    f"{name}: for the state {s[i].tolist()} a scalar call gives {alone.item():g} "
+                    f"and a batch of {n} gives {batch.expand(n)[i].item():g}; treat each element "
+                    "on its own: torch.where instead of Python `if`, no reductions over the batch"
+                )
+
+
+def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    """Rewards of all states and actions, while that is quick."""
+    S, A = support_size(model.initial), support_size(model.prior(s))
+    if S is None or A is None or S * A > 2**20:
+        return
+    all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
+    all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
+    rewards = _call("reward", model.rewards, all_s, all_a).expand(S, A)
+    final = _call("final_reward", model.final_rewards, all_s[:, 0])
+    check_reward("reward", rewards)
+    check_reward("final_reward", final)
+    if model.optimality == "bernoulli":
+        check_bernoulli("final_reward", final, model.discount)
+        if model.arrival_reward is None:
+            check_bernoulli("reward", rewards, model.discount)
+
+
+def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents) -> Any:
+    """p(s'|s,a) for given latents of the dynamics' own, in exact scores."""
+    with latents:
+        return exact(_call("dynamics", model.dynamics, s, a))
+
+
+def _call(name: str, function: Any, *arguments: Tensor) -> Any:
+    """Calls a user's function; what it raises is said in terms of the contract."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        if str(error).startswith(("dynamics: ", "reward: ")):  # said already
+            raise
+        problem: Exception = error
+    except Exception as error:
+        problem = error
+    shapes = " and ".join(str(list(x.shape)) for x in arguments)
+    called = f"called with tensors of shape {shapes} it" if arguments else "this"
+    raise ValueError(
+        f"{name}: {called} raised {type(problem).__name__}: "
+        f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
+        "index tables with them, and use torch.where instead of Python `if`"
+    ) from problem
+
+
+def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
+    if not isinstance(d, Distribution):
+        refuse(
+            name, "a distribution to be returned", repr(d), "for instance dist.Delta(next_state)"
+        )
+    _check_shape(name, d.batch_shape, batch)
+    if event is not None and d.event_shape != event:
+        refuse(
+            name,
+            f"a next state of event shape {list(event)}, as in `initial`",
+            f"one of event shape {list(d.event_shape)}",
+            "use .to_event(1) for a vector of states, a plain distribution for a single number",
+        )
+
+
+def _check_shape(name: str, shape: Any, batch: Any) -> None:
+    try:
+        fits = torch.broadcast_shapes(shape, batch) == torch.Size(batch)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name}: batch shape {list(shape)} does not broadcast with states and actions of "
+            f"shape {list(batch)}; index tables with s and a instead of reshaping"
+        )
+
+
+def _same_distribution(batch: Any, single: Any, value: Tensor, i: int, n: int) -> bool:
+    if type(batch) is not type(single):
+        return False
+    if hasattr(batch, "v"):  # a Delta: compare the points, since a rounding error scores -inf
+        return _close(single.v.double(), batch.v.expand(n, *batch.event_shape)[i].double())
+    return _close(single.log_prob(value[i]), batch.log_prob(value).expand(n)[i])
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    return torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class _NoSites(Messenger):
+    """Rewards are functions, not programs."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        raise ValueError(
+            f"reward: site {msg['name']!r} is sampled in a reward; what is random belongs in the "
+            "dynamics: let them reach a state that tells, and pay for that one"
+        )
+
+
+class Latents(Messenger):
+    """Draws the dynamics' own latents in full batch shape, or takes given ones; keeps scores."""
+
+    def __init__(self, given: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.given, self.shape = given, shape
+        self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] = {}
+        self.distributions: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        check_site(msg)
+        if msg["is_observed"]:  # a deterministic site
+            return
+        name, fn = msg["name"], exact(msg["fn"])
+        _check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
+        self.distributions[name] = fn = fn.expand(torch.Size(self.shape))
+        msg["value"] = self.values[name] = self.given[name] if name in self.given else fn.sample()
+        self.scores[name] = fn.log_prob(msg["value"])
+        msg["done"] = True
+
+
+def check_site(msg: Any) -> None:
+    """Raises ValueError for what dynamics may not contain: observations, factors and plates."""
+    name = msg["name"]
+    is_plate = "_Subsample" in type(msg["fn"]).__name__
+    if msg["cond_indep_stack"] or is_plate:
+        what = f"there is a plate {name!r}" if is_plate else f"site {name!r} stands in a plate"
+        raise ValueError(
+            f"dynamics: {what}; the dynamics must broadcast over s and a without plates of their "
+            "own: remove the plate, batches are drawn outside"
+        )
+    if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+        raise ValueError(
+            f"dynamics: site {name!r} is observed or a factor; dynamics are a normalised "
+            "p(s'|s,a), and what is to be rewarded belongs in reward or arrival_reward"
+        )

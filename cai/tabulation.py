@@ -1,0 +1,280 @@
+"""One step of a discrete program, enumerated: its own latents are summed out into a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from cai import checks, contract, threads
+from cai.scores import exact
+from cai.successors import Successors
+from cai.support import (
+    NotEnumerable,
+    log_prior_table,
+    log_probs,
+    require_finite,
+    support_size,
+)
+from cai.table import Table
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
+
+
+def tabulate(model: TrajectoryModel | Table) -> Table:
+    """Enumerates one step of a program whose randomness is discrete and sums its latents out.
+
+    Exact methods work on this table, never on T steps. Every exact method takes the table where
+    it takes the model, so that the enumeration is paid for once. Tensors that the program keeps in
+    float32 are exact to about 1e-8; numbers written in it, as in ``Bernoulli(0.2)``, are float64.
+
+    Args:
+        model: a model with finitely many states and actions, counted from the supports of
+            ``initial`` and ``action_prior``; or a table, which is returned as it is.
+
+    Raises:
+        ValueError: for a site that cannot be enumerated (it is named), a successor outside the
+            states, rows that do not sum to one, rewards of NaN or +inf, or dynamics that treat the
+            elements of a batch otherwise than scalars.
+    """
+    if isinstance(model, Table):
+        return model
+    S, A = require_finite(model)
+    with torch.no_grad(), poutine.block(), _float64(), threads.suited_to(S * A):
+        s, a = _all_pairs(model, S, A)
+        log_prior = log_prior_table(model)
+        contract.check_allowed(model, s[:, 0])
+        log_dynamics, successors = _compress(*_outcomes(model, s, a, S), S, A)
+        _check_against_scalars(model, s, a, log_dynamics, successors, S)
+        reward = model.rewards(s, a).expand(S, A)
+        arrival = _arrival_rewards(model, s, a, log_dynamics, successors)
+        final = model.final_rewards(s[:, 0]).expand(S)
+        checks.check_reward("reward", reward)
+        checks.check_reward("final_reward", final)
+        if model.optimality == "bernoulli":
+            highest = reward if arrival is None else reward + arrival.amax(-1)
+            checks.check_bernoulli("reward", highest, model.discount)
+        return Table(
+            log_initial=log_probs(model.initial, S),
+            log_prior=log_prior,
+            log_dynamics=log_dynamics,
+            successors=successors,
+            reward=reward.contiguous(),
+            arrival_reward=arrival,
+            final_reward=final.contiguous(),
+            horizon=model.horizon,
+            temperature=float(model.temperature),
+            discount=float(model.discount),
+            layout=model.layout,
+        )
+
+
+def collapse(model: TrajectoryModel) -> TrajectoryModel:
+    """The model whose dynamics are its own table: no latents, one site for each next state.
+
+    What Pyro's whole-program enumeration and ``infer_discrete`` should be given: dynamics that
+    return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
+    """
+    table = tabulate(model)
+    log_p, successors = table.log_dynamics, table.successors
+
+    def dynamics(s: Tensor, a: Tensor) -> Any:
+        if successors is None:
+            return dist.Categorical(logits=log_p[s, a])
+        return Successors(log_p[s, a], successors[s, a], table.num_states)
+
+    return dataclasses.replace(model, dynamics=dynamics)
+
+
+def _all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
+    """Every state and action, both (S, A), in the types in which they are sampled."""
+    with torch.random.fork_rng(devices=[]):
+        s_type = model.initial.sample().dtype
+        a_type = model.prior(torch.zeros((), dtype=s_type)).sample().dtype
+    s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
+    return s, torch.arange(A, dtype=a_type).expand(S, A)
+
+
+def _outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tensor, Tensor | None]:
+    """Log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
+
+    Each latent site gets a dimension of its own, left of the batch.
+    """
+    sites = _Enumerate(s.dim())
+    with sites:
+        d = model.dynamics(s, a)
+    while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
+        d = d.base_dist
+    log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64))
+    if isinstance(d, dist.Delta) and not d.event_shape:
+        state = _whole_numbers(d.v)
+        log_p, state = torch.broadcast_tensors(log_latent + exact(d).log_density, state)
+        log_p, state = _latents_last(log_p, s), _latents_last(state, s)
+        _check_inside(state, log_p, S)
+        return log_p, state
+    if isinstance(d, Successors):
+        log_p, state = torch.broadcast_tensors(log_latent.unsqueeze(-1) + d.logits, d.successors)
+        log_p = _latents_last(log_p.movedim(-1, 0), s)
+        state = _latents_last(state.movedim(-1, 0), s)
+        _check_inside(state, log_p, S)
+        return log_p, state
+    size = support_size(d)
+    if size is None:
+        raise NotEnumerable(
+            f"dynamics: the next state comes from {type(d).__name__}, which has no finite support "
+            f"0 … {S - 1}; return a Categorical or a Delta of enumerable sites, or use "
+            "inference.fit, which samples"
+        )
+    log_p = log_latent.unsqueeze(-1) + log_probs(d, size)
+    if log_p.dim() > s.dim() + 1:
+        log_p = log_p.flatten(0, -s.dim() - 2).logsumexp(0)
+    log_p = log_p.expand(*s.shape, size)
+    if size > S:
+        _check_inside(torch.arange(size).expand_as(log_p), log_p, S)
+    return log_p[..., :S], None if size >= S else torch.arange(size).expand_as(log_p)
+
+
+def _latents_last(x: Tensor, s: Tensor) -> Tensor:
+    """(latents..., *batch) -> (*batch, product of latents)."""
+    x = x.expand(torch.broadcast_shapes(x.shape, s.shape))
+    return x.reshape(-1, *s.shape).movedim(0, -1)
+
+
+def _whole_numbers(v: Tensor) -> Tensor:
+    if v.dtype.is_floating_point and not torch.equal(v, v.round()):
+        raise NotEnumerable(
+            "dynamics: enumeration needs next states that are whole numbers, got "
+            f"{v.flatten()[0].item():g}; return integer states, or use inference.fit, which samples"
+        )
+    return v.long()
+
+
+def _check_inside(state: Tensor, log_p: Tensor, S: int) -> None:
+    outside = ((state < 0) | (state >= S)) & (log_p > -torch.inf)
+    if outside.any():
+        where = tuple(outside.nonzero()[0].tolist())
+        place = f" from state {where[0]} with action {where[1]}" if len(where) == 3 else ""
+        raise ValueError(
+            f"dynamics:{place} the next state is {state[where].item()}, outside the states "
+            f"0 … {S - 1}; they are counted from the support of `initial`: give it a category for "
+            "every state, with probability zero where no trajectory starts"
+        )
+
+
+def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
+    """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
+    checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
+    log_p = log_p.reshape(S * A, -1)
+    if state is None:
+        row, successor = (log_p > -torch.inf).nonzero(as_tuple=True)
+        value = log_p[row, successor]
+    else:
+        possible = log_p > -torch.inf
+        key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
+        key, group = key.unique(return_inverse=True)
+        row, successor = key // S, key % S
+        value = _add_up(log_p[possible], group, len(key))
+    count = torch.bincount(row, minlength=S * A)
+    K = int(count.max())
+    rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    if 2 * K >= S:  # an entry of a list holds a number and an index
+        dense = torch.full((S * A, S), -torch.inf)
+        dense[row, successor] = value
+        return dense.log_softmax(-1).reshape(S, A, S), None
+    listed = torch.full((S * A, K), -torch.inf)
+    listed[row, rank] = value
+    # The rest of a row points where its first successor is, at probability zero.
+    states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
+    states[row, rank] = successor
+    return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
+
+
+def _add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
+    """log-sum-exp within groups."""
+    highest = log_p.new_full((n,), -torch.inf).scatter_reduce(0, group, log_p, "amax")
+    total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
+    return highest + total.log()
+
+
+def _arrival_rewards(
+    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+) -> Tensor | None:
+    if model.arrival_reward is None:
+        return None
+    s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
+    s_next = s_next.expand(log_p.shape).to(s.dtype)
+    here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
+    reward = model.arrival_rewards(*here, s_next).expand(log_p.shape)
+    reward = torch.where(log_p > -torch.inf, reward, 0.0)
+    checks.check_reward("arrival_reward", reward)
+    return reward
+
+
+def _check_against_scalars(
+    model: TrajectoryModel,
+    s: Tensor,
+    a: Tensor,
+    log_dynamics: Tensor,
+    successors: Tensor | None,
+    S: int,
+) -> None:
+    """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
+    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long().tolist()
+    for i, j in (divmod(pair, s.shape[1]) for pair in pairs):
+        log_p, state = _outcomes(model, s[i, j], a[i, j], S)
+        row, listed = torch.zeros(S), log_dynamics[i, j].exp()
+        row.index_add_(0, torch.arange(S) if state is None else state, log_p.exp())
+        into = torch.arange(S) if successors is None else successors[i, j]
+        if not torch.allclose(row, torch.zeros(S).index_add_(0, into, listed), atol=1e-6):
+            raise ValueError(
+                f"dynamics: for state {i} and action {j} a scalar call gives another distribution "
+                "than the batch of all states and actions; replace Python `if` and reductions "
+                "such as .all() over s and a by torch.where(condition, x, y)"
+            )
+
+
+class _Enumerate(Messenger):
+    """Gives every latent site its whole support, along a new dimension left of the batch."""
+
+    def __init__(self, batch_dims: int) -> None:
+        super().__init__()
+        self.dims = batch_dims
+        self.log_probs: list[Tensor] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        contract.check_site(msg)
+        if msg["is_observed"]:  # a deterministic site
+            return
+        fn = msg["fn"]
+        while isinstance(fn, dist.MaskedDistribution):
+            fn = fn.base_dist
+        fn = exact(fn)
+        try:
+            values = fn.enumerate_support(expand=False)
+        except NotImplementedError:
+            raise NotEnumerable(
+                f"dynamics: site {msg['name']!r} comes from {type(fn).__name__}, which cannot be "
+                "enumerated; exact inference needs discrete sites with finite support. Use "
+                "inference.fit, which samples, or write the site as Categorical or Bernoulli"
+            ) from None
+        values = values.reshape(len(values), *(1,) * self.dims, *fn.event_shape)
+        self.dims += 1
+        self.log_probs.append(fn.log_prob(values).double())
+        msg["value"], msg["done"] = values, True
+
+
+class _float64:  # noqa: N801 - used as a context manager
+    """float64 as the default type, so that ``Bernoulli(0.2)`` is 0.2 and not 0.200000003."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *exception: object) -> None:
+        torch.set_default_dtype(self.before)
