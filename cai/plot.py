@@ -447,7 +447,7 @@ def _paint(
             picture[i, j] = max(picture[i, j], value) if best else picture[i, j] + value
     image = axes.imshow(picture, cmap=colours, vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
-    lines = {"colors": "#bbbbbb", "linewidth": 0.5}
+    lines: dict[str, Any] = {"colors": "#bbbbbb", "linewidth": 0.5}
     axes.hlines(np.arange(len(layout.map) - 1) + 0.5, *axes.get_xlim(), **lines)
     axes.vlines(np.arange(len(layout.map[0]) - 1) + 0.5, *axes.get_ylim(), **lines)
     for i, row in enumerate(layout.map):
