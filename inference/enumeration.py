@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cai.policy import Policy
 from cai.support import log_probs
-from cai.table import collapse
+from cai.tabulation import collapse
 from cai.trajectory import TrajectoryModel
 
 

@@ -6,7 +6,8 @@ import math
 
 from cai import bellman
 from cai.solution import Solution
-from cai.table import Table, tabulate
+from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
 
