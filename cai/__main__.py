@@ -8,12 +8,14 @@ import dataclasses
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from cai import inference, models, plot
@@ -101,10 +103,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return number
+    return int(text)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -118,6 +119,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    torch.manual_seed(options.seed)  # a network starts at random
     model = _load(options)
     if model.horizon is None:
         raise _Mistake("--horizon: the model's horizon is infinite; give a number of steps")
@@ -161,8 +163,8 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _list_models(options: argparse.Namespace) -> None:
     for name, constructor in _builtin().items():
-        print(f"{name:12}{(constructor.__doc__ or '').splitlines()[0]}")
-    print(f"{'FILE.py:NAME':12}  A TrajectoryModel of your own, by its name in a Python file.")
+        print(f"{name:14}{(constructor.__doc__ or '').splitlines()[0]}")
+    print(f"{'FILE.py:NAME':14}A TrajectoryModel of your own, by its name in a Python file.")
     print("Gymnasium environments with a published table:")
     for name in models.published():
         print(f"  {name}")
@@ -187,10 +189,10 @@ def _load(options: argparse.Namespace) -> TrajectoryModel:
     extra = dict(options.option)
     name = options.model
     try:
-        if ".py" in name:
+        if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", name):
             if extra:
                 raise _Mistake("--option: a model from a file has no options; edit the file")
-            return dataclasses.replace(_from_file(name), **changes)
+            return dataclasses.replace(_from_file(Path(file[1]), file[2] or "model"), **changes)
         constructor = _builtin().get(name)
         if constructor is None:
             return models.gym(name, **changes, **extra)
@@ -203,15 +205,14 @@ def _load(options: argparse.Namespace) -> TrajectoryModel:
         raise _Mistake(error) from None
 
 
-def _from_file(target: str) -> TrajectoryModel:
-    path, _, name = target.partition(".py")
-    file, name = Path(path + ".py"), name.removeprefix(":") or "model"
+def _from_file(file: Path, name: str) -> TrajectoryModel:
     if not file.is_file():
         raise _Mistake(f"{file}: there is no such file; give it as FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"_model_in_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for the types of their fields
     sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
     try:
         spec.loader.exec_module(module)
@@ -237,7 +238,7 @@ def _place(error: BaseException, file: Path) -> str:
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{file}, line {line}" if line else str(file)
@@ -247,6 +248,9 @@ def _write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[
     """Writes all files or none: they are finished beside the folder, then moved into it."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
+    for name in [*(f"{name}.png" for name in figures), *texts]:
+        if (out / name).is_dir():
+            raise IsADirectoryError(f"{out / name} is a folder; choose another --out")
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
         for name, figure in figures.items():
             figure.savefig(Path(folder) / f"{name}.png", dpi=150)

@@ -58,6 +58,12 @@ def check_positive(name: str, value: float) -> None:
         refuse(name, "a finite number above 0", repr(value), "its unit is reward per nat")
 
 
+def check_probability(name: str, value: float) -> None:
+    """Raises ValueError unless value is a number in [0, 1]."""
+    if not _within(value, lambda p: 0 <= p <= 1):
+        refuse(name, "a probability in [0, 1]", repr(value), "0 is never, 1 is always")
+
+
 def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
     try:
         return allowed(float(value))

@@ -37,7 +37,7 @@ def check_program(model: TrajectoryModel) -> None:
         torch.manual_seed(0)
         s = _probe_states(model)
         check_allowed(model, s)
-        a = _call("action_prior", model.prior, s).sample()
+        a = call("action_prior", model.prior, s).sample()
         _check_distribution("action_prior", model.prior(s), s.shape[:1], None)
         a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
         if (A := support_size(model.prior(s))) is not None:
@@ -48,7 +48,7 @@ def check_program(model: TrajectoryModel) -> None:
 
 def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
     """Raises ValueError where the prior leaves a state without any action."""
-    prior = _call("action_prior", model.prior, s)
+    prior = call("action_prior", model.prior, s)
     if (A := support_size(prior)) is None:
         return
     none = log_probs(prior, A).isnan().any(-1)
@@ -74,7 +74,7 @@ def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     together = Latents({}, (n,))
     batch = next_state(model, s, a, together)
     _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
-    value = _call("dynamics, sampling what it returns", batch.sample)
+    value = call("dynamics, sampling what it returns", batch.sample)
     if value.dtype.is_floating_point and not s.dtype.is_floating_point:
         refuse(
             "dynamics",
@@ -120,11 +120,11 @@ def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
         if not callable(getattr(model, name)):
             check_reward(name, function(*arguments))
             continue
-        batch = _call(name, function, *arguments)
+        batch = call(name, function, *arguments)
         _check_shape(name, batch.shape, (n,))
         check_reward(name, batch)
         for i in range(n):
-            alone = _call(name, function, *(x[i] for x in arguments))
+            alone = call(name, function, *(x[i] for x in arguments))
             _check_shape(name, alone.shape, ())
             if not _close(alone, batch.expand(n)[i]):
                 raise ValueError(
@@ -141,8 +141,8 @@ def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
         return
     all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
     all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
-    rewards = _call("reward", model.rewards, all_s, all_a).expand(S, A)
-    final = _call("final_reward", model.final_rewards, all_s[:, 0])
+    rewards = call("reward", model.rewards, all_s, all_a).expand(S, A)
+    final = call("final_reward", model.final_rewards, all_s[:, 0])
     check_reward("reward", rewards)
     check_reward("final_reward", final)
     if model.optimality == "bernoulli":
@@ -154,10 +154,10 @@ def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
 def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents) -> Any:
     """p(s'|s,a) for given latents of the dynamics' own, in exact scores."""
     with latents:
-        return exact(_call("dynamics", model.dynamics, s, a))
+        return exact(call("dynamics", model.dynamics, s, a))
 
 
-def _call(name: str, function: Any, *arguments: Tensor) -> Any:
+def call(name: str, function: Any, *arguments: Tensor) -> Any:
     """Calls a user's function; what it raises is said in terms of the contract."""
     try:
         return function(*arguments)

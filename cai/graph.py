@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import networkx as nx
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -31,10 +32,15 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
         steps: how many steps to unroll; the horizon, but at most three, if not given.
 
     Raises:
-        ValueError: for steps below one.
+        ValueError: for steps below one or beyond the horizon.
     """
     T = min(model.horizon or 3, 3) if steps is None else steps
     checks.check_count("steps", T)
+    if model.horizon is not None and T > model.horizon:
+        raise ValueError(
+            f"steps: expected at most the horizon, {model.horizon}, got {T}; "
+            "there is nothing to draw after the last step"
+        )
     latents, edges = _dependencies(model)
     graph = nx.DiGraph()
     graph.add_node("s_0", kind="state", step=0, observed=False)
@@ -109,7 +115,8 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
     An input is shuffled across a batch while all others stay: what then scores the same values
     otherwise depends on it.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
+    quiet = poutine.block(), pyro.validation_enabled(False)  # values may leave the support
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet[0], quiet[1]:
         torch.manual_seed(0)
         s = _spread(model.initial, _DRAWS)
         a = _spread(model.prior(s), _DRAWS)

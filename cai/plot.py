@@ -168,7 +168,8 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     """
     table = tabulate(model)
     values = [bellman.backward(table, eta)[0] for eta in (1.0, 0.0)]
-    surplus = (values[0] - values[1]).nan_to_num(0.0)  # -inf - -inf at dead ends: nothing to hope
+    surplus = values[0] - values[1]
+    surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends: nothing to hope
     layout, label = table.layout, "optimism (nats)"
     if layout is None or layout.map is None:
         figure, (axes,) = _figure(1, height=3.4)
@@ -177,8 +178,10 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         _state_ticks(axes, table)
     else:
         figure, (axes,) = _map_figure(1, layout, bar=True)
-        finite = surplus.where(surplus.isfinite(), surplus[surplus.isfinite()].max())
-        image = _paint(axes, layout, finite, "YlOrRd", 0.0, None, best=True)
+        finite = surplus.isfinite()
+        highest = surplus[finite].max() if finite.any() else torch.tensor(1.0)
+        shown = surplus.where(finite, highest)
+        image = _paint(axes, layout, shown, "YlOrRd", 0.0, None, best=True)
         figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     _caption(
         figure,
@@ -252,8 +255,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     axes.margins(0.12)
     axes.axis("off")
     shown = max(data["step"] for _, data in graph.nodes(data=True) if data["kind"] == "state")
-    first = "first step" if shown == 1 else f"first {shown} steps"
-    more = "" if shown == model.horizon else f"; the {first} of {model.horizon or '∞'}"
+    first = "the first" if shown == 1 else f"the first {shown}"
+    more = "" if shown == model.horizon else f"; {first} of {model.horizon or '∞'} steps"
     _caption(
         figure,
         f"States, actions and optimality (thick rims: observed){more}. An arrow leads from what is "

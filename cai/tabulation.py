@@ -52,9 +52,9 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         contract.check_allowed(model, s[:, 0])
         log_dynamics, successors = _compress(*_outcomes(model, s, a, S), S, A)
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
-        reward = model.rewards(s, a).expand(S, A)
+        reward = contract.call("reward", model.rewards, s, a).expand(S, A)
         arrival = _arrival_rewards(model, s, a, log_dynamics, successors)
-        final = model.final_rewards(s[:, 0]).expand(S)
+        final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
         checks.check_reward("reward", reward)
         checks.check_reward("final_reward", final)
         if model.optimality == "bernoulli":
@@ -108,7 +108,7 @@ def _outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Ten
     """
     sites = _Enumerate(s.dim())
     with sites:
-        d = model.dynamics(s, a)
+        d = contract.call("dynamics", model.dynamics, s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64))
@@ -210,7 +210,8 @@ def _arrival_rewards(
     s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
     s_next = s_next.expand(log_p.shape).to(s.dtype)
     here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
-    reward = model.arrival_rewards(*here, s_next).expand(log_p.shape)
+    reward = contract.call("arrival_reward", model.arrival_rewards, *here, s_next)
+    reward = reward.expand(log_p.shape)
     reward = torch.where(log_p > -torch.inf, reward, 0.0)
     checks.check_reward("arrival_reward", reward)
     return reward

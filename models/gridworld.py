@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.layout import Layout
 from cai.trajectory import TrajectoryModel
 
@@ -79,9 +80,8 @@ def gridworld(
             probability outside [0, 1].
     """
     rows = _rows(map)
-    for name, probability in (("slip", slip), ("wind", wind)):
-        if not 0 <= probability <= 1:
-            raise ValueError(f"{name}: expected a probability in [0, 1], got {probability:g}")
+    checks.check_probability("slip", slip)
+    checks.check_probability("wind", wind)
     if wind_direction not in _MOVES:
         raise ValueError(f"wind_direction: expected one of {list(_MOVES)}, got {wind_direction!r}")
     cells = [(i, j) for i, row in enumerate(rows) for j, c in enumerate(row) if c != "#"]

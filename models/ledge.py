@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.layout import Layout
 from cai.trajectory import TrajectoryModel
 
@@ -34,7 +35,11 @@ def ledge(
         gives_way: the probability that the ledge gives way, the latent site ``gives_way``.
         fall_reward: r⁺ on arrival in the ravine.
         discount: γ.
+
+    Raises:
+        ValueError: where ``gives_way`` is no probability, or another argument is out of range.
     """
+    checks.check_probability("gives_way", gives_way)
     onward = torch.tensor([BEND, LAST_BEND, HOME, HOME, RAVINE])
     step_reward = torch.tensor([-1.0, -1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
 

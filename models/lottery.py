@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.layout import Layout
 from cai.trajectory import TrajectoryModel
 
@@ -32,7 +33,11 @@ def lottery(
         chance: the probability that a ticket wins, the latent site ``wins``.
         prize: r⁺ on becoming rich.
         discount: γ.
+
+    Raises:
+        ValueError: where ``chance`` is no probability, or another argument is out of range.
     """
+    checks.check_probability("chance", chance)
 
     def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
         wins = pyro.sample("wins", dist.Bernoulli(chance)).bool()
