@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cai.table import Table
 
+_SHORT = 32  # an axis along which it is worth turning the tensor
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
 
 
@@ -31,11 +32,17 @@ def _sweep(table: Table, eta: float) -> Tensor:
     v = torch.empty(T + 1, table.num_states, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature
     if eta == 1:
-        # Actions and successors are summed alike: one log-sum-exp over both.
-        log_weights, successors = table.log_weights.flatten(1), table.successor_index
+        # Actions and successors are summed alike, in one log-sum-exp; dense, the actions first.
+        successors = table.successors
+        if successors is None:
+            log_weights = table.log_weights.logsumexp(1)
+        else:
+            log_weights, successors = table.log_weights.flatten(1), successors.flatten()
         for t in range(T - 1, -1, -1):
             u = continuation(v[t + 1], eta, table.discount)
-            torch.logsumexp(log_weights + u[successors], -1, out=v[t])
+            if successors is not None:
+                u = u.index_select(0, successors).view_as(log_weights)
+            torch.logsumexp(log_weights + u, -1, out=v[t])
     else:
         for t in range(T - 1, -1, -1):
             q = action_values(table, v[t + 1], eta)
@@ -58,10 +65,10 @@ def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
 
 
 def log_policy(table: Table, q: Tensor) -> Tensor:
-    """Log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
+    """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
     log_pi = table.log_prior + q
     dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
-    return torch.where(dead_end, table.log_prior, log_pi).log_softmax(-1)
+    return log_softmax(torch.where(dead_end, table.log_prior, log_pi))
 
 
 def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
@@ -73,7 +80,7 @@ def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
-    """Log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
+    """log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
     coin, x = _coin(v, discount)
@@ -110,7 +117,7 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
         return extreme.amax(-1) if eta > 0 else extreme.amin(-1)
     if eta == 0:
         return mean(log_p, x)
-    soft = scaled(log_p, x, eta).logsumexp(-1) / eta
+    soft = logsumexp(scaled(log_p, x, eta)) / eta
     if abs(eta) >= _NEAR_ZERO:
         return soft
     m = mean(log_p, x)
@@ -121,14 +128,14 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
 
 def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-    """Log p + ηx, -inf where p = 0 even if ηx = +inf."""
+    """log p + ηx, -inf where p = 0 even if ηx = +inf."""
     if eta > 0:
-        return log_p + eta * x  # x is nowhere +inf
+        return torch.add(log_p, x, alpha=eta)  # x is nowhere +inf
     return torch.where(log_p > -torch.inf, log_p + eta * x, -torch.inf)
 
 
 def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-    """Log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
+    """log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
 
     Where ηx is infinite, and for η = ±inf, q is p restricted to the outcomes that win.
     """
@@ -143,7 +150,21 @@ def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
             only = torch.where(certain, log_p, -torch.inf)
             log_q = torch.where(certain.any(-1, keepdim=True), only, log_q)
     nothing = log_q.amax(-1, keepdim=True) == -torch.inf
-    return torch.where(nothing, log_p, log_q).log_softmax(-1)
+    return log_softmax(torch.where(nothing, log_p, log_q))
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """Over the last axis; torch is slow along a short one and quick along the first."""
+    if x.shape[-1] > _SHORT:
+        return x.logsumexp(-1)
+    return x.movedim(-1, 0).contiguous().logsumexp(0)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Over the last axis, as :func:`logsumexp`."""
+    if x.shape[-1] > _SHORT:
+        return x.log_softmax(-1)
+    return x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

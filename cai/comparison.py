@@ -313,9 +313,9 @@ def divergences(
     actions = product(evaluation.states[:-1], of_actions).sum()
     dynamics = torch.zeros((), dtype=torch.float64)
     for t, occupancy in enumerate(evaluation.state_actions):
-        v_next = posterior.log_values[t + 1]
-        bend = bellman.kl(table.log_dynamics, posterior.log_transitions(v_next))
+        bend = bellman.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
         if table.discount < 1:
+            v_next = posterior.log_values[t + 1]
             coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
             bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
         dynamics += product(occupancy, bend).sum()

@@ -87,7 +87,7 @@ def enumerable(model: TrajectoryModel | Table) -> Table | None:
 
 
 def policy_log_probs(policy: Policy, table: Table) -> Tensor:
-    """Log q(a_t=a|s_t=s) of every step, state and action in one call, (T, S, A), float64.
+    """log q(a_t=a|s_t=s) of every step, state and action in one call, (T, S, A), float64.
 
     Raises:
         ValueError: where the policy does not broadcast, or has another number of actions.

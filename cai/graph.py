@@ -36,7 +36,7 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
     """
     T = min(model.horizon or 3, 3) if steps is None else steps
     checks.check_count("steps", T)
-    if model.horizon is not None and T > model.horizon:
+    if model.horizon is not None and model.horizon < T:
         raise ValueError(
             f"steps: expected at most the horizon, {model.horizon}, got {T}; "
             "there is nothing to draw after the last step"

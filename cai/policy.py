@@ -62,7 +62,7 @@ class TabularPolicy(nn.Module):
 
     @property
     def log_probs(self) -> Tensor:
-        """Log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
+        """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
         return (self.log_prior + self.logits).log_softmax(-1)
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:

@@ -122,7 +122,7 @@ def _built_from_probs(d: Any) -> bool:
 
 
 def _safe_log(p: Tensor) -> Tensor:
-    """Log p with log 0 = -inf and a gradient of zero there, where autograd would give NaN."""
+    """log p with log 0 = -inf and a gradient of zero there, where autograd would give NaN."""
     positive = p > 0
     return torch.where(positive, torch.where(positive, p, 1.0).log(), -torch.inf)
 

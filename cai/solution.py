@@ -49,8 +49,7 @@ class Solution:
     @cached_property
     def policy(self) -> TabularPolicy:
         """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior."""
-        with self.table.threads():
-            return TabularPolicy.from_log_probs(bellman.log_policy(self.table, self._log_Q))
+        return TabularPolicy.from_log_probs(self._log_policy)
 
     @cached_property
     def bound(self) -> float:
@@ -113,10 +112,12 @@ class Solution:
                 f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
                 "leads from step T-1 to step T"
             )
-        v_next = self.log_values[t + 1]
         with self.table.threads():
-            coin = bellman.survival(v_next, self.optimism, self.table.discount)
-            return self.table.dense(self.log_transitions(v_next) + self.table.gather(coin))
+            log_q = self.log_transitions(slice(t, t + 1))[0]
+            if self.table.discount < 1:
+                coin = bellman.survival(self.log_values[t + 1], self.optimism, self.table.discount)
+                log_q = log_q + self.table.gather(coin)
+            return self.table.dense(log_q)
 
     @property
     def states(self) -> Tensor:
@@ -127,7 +128,7 @@ class Solution:
     def state_actions(self) -> Tensor:
         """(T, S, A): q(s_t=s, a_t=a, alive) under the bent chain; at η = 1, p(s_t,a_t|O)."""
         with self.table.threads():
-            return self.states[:-1].unsqueeze(-1) * self.policy.log_probs.exp()
+            return self.states[:-1].unsqueeze(-1) * self._log_policy.exp()
 
     @property
     def imagined_return(self) -> float:
@@ -139,23 +140,39 @@ class Solution:
         with self.table.threads():
             return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
-    def log_transitions(self, v_next: Tensor) -> Tensor:
-        """Log q(s'|s,a) of each successor, bent towards what the step after is worth.
+    @cached_property
+    def _log_policy(self) -> Tensor:
+        with self.table.threads():
+            return bellman.log_policy(self.table, self._log_Q)
+
+    def log_transitions(self, steps: slice) -> Tensor:
+        """log q(s'|s,a) of each successor, bent towards what the step after is worth.
 
         Args:
-            v_next: (..., S), nats, V_{t+1}/α.
+            steps: which t, within 0 … T-1.
 
         Returns:
-            (..., S, A, K), nats, whether or not the step is survived.
+            (steps, S, A, K), nats, whether or not the step is survived.
         """
-        x = bellman.outcome_values(self.table, v_next, self.optimism)
+        return self._log_bent[steps] if self._keeps_bent else self._bend(steps)
+
+    @property
+    def _keeps_bent(self) -> bool:
+        return self.table.steps * self.table.log_dynamics.numel() <= _CHUNK
+
+    @cached_property
+    def _log_bent(self) -> Tensor:
+        return self._bend(slice(None))
+
+    def _bend(self, steps: slice) -> Tensor:
+        x = bellman.outcome_values(self.table, self.log_values[1:][steps], self.optimism)
         return bellman.tilt(self.table.log_dynamics, x, self.optimism)
 
     @cached_property
     def _forward(self) -> tuple[Tensor, float]:
         """The forward sweep: states (T+1, S) and the imagined return."""
         with self.table.threads():
-            return forward(self.table, self.initial, self.policy.log_probs, self)
+            return forward(self.table, self.initial, self._log_policy, self)
 
 
 def forward(
@@ -185,10 +202,11 @@ def forward(
         if bent is None:
             moves = moves * table.log_dynamics.exp()
         else:
-            v_next = bent.log_values[1:][steps]
-            moves = moves * bent.log_transitions(v_next).exp()
-            coin = bellman.survival(v_next, bent.optimism, table.discount)
-            survivors = survivors if table.discount == 1 else table.gather(coin.exp())
+            moves = moves * bent.log_transitions(steps).exp()
+            if table.discount < 1:
+                v_next = bent.log_values[1:][steps]
+                coin = bellman.survival(v_next, bent.optimism, table.discount)
+                survivors = table.gather(coin.exp())
         flow = table.flow(moves * survivors)
         for t in range(start, steps.stop):
             states[t + 1] = table.push(states[t], flow[t - start])

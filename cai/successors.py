@@ -61,7 +61,7 @@ class Successors(TorchDistribution):
         return listed.gather(-1, chosen.reshape(shape).unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log p(s'); -inf for a state that is not listed."""
+        """log p(s'); -inf for a state that is not listed."""
         if self._validate_args:
             self._validate_sample(value)
         here = value.unsqueeze(-1) == self.successors

@@ -33,7 +33,7 @@ def support_size(distribution: Any) -> int | None:
 
 
 def log_probs(distribution: Any, n: int) -> Tensor:
-    """Log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
+    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
     distribution = exact(distribution)
     values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
     log_p: Tensor = distribution.log_prob(values).double()
@@ -41,7 +41,7 @@ def log_probs(distribution: Any, n: int) -> Tensor:
 
 
 def log_prior_table(model: TrajectoryModel) -> Tensor:
-    """Log p(a|s) for all S states and A actions, shape (S, A), float64.
+    """log p(a|s) for all S states and A actions, shape (S, A), float64.
 
     Raises:
         ValueError: where the states or the actions are not finitely many.

@@ -82,7 +82,7 @@ class Table:
 
     @cached_property
     def log_weights(self) -> Tensor:
-        """Log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, shape (S, A, K): one step of p(τ, O)."""
+        """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, shape (S, A, K): one step of p(τ, O)."""
         reward = self.reward.unsqueeze(-1)
         if self.arrival_reward is not None:
             reward = reward + self.arrival_reward

@@ -102,7 +102,7 @@ def _all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
 
 
 def _outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tensor, Tensor | None]:
-    """Log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
+    """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
 
     Each latent site gets a dimension of its own, left of the batch.
     """

@@ -24,6 +24,7 @@ from cai.trajectory import TrajectoryModel
 Estimator: TypeAlias = Callable[[], float]
 """Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate."""
 
+_PULL = 10  # how many particles in the same state weigh as much as all others together
 _WINDOW = 50  # steps that the running mean of the losses covers
 
 
@@ -173,11 +174,11 @@ def sampled_gradient(table: Table, policy: nn.Module, particles: int) -> Estimat
     """The score-function gradient from trajectories drawn from the table.
 
     The baseline of a particle is the mean reward to go of the others in the same state at the same
-    step, or of all others where it is alone: independent of the particle, so unbiased.
+    step, drawn towards the mean of all others: independent of the particle, so unbiased.
     """
     T, S, A = table.steps, table.num_states, table.num_actions
     K = table.log_dynamics.shape[-1]
-    p, initial = table.log_dynamics.exp(), table.log_initial.exp().cumsum(0)
+    p, initial = table.log_dynamics.exp(), _cumulative(table.log_initial.exp())
     successors = table.successor_index.flatten()
     reward = table.reward.unsqueeze(-1)
     if table.arrival_reward is not None:
@@ -189,13 +190,13 @@ def sampled_gradient(table: Table, policy: nn.Module, particles: int) -> Estimat
     def estimate() -> float:
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
-            joint = (log_q.exp().unsqueeze(-1) * p).reshape(T, S, A * K).cumsum(-1)
-            # Uniform on (0, 1], scaled to the last sum: never an outcome of probability zero.
+            joint = _cumulative((log_q.exp().unsqueeze(-1) * p).reshape(T, S, A * K))
+            # Uniform on (0, 1]: never an outcome of probability zero.
             u = 1 - torch.rand(T + 1, particles, 1, dtype=torch.float64)
             s = _draw(initial.expand(particles, -1), u[T])
             states, outcomes = [], []
-            for t in range(T):
-                outcome = s * (A * K) + _draw(joint[t].index_select(0, s), u[t])
+            for rows, u_t in zip(joint.unbind(), u[:T].unbind(), strict=True):
+                outcome = s * (A * K) + _draw(rows.index_select(0, s), u_t)
                 states.append(s)
                 outcomes.append(outcome)
                 s = successors.index_select(0, outcome)
@@ -344,9 +345,15 @@ def _mean_arrival(table: Table) -> Tensor:
     return bellman.mean(table.log_dynamics, table.arrival_reward)
 
 
+def _cumulative(p: Tensor) -> Tensor:
+    """Cumulative sums that end at exactly one, over the last axis."""
+    total = p.cumsum(-1)
+    return total / total[..., -1:]
+
+
 def _draw(cumulative: Tensor, u: Tensor) -> Tensor:
-    """Inverse-CDF draws, u in (0, 1]: the first index whose sum reaches its share of the total."""
-    return (cumulative < u * cumulative[..., -1:]).sum(-1)
+    """Inverse-CDF draws, u in (0, 1]: the first index whose sum reaches u, so a possible one."""
+    return (cumulative < u).sum(-1)
 
 
 def _survivors(discount: float, T: int, particles: int) -> Tensor | None:
@@ -359,10 +366,10 @@ def _survivors(discount: float, T: int, particles: int) -> Tensor | None:
 
 
 def _others(to_go: Tensor, at: Tensor, groups: int) -> Tensor:
-    """The mean reward to go of the other particles in the same state, or of all others."""
+    """The mean reward to go of the others in the same state, where they are few towards all."""
     T, n = to_go.shape
     flat, index = to_go.flatten(), at.flatten()
     total = flat.new_zeros(groups).index_add_(0, index, flat)[index].view(T, n)
     count = flat.new_zeros(groups).index_add_(0, index, torch.ones_like(flat))[index].view(T, n)
     everywhere = (to_go.sum(1, keepdim=True) - to_go) / (n - 1)
-    return torch.where(count > 1, (total - to_go) / (count - 1).clamp(min=1), everywhere)
+    return (total - to_go + _PULL * everywhere) / (count - 1 + _PULL)

@@ -149,9 +149,11 @@ def test_draws_never_land_on_the_impossible():
     """Possible outcomes first; by rounding a draw could pass the last sum."""
     p = torch.tensor([0.0, 0.1, 0.2, 0.0, 0.7, 0.0], dtype=torch.float64)
     u = torch.tensor([[5e-324], [1e-9], [0.1], [0.300000000001], [1.0]], dtype=torch.float64)
-    cumulative = p.cumsum(0).expand(5, -1)
+    cumulative = variational._cumulative(p).expand(5, -1)
     assert variational._draw(cumulative, u).tolist() == [1, 1, 1, 4, 4]
-    short = torch.full((10,), 0.1).double().cumsum(0) * (1 - 1e-12)
+    short = variational._cumulative(
+        torch.full((11,), 0.1).double().index_fill(0, torch.tensor(10), 0)
+    )
     assert variational._draw(short.expand(1, -1), torch.ones(1, 1).double()).item() == 9
 
 
