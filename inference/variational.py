@@ -173,17 +173,16 @@ def occupancies(table: Table, flow: Tensor) -> Tensor:
 def sampled_gradient(table: Table, policy: nn.Module, particles: int) -> Estimator:
     """The score-function gradient from trajectories drawn from the table.
 
-    The baseline of a particle is the mean reward to go of the others in the same state at the same
-    step, drawn towards the mean of all others: independent of the particle, so unbiased.
+    What a step pays is summed over the actions, weighted by the policy; what comes after it is
+    weighted by the score of the action drawn. The baseline of a particle is the mean future of the
+    others in the same state at the same step, drawn towards the mean of all others: independent of
+    the particle, so unbiased.
     """
     T, S, A = table.steps, table.num_states, table.num_actions
     K = table.log_dynamics.shape[-1]
     p, initial = table.log_dynamics.exp(), _cumulative(table.log_initial.exp())
     successors = table.successor_index.flatten()
-    reward = table.reward.unsqueeze(-1)
-    if table.arrival_reward is not None:
-        reward = reward + table.arrival_reward
-    gain = ((reward / table.temperature) + table.log_prior.unsqueeze(-1)).expand(S, A, K).flatten()
+    gain = table.log_prior + (table.reward + _mean_arrival(table)) / table.temperature
     final = table.final_reward / table.temperature
     first_row = torch.arange(T).unsqueeze(1) * S
 
@@ -202,20 +201,21 @@ def sampled_gradient(table: Table, policy: nn.Module, particles: int) -> Estimat
                 s = successors.index_select(0, outcome)
             at, outcome = first_row + torch.stack(states), torch.stack(outcomes)
             chosen = at * A + (outcome // K) % A
-            scores = gain[outcome] - log_q.flatten()[chosen]
-            ends = final[s]
+            gains = gain - log_q
+            paid, ends = gains.flatten()[chosen], final[s]
             alive = _survivors(table.discount, T, particles)
             if alive is not None:
-                scores, ends = scores * alive[:-1], ends * alive[-1]
-            to_go = ends + scores.flip(0).cumsum(0).flip(0)
-            elbo = to_go[0].mean().item()
+                paid, ends = paid * alive[:-1], ends * alive[-1]
+            future = ends + paid.flip(0).cumsum(0).flip(0) - paid
+            elbo = (paid[0] + future[0]).mean().item()
             checked(elbo)
-            advantage = to_go - _others(to_go, at, T * S)
-            if alive is not None:
-                advantage = advantage * alive[:-1]
+            advantage = future - _others(future, at, T * S)
+            living = torch.ones_like(advantage) if alive is None else alive[:-1]
             slope = log_q.new_zeros(T * S * A)
-            slope.index_add_(0, chosen.flatten(), advantage.flatten() / -particles)
-        log_q.backward(slope.view(T, S, A))
+            slope.index_add_(0, chosen.flatten(), (advantage * living).flatten())
+            visits = log_q.new_zeros(T * S).index_add_(0, at.flatten(), living.flatten())
+            slope = slope.view(T, S, A) + product(visits.view(T, S, 1) * log_q.exp(), gains)
+        log_q.backward(slope / -particles)
         return -elbo
 
     return estimate

@@ -1,0 +1,1 @@
+"""Speed of this library beside hand-written references and Pyro: ``python -m benchmarks``."""
