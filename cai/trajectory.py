@@ -277,8 +277,11 @@ class _Draws(Messenger):
         msg["stop"] = True  # no handler outside has a part in it
         if not msg["is_observed"]:
             fn = msg["fn"]
-            fn = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
-            msg["value"] = self.values[msg["name"]] = fn.sample()
+            if not fn.batch_shape:
+                value = fn.sample(self.shape)
+            else:
+                value = (fn if fn.batch_shape == self.shape else fn.expand(self.shape)).sample()
+            msg["value"] = self.values[msg["name"]] = value
             msg["done"] = True
 
     def stack(self, prefix: str, steps: range) -> Tensor:
