@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
@@ -119,6 +120,14 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    # What a user's file prints must not mix with JSON.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        report = _run_comparison(options)
+    print(report.to_json() if options.json else report)
+
+
+def _run_comparison(options: argparse.Namespace) -> Comparison:
+    _check_out(options.out)
     torch.manual_seed(options.seed)  # a network starts at random
     model = _load(options)
     if model.horizon is None:
@@ -149,14 +158,11 @@ def _compare(options: argparse.Namespace) -> None:
     figures["training"] = plot.losses(fitted, bound)
     texts = {"comparison.md": report.to_markdown(), "comparison.json": report.to_json() + "\n"}
     _write(options, figures, texts)
-    print(_text(report, options.json))
-
-
-def _text(report: Comparison, as_json: bool) -> str:
-    return report.to_json() if as_json else str(report)
+    return report
 
 
 def _draw(options: argparse.Namespace) -> None:
+    _check_out(options.out)
     model = _load(options)
     _write(options, {"graphical_model": plot.graphical_model(model, options.steps)}, {})
 
@@ -242,6 +248,12 @@ def _place(error: BaseException, file: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{file}, line {line}" if line else str(file)
+
+
+def _check_out(out: Path) -> None:
+    """Before the work rather than after it."""
+    if out.exists() and not out.is_dir():
+        raise _Mistake(f"--out: {out} is a file, expected a folder to write into")
 
 
 def _write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[str, str]) -> None:

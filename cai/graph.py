@@ -16,7 +16,7 @@ from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel, callable_prior
 
-_DRAWS = 4096  # draws from which dependencies are read off
+_FEWEST, _MOST = 2**12, 2**18  # draws from which dependencies are read off
 
 
 def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGraph:
@@ -25,7 +25,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
     Nodes are the sites of the program, with the attributes ``kind`` ("state", "action",
     "optimality", "latent" or "alive"), ``step`` and ``observed``. There is an edge from one site
     to another where the distribution of the second is seen to change with the value of the first,
-    over all states and actions where they are finitely many, over random ones where not.
+    over all states and actions where they are finitely many and below 65 000 pairs, over random
+    ones where not. A dependency that random draws do not meet is not drawn.
 
     Args:
         model: the model.
@@ -118,18 +119,18 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
     quiet = poutine.block(), pyro.validation_enabled(False)  # values may leave the support
     with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet[0], quiet[1]:
         torch.manual_seed(0)
-        s = _spread(model.initial, _DRAWS)
-        a = _spread(model.prior(s), _DRAWS)
-        sites = contract.Latents({}, (_DRAWS,))
+        s, a = _pairs(model)
+        n = len(s)
+        sites = contract.Latents({}, (n,))
         contract.next_state(model, s, a, sites)
         given = {"s": s, "a": a} | _uniform(sites)
         latents = [name for name in given if name not in ("s", "a")]
-        following = contract.next_state(model, s, a, contract.Latents(given, (_DRAWS,)))
-        value = following.expand((_DRAWS,)).sample()
+        following = contract.next_state(model, s, a, contract.Latents(given, (n,)))
+        value = following.expand((n,)).sample()
         before = _scores(model, given, given, value)
         edges = []
         for parent in given:
-            shuffled = given | {parent: given[parent][torch.randperm(_DRAWS)]}
+            shuffled = given | {parent: given[parent][torch.randperm(n)]}
             after = _scores(model, shuffled, given, value)
             edges += [
                 (parent, child)
@@ -139,14 +140,26 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
     return latents, edges
 
 
-def _spread(distribution: Any, n: int) -> Tensor:
-    """N values over all of a finite support, or draws where it is not finite."""
+def _pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
+    """States and actions: every pair several times where there are not too many, else draws."""
+    S = support_size(model.initial)
+    state = model.initial.sample()
+    A = support_size(model.prior(state))
+    if S is not None and A is not None and 4 * S * A <= _MOST:
+        pair = torch.arange(max(_FEWEST, 4 * S * A)) % (S * A)
+        action = model.prior(state).sample()
+        return (pair // A).to(state.dtype), (pair % A).to(action.dtype)
+    s = _draws(model.initial, _FEWEST)
+    return s, _draws(model.prior(s), _FEWEST)
+
+
+def _draws(distribution: Any, n: int) -> Tensor:
+    """n values, even over a finite support."""
     size = support_size(distribution)
     if size is not None:
         return torch.randint(size, (n,)).to(distribution.sample().dtype)
-    shape = (n, *distribution.event_shape)
     draws: Tensor = distribution.expand((n,)).sample()
-    return draws.reshape(shape)
+    return draws.reshape(n, *distribution.event_shape)
 
 
 def _uniform(sites: contract.Latents) -> dict[str, Tensor]:
@@ -154,7 +167,7 @@ def _uniform(sites: contract.Latents) -> dict[str, Tensor]:
     return {
         name: value
         if (size := support_size(sites.distributions[name])) is None
-        else torch.randint(size, (_DRAWS,)).to(value.dtype)
+        else torch.randint(size, value.shape).to(value.dtype)
         for name, value in sites.values.items()
     }
 
@@ -163,7 +176,8 @@ def _scores(
     model: TrajectoryModel, parents: dict[str, Tensor], values: dict[str, Tensor], value: Tensor
 ) -> dict[str, Tensor]:
     """Scores of fixed values of the latents, and of the next state, given their parents."""
-    sites = contract.Latents(parents, (_DRAWS,))
+    n = len(value)
+    sites = contract.Latents(parents, (n,))
     following = contract.next_state(model, parents["s"], parents["a"], sites)
     scores = {name: d.log_prob(values[name]) for name, d in sites.distributions.items()}
-    return scores | {"next": following.log_prob(value).expand(_DRAWS)}
+    return scores | {"next": following.log_prob(value).expand(n)}

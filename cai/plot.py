@@ -174,6 +174,8 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     if layout is None or layout.map is None:
         figure, (axes,) = _figure(1, height=3.4)
         axes.bar(range(table.num_states), [_finite(x) for x in surplus.tolist()], color=_IMAGINED)
+        for s in surplus.isinf().nonzero().flatten().tolist():
+            axes.text(s, 0, "∞", ha="center", va="bottom", color=_IMAGINED, fontsize=14)
         axes.set(ylabel=label, xlabel="state")
         _state_ticks(axes, table)
     else:
@@ -182,6 +184,10 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         highest = surplus[finite].max() if finite.any() else torch.tensor(1.0)
         shown = surplus.where(finite, highest)
         image = _paint(axes, layout, shown, "YlOrRd", 0.0, None, best=True)
+        assert layout.cells is not None
+        for s in surplus.isinf().nonzero().flatten().tolist():
+            i, j = layout.cells[s]
+            axes.text(j, i, "∞", ha="center", va="center", fontsize=14)
         figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     _caption(
         figure,
@@ -225,7 +231,7 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
         seen[data["kind"], data["step"]] += 1
         shift = {"action": 0.35, "latent": 0.55, "optimality": 0.35}.get(data["kind"], 0.0)
         if data["kind"] == "latent":  # side by side, so that no arrow passes through another node
-            shift, k = 0.05 + 0.42 * k, 0
+            shift, k = 0.05 + 0.42 * (k % 3), k // 3
         if node == f"o_{model.horizon}":
             shift = 0.0  # the final reward is paid for the state alone
         places[node] = (1.6 * data["step"] + shift, rows[data["kind"]] - 0.8 * k)

@@ -300,6 +300,19 @@ def test_dynamics_that_look_at_the_whole_batch_are_caught():
         model_of(dynamics)
 
 
+def test_dynamics_that_stumble_over_a_rare_state_are_caught():
+    """State 7 is not among the few that are tried when the model is built."""
+
+    def dynamics(s, a):
+        return dist.Delta(torch.zeros_like(s) if (s == 7).any() else s)
+
+    refused(
+        dynamics,
+        "a scalar call gives another distribution than the batch of all states",
+        initial=dist.Categorical(torch.ones(100)),
+    )
+
+
 def test_every_action_forbidden_is_an_error():
     def prior(s):
         return cai.Successors(torch.where(s.unsqueeze(-1) == 4, -math.inf, torch.zeros(A)))

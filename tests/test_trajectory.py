@@ -173,6 +173,17 @@ def test_the_dead_follow_the_prior_and_earn_nothing():
     assert not (paths.alive[:, 1:] & ~paths.alive[:, :-1]).any()
 
 
+def test_the_dead_owe_no_infinite_debt():
+    """0 · (-inf) would be NaN: a ghost in a state of reward -inf earns nothing."""
+    P = torch.tensor([[[0.5, 0.5]], [[0.0, 1.0]]])
+    model = models.tabular(P, [[0.0], [-math.inf]], horizon=3, discount=0.5)
+    exact = inference.posterior(model)
+    assert inference.enumeration(model).log_evidence == pytest.approx(exact.bound, abs=1e-12)
+    paths = model.simulate(lambda t, s: model.prior(s), 500, seed=0)
+    assert not paths.returns.isnan().any()
+    assert {0.0, -math.inf} == set(paths.returns.tolist())
+
+
 def test_particles_in_parallel():
     """Plain Pyro vectorises particles with a plate outside; ELBOs agree with the exact one."""
     for model in (models.ledge(), models.lottery(chance=0.3, prize=2.0, discount=0.8)):

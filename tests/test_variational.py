@@ -157,6 +157,15 @@ def test_draws_never_land_on_the_impossible():
     assert variational._draw(short.expand(1, -1), torch.ones(1, 1).double()).item() == 9
 
 
+def test_a_uniform_draw_of_zero_is_possible_too(monkeypatch):
+    """torch.rand may return 0, and the first action may be forbidden."""
+    P = torch.eye(2).repeat(2, 1, 1)
+    model = models.tabular(P, torch.zeros(2, 2), horizon=3, action_prior=[0.0, 1.0])
+    table, policy = cai.tabulate(model), cai.TabularPolicy(model)
+    monkeypatch.setattr(torch, "rand", torch.zeros)
+    assert variational.sampled_gradient(table, policy, 4)() == 0
+
+
 def test_the_policy_and_the_store_stay_as_they_are():
     model = models.ledge()
     policy = cai.TabularPolicy(model)

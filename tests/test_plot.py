@@ -1,0 +1,722 @@
+"""Figures, read back from matplotlib: numbers, units, captions, and arrows."""
+
+import io
+import itertools
+import math
+import re
+from collections import Counter
+
+import matplotlib.colors
+import matplotlib.pyplot
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from matplotlib.collections import PolyCollection
+from matplotlib.container import BarContainer
+from matplotlib.patches import FancyArrowPatch
+
+import cai
+from cai import graph, inference, models, plot
+
+WALLED = ("S.#G", "..P.", "#...")
+REACH = 0.46  # of a cell, the length of an arrow for an action of probability one
+
+
+def lake():
+    return models.gym("FrozenLake-v1", horizon=8, temperature=0.05)
+
+
+def short_walk_on_the_lake():
+    """Too short to come to every cell, but not to prefer an action beside the goal."""
+    return models.gym("FrozenLake-v1", horizon=3, temperature=0.05)
+
+
+def grid():
+    return models.gridworld(
+        WALLED, horizon=6, temperature=2.0, slip=0.2, wind=0.1, pit_reward=-5.0, discount=0.95
+    )
+
+
+def shared():
+    """Three states on two cells, and an action that does not move: stay, or go right.
+
+    From state 0 going right leads to state 1 or 2, which lie on one cell; state 2 absorbs, state 1
+    may go back.
+    """
+    P = [
+        [[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]],
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]],
+        [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]],
+    ]
+    return models.tabular(
+        P,
+        [[-1.0, -2.0], [-0.5, 0.0], [0.0, 0.0]],
+        horizon=5,
+        temperature=0.5,
+        layout=cai.Layout(
+            actions=("stay", "right"),
+            map=("S.",),
+            cells=((0, 0), (0, 1), (0, 1)),
+            moves=((0, 0), (0, 1)),
+        ),
+    )
+
+
+def cliff_of_minus_infinity(layout=None):
+    """From state 0 half of all steps lead where the reward is -inf; one step later all is safe."""
+    return models.tabular(
+        [
+            [[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]],
+            [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]],
+            [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]],
+        ],
+        [[0.0, -1.0], [-math.inf, -math.inf], [-1.0, 0.0]],
+        horizon=2,
+        layout=layout,
+    )
+
+
+MAP_OF_THREE = cai.Layout(
+    map=("SPG",), cells=((0, 0), (0, 1), (0, 2)), moves=((0, 1), (0, -1)), actions=("r", "l")
+)
+
+
+def continuous():
+    return cai.TrajectoryModel(
+        initial=dist.Normal(0.0, 1.0),
+        dynamics=lambda s, a: dist.Normal(s + a, 0.1),
+        reward=lambda s, a: -(s**2),
+        action_prior=dist.Normal(0.0, 1.0),
+        horizon=2,
+    )
+
+
+def compared(model):
+    return cai.compare(
+        model,
+        {
+            "exact posterior": inference.posterior(model),
+            "fixed dynamics": inference.soft_values(model),
+            "prior": lambda t, s: model.prior(s),
+        },
+    )
+
+
+def compared_by_simulation():
+    model = continuous()
+    return cai.compare(
+        model, {"prior": lambda t, s: model.prior(s), "still": lambda t, s: dist.Normal(-s, 0.5)}
+    )
+
+
+MODELS = {"ledge": models.ledge, "lake": lake, "grid": grid, "shared": shared}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param]()
+
+
+def caption(figure):
+    return figure.get_supxlabel()
+
+
+def bars(axes):
+    """{label: its bars}, of the containers that are drawn as bars."""
+    return {c.get_label(): c.patches for c in axes.containers if isinstance(c, BarContainer)}
+
+
+def heights(patches):
+    return [patch.get_height() for patch in patches]
+
+
+def widths(patches):
+    return [patch.get_width() for patch in patches]
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def picture(axes):
+    (image,) = axes.images
+    return np.ma.filled(np.ma.masked_invalid(image.get_array()), np.nan).astype(float)
+
+
+def on_the_map(model, values, combine):
+    """(rows, columns): the values of the states in their cells, nan where there is no state."""
+    layout = model.layout
+    found = np.full((len(layout.map), len(layout.map[0])), np.nan)
+    for cell, value in zip(layout.cells, values.tolist(), strict=True):
+        found[cell] = value if np.isnan(found[cell]) else combine(found[cell], value)
+    return found
+
+
+def panels(figure):
+    """The axes that are no colour bar."""
+    return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+
+
+def assert_saves(figure):
+    """Drawing it raises nothing, and no warning, and gives a picture that is not blank."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=60)
+    file.seek(0)
+    assert matplotlib.pyplot.imread(file)[..., :3].std() > 0.01
+
+
+# What holds for every figure
+
+
+def every_figure():
+    """(name, figure, what its axes must say) of all figures of all models."""
+    for name, build in MODELS.items():
+        model = build()
+        report = compared(model)
+        mapped = model.layout.map is not None
+        yield f"{name}: comparison", plot.comparison(report), ["(nats)", "(reward units)"]
+        yield f"{name}: occupancy", plot.occupancy(report), ["share of time"]
+        yield f"{name}: optimism", plot.optimism(model), ["optimism (nats)"]
+        words = [] if mapped else ["probability of the action"]
+        yield f"{name}: policies", plot.policies(report), words
+        yield f"{name}: graphical model", plot.graphical_model(model), []
+    fitted = inference.fit(models.lottery(horizon=1), cai.TabularPolicy(models.lottery(horizon=1)))
+    yield "losses", plot.losses(fitted), ["step", "ELBO (nats)"]
+    yield "simulated", plot.comparison(compared_by_simulation()), ["(nats)", "(reward units)"]
+
+
+def test_every_figure_has_units_and_a_caption():
+    for name, figure, words in every_figure():
+        assert len(caption(figure).split()) >= 8, name
+        labels = " ".join(f"{axes.get_xlabel()} {axes.get_ylabel()}" for axes in figure.axes)
+        for word in words:
+            assert word in labels, name
+        assert_saves(figure)
+    assert matplotlib.pyplot.get_fignums() == []  # figures belong to the caller, not to pyplot
+
+
+@pytest.mark.parametrize("build", [models.ledge, lake])
+def test_a_caption_fits_into_its_figure(build):
+    model = build()
+    report = compared(model)
+    for figure in (plot.comparison(report), plot.occupancy(report), plot.optimism(model)):
+        figure.draw_without_rendering()
+        box = figure._supxlabel.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+# comparison
+
+
+def test_comparison_draws_the_numbers_of_the_report(model):
+    report = compared(model)
+    figure = plot.comparison(report)
+    bounds, returns, split = figure.axes
+    rows = report.values()
+    assert widths(bars(bounds)["imagined"]) == [row.imagined_bound for row in rows]
+    assert widths(bars(bounds)["real"]) == [row.elbo for row in rows]
+    assert widths(bars(returns)["imagined"]) == [row.imagined_return for row in rows]
+    assert widths(bars(returns)["real"]) == [row.expected_return for row in rows]
+    assert "nats" in bounds.get_xlabel()
+    assert "reward units" in returns.get_xlabel()
+    assert split.get_xlabel() == "KL to the exact posterior (nats)"
+    for axes in figure.axes:
+        assert axes.yaxis_inverted()  # the first method on top
+    assert ticks(bounds.yaxis) == list(report)
+    assert {text.get_text() for text in bounds.get_legend().get_texts()} == {"imagined", "real"}
+
+
+def test_comparison_puts_each_bar_beside_its_name(model):
+    figure = plot.comparison(compared(model))
+    for axes in figure.axes[:2]:
+        for label, side in (("imagined", -1), ("real", 1)):
+            centres = [p.get_y() + p.get_height() / 2 for p in bars(axes)[label]]
+            assert np.allclose(centres, axes.get_yticks() + side * 0.2)
+    imagined, real = (
+        bars(figure.axes[0])[label][0].get_facecolor() for label in ("imagined", "real")
+    )
+    assert imagined != real
+
+
+def test_comparison_stacks_the_parts_of_the_divergence(model):
+    report = compared(model)
+    split = plot.comparison(report).axes[2]
+    left = np.zeros(len(report))
+    for part in ("start", "actions", "dynamics"):
+        patches = bars(split)[part]
+        assert np.allclose([patch.get_x() for patch in patches], left, atol=1e-12)
+        assert widths(patches) == [getattr(row, f"kl_{part}") for row in report.values()]
+        left += widths(patches)
+    assert np.allclose(left, [row.kl for row in report.values()], atol=1e-12)
+
+
+def test_comparison_without_a_posterior_has_two_panels_and_standard_errors():
+    report = compared_by_simulation()
+    figure = plot.comparison(report)
+    bounds, returns = figure.axes
+    assert "posterior" not in caption(figure)
+    rows = list(report.values())
+    for axes, field in ((bounds, "elbo"), (returns, "expected_return")):
+        real = next(c for c in axes.containers if c.get_label() == "real")
+        assert widths(real.patches) == [getattr(row, field) for row in rows]
+        (whiskers,) = real.errorbar.lines[2]
+        for segment, row in zip(whiskers.get_segments(), rows, strict=True):
+            middle, error = getattr(row, field), getattr(row, f"{field}_stderr")
+            assert error > 0
+            assert segment[:, 0] == pytest.approx([middle - error, middle + error])
+
+
+def test_comparison_survives_infinities():
+    model = cliff_of_minus_infinity()
+    report = compared(model)
+    assert report["fixed dynamics"].elbo == -math.inf
+    figure = plot.comparison(report)
+    for axes in figure.axes:
+        for patches in bars(axes).values():
+            assert np.isfinite(widths(patches)).all()
+    assert widths(bars(figure.axes[0])["imagined"])[0] == report["exact posterior"].imagined_bound
+    assert_saves(figure)
+
+
+# occupancy
+
+
+def shares(states):
+    """The share of all steps alive that is spent in each state."""
+    return states.sum(0) / states.sum()
+
+
+def test_occupancy_as_bars():
+    report = compared(models.ledge())
+    figure = plot.occupancy(report)
+    assert [axes.get_title() for axes in figure.axes] == list(report)
+    for axes, row in zip(figure.axes, report.values(), strict=True):
+        drawn = bars(axes)
+        assert heights(drawn["real"]) == pytest.approx(shares(row.evaluation.states).tolist())
+        assert sum(heights(drawn["real"])) == pytest.approx(1)
+        assert ticks(axes.xaxis) == list(models.ledge().layout.states)
+    exact = report["exact posterior"]
+    imagined = heights(bars(figure.axes[0])["imagined"])
+    assert imagined == pytest.approx(shares(exact.method.states).tolist())
+    assert imagined[4] < heights(bars(figure.axes[0])["real"])[4]  # luck: no ravine
+    for axes in figure.axes[1:]:
+        assert list(bars(axes)) == ["real"]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1  # comparable at a glance
+    assert figure.axes[0].get_ylabel() == "share of time"
+
+
+def test_occupancy_as_bars_stands_side_by_side():
+    figure = plot.occupancy(compared(models.ledge()))
+    drawn = bars(figure.axes[0])
+    for k, (imagined, real) in enumerate(zip(drawn["imagined"], drawn["real"], strict=True)):
+        assert imagined.get_x() + imagined.get_width() == pytest.approx(k)
+        assert real.get_x() == pytest.approx(k)
+
+
+@pytest.mark.parametrize("build", [lake, grid, shared])
+def test_occupancy_on_a_map(build):
+    model = build()
+    report = compared(model)
+    figure = plot.occupancy(report)
+    pictures = {axes.get_title(): axes for axes in panels(figure)}
+    expected = {"exact posterior\nimagined": report["exact posterior"].method.states}
+    expected |= {f"{name}\nreal": row.evaluation.states for name, row in report.items()}
+    assert list(pictures) == list(expected)
+    limits = set()
+    for title, states in expected.items():
+        found = picture(pictures[title])
+        assert np.allclose(found, on_the_map(model, shares(states), np.add), equal_nan=True)
+        assert np.nansum(found) == pytest.approx(1)
+        limits.add(pictures[title].images[0].get_clim())
+    ((low, high),) = limits  # one scale of colours for all
+    assert low == 0
+    assert high == pytest.approx(max(shares(states).max().item() for states in expected.values()))
+    (bar,) = (axes for axes in figure.axes if axes.get_label() == "<colorbar>")
+    assert bar.get_ylabel() == "share of time"
+
+
+def test_a_map_shows_its_letters_and_walls():
+    model = grid()
+    for axes in panels(plot.occupancy(compared(model))):
+        found = picture(axes)
+        for i, row in enumerate(WALLED):
+            for j, letter in enumerate(row):
+                assert np.isnan(found[i, j]) == (letter == "#")
+        letters = {text.get_text(): text.get_position() for text in axes.texts}
+        assert set(letters) == {"S", "G", "P"}
+        for letter, (i, j) in {"S": (0, 0), "G": (0, 3), "P": (1, 2)}.items():
+            x, y = letters[letter]
+            assert (round(y), round(x)) == (i, j)
+        walls = [c for c in axes.collections if isinstance(c, PolyCollection)]
+        corners = sorted(tuple(wall.get_datalim(axes.transData).min) for wall in walls)
+        assert np.allclose(corners, [(-0.5, 1.5), (1.5, -0.5)])
+
+
+def test_many_methods_wrap_into_rows_of_maps():
+    model = lake()
+    methods = {f"optimism {eta}": inference.soft_values(model, eta) for eta in (-1, 0.2, 0.5, 1)}
+    figure = plot.occupancy(cai.compare(model, methods))
+    titles = [axes.get_title() for axes in panels(figure)]
+    assert sorted(titles) == sorted(
+        f"{name}\n{what}" for name in methods for what in ("imagined", "real")
+    )
+    places = {axes.get_subplotspec().get_geometry()[2] for axes in panels(figure)}
+    assert len(places) == len(titles)
+
+
+# policies
+
+
+def test_policies_as_bars():
+    """The ledge: home and ravine absorb; the others as they are met, averaged over the steps."""
+    model = models.ledge(temperature=2.0)
+    report = compared(model)
+    figure = plot.policies(report)
+    assert [axes.get_title() for axes in figure.axes] == list(report)
+    for axes, row in zip(figure.axes, report.values(), strict=True):
+        visits = row.evaluation.state_actions.sum(0)[:3]
+        policy = visits / visits.sum(-1, keepdim=True)
+        drawn = bars(axes)
+        assert list(drawn) == ["short cut", "path"]
+        assert heights(drawn["short cut"]) == pytest.approx(policy[:, 0].tolist())
+        assert heights(drawn["path"]) == pytest.approx(policy[:, 1].tolist())
+        tops = [patch.get_y() + patch.get_height() for patch in drawn["path"]]
+        assert tops == pytest.approx([1, 1, 1])
+        assert [patch.get_y() for patch in drawn["path"]] == heights(drawn["short cut"])
+        assert ticks(axes.xaxis) == ["start", "bend", "last bend"]
+    assert figure.axes[0].get_ylabel() == "probability of the action"
+    first = [heights(bars(axes)["short cut"])[0] for axes in figure.axes]
+    assert first[0] > first[2] > first[1]  # hoping, at random, and knowing
+
+
+def test_policies_of_states_that_are_never_met():
+    """As at step 0: state 1 cannot be reached, and there the policy prefers action 1."""
+    P = torch.eye(3)[:, None].repeat(1, 2, 1)
+    P[1, 0] = P[1, 1] = torch.tensor([0.5, 0.0, 0.5])
+    P[0, 1] = torch.tensor([0.0, 0.0, 1.0])
+    model = models.tabular(P, [[0.0, 0.0], [0.0, 1.5], [0.0, 0.0]], horizon=3)
+    report = compared(model)
+    log_odds = report["fixed dynamics"].method.policy.log_probs[0, 1]
+    axes = plot.policies(report).axes[1]
+    assert ticks(axes.xaxis) == ["0", "1"]
+    assert list(bars(axes)) == ["0", "1"]
+    assert heights(bars(axes)["1"])[1] == pytest.approx(log_odds.exp()[1].item())
+    assert log_odds[1] - log_odds[0] == pytest.approx(1.5)
+
+
+def arrows(axes):
+    """{cell: {(rows, columns): length in cells}} and the colours of the arrows of each cell."""
+    lengths, colours = {}, {}
+    for note in axes.texts:
+        if getattr(note, "arrow_patch", None) is None:
+            continue
+        (x, y), (x0, y0) = note.xy, note.xyann
+        length = math.hypot(x - x0, y - y0)
+        direction = round((y - y0) / length, 9), round((x - x0) / length, 9)
+        cell = int(y0), int(x0)
+        assert cell == (y0, x0)
+        assert direction not in lengths.setdefault(cell, {})
+        lengths[cell][direction] = length
+        colours.setdefault(cell, set()).add(note.arrow_patch.get_edgecolor())
+    return lengths, colours
+
+
+def absorbing(model):
+    P = cai.tabulate(model)
+    return P.dense(P.log_dynamics).diagonal(dim1=0, dim2=2).amin(0) == 1
+
+
+@pytest.mark.parametrize("build", [lake, short_walk_on_the_lake, grid])
+def test_arrows_are_as_long_as_their_action_is_probable(build):
+    model = build()
+    layout = model.layout
+    report = compared(model)
+    figure = plot.policies(report)
+    assert [axes.get_title() for axes in figure.axes] == list(report)
+    stays = absorbing(model).tolist()
+    for axes, row in zip(figure.axes, report.values(), strict=True):
+        visits = row.evaluation.state_actions.sum(0)
+        lengths, colours = arrows(axes)
+        expected = {}
+        for s, cell in enumerate(layout.cells):
+            if stays[s]:
+                continue
+            met = bool(visits[s].sum() > 0)
+            policy = visits[s] / visits[s].sum() if met else policy_at_start(model, row)[s]
+            expected[cell] = {
+                tuple(map(float, move)): REACH * p
+                for move, p in zip(layout.moves, policy.tolist(), strict=True)
+                if p >= 0.02
+            }
+            grey = {matplotlib.colors.to_rgba("#aaaaaa")}
+            assert (colours[cell] == grey) == (not met)
+        assert lengths.keys() == expected.keys()
+        for cell, of_cell in expected.items():
+            assert lengths[cell] == pytest.approx(of_cell, abs=1e-9)
+
+
+def policy_at_start(model, row):
+    """(S, A): the policy at step 0, asked as any policy is."""
+    S = cai.tabulate(model).num_states
+    return getattr(row.method, "policy", row.method)(0, torch.arange(S)).probs.expand(S, -1)
+
+
+def test_arrows_point_to_the_goal():
+    """On a corridor the best policy is sure, and every step towards the goal is to the right."""
+    model = models.gridworld(("S.G",), horizon=3, temperature=0.05, slip=0.0)
+    (axes,) = plot.policies(cai.compare(model, {"best": inference.soft_values(model)})).axes
+    lengths, _ = arrows(axes)
+    assert lengths == {
+        (0, 0): {(0.0, 1.0): pytest.approx(REACH, abs=1e-6)},
+        (0, 1): {(0.0, 1.0): pytest.approx(REACH, abs=1e-6)},
+    }
+
+
+def test_states_on_one_cell_share_its_arrows():
+    """Weighted by how often each is met; the absorbing one has no say, a dot is for staying."""
+    model = shared()
+    report = compared(model)
+    for axes, row in zip(plot.policies(report).axes, report.values(), strict=True):
+        visits = row.evaluation.state_actions.sum(0)
+        policies = (visits / visits.sum(-1, keepdim=True))[:2].tolist()
+        lengths, _ = arrows(axes)
+        dots = {
+            (int(line.get_ydata()[0]), int(line.get_xdata()[0])): line.get_markersize()
+            for line in axes.lines
+        }
+        assert lengths.keys() == dots.keys() == {(0, 0), (0, 1)}
+        for j, (stay, right) in enumerate(policies):
+            assert lengths[0, j] == {(0.0, 1.0): pytest.approx(REACH * right)}
+            # The area of the dot grows with the probability.
+            assert dots[0, j] ** 2 / dots[0, 0] ** 2 == pytest.approx(stay / policies[0][0])
+
+
+def test_two_moving_states_on_one_cell():
+    """The mean of their policies by visits, not of their probabilities."""
+    P = torch.zeros(3, 2, 3)
+    P[0, :, 1], P[0, :, 2] = 0.25, 0.75
+    P[1, :, 0] = P[2, :, 0] = 1.0
+    layout = cai.Layout(
+        map=("S.",), cells=((0, 0), (0, 1), (0, 1)), moves=((0, 1), (0, -1)), actions=("r", "l")
+    )
+    model = models.tabular(
+        P, [[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]], horizon=2, initial=[1.0, 0.0, 0.0], layout=layout
+    )
+    report = cai.compare(model, {"best": inference.soft_values(model)})
+    (axes,) = plot.policies(report).axes
+    right = 1 / (1 + math.exp(-3))
+    lengths, _ = arrows(axes)
+    assert lengths[0, 1][0.0, 1.0] == pytest.approx(REACH * (0.25 * right + 0.75 * 0.5))
+
+
+# optimism
+
+
+def surplus(model):
+    """(V^1 - V^0)/α at step 0, (S,), nats."""
+    exact, fixed = inference.posterior(model), inference.soft_values(model)
+    return (exact.V[0] - fixed.V[0]) / model.temperature
+
+
+def test_optimism_as_bars():
+    model = models.ledge(temperature=0.5)
+    (axes,) = plot.optimism(model).axes
+    (patches,) = bars(axes).values()
+    assert heights(patches) == pytest.approx(surplus(model).tolist(), abs=1e-12)
+    assert heights(patches)[0] > 1
+    assert [patch.get_x() + patch.get_width() / 2 for patch in patches] == pytest.approx(range(5))
+    assert ticks(axes.xaxis) == list(model.layout.states)
+
+
+@pytest.mark.parametrize("build", [lake, grid, shared])
+def test_optimism_on_a_map(build):
+    """Where states share a cell, the most optimistic of them."""
+    model = build()
+    figure = plot.optimism(model)
+    axes, bar = figure.axes
+    assert bar.get_ylabel() == "optimism (nats)"
+    expected = on_the_map(model, surplus(model), max)
+    assert np.allclose(picture(axes), expected, equal_nan=True)
+    assert np.nanmax(picture(axes)) > 0.1
+    assert axes.images[0].get_clim()[0] == 0
+
+
+def test_optimism_of_two_gamblers_on_one_cell():
+    """The larger is shown, and neither their sum nor the last."""
+    P = torch.full((3, 1, 3), 1 / 3)
+    layout = cai.Layout(map=("S.",), cells=((0, 0), (0, 1), (0, 1)), actions=("wait",))
+    arrival = [[[-1.0, 0.0, 0.0]], [[-9.0, 0.0, 1.0]], [[-2.0, 0.0, 0.0]]]
+    model = models.tabular(
+        P, [[0.0], [0.0], [0.0]], horizon=1, arrival_reward=arrival, layout=layout
+    )
+    first, second, third = surplus(model).tolist()
+    assert second > third > first > 0
+    assert picture(plot.optimism(model).axes[0]).tolist() == [pytest.approx([first, second])]
+
+
+@pytest.mark.parametrize("layout", [None, MAP_OF_THREE], ids=["bars", "map"])
+def test_optimism_survives_infinities(layout):
+    """State 0 is hopeless in the true dynamics; state 1 is a dead end for both: no optimism."""
+    model = cliff_of_minus_infinity(layout)
+    assert surplus(model)[0] == math.inf
+    figure = plot.optimism(model)
+    if layout is None:
+        drawn = heights(next(iter(bars(figure.axes[0]).values())))
+    else:
+        drawn = picture(figure.axes[0])[0]
+    assert np.isfinite(drawn).all()
+    assert max(np.abs(drawn)) < 100
+    assert drawn[1] == 0
+    assert_saves(figure)
+
+
+def test_optimism_where_every_state_is_infinitely_overrated():
+    P = torch.tensor([[[0.5, 0.5]], [[0.5, 0.5]]])
+    layout = cai.Layout(map=("SG",), cells=((0, 0), (0, 1)), moves=((0, 1),), actions=("r",))
+    arrival = [[[-math.inf, 0.0]], [[-math.inf, 0.0]]]
+    model = models.tabular(
+        P, [[0.0], [0.0]], horizon=1, initial=[1.0, 1.0], arrival_reward=arrival, layout=layout
+    )
+    assert (surplus(model) == math.inf).all()
+    figure = plot.optimism(model)
+    assert np.isfinite(picture(figure.axes[0])).all()
+    assert_saves(figure)
+
+
+@pytest.mark.parametrize("layout", [None, MAP_OF_THREE], ids=["bars", "map"])
+def test_the_other_figures_survive_infinities(layout):
+    report = compared(cliff_of_minus_infinity(layout))
+    for figure in (plot.occupancy(report), plot.policies(report)):
+        assert len(panels(figure)) >= 3
+        assert_saves(figure)
+
+
+# losses
+
+
+def test_losses():
+    losses = torch.linspace(5, 3, 200, dtype=torch.float64)
+    fitted = inference.variational.Fit(torch.nn.Identity(), -3.0625, losses)
+    (axes,) = plot.losses(fitted, -2.5).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    raw, mean, best = lines.values()
+    assert list(lines) == ["ELBO", "running mean of 50 steps", "the best with fixed dynamics"]
+    assert np.array_equal(raw.get_ydata(), -losses.numpy())
+    assert mean.get_ydata()[0] == -5
+    assert mean.get_ydata()[-1] == pytest.approx(-losses[-50:].mean().item())
+    assert len(mean.get_ydata()) == 200
+    assert set(best.get_ydata()) == {-2.5}
+    assert "-3.0625 nats" in caption(plot.losses(fitted, -2.5))
+    assert "the best with fixed dynamics" not in {
+        line.get_label() for line in plot.losses(fitted).axes[0].lines
+    }
+
+
+# graphical_model
+
+
+def alive_and_final():
+    """Every kind of node: latents, survival, a final reward."""
+    base = models.gridworld(WALLED, horizon=2, slip=0.1, wind=0.2, discount=0.9)
+    return cai.TrajectoryModel(
+        initial=base.initial,
+        dynamics=base.dynamics,
+        reward=base.reward,
+        action_prior=base.action_prior,
+        horizon=2,
+        discount=0.9,
+        final_reward=lambda s: -1.0 * s,
+    )
+
+
+@pytest.mark.parametrize("build", [models.ledge, grid, alive_and_final, continuous])
+def test_graphical_model_draws_every_node_and_edge(build):
+    model = build()
+    network = graph.graphical_model(model)
+    figure = plot.graphical_model(model)
+    (axes,) = figure.axes
+    (nodes,) = axes.collections
+    assert len(nodes.get_offsets()) == len(network)
+    assert len({tuple(np.round(xy, 3)) for xy in nodes.get_offsets()}) == len(network)
+    drawn = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    assert len(drawn) == network.number_of_edges()
+    rims = Counter(np.round(nodes.get_linewidths(), 3).tolist())
+    observed = sum(seen for _, seen in network.nodes(data="observed"))
+    assert rims[max(rims)] == observed
+    assert rims[min(rims)] == len(network) - observed
+    colours = dict(zip(network, map(tuple, nodes.get_facecolors()), strict=True))
+    kinds = {kind for _, kind in network.nodes(data="kind")}
+    assert len(set(colours.values())) == len(kinds)  # a colour for each kind
+    assert_saves(figure)
+
+
+def five_latents():
+    """Coins that are tossed at every step, more of them than there is room for side by side."""
+
+    def dynamics(s, a):
+        coins = [pyro.sample(name, dist.Bernoulli(0.5)) for name in "vwxyz"]
+        return dist.Delta((s + a + sum(coins)).long() % 3)
+
+    return cai.TrajectoryModel(
+        initial=dist.Categorical(torch.ones(3)),
+        dynamics=dynamics,
+        reward=-1.0,
+        action_prior=dist.Categorical(torch.ones(2)),
+        horizon=3,
+    )
+
+
+@pytest.mark.parametrize("build", [models.ledge, grid, alive_and_final, continuous, five_latents])
+def test_graphical_model_keeps_its_nodes_apart(build):
+    """No node covers another one, measured as they are drawn."""
+    figure = plot.graphical_model(build())
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    (nodes,) = axes.collections
+    places = axes.transData.transform(nodes.get_offsets())
+    diameter = math.sqrt(nodes.get_sizes()[0]) * figure.dpi / 72
+    for (x, y), (x0, y0) in itertools.combinations(places, 2):
+        assert math.hypot(x - x0, y - y0) >= diameter
+
+
+@pytest.mark.parametrize("build", [models.ledge, grid, alive_and_final, continuous])
+def test_graphical_model_labels_every_node(build):
+    model = build()
+    found = [text.get_text() for text in plot.graphical_model(model).axes[0].texts]
+    expected = []
+    for node in graph.graphical_model(model):
+        step, _, site = node.partition("/")
+        name, step = (site, step[1:]) if site else node.rsplit("_", 1)
+        name = name.replace("_", " ")
+        expected.append(f"${name}_{{{step}}}$" if len(name) == 1 else f"{name}$_{{{step}}}$")
+    assert sorted(found) == sorted(expected)
+
+
+def test_graphical_model_says_how_much_of_it_is_drawn():
+    def shown(model, steps=None):
+        return re.search(
+            r"the first (\d+) of (\S+) steps", caption(plot.graphical_model(model, steps))
+        )
+
+    assert shown(models.ledge(horizon=10)).groups() == ("3", "10")
+    assert shown(models.ledge(horizon=None), 2).groups() == ("2", "∞")
+    assert "the first of 10 steps" in caption(plot.graphical_model(models.ledge(horizon=10), 1))
+    assert shown(models.ledge(horizon=2)) is None
+    assert "the first" not in caption(plot.graphical_model(models.ledge(horizon=1)))
+
+
+# Errors
+
+
+@pytest.mark.parametrize("figure", [plot.occupancy, plot.policies])
+def test_states_are_drawn_only_where_they_are_finite(figure):
+    with pytest.raises(ValueError, match="finitely many states") as error:
+        figure(compared_by_simulation())
+    assert "plot.comparison" in str(error.value)
+
+
+def test_optimism_needs_finite_states():
+    with pytest.raises(ValueError, match="initial: enumeration needs finitely many states"):
+        plot.optimism(continuous())
