@@ -99,6 +99,13 @@ def test_gridworld_slip_and_wind():
     assert not any("/" in name for name in calm)
 
 
+def test_the_wind_carries_nobody_out_of_a_goal():
+    table = cai.tabulate(models.gridworld("S\nG\n.", slip=0.0, wind=1.0, wind_direction="down"))
+    P = table.dense(table.log_dynamics)
+    assert P[0, 2].tolist() == [0, 1, 0]  # down into the goal, and not beyond
+    assert P[0, 0].tolist() == [0, 1, 0]  # blown into it
+
+
 def test_several_starts_are_equally_likely():
     initial = cai.tabulate(models.gridworld("SS\nSG")).log_initial.exp()
     assert initial.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])

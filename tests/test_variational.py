@@ -109,9 +109,9 @@ def test_sampled_gradients_are_unbiased(source, discount):
     policy = scramble(cai.TabularPolicy(model))
     exact, _ = gradient_of(variational.exact_gradient(cai.tabulate(model), policy), policy)
     if source == "table":
-        estimator, repeats = variational.sampled_gradient(cai.tabulate(model), policy, 20), 3000
+        estimator, repeats = variational.sampled_gradient(cai.tabulate(model), policy, 3), 4000
     else:
-        estimator, repeats = variational.program_gradient(model, policy, 20), 400
+        estimator, repeats = variational.program_gradient(model, policy, 3), 2000
     mean, error = gradient_of(estimator, policy, repeats)
     score = (mean - exact).abs() / error.clamp(min=1e-12)
     assert score[error > 1e-9].max() < 4.5
