@@ -282,7 +282,7 @@ def _map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list
     across = n if n * columns <= 20 else min(n, max(1, 24 // columns))
     down = -(-n // across)
     cell = min(0.55, 4.6 / max(rows, columns))
-    size = (max(4.6, across * (columns * cell + 0.5) + 1.2 * bar), down * (rows * cell + 0.8) + 0.8)
+    size = (max(4.6, across * (columns * cell + 0.5) + 1.2 * bar), down * (rows * cell + 0.6) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in panels[n:]:

@@ -46,7 +46,7 @@ def gridworld(
     map: str | Sequence[str] = "cliff",
     *,
     horizon: int | None = 30,
-    temperature: float = 1.0,
+    temperature: float = 0.5,
     slip: float = 0.1,
     wind: float = 0.0,
     wind_direction: Literal["up", "right", "down", "left"] = "down",
