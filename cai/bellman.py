@@ -75,27 +75,28 @@ def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
     """(1/η) log(γ exp(ηv) + 1 - γ): what a successor is worth before the coin of death falls."""
     if discount == 1:
         return v
-    coin, x = _coin(v, discount)
-    return soft_mean(coin, x, eta)
+    log_coin, x = coin(v, discount)
+    return soft_mean(log_coin, x, eta)
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
     """log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
-    coin, x = _coin(v, discount)
-    return tilt(coin, x, eta)[..., 0]
+    log_coin, x = coin(v, discount)
+    return tilt(log_coin, x, eta)[..., 0]
 
 
 def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
     """KL(true coin of death ‖ bent coin) of each successor, nats."""
-    coin, x = _coin(v, discount)
-    return kl(coin, tilt(coin, x, eta))
+    log_coin, x = coin(v, discount)
+    return kl(log_coin, tilt(log_coin, x, eta))
 
 
-def _coin(v: Tensor, discount: float) -> tuple[Tensor, Tensor]:
-    coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
-    return coin, torch.stack([v, torch.zeros_like(v)], -1)
+def coin(v: Tensor, discount: float) -> tuple[Tensor, Tensor]:
+    """The coin of death as a distribution: log (γ, 1-γ), and x = (v, 0), shape (..., S, 2)."""
+    log_coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
+    return log_coin, torch.stack([v, torch.zeros_like(v)], -1)
 
 
 def mean(log_p: Tensor, x: Tensor) -> Tensor:
@@ -168,6 +169,12 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) over the last axis in nats, with 0 log 0 = 0; +inf where q excludes what p allows."""
-    p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp(min=0)
+    """KL(p‖q) over the last axis in nats, with 0 log 0 = 0; +inf where q excludes what p allows.
+
+    As Σ p d + (q - p) with d = log p - log q, whose terms are ≥ 0 and of second order: Σ p d alone
+    loses a divergence of order d² in rounding errors of order d.
+    """
+    d = log_p - log_q
+    p, q = log_p.exp(), log_q.exp()
+    rest = torch.where(d.abs() < 1, p * torch.expm1(-d), q - p)
+    return torch.where(p > 0, p * d + rest, q).sum(-1).clamp(min=0)

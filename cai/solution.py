@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, chain
 from cai.policy import TabularPolicy
 from cai.table import Table
 
@@ -107,17 +107,43 @@ class Solution:
         Raises:
             ValueError: for a step outside the horizon.
         """
-        if not 0 <= t < self.table.steps:
-            raise ValueError(
-                f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
-                "leads from step T-1 to step T"
-            )
+        self._check_step(t)
         with self.table.threads():
             log_q = self.log_transitions(slice(t, t + 1))[0]
             if self.table.discount < 1:
                 coin = bellman.survival(self.log_values[t + 1], self.optimism, self.table.discount)
                 log_q = log_q + self.table.gather(coin)
             return self.table.dense(log_q)
+
+    def bend(self, t: int) -> Tensor:
+        """(S, A), nats: KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t)), the coin of death included.
+
+        What the method spends on luck in that step; zero at η = 0, and from a dead end.
+
+        Args:
+            t: the step, 0 ≤ t < T.
+
+        Raises:
+            ValueError: for a step outside the horizon.
+        """
+        self._check_step(t)
+        with self.table.threads():
+            return chain.bend(self, slice(t, t + 1))[0]
+
+    @cached_property
+    def bend_start(self) -> float:
+        """(), nats: KL(q(s_0) ‖ p(s_0))."""
+        return bellman.kl(self.log_initial, self.table.log_initial).item()
+
+    @cached_property
+    def bend_dynamics(self) -> float:
+        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain."""
+        return chain.expected(self, chain.bend)
+
+    @property
+    def total_bend(self) -> float:
+        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0."""
+        return self.bend_start + self.bend_dynamics
 
     @property
     def states(self) -> Tensor:
@@ -134,6 +160,13 @@ class Solution:
     def imagined_return(self) -> float:
         """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
         return self._forward[1]
+
+    def _check_step(self, t: int) -> None:
+        if not 0 <= t < self.table.steps:
+            raise ValueError(
+                f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
+                "leads from step T-1 to step T"
+            )
 
     @cached_property
     def _log_Q(self) -> Tensor:
@@ -155,6 +188,17 @@ class Solution:
             (steps, S, A, K), nats, whether or not the step is survived.
         """
         return self._log_bent[steps] if self._keeps_bent else self._bend(steps)
+
+    def coin(self, steps: slice) -> tuple[Tensor, Tensor]:
+        """The coin of death on arrival: log p (2,) of living and dying, and what each is worth.
+
+        Args:
+            steps: which t, within 0 … T-1; the coin falls on arrival in step t+1.
+
+        Returns:
+            log (γ, 1-γ), and (steps, S, 2) in nats.
+        """
+        return bellman.coin(self.log_values[1:][steps], self.table.discount)
 
     @property
     def _keeps_bent(self) -> bool:
