@@ -55,7 +55,7 @@ def check_count(name: str, value: Any) -> None:
 def check_positive(name: str, value: float) -> None:
     """Raises ValueError unless value is a finite number > 0."""
     if not _within(value, lambda x: 0 < x < math.inf):
-        refuse(name, "a finite number above 0", repr(value), "its unit is reward per nat")
+        refuse(name, "a finite number above 0", repr(value), "zero and infinity are limits")
 
 
 def check_probability(name: str, value: float) -> None:

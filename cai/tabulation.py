@@ -179,7 +179,7 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
         key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
         key, group = key.unique(return_inverse=True)
         row, successor = key // S, key % S
-        value = _add_up(log_p[possible], group, len(key))
+        value = add_up(log_p[possible], group, len(key))
     count = torch.bincount(row, minlength=S * A)
     K = int(count.max())
     rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
@@ -195,9 +195,10 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
     return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
 
 
-def _add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
-    """log-sum-exp within groups."""
+def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
+    """log-sum-exp within groups numbered 0 … n-1, shape (n,); -inf for an empty one."""
     highest = log_p.new_full((n,), -torch.inf).scatter_reduce(0, group, log_p, "amax")
+    highest = torch.where(highest == -torch.inf, 0.0, highest)
     total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
     return highest + total.log()
 

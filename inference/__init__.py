@@ -1,8 +1,23 @@
 """Verbs: functions from a model to a named result."""
 
+from cai.inference.average import AverageReward, average_reward
+from cai.inference.composition import compose
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.posterior import posterior
 from cai.inference.soft_values import soft_values
 from cai.inference.variational import Fit, fit
+from cai.inference.z_learning import ZLearning, z_learning
 
-__all__ = ["Enumeration", "Fit", "enumeration", "fit", "posterior", "soft_values"]
+__all__ = [
+    "AverageReward",
+    "Enumeration",
+    "Fit",
+    "ZLearning",
+    "average_reward",
+    "compose",
+    "enumeration",
+    "fit",
+    "posterior",
+    "soft_values",
+    "z_learning",
+]
