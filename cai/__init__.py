@@ -7,7 +7,7 @@ from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
 from cai.successors import Successors
 from cai.table import Table
-from cai.tabulation import collapse, tabulate
+from cai.tabulation import collapse, tabulate, tabulate_rewards
 from cai.trajectory import Trajectories, TrajectoryModel
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "compare",
     "evaluate",
     "tabulate",
+    "tabulate_rewards",
 ]

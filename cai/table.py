@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ class Table:
         arrival_reward: (S, A, K), reward units, r⁺(s,a,s'), zero where impossible; or None.
         final_reward: (S,), reward units, r_T(s).
         horizon: T, or None.
-        temperature: α, reward units per nat.
+        temperature: α, reward units per nat; a tensor () where it is differentiated.
         discount: γ.
         layout: names and places of states and actions, or None.
     """
@@ -45,7 +47,7 @@ class Table:
     arrival_reward: Tensor | None
     final_reward: Tensor
     horizon: int | None
-    temperature: float
+    temperature: float | Any  # a tensor () is allowed, but most readers want a number
     discount: float
     layout: Layout | None = None
 
@@ -87,6 +89,20 @@ class Table:
         if self.arrival_reward is not None:
             reward = reward + self.arrival_reward
         return self.log_prior.unsqueeze(-1) + self.log_dynamics + reward / self.temperature
+
+    def detached(self) -> Table:
+        """The same numbers without their graph; the table itself where nothing requires grad."""
+        held: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+        }
+        changes: dict[str, Any] = {
+            name: value.detach()
+            for name, value in held.items()
+            if isinstance(value, Tensor) and value.requires_grad
+        }
+        if isinstance(self.temperature, Tensor):
+            changes["temperature"] = self.temperature.item()
+        return dataclasses.replace(self, **changes) if changes else self
 
     def gather(self, values: Tensor) -> Tensor:
         """values(s') of each successor, (..., S) -> (..., S, A, K)."""

@@ -36,7 +36,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
 
     Args:
         model: a model with finitely many states and actions, counted from the supports of
-            ``initial`` and ``action_prior``; or a table, which is returned as it is.
+            ``initial`` and ``action_prior``; or a table, which is returned as it is, without the
+            graph of tensors that require grad.
 
     Raises:
         ValueError: for a site that cannot be enumerated (it is named), a successor outside the
@@ -44,7 +45,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             elements of a batch otherwise than scalars.
     """
     if isinstance(model, Table):
-        return model
+        return model.detached()
     S, A = require_finite(model)
     with torch.no_grad(), poutine.block(), _float64(), threads.suited_to(S * A):
         s, a = _all_pairs(model, S, A)
@@ -52,27 +53,50 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         contract.check_allowed(model, s[:, 0])
         log_dynamics, successors = _compress(*_outcomes(model, s, a, S), S, A)
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
-        reward = contract.call("reward", model.rewards, s, a).expand(S, A)
-        arrival = _arrival_rewards(model, s, a, log_dynamics, successors)
-        final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
-        checks.check_reward("reward", reward)
-        checks.check_reward("final_reward", final)
-        if model.optimality == "bernoulli":
-            highest = reward if arrival is None else reward + arrival.amax(-1)
-            checks.check_bernoulli("reward", highest, model.discount)
+        reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
         return Table(
             log_initial=log_probs(model.initial, S),
             log_prior=log_prior,
             log_dynamics=log_dynamics,
             successors=successors,
-            reward=reward.contiguous(),
+            reward=reward,
             arrival_reward=arrival,
-            final_reward=final.contiguous(),
+            final_reward=final,
             horizon=model.horizon,
             temperature=float(model.temperature),
             discount=float(model.discount),
             layout=model.layout,
         )
+
+
+def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
+    """The table with the rewards that a model pays, and their graph: for learning rewards.
+
+    What the differentiable functions of ``inference`` return then has derivatives in the
+    parameters of the model's rewards. The rest is the table's own, so that dynamics which do not
+    change are enumerated once.
+
+    Args:
+        model: the model, whose rewards may be torch modules.
+        table: what :func:`tabulate` made of it, or of a model with the same dynamics.
+
+    Raises:
+        ValueError: where states or actions are not as many as the table's, or for rewards of NaN
+            or +inf, or above zero where the model's optimality is "bernoulli".
+    """
+    sizes = require_finite(model)
+    if sizes != (table.num_states, table.num_actions):
+        checks.refuse(
+            "table",
+            f"{sizes[0]} states and {sizes[1]} actions, as the model has",
+            f"{table.num_states} and {table.num_actions}",
+            "take cai.tabulate(model)",
+        )
+    with poutine.block(), _float64():
+        s, a = _all_pairs(model, *sizes)
+        paid = _rewards(model, s, a, table.log_dynamics, table.successors)
+    reward, arrival, final = paid
+    return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
 
 
 def collapse(model: TrajectoryModel) -> TrajectoryModel:
@@ -201,6 +225,22 @@ def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
     highest = torch.where(highest == -torch.inf, 0.0, highest)
     total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
     return highest + total.log()
+
+
+def _rewards(
+    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
+    S, A = s.shape
+    reward = contract.call("reward", model.rewards, s, a).expand(S, A)
+    arrival = _arrival_rewards(model, s, a, log_p, successors)
+    final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+    checks.check_reward("reward", reward)
+    checks.check_reward("final_reward", final)
+    if model.optimality == "bernoulli":
+        highest = reward if arrival is None else reward + arrival.amax(-1)
+        checks.check_bernoulli("reward", highest, model.discount)
+    return reward.contiguous(), arrival, final.contiguous()
 
 
 def _arrival_rewards(

@@ -2,6 +2,7 @@
 
 from cai.inference.average import AverageReward, average_reward
 from cai.inference.composition import compose
+from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.posterior import posterior
 from cai.inference.soft_values import soft_values
@@ -14,10 +15,13 @@ __all__ = [
     "Fit",
     "ZLearning",
     "average_reward",
+    "bound",
     "compose",
     "enumeration",
     "fit",
+    "log_likelihood",
     "posterior",
     "soft_values",
+    "values",
     "z_learning",
 ]

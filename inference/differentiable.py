@@ -1,0 +1,225 @@
+"""Values, bounds and likelihoods of trajectories that torch can differentiate.
+
+The tensors of a table may require grad, each or all: ``reward``, ``arrival_reward``,
+``final_reward``, ``log_prior``, ``log_dynamics``, ``log_initial``, and ``temperature``, which may
+be a tensor of shape (). The functions here differentiate with respect to them, by one forward sweep
+(:mod:`cai.inference.adjoint`) instead of a tape of T steps; every other function takes such a table
+as plain numbers. Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep.
+
+Parameters at -inf (what is forbidden or impossible) have derivative zero. Rows of ``log_dynamics``
+and ``log_initial`` that require grad are normalised first, so that their derivatives are those
+along the simplex; the prior is taken as it comes, normalised or not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai import bellman, checks
+from cai.inference import adjoint
+from cai.table import Table
+from cai.trajectory import Trajectories
+
+
+def values(table: Table, optimism: float = 0.0) -> Tensor:
+    r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
+
+    ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s from s_0 on, under the
+    policy π_η and the dynamics bent by η.
+
+    Args:
+        table: a problem with a finite horizon T; see the module for what may require grad.
+        optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
+            outcomes that tie, or a mixture of them).
+
+    Returns:
+        (T+1, S), reward units.
+
+    Raises:
+        ValueError: where optimism is not a number, or the horizon is infinite.
+
+    A reward that is a network, on the states and actions of a table made once:
+
+    >>> import dataclasses, torch, cai
+    >>> from cai import inference, models
+    >>> table = cai.tabulate(models.ledge())
+    >>> net = torch.nn.Linear(table.num_states, table.num_actions)
+    >>> reward = net(torch.eye(table.num_states)).double()  # (S, A)
+    >>> V = inference.values(dataclasses.replace(table, reward=reward), optimism=1.0)
+    >>> V[0, 0].backward()
+    >>> net.bias.grad.sum().round(decimals=3).item() == table.horizon  # one action a step
+    True
+    """
+    v, alpha, _ = _solve(table, optimism, None)
+    return _scaled(v, alpha)
+
+
+def bound(table: Table, optimism: float = 0.0) -> Tensor:
+    r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
+
+    With occ(s,a) the occupancies that the solution believes in (FORMULAS.md, gradients):
+
+        ∂bound/∂r(s,a) = occ/α,    ∂bound/∂log p(a|s) = occ,
+        ∂bound/∂log p(s'|s,a) = (bent counts - true counts)/η,  at η = 0  occ p (x - E x),
+
+    x(s') = (r⁺ + γ V_{t+1}(s'))/α being what the outcome is worth.
+
+    Args:
+        table: a problem with a finite horizon; see the module for what may require grad.
+        optimism: η, any real number or ±inf.
+
+    Returns:
+        (), nats.
+
+    Raises:
+        ValueError: where optimism is not a number, the horizon is infinite, or the bound is -inf,
+            which has no derivative.
+    """
+    v, _, _ = _solve(table, optimism, None)
+    found = _SoftMean.apply(table.log_initial, v[0], float(optimism))
+    if found == -torch.inf:
+        raise ValueError(
+            "bound: expected a finite number to differentiate, got -inf; look for rewards of -inf "
+            "that cannot be avoided within the horizon, or make them finite"
+        )
+    return found
+
+
+def log_likelihood(
+    table: Table, observed: Trajectories | tuple[Tensor, Tensor], optimism: float = 0.0
+) -> Tensor:
+    r"""How probable the observed actions are: Σ_t log π_t(a_t|s_t) of each trajectory.
+
+    What inverse reinforcement learning maximises: at η = 0 the likelihood of maximum causal
+    entropy (Ziebart 2010), at η = 1 that of an agent whose plan is the exact posterior. For a
+    linear reward the gradient is observed minus expected feature counts, over α. (Maximum-entropy
+    IRL in Ziebart's first form, 2008, scores states too, log p(τ|O): for that subtract
+    ``bound(table, 1.0)`` from the observed rewards over α.)
+
+    Args:
+        table: a problem with a finite horizon T; see the module for what may require grad.
+        observed: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T') and
+            actions (n, T') as integers. What the dead do is not scored.
+        optimism: η of the agent, any real number or ±inf.
+
+    Returns:
+        (n,), nats; -inf, with derivative zero, where an action is impossible.
+
+    Raises:
+        ValueError: where optimism is not a number, the horizon is infinite or shorter than the
+            trajectories, shapes do not fit, or a state or an action is none of the table's.
+
+    The reward of a model itself, whose parameters are asked for after every step of learning:
+
+    >>> import torch, pyro.distributions as dist, cai
+    >>> from cai import inference
+    >>> cost = torch.nn.Parameter(torch.zeros(3))
+    >>> model = cai.TrajectoryModel(
+    ...     initial=dist.Categorical(torch.ones(3)),
+    ...     dynamics=lambda s, a: dist.Delta((s + a) % 3),
+    ...     reward=lambda s, a: -cost[s],
+    ...     action_prior=dist.Categorical(torch.ones(2)),
+    ...     horizon=4,
+    ... )
+    >>> table = cai.tabulate(model)  # once: the dynamics do not change
+    >>> states = torch.tensor([[0, 1, 2, 2], [1, 2, 2, 2]])
+    >>> seen = states, torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
+    >>> optimizer = torch.optim.Adam([cost], lr=0.1)
+    >>> for _ in range(50):
+    ...     optimizer.zero_grad()
+    ...     loss = -inference.log_likelihood(cai.tabulate_rewards(model, table), seen).mean()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> int(cost.argmin())
+    2
+    """
+    visits, who, n = _visits(table, observed)
+    _, _, log_pi = _solve(table, optimism, visits)
+    return log_pi.new_zeros(n).index_add(0, who, log_pi)
+
+
+def _solve(
+    table: Table, optimism: float, visits: adjoint.Visits | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """v in nats, α, and the log-policy at the visits."""
+    if math.isnan(optimism):
+        raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
+    alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
+    log_dynamics = table.log_dynamics
+    if log_dynamics.requires_grad:
+        log_dynamics = log_dynamics.log_softmax(-1)
+    rewards = (table.reward, table.arrival_reward, table.final_reward)
+    nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
+    problem = adjoint.Problem(table, float(optimism), "soft", visits)
+    v, log_pi = adjoint.sweep(problem, *nats, table.log_prior, log_dynamics)
+    return v, alpha, log_pi
+
+
+def _scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """x · factor, where -inf stays -inf and has no say in the derivative."""
+    finite = x > -torch.inf
+    return torch.where(finite, torch.where(finite, x, 0.0) * factor, -torch.inf)
+
+
+def _visits(
+    table: Table, observed: Trajectories | tuple[Tensor, Tensor]
+) -> tuple[adjoint.Visits, Tensor, int]:
+    """What living agents did, in the order of time; who did it, (N,); and how many there are."""
+    states, actions = (
+        (observed.states, observed.actions)
+        if isinstance(observed, Trajectories)
+        else (torch.as_tensor(x) for x in observed)
+    )
+    if states.dim() != 2 or actions.dim() != 2 or len(states) != len(actions):
+        checks.refuse(
+            "observed",
+            "states and actions of shape (n, T)",
+            f"{list(states.shape)} and {list(actions.shape)}",
+            "one row for each trajectory",
+        )
+    n, T = actions.shape
+    if table.steps < T or states.shape[1] < T:
+        checks.refuse(
+            "observed",
+            f"at most {table.steps} steps, the horizon, and a state for each action",
+            f"{T} actions and {states.shape[1]} states",
+            "cut the trajectories, or lengthen the horizon with dataclasses.replace(table, …)",
+        )
+    states = states[:, :T]
+    for name, index, size in (
+        ("states", states, table.num_states),
+        ("actions", actions, table.num_actions),
+    ):
+        if index.dtype.is_floating_point or ((index < 0) | (index >= size)).any():
+            checks.refuse(
+                f"observed {name}",
+                f"integers in 0 … {size - 1}",
+                f"{index.dtype} from {index.min().item():g} to {index.max().item():g}",
+                "number them as the table does",
+            )
+    alive = torch.ones(T, n, dtype=torch.bool)
+    if isinstance(observed, Trajectories):
+        alive = observed.alive[:, :T].T
+    t, who = alive.nonzero(as_tuple=True)
+    return adjoint.Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
+
+
+class _SoftMean(torch.autograd.Function):
+    """(1/η) log E_p[exp(ηx)], (S,) -> ()."""
+
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, x: Tensor, eta: float) -> Tensor:
+        ctx.save_for_backward(log_p, x)
+        ctx.eta = eta
+        return bellman.soft_mean(log_p.log_softmax(-1), x, eta)
+
+    @staticmethod
+    def backward(ctx: Any, on: Tensor) -> tuple[Tensor, Tensor, None]:
+        log_p, x = ctx.saved_tensors
+        log_p = log_p.log_softmax(-1)
+        bent = bellman.tilt(log_p, x, ctx.eta).exp()
+        return on * adjoint.lean(log_p, x, bent, ctx.eta), on * bent, None
