@@ -2,6 +2,7 @@
 
 from cai.inference.average import AverageReward, average_reward
 from cai.inference.composition import compose
+from cai.inference.curvature import reward_hessian_vector_product
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.posterior import posterior
@@ -21,6 +22,7 @@ __all__ = [
     "fit",
     "log_likelihood",
     "posterior",
+    "reward_hessian_vector_product",
     "soft_values",
     "values",
     "z_learning",

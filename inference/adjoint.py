@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, checks
 from cai.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
@@ -77,6 +77,32 @@ class Problem:
         changes: dict[str, Any] = {"reward": reward, "arrival_reward": arrival}
         changes |= {"final_reward": final, "log_prior": log_prior, "log_dynamics": log_dynamics}
         return dataclasses.replace(self.table, temperature=1.0, **changes)
+
+    def in_nats(self) -> Table:
+        """The table in nats, temperature 1, as plain numbers."""
+        t, alpha = self.table, self.table.temperature
+        arrival = None if t.arrival_reward is None else t.arrival_reward / alpha
+        nats = (t.reward / alpha, arrival, t.final_reward / alpha)
+        return self.with_tensors((*nats, t.log_prior, t.log_dynamics))
+
+
+def check_optimism(optimism: float) -> float:
+    """η as a float; raises ValueError where it is not a number."""
+    if math.isnan(optimism):
+        raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
+    return float(optimism)
+
+
+def check_bound(bound: Tensor) -> None:
+    """Raises ValueError where the bound is -inf, which has no derivative."""
+    if bound == -torch.inf:
+        checks.refuse(
+            "bound",
+            "a finite number to differentiate",
+            "-inf",
+            "look for rewards of -inf that cannot be avoided within the horizon, or make them "
+            "finite",
+        )
 
 
 def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:

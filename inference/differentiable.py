@@ -13,7 +13,6 @@ along the simplex; the prior is taken as it comes, normalised or not.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -81,11 +80,7 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
     """
     v, _, _ = _solve(table, optimism, None)
     found = _SoftMean.apply(table.log_initial, v[0], float(optimism))
-    if found == -torch.inf:
-        raise ValueError(
-            "bound: expected a finite number to differentiate, got -inf; look for rewards of -inf "
-            "that cannot be avoided within the horizon, or make them finite"
-        )
+    adjoint.check_bound(found)
     return found
 
 
@@ -146,15 +141,14 @@ def _solve(
     table: Table, optimism: float, visits: adjoint.Visits | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
-    if math.isnan(optimism):
-        raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
+    eta = adjoint.check_optimism(optimism)
     alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
     log_dynamics = table.log_dynamics
     if log_dynamics.requires_grad:
         log_dynamics = log_dynamics.log_softmax(-1)
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
-    problem = adjoint.Problem(table, float(optimism), "soft", visits)
+    problem = adjoint.Problem(table, eta, "soft", visits)
     v, log_pi = adjoint.sweep(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi
 

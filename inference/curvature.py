@@ -1,0 +1,97 @@
+"""Curvature of the bound in the rewards: Hessian-vector products by two sweeps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cai import bellman, checks
+from cai.inference import adjoint
+from cai.table import Table
+
+
+def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: float = 0.0) -> Tensor:
+    r"""H u, H the Hessian of the bound in the rewards r(s,a), without forming H.
+
+    H is a covariance of counts. With g_t the counts n(s,a) expected from step t on, under the
+    policy π_η and the dynamics q bent by η, death included (FORMULAS.md, gradients),
+
+        α² H = η Cov_{s_0~q}(g_0) + Σ_t E_q[ Cov_{a~π}(g_t) + η Cov_{s'~q}(g_{t+1}) ]
+
+    so that at η = 1 it is the posterior covariance of counts. It is positive semi-definite for
+    η ≥ 0: the bound is convex in the rewards; below it may be neither. One sweep backward finds
+    what u is expected to pay from each state on, one forward how the occupancies answer. The memory
+    is that of V, (T+1, S).
+
+    Args:
+        table: a problem with a finite horizon T.
+        direction: u, (S, A), reward units.
+        optimism: η, any real number; at ±inf the outcomes that are chosen are held fixed.
+
+    Returns:
+        (S, A), nats per unit of reward: the derivative along u of ∂bound/∂r.
+
+    Raises:
+        ValueError: where optimism is not a number, the direction has another shape, the horizon is
+            infinite, or the bound is -inf.
+    """
+    table, eta = table.detached(), adjoint.check_optimism(optimism)
+    if direction.shape != table.reward.shape:
+        checks.refuse(
+            "direction",
+            f"shape {list(table.reward.shape)}, one number for each state and action",
+            f"{list(direction.shape)}",
+            "it has the shape of table.reward",
+        )
+    alpha = table.temperature
+    problem = adjoint.Problem(table, eta, "soft", None)
+    table = problem.in_nats()
+    u = direction.detach().double() / alpha
+    with torch.no_grad(), table.threads():
+        v = bellman.backward(table, eta)
+        adjoint.check_bound(bellman.soft_mean(table.log_initial, v[0], eta))
+        onward = _expected_onward(problem, table, v, u)
+        return _response(problem, table, v, u, onward) / alpha
+
+
+def _expected_onward(problem: adjoint.Problem, table: Table, v: Tensor, u: Tensor) -> Tensor:
+    """E_q[Σ u(s,a) from step t on | s_t = s], (T+1, S): the derivative of v along u."""
+    onward = torch.zeros_like(v)
+    for steps in reversed(adjoint.chunks(table)):
+        at = adjoint.chain(problem, table, v[1:][steps])
+        pi = at.log_pi.exp()
+        flow, now = table.flow(pi.unsqueeze(-1) * at.moves), (pi * u).sum(-1)
+        for i in range(steps.stop - steps.start - 1, -1, -1):
+            t = steps.start + i
+            onward[t] = now[i] + table.pull(flow[i], onward[t + 1])
+    return onward
+
+
+def _response(
+    problem: adjoint.Problem, table: Table, v: Tensor, u: Tensor, onward: Tensor
+) -> Tensor:
+    """The derivative along u of the occupancies of states and actions, summed over steps."""
+    eta = 0.0 if math.isinf(problem.eta) else problem.eta
+    here = bellman.tilt(table.log_initial, v[0], problem.eta).exp()
+    moved = eta * here * (onward[0] - (here * onward[0]).sum())
+    total = torch.zeros_like(u)
+    for steps in adjoint.chunks(table):
+        at = adjoint.chain(problem, table, v[1:][steps])
+        pi, later = at.log_pi.exp(), table.gather(onward[1:][steps])
+        mean = (at.moves * later).sum(-1)
+        ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, over its state's mean
+        by_action = pi.unsqueeze(-1) * at.moves
+        flow = table.flow(by_action)
+        lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
+        answer = table.flow(by_action * lean)
+        visits, changes = [], []
+        for i in range(steps.stop - steps.start):
+            visits.append(here)
+            changes.append(moved)
+            moved = table.push(moved, flow[i]) + table.push(here, answer[i])
+            here = table.push(here, flow[i])
+        change = torch.stack(changes).unsqueeze(-1) + torch.stack(visits).unsqueeze(-1) * ahead
+        total += (pi * change).sum(0)
+    return total
