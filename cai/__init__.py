@@ -2,7 +2,11 @@
 
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
+from cai.gaussian import Gaussian, LinearMap, Quadratic
+from cai.gaussian_solution import GaussianSolution
 from cai.layout import Layout
+from cai.linear_gaussian import FlatPrior, LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
 from cai.successors import Successors
@@ -13,8 +17,15 @@ from cai.trajectory import Trajectories, TrajectoryModel
 __all__ = [
     "Comparison",
     "Evaluation",
+    "FlatPrior",
+    "Gaussian",
+    "GaussianSolution",
     "Layout",
+    "LinearGaussian",
+    "LinearGaussianPolicy",
+    "LinearMap",
     "NeuralPolicy",
+    "Quadratic",
     "Row",
     "Solution",
     "Successors",

@@ -136,7 +136,7 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     methods: dict[str, Any] = {}
     if table is None:
         policy: Any = NeuralPolicy(model)
-        methods["prior"] = lambda t, s: model.prior(s)
+        methods["prior"] = lambda t, s: model.prior(s, t)
     else:
         policy = TabularPolicy(model)
         methods["exact posterior"] = inference.posterior(table)

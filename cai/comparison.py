@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, riccati
 from cai.evaluate import Evaluation, enumerable, evaluate, evaluate_table, policy_log_probs
+from cai.gaussian_divergence import divergences as gaussian_divergences
+from cai.gaussian_solution import GaussianSolution
+from cai.linear_gaussian import LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy
 from cai.solution import Solution, product
 from cai.table import Table
@@ -89,7 +93,7 @@ class Comparison(Mapping[str, Row]):
 
     rows: dict[str, Row]
     log_evidence: float | None
-    posterior: Solution | None
+    posterior: Solution | GaussianSolution | None
     model: TrajectoryModel | Table
 
     def __getitem__(self, name: str) -> Row:
@@ -238,7 +242,7 @@ def compare(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Compa
     if not methods:
         raise ValueError("methods: expected at least one, as {name: solution or policy}, got none")
     table = enumerable(model)
-    posterior = None
+    posterior: Solution | GaussianSolution | None = _gaussian_posterior(model)
     if table is not None:
         posterior = Solution(table, 1.0, bellman.backward(table, 1.0))
         if posterior.bound == -math.inf:
@@ -250,12 +254,22 @@ def compare(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Compa
     return Comparison(rows, posterior.bound if posterior else None, posterior, model)
 
 
+def _gaussian_posterior(model: TrajectoryModel | Table) -> GaussianSolution | None:
+    """The posterior of a linear-Gaussian model; None where it is not Gaussian or p(O) = ∞."""
+    if not isinstance(model, LinearGaussian) or model.discount < 1 or model.horizon is None:
+        return None
+    try:
+        return GaussianSolution.at(model, 1.0)
+    except riccati.Breakdown:
+        return None
+
+
 def _row(
     name: str,
     method: Any,
     model: TrajectoryModel | Table,
     table: Table | None,
-    posterior: Solution | None,
+    posterior: Solution | GaussianSolution | None,
 ) -> Row:
     policy: Policy = getattr(method, "policy", method)
     if not callable(policy):
@@ -264,14 +278,16 @@ def _row(
             f"got {type(method).__name__}"
         )
     split: tuple[float | None, ...]
-    if table is None or posterior is None:
+    if table is None or not isinstance(posterior, Solution):
         evaluation, split = evaluate(model, policy), (None, None, None)
+        if isinstance(posterior, GaussianSolution) and isinstance(policy, LinearGaussianPolicy):
+            split = gaussian_divergences(posterior, policy)
     else:
         with table.threads(), torch.no_grad():
             log_policy = policy_log_probs(policy, table)
             evaluation = evaluate_table(table, log_policy)
             split = divergences(posterior, log_policy, evaluation)
-    bends = isinstance(method, Solution) and method.optimism != 0
+    bends = isinstance(method, Solution | GaussianSolution) and method.optimism != 0
     bound = method.bound if bends else evaluation.elbo
     parts = [part for part in split if part is not None]
     return Row(

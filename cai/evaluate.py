@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai.gaussian_evaluation import worth
+from cai.linear_gaussian import LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy, TabularPolicy
 from cai.scores import exact
 from cai.solution import forward, product
@@ -21,7 +24,8 @@ from cai.trajectory import Trajectories, TrajectoryModel
 class Evaluation:
     """The worth of a policy q(a|s) as a guide with the model's own dynamics.
 
-    Exact where the model can be enumerated; else estimated, with standard errors. T steps, S
+    Exact where the model can be enumerated, and for a linear-Gaussian policy in a linear-Gaussian
+    model; else estimated, with standard errors. T steps, S
     states, A actions; occupancies count the living, so that with a discount they sum to P(alive).
 
     Attributes:
@@ -58,7 +62,8 @@ def evaluate(
         model: the model, or its table.
         policy: (t, s) -> q(a_t|s_t).
         samples: how many trajectories to simulate. If not given, the answer is exact where the
-            model can be enumerated, and from 10 000 trajectories where it cannot.
+            model can be enumerated or model and policy are linear-Gaussian, and from 10 000
+            trajectories where not.
         seed: of the simulation.
 
     Raises:
@@ -67,6 +72,12 @@ def evaluate(
     """
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
+    if (
+        samples is None
+        and isinstance(model, LinearGaussian)
+        and isinstance(policy, LinearGaussianPolicy)
+    ):
+        return _in_closed_form(model, policy)
     table = enumerable(model) if samples is None else None
     if table is not None:
         with table.threads(), torch.no_grad():
@@ -74,6 +85,13 @@ def evaluate(
     assert isinstance(model, TrajectoryModel)
     n = 10_000 if samples is None else samples
     return _estimate(model, policy, model.simulate(policy, n, seed))
+
+
+def _in_closed_form(model: LinearGaussian, policy: LinearGaussianPolicy) -> Evaluation:
+    with torch.no_grad():
+        found = worth(model, policy)
+    elbo, expected_return, entropy = (x.item() for x in found)
+    return Evaluation(elbo, expected_return, entropy, states=None, state_actions=None)
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:
@@ -144,7 +162,8 @@ def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Ev
     n, T = paths.rewards.shape
     s = paths.states[:, :-1]
     with torch.no_grad():
-        q, p = exact(policy(torch.arange(T).expand(n, T), s)), exact(model.prior(s))
+        t = torch.arange(T).expand(n, T)
+        q, p = exact(policy(t, s)), exact(model.prior(s, t))
         log_q = torch.where(paths.alive[:, :-1], q.log_prob(paths.actions), 0.0).double().sum(-1)
         log_p = torch.where(paths.alive[:, :-1], p.log_prob(paths.actions), 0.0).double().sum(-1)
     returns = paths.returns

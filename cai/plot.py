@@ -296,7 +296,7 @@ def _caption(figure: Figure, text: str) -> None:
 
 
 def _table(report: Comparison) -> Table:
-    if report.posterior is None:
+    if not isinstance(report.posterior, Solution):
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "
             "by one; for other models plot.comparison and plot.losses are at hand"

@@ -84,7 +84,7 @@ class TrajectoryModel:
         """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
         T = checks.finite_horizon(self, "running the program")
         with exact_scores():
-            self._run(lambda t, s: self.prior(s), pyro.markov(range(T)), factors=True)
+            self._run(lambda t, s: self.prior(s, t), pyro.markov(range(T)), factors=True)
 
     def rollout(self, policy: Policy) -> Callable[[], None]:
         """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
@@ -120,19 +120,26 @@ class TrajectoryModel:
                 torch.manual_seed(seed)
             return self._simulate(policy, n)
 
-    def prior(self, s: Tensor) -> TorchDistribution:
-        """p(a|s) for states of any batch shape."""
+    # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
+    # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
+
+    def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
+        """p(a|s) at step t for states of any batch shape."""
         return self.action_prior(s) if callable_prior(self.action_prior) else self.action_prior
 
-    def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        """(r(s,a) + r⁺(s,a,s'))/α in nats, float64, in the batch shape of the arguments."""
-        reward = self.rewards(s, a)
+    def transition(self, s: Tensor, a: Tensor, t: Any = 0) -> TorchDistribution:
+        """p(s'|s,a) at step t, for states and actions of any batch shape."""
+        return self.dynamics(s, a)
+
+    def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
+        """(r(s,a) + r⁺(s,a,s'))/α at step t in nats, float64, in the arguments' batch shape."""
+        reward = self.rewards(s, a, t)
         if self.arrival_reward is not None:
             reward = reward + self.arrival_rewards(s, a, s_next)
         return reward / self.temperature
 
-    def rewards(self, s: Tensor, a: Tensor) -> Tensor:
-        """r(s,a) in float64."""
+    def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """r(s,a) at step t in float64."""
         return _evaluate(self.reward, s, a)
 
     def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
@@ -149,13 +156,13 @@ class TrajectoryModel:
         for t in steps:
             action = policy(t, s)
             if alive is not None and not factors:
-                action = _where_alive(alive, action, self.prior(s))
+                action = _where_alive(alive, action, self.prior(s, t))
             a = pyro.sample(f"a_{t}", action)
             with _Step(t):
-                next_state = self.dynamics(s, a)
+                next_state = self.transition(s, a, t)
             s_next = pyro.sample(f"s_{t + 1}", next_state)
             if factors:
-                self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next)))
+                self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next, t)))
             if alive is not None:
                 alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
             if factors and t + 1 == self.horizon and self.final_reward is not None:
@@ -188,7 +195,7 @@ class TrajectoryModel:
         if self.discount < 1:
             alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
         before = s[:, :-1], a, s[:, 1:]
-        rewards = self.rewards(*before[:2])
+        rewards = self.rewards(*before[:2], torch.arange(T))
         if self.arrival_reward is not None:
             rewards = rewards + self.arrival_rewards(*before)
         return Trajectories(

@@ -235,7 +235,7 @@ def program_gradient(model: TrajectoryModel, policy: nn.Module, particles: int) 
         s = paths.states[:, :-1]
         log_q = exact(policy(steps, s)).log_prob(paths.actions)
         with torch.no_grad():
-            log_p = exact(model.prior(s)).log_prob(paths.actions)
+            log_p = exact(model.prior(s, steps)).log_prob(paths.actions)
             scores = paths.rewards / model.temperature
             scores = torch.where(paths.alive[:, :-1], scores - log_q + log_p, 0.0).double()
             ends = (paths.final_rewards / model.temperature).unsqueeze(1)

@@ -3,8 +3,18 @@
 from cai.models.gridworld import gridworld
 from cai.models.gym import gym, published
 from cai.models.ledge import ledge
+from cai.models.linear_gaussian import linear_gaussian
 from cai.models.linearly_solvable import linearly_solvable
 from cai.models.lottery import lottery
 from cai.models.tabular import tabular
 
-__all__ = ["gridworld", "gym", "ledge", "linearly_solvable", "lottery", "published", "tabular"]
+__all__ = [
+    "gridworld",
+    "gym",
+    "ledge",
+    "linear_gaussian",
+    "linearly_solvable",
+    "lottery",
+    "published",
+    "tabular",
+]

@@ -143,7 +143,7 @@ def public_definitions(tree):
     """(qualified name, node) of public functions, classes and their public methods."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if node.name.startswith("_"):
+            if node.name.startswith("_") or "overload" in map(ast.unparse, node.decorator_list):
                 continue
             yield node.name, node
             if isinstance(node, ast.ClassDef):
@@ -161,6 +161,7 @@ def test_every_public_name_has_a_docstring(path):
 
 def test_public_definitions_are_found():
     tree = ast.parse(
+        "@overload\ndef f(x: int): ...\n\n\n"
         "def f():\n    def inner(): ...\n\n\n"
         "def _g(): ...\n\n\n"
         "class A:\n    def m(self): ...\n    def _n(self): ...\n    def __len__(self): ...\n"

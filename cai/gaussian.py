@@ -1,0 +1,191 @@
+"""Gaussians, quadratic functions and linear maps with noise, each by a name; float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+_RANK = 1e-12  # eigenvalues below this fraction of the largest are no noise at all
+_ON_SUPPORT = 1e-6  # how far off its support rounding may put a value, relative to its size
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """N(mean, covariance); the covariance may be singular.
+
+    Attributes:
+        mean: (..., d).
+        covariance: (..., d, d).
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def distribution(self) -> TorchDistribution:
+        """As a distribution to sample from and to score with."""
+        return Root.of(self.covariance).around(self.mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """-½ x'Px + p'x + k, one function or one for each step.
+
+    Attributes:
+        P: (..., d, d), symmetric.
+        p: (..., d).
+        k: (...).
+    """
+
+    P: Tensor
+    p: Tensor
+    k: Tensor
+
+    def __call__(self, t: Any, *x: Tensor) -> Tensor:
+        """The values at step t of x, (..., d), or of several such vectors put together.
+
+        Args:
+            t: an int or a tensor of steps that broadcasts with the batch shape of x; of no
+                consequence where one function serves all steps.
+            x: one vector, as in V(t, s), or several, as in Q(t, s, a).
+        """
+        P, p, k = self.P, self.p, self.k
+        if k.dim():
+            P, p, k = P[t], p[t], k[t]
+        z = torch.cat([part.double() for part in x], -1)
+        return k + ((p - 0.5 * matvec(P, z)) * z).sum(-1)
+
+    def expectation(self, at: Gaussian) -> Tensor:
+        """(...): E[-½ x'Px + p'x + k] for x ~ N(mean, covariance)."""
+        m, S = at.mean, at.covariance
+        spread = (self.P * S).sum((-2, -1))
+        return self.k + ((self.p - 0.5 * matvec(self.P, m)) * m).sum(-1) - 0.5 * spread
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """s' = A s + B a + c + w with w ~ N(0, W): the dynamics of a step.
+
+    Attributes:
+        A: (..., n, n).
+        B: (..., n, m).
+        c: (..., n).
+        W: (..., n, n), may be singular.
+    """
+
+    A: Tensor
+    B: Tensor
+    c: Tensor
+    W: Tensor
+
+    def mean(self, s: Tensor, a: Tensor) -> Tensor:
+        """E[s'|s,a], (..., n)."""
+        return matvec(self.A, s.double()) + matvec(self.B, a.double()) + self.c
+
+    def __call__(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        """The distribution of s' given s, (..., n), and a, (..., m)."""
+        return Root.of(self.W).around(self.mean(s, a))
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """The root of a covariance, taken once: U diag(σ) with orthonormal columns U and σ ≥ 0.
+
+    Attributes:
+        basis: (..., d, d), U.
+        scales: (..., d), σ, exactly zero along the directions without noise.
+        tril: (..., d, d), the Cholesky factor; None where a covariance is singular.
+    """
+
+    basis: Tensor
+    scales: Tensor
+    tril: Tensor | None
+
+    @classmethod
+    def of(cls, covariance: Tensor) -> Root:
+        """The root of a symmetric covariance (..., d, d) without negative eigenvalues."""
+        values, basis = torch.linalg.eigh(covariance)
+        least = _RANK * values[..., -1:]
+        scales = torch.where(values > least, values, 0.0).sqrt()
+        full = bool((scales > 0).all())
+        return cls(basis, scales, torch.linalg.cholesky(covariance) if full else None)
+
+    @property
+    def factor(self) -> Tensor:
+        """(..., d, d): L = U diag(σ), so that L L' is the covariance."""
+        return self.basis * self.scales.unsqueeze(-2)
+
+    def at(self, t: Any) -> Root:
+        """The root of step t, where there is one for each step."""
+        if self.scales.dim() == 1:
+            return self
+        return Root(self.basis[t], self.scales[t], None if self.tril is None else self.tril[t])
+
+    def around(self, mean: Tensor) -> TorchDistribution:
+        """N(mean, L L'), by Pyro's own class where the covariance has full rank."""
+        if self.tril is None:
+            return DegenerateNormal(mean, self.basis, self.scales)
+        return dist.MultivariateNormal(mean, scale_tril=self.tril, validate_args=False)
+
+
+class DegenerateNormal(TorchDistribution):
+    """N(loc, U diag(σ²) U') with some σ = 0: no density on all of the space.
+
+    It scores by the density on its support, the affine subspace through loc along which σ > 0, and
+    by -inf off it, where off means by more than rounding. A guide that draws the same site scores
+    it alike, so that importance weights and ELBOs are right; what moves a value freely, as
+    Hamiltonian Monte Carlo does, leaves the support and cannot be used.
+
+    Args:
+        loc: (..., d), the mean.
+        basis: (..., d, d), orthonormal columns U.
+        scales: (..., d), σ ≥ 0.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = torch.distributions.constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, basis: Tensor, scales: Tensor) -> None:
+        batch = torch.broadcast_shapes(loc.shape[:-1], scales.shape[:-1])
+        self.loc, self.basis, self.scales = loc.expand(*batch, -1), basis, scales
+        super().__init__(batch, loc.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DegenerateNormal:
+        """The same distribution with a larger batch shape."""
+        return DegenerateNormal(self.loc.expand(*batch_shape, -1), self.basis, self.scales)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., d)."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """(..., d)."""
+        return ((self.basis * self.scales.unsqueeze(-2)) ** 2).sum(-1).expand(self.loc.shape)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """loc + U σ z with z ~ N(0, I), shape sample_shape + batch_shape + (d,)."""
+        z = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype)
+        return self.loc + matvec(self.basis, self.scales * z)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density on the support; -inf off it."""
+        x = matvec(self.basis.mT, value - self.loc)
+        noisy = self.scales > 0
+        sigma = torch.where(noisy, self.scales, 1.0)
+        constant = 0.5 * torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64))
+        log_p = -0.5 * (x / sigma) ** 2 - sigma.log() - constant
+        size = 1 + value.abs().amax(-1, keepdim=True) + self.loc.abs().amax(-1, keepdim=True)
+        rest = torch.where(x.abs() <= _ON_SUPPORT * size, 0.0, -torch.inf)
+        return torch.where(noisy, log_p, rest).sum(-1)
+
+
+def matvec(M: Tensor, x: Tensor) -> Tensor:
+    """M x for batches of both that broadcast, (..., i, j) and (..., j)."""
+    return (M @ x.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,119 @@
+"""Exact inference in linear-Gaussian models, at any optimism at which an answer exists."""
+
+from __future__ import annotations
+
+import math
+
+from cai import riccati
+from cai.gaussian_solution import GaussianSolution
+from cai.linear_gaussian import LinearGaussian
+
+_EDGE = 1e-9  # relative width to which the edge of existence is bisected
+_FAR = 2.0**60  # an optimism beyond which nobody looks for an edge
+
+
+def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
+    """The Riccati recursion at optimism η; ``soft_values`` and ``posterior`` come here.
+
+    At η = 0 it is LQR with a Gaussian policy (certainty equivalence: gains do not depend on the
+    noise), at η = 1 Gaussian smoothing, below zero LEQG or risk-sensitive control (Whittle 1981),
+    which breaks down where nature can do damage faster than it pays for it.
+
+    Raises:
+        ValueError: where no solution exists at η, naming the last η at which one does, or where
+            the discount is below one and η is not zero.
+    """
+    if model.discount < 1 and eta != 0:
+        raise ValueError(
+            f"discount: expected 1 at optimism {eta:g} in a linear-Gaussian model, got "
+            f"{model.discount:g}; (1/η) log(γ exp(ηV/α) + 1 - γ) is not quadratic in the state "
+            "unless η = 0. Take optimism=0, or discount=1 with a finite horizon"
+        )
+    try:
+        return GaussianSolution.at(model, eta)
+    except riccati.Breakdown as breakdown:
+        raise ValueError(_said(model, eta, breakdown)) from None
+
+
+def optimism_range(model: LinearGaussian) -> tuple[float, float]:
+    """The most negative and the largest optimism at which a linear-Gaussian model has an answer.
+
+    Values grow with η, so that what exists is an interval. Below it nature's damage is worth its
+    price without limit, and the value is -∞; above it the agent's luck or action is, and the value
+    is +∞ (never, where the reward is concave and the actions cost something). The edges are found
+    by bisection, to nine digits, with every step and the first state checked.
+
+    Returns:
+        (lowest, highest), themselves inside; -inf or +inf where there is no edge.
+
+    Raises:
+        ValueError: where no η has an answer.
+    """
+    lowest, highest = _edge(model, -1), _edge(model, 1)
+    if _side(model, lowest) or _side(model, highest):
+        raise ValueError(
+            "optimism: no η at all has an answer; the value grows without limit in an action (or "
+            "falls, by the noise): let every action cost something, R > 0, or give it a prior"
+        )
+    return lowest, highest
+
+
+def _side(model: LinearGaussian, eta: float) -> int:
+    """0 where a solution exists; -1 where the value is -∞, +1 where it is +∞."""
+    try:
+        riccati.backward(model, eta)
+    except riccati.Breakdown as breakdown:
+        return breakdown.side
+    return 0
+
+
+def _edge(model: LinearGaussian, side: int) -> float:
+    """The last η, going towards side · ∞, at which the value is not side · ∞."""
+    far = side * math.inf
+    if _side(model, far) != side:
+        return far
+    good, bad = 0.0, float(side)
+    if _side(model, good) == side:
+        good, bad = -bad, good
+        while _side(model, good) == side:
+            good, bad = 2 * good, good
+            if abs(good) > _FAR:
+                return -far
+    while _side(model, bad) != side:
+        good, bad = bad, 2 * bad
+        if abs(bad) > _FAR:
+            return far
+    while abs(bad - good) > _EDGE * abs(bad):
+        middle = 0.5 * (good + bad)
+        good, bad = (good, middle) if _side(model, middle) == side else (middle, bad)
+    return good
+
+
+def _said(model: LinearGaussian, eta: float, breakdown: riccati.Breakdown) -> str:
+    """The message of a breakdown, with the last optimism that has an answer."""
+    side = breakdown.side
+    edge = _edge(model, side)
+    if _side(model, edge):
+        remedy = "no η at all has an answer"
+    else:
+        which = "most negative" if side < 0 else "largest"
+        remedy = f"the {which} η that exists is {_inside(edge, side)} (every step checked)"
+    if side < 0:
+        return (
+            f"optimism: at η = {eta:g} the value is -∞: {breakdown.what}; {remedy}; take an η "
+            "above it, less noise, or fewer steps"
+        )
+    return (
+        f"optimism: at η = {eta:g} the value is +∞: {breakdown.what}; {remedy}; let every action "
+        "cost something, R > 0, or give it a prior, and make the reward concave"
+    )
+
+
+def _inside(edge: float, side: int) -> str:
+    """The edge to six digits, rounded to where an answer exists."""
+    if edge == 0 or math.isinf(edge):
+        return f"{edge:g}"
+    rounded = float(f"{edge:.6g}")
+    if side * (rounded - edge) > 0:
+        rounded -= side * 10.0 ** (math.floor(math.log10(abs(edge))) - 5)
+    return f"{rounded:.6g}"
