@@ -19,6 +19,7 @@ from cai.table import Table
 
 _SHORT = 32  # an axis along which it is worth turning the tensor
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
+_HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
 
 
 def backward(table: Table, eta: float) -> Tensor:
@@ -110,9 +111,9 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
     η = 0 is the mean, ±inf the best and the worst of what is possible. Near η = 0 the logarithm of
     a number close to one loses what matters; there it is taken around the mean m,
-    m + log1p(Σ p expm1(η(x - m)))/η.
+    m + log1p(Σ p expm1(η(x - m)))/η, and apart from outcomes of -inf.
     """
-    if math.isinf(eta):
+    if abs(eta) > _HUGE:
         possible = log_p > -torch.inf
         extreme = x.masked_fill(~possible, -math.copysign(torch.inf, eta))
         return extreme.amax(-1) if eta > 0 else extreme.amin(-1)
@@ -121,11 +122,25 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     soft = logsumexp(scaled(log_p, x, eta)) / eta
     if abs(eta) >= _NEAR_ZERO:
         return soft
+    lost = (x == -torch.inf) & (log_p > -torch.inf)
+    if eta > 0 and lost.any():
+        return _without_the_lost(log_p, x, eta, lost)
     m = mean(log_p, x)
     d = torch.where(log_p > -torch.inf, eta * (x - m.unsqueeze(-1)), 0.0)
     near = d.abs().amax(-1) <= 1  # false for NaN, where m is infinite
     d = torch.where(near.unsqueeze(-1), d, 0.0)
     return torch.where(near, m + torch.log1p((log_p.exp() * d.expm1()).sum(-1)) / eta, soft)
+
+
+def _without_the_lost(log_p: Tensor, x: Tensor, eta: float, lost: Tensor) -> Tensor:
+    """soft_mean at a small η > 0: log P(x > -inf)/η, and the soft mean of what is left."""
+    p = log_p.exp()
+    kept, gone = torch.where(lost, 0.0, p).sum(-1), torch.where(lost, p, 0.0).sum(-1)
+    log_kept = torch.where(gone < 0.5, torch.log1p(-gone), kept.log())
+    left = torch.where(lost, -torch.inf, log_p)
+    # Where all is lost, log_kept = -inf says so.
+    left = left - torch.where(kept > 0, log_kept, 0.0).unsqueeze(-1)
+    return log_kept / eta + soft_mean(left, torch.where(lost, 0.0, x), eta)
 
 
 def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
@@ -142,7 +157,7 @@ def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     """
     if eta == 0:
         return log_p.expand(torch.broadcast_shapes(log_p.shape, x.shape))
-    if math.isinf(eta):
+    if abs(eta) > _HUGE:
         wins = (x == soft_mean(log_p, x, eta).unsqueeze(-1)) & (log_p > -torch.inf)
         log_q = torch.where(wins, log_p, -torch.inf)
     else:

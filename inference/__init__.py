@@ -3,28 +3,40 @@
 from cai.inference.average import AverageReward, average_reward
 from cai.inference.composition import compose
 from cai.inference.curvature import reward_hessian_vector_product
+from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
 from cai.inference.posterior import posterior
+from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
+from cai.inference.robust import Robust, robust
 from cai.inference.soft_values import soft_values
 from cai.inference.variational import Fit, fit
 from cai.inference.z_learning import ZLearning, z_learning
 
 __all__ = [
     "AverageReward",
+    "Change",
     "Enumeration",
     "Fit",
+    "OptimismCurve",
+    "RenyiBound",
+    "Robust",
     "ZLearning",
     "average_reward",
     "bound",
     "compose",
+    "effective_sample_ceiling",
     "enumeration",
     "fit",
     "log_likelihood",
+    "optimism_curve",
     "optimism_range",
     "posterior",
+    "renyi_bound",
+    "renyi_elbo",
     "reward_hessian_vector_product",
+    "robust",
     "soft_values",
     "values",
     "z_learning",

@@ -220,7 +220,7 @@ def test_imports_leave_the_process_as_it_was():
     script = """
 import logging, random, warnings
 import gymnasium, matplotlib.figure, networkx, numpy, pyro, torch, tqdm
-import scipy.sparse.csgraph, scipy.sparse.linalg
+import scipy.optimize, scipy.sparse.csgraph, scipy.sparse.linalg
 
 def state():
     return {

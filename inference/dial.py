@@ -1,0 +1,260 @@
+"""The dial from end to end: what luck is worth, and where the policy changes its mind."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cai import bellman, chain, checks
+from cai.evaluate import evaluate_table
+from cai.inference.soft_values import soft_values
+from cai.solution import Solution
+from cai.table import Table
+from cai.tabulation import tabulate
+from cai.trajectory import TrajectoryModel
+
+_TIE = 1e-11  # log-probabilities this close, relative to |Q/α| where that is above one, are a tie
+_SMALL = 1e-16  # nats of bending below which the slope is taken from the variance
+
+
+@dataclass(frozen=True)
+class Change:
+    """The policy changes its mind: beyond an optimism, another action is the most probable.
+
+    Attributes:
+        optimism: η.
+        t: the step.
+        s: the state.
+        before: the most probable action below η.
+        after: the most probable action above.
+    """
+
+    optimism: float
+    t: int
+    s: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class OptimismCurve:
+    """The bound, its slope, and the worth of the policy, at n optimisms.
+
+    Attributes:
+        optimism: (n,), η in ascending order.
+        bound: (n,), nats; grows with η.
+        bend: (n,), nats: KL of the bent start and dynamics to the true ones, under the bent chain.
+        slope: (n,), nats: d bound/dη = bend/η²; at η = 0 half the variance of luck,
+            ½ (Var V_0/α + E_π Σ Var[(r⁺ + V_{t+1})/α | s,a]).
+        elbo: (n,), nats: of the policy, in the true dynamics; highest at η = 0.
+        expected_return: (n,), reward units: of the policy, in the true dynamics.
+        imagined_return: (n,), reward units: of the policy, in the bent dynamics.
+        changes: where the policy changes its mind, in the order of η.
+        table: the problem.
+    """
+
+    optimism: Tensor
+    bound: Tensor
+    bend: Tensor
+    slope: Tensor
+    elbo: Tensor
+    expected_return: Tensor
+    imagined_return: Tensor
+    changes: tuple[Change, ...]
+    table: Table
+
+    def __repr__(self) -> str:
+        low, high = self.optimism[0].item(), self.optimism[-1].item()
+        minds = "".join(
+            f"\n  optimism {change.optimism:.6g}: step {change.t}, {self._state(change.s)}: "
+            f"{self._action(change.before)} -> {self._action(change.after)}"
+            for change in self.changes
+        )
+        return (
+            f"OptimismCurve({len(self.optimism)} optimisms from {low:g} to {high:g}, bound from "
+            f"{self.bound[0]:.6g} to {self.bound[-1]:.6g} nats, "
+            f"{len(self.changes)} changes of mind{':' if minds else ''}{minds})"
+        )
+
+    def _state(self, s: int) -> str:
+        names = self.table.layout.states if self.table.layout else None
+        return names[s] if names else f"state {s}"
+
+    def _action(self, a: int) -> str:
+        names = self.table.layout.actions if self.table.layout else None
+        return names[a] if names else f"action {a}"
+
+
+def optimism_curve(
+    model: TrajectoryModel | Table,
+    optimisms: Iterable[float] | None = None,
+    *,
+    steps: Iterable[int] = (0,),
+    least_visit: float = 0.01,
+    tolerance: float = 1e-9,
+) -> OptimismCurve:
+    """Turns the dial: bound(η), its slope, what each policy is worth, where it changes its mind.
+
+    The policy changes its mind where the most probable action of a state flips at a step. Each
+    flip between two neighbours of the grid is found by bisection; of an even number of flips back
+    and forth between them nothing is seen, which a finer grid mends. Ties are no change: an action
+    stays the favourite as long as none is more probable, and of several new ones the lowest index
+    counts. Solved once for each optimism, and 30 times or so for each change.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or its table.
+        optimisms: η, at least one, any real numbers and ±inf. If not given, 41 of them, evenly
+            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others.
+        steps: at which t to look for changes; the first alone if not given.
+        least_visit: a state counts at a step only if the policy is there in the true dynamics,
+            on either side of the change, with at least this probability.
+        tolerance: of the η of a change, on the scale η/(1 + |η|).
+
+    Raises:
+        ValueError: where an optimism is not a number or there is none, a step is outside the
+            horizon, least_visit is no probability, the horizon is infinite, or the evidence zero.
+    """
+    table = tabulate(model)
+    etas = _grid() if optimisms is None else sorted({float(eta) for eta in optimisms})
+    steps = sorted(set(steps))
+    if not etas:
+        raise ValueError("optimisms: expected at least one, got none")
+    for t in steps:
+        if not 0 <= t < table.steps:
+            checks.refuse("steps", f"steps in 0 … {table.steps - 1}", repr(t), "the first is 0")
+    checks.check_probability("least_visit", least_visit)
+    checks.check_positive("tolerance", tolerance)
+    solve = partial(_solve, table, steps)
+    points, sights = zip(*(solve(eta) for eta in etas), strict=True)
+    changes = _changes(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
+    numbers = torch.tensor(points, dtype=torch.float64)
+    bound, bend, slope, elbo, expected_return, imagined_return = numbers.unbind(-1)
+    return OptimismCurve(
+        torch.tensor(etas, dtype=torch.float64),
+        bound,
+        bend,
+        slope,
+        elbo,
+        expected_return,
+        imagined_return,
+        changes,
+        table,
+    )
+
+
+class _Sight(NamedTuple):
+    """What can be seen of the policy at one η: its favourite actions, and where it is."""
+
+    eta: float
+    favourites: Tensor  # (steps, S, A), booleans: the most probable action, or several in a tie
+    visits: Tensor  # (steps, S): q(s_t=s, alive) in the true dynamics
+
+
+def _grid() -> list[float]:
+    return [_unscaled(k / 20) for k in range(-20, 21)]
+
+
+def _scaled(eta: float) -> float:
+    """η/(1 + |η|), from -1 at -∞ to 1 at +∞."""
+    return math.copysign(1.0, eta) if math.isinf(eta) else eta / (1 + abs(eta))
+
+
+def _unscaled(u: float) -> float:
+    return math.copysign(math.inf, u) if abs(u) == 1 else u / (1 - abs(u))
+
+
+def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...], _Sight]:
+    """The numbers of the curve at one η, and what is seen of the policy."""
+    solution = soft_values(table, eta)
+    policy = solution.policy.log_probs
+    with table.threads():
+        worth = evaluate_table(table, policy)
+    assert worth.states is not None
+    bend = solution.total_bend
+    numbers = (
+        solution.bound,
+        bend,
+        _slope(solution, bend),
+        worth.elbo,
+        worth.expected_return,
+        solution.imagined_return,
+    )
+    q = solution.Q[steps] / table.temperature
+    scale = torch.where(q.isfinite(), q, 0.0).abs().amax(-1, keepdim=True).clamp(min=1)
+    best = policy[steps].amax(-1, keepdim=True)
+    return numbers, _Sight(eta, policy[steps] >= best - _TIE * scale, worth.states[steps])
+
+
+def _slope(solution: Solution, bend: float) -> float:
+    """d bound/dη in nats."""
+    eta = solution.optimism
+    if math.isinf(eta):
+        return 0.0
+    if solution.bound == -math.inf:
+        return math.inf if eta == 0 else 0.0  # -∞ up to η = 0, finite from there on
+    if abs(eta) > 1e-6 or bend > _SMALL:
+        return bend / eta / eta
+    # Here the bend is ½ η² variance, which rounding errors would drown.
+    start = _variance(solution.log_initial, solution.log_values[0]).item()
+    return 0.5 * (start + chain.expected(solution, _luck))
+
+
+def _luck(solution: Solution, steps: slice) -> Tensor:
+    """Var[(r⁺ + V_{t+1})/α | s,a], the coin of death included, (steps, S, A), nats²."""
+    table, v = solution.table, solution.log_values[1:][steps]
+    log_q = solution.log_transitions(steps)
+    variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))
+    if table.discount == 1:
+        return variance
+    of_coin = table.discount * (1 - table.discount) * v.square()
+    return variance + bellman.mean(log_q, table.gather(of_coin))
+
+
+def _variance(log_p: Tensor, x: Tensor) -> Tensor:
+    """Var_p[x] over the last axis; what cannot happen does not vary."""
+    x = torch.where(x.isfinite(), x, 0.0)
+    return bellman.mean(log_p, (x - bellman.mean(log_p, x).unsqueeze(-1)).square())
+
+
+def _changes(
+    sights: Sequence[_Sight],
+    look: Callable[[float], _Sight],
+    steps: list[int],
+    least_visit: float,
+    tolerance: float,
+) -> tuple[Change, ...]:
+    """Where the favourites flip between neighbouring sights, each found by bisection."""
+    found: list[Change] = []
+
+    def walk(low: _Sight, high: _Sight, mind: Tensor) -> Tensor:
+        """The favourite (steps, S) beyond high, from the one beyond low."""
+        stays = high.favourites.gather(-1, mind.unsqueeze(-1)).squeeze(-1)
+        after = torch.where(stays, mind, _lowest(high.favourites))
+        flips = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)
+        if not flips.any():
+            return after
+        ends = _scaled(low.eta), _scaled(high.eta)
+        middle = sum(ends) / 2
+        if ends[1] - ends[0] > tolerance and ends[0] < middle < ends[1]:
+            between = look(_unscaled(middle))
+            return walk(between, high, walk(low, between, mind))
+        eta = next((end.eta for end in (low, high) if math.isinf(end.eta)), _unscaled(middle))
+        for i, s in flips.nonzero().tolist():
+            found.append(Change(eta, steps[i], s, int(mind[i, s]), int(after[i, s])))
+        return after
+
+    mind = _lowest(sights[0].favourites)
+    for low, high in itertools.pairwise(sights):
+        mind = walk(low, high, mind)
+    return tuple(found)
+
+
+def _lowest(favourites: Tensor) -> Tensor:
+    return favourites.int().argmax(-1)
