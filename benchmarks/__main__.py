@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable
 import pyro
 import torch
 
-from benchmarks import evidence, fit, posterior, programs
+from benchmarks import evidence, fit, gradients, posterior, programs
 from benchmarks.timing import Race, Result, run
 
 RACES: dict[str, Callable[[], Race]] = {
@@ -46,6 +46,10 @@ RACES: dict[str, Callable[[], Race]] = {
     "fit, sampled / Trace_ELBO": fit.against_trace,
     "fit, sampled / TraceGraph_ELBO": fit.against_trace_graph,
     "fit, exact / sampled": fit.exact_against_sampled,
+    "gradient, lake": gradients.on_the_lake,
+    "gradient, dense": gradients.dense,
+    "gradient, dense, no optimism": gradients.fixed_dynamics,
+    "gradient, lists": gradients.lists,
     "program, integrator": programs.integrator,
     "program, gusts": programs.gusts,
 }

@@ -118,7 +118,7 @@ def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
 class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        table = problem.with_tensors(tensors)
+        table = problem.with_tensors(tensors).detached()
         v = bellman.backward(table, problem.eta)
         ctx.problem = problem
         ctx.save_for_backward(v, *tensors)
