@@ -7,6 +7,7 @@ from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
+from cai.inference.linear_system import LinearValues, linear_system, linear_values
 from cai.inference.posterior import posterior
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
@@ -19,6 +20,7 @@ __all__ = [
     "Change",
     "Enumeration",
     "Fit",
+    "LinearValues",
     "OptimismCurve",
     "RenyiBound",
     "Robust",
@@ -29,6 +31,8 @@ __all__ = [
     "effective_sample_ceiling",
     "enumeration",
     "fit",
+    "linear_system",
+    "linear_values",
     "log_likelihood",
     "optimism_curve",
     "optimism_range",

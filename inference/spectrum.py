@@ -1,0 +1,62 @@
+"""The spectral radius of a sparse matrix of positive weights that are given by their logarithms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import ArpackError, eigs
+
+from cai.inference.system import System
+
+_SMALL = 300  # states up to which all eigenvalues are computed
+_STEPS = 2000
+
+
+def log_spectral_radius(system: System) -> float:
+    """The logarithm of the spectral radius of M.
+
+    The largest eigenvalue in absolute value of a nonnegative matrix is real and nonnegative
+    (Perron and Frobenius); it is found among those with the largest real part.
+
+    Args:
+        system: z = M z + b.
+    """
+    log_M = system.log_on
+    S = log_M.shape[0]
+    if not log_M.nnz:
+        return -math.inf
+    top = log_M.data.max()
+    M = system.with_weights(np.exp(log_M.data - top))
+    if S <= _SMALL:
+        return float(top + np.log(np.abs(np.linalg.eigvals(M.toarray())).max()))
+    try:
+        found = eigs(M, k=1, which="LR", v0=np.ones(S), return_eigenvectors=False)
+        return float(top + np.log(abs(found[0])))
+    except ArpackError:  # it did not converge
+        return float(top + np.log(_power(M)))
+
+
+def _power(M: csr_array) -> float:
+    """By powers of I + M, whose largest eigenvalue is alone on its circle."""
+    x = np.ones(M.shape[0])
+    growth = 1.0
+    for _ in range(_STEPS):
+        y = x + M @ x
+        growth = y.sum() / x.sum()
+        x = y / y.sum()
+    return growth - 1
+
+
+def divergence(system: System) -> ValueError:
+    """The error that says why there are no values, with the spectral radius of M."""
+    log_radius = log_spectral_radius(system)
+    radius = f"{math.exp(log_radius):.6g}" if log_radius < 700 else f"exp({log_radius:.6g})"
+    return ValueError(
+        "reward: log p(O) of this infinite horizon is infinite, since the spectral radius of "
+        "M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the states that are not absorbing is "
+        f"{radius}, expected below 1: going on for ever weighs more than it costs. Subtract more "
+        f"than {max(log_radius, 0.0):.6g} times the temperature from every reward outside "
+        "absorbing states, or divide the discount by more than the spectral radius"
+    )
