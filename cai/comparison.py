@@ -290,6 +290,7 @@ def _row(
     bends = isinstance(method, Solution | GaussianSolution) and method.optimism != 0
     bound = method.bound if bends else evaluation.elbo
     parts = [part for part in split if part is not None]
+    gap = bound - evaluation.elbo if bound != evaluation.elbo else 0.0  # both may be -inf
     return Row(
         imagined_bound=bound,
         imagined_return=method.imagined_return if bends else evaluation.expected_return,
@@ -297,7 +298,7 @@ def _row(
         elbo_stderr=evaluation.elbo_stderr,
         expected_return=evaluation.expected_return,
         expected_return_stderr=evaluation.expected_return_stderr,
-        optimism_gap=bound - evaluation.elbo if bends else None,
+        optimism_gap=gap if bends else None,
         entropy=evaluation.entropy,
         kl_start=split[0],
         kl_actions=split[1],

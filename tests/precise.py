@@ -6,10 +6,12 @@ shifted, guarded or taken in log space. An oracle of its own for huge and for ti
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import mpmath
 import numpy as np
+import oracles
 from mpmath import mp, mpf
 
 INF = mpf("inf")
@@ -66,12 +68,16 @@ def kl(q, p):
     return mpmath.fsum(a * mpmath.log(a / b) for a, b in zip(q, p, strict=True) if a > 0)
 
 
+def digits(eta):
+    """A context with enough digits for 1 + η² and 50 more."""
+    return mp.workdps(50 - 2 * math.floor(math.log10(min(1.0, abs(eta) or 1.0))))
+
+
 class Dial:
     """V[t][s], Q[t][s][a], policy[t][s][a] and bound in nats, and the bent chain, at one η."""
 
     def __init__(self, problem, eta):
-        small = -math.log10(min(1.0, abs(eta) or 1.0))
-        with mp.workdps(50 + 2 * math.ceil(small)):
+        with digits(eta):
             self._solve(problem, mpf(eta) if math.isfinite(eta) else eta)
 
     def _solve(self, problem, eta):
@@ -140,3 +146,23 @@ class Dial:
         ends = zip(self.states[-1], self.final, strict=True)
         paid += mpmath.fsum(m * x for m, x in ends if m > 0)
         self.imagined_return = paid * mpf(alpha)
+
+
+def renyi(problem, policy, eta):
+    """(1/η) log E_q[(p(τ,O)/q(τ))^η] of policy[t][s][a], path by path."""
+    with digits(eta):
+        exact = dataclasses.replace(
+            problem,
+            initial=_rows(problem.initial),
+            prior=_rows(problem.prior),
+            P=_rows(problem.P),
+            discount=mpf(problem.discount),
+            **{name: _nats(getattr(problem, name), 1) for name in ("reward", "arrival", "final")},
+        )
+        weighted = []
+        for path in oracles.paths(exact, policy=policy):
+            x = path.reward / mpf(problem.temperature)
+            for t, (s, a) in enumerate(zip(path.states, path.actions, strict=False)):
+                x -= mpmath.log(policy[t][s][a] / exact.prior[s][a])
+            weighted.append((path.probability, x))
+        return soft(weighted, mpf(eta) if math.isfinite(eta) else eta)

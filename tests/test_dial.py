@@ -1,13 +1,18 @@
 """The dial against as many digits as it takes, and the curve that it draws."""
 
+import itertools
 import math
 
 import numpy as np
 import oracles
 import precise
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cai import inference
+import cai
+from cai import inference, models
 
 EPS = 2.0**-52
 TINY = (5e-324, 1e-300, 1e-30, 1e-12, 1e-8, 1e-4, 0.01, 0.0999, 0.1)
@@ -27,7 +32,7 @@ def apart(found, expected):
         return np.where(found == expected, 0.0, np.abs(found - expected)).max()
 
 
-def check(problem, eta, chain=True):
+def check(problem, eta):
     """Values, policy, bent start and dynamics, occupancies and returns, against mpmath.
 
     A value of v nats is known to v rounding errors, and ηv is what the bent chain hangs on.
@@ -39,11 +44,13 @@ def check(problem, eta, chain=True):
     assert apart(found.log_values, values) <= error
     assert apart(found.bound, float(exact.bound)) <= error
     assert apart(found.policy.log_probs.exp(), numbers(exact.policy)) <= error
-    if chain:
+    if exact.bound > -math.inf:  # else there is nothing that nature has to do
         error *= max(1.0, abs(eta)) if math.isfinite(eta) else 1.0
         assert apart(found.initial, numbers(exact.initial)) <= error
         for t, dynamics in enumerate(exact.dynamics):
-            assert apart(found.dynamics(t), numbers(dynamics)) <= error
+            alive = np.isfinite(numbers(exact.Q[t]))[..., None]
+            expected = np.where(alive, numbers(dynamics), found.dynamics(t))
+            assert apart(found.dynamics(t), expected) <= error
         assert apart(found.states, numbers(exact.states)) <= error
         expected = float(exact.imagined_return)
         assert abs(found.imagined_return - expected) <= error * max(1.0, abs(expected))
@@ -67,3 +74,211 @@ def test_small_shapes_against_mpmath(eta):
         (3, 1, 2, 1 - 1e-12),
     ):
         check(oracles.random_problem(3, S=S, A=A, T=T, discount=discount), eta)
+
+
+@pytest.mark.parametrize("eta", [-math.inf, -1e8, -1.0, -1e-8, 0.0, 1e-8, 0.3, 1.0, 1e8, math.inf])
+def test_the_oracle_by_all_paths(eta):
+    """mpmath's recursion is its own sum over all paths, the Rényi bound of its policy."""
+    problem = oracles.random_problem(4, S=2, T=2, discount=0.8, scale=1e3)
+    exact = precise.Dial(problem, eta)
+    value = precise.renyi(problem, exact.policy, eta)
+    assert float(abs(value - exact.bound)) <= 1e-30
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    discount=st.sampled_from([1.0, 0.7]),
+    eta=st.sampled_from([0.0, *BOTH[4:]]),  # log P/η is no float below
+)
+def test_forbidden_outcomes_against_mpmath(seed, discount, eta):
+    """Rewards of -inf for acting, on arrival and at the end; dead ends."""
+    problem = oracles.random_problem(seed, S=2, T=2, discount=discount)
+    rng = np.random.default_rng(seed)
+    for name, share in (("reward", 0.25), ("arrival", 0.15), ("final", 0.25)):
+        numbers = getattr(problem, name)
+        numbers[rng.random(numbers.shape) < share] = -math.inf
+    if precise.Dial(problem, math.inf).bound == -math.inf:
+        with pytest.raises(ValueError, match=r"p\(O\) = 0"):
+            inference.soft_values(problem.model(), eta)
+        return
+    check(problem, eta)
+
+
+def test_a_small_risk_of_the_worst_at_a_small_optimism():
+    """log(1 - 1e-12)/η keeps its digits, which are few in a logarithm of a number close to one."""
+    P = [[[1 - 1e-12, 1e-12]], [[0.0, 1.0]]]
+    model = models.tabular(P, [[0.0], [0.0]], horizon=1, final_reward=[0.25, -math.inf])
+    for eta in (1e-8, 1e-4):
+        found = inference.soft_values(model, eta).bound
+        assert found == pytest.approx(0.25 + math.log1p(-1e-12) / eta, abs=1e-12)
+    assert inference.soft_values(model, -1e-8).bound == -math.inf
+
+
+@pytest.mark.parametrize("eta", [-math.inf, -2.0, -1e-8, 0.0, 1e-8, 0.5, 1.0, 7.0, math.inf])
+def test_compare_prints_a_row_for_every_optimism(eta):
+    problem = oracles.random_problem(2, discount=0.9)
+    found = inference.soft_values(problem.model(), eta)
+    report = cai.compare(found.table, {"dial": found})
+    row = report["dial"]
+    assert row.imagined_bound == pytest.approx(found.bound)
+    assert row.imagined_return == pytest.approx(found.imagined_return)
+    gap = found.bound - row.elbo
+    assert row.optimism_gap == (None if eta == 0 else pytest.approx(gap))
+    assert gap * (1 if eta >= 0 else -1) >= -1e-12
+    assert "nan" not in str(report) + report.to_markdown() + report.to_json()
+    assert repr(found).startswith(f"Solution(optimism={eta:g}, ")
+
+
+def test_compare_where_nothing_can_be_promised():
+    """At η < 0 a risk of -inf makes the bound -inf, and the ELBO too: no gap, and no NaN."""
+    P = [[[0.5, 0.5]], [[0.0, 1.0]]]
+    model = models.tabular(P, [[0.0], [0.0]], horizon=1, final_reward=[0.0, -math.inf])
+    for eta in (-math.inf, -1.0, 1.0):
+        report = cai.compare(model, {"dial": inference.soft_values(model, eta)})
+        assert "nan" not in str(report)
+        assert report["dial"].elbo == -math.inf
+        assert report["dial"].optimism_gap == (math.inf if eta > 0 else 0)
+
+
+# The curve
+
+
+def test_the_ledge_is_taken_from_half_the_logarithm_of_the_golden_ratio():
+    """½ + ½ e^(-6η) = e^(-2η) where ledge and path are worth the same; α stretches η."""
+    golden = (1 + math.sqrt(5)) / 2
+    for alpha in (1.0, 0.3):
+        curve = inference.optimism_curve(models.ledge(temperature=alpha))
+        (change,) = curve.changes
+        assert change.optimism == pytest.approx(alpha * math.log(golden) / 2, abs=1e-8)
+        assert (change.t, change.s, change.before, change.after) == (0, 0, 1, 0)
+        assert "step 0, start: path -> short cut" in repr(curve)
+
+
+def test_the_default_grid():
+    curve = inference.optimism_curve(models.ledge())
+    etas = curve.optimism.tolist()
+    assert len(etas) == 41
+    assert [-eta for eta in reversed(etas)] == etas
+    assert {0.0, 1.0, -1.0, math.inf} <= set(etas)
+    for column in (curve.bend, curve.slope, curve.elbo, curve.expected_return):
+        assert column.shape == (41,)
+        assert column.isfinite().all()
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.8]))
+def test_columns(seed, discount):
+    """Bound, bend and slope against mpmath; the worth of the policy by sums over all paths."""
+    problem = oracles.random_problem(seed, S=2, T=2, discount=discount)
+    etas = [-math.inf, -2.0, -1e-8, 0.0, 1e-12, 1e-8, 1e-5, 0.5, 1.0, math.inf]
+    curve = inference.optimism_curve(problem.model(), reversed(etas))
+    assert curve.optimism.tolist() == etas
+    for i, eta in enumerate(etas):
+        exact = precise.Dial(problem, eta)
+        assert curve.bound[i].item() == pytest.approx(float(exact.bound), abs=1e-12)
+        assert curve.bend[i].item() == pytest.approx(float(exact.bend), abs=1e-12)
+        near = precise.Dial(problem, eta or 1e-30)
+        slope = 0.0 if math.isinf(eta) else float(near.bend / near.eta**2)
+        assert curve.slope[i].item() == pytest.approx(slope, rel=1e-6, abs=1e-12)
+        assert curve.imagined_return[i].item() == pytest.approx(float(exact.imagined_return))
+        elbo, expected = oracles.elbo(problem, numbers(exact.policy))
+        assert curve.elbo[i].item() == pytest.approx(elbo, abs=1e-11)
+        assert curve.expected_return[i].item() == pytest.approx(expected, abs=1e-11)
+    assert (curve.bound.diff() >= -1e-12).all()
+    assert curve.elbo.argmax() == 3 or curve.elbo.max() - curve.elbo[3] < 1e-12
+
+
+def favourites(table, eta, steps):
+    """(steps, S) most probable actions, and where the policy is."""
+    found = inference.soft_values(table, eta)
+    visits = cai.evaluate(table, found.policy).states
+    return found.policy.log_probs[steps].argmax(-1), visits[steps]
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_minds_change_where_a_fine_grid_says_so(seed):
+    """Between two reported changes of a state it has one favourite, wherever the policy is."""
+    problem = oracles.random_problem(seed, S=3, A=3, T=2, scale=3.0)
+    table, steps = cai.tabulate(problem.model()), [0, 1]
+    grid = [u / (1 - abs(u)) for u in np.linspace(-0.9, 0.9, 40)]
+    curve = inference.optimism_curve(table, grid, steps=steps, least_visit=0.05)
+    for change in curve.changes:
+        for side, action in ((-1, change.before), (1, change.after)):
+            eta = change.optimism + side * 1e-6
+            assert favourites(table, eta, steps)[0][change.t, change.s] == action
+    (mind, _), counted = favourites(table, grid[0], steps), 0
+    for low, high in itertools.pairwise(grid):
+        (after, visits), (_, before) = (favourites(table, eta, steps) for eta in (high, low))
+        flips = (after != mind) & (torch.maximum(visits, before) >= 0.05)
+        for t, s in flips.nonzero().tolist():
+            between = [
+                c for c in curve.changes if (c.t, c.s) == (t, s) and low < c.optimism <= high
+            ]
+            assert [between[0].before, between[-1].after] == [mind[t, s], after[t, s]]
+            counted += len(between)
+        mind = after
+    assert counted <= len(curve.changes)
+
+
+def coin_or_nothing(**changes):
+    """Action 0 pays nothing, action 1 a coin of ±1, action 2 the same coin; one step."""
+    P = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]]).expand(3, 3, 3)
+    return models.tabular(P, torch.zeros(3, 3), horizon=1, final_reward=[0.0, 1.0, -1.0], **changes)
+
+
+def test_ties_change_nothing():
+    """Three actions tie at η = 0, two of them everywhere: one change, to the lowest of the two."""
+    for etas in (None, [-1.0, 0.0, 1.0], [-1.0, -1e-6, 0.0, 1e-6, 2.0], [-0.5, 1.0]):
+        (change,) = inference.optimism_curve(coin_or_nothing(), etas).changes
+        assert change.optimism == pytest.approx(0, abs=1e-8)
+        assert (change.before, change.after) == (0, 1)
+    assert inference.optimism_curve(coin_or_nothing(), [0.0, 1.0, math.inf]).changes == (
+        inference.Change(pytest.approx(0, abs=1e-8), 0, 0, 0, 1),
+    )
+    same = models.tabular(torch.full((2, 2, 2), 0.5), torch.zeros(2, 2), horizon=2)
+    assert inference.optimism_curve(same, steps=(0, 1)).changes == ()
+
+
+def test_only_where_the_policy_is_and_when_asked():
+    """The coin is for a state that comes second, with a probability of one tenth."""
+    P = torch.zeros(4, 2, 4)
+    P[0, :, :] = torch.tensor([0.0, 0.1, 0.9, 0.0])
+    P[1, 0, 0], P[1, 1, 2], P[1, 1, 3] = 1, 0.5, 0.5
+    P[2, :, 2] = P[3, :, 3] = 1
+    model = models.tabular(P, torch.zeros(4, 2), horizon=2, final_reward=[0.0, 0.0, 1.0, -1.0])
+    curve = inference.optimism_curve
+    assert curve(model).changes == ()
+    assert [(c.t, c.s) for c in curve(model, steps=(0, 1)).changes] == [(1, 1)]
+    assert curve(model, steps=(1,), least_visit=0.11).changes == ()
+    # Every state has the coin; the policy starts in one of them.
+    chosen = coin_or_nothing(initial=[0.0, 1.0, 0.0])
+    assert [c.s for c in curve(chosen).changes] == [1]
+    assert [c.s for c in curve(chosen, least_visit=0.0).changes] == [0, 1, 2]
+
+
+def test_curve_through_minus_infinity():
+    """Up to η = 0 the bound is -inf; from there it is finite, and nothing is NaN."""
+    P = [[[0.5, 0.5]], [[0.0, 1.0]]]
+    model = models.tabular(P, [[0.0], [0.0]], horizon=1, final_reward=[0.0, -math.inf])
+    curve = inference.optimism_curve(model, [-math.inf, -1.0, 0.0, 1e-7, 1.0, math.inf])
+    assert curve.bound.tolist()[:3] == [-math.inf] * 3
+    assert curve.slope.tolist()[:3] == [0, 0, math.inf]
+    assert curve.slope[4].item() == pytest.approx(math.log(2))
+    for column in (curve.bound, curve.bend, curve.slope, curve.elbo, curve.imagined_return):
+        assert not column.isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimisms": []}, "optimisms: expected at least one"),
+        ({"optimisms": [math.nan]}, "optimism: expected a real number"),
+        ({"steps": [4]}, r"steps: expected steps in 0 … 3, got 4"),
+        ({"least_visit": 1.5}, "least_visit: expected a probability"),
+        ({"tolerance": 0.0}, "tolerance: expected a finite number above 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        inference.optimism_curve(models.ledge(), **arguments)
