@@ -23,29 +23,28 @@ _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and η
 
 
 def backward(table: Table, eta: float) -> Tensor:
-    """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats."""
+    """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats.
+
+    By matrix products, which sums allow, or in log space; the two agree to rounding errors.
+    """
+    if by_products(eta):
+        from cai import sweeps  # it builds on this file
+
+        return sweeps.backward(table, eta, table.final_reward / table.temperature, table.steps)
+    return in_log_space(table, eta)
+
+
+def by_products(eta: float) -> bool:
+    """Whether sweeps sum by matrix products: not where numbers like ηx would over- or underflow."""
+    return eta == 0 or 1e-200 < abs(eta) < 1e6
+
+
+def in_log_space(table: Table, eta: float) -> Tensor:
+    """As :func:`backward`, the recursion as it is written above, for every η."""
+    v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
+    v[-1] = table.final_reward / table.temperature
     with table.threads():
-        return _sweep(table, eta)
-
-
-def _sweep(table: Table, eta: float) -> Tensor:
-    T = table.steps
-    v = torch.empty(T + 1, table.num_states, dtype=torch.float64)
-    v[T] = table.final_reward / table.temperature
-    if eta == 1:
-        # Actions and successors are summed alike, in one log-sum-exp; dense, the actions first.
-        successors = table.successors
-        if successors is None:
-            log_weights = table.log_weights.logsumexp(1)
-        else:
-            log_weights, successors = table.log_weights.flatten(1), successors.flatten()
-        for t in range(T - 1, -1, -1):
-            u = continuation(v[t + 1], eta, table.discount)
-            if successors is not None:
-                u = u.index_select(0, successors).view_as(log_weights)
-            torch.logsumexp(log_weights + u, -1, out=v[t])
-    else:
-        for t in range(T - 1, -1, -1):
+        for t in range(table.steps - 1, -1, -1):
             q = action_values(table, v[t + 1], eta)
             torch.logsumexp(table.log_prior + q, -1, out=v[t])
     return v
@@ -104,6 +103,11 @@ def mean(log_p: Tensor, x: Tensor) -> Tensor:
     """E_p[x] over the last axis, with 0 · inf = 0 and x = -inf where it is possible."""
     worst = torch.where(log_p > -torch.inf, x, 0.0)
     return torch.where(x == -torch.inf, worst, log_p.exp() * x).sum(-1)
+
+
+def product(p: Tensor, x: Tensor) -> Tensor:
+    """P · x with 0 · inf = 0: what never happens costs nothing."""
+    return torch.where(p > 0, p * x, 0.0)
 
 
 def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:

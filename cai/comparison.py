@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from cai import bellman, riccati
+from cai.bellman import product
 from cai.evaluate import Evaluation, enumerable, evaluate, evaluate_table, policy_log_probs
 from cai.gaussian_divergence import divergences as gaussian_divergences
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy
-from cai.solution import Solution, product
+from cai.solution import Solution
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 

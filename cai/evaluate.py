@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai.bellman import product
 from cai.gaussian_evaluation import worth
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy, TabularPolicy
 from cai.scores import exact
-from cai.solution import forward, product
 from cai.support import NotEnumerable, log_probs, support_size
+from cai.sweeps import follow
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import Trajectories, TrajectoryModel
@@ -146,7 +147,7 @@ def _log_probs(distribution: Any, A: int) -> Tensor:
 
 def evaluate_table(table: Table, log_policy: Tensor) -> Evaluation:
     """The exact worth of log q(a_t|s_t), shape (T, S, A)."""
-    states, expected_return = forward(table, table.log_initial.exp(), log_policy, None)
+    states, expected_return = follow(table, log_policy)
     state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
     divergence = product(state_actions, log_policy - table.log_prior).sum().item()
     return Evaluation(

@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import bellman, chain
+from cai import bellman, chain, sweeps
+from cai.bellman import product
 from cai.policy import TabularPolicy
 from cai.table import Table
 
@@ -145,10 +146,12 @@ class Solution:
         """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0."""
         return self.bend_start + self.bend_dynamics
 
-    @property
+    @cached_property
     def states(self) -> Tensor:
         """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
-        return self._forward[0]
+        if not self._by_products:
+            return self._forward[0]
+        return sweeps.forward(self.table, self.optimism, self.log_values, self.initial)
 
     @cached_property
     def state_actions(self) -> Tensor:
@@ -156,10 +159,20 @@ class Solution:
         with self.table.threads():
             return self.states[:-1].unsqueeze(-1) * self._log_policy.exp()
 
-    @property
+    @cached_property
+    def visits(self) -> Tensor:
+        """(S, A): Σ_t q(s_t=s, a_t=a, alive), how often an action is expected in a state."""
+        if not self._by_products:
+            return self.state_actions.sum(0)
+        return sweeps.visits(self.table, self.optimism, self.log_values, self.states)
+
+    @cached_property
     def imagined_return(self) -> float:
         """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
-        return self._forward[1]
+        if not self._by_products:
+            return self._forward[1]
+        earned = sweeps.imagined(self.table, self.optimism, self.log_values, self.states)
+        return earned + sweeps.final(self.table, self.states[-1])
 
     def _check_step(self, t: int) -> None:
         if not 0 <= t < self.table.steps:
@@ -168,8 +181,14 @@ class Solution:
                 "leads from step T-1 to step T"
             )
 
+    @property
+    def _by_products(self) -> bool:
+        return bellman.by_products(self.optimism)
+
     @cached_property
     def _log_Q(self) -> Tensor:
+        if self._by_products:
+            return sweeps.action_values(self.table, self.optimism, self.log_values)
         with self.table.threads():
             return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
@@ -216,41 +235,24 @@ class Solution:
     def _forward(self) -> tuple[Tensor, float]:
         """The forward sweep: states (T+1, S) and the imagined return."""
         with self.table.threads():
-            return forward(self.table, self.initial, self._log_policy, self)
+            return _forward(self, self._log_policy)
 
 
-def forward(
-    table: Table, initial: Tensor, log_policy: Tensor, bent: Solution | None = None
-) -> tuple[Tensor, float]:
-    """Occupancies and expected return of a policy, in the true dynamics or in bent ones.
-
-    Args:
-        table: the problem.
-        initial: (S,), the initial distribution.
-        log_policy: (T, S, A), log q(a_t|s_t).
-        bent: the solution whose bent dynamics to follow; None for the true dynamics.
-
-    Returns:
-        The probabilities (T+1, S) of being in a state and alive, and E[Σ rewards].
-    """
-    T, S, _ = log_policy.shape
+def _forward(bent: Solution, log_policy: Tensor) -> tuple[Tensor, float]:
+    """Occupancies (T+1, S) and expected return of a policy (T, S, A) in bent dynamics."""
+    table, (T, S, _) = bent.table, log_policy.shape
     states = torch.empty(T + 1, S, dtype=torch.float64)
-    states[0] = initial
+    states[0] = bent.initial
     policy = log_policy.exp()
     arrival = 0.0
     chunk = max(1, _CHUNK // table.log_dynamics.numel())
     for start in range(0, T, chunk):
         steps = slice(start, min(start + chunk, T))
-        moves = policy[steps].unsqueeze(-1)
-        survivors: Tensor | float = table.discount
-        if bent is None:
-            moves = moves * table.log_dynamics.exp()
-        else:
-            moves = moves * bent.log_transitions(steps).exp()
-            if table.discount < 1:
-                v_next = bent.log_values[1:][steps]
-                coin = bellman.survival(v_next, bent.optimism, table.discount)
-                survivors = table.gather(coin.exp())
+        moves = policy[steps].unsqueeze(-1) * bent.log_transitions(steps).exp()
+        survivors: Tensor | float = 1.0
+        if table.discount < 1:
+            coin = bellman.survival(bent.log_values[1:][steps], bent.optimism, table.discount)
+            survivors = table.gather(coin.exp())
         flow = table.flow(moves * survivors)
         for t in range(start, steps.stop):
             states[t + 1] = table.push(states[t], flow[t - start])
@@ -259,10 +261,4 @@ def forward(
             arrival += product(visits, table.arrival_reward).sum().item()
     occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
     acting = product(occupancy, table.reward).sum().item()
-    final = product(states[T], table.final_reward).sum().item()
-    return states, acting + arrival + final
-
-
-def product(p: Tensor, x: Tensor) -> Tensor:
-    """P · x with 0 · inf = 0: what never happens costs nothing."""
-    return torch.where(p > 0, p * x, 0.0)
+    return states, acting + arrival + sweeps.final(table, states[T])

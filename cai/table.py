@@ -37,6 +37,7 @@ class Table:
         temperature: α, reward units per nat; a tensor () where it is differentiated.
         discount: γ.
         layout: names and places of states and actions, or None.
+        precision: the type that sweeps multiply matrices in, float64 or float32.
     """
 
     log_initial: Tensor
@@ -50,6 +51,7 @@ class Table:
     temperature: float | Any  # a tensor () is allowed, but most readers want a number
     discount: float
     layout: Layout | None = None
+    precision: torch.dtype = torch.float64
 
     @property
     def num_states(self) -> int:
@@ -73,6 +75,20 @@ class Table:
             ValueError: where the horizon is infinite.
         """
         return checks.finite_horizon(self, "this method")
+
+    def float32(self) -> Table:
+        """The same problem, whose finite-horizon sweeps multiply matrices in float32.
+
+        Twice to three times as fast where the table is large and dense, at an error of about 1e-7
+        of the spread of the values, in nats, for each step; arrays, values and what underflows
+        stay in float64.
+        """
+        return dataclasses.replace(self, precision=torch.float32)
+
+    @cached_property
+    def matrices(self) -> dict[Any, Any]:
+        """What the sweeps of ``sweeps.py`` keep with the table: the matrices of the last η."""
+        return {}
 
     @cached_property
     def successor_index(self) -> Tensor:

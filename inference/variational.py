@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cai import bellman, checks
+from cai.bellman import product
 from cai.evaluate import enumerable, evaluate, policy_log_probs
 from cai.policy import TabularPolicy
 from cai.scores import exact
-from cai.solution import product
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 

@@ -1,0 +1,260 @@
+"""Finite-horizon sweeps at the speed of matrix products, backward and forward.
+
+The recursion is the one of bellman.py, one product a step (``step.py`` says how, and why no digits
+are lost). Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
+the bent dynamics. Policies and sums are not kept from the backward sweep but computed again from
+the values, several steps in one product: memory is that of the values and of one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai import bellman
+from cai.bellman import product
+from cai.matrices import Array
+from cai.step import Step, mean_arrival
+from cai.table import Table
+
+_CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
+_KEPT = 4  # how many optimisms a table keeps matrices for
+
+
+def backward(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
+    """v_t(s) = V_t(s)/α at a finite η, from the last values back, (steps + 1, S), nats."""
+    step = step_of(table, eta)
+    v = np.empty((steps + 1, table.num_states))
+    v[-1] = last.numpy()
+    with _quietly(table):
+        for t in range(steps - 1, -1, -1):
+            v[t] = step.back(v[t + 1])
+    return torch.from_numpy(v)
+
+
+def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Tensor:
+    """q(s_t=s, alive) under the chain that is bent towards given values.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        log_values: (n+1, S), nats, the values of consecutive steps.
+        initial: (S,), the distribution at the first of them.
+
+    Returns:
+        (n+1, S).
+    """
+    step, v = step_of(table, eta), log_values.numpy()
+    x = np.empty(v.shape)
+    x[0] = initial.numpy()
+    with _quietly(table):
+        for t, moves in _moves(step, v):
+            for i in range(len(moves.v)):
+                x[t + i + 1] = _push(step, x[t + i], moves, i)
+    return torch.from_numpy(x)
+
+
+def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
+    """q_t(s,a) = Q_t(s,a)/α of consecutive steps, (n+1, S) -> (n, S, A), nats."""
+    step, v = step_of(table, eta, joint=False), log_values.numpy()
+    q = np.empty((len(v) - 1, table.num_actions, table.num_states))
+    with _quietly(table):
+        for t, after in _parts(step, v):
+            q[t : t + len(after)] = step.log_rows(after, prior=False)[0].reshape(-1, *q.shape[1:])
+    return torch.from_numpy(q).transpose(1, 2).contiguous()
+
+
+def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> float:
+    """(), reward units: E[Σ r + r⁺] over consecutive steps under the bent chain; r_T is not in it.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        log_values: (n+1, S), nats.
+        states: (n+1, S), what :func:`forward` gives.
+    """
+    step, x = step_of(table, eta), states.numpy()
+    total = 0.0
+    with _quietly(table):
+        for t, moves in _moves(step, log_values.numpy()):
+            total += _earned(step, x[t : t + len(moves.v)], moves)
+    return total
+
+
+def visits(table: Table, eta: float, log_values: Tensor, states: Tensor) -> Tensor:
+    """Σ_t q(s_t=s, a_t=a, alive) over consecutive steps, (S, A); arguments as :func:`imagined`."""
+    step, x, v = step_of(table, eta, joint=False), states.numpy(), log_values.numpy()
+    total = np.zeros((table.num_actions, table.num_states))
+    with _quietly(table):
+        for t, after in _parts(step, v):
+            policy = step.policy(step.log_rows(after)[0])
+            total += np.einsum("nas,ns->as", policy, x[t : t + len(after)])
+    return torch.from_numpy(total).T.contiguous()
+
+
+def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
+    """Occupancies and expected return of a policy in the true dynamics.
+
+    Args:
+        table: the problem.
+        log_policy: (T, S, A), log q(a_t|s_t).
+
+    Returns:
+        q(s_t=s, alive), (T+1, S), and E[Σ rewards] in reward units.
+    """
+    step, T = step_of(table, 0.0), len(log_policy)
+    x = np.empty((T + 1, table.num_states))
+    x[0] = table.log_initial.exp().numpy()
+    counts = np.zeros((table.num_actions, table.num_states))
+    with _quietly(table):
+        for t in range(T):
+            mass = log_policy[t].T.exp().numpy() * x[t]
+            counts += mass
+            x[t + 1] = table.discount * step.W.transposed_times(mass.ravel())
+    states = torch.from_numpy(x)
+    return states, _paid(table, torch.from_numpy(counts.T)) + final(table, states[-1])
+
+
+def final(table: Table, states: Tensor) -> float:
+    """(), reward units: E[r_T] of the probabilities (S,) of the last states."""
+    return product(states, table.final_reward).sum().item()
+
+
+def _paid(table: Table, counts: Tensor) -> float:
+    """(), reward units: Σ E[r + r⁺] of expected counts (S, A) in the true dynamics."""
+    total = product(counts, table.reward).sum().item()
+    if (mean := mean_arrival(table)) is not None:
+        total += product(counts, mean).sum().item()
+    return float(total)
+
+
+def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
+    """The matrices of one step, which the table keeps for the last few η.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        joint: whether actions are summed with the successors; where η = 1, if not given.
+    """
+    key = eta, eta == 1 if joint is None else joint
+    step: Step | None = table.matrices.get(key)
+    if step is None:
+        while len(table.matrices) >= _KEPT:
+            del table.matrices[next(iter(table.matrices))]
+        step = table.matrices[key] = Step(table, *key)
+    return step
+
+
+@contextmanager
+def _quietly(table: Table) -> Iterator[None]:
+    """In as many threads as help; log 0 = -inf is meant, and what underflows is seen to."""
+    with table.threads(), np.errstate(divide="ignore", invalid="ignore", under="ignore"):
+        yield
+
+
+def _parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
+    """The values of the steps after t, t+1, …, as many at once as a cache holds, with each t."""
+    T, n = len(v) - 1, max(1, _CHUNK // len(step.possible))
+    for t in range(0, T, n):
+        yield t, v[t + 1 : min(t + n, T) + 1]
+
+
+@dataclass
+class _Moves:
+    """What moves a mass forward through some steps.
+
+    Attributes:
+        v: (n, S), nats, the values of the steps after.
+        policy: (n, A, S), π(a|s); None where actions are summed with the successors.
+        weights: (n, R), π/E, zero where a row is done in log space.
+        w: (n, S); None at η = 0.
+        survival: (n, S) or (), the bent probability to survive.
+        alone: (n, R), which rows are done in log space; None for none.
+    """
+
+    v: Array
+    policy: Array | None
+    weights: Array
+    w: Array | None
+    survival: Array
+    alone: Array | None
+
+    def flow(self, x: Array, i: int | slice) -> Array:
+        """The mass (S,) of each state on the rows, over E: (R,); of several steps, (n, R)."""
+        weights = self.weights[i]
+        if self.policy is not None:
+            weights = weights.reshape(*x.shape[:-1], -1, x.shape[-1])
+            x = x[..., None, :]
+        return (weights * x).reshape(*x.shape[: -1 if self.policy is None else -2], -1)
+
+    def mass_alone(self, x: Array, i: int) -> Array:
+        """The mass of each state on the rows that are done in log space, (S,) -> (R,)."""
+        assert self.alone is not None
+        mass = x if self.policy is None else (self.policy[i] * x).ravel()
+        return np.where(self.alone[i], mass, 0.0)
+
+
+def _moves(step: Step, v: Array) -> Iterator[tuple[int, _Moves]]:
+    """What carries a mass forward, and from which t on."""
+    for t, after in _parts(step, v):
+        q, w, E = step.log_rows(after)
+        policy = None if step.joint else step.policy(q)
+        weights = np.ones(()) if policy is None else policy.reshape(q.shape)
+        alone: Array | None = None
+        if E is not None:
+            alone = step.underflowed(E) | ~step.possible
+            if alone.any():
+                weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
+            else:
+                weights, alone = weights / E, None
+        survival = np.array(step.table.discount) if w is None else step.survival(after)
+        yield t, _Moves(after, policy, weights, w, survival, alone)
+
+
+def _push(step: Step, x: Array, moves: _Moves, i: int) -> Array:
+    """One step forward: what arrives alive in each state from the mass (S,) in each."""
+    arrived = step.W.transposed_times(moves.flow(x, i))
+    if moves.w is not None:
+        arrived = arrived * moves.w[i]
+    if moves.alone is not None and moves.alone[i].any():
+        arrived += _push_alone(step, moves.mass_alone(x, i), moves.v[i])
+    if step.table.discount < 1:
+        arrived *= moves.survival if moves.w is None else moves.survival[i]
+    return arrived
+
+
+def _push_alone(step: Step, mass: Array, v_next: Array) -> Array:
+    """As :func:`_push`, the rows with mass one by one, in log space."""
+    arrived = torch.zeros(len(v_next), dtype=torch.float64)
+    for rows in step.blocks(np.flatnonzero(mass)):
+        log_p, x, index = step.alone(rows, v_next)
+        flow = bellman.tilt(log_p, x, step.eta).exp() * torch.from_numpy(mass[rows]).unsqueeze(-1)
+        arrived.index_add_(0, index.expand(flow.shape).flatten(), flow.flatten())
+    return arrived.numpy()
+
+
+def _earned(step: Step, x: Array, moves: _Moves) -> float:
+    """Σ E[r + r⁺] of some steps, from the states (n, S) before them."""
+    table, total = step.table, 0.0
+    if moves.policy is not None:
+        counts = torch.from_numpy(np.einsum("nas,ns->sa", moves.policy, x))
+        if moves.w is None:
+            return _paid(table, counts)
+        total = product(counts, table.reward).sum().item()
+    if step.earnings is None:
+        return total
+    assert moves.w is not None
+    total += float(np.vdot(moves.flow(x, slice(None)), step.earnings.times(moves.w)))
+    if moves.alone is not None:
+        for i in np.flatnonzero(moves.alone.any(1)).tolist():
+            mass = moves.mass_alone(x[i], i)
+            for rows in step.blocks(np.flatnonzero(mass)):
+                log_p, worth, _ = step.alone(rows, moves.v[i])
+                each = product(bellman.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
+                total += float(each @ torch.from_numpy(mass[rows]))
+    return total
