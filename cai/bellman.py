@@ -5,33 +5,39 @@
 
 η = 1 is exact inference (Levine 2018, eq. 7), η → 0 leaves the dynamics as they are (eq. 15),
 η → ∞ chooses the outcome, η < 0 plays against the agent. Everything here is in nats: v = V/α,
-q = Q/α, x = (r⁺ + continuation)/α.
+q = Q/α, x = (r⁺ + continuation)/α. The second line is the soft rule of action; the hard rule has
+V = max_a Q, and the Boltzmann rule V = E_π[Q] with the π of the soft one.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from cai.table import Table
 
+Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
+"""How actions are chosen, and what a state is worth by them."""
+
 _SHORT = 32  # an axis along which it is worth turning the tensor
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
+_TIE = 1e-12  # actions this close to the best, relative to |q| above one, are as good
 _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
 
 
-def backward(table: Table, eta: float) -> Tensor:
+def backward(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
     """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats.
 
     By matrix products, which sums allow, or in log space; the two agree to rounding errors.
     """
-    if by_products(eta):
+    if rule == "soft" and by_products(eta):
         from cai import sweeps  # it builds on this file
 
         return sweeps.backward(table, eta, table.final_reward / table.temperature, table.steps)
-    return in_log_space(table, eta)
+    return in_log_space(table, eta, rule)
 
 
 def by_products(eta: float) -> bool:
@@ -39,15 +45,19 @@ def by_products(eta: float) -> bool:
     return eta == 0 or 1e-200 < abs(eta) < 1e6
 
 
-def in_log_space(table: Table, eta: float) -> Tensor:
-    """As :func:`backward`, the recursion as it is written above, for every η."""
+def in_log_space(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
+    """As :func:`backward`, the recursion as it is written above, for every η and rule."""
     v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
     v[-1] = table.final_reward / table.temperature
     with table.threads():
         for t in range(table.steps - 1, -1, -1):
-            q = action_values(table, v[t + 1], eta)
-            torch.logsumexp(table.log_prior + q, -1, out=v[t])
+            v[t] = backup(table, v[t + 1], eta, rule)
     return v
+
+
+def backup(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") -> Tensor:
+    """One step of the recursion, the operator T: (..., S) -> (..., S), nats."""
+    return state_values(table, action_values(table, v_next, eta), rule)
 
 
 def action_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
@@ -64,8 +74,25 @@ def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
     return x
 
 
-def log_policy(table: Table, q: Tensor) -> Tensor:
-    """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior."""
+def state_values(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
+    """v(s) from action values, (..., S, A) -> (..., S), nats."""
+    if rule == "hard":
+        return torch.where(table.log_prior > -torch.inf, q, -torch.inf).amax(-1)
+    if rule == "boltzmann":
+        return mean(log_policy(table, q, rule), q)
+    return logsumexp(table.log_prior + q)
+
+
+def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
+    """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior.
+
+    The hard rule has the prior, restricted to the best actions. They tie where rounding errors
+    alone tell them apart.
+    """
+    if rule == "hard":
+        best = state_values(table, q, rule).unsqueeze(-1)
+        wins = (q >= best - _TIE * best.abs().clamp(min=1)) | (best == -torch.inf)
+        return log_softmax(torch.where(wins, table.log_prior, -torch.inf))
     log_pi = table.log_prior + q
     dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
     return log_softmax(torch.where(dead_end, table.log_prior, log_pi))

@@ -45,13 +45,17 @@ class Row:
     """One method in a comparison. Bounds, entropies and divergences in nats, returns in reward.
 
     Attributes:
-        imagined_bound: what the method believes it achieves, its own bound or log evidence.
+        imagined_bound: what the method believes it achieves, its own bound or log evidence. (Of
+            the hard and the Boltzmann rule: return/α, less the price of bending. They do not count
+            what actions cost, KL(policy‖prior), and so may be above the ELBO without optimism.)
         imagined_return: the return it expects, under the dynamics that it believes in.
         elbo: what its policy achieves in the true dynamics, E_q[log p(τ,O) - log q(τ)].
         elbo_stderr: its standard error; None where exact.
         expected_return: the return of its policy in the true dynamics.
         expected_return_stderr: its standard error; None where exact.
-        optimism_gap: imagined_bound - elbo; None where the method believes in the true dynamics.
+        optimism_gap: imagined_bound less what the method's own objective is worth in the true
+            dynamics: the ELBO, or return/α where actions are not counted; None where the method
+            believes in the true dynamics.
         entropy: E_q[Σ_t H(q(·|s_t))] of its policy in the true dynamics.
         kl_start: KL(p(s_0) ‖ p(s_0|O)).
         kl_actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
@@ -289,9 +293,12 @@ def _row(
             evaluation = evaluate_table(table, log_policy)
             split = divergences(posterior, log_policy, evaluation)
     bends = isinstance(method, Solution | GaussianSolution) and method.optimism != 0
-    bound = method.bound if bends else evaluation.elbo
+    had = evaluation.elbo
+    if isinstance(method, Solution) and method.rule != "soft":
+        had = evaluation.expected_return / method.table.temperature
+    bound = method.bound if bends else had
     parts = [part for part in split if part is not None]
-    gap = bound - evaluation.elbo if bound != evaluation.elbo else 0.0  # both may be -inf
+    gap = bound - had if bound != had else 0.0  # both may be -inf
     return Row(
         imagined_bound=bound,
         imagined_return=method.imagined_return if bends else evaluation.expected_return,

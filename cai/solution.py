@@ -28,14 +28,18 @@ class Solution:
         table: the problem that was solved.
         optimism: η.
         log_values: (T+1, S), nats, V_t(s)/α; at η = 1 the log of Levine's backward message.
+        rule: how actions are chosen, "soft", "hard" or "boltzmann". What is said below of η = 1 and
+            of the ELBO is said of the soft rule; the others put no price on choosing an action.
     """
 
     table: Table
     optimism: float
     log_values: Tensor
+    rule: bellman.Rule = "soft"
 
     def __repr__(self) -> str:
-        return f"Solution(optimism={self.optimism:g}, bound={self.bound:.6g} nats)"
+        rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "
+        return f"Solution(optimism={self.optimism:g}, {rule}bound={self.bound:.6g} nats)"
 
     @property
     def V(self) -> Tensor:
@@ -49,7 +53,10 @@ class Solution:
 
     @cached_property
     def policy(self) -> TabularPolicy:
-        """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior."""
+        """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior.
+
+        The hard rule's is the prior, restricted to the actions of the highest Q.
+        """
         return TabularPolicy.from_log_probs(self._log_policy)
 
     @cached_property
@@ -63,11 +70,11 @@ class Solution:
         """(), nats: log p(O), the bound at η = 1.
 
         Raises:
-            AttributeError: at any other η, where the bound is another quantity.
+            AttributeError: at any other η or rule, where the bound is another quantity.
         """
-        if self.optimism != 1:
+        if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
-                f"log_evidence: the bound at optimism {self.optimism:g} is not log p(O); "
+                f"log_evidence: the bound at {self._dial} is not log p(O); "
                 "take .bound, or inference.posterior(model).log_evidence"
             )
         return self.bound
@@ -77,14 +84,25 @@ class Solution:
         """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
 
         Raises:
-            AttributeError: at any other η, where the bound believes in other dynamics.
+            AttributeError: at any other η, where the bound believes in other dynamics, or rule,
+                where it does not count what choosing an action costs.
         """
-        if self.optimism != 0:
+        if self.optimism != 0 or self.rule != "soft":
+            what = (
+                "believes in bent dynamics; what its policy achieves in the true ones"
+                if self.optimism != 0
+                else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
+            )
             raise AttributeError(
-                f"elbo: the bound at optimism {self.optimism:g} believes in bent dynamics; what "
-                "its policy achieves in the true ones is cai.evaluate(model, solution.policy).elbo"
+                f"elbo: the bound at {self._dial} {what} is "
+                "cai.evaluate(model, solution.policy).elbo"
             )
         return self.bound
+
+    @property
+    def _dial(self) -> str:
+        rule = "" if self.rule == "soft" else f" and rule {self.rule!r}"
+        return f"optimism {self.optimism:g}{rule}"
 
     @cached_property
     def log_initial(self) -> Tensor:
@@ -143,7 +161,10 @@ class Solution:
 
     @property
     def total_bend(self) -> float:
-        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0."""
+        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0.
+
+        (Not under the Boltzmann rule, whose policy does not maximise the bound.)
+        """
         return self.bend_start + self.bend_dynamics
 
     @cached_property
@@ -183,7 +204,8 @@ class Solution:
 
     @property
     def _by_products(self) -> bool:
-        return bellman.by_products(self.optimism)
+        """Whether sweeps do it, which follow the soft policy."""
+        return self.rule == "soft" and bellman.by_products(self.optimism)
 
     @cached_property
     def _log_Q(self) -> Tensor:
@@ -195,7 +217,7 @@ class Solution:
     @cached_property
     def _log_policy(self) -> Tensor:
         with self.table.threads():
-            return bellman.log_policy(self.table, self._log_Q)
+            return bellman.log_policy(self.table, self._log_Q, self.rule)
 
     def log_transitions(self, steps: slice) -> Tensor:
         """log q(s'|s,a) of each successor, bent towards what the step after is worth.

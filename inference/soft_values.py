@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import overload
+from typing import get_args, overload
 
-from cai import bellman
+from cai import bellman, checks
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.gaussian import gaussian_values
 from cai.linear_gaussian import LinearGaussian
@@ -16,53 +16,83 @@ from cai.trajectory import TrajectoryModel
 
 
 @overload
-def soft_values(model: LinearGaussian, optimism: float = 0.0) -> GaussianSolution: ...  # type: ignore[overload-overlap]
+def soft_values(  # type: ignore[overload-overlap]
+    model: LinearGaussian, optimism: float = 0.0, rule: bellman.Rule = "soft"
+) -> GaussianSolution: ...
 
 
 @overload
-def soft_values(model: TrajectoryModel | Table, optimism: float = 0.0) -> Solution: ...
+def soft_values(
+    model: TrajectoryModel | Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
+) -> Solution: ...
 
 
 def soft_values(
-    model: TrajectoryModel | Table, optimism: float = 0.0
+    model: TrajectoryModel | Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
 ) -> Solution | GaussianSolution:
-    r"""Soft values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
+    r"""Values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
 
         Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
-        V_t(s)   = α log Σ_a p(a|s) exp(Q_t(s,a)/α),        π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α)
 
-    It maximises over the policy and, for η > 0, over bent dynamics and initial state (for η < 0
-    it minimises over them) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(bent‖true)/η: a nat of
-    bending costs 1/η nats.
+        rule "soft":       V = α log Σ_a p(a|s) exp(Q/α),   π(a|s) ∝ p(a|s) exp(Q/α)
+        rule "hard":       V = max_a Q,                     π: the prior among the best actions
+        rule "boltzmann":  V = E_π[Q],                      π(a|s) ∝ p(a|s) exp(Q/α)
 
-    ==========  ====================================================================
-    η           what it is
-    ==========  ====================================================================
-    -∞          nature picks the worst outcome that is possible
-    η < 0       nature plays against the agent, at a price: risk-averse, robust
-    0           the dynamics stay as they are: maximum causal entropy, the best ELBO
-    1           the exact posterior, which conditions the dynamics too
-    +∞          the agent picks the best outcome that is possible
-    ==========  ====================================================================
+    The soft rule maximises over the policy and, for η > 0, over bent dynamics and initial state
+    (for η < 0 it minimises over them) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(bent‖true)/η: a
+    nat of bending costs 1/η nats. The hard rule does the same without the price on the policy: it
+    is the limit α → 0 with η/α as it is. The Boltzmann rule is no optimum of anything: it says what
+    an agent is worth whose hand trembles, and it neither charges nor rewards that.
+
+    ==========  ======  ======================================================================
+    rule        η       what it is
+    ==========  ======  ======================================================================
+    soft        1       the exact posterior p(τ|O), which conditions the dynamics too: maximum-
+                        entropy trajectories (Ziebart 2008, Toussaint 2009; Levine's eq. 7)
+    soft        0       the dynamics stay as they are: maximum causal entropy (Ziebart 2010), soft
+                        Q-learning, the best ELBO (Levine's eq. 15)
+    soft        > 0     in between, or beyond: optimism at a price of 1/η a nat
+    soft        < 0     nature plays against the agent, at a price: risk-averse, robust
+    hard        0       value iteration (Bellman 1957); α and the prior's weights have no say
+    hard        ≠ 0     risk-sensitive control of exp(η return/α) (Howard and Matheson 1972;
+                        Jacobson's LEQG 1973): averse below zero, seeking above
+    boltzmann   0       the softmax agent of agentmodels.org; Boltzmann exploration
+                        (compare Levine's section 5.2), without the entropy bonus
+    boltzmann   ≠ 0     that agent, in dynamics bent by its own values; nobody's method we know of
+    any         ±∞      the best, or the worst, outcome that is possible happens; hard at -∞ is
+                        minimax (Heger 1994), and at +∞ a shortest path
+    ==========  ======  ======================================================================
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table; or
             a linear-Gaussian model, solved by its Riccati recursion.
         optimism: η, any real number or ±inf.
+        rule: how actions are chosen, and what a state is worth by them. The prior says which
+            actions there are, also where the rule is hard.
 
     Raises:
-        ValueError: where optimism is not a number, the horizon is infinite, or the evidence is
-            zero; for the latter only if η > 0, since below it -inf is an answer while log p(O)
-            is finite. For a linear-Gaussian model, where a value is infinite at η (named: the
-            last η at which none is), or the discount is below one at η ≠ 0.
+        ValueError: where optimism is not a number, the rule is not one of the three, the horizon
+            is infinite, or the evidence is zero; for the latter only if η > 0, since below it
+            -inf is an answer while log p(O) is finite. For a linear-Gaussian model, where a value
+            is infinite at η (named: the last η at which none is), the discount is below one at
+            η ≠ 0, or the rule is not soft.
     """
     eta = float(optimism)
     if math.isnan(eta):
         raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
+    if rule not in get_args(bellman.Rule):
+        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
     if isinstance(model, LinearGaussian):
+        if rule != "soft":
+            checks.refuse(
+                "rule",
+                '"soft" for a linear-Gaussian model',
+                repr(rule),
+                "with a flat action prior the hard one takes the mean of the soft policy",
+            )
         return gaussian_values(model, eta)
     table = tabulate(model)
-    solution = Solution(table, eta, bellman.backward(table, eta))
+    solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
     if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
