@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import networkx as nx
@@ -15,7 +14,12 @@ from torch import Tensor
 
 from cai import bellman
 from cai import graph as graphs
+from cai.canvas import IMAGINED as _IMAGINED
+from cai.canvas import REAL as _REAL
+from cai.canvas import caption as _caption
+from cai.canvas import figure as _figure
 from cai.comparison import Comparison, Row
+from cai.dial_figure import optimism_curve as optimism_curve
 from cai.evaluate import policy_log_probs
 from cai.layout import Layout
 from cai.solution import Solution
@@ -23,7 +27,6 @@ from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
-_IMAGINED, _REAL = "#d1603d", "#2f6690"
 _PARTS = {"kl_start": "#c9ada7", "kl_actions": "#81b29a", "kl_dynamics": _IMAGINED}
 _KINDS = {
     "state": "#dbe7f0",
@@ -271,11 +274,6 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     return figure
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(max(6.0, 3.8 * panels), height), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
-
-
 def _map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list[Axes]]:
     assert layout.map is not None
     rows, columns = len(layout.map), len(layout.map[0])
@@ -288,11 +286,6 @@ def _map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list
     for axes in panels[n:]:
         axes.remove()
     return figure, panels[:n]
-
-
-def _caption(figure: Figure, text: str) -> None:
-    width = int(figure.get_figwidth() * 14)
-    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="#444444")
 
 
 def _table(report: Comparison) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
-_TIE = 1e-11  # log-probabilities this close, relative to |Q/α| where that is above one, are a tie
+_TIE = 1e-15  # of |Q/α| or of one, a step and ten more: log-probabilities this close are a tie
 _SMALL = 1e-16  # nats of bending below which the slope is taken from the variance
 
 
@@ -104,9 +104,10 @@ def optimism_curve(
 
     The policy changes its mind where the most probable action of a state flips at a step. Each
     flip between two neighbours of the grid is found by bisection; of an even number of flips back
-    and forth between them nothing is seen, which a finer grid mends. Ties are no change: an action
-    stays the favourite as long as none is more probable, and of several new ones the lowest index
-    counts. Solved once for each optimism, and 30 times or so for each change.
+    and forth between them nothing is seen, which a finer grid mends. Ties are no change:
+    nothing happens as long as some action has been a favourite throughout, and of several the
+    lowest index is named. What changes within ten tolerances of ±∞ is said to change there. The
+    model is solved once for each optimism, and 30 times or so for each change.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table.
@@ -189,7 +190,8 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     q = solution.Q[steps] / table.temperature
     scale = torch.where(q.isfinite(), q, 0.0).abs().amax(-1, keepdim=True).clamp(min=1)
     best = policy[steps].amax(-1, keepdim=True)
-    return numbers, _Sight(eta, policy[steps] >= best - _TIE * scale, worth.states[steps])
+    tie = _TIE * (table.steps + 10) * scale
+    return numbers, _Sight(eta, policy[steps] >= best - tie, worth.states[steps])
 
 
 def _slope(solution: Solution, bend: float) -> float:
@@ -234,9 +236,10 @@ def _changes(
     found: list[Change] = []
 
     def walk(low: _Sight, high: _Sight, mind: Tensor) -> Tensor:
-        """The favourite (steps, S) beyond high, from the one beyond low."""
-        stays = high.favourites.gather(-1, mind.unsqueeze(-1)).squeeze(-1)
-        after = torch.where(stays, mind, _lowest(high.favourites))
+        """What is on the mind (steps, S, A) beyond high: the favourites of all η so far, if any."""
+        still = mind & high.favourites
+        stays = still.any(-1)
+        after = torch.where(stays.unsqueeze(-1), still, high.favourites)
         flips = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)
         if not flips.any():
             return after
@@ -245,16 +248,27 @@ def _changes(
         if ends[1] - ends[0] > tolerance and ends[0] < middle < ends[1]:
             between = look(_unscaled(middle))
             return walk(between, high, walk(low, between, mind))
-        eta = next((end.eta for end in (low, high) if math.isinf(end.eta)), _unscaled(middle))
+        eta = _unscaled(middle if 1 - abs(middle) > 10 * tolerance else math.copysign(1, middle))
         for i, s in flips.nonzero().tolist():
-            found.append(Change(eta, steps[i], s, int(mind[i, s]), int(after[i, s])))
+            actions = (int(mask[i, s].int().argmax()) for mask in (mind, after))
+            found.append(Change(eta, steps[i], s, *actions))
         return after
 
-    mind = _lowest(sights[0].favourites)
+    mind = sights[0].favourites
     for low, high in itertools.pairwise(sights):
         mind = walk(low, high, mind)
-    return tuple(found)
+    return _merged(found, 10 * tolerance)
 
 
-def _lowest(favourites: Tensor) -> Tensor:
-    return favourites.int().argmax(-1)
+def _merged(found: list[Change], reach: float) -> tuple[Change, ...]:
+    """One change for several of a state at one place, where more than two actions tie."""
+    merged: list[Change] = []
+    last: dict[tuple[int, int], int] = {}
+    for change in found:
+        k = last.get((change.t, change.s))
+        if k is not None and _scaled(change.optimism) - _scaled(merged[k].optimism) <= reach:
+            merged[k] = replace(merged[k], after=change.after)
+        else:
+            last[change.t, change.s] = len(merged)
+            merged.append(change)
+    return tuple(change for change in merged if change.before != change.after)

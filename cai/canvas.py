@@ -1,0 +1,22 @@
+"""What all figures share: colours, panels side by side, and a caption below."""
+
+from __future__ import annotations
+
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+IMAGINED, REAL = "#d1603d", "#2f6690"
+
+
+def figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side, height in inches."""
+    canvas = Figure(figsize=(max(6.0, 3.8 * panels), height), layout="constrained")
+    return canvas, list(canvas.subplots(1, panels, squeeze=False)[0])
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Writes a caption below, wrapped to the width of the figure."""
+    width = int(figure.get_figwidth() * 14)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="#444444")
