@@ -98,11 +98,11 @@ def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
     return log_softmax(torch.where(dead_end, table.log_prior, log_pi))
 
 
-def continuation(v: Tensor, eta: float, discount: float) -> Tensor:
+def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 0.0) -> Tensor:
     """(1/η) log(γ exp(ηv) + 1 - γ): what a successor is worth before the coin of death falls."""
     if discount == 1:
         return v
-    log_coin, x = coin(v, discount)
+    log_coin, x = coin(v, discount, dead)
     return soft_mean(log_coin, x, eta)
 
 
@@ -120,10 +120,10 @@ def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
     return kl(log_coin, tilt(log_coin, x, eta))
 
 
-def coin(v: Tensor, discount: float) -> tuple[Tensor, Tensor]:
-    """The coin of death as a distribution: log (γ, 1-γ), and x = (v, 0), shape (..., S, 2)."""
+def coin(v: Tensor, discount: float, dead: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """The coin of death as a distribution: log (γ, 1-γ), and x = (v, dead), shape (..., S, 2)."""
     log_coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
-    return log_coin, torch.stack([v, torch.zeros_like(v)], -1)
+    return log_coin, torch.stack([v, torch.as_tensor(dead, dtype=v.dtype).expand_as(v)], -1)
 
 
 def mean(log_p: Tensor, x: Tensor) -> Tensor:
@@ -212,6 +212,11 @@ def log_softmax(x: Tensor) -> Tensor:
     if x.shape[-1] > _SHORT:
         return x.log_softmax(-1)
     return x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """-Σ p log p over the last axis, nats, with 0 log 0 = 0."""
+    return -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0.0).sum(-1)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -39,3 +39,18 @@ def expected(solution: Solution, nats: Callable[[Solution, slice], Tensor]) -> f
             occupancy = solution.state_actions[steps]
             total += torch.where(occupancy > 0, occupancy * nats(solution, steps), 0.0).sum().item()
     return total
+
+
+def surprise(solution: Solution, steps: slice) -> Tensor:
+    """-log q(a|s) and the entropy of q(s',alive|s,a) after it, (steps, S, A), nats.
+
+    In expectation over the actions, the entropy of one step.
+    """
+    table = solution.table
+    log_q = solution.log_transitions(steps)
+    nats = bellman.entropy(log_q) - solution.piece(steps).policy.log_probs
+    if table.discount < 1:
+        log_coin, x = solution.coin(steps)
+        of_coin = bellman.entropy(bellman.tilt(log_coin, x, solution.optimism))
+        nats = nats + (log_q.exp() * table.gather(of_coin)).sum(-1)
+    return nats

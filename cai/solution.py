@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cai import bellman, chain, sweeps
+from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
 from cai.bellman import product
+from cai.evidence import Evidence
 from cai.policy import TabularPolicy
 from cai.table import Table
+from cai.trajectory import Trajectories
 
 _CHUNK = 2**22  # numbers held at once when a field of shape (T, S, A, K) is walked through
 
@@ -30,12 +32,16 @@ class Solution:
         log_values: (T+1, S), nats, V_t(s)/α; at η = 1 the log of Levine's backward message.
         rule: how actions are chosen, "soft", "hard" or "boltzmann". What is said below of η = 1 and
             of the ELBO is said of the soft rule; the others put no price on choosing an action.
+        evidence: what else is observed, at η = 1; then each O below stands for that and for the
+            o_t that are observed, and bound for log p(observed, O). None where all o_t are
+            observed and nothing else.
     """
 
     table: Table
     optimism: float
     log_values: Tensor
     rule: bellman.Rule = "soft"
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "
@@ -130,8 +136,7 @@ class Solution:
         with self.table.threads():
             log_q = self.log_transitions(slice(t, t + 1))[0]
             if self.table.discount < 1:
-                coin = bellman.survival(self.log_values[t + 1], self.optimism, self.table.discount)
-                log_q = log_q + self.table.gather(coin)
+                log_q = log_q + self.table.gather(self.log_survival(slice(t, t + 1))[0])
             return self.table.dense(log_q)
 
     def bend(self, t: int) -> Tensor:
@@ -168,6 +173,76 @@ class Solution:
         return self.bend_start + self.bend_dynamics
 
     @cached_property
+    def entropy(self) -> float:
+        """(), nats: the entropy of the chain's trajectories, at η = 1 of p(τ|O).
+
+        Of start, actions, next states and coins of death, until the end or death; the ghost that
+        runs on by the prior is not counted.
+        """
+        start = bellman.entropy(self.log_initial).item()
+        return start + chain.expected(self, chain.surprise)
+
+    @property
+    def log_backward(self) -> Tensor:
+        """(T+1, S), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive), Levine's backward message.
+
+        Raises:
+            AttributeError: at any η but 1.
+        """
+        self._check_exact("log_backward")
+        return self.log_values
+
+    @cached_property
+    def log_forward(self) -> Tensor:
+        """(T+1, S), nats: log α_t(s) = log p(s_t=s, alive, O_{0:t-1}), the forward message.
+
+        A joint probability, where Levine (2018, section 2.3) normalises it to p(s_t | O_{0:t-1}):
+        log_forward + log_backward - log_evidence is the log of ``states``. What is observed of
+        s_t itself is in the backward message.
+
+        Raises:
+            AttributeError: at any η but 1.
+        """
+        self._check_exact("log_forward")
+        return messages.forward(self.table, self.evidence or evidence.none(self.table))
+
+    def marginal(self, *sites: str) -> Tensor:
+        """The distribution of a site by name, or of several sites of one step jointly.
+
+        "s_3" (S,), "a_2" (A,), and any of s_t, a_t and s_{t+1} together, such as
+        ``marginal("s_2", "a_2", "s_3")`` (S, A, S), with an axis for each in the order given.
+        With a discount they count the living and sum to P(alive); "alive_4" is (2,), dead and
+        alive. Under the bent chain; at η = 1, given O.
+
+        Raises:
+            ValueError: for a site that the program does not have, or sites further apart.
+        """
+        return marginals.marginal(self, sites)
+
+    def sample(self, n: int, seed: int | None = None) -> Trajectories:
+        """Draws n independent trajectories of the bent chain; at η = 1, of p(τ|O).
+
+        With a discount, trajectories die; the dead run on as ghosts by the prior and the true
+        dynamics, as they do in the program.
+
+        Args:
+            n: how many.
+            seed: makes the draw reproducible; None draws from torch's generator as it stands.
+
+        Raises:
+            ValueError: where the horizon is infinite, or n is no whole number of at least 1.
+        """
+        return sampling.sample(self, n, seed)
+
+    def piece(self, steps: slice) -> Solution:
+        """The solution of some steps, start … stop - 1, as if they were a problem of their own."""
+        return replace(
+            self,
+            log_values=self.log_values[steps.start : steps.stop + 1],
+            evidence=None if self.evidence is None else self.evidence.piece(steps),
+        )
+
+    @cached_property
     def states(self) -> Tensor:
         """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
         if not self._by_products:
@@ -195,6 +270,14 @@ class Solution:
         earned = sweeps.imagined(self.table, self.optimism, self.log_values, self.states)
         return earned + sweeps.final(self.table, self.states[-1])
 
+    def _check_exact(self, name: str) -> None:
+        if self.optimism != 1 or self.rule != "soft":
+            raise AttributeError(
+                f"{name}: messages are sums over trajectories, at optimism 1 and with the soft "
+                f"rule, not at {self._dial}; take inference.posterior(model), or .log_values and "
+                ".states"
+            )
+
     def _check_step(self, t: int) -> None:
         if not 0 <= t < self.table.steps:
             raise ValueError(
@@ -204,14 +287,17 @@ class Solution:
 
     @property
     def _by_products(self) -> bool:
-        """Whether sweeps do it, which follow the soft policy."""
-        return self.rule == "soft" and bellman.by_products(self.optimism)
+        """Whether sweeps do it, which follow the soft policy and know of no other evidence."""
+        soft = self.rule == "soft" and self.evidence is None
+        return soft and bellman.by_products(self.optimism)
 
     @cached_property
     def _log_Q(self) -> Tensor:
         if self._by_products:
             return sweeps.action_values(self.table, self.optimism, self.log_values)
         with self.table.threads():
+            if self.evidence is not None:
+                return self.evidence.action_values(self.table, self.log_values, slice(None))
             return bellman.action_values(self.table, self.log_values[1:], self.optimism)
 
     @cached_property
@@ -239,7 +325,13 @@ class Solution:
         Returns:
             log (γ, 1-γ), and (steps, S, 2) in nats.
         """
-        return bellman.coin(self.log_values[1:][steps], self.table.discount)
+        dead = 0.0 if self.evidence is None else self.evidence.log_dead[1:][steps, None]
+        return bellman.coin(self.log_values[1:][steps], self.table.discount, dead)
+
+    def log_survival(self, steps: slice) -> Tensor:
+        """log q(alive|s') on arrival in each state s', the bent coin of death, (steps, S), nats."""
+        log_coin, x = self.coin(steps)
+        return bellman.tilt(log_coin, x, self.optimism)[..., 0]
 
     @property
     def _keeps_bent(self) -> bool:
@@ -250,7 +342,10 @@ class Solution:
         return self._bend(slice(None))
 
     def _bend(self, steps: slice) -> Tensor:
-        x = bellman.outcome_values(self.table, self.log_values[1:][steps], self.optimism)
+        if self.evidence is not None:
+            x = self.evidence.outcome_values(self.table, self.log_values, steps)
+        else:
+            x = bellman.outcome_values(self.table, self.log_values[1:][steps], self.optimism)
         return bellman.tilt(self.table.log_dynamics, x, self.optimism)
 
     @cached_property
@@ -273,8 +368,7 @@ def _forward(bent: Solution, log_policy: Tensor) -> tuple[Tensor, float]:
         moves = policy[steps].unsqueeze(-1) * bent.log_transitions(steps).exp()
         survivors: Tensor | float = 1.0
         if table.discount < 1:
-            coin = bellman.survival(bent.log_values[1:][steps], bent.optimism, table.discount)
-            survivors = table.gather(coin.exp())
+            survivors = table.gather(bent.log_survival(steps).exp())
         flow = table.flow(moves * survivors)
         for t in range(start, steps.stop):
             states[t + 1] = table.push(states[t], flow[t - start])

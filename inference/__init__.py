@@ -8,6 +8,7 @@ from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
 from cai.inference.linear_system import LinearValues, linear_system, linear_values
+from cai.inference.map_trajectory import MapTrajectory, map_trajectory
 from cai.inference.posterior import posterior
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
@@ -21,6 +22,7 @@ __all__ = [
     "Enumeration",
     "Fit",
     "LinearValues",
+    "MapTrajectory",
     "OptimismCurve",
     "RenyiBound",
     "Robust",
@@ -34,6 +36,7 @@ __all__ = [
     "linear_system",
     "linear_values",
     "log_likelihood",
+    "map_trajectory",
     "optimism_curve",
     "optimism_range",
     "posterior",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import overload
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+from torch import Tensor
 
 from cai.gaussian_solution import GaussianSolution
+from cai.inference.conditioning import conditioned
 from cai.inference.soft_values import soft_values
 from cai.linear_gaussian import LinearGaussian
 from cai.solution import Solution
 from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
 
@@ -17,18 +22,38 @@ def posterior(model: LinearGaussian) -> GaussianSolution: ...  # type: ignore[ov
 
 
 @overload
-def posterior(model: TrajectoryModel | Table) -> Solution: ...
+def posterior(
+    model: TrajectoryModel | Table,
+    observed: Mapping[str, Any] | None = None,
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> Solution: ...
 
 
-def posterior(model: TrajectoryModel | Table) -> Solution | GaussianSolution:
+def posterior(
+    model: TrajectoryModel | Table,
+    observed: Mapping[str, Any] | None = None,
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> Solution | GaussianSolution:
     """p(τ|O) by forward and backward messages (Levine 2018, eqs. 6-7): optimism η = 1.
 
     The posterior is Markov. It conditions the actions, p(a_t|s_t,O), and the dynamics and the
     initial state with them, p(s'|s,a,O) ∝ p(s'|s,a) exp((r⁺ + V_{t+1}(s'))/α): it believes in luck.
 
+    More can be observed than optimality, or less: a prefix, a goal, any states and actions, and
+    only some of the o_t. The sites are named as in the Pyro program::
+
+        inference.posterior(model, observed={"s_0": 2, "a_0": 1, "s_20": goal}, optimal=mask)
+
+    Everything in the solution is then conditional on that; its bound is log p(observed, O). To
+    observe s_t or a_t is to observe that the trajectory is alive there.
+
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table; or
             a linear-Gaussian model, of which everything is Gaussian (Kalman smoothing).
+        observed: site -> value: states ``s_0 … s_T`` and actions ``a_0 … a_{T-1}`` by index; with a
+            discount also ``alive_1 … alive_T``, 0 or 1.
+        optimal: which o_t are observed, T+1 booleans, of which o_T is the final reward; all if
+            None. A step that is not observed to be optimal contributes neither r nor r⁺.
 
     Returns:
         The solution at η = 1: ``log_evidence``, the log backward messages as ``V`` and ``Q``,
@@ -36,6 +61,15 @@ def posterior(model: TrajectoryModel | Table) -> Solution | GaussianSolution:
         ``initial`` and ``imagined_return``.
 
     Raises:
-        ValueError: where the horizon is infinite, or the evidence is zero.
+        ValueError: where the horizon is infinite, or the evidence is zero (naming the observation
+            that is impossible); for an unknown site, an index out of range, or a mask of another
+            length; and for observations of a linear-Gaussian model.
     """
+    if observed is not None or optimal is not None:
+        if isinstance(model, LinearGaussian):
+            raise ValueError(
+                "observed, optimal: expected a discrete model, got a linear-Gaussian one; there "
+                "all o_t are observed, and nothing else"
+            )
+        return conditioned(tabulate(model), observed or {}, optimal)
     return soft_values(model, optimism=1.0)

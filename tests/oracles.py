@@ -163,35 +163,64 @@ def exp(x):
     return math.exp(x) if x > -math.inf else 0.0
 
 
-def posterior(problem, weigh=None):
+def mass(problem, path, optimal=None):
+    """p(τ, O_observed) of a path: only the rewards of the steps that are observed count."""
+    if optimal is None:
+        return path.probability * exp(path.reward / problem.temperature)
+    s, T = path.states, problem.T
+    reward = problem.final[s[T]] if optimal[T] and path.survived else 0.0
+    for t, a in enumerate(path.actions):
+        if optimal[t]:
+            reward += problem.reward[s[t]][a] + problem.arrival[s[t]][a][s[t + 1]]
+    return path.probability * exp(reward / problem.temperature)
+
+
+def agrees(path, observed):
+    """Whether a path lives where something is observed of it, and does there what is observed."""
+    for name, value in observed.items():
+        kind, t = name.split("_")
+        if path.alive_at(int(t)) != (kind != "alive" or bool(value)):
+            return False
+        if kind != "alive" and {"s": path.states, "a": path.actions}[kind][int(t)] != value:
+            return False
+    return True
+
+
+def posterior(problem, weigh=None, observed=None, optimal=None):
     """log p(O), and everything else of p(τ|O), by summing paths.
 
     Args:
         problem: the problem.
         weigh: reward -> exp(reward/α), for exact numbers.
+        observed: {"s_1": state, …}, to condition on.
+        optimal: which o_t are observed, T+1 booleans.
     """
     S, A = problem.sizes
     T = problem.T
-    weigh = weigh or (lambda reward: exp(reward / problem.temperature))
-    everything = [(path, path.probability * weigh(path.reward)) for path in paths(problem)]
-    total = sum(mass for _, mass in everything)
+    everything = [
+        (path, path.probability * weigh(path.reward) if weigh else mass(problem, path, optimal))
+        for path in paths(problem)
+        if agrees(path, observed or {})
+    ]
+    total = sum(weight for _, weight in everything)
     zero = total - total
     states = [[zero] * S for _ in range(T + 1)]
     state_actions = [[[zero] * A for _ in range(S)] for _ in range(T)]
     transitions = [[[[zero] * S for _ in range(A)] for _ in range(S)] for _ in range(T)]
     imagined = zero
-    for path, mass in everything:
-        imagined += mass / total * path.reward
+    for path, weight in everything:
+        imagined += weight / total * path.reward
         for t, s in enumerate(path.states):
             if path.alive_at(t):
-                states[t][s] += mass / total
+                states[t][s] += weight / total
         for t, a in enumerate(path.actions):
             s, n = path.states[t], path.states[t + 1]
-            state_actions[t][s][a] += mass / total
+            state_actions[t][s][a] += weight / total
             if path.alive_at(t + 1):
-                transitions[t][s][a][n] += mass / total
+                transitions[t][s][a][n] += weight / total
     return {
         "evidence": total,
+        "paths": [(path, weight / total) for path, weight in everything if weight > 0],
         "states": states,
         "state_actions": state_actions,
         "transitions": transitions,
