@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
-from cai.inference import adjoint
+from cai.inference.adjoint import chunks
+from cai.inference.linearised import Problem, chain, check_bound, check_optimism
 from cai.table import Table
 
 
@@ -37,7 +38,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         ValueError: where optimism is not a number, the direction has another shape, the horizon is
             infinite, or the bound is -inf.
     """
-    table, eta = table.detached(), adjoint.check_optimism(optimism)
+    table, eta = table.detached(), check_optimism(optimism)
     if direction.shape != table.reward.shape:
         checks.refuse(
             "direction",
@@ -46,21 +47,21 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
             "it has the shape of table.reward",
         )
     alpha = table.temperature
-    problem = adjoint.Problem(table, eta, "soft", None)
+    problem = Problem(table, eta, "soft", None)
     table = problem.in_nats()
     u = direction.detach().double() / alpha
     with torch.no_grad(), table.threads():
         v = bellman.backward(table, eta)
-        adjoint.check_bound(bellman.soft_mean(table.log_initial, v[0], eta))
+        check_bound(bellman.soft_mean(table.log_initial, v[0], eta))
         onward = _expected_onward(problem, table, v, u)
         return _response(problem, table, v, u, onward) / alpha
 
 
-def _expected_onward(problem: adjoint.Problem, table: Table, v: Tensor, u: Tensor) -> Tensor:
+def _expected_onward(problem: Problem, table: Table, v: Tensor, u: Tensor) -> Tensor:
     """E_q[Σ u(s,a) from step t on | s_t = s], (T+1, S): the derivative of v along u."""
     onward = torch.zeros_like(v)
-    for steps in reversed(adjoint.chunks(table)):
-        at = adjoint.chain(problem, table, v[1:][steps])
+    for steps in reversed(chunks(table)):
+        at = chain(problem, table, v[1:][steps])
         pi = at.log_pi.exp()
         flow, now = table.flow(pi.unsqueeze(-1) * at.moves), (pi * u).sum(-1)
         for i in range(steps.stop - steps.start - 1, -1, -1):
@@ -69,16 +70,14 @@ def _expected_onward(problem: adjoint.Problem, table: Table, v: Tensor, u: Tenso
     return onward
 
 
-def _response(
-    problem: adjoint.Problem, table: Table, v: Tensor, u: Tensor, onward: Tensor
-) -> Tensor:
+def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tensor) -> Tensor:
     """The derivative along u of the occupancies of states and actions, summed over steps."""
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
     here = bellman.tilt(table.log_initial, v[0], problem.eta).exp()
     moved = eta * here * (onward[0] - (here * onward[0]).sum())
     total = torch.zeros_like(u)
-    for steps in adjoint.chunks(table):
-        at = adjoint.chain(problem, table, v[1:][steps])
+    for steps in chunks(table):
+        at = chain(problem, table, v[1:][steps])
         pi, later = at.log_pi.exp(), table.gather(onward[1:][steps])
         mean = (at.moves * later).sum(-1)
         ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, over its state's mean

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.inference import adjoint
+from cai.inference.linearised import Problem, Visits, check_bound, check_optimism, lean
 from cai.table import Table
 from cai.trajectory import Trajectories
 
@@ -80,7 +81,7 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
     """
     v, _, _ = _solve(table, optimism, None)
     found = _SoftMean.apply(table.log_initial, v[0], float(optimism))
-    adjoint.check_bound(found)
+    check_bound(found)
     return found
 
 
@@ -137,18 +138,16 @@ def log_likelihood(
     return log_pi.new_zeros(n).index_add(0, who, log_pi)
 
 
-def _solve(
-    table: Table, optimism: float, visits: adjoint.Visits | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(table: Table, optimism: float, visits: Visits | None) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
-    eta = adjoint.check_optimism(optimism)
+    eta = check_optimism(optimism)
     alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
     log_dynamics = table.log_dynamics
     if log_dynamics.requires_grad:
         log_dynamics = log_dynamics.log_softmax(-1)
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
-    problem = adjoint.Problem(table, eta, "soft", visits)
+    problem = Problem(table, eta, "soft", visits)
     v, log_pi = adjoint.sweep(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi
 
@@ -161,7 +160,7 @@ def _scaled(x: Tensor, factor: Tensor) -> Tensor:
 
 def _visits(
     table: Table, observed: Trajectories | tuple[Tensor, Tensor]
-) -> tuple[adjoint.Visits, Tensor, int]:
+) -> tuple[Visits, Tensor, int]:
     """What living agents did, in the order of time; who did it, (N,); and how many there are."""
     states, actions = (
         (observed.states, observed.actions)
@@ -199,7 +198,7 @@ def _visits(
     if isinstance(observed, Trajectories):
         alive = observed.alive[:, :T].T
     t, who = alive.nonzero(as_tuple=True)
-    return adjoint.Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
+    return Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
 
 
 class _SoftMean(torch.autograd.Function):
@@ -216,4 +215,4 @@ class _SoftMean(torch.autograd.Function):
         log_p, x = ctx.saved_tensors
         log_p = log_p.log_softmax(-1)
         bent = bellman.tilt(log_p, x, ctx.eta).exp()
-        return on * adjoint.lean(log_p, x, bent, ctx.eta), on * bent, None
+        return on * lean(log_p, x, bent, ctx.eta), on * bent, None
