@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cai import bellman
-from cai.inference.linearised import Problem, chain, lean, observed, slopes
+from cai.inference.linearised import Problem, chain, gradients, observed, slopes
 from cai.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
@@ -88,10 +88,9 @@ def _mass(
     needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """The gradients of reward, arrival and final reward, log prior and log dynamics."""
-    reward, prior = torch.zeros_like(table.reward), torch.zeros_like(table.reward)
-    arrival = dynamics = torch.zeros_like(table.log_dynamics)
     ones = v.new_ones(table.num_states)
     arriving = on_v[0]
+    total: list[Tensor | None] = [None] * 4
     for steps in chunks(table):
         at = chain(problem, table, v[1:][steps])
         by_q, by_prior = slopes(problem, at, v[steps])
@@ -107,15 +106,13 @@ def _mass(
             if asked is not None:
                 arriving = arriving + table.push(ones, extra[i])
         present = torch.stack(mass).unsqueeze(-1)
-        through, at_prior = present * by_q, present * by_prior
-        if asked is not None:
-            through, at_prior = through + asked[1], at_prior + asked[0]
-        reward, prior = reward + through.sum(0), prior + at_prior.sum(0)
-        through = through.unsqueeze(-1)
-        if needed[1]:
-            arrival = arrival + (through * at.bent).sum(0)
-        if needed[4]:
-            leant = lean(table.log_dynamics, at.x, at.bent, problem.eta)
-            dynamics = dynamics + (through * leant).sum(0)
+        found = gradients(problem, table, at, (present * by_q, present * by_prior), asked, needed)
+        total = [
+            x if y is None else y if x is None else x + y for x, y in zip(total, found, strict=True)
+        ]
     final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
-    return reward, arrival, final, prior, dynamics
+    return total[0], total[1], final, total[2], total[3]
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    return x if y is None else y if x is None else x + y

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
-from cai.inference import adjoint
+from cai.inference import adjoint, implicit
 from cai.inference.linearised import Problem, Visits, check_bound, check_optimism, lean
 from cai.table import Table
 from cai.trajectory import Trajectories
@@ -80,7 +80,8 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
             which has no derivative.
     """
     v, _, _ = _solve(table, optimism, None)
-    found = _SoftMean.apply(table.log_initial, v[0], float(optimism))
+    first = v if table.horizon is None else v[0]
+    found = _SoftMean.apply(table.log_initial, first, float(optimism))
     check_bound(found)
     return found
 
@@ -148,7 +149,8 @@ def _solve(table: Table, optimism: float, visits: Visits | None) -> tuple[Tensor
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
     problem = Problem(table, eta, "soft", visits)
-    v, log_pi = adjoint.sweep(problem, *nats, table.log_prior, log_dynamics)
+    solve = adjoint.sweep if table.horizon is not None else implicit.fixed_point
+    v, log_pi = solve(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi
 
 
@@ -175,10 +177,11 @@ def _visits(
             "one row for each trajectory",
         )
     n, T = actions.shape
-    if table.steps < T or states.shape[1] < T:
+    horizon = T if table.horizon is None else table.horizon
+    if horizon < T or states.shape[1] < T:
         checks.refuse(
             "observed",
-            f"at most {table.steps} steps, the horizon, and a state for each action",
+            f"at most {horizon} steps, the horizon, and a state for each action",
             f"{T} actions and {states.shape[1]} states",
             "cut the trajectories, or lengthen the horizon with dataclasses.replace(table, …)",
         )
@@ -198,6 +201,8 @@ def _visits(
     if isinstance(observed, Trajectories):
         alive = observed.alive[:, :T].T
     t, who = alive.nonzero(as_tuple=True)
+    if table.horizon is None:  # one policy for all steps
+        t = torch.zeros_like(t)
     return Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
 
 

@@ -119,6 +119,23 @@ class LinearValues:
             ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
         """
         table, graph, factors = self.table, self.graph, self.factors
+        visits = self.expected_visits(start).numpy()
+        v = np.where(graph.absorbing, 0.0, factors.log_values)
+        then = bellman.continuation(torch.from_numpy(v), 1.0, table.discount).numpy()
+        on = factors.live[graph.tails]
+        tails, heads = graph.tails[on], graph.heads[on]
+        chance = np.exp(graph.log_weights[on] + (then[heads] - v[tails]))
+        out = np.zeros(table.log_dynamics.numel())
+        out[graph.places[on]] = visits[tails] * chance
+        return torch.from_numpy(out).reshape(table.log_dynamics.shape)
+
+    def expected_visits(self, start: Tensor) -> Tensor:
+        """How often each state is visited under p(τ|O, s_0), arguments as above; absorbing ones 0.
+
+        Returns:
+            (S,), expected numbers of visits, summed over all trajectories.
+        """
+        graph, factors = self.graph, self.factors
         mass = start.detach().double().numpy()
         lost = (mass > 0) & ~(factors.live | graph.absorbing)
         if lost.any():
@@ -128,16 +145,8 @@ class LinearValues:
                 f"one from state {np.flatnonzero(lost)[0]}",
                 "no trajectory from there ends",
             )
-        v = np.where(graph.absorbing, 0.0, factors.log_values)
         before = np.divide(mass, factors.u, out=np.zeros_like(mass), where=factors.live)
-        visits = factors.lu.solve(before, trans="T") * factors.u
-        then = bellman.continuation(torch.from_numpy(v), 1.0, table.discount).numpy()
-        on = factors.live[graph.tails]
-        tails, heads = graph.tails[on], graph.heads[on]
-        chance = np.exp(graph.log_weights[on] + (then[heads] - v[tails]))
-        out = np.zeros(table.log_dynamics.numel())
-        out[graph.places[on]] = visits[tails] * chance
-        return torch.from_numpy(out).reshape(table.log_dynamics.shape)
+        return torch.from_numpy(factors.lu.solve(before, trans="T") * factors.u)
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,3 +171,36 @@ def observed(
     if problem.rule == "hard":
         return on_prior, torch.zeros_like(on_prior)
     return on_prior, torch.where(v.unsqueeze(-1) > -torch.inf, on_prior, 0.0)
+
+
+def gradients(
+    problem: Problem,
+    table: Table,
+    at: Chain,
+    mass: tuple[Tensor, Tensor],
+    asked: tuple[Tensor, Tensor] | None,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """What the mass of a few steps adds to the gradients.
+
+    Args:
+        problem: what has no derivative.
+        table: the problem in nats.
+        at: policy and bend.
+        mass: on q and on log p(a|s) by way of v, (c, S, A) each.
+        asked: what :func:`observed` gives, or None.
+        needed: whether arrival rewards, the second, and dynamics, the last, want a gradient.
+
+    Returns:
+        Of reward (S, A), arrival reward (S, A, K), log prior (S, A), log dynamics (S, A, K).
+    """
+    through, prior = mass
+    if asked is not None:
+        prior, through = prior + asked[0], through + asked[1]
+    each = through.unsqueeze(-1)
+    arrival = dynamics = None
+    if needed[1]:
+        arrival = (each * at.bent).sum(0)
+    if needed[-1]:
+        dynamics = (each * lean(table.log_dynamics, at.x, at.bent, problem.eta)).sum(0)
+    return through.sum(0), arrival, prior.sum(0), dynamics
