@@ -70,8 +70,9 @@ class _FixedPoint(torch.autograd.Function):
             answers = paid & (v > -torch.inf)
             mass = _mass(problem, table, at, by_q, source, answers, ctx.linear)
             mass = mass.reshape(1, -1, 1)
-            found = gradients(problem, table, at, (mass * by_q, mass * by_prior), asked, needed)
-        found = found[0], found[1], torch.zeros_like(v), found[2], found[3]
+            passing = mass * by_q, mass * by_prior
+            reward, arrival, *rest = gradients(problem, table, at, passing, asked, needed)
+        found = reward, arrival, torch.zeros_like(v), *rest
         return None, *(grad if wanted else None for grad, wanted in zip(found, needed, strict=True))
 
 
