@@ -70,16 +70,35 @@ class Step:
         if table.arrival_reward is not None:
             self._may_die |= bool(table.arrival_reward.isneginf().any())
 
-    def back(self, v_next: Array) -> Array:
-        """v(s) from the values of the step after, (S,) -> (S,), nats."""
-        q, _, _ = self.log_rows(v_next)
+    def back(self, v_next: Array, keep: Array | None = None) -> Array:
+        """v(s) from the values of the step after, (S,) -> (S,), nats.
+
+        Args:
+            v_next: (S,), nats.
+            keep: (R,), is filled with π(a|s)/E, what a forward sweep multiplies masses with (1/E
+                where joint, π at η = 0); with NaN where rows had to be done in log space.
+        """
+        q, _, E = self.log_rows(v_next)
+        if keep is not None:
+            fine = E is None or E.min() >= self.smallest
+            np.divide(1.0, np.nan if not fine else 1.0 if E is None else E, out=keep)
         if self.joint:
             return q
         q = q.reshape(self.table.num_actions, -1)
         top = np.maximum.reduce(q)
         if self._may_die:
             top = np.where(top == -np.inf, 0.0, top)
-        return top + np.log(np.add.reduce(np.exp(q - top)))
+        p = np.exp(q - top)
+        total = np.add.reduce(p)
+        if keep is not None:
+            p /= total
+            keep *= p.ravel()
+        return top + np.log(total)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every row of every step can be a plain product, as far as one can know before."""
+        return self._all_possible and not self._may_die
 
     def log_rows(
         self, v_next: Array, prior: bool = True
@@ -122,9 +141,18 @@ class Step:
         p = np.exp(q - top)
         return p / p.sum(1, keepdims=True)
 
+    def w(self, v_next: Array) -> Array | None:
+        """exp(η u - m) of the successors in some steps, (n, S) -> (n, S); None at η = 0."""
+        if self.eta == 0:
+            return None
+        y = self.eta * self._continuation(v_next)
+        return np.exp(y - y.max(-1, keepdims=True))
+
     def survival(self, v: Array) -> Array:
         """The bent probability to survive of each successor, in the shape of its values."""
         gamma = self.table.discount
+        if self.eta == 0:
+            return np.full((len(v), 1), gamma)
         return bellman.survival(torch.from_numpy(v), self.eta, gamma).exp().numpy()
 
     def alone(self, rows: Array, v_next: Array) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ the values, several steps in one product: memory is that of the values and of on
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from cai.step import Step, mean_arrival
 from cai.table import Table
 
 _CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
-_KEPT = 4  # how many optimisms a table keeps matrices for
+_KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
+_MATRICES = 4  # how many of these a table keeps
 
 
 def backward(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
@@ -31,10 +33,15 @@ def backward(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()
+    R = len(step.possible)
+    weights = np.empty((steps, R)) if step.plain and steps * R <= _KEPT else None
     with _quietly(table):
         for t in range(steps - 1, -1, -1):
-            v[t] = step.back(v[t + 1])
-    return torch.from_numpy(v)
+            v[t] = step.back(v[t + 1], None if weights is None else weights[t])
+    values = torch.from_numpy(v)
+    if weights is not None and not np.isnan(weights[:, 0]).any():
+        _keep(table, values, weights)
+    return values
 
 
 def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Tensor:
@@ -50,10 +57,11 @@ def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Te
         (n+1, S).
     """
     step, v = step_of(table, eta), log_values.numpy()
+    kept = _kept(table, log_values)
     x = np.empty(v.shape)
     x[0] = initial.numpy()
     with _quietly(table):
-        for t, moves in _moves(step, v):
+        for t, moves in _moves(step, v, kept):
             for i in range(len(moves.v)):
                 x[t + i + 1] = _push(step, x[t + i], moves, i)
     return torch.from_numpy(x)
@@ -144,10 +152,24 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
     key = eta, eta == 1 if joint is None else joint
     step: Step | None = table.matrices.get(key)
     if step is None:
-        while len(table.matrices) >= _KEPT:
+        while len(table.matrices) >= _MATRICES:
             del table.matrices[next(iter(table.matrices))]
         step = table.matrices[key] = Step(table, *key)
     return step
+
+
+def _keep(table: Table, values: Tensor, weights: Array) -> None:
+    """Keeps what a backward sweep left, for as long as its values live, or until a later one."""
+    kept = table.kept
+    kept.clear()
+    kept[id(values)] = weights
+    weakref.finalize(values, kept.pop, id(values), None)
+
+
+def _kept(table: Table, values: Tensor) -> Array | None:
+    """The weights (n, R) that the sweep left that made these very values; only once."""
+    weights: Array | None = table.kept.pop(id(values), None)
+    return weights
 
 
 @contextmanager
@@ -170,27 +192,28 @@ class _Moves:
 
     Attributes:
         v: (n, S), nats, the values of the steps after.
-        policy: (n, A, S), π(a|s); None where actions are summed with the successors.
         weights: (n, R), π/E, zero where a row is done in log space.
+        policy: (n, A, S), π(a|s); None where actions are summed with the successors, or where
+            the weights were kept.
         w: (n, S); None at η = 0.
         survival: (n, S) or (), the bent probability to survive.
         alone: (n, R), which rows are done in log space; None for none.
     """
 
     v: Array
-    policy: Array | None
     weights: Array
-    w: Array | None
-    survival: Array
-    alone: Array | None
+    policy: Array | None = None
+    w: Array | None = None
+    survival: Array | None = None
+    alone: Array | None = None
 
     def flow(self, x: Array, i: int | slice) -> Array:
         """The mass (S,) of each state on the rows, over E: (R,); of several steps, (n, R)."""
         weights = self.weights[i]
-        if self.policy is not None:
-            weights = weights.reshape(*x.shape[:-1], -1, x.shape[-1])
-            x = x[..., None, :]
-        return (weights * x).reshape(*x.shape[: -1 if self.policy is None else -2], -1)
+        if weights.shape[-1] == x.shape[-1]:
+            return weights * x
+        weights = weights.reshape(*x.shape[:-1], -1, x.shape[-1])
+        return (weights * x[..., None, :]).reshape(*x.shape[:-1], -1)
 
     def mass_alone(self, x: Array, i: int) -> Array:
         """The mass of each state on the rows that are done in log space, (S,) -> (R,)."""
@@ -199,21 +222,24 @@ class _Moves:
         return np.where(self.alone[i], mass, 0.0)
 
 
-def _moves(step: Step, v: Array) -> Iterator[tuple[int, _Moves]]:
-    """What carries a mass forward, and from which t on."""
+def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[int, _Moves]]:
+    """What carries a mass forward, and from which t on; the weights as far as they were kept."""
     for t, after in _parts(step, v):
-        q, w, E = step.log_rows(after)
-        policy = None if step.joint else step.policy(q)
-        weights = np.ones(()) if policy is None else policy.reshape(q.shape)
-        alone: Array | None = None
-        if E is not None:
-            alone = step.underflowed(E) | ~step.possible
-            if alone.any():
-                weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
-            else:
-                weights, alone = weights / E, None
-        survival = np.array(step.table.discount) if w is None else step.survival(after)
-        yield t, _Moves(after, policy, weights, w, survival, alone)
+        policy, alone = None, None
+        if kept is None:
+            q, w, E = step.log_rows(after)
+            policy = None if step.joint else step.policy(q)
+            weights = np.ones(()) if policy is None else policy.reshape(q.shape)
+            if E is not None:
+                alone = step.underflowed(E) | ~step.possible
+                if alone.any():
+                    weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
+                else:
+                    weights, alone = weights / E, None
+        else:
+            weights, w = kept[t : t + len(after)], step.w(after)
+        survival = None if step.table.discount == 1 else step.survival(after)
+        yield t, _Moves(after, weights, policy, w, survival, alone)
 
 
 def _push(step: Step, x: Array, moves: _Moves, i: int) -> Array:
@@ -223,9 +249,7 @@ def _push(step: Step, x: Array, moves: _Moves, i: int) -> Array:
         arrived = arrived * moves.w[i]
     if moves.alone is not None and moves.alone[i].any():
         arrived += _push_alone(step, moves.mass_alone(x, i), moves.v[i])
-    if step.table.discount < 1:
-        arrived *= moves.survival if moves.w is None else moves.survival[i]
-    return arrived
+    return arrived if moves.survival is None else arrived * moves.survival[i]
 
 
 def _push_alone(step: Step, mass: Array, v_next: Array) -> Array:

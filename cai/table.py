@@ -91,6 +91,11 @@ class Table:
         return {}
 
     @cached_property
+    def kept(self) -> dict[int, Any]:
+        """What a backward sweep leaves for the forward one that follows it, see ``sweeps.py``."""
+        return {}
+
+    @cached_property
     def successor_index(self) -> Tensor:
         """The successors of each state under all actions, flattened: (S, A·K)."""
         if self.successors is not None:
