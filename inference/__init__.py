@@ -7,8 +7,10 @@ from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
+from cai.inference.goals import GoalValues, goal_values
 from cai.inference.linear_system import LinearValues, linear_system, linear_values
 from cai.inference.map_trajectory import MapTrajectory, map_trajectory
+from cai.inference.paths import MoveCounts, count_moves
 from cai.inference.posterior import posterior
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
@@ -21,8 +23,10 @@ __all__ = [
     "Change",
     "Enumeration",
     "Fit",
+    "GoalValues",
     "LinearValues",
     "MapTrajectory",
+    "MoveCounts",
     "OptimismCurve",
     "RenyiBound",
     "Robust",
@@ -30,9 +34,11 @@ __all__ = [
     "average_reward",
     "bound",
     "compose",
+    "count_moves",
     "effective_sample_ceiling",
     "enumeration",
     "fit",
+    "goal_values",
     "linear_system",
     "linear_values",
     "log_likelihood",

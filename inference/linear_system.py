@@ -8,7 +8,9 @@ spectral radius as it is, and u stays in range where h is close to V/α.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,18 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.inference.moves import Moves, moves, never_paid
+from cai.inference.paths import MoveCounts
 from cai.inference.potentials import improvement, shortest_distances
 from cai.inference.spectrum import divergence, log_spectral_radius
 from cai.inference.system import System, factorise, negative_pivot, row_logsumexp
+from cai.solution import product
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
 _SHIFT = 650.0  # nats that u is scaled down by, so that V/α - h may be anything from 0 to 1350
 _LARGEST = 700.0  # nats, what exp still takes
-_RESIDUAL = 1e-9  # nats
+RESIDUAL = 1e-9  # nats
 _REFINEMENTS = 3
 _IMPROVEMENTS = 50
 
@@ -148,6 +152,56 @@ class LinearValues:
         before = np.divide(mass, factors.u, out=np.zeros_like(mass), where=factors.live)
         return torch.from_numpy(factors.lu.solve(before, trans="T") * factors.u)
 
+    def log_likelihood(self, observed: MoveCounts) -> float:
+        """Σ log p(τ|O, s_0) of observed trajectories, deaths included, (), nats.
+
+        Args:
+            observed: trajectories counted by :func:`count_moves`.
+        """
+        table, deaths = self.table, observed.deaths
+        ending = torch.from_numpy(self.graph.absorbing)[table.successor_index]
+        going_on = observed.moves.flatten(1)[~ending].sum().item() - deaths
+        paid = product(observed.moves, table.log_weights).sum().item()
+        if table.discount < 1:
+            paid += going_on * math.log(table.discount) + deaths * math.log1p(-table.discount)
+        return paid - product(observed.starts, self.log_values).sum().item()
+
+    def reward_gradient(self, observed: MoveCounts) -> Tensor:
+        """∂ log p(τ|O)/∂r of observed trajectories: observed minus expected counts, over α.
+
+        Args:
+            observed: trajectories counted by :func:`count_moves`.
+
+        Returns:
+            (S, A), nats per unit of reward; zero in absorbing states, which stay what they are.
+
+        Raises:
+            ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
+        """
+        more = observed.moves - self.expected_moves(observed.starts)
+        more[torch.from_numpy(self.graph.absorbing)] = 0.0
+        return more.sum(-1) / self.table.temperature
+
+    @cached_property
+    def error(self) -> float:
+        """(), nats: a bound on |V - exact V|/α in every state, by a sub- and a super-solution.
+
+        y = (I - M)⁻¹ u says how a residual adds up on the way to the end. Where u (1 ± ε) with
+        ε = 2 (residual + rounding) y/u is moved the right way by one step, the exact solution lies
+        between the two, and the spectral radius of M is below one. Takes one more solve.
+        """
+        found = self.factors
+        live, u = found.live, found.u
+        y = found.lu.solve(u)
+        with np.errstate(invalid="ignore"):
+            gained = (y - found.weights @ y)[live] / u[live]
+        if not gained.min(initial=1.0) > 0.5:  # NaN, too: y left the floats
+            return math.inf
+        size = np.abs(found.log_values[live]).max(initial=1.0)
+        slack = 2 * (found.residual + 8 * np.finfo(float).eps * size)
+        off = slack * (y[live] / u[live]).max(initial=0.0)
+        return float(-np.log1p(-off)) if off < 1 else math.inf
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -214,7 +268,7 @@ def _attempt(system: System, h: Any, live: Any) -> Factors | None:
         with np.errstate(divide="ignore"):
             v = np.log(u) + (h + _SHIFT)
         residual = float(np.abs(system.step(v)[live] - v[live]).max(initial=0.0))
-        if residual < _RESIDUAL:
+        if residual < RESIDUAL:
             return Factors(v, residual, live, u, weights, lu)
         u = u + lu.solve(b + weights @ u - u)
     return None

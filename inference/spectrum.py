@@ -12,6 +12,7 @@ from cai.inference.system import System
 
 _SMALL = 300  # states up to which all eigenvalues are computed
 _STEPS = 2000
+_LOST = 1e-12
 
 
 def log_spectral_radius(system: System) -> float:
@@ -30,12 +31,16 @@ def log_spectral_radius(system: System) -> float:
     top = log_M.data.max()
     M = system.with_weights(np.exp(log_M.data - top))
     if S <= _SMALL:
-        return float(top + np.log(np.abs(np.linalg.eigvals(M.toarray())).max()))
-    try:
-        found = eigs(M, k=1, which="LR", v0=np.ones(S), return_eigenvectors=False)
-        return float(top + np.log(abs(found[0])))
-    except ArpackError:  # it did not converge
-        return float(top + np.log(_power(M)))
+        radius = np.abs(np.linalg.eigvals(M.toarray())).max()
+    else:
+        try:
+            found = eigs(M, k=1, which="LR", v0=np.ones(S), return_eigenvectors=False)
+            radius = abs(found[0])
+        except ArpackError:  # it did not converge
+            radius = _power(M)
+    if radius < _LOST:  # other weights than the largest make the circle, and may have underflowed
+        return _growth(system)
+    return float(top + np.log(radius))
 
 
 def _power(M: csr_array) -> float:
@@ -49,10 +54,26 @@ def _power(M: csr_array) -> float:
     return growth - 1
 
 
+def _growth(system: System) -> float:
+    """By powers of M in log space: coarser, but whatever the sizes of the weights."""
+    start = np.zeros(len(system.log_ends))
+    nothing = np.full_like(start, -np.inf)
+    v = start
+    for _ in range(_STEPS):
+        v = System(system.log_on, nothing).step(v)
+    return float(v.max() / _STEPS)
+
+
 def divergence(system: System) -> ValueError:
     """The error that says why there are no values, with the spectral radius of M."""
     log_radius = log_spectral_radius(system)
     radius = f"{math.exp(log_radius):.6g}" if log_radius < 700 else f"exp({log_radius:.6g})"
+    if log_radius < -1e-9:
+        return ValueError(
+            "reward: the linear system of this infinite horizon leaves the range of float64, "
+            f"though the spectral radius of M is {radius}, below 1; take another unit of reward, "
+            "or look for rewards that are too large by orders of magnitude"
+        )
     return ValueError(
         "reward: log p(O) of this infinite horizon is infinite, since the spectral radius of "
         "M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the states that are not absorbing is "

@@ -49,6 +49,15 @@ class System:
         x = self.with_weights(self.log_on.data + v[self.log_on.indices])
         return row_logsumexp(x, self.log_ends)
 
+    def towards(self, goal: int) -> System:
+        """The same moves until a goal is reached, the only end that counts."""
+        on = self.log_on
+        into = (on.indices == goal) & (self.tails != goal)
+        ends = np.full(len(self.log_ends), -np.inf)
+        np.logaddexp.at(ends, self.tails[into], on.data[into])
+        others = np.arange(len(ends)) != goal
+        return System(self.restricted(others).log_on, ends)
+
     def with_weights(self, weights: Any) -> csr_array:
         """Other weights (E,) of the moves that go on, (S, S)."""
         return csr_array(
@@ -99,5 +108,10 @@ def factorise(weights: csr_array) -> Any:
 
 
 def negative_pivot(lu: Any) -> bool:
-    """Whether I - M is no M-matrix: then, and only then, a pivot is not positive."""
-    return bool((lu.U.diagonal() <= 0).any() or (lu.perm_r != lu.perm_c).any())
+    """Whether I - M is no M-matrix, and so the spectral radius of M at least one.
+
+    Then, and only then, a pivot is not positive. What overflowed says nothing either way.
+    """
+    pivots = lu.U.diagonal()
+    bad = (pivots <= 0).any() or (lu.perm_r != lu.perm_c).any()
+    return bool(bad and np.isfinite(pivots).all())

@@ -6,6 +6,7 @@ from cai.models.ledge import ledge
 from cai.models.linear_gaussian import linear_gaussian
 from cai.models.linearly_solvable import linearly_solvable
 from cai.models.lottery import lottery
+from cai.models.road_network import road_network
 from cai.models.tabular import tabular
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "linearly_solvable",
     "lottery",
     "published",
+    "road_network",
     "tabular",
 ]
