@@ -19,12 +19,12 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.bellman import product
 from cai.inference.moves import Moves, moves, never_paid
 from cai.inference.paths import MoveCounts
 from cai.inference.potentials import improvement, shortest_distances
 from cai.inference.spectrum import divergence, log_spectral_radius
 from cai.inference.system import System, factorise, negative_pivot, row_logsumexp
-from cai.solution import product
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
