@@ -123,13 +123,14 @@ def optimism_curve(
             horizon, least_visit is no probability, the horizon is infinite, or the evidence zero.
     """
     table = tabulate(model)
+    T = checks.finite_horizon(table, "optimism_curve")
     etas = _grid() if optimisms is None else sorted({float(eta) for eta in optimisms})
     steps = sorted(set(steps))
     if not etas:
         raise ValueError("optimisms: expected at least one, got none")
     for t in steps:
-        if not 0 <= t < table.steps:
-            checks.refuse("steps", f"steps in 0 … {table.steps - 1}", repr(t), "the first is 0")
+        if not 0 <= t < T:
+            checks.refuse("steps", f"steps in 0 … {T - 1}", repr(t), "the first is 0")
     checks.check_probability("least_visit", least_visit)
     checks.check_positive("tolerance", tolerance)
     solve = partial(_solve, table, steps)
@@ -234,41 +235,39 @@ def _changes(
 ) -> tuple[Change, ...]:
     """Where the favourites flip between neighbouring sights, each found by bisection."""
     found: list[Change] = []
+    open_ends: dict[tuple[int, int], int] = {}  # (step, state) -> which change has no after yet
+
+    def settle(mind: Tensor, flips: Tensor) -> None:
+        """Names the new favourite, once those that only tied with it are off the mind."""
+        for (i, s), k in list(open_ends.items()):
+            if flips[i, s]:
+                found[k] = replace(found[k], after=_lowest(mind[i, s]))
+                del open_ends[i, s]
 
     def walk(low: _Sight, high: _Sight, mind: Tensor) -> Tensor:
         """What is on the mind (steps, S, A) beyond high: the favourites of all η so far, if any."""
         still = mind & high.favourites
         stays = still.any(-1)
-        after = torch.where(stays.unsqueeze(-1), still, high.favourites)
-        flips = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)
-        if not flips.any():
-            return after
+        seen = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)
         ends = _scaled(low.eta), _scaled(high.eta)
         middle = sum(ends) / 2
-        if ends[1] - ends[0] > tolerance and ends[0] < middle < ends[1]:
+        if seen.any() and ends[1] - ends[0] > tolerance and ends[0] < middle < ends[1]:
             between = look(_unscaled(middle))
             return walk(between, high, walk(low, between, mind))
+        settle(mind, ~stays)
         eta = _unscaled(middle if 1 - abs(middle) > 10 * tolerance else math.copysign(1, middle))
-        for i, s in flips.nonzero().tolist():
-            actions = (int(mask[i, s].int().argmax()) for mask in (mind, after))
-            found.append(Change(eta, steps[i], s, *actions))
-        return after
+        for i, s in seen.nonzero().tolist():
+            open_ends[i, s] = len(found)
+            found.append(Change(eta, steps[i], s, _lowest(mind[i, s]), -1))
+        return torch.where(stays.unsqueeze(-1), still, high.favourites)
 
     mind = sights[0].favourites
     for low, high in itertools.pairwise(sights):
         mind = walk(low, high, mind)
-    return _merged(found, 10 * tolerance)
+    settle(mind, torch.ones_like(mind[..., 0]))
+    return tuple(found)
 
 
-def _merged(found: list[Change], reach: float) -> tuple[Change, ...]:
-    """One change for several of a state at one place, where more than two actions tie."""
-    merged: list[Change] = []
-    last: dict[tuple[int, int], int] = {}
-    for change in found:
-        k = last.get((change.t, change.s))
-        if k is not None and _scaled(change.optimism) - _scaled(merged[k].optimism) <= reach:
-            merged[k] = replace(merged[k], after=change.after)
-        else:
-            last[change.t, change.s] = len(merged)
-            merged.append(change)
-    return tuple(change for change in merged if change.before != change.after)
+def _lowest(actions: Tensor) -> int:
+    """The lowest index of a mask (A,)."""
+    return int(actions.int().argmax())

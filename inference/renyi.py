@@ -142,6 +142,7 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
         ValueError: where the horizon is infinite, or the evidence is zero.
     """
     table = tabulate(model)
+    checks.finite_horizon(table, "effective_sample_ceiling")
     one, two = (soft_values(table, optimism=eta).bound for eta in (1.0, 2.0))
     return math.exp(min(0.0, 2 * (one - two)))
 

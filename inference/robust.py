@@ -83,6 +83,7 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
         checks.refuse("budget", "a number of nats ≥ 0", repr(budget), "inf is the worst case")
     checks.check_positive("tolerance", tolerance)
     table = tabulate(model)
+    checks.finite_horizon(table, "robust")
     nominal = soft_values(table, 0.0)
     if budget == 0 or nominal.bound == -math.inf:
         return Robust(nominal, float(budget), nominal.bound)
@@ -116,17 +117,19 @@ def _search(
     far = 2 * (nominal - paranoid) / rho  # beyond half of this, h < h(0)
     g[far] = nominal
     best, intervals = 0.0, [(-nominal, 0.0, far)]
-    while True:
+    while intervals:
         ceiling, left, right = heapq.heappop(intervals)
         # Beside λ = 0 nothing is let go, so that η = -∞ is the answer only where it is the best.
         slack = _rounding(nominal) + (tolerance * (nominal - h(best)) if left else 0.0)
         if -ceiling <= h(best) + slack:
-            break
+            continue
         middle = math.sqrt(left * right) if left else right / 4
         g[middle] = soft_values(table, -1 / middle).bound
         best = max(best, middle, key=h)
         heapq.heappush(intervals, (rho * left - g[middle], left, middle))
         heapq.heappush(intervals, (rho * middle - g[right], middle, right))
+    if h(best) <= paranoid + _rounding(nominal):
+        best = 0.0
     points = sorted(g)
     i = points.index(best)
     return points[max(i - 1, 0)], best, points[min(i + 1, len(points) - 1)]

@@ -239,6 +239,55 @@ def test_ties_change_nothing():
     assert inference.optimism_curve(same, steps=(0, 1)).changes == ()
 
 
+def one_decision(*outcomes):
+    """One state; each action pays its mean plus what it draws: pairs (p, x) of mean zero."""
+    values = sorted({x for pairs in outcomes for _, x in pairs})
+    P = torch.zeros(len(values) + 1, len(outcomes), len(values) + 1, dtype=torch.float64)
+    for a, pairs in enumerate(outcomes):
+        for p, x in pairs:
+            P[0, a, 1 + values.index(x)] += p
+    P[1:] = torch.eye(len(values) + 1, dtype=torch.float64)[1:, None, :]
+    final = torch.tensor([0.0, *values], dtype=torch.float64)
+    return models.tabular(P, torch.zeros(P.shape[:2]), horizon=1, final_reward=final)
+
+
+def coin(stake):
+    return ((0.5, stake), (0.5, -stake))
+
+
+def test_what_parts_from_a_tie_is_named_by_where_it_goes():
+    """At η = 0 all three tie; the large stake leads from there, by less than can be told at first.
+
+    What tied once and then fell behind is no favourite any more when it comes back: the long shot
+    has little variance and pays most.
+    """
+    three = one_decision(((1.0, 0.0),), coin(1.0), coin(2.0))
+    (change,) = inference.optimism_curve(three).changes
+    assert change == inference.Change(pytest.approx(0, abs=1e-8), 0, 0, 0, 2)
+    long_shot = one_decision(((0.05, 3.0), (0.95, -3.0 / 19)), coin(1.0))
+    for etas in ([0.0, 0.2, 5.0], [0.0, 0.1, 1.0, 9.0, math.inf]):
+        (change,) = inference.optimism_curve(long_shot, etas).changes
+        assert (change.before, change.after) == (1, 0)
+        assert 0.2 < change.optimism < 5
+    assert inference.optimism_curve(long_shot, [0.0, 0.2]).changes == ()
+
+
+def test_rounding_is_a_tie():
+    """The same draw with its outcomes in another order, where sums differ in the last digit."""
+    rng = np.random.default_rng(0)
+    p, x, order = rng.dirichlet(np.ones(20)), rng.normal(size=20), rng.permutation(20)
+    P = np.zeros((41, 2, 41))
+    P[0, 0, 1:21], P[0, 1, 21:] = p, p[order]
+    P[1:] = np.eye(41)[1:, None]
+    final = np.concatenate([[0.0], x, x[order]])
+    model = models.tabular(P, np.zeros((41, 2)), horizon=1, final_reward=final)
+    odds = [
+        inference.soft_values(model, eta).policy.log_probs[0, 0].diff() for eta in (0.3, 1.0, 2)
+    ]
+    assert any(difference != 0 for difference in odds)  # rounding is there
+    assert inference.optimism_curve(model).changes == ()
+
+
 def test_only_where_the_policy_is_and_when_asked():
     """The coin is for a state that comes second, with a probability of one tenth."""
     P = torch.zeros(4, 2, 4)

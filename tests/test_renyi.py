@@ -147,6 +147,20 @@ def test_errors_are_as_large_as_promised(eta, discount):
     assert abs(found.mean()) < 0.3 * promised
 
 
+@pytest.mark.parametrize("eta", [-1.5, 1e-9, 0.7, 3.0])
+def test_standard_error_by_the_delta_method(eta):
+    """std(w)/(|η| E[w] √n) of the weights w of the very same trajectories."""
+    model, n = models.ledge(), 50
+    policy = inference.soft_values(model, 0.3).policy
+    paths = model.simulate(policy, n, seed=5)
+    log_q = policy(torch.arange(4).expand(n, 4), paths.states[:, :-1]).log_prob(paths.actions)
+    log_w = paths.returns - (log_q - math.log(0.5)).sum(-1)
+    w = (eta * (log_w - log_w.mean())).exp()
+    found = inference.renyi_bound(model, policy, eta, samples=n, seed=5)
+    expected = (w.std() / w.mean()).item() / abs(eta) / n**0.5
+    assert found.stderr == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_logarithm_of_few_samples_is_biased_towards_zero_optimism():
     """By about -η stderr²/2: the first term of a series, and not to be trusted to two digits."""
     found, promised = errors(2.0, 0.8, samples=12, runs=400)

@@ -239,6 +239,19 @@ def test_small_budgets_cost_the_square_root(budget):
     assert curve.bound.item() - found.value == pytest.approx(price, rel=0.05)
 
 
+def test_all_but_a_trace_of_what_can_be_used():
+    """A fair coin takes log 2 nats to decide; a little less, and η is finite for any tolerance."""
+    P = np.zeros((3, 1, 3))
+    P[0, 0, [1, 2]] = 0.5
+    P[[1, 2], 0, [1, 2]] = 1
+    model = models.tabular(P, np.zeros((3, 1)), horizon=1, final_reward=[0.0, 1.0, -1.0])
+    for less in (1e-3, 1e-6, 1e-9):
+        found = inference.robust(model, math.log(2) - less, tolerance=0.9)
+        assert math.isfinite(found.optimism)
+        assert found.solution.total_bend == pytest.approx(math.log(2) - less, abs=1e-12)
+    assert inference.robust(model, math.log(2), tolerance=1e-3).optimism == -math.inf
+
+
 def test_no_budget_and_all_of_it():
     model = models.ledge()
     nothing = inference.robust(model, 0.0)
@@ -289,3 +302,16 @@ def test_bad_budgets(budget):
 def test_bad_tolerance():
     with pytest.raises(ValueError, match="tolerance: expected a finite number above 0"):
         inference.robust(models.ledge(), 0.1, tolerance=0.0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        inference.optimism_curve,
+        inference.effective_sample_ceiling,
+        lambda model: inference.robust(model, 0.1),
+    ],
+)
+def test_the_dial_needs_a_horizon(method):
+    with pytest.raises(ValueError, match=r"horizon: .* needs a finite number of steps"):
+        method(models.ledge(horizon=None))
