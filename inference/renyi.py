@@ -16,6 +16,7 @@ from torch import Tensor
 from cai import bellman, checks
 from cai.evaluate import enumerable, policy_log_probs
 from cai.inference.soft_values import soft_values
+from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy
 from cai.scores import exact
 from cai.table import Table
@@ -136,14 +137,15 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
     policy of ``soft_values(model, optimism=2)`` attains it; it is one only where there is no luck.
 
     Args:
-        model: a model with finitely many states and actions and a finite horizon, or its table.
+        model: a model with finitely many states and actions and a finite horizon, or its table;
+            or a linear-Gaussian one.
 
     Raises:
         ValueError: where the horizon is infinite, or the evidence is zero.
     """
-    table = tabulate(model)
-    checks.finite_horizon(table, "effective_sample_ceiling")
-    one, two = (soft_values(table, optimism=eta).bound for eta in (1.0, 2.0))
+    checks.finite_horizon(model, "effective_sample_ceiling")
+    problem = model if isinstance(model, LinearGaussian) else tabulate(model)
+    one, two = (soft_values(problem, optimism=eta).bound for eta in (1.0, 2.0))
     return math.exp(min(0.0, 2 * (one - two)))
 
 

@@ -102,6 +102,16 @@ def test_a_forbidden_or_deadly_action_counts_as_it_should(seed, discount):
             assert found == pytest.approx(math.log(mass) / eta, abs=1e-11)
 
 
+def test_on_lists_of_successors():
+    """FrozenLake keeps lists; the policy of the dial has its bound there too, dead ends and all."""
+    table = cai.tabulate(models.gym("FrozenLake-v1", horizon=20, temperature=0.1, discount=0.95))
+    assert table.successors is not None
+    for eta in (-math.inf, -2.0, 0.0, 1e-9, 0.5, 2.0, 100.0, math.inf):
+        best = inference.soft_values(table, eta)
+        found = inference.renyi_bound(table, best.policy, eta).bound
+        assert found == pytest.approx(best.bound, abs=1e-11)
+
+
 # Sampled
 
 
@@ -126,6 +136,32 @@ def test_sampled_where_no_table_is(eta):
     assert 0 < found.stderr < 0.05
     other = inference.renyi_bound(drift(), lambda t, s: dist.Normal(mean + 0 * s, 1.0), eta, seed=1)
     assert other.bound != found.bound
+
+
+def regulator():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return models.linear_gaussian(
+        0.9 * one,
+        0.5 * one,
+        horizon=3,
+        noise=0.2 * one,
+        Q=one,
+        R=0.3 * one,
+        Q_final=one,
+        initial_mean=0.5 * one[0],
+        initial_covariance=0.4 * one,
+        action_prior=dist.MultivariateNormal(0 * one[0], one),
+    )
+
+
+@pytest.mark.parametrize("eta", [-0.3, 0.0, 0.5, 1.0, 2.0])
+def test_sampled_against_the_riccati_recursion(eta):
+    """The policy of a linear-Gaussian solution has the bound as its R_η."""
+    model = regulator()
+    best = inference.soft_values(model, eta)
+    found = inference.renyi_bound(model, best.policy, eta)
+    assert abs(found.bound - best.bound) < 4 * found.stderr
+    assert found.stderr < 0.03
 
 
 def errors(eta, discount, samples, runs):
@@ -273,6 +309,15 @@ def test_plain_importance_sampling_obeys_the_ceiling():
         assert fractions[eta] == pytest.approx(math.exp(2 * (one - second)), abs=0.08)
     assert fractions[0.0] < ceiling - 0.1
     assert fractions[2.0] == pytest.approx(ceiling, abs=0.08)
+
+
+def test_ceiling_of_a_linear_gaussian_model():
+    """exp(2 (R_1 - R_2)) of the policy at η = 2, sampled."""
+    model = regulator()
+    policy = inference.soft_values(model, 2.0).policy
+    one, two = (inference.renyi_bound(model, policy, eta).bound for eta in (1.0, 2.0))
+    ceiling = inference.effective_sample_ceiling(model)
+    assert ceiling == pytest.approx(math.exp(2 * (one - two)), abs=0.03)
 
 
 def test_without_luck_every_sample_counts():
