@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable
 import pyro
 import torch
 
-from benchmarks import evidence, fit, gradients, posterior, programs
+from benchmarks import evidence, fit, gradients, posterior, programs, roads
 from benchmarks.timing import Race, Result, run
 
 RACES: dict[str, Callable[[], Race]] = {
@@ -50,6 +50,9 @@ RACES: dict[str, Callable[[], Race]] = {
     "gradient, dense": gradients.dense,
     "gradient, dense, no optimism": gradients.fixed_dynamics,
     "gradient, lists": gradients.lists,
+    "road, one goal": roads.one_goal,
+    "road, ties": roads.ties,
+    "road, ties, doubled": roads.more_ties,
     "program, integrator": programs.integrator,
     "program, gusts": programs.gusts,
 }

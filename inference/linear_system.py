@@ -74,10 +74,13 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     graph = moves(table)
     system = System.of(graph, table.discount)
     distance = shortest_distances(system)
-    if (np.isinf(distance) & ~graph.absorbing).any():
-        graph = graph.ending(never_paid(table))
-        system = System.of(graph, table.discount)
-        distance = shortest_distances(system)
+    stuck = np.isinf(distance) & ~graph.absorbing
+    if stuck.any():
+        free = never_paid(table)
+        if (free & stuck).any():
+            graph = graph.ending(free)
+            system = System.of(graph, table.discount)
+            distance = shortest_distances(system)
         _check_stuck(system, np.isinf(distance))
     return LinearValues(table, graph, solve(system, distance))
 
