@@ -22,7 +22,7 @@ from cai import bellman, checks
 from cai.bellman import product
 from cai.inference.moves import Moves, moves, never_paid
 from cai.inference.paths import MoveCounts
-from cai.inference.potentials import improvement, shortest_distances
+from cai.inference.potentials import improvement, likely_excess, shortest_distances
 from cai.inference.spectrum import divergence, log_spectral_radius
 from cai.inference.system import System, factorise, negative_pivot, row_logsumexp
 from cai.table import Table
@@ -240,8 +240,9 @@ def solve(system: System, distance: Any) -> Factors:
     live = np.isfinite(distance)
     system = system.restricted(live)
     h = np.where(live, -distance, 0.0)
-    for _ in range(_IMPROVEMENTS):
-        found = _attempt(system, h, live)
+    for i in range(_IMPROVEMENTS):
+        hopeless = i == 0 and likely_excess(system, h, live) > _SHIFT + _LARGEST
+        found = None if hopeless else _attempt(system, h, live)
         if found is not None:
             return found
         try:

@@ -39,6 +39,22 @@ def shortest_distances(system: System) -> Any:
     return dijkstra(graph, indices=S)[:S] - best
 
 
+def likely_excess(system: System, h: Any, live: Any) -> float:
+    """About how far the values rise above minus the distances, nats; a guess that only saves time.
+
+    What the soft policy of :func:`improvement` is paid for a step, in the mean over states, times
+    the steps of the longest way. Where ways tie everywhere, that is close.
+    """
+    scaled = system.scaled(h)
+    tight = scaled > -1e-9
+    step = -system.log_on.data[tight].mean() if tight.any() else 0.0
+    if step <= 0:
+        return 0.0
+    weights = np.exp(np.minimum(scaled, 0.0))
+    total = np.bincount(system.tails, weights, minlength=len(h)) + np.exp(system.log_ends - h)
+    return float(np.log(total[live]).mean() * -h[live].min() / step)
+
+
 def improvement(system: System, h: Any, live: Any) -> Any:
     """How much more than h the soft policy that believes in h is worth, (S,), nats.
 
