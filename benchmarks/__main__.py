@@ -84,6 +84,8 @@ def main() -> None:
     for make in chosen:
         race = make()
         _print(_race_cells(race, run(race, arguments.rounds)), _RACE_WIDTHS)
+    if arguments.only in "road, peak memory":
+        print(f"\nroad, peak memory: {roads.peak_memory():.2f} GiB, target below 2", flush=True)
     if arguments.only in _NOISE_NAME:
         print()
         _print(_NOISE, _NOISE_WIDTHS)
