@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian import Gaussian, LinearMap, Quadratic, matvec
+from cai.gaussian import Gaussian, LinearMap, matvec
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 
@@ -94,13 +94,10 @@ def acting(states: Gaussian, K: Tensor, k: Tensor, C: Tensor) -> Gaussian:
 
 def expected_return(model: LinearGaussian, states: Gaussian, state_actions: Gaussian) -> Tensor:
     """E[Σ rewards] from the moments of all steps, reward units."""
-    zero = torch.zeros((), dtype=torch.float64)
-    reward = Quadratic(model.reward_curvature, model.reward_slope, zero)
-    final = Quadratic(model.Q_final, model.q_final, zero)
     alive = survival(model.discount, len(state_actions.mean))
     last = Gaussian(states.mean[-1], states.covariance[-1])
-    paid = (alive[:-1] * reward.expectation(state_actions)).sum()
-    return paid + alive[-1] * final.expectation(last)
+    paid = (alive[:-1] * model.reward_form.expectation(state_actions)).sum()
+    return paid + alive[-1] * model.final_form.expectation(last)
 
 
 def survival(discount: float, T: int) -> Tensor:

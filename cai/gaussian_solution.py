@@ -8,10 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import riccati
+from cai import riccati, riccati_equation
 from cai.gaussian import Gaussian, LinearMap, Quadratic, matvec
 from cai.gaussian_divergence import arrivals, luck
 from cai.gaussian_evaluation import expected_return, moments
+from cai.gaussian_long_run import discounted_return, long_run
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 
@@ -23,7 +24,7 @@ class GaussianSolution:
     The counterpart of :class:`cai.Solution`: everything is Gaussian or quadratic. T steps, states
     of n numbers and actions of m; V and Q in reward units, bounds in nats. η = 1 is the exact
     posterior p(τ|O), η = 0 the best policy in the true dynamics. With a discount (η = 0 only) the
-    Gaussians are those of the living, of whom there are γ^t.
+    Gaussians are those of the living, of whom there are γ^t. An infinite horizon has no axis of steps; its ``states`` are those of the long run.
 
     Attributes:
         model: the model that was solved.
@@ -32,6 +33,8 @@ class GaussianSolution:
         gains: K_t, (T, m, n).
         offsets: k_t, (T, m): the policy is N(k_t - K_t s, αH_t⁻¹).
         curvature: H_t, (T, m, m), reward units: R + B'P̃B with the prior's αΣ⁻¹ in R.
+        growth: of an infinite horizon without a discount: what each step more adds to the value,
+            reward units; its k is zero, since only differences of values mean something.
     """
 
     model: LinearGaussian
@@ -40,25 +43,42 @@ class GaussianSolution:
     gains: Tensor
     offsets: Tensor
     curvature: Tensor
+    growth: float | None = None
 
     @classmethod
     def at(cls, model: LinearGaussian, eta: float) -> GaussianSolution:
-        """The solution of a finite horizon at one optimism.
+        """The solution at one optimism.
 
         Raises:
             Breakdown: where a value is infinite.
         """
+        if model.horizon is None:
+            found = riccati_equation.solve(model, eta)
+            value = Quadratic(*map(torch.as_tensor, found.value))
+            K, offset, H = map(torch.as_tensor, (found.K, found.offset, found.H))
+            return cls(model, eta, value, K, offset, H, found.growth)
         sweep = riccati.backward(model, eta)
         value = Quadratic(*map(torch.as_tensor, (sweep.P, sweep.p, sweep.k)))
-        policy = map(torch.as_tensor, (sweep.K, sweep.offset, sweep.H))
-        return cls(model, eta, value, *policy)
+        return cls(model, eta, value, *map(torch.as_tensor, (sweep.K, sweep.offset, sweep.H)))
 
     def __repr__(self) -> str:
+        if self.growth is not None:
+            return f"GaussianSolution(optimism={self.optimism:g}, growth={self.growth:.6g} a step)"
         return f"GaussianSolution(optimism={self.optimism:g}, bound={self.bound:.6g} nats)"
 
     @cached_property
     def bound(self) -> float:
-        """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
+        """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0.
+
+        Raises:
+            AttributeError: for an infinite horizon without a discount, where it grows for ever.
+        """
+        if self.growth is not None:
+            raise AttributeError(
+                "bound: over an infinite horizon without a discount it grows for ever, by "
+                f"{self.growth / self.model.temperature:.6g} nats a step; take .growth (reward "
+                "units a step), a finite horizon, or a discount"
+            )
         mean, root = riccati.model_start(self.model)
         P, p, k = riccati.soften(self.first, root, self._theta, "of the first state")
         return float(k + p @ mean - 0.5 * mean @ P @ mean) / self.model.temperature
@@ -156,8 +176,16 @@ class GaussianSolution:
 
     @cached_property
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
-        return expected_return(self.model, *self._moments).item()
+        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy.
+
+        For an infinite horizon without a discount, the average of a step in the long run.
+        """
+        model = self.model
+        if model.horizon is not None:
+            return expected_return(model, *self._moments).item()
+        if model.discount < 1:
+            return discounted_return(model, self.initial, self._bent, self.policy)
+        return model.reward_form.expectation(self.state_actions).item()
 
     @cached_property
     def bend_start(self) -> float:
@@ -204,5 +232,5 @@ class GaussianSolution:
     @cached_property
     def _moments(self) -> tuple[Gaussian, Gaussian]:
         if self.model.horizon is None:
-            raise NotImplementedError
+            return long_run(self._bent, self.policy)
         return moments(self.initial, self._bent, self.policy, self.model.horizon)

@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian import LinearMap, Root, matvec
+from cai.gaussian import LinearMap, Quadratic, Root, matvec
 from cai.trajectory import ArrivalReward, Dynamics, FinalReward, Reward, TrajectoryModel
 
 _TOLERANCE = 1e-8  # asymmetry and negative eigenvalues of a covariance, relative to its largest
@@ -152,6 +152,24 @@ class LinearGaussian(TrajectoryModel):
         axis = torch.broadcast_shapes(self.q.shape[:-1], self.rho.shape[:-1])
         return torch.cat([self.q.expand(*axis, -1), self.rho.expand(*axis, -1)], -1)
 
+    @cached_property
+    def reward_form(self) -> Quadratic:
+        """r as a function of (s, a), one or one for each step."""
+        axis = torch.broadcast_shapes(
+            self.reward_curvature.shape[:-2], self.reward_slope.shape[:-1]
+        )
+        size = self.state_size + self.action_size
+        return Quadratic(
+            self.reward_curvature.expand(*axis, size, size),
+            self.reward_slope.expand(*axis, size),
+            torch.zeros(axis, dtype=torch.float64),
+        )
+
+    @cached_property
+    def final_form(self) -> Quadratic:
+        """r_T as a function of s."""
+        return Quadratic(self.Q_final, self.q_final, torch.zeros((), dtype=torch.float64))
+
     def step(self, t: Any) -> LinearMap:
         """The linear map and the noise of step t, an int or a tensor of steps."""
         return LinearMap(
@@ -172,13 +190,10 @@ class LinearGaussian(TrajectoryModel):
 
     def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """r(s,a) of step t in float64, (...)."""
-        x = torch.cat([s.double(), a.double()], -1)
-        curvature, slope = at(self.reward_curvature, t, 2), at(self.reward_slope, t, 1)
-        return ((slope - 0.5 * matvec(curvature, x)) * x).sum(-1)
+        return self.reward_form(t, s, a)
 
     def _final_reward(self, s: Tensor) -> Tensor:
-        x = s.double()
-        return ((self.q_final - 0.5 * matvec(self.Q_final, x)) * x).sum(-1)
+        return self.final_form(self.horizon, s)
 
 
 def at(x: Tensor, t: Any, dims: int) -> Tensor:

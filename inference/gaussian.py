@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cai import riccati
+from cai import riccati, riccati_equation
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 
@@ -61,7 +61,10 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
 def _side(model: LinearGaussian, eta: float) -> int:
     """0 where a solution exists; -1 where the value is -∞, +1 where it is +∞."""
     try:
-        riccati.backward(model, eta)
+        if model.horizon is None:
+            riccati_equation.solve(model, eta)
+        else:
+            riccati.backward(model, eta)
     except riccati.Breakdown as breakdown:
         return breakdown.side
     return 0
