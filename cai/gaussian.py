@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -179,8 +180,7 @@ class DegenerateNormal(TorchDistribution):
         x = matvec(self.basis.mT, value - self.loc)
         noisy = self.scales > 0
         sigma = torch.where(noisy, self.scales, 1.0)
-        constant = 0.5 * torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64))
-        log_p = -0.5 * (x / sigma) ** 2 - sigma.log() - constant
+        log_p = -0.5 * ((x / sigma) ** 2 + math.log(2 * math.pi)) - sigma.log()
         size = 1 + value.abs().amax(-1, keepdim=True) + self.loc.abs().amax(-1, keepdim=True)
         rest = torch.where(x.abs() <= _ON_SUPPORT * size, 0.0, -torch.inf)
         return torch.where(noisy, log_p, rest).sum(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
     alive = survival(model.discount, T)[:-1]
     m = model.action_size
     tril = policy.scale_tril.expand(T, m, m)
-    entropies = log_det(tril) + 0.5 * m * (1 + torch.log(torch.tensor(2 * torch.pi)).double())
+    entropies = log_det(tril) + 0.5 * m * (1 + math.log(2 * math.pi))
     entropy = (alive * entropies).sum()
     if model.flat:
         divergence = -entropy
@@ -48,7 +49,7 @@ def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
         prior: Any = model.action_prior
         a = Gaussian(state_actions.mean[:, -m:] - prior.loc, state_actions.covariance[:, -m:, -m:])
         cross = 0.5 * _square(prior.precision_matrix, a) + log_det(prior.scale_tril)
-        cross = cross + 0.5 * m * torch.log(torch.tensor(2 * torch.pi)).double()
+        cross = cross + 0.5 * m * math.log(2 * math.pi)
         divergence = (alive * cross).sum() - entropy
     return Worth(total / model.temperature - divergence, total, entropy)
 

@@ -24,7 +24,8 @@ class GaussianSolution:
     The counterpart of :class:`cai.Solution`: everything is Gaussian or quadratic. T steps, states
     of n numbers and actions of m; V and Q in reward units, bounds in nats. η = 1 is the exact
     posterior p(τ|O), η = 0 the best policy in the true dynamics. With a discount (η = 0 only) the
-    Gaussians are those of the living, of whom there are γ^t. An infinite horizon has no axis of steps; its ``states`` are those of the long run.
+    Gaussians are those of the living, of whom there are γ^t. An infinite horizon has no axis of
+    steps, and its ``states`` are those of the long run.
 
     Attributes:
         model: the model that was solved.
@@ -80,7 +81,7 @@ class GaussianSolution:
                 "units a step), a finite horizon, or a discount"
             )
         mean, root = riccati.model_start(self.model)
-        P, p, k = riccati.soften(self.first, root, self._theta, "of the first state")
+        P, p, k = riccati.soften(self.first, root, self._theta, riccati.START)
         return float(k + p @ mean - 0.5 * mean @ P @ mean) / self.model.temperature
 
     @property
@@ -207,7 +208,7 @@ class GaussianSolution:
 
     @property
     def _theta(self) -> float:
-        return self.optimism / self.model.temperature
+        return riccati.price(self.model, self.optimism)
 
     @property
     def first(self) -> riccati.Value:

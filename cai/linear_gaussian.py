@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian import LinearMap, Quadratic, Root, matvec
+from cai.gaussian import LinearMap, Quadratic, Root
 from cai.trajectory import ArrivalReward, Dynamics, FinalReward, Reward, TrajectoryModel
 
 _TOLERANCE = 1e-8  # asymmetry and negative eigenvalues of a covariance, relative to its largest
@@ -27,7 +27,8 @@ class FlatPrior(dist.ImproperUniform):
     """
 
     def __init__(self, size: int, batch: Any = ()) -> None:
-        super().__init__(torch.distributions.constraints.real_vector, batch, (size,))
+        support = torch.distributions.constraints.real_vector
+        super().__init__(support, torch.Size(batch), torch.Size((size,)))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlatPrior:
         """The same prior with a larger batch shape."""
@@ -155,13 +156,11 @@ class LinearGaussian(TrajectoryModel):
     @cached_property
     def reward_form(self) -> Quadratic:
         """r as a function of (s, a), one or one for each step."""
-        axis = torch.broadcast_shapes(
-            self.reward_curvature.shape[:-2], self.reward_slope.shape[:-1]
-        )
-        size = self.state_size + self.action_size
+        curvature, slope = self.reward_curvature, self.reward_slope
+        axis = torch.broadcast_shapes(curvature.shape[:-2], slope.shape[:-1])
         return Quadratic(
-            self.reward_curvature.expand(*axis, size, size),
-            self.reward_slope.expand(*axis, size),
+            curvature.expand(*axis, -1, -1),
+            slope.expand(*axis, -1),
             torch.zeros(axis, dtype=torch.float64),
         )
 

@@ -137,7 +137,8 @@ class NeuralPolicy(nn.Module):
         if self._num_states is not None:
             state = nn.functional.one_hot(s.long(), self._num_states).to(torch.get_default_dtype())
         else:
-            state = s.reshape(*s.shape[: s.dim() - self._state_dims], -1)
+            dtype = next((p.dtype for p in self.network.parameters()), s.dtype)
+            state = s.reshape(*s.shape[: s.dim() - self._state_dims], -1).to(dtype)
         if isinstance(t, int):
             time = torch.full_like(state[..., :1], t / self._scale)
         else:

@@ -34,7 +34,10 @@ Array: TypeAlias = NDArray[np.float64]
 Value: TypeAlias = tuple[Array, Array, Any]
 """P (..., n, n), p (..., n) and k (...) of -½ s'Ps + p's + k, reward units."""
 
-_FLAT = 1e-12  # curvature below this fraction of the largest possible one counts as none
+START = "of the first state"
+_FLAT = 1e-12  # curvature and slope below this fraction of the largest possible count as none …
+_STEEP = 1e10  # … where θ times the largest curvature is above this
+_LIMIT = 1e150  # a |θ| beyond this is infinite: products with it overflow
 
 
 class Breakdown(ArithmeticError):
@@ -134,7 +137,7 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
         Breakdown: where a value is infinite; every step is checked, and the first state, too.
     """
     T, n, m = int(model.horizon or 0), model.state_size, model.action_size
-    problem, theta = Problem.of(model), eta / model.temperature
+    problem, theta = Problem.of(model), price(model, eta)
     sweep = Sweep(
         *(np.empty((T + 1, n, n)), np.empty((T + 1, n)), np.empty(T + 1)),
         *(np.empty((T, m, n)), np.empty((T, m)), np.empty((T, m, m))),
@@ -146,8 +149,14 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
             problem, step, value, theta, f"of step {t}"
         )
         sweep.P[t], sweep.p[t], sweep.k[t] = value
-    soften(value, model_start(model)[1], theta, "of the first state")
+    soften(value, model_start(model)[1], theta, START)
     return sweep
+
+
+def price(model: LinearGaussian, eta: float) -> float:
+    """θ = η/α, what a unit of reward weighs in nats of bending; ±∞ where products would be."""
+    theta = eta / model.temperature
+    return math.copysign(math.inf, theta) if abs(theta) > _LIMIT else theta
 
 
 def model_start(model: LinearGaussian) -> tuple[Array, Array]:
@@ -214,10 +223,13 @@ def spectrum(P: Array, p: Array, L: Array, theta: float) -> tuple[Array, Array, 
     lam, U = np.linalg.eigh(L.swapaxes(-1, -2) @ P @ L)
     X = L @ U
     y = _times(X.swapaxes(-1, -2), p)
-    if math.isinf(theta):  # where rounding must not pass for curvature, nor for a slope
-        size = (L**2).sum((-1, -2))[..., None]
-        lam = _without_rounding(lam, size * np.abs(P).sum((-1, -2))[..., None])
-        y = _without_rounding(y, np.sqrt(size) * np.abs(p).sum(-1)[..., None])
+    size, slope = (L**2).sum((-1, -2)) * np.abs(P).sum((-1, -2)), np.abs(p).sum(-1)
+    if math.isinf(theta) or abs(theta) * size.max(initial=0.0) > _STEEP:
+        # Rounding must not pass for a chance.
+        slope = slope * np.sqrt((L**2).sum((-1, -2)))
+        curved = np.abs(lam) > _FLAT * size[..., None]
+        matters = curved | (np.abs(y) > _FLAT * slope[..., None])
+        lam, y = np.where(matters, lam, 0.0), np.where(matters, y, 0.0)
     return X, lam, P @ X, y
 
 
@@ -240,10 +252,6 @@ def pull(lam: Array, y: Array, theta: float, where: str) -> tuple[Array, Array]:
         what = f"E exp(ηV/α) over the noise {where} is infinite (1 + θλ = {weight.min():.3g})"
         raise Breakdown(1 if theta > 0 else -1, what)
     return theta / weight, np.log1p(theta * lam) / theta
-
-
-def _without_rounding(x: Array, size: Array) -> Array:
-    return np.where(np.abs(x) <= _FLAT * size, 0.0, x)
 
 
 def _steps(x: Any, dims: int) -> Array:

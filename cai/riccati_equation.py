@@ -50,7 +50,7 @@ def solve(model: LinearGaussian, eta: float) -> Stationary:
     Raises:
         Breakdown: where there is none.
     """
-    problem, theta = riccati.Problem.of(model), eta / model.temperature
+    problem, theta = riccati.Problem.of(model), riccati.price(model, eta)
     step = problem.over(1)[0]
     P = _by_equation(problem, step, theta)
     if P is None:
@@ -59,6 +59,7 @@ def solve(model: LinearGaussian, eta: float) -> Stationary:
     _, K, _, H = riccati.earlier(problem, step, (P, zero, 0.0), theta, _WHERE)
     p = _slope(problem, step, P, K, theta)
     (_, _, k), _, offset, _ = riccati.earlier(problem, step, (P, p, 0.0), theta, _WHERE)
+    riccati.soften((P, p, 0.0), riccati.model_start(model)[1], theta, riccati.START)
     if model.discount < 1:
         return Stationary((P, p, np.array(k / (1 - model.discount))), K, offset, H, None)
     return Stationary((P, p, np.array(0.0)), K, offset, H, float(k))
@@ -108,5 +109,8 @@ def _slope(
     closed = problem.gamma * (A - B @ K).T
     soft = riccati.soften(value, L, theta, _WHERE)[0]
     system = np.eye(len(P)) - closed @ Z.T
-    slope: Array = np.linalg.solve(system, q - K.T @ rho - closed @ soft @ c)
+    right = q - K.T @ rho - closed @ soft @ c
+    slope: Array = np.linalg.lstsq(system, right, rcond=None)[0]
+    if np.abs(system @ slope - right).max() > 1e-6 * (1 + np.abs(right).max()):
+        raise Breakdown(-1, "the linear part of the value grows with the steps")
     return slope

@@ -72,4 +72,10 @@ def posterior(
                 "all o_t are observed, and nothing else"
             )
         return conditioned(tabulate(model), observed or {}, optimal)
+    if isinstance(model, LinearGaussian) and model.horizon is None:
+        raise ValueError(
+            "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
+            "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
+            "dataclasses.replace(model, horizon=100) has a posterior"
+        )
     return soft_values(model, optimism=1.0)

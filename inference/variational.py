@@ -16,6 +16,9 @@ from tqdm import tqdm
 from cai import bellman, checks
 from cai.bellman import product
 from cai.evaluate import enumerable, evaluate, policy_log_probs
+from cai.gaussian_evaluation import worth
+from cai.linear_gaussian import LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import TabularPolicy
 from cai.scores import exact
 from cai.table import Table
@@ -66,7 +69,8 @@ def fit(
 
     The guide is ``model.rollout(policy)``. Its ELBO is at most the bound of
     ``soft_values(model, optimism=0)``. Where the model can be tabulated the gradient is exact,
-    through the occupancies; else trajectories are simulated and the score function is weighted by
+    through the occupancies, and for a linear-Gaussian policy in a linear-Gaussian model, whose
+    ELBO has a closed form; else trajectories are simulated and the score function is weighted by
     the reward to go (Williams 1992), less the mean of the other particles, which leaves it
     unbiased. Adam's rate decays by a factor of 100 over the steps, and the loop ends early once
     the losses no longer fall.
@@ -78,7 +82,7 @@ def fit(
     Args:
         model: the model, or its table.
         policy: a torch module (t, s) -> distribution, the starting point.
-        gradient: "exact" or "sampled"; exact where the model can be tabulated if not given.
+        gradient: "exact" or "sampled"; exact, where it can be had, if not given.
         steps: at most so many steps.
         particles: trajectories a step, where sampled; at least two, for the baseline.
         learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
@@ -88,18 +92,21 @@ def fit(
     Raises:
         ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
             because a reward of -inf cannot be avoided by the policy, or the exact gradient is
-            asked for and the model cannot be tabulated.
+            asked for and the model can neither be tabulated nor is linear-Gaussian.
     """
     _check(policy, gradient, steps, particles)
-    table = _table(model, gradient)
     policy = copy.deepcopy(policy)
+    in_closed_form = None if gradient == "sampled" else _closed_form_gradient(model, policy)
+    table = None if in_closed_form else _table(model, gradient)
     if table is not None:
         _forbid_the_fatal(policy, table)
     rate = learning_rate or (0.2 if isinstance(policy, TabularPolicy) else 0.01)
     checks.check_positive("learning_rate", rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if table is None:
+        if in_closed_form is not None:
+            estimator = in_closed_form
+        elif table is None:
             assert isinstance(model, TrajectoryModel)
             estimator = program_gradient(model, policy, particles)
         elif gradient == "sampled":
@@ -107,12 +114,27 @@ def fit(
         else:
             estimator = exact_gradient(table, policy)
         # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
-        betas = (0.9, 0.999) if table is None or gradient == "sampled" else (0.8, 0.95)
+        sampled = gradient == "sampled" or (table is None and in_closed_form is None)
+        betas = (0.9, 0.999) if sampled else (0.8, 0.95)
         adam = torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
         with contextlib.nullcontext() if table is None else table.threads():
             losses = _descend(estimator, adam, steps, progress)
     elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     return Fit(policy, elbo, losses)
+
+
+def _closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
+    """The gradient of a linear-Gaussian ELBO, which has a closed form; None for any other."""
+    if not isinstance(model, LinearGaussian) or not isinstance(policy, LinearGaussianPolicy):
+        return None
+
+    def estimate() -> float:
+        loss = -worth(model, policy).elbo
+        loss.backward()
+        checked(-loss.item())
+        return loss.item()
+
+    return estimate
 
 
 def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
