@@ -60,7 +60,8 @@ class GaussianSolution:
             return cls(model, eta, value, K, offset, H, found.growth)
         sweep = riccati.backward(model, eta)
         value = Quadratic(*map(torch.as_tensor, (sweep.P, sweep.p, sweep.k)))
-        return cls(model, eta, value, *map(torch.as_tensor, (sweep.K, sweep.offset, sweep.H)))
+        K, offset, H = map(torch.as_tensor, (sweep.K, sweep.offset, sweep.H))
+        return cls(model, eta, value, K, offset, H)
 
     def __repr__(self) -> str:
         if self.growth is not None:
