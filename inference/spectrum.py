@@ -13,9 +13,10 @@ from cai.inference.system import System
 _SMALL = 300  # states up to which all eigenvalues are computed
 _STEPS = 2000
 _LOST = 1e-12
+_NAMED = 1e-5  # tolerance of a radius that is only named
 
 
-def log_spectral_radius(system: System) -> float:
+def log_spectral_radius(system: System, tolerance: float = 0.0) -> float:
     """The logarithm of the spectral radius of M.
 
     The largest eigenvalue in absolute value of a nonnegative matrix is real and nonnegative
@@ -23,6 +24,8 @@ def log_spectral_radius(system: System) -> float:
 
     Args:
         system: z = M z + b.
+        tolerance: relative, where there are many states; 0 is what floats allow, and takes minutes
+            for hundreds of thousands.
     """
     log_M = system.log_on
     S = log_M.shape[0]
@@ -34,7 +37,9 @@ def log_spectral_radius(system: System) -> float:
         radius = np.abs(np.linalg.eigvals(M.toarray())).max()
     else:
         try:
-            found = eigs(M, k=1, which="LR", v0=np.ones(S), return_eigenvectors=False)
+            found = eigs(
+                M, k=1, which="LR", v0=np.ones(S), tol=tolerance, return_eigenvectors=False
+            )
             radius = abs(found[0])
         except ArpackError:  # it did not converge
             radius = _power(M)
@@ -66,9 +71,9 @@ def _growth(system: System) -> float:
 
 def divergence(system: System) -> ValueError:
     """The error that says why there are no values, with the spectral radius of M."""
-    log_radius = log_spectral_radius(system)
+    log_radius = log_spectral_radius(system, _NAMED)
     radius = f"{math.exp(log_radius):.6g}" if log_radius < 700 else f"exp({log_radius:.6g})"
-    if log_radius < -1e-9:
+    if log_radius < -1e-4:
         return ValueError(
             "reward: the linear system of this infinite horizon leaves the range of float64, "
             f"though the spectral radius of M is {radius}, below 1; take another unit of reward, "
