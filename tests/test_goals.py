@@ -76,6 +76,17 @@ def test_reach_is_detected():
         assert torch.allclose(values[:S], expected, atol=1e-9, rtol=0)
 
 
+def test_numbers_that_lose_their_digits_before_they_vanish():
+    """Near the end of the floats G has a few digits left: no zero tells, only the residual."""
+    for n in range(64, 72):  # 2 (n - 1) times 10 nats there and back, 1340 is all there is
+        tails, heads = np.arange(n - 1), np.arange(1, n)
+        tails, heads = np.append(tails, heads), np.append(heads, tails)
+        table = open_network(tails, heads, np.full(len(tails), -10.0), n)
+        found = inference.goal_values(table, [0, n - 1])
+        expected = alone(tails, heads, -10.0, n - 1, n)
+        assert torch.allclose(found.log_values[1, :n], expected, atol=1e-9, rtol=0)
+
+
 def test_goals_on_a_network_that_needs_one_of_them_to_converge():
     """Around a circle that gains: only a goal on it stops the gain, and the other has no values."""
     tails, heads, reward = [0, 1, 2, 2], [1, 2, 0, 3], [1.0, -0.5, 0.5, -1.0]
