@@ -9,6 +9,7 @@ from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 
 _EDGE = 1e-9  # relative width to which the edge of existence is bisected
+_LEAST = 1e-30  # an edge closer to zero than this is at zero
 _FAR = 2.0**60  # an optimism beyond which nobody looks for an edge
 
 
@@ -86,7 +87,7 @@ def _edge(model: LinearGaussian, side: int) -> float:
         good, bad = bad, 2 * bad
         if abs(bad) > _FAR:
             return far
-    while abs(bad - good) > _EDGE * abs(bad):
+    while abs(bad - good) > _EDGE * abs(bad) and abs(bad) > _LEAST:
         middle = 0.5 * (good + bad)
         good, bad = (good, middle) if _side(model, middle) == side else (middle, bad)
     return good

@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 
 import cai
-from cai import inference, models
+from cai import inference, models, riccati
 
 seeds = st.integers(0, 10**6)
 
@@ -288,6 +288,21 @@ def test_luck_without_limit():
         assert math.isfinite(inference.soft_values(model, -math.inf).bound)
 
 
+def test_an_edge_at_zero_is_found(monkeypatch):
+    """Where every η below zero fails, the search ends, too."""
+    real = riccati.backward
+
+    def fails_below_zero(model, eta):
+        if eta < 0:
+            raise riccati.Breakdown(-1, "for the test")
+        return real(model, eta)
+
+    monkeypatch.setattr(riccati, "backward", fails_below_zero)
+    assert inference.optimism_range(scalar(1)) == (0, math.inf)
+    with pytest.raises(ValueError, match=r"most negative η that exists is 0 \(every step"):
+        inference.soft_values(scalar(1), -1.0)
+
+
 def test_actions_without_cost_have_no_answer():
     model = scalar(2, R=[[0.0]], Q=[[0.0]], Q_final=[[0.0]])
     with pytest.raises(ValueError, match=r"no η at all has an answer; let every action cost"):
@@ -486,6 +501,14 @@ def test_stationary_at_any_optimism_against_scipy(seed, eta):
     cross = np.hstack([model.N.numpy(), np.zeros((3, 3))])
     P = scipy.linalg.solve_discrete_are(model.A.numpy(), inputs, model.Q.numpy(), cost, s=cross)
     np.testing.assert_allclose(inference.soft_values(model, eta).V.P, P, rtol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [-0.01, 0.0, 0.3, 1.0, 20.0])
+def test_stationary_by_the_equation_alone(eta, monkeypatch):
+    """Not by the recursion run until it settles, which would find the same."""
+    monkeypatch.setattr(cai.riccati_equation, "_STEPS", 0)
+    for seed in range(5):
+        assert inference.soft_values(stationary_model(seed), eta).V.P.isfinite().all()
 
 
 @given(seed=seeds, eta=st.sampled_from([-0.01, 0.0, 0.3, 1.0, 20.0, math.inf]))
