@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 
 from cai import inference, models, plot
 from cai.comparison import Comparison, compare
-from cai.evaluate import enumerable
 from cai.policy import NeuralPolicy, TabularPolicy
+from cai.support import NotEnumerable
+from cai.table import Table
+from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
 _EXAMPLES = """\
@@ -34,6 +36,9 @@ examples:
   cai draw gridworld --option wind=0.2 --steps 2
   cai models
 """
+
+
+_MOST = 10**9  # steps that anyone will wait for
 
 
 class _Mistake(Exception):
@@ -49,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(mistake, 2)
     except (ValueError, OSError) as error:
         return _fail(error, 1)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if "allocate" not in str(error) and not isinstance(error, MemoryError | OverflowError):
+            raise  # a fault of this library, whose traceback is of use
+        return _fail(f"the model is too large for this machine: {error}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", 1)
     return 0
@@ -70,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     comparison = commands.add_parser("compare", help="compare what the methods imagine and get")
     comparison.set_defaults(run=_compare)
     _add_model_arguments(comparison)
-    comparison.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
+    comparison.add_argument("--seed", type=_seed, default=0, help="of the training (default 0)")
     comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
     drawing = commands.add_parser("draw", help="draw the graphical model")
     drawing.set_defaults(run=_draw)
@@ -104,8 +113,16 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of at least 1 and at most {_MOST}, got {text}"
+        )
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text}")
     return int(text)
 
 
@@ -116,6 +133,10 @@ def _option(text: str) -> tuple[str, Any]:
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
+        pass
+    try:
+        return key, float(value)  # inf and -inf, which are no literals
+    except ValueError:
         return key, value
 
 
@@ -132,7 +153,7 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     model = _load(options)
     if model.horizon is None:
         raise _Mistake("--horizon: the model's horizon is infinite; give a number of steps")
-    table = enumerable(model)
+    table = _table(model, options)
     methods: dict[str, Any] = {}
     if table is None:
         policy: Any = NeuralPolicy(model)
@@ -161,10 +182,26 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     return report
 
 
+def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
+    """The table of a model; None, with a word about it, where only sampling is left."""
+    try:
+        return tabulate(model)
+    except NotEnumerable as error:
+        if not model.initial.sample().dtype.is_floating_point:
+            raise  # numbered states that are not counted yet: the message says how
+        if not options.quiet:
+            print(f"no exact posterior: {error}", file=sys.stderr)
+        return None
+
+
 def _draw(options: argparse.Namespace) -> None:
     _check_out(options.out)
     model = _load(options)
-    _write(options, {"graphical_model": plot.graphical_model(model, options.steps)}, {})
+    try:
+        figure = plot.graphical_model(model, options.steps)
+    except ValueError as error:
+        raise _Mistake(f"--steps: {error}") from None
+    _write(options, {"graphical_model": figure}, {})
 
 
 def _list_models(options: argparse.Namespace) -> None:
@@ -195,7 +232,10 @@ def _load(options: argparse.Namespace) -> TrajectoryModel:
     extra = dict(options.option)
     name = options.model
     try:
-        if file := re.fullmatch(r"(.+\.py)(?::(\w+))?", name):
+        if re.fullmatch(r".+\.py(:.*)?", name):
+            file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
+            if file is None:
+                raise _Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
             if extra:
                 raise _Mistake("--option: a model from a file has no options; edit the file")
             return dataclasses.replace(_from_file(Path(file[1]), file[2] or "model"), **changes)
@@ -222,7 +262,7 @@ def _from_file(file: Path, name: str) -> TrajectoryModel:
     sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _Mistake(f"{_place(error, file)}: {type(error).__name__}: {error}") from None
     finally:
         sys.path.pop(0)
@@ -252,8 +292,11 @@ def _place(error: BaseException, file: Path) -> str:
 
 def _check_out(out: Path) -> None:
     """Before the work rather than after it."""
-    if out.exists() and not out.is_dir():
-        raise _Mistake(f"--out: {out} is a file, expected a folder to write into")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise _Mistake(f"--out: {there} is a file, expected a folder to write into")
+    if not os.access(there, os.W_OK):
+        raise _Mistake(f"--out: {there} cannot be written into; choose another folder")
 
 
 def _write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[str, str]) -> None:

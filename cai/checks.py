@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Distribution
 
+from cai.scores import exact
+
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 
 
@@ -17,6 +19,14 @@ def check_arguments(model: Any) -> None:
     if not isinstance(getattr(model, "initial", None), Distribution):
         refuse(
             "initial", "a Pyro distribution", repr(model.initial), "for instance dist.Categorical"
+        )
+    exact(model.initial)
+    if model.initial.batch_shape:
+        refuse(
+            "initial",
+            "one distribution, of batch shape []",
+            f"batch shape {list(model.initial.batch_shape)}",
+            "give it one row of weights, or .to_event() where a state is a vector",
         )
     if not callable(model.dynamics) or isinstance(model.dynamics, Distribution):
         refuse(
@@ -32,6 +42,8 @@ def check_arguments(model: Any) -> None:
             repr(model.action_prior),
             "for a uniform prior take dist.Categorical(torch.ones(num_actions))",
         )
+    for name in ("reward", "arrival_reward", "final_reward"):
+        _check_reward_argument(name, getattr(model, name), optional=name != "reward")
     if model.horizon is not None:
         check_count("horizon", model.horizon)
     check_positive("temperature", model.temperature)
@@ -44,6 +56,18 @@ def check_arguments(model: Any) -> None:
         )
     if model.optimality not in ("factor", "bernoulli"):
         refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
+
+
+def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
+    if callable(reward) or (optional and reward is None):
+        return
+    if (
+        isinstance(reward, str | None)
+        or getattr(reward, "ndim", 0)
+        or not _within(reward, lambda _: True)
+    ):
+        shape = f"an array of shape {list(reward.shape)}" if hasattr(reward, "shape") else reward
+        refuse(name, "a function, or a number", f"{shape}", "index it: lambda s, a: REWARD[s, a]")
 
 
 def check_count(name: str, value: Any) -> None:
@@ -66,9 +90,48 @@ def check_probability(name: str, value: float) -> None:
 
 def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
     try:
-        return allowed(float(value))
+        return not isinstance(value, str) and allowed(float(value))
     except (TypeError, ValueError):
         return False
+
+
+def check_payment(name: str, value: Any) -> None:
+    """Raises ValueError unless value is a number below +inf; -inf forbids."""
+    if not _within(value, lambda x: x < math.inf):
+        refuse(name, "a number below +inf, in reward units", repr(value), "-inf forbids")
+
+
+def check_layout(layout: Any, S: int | None, A: int | None) -> None:
+    """Raises ValueError where names or places do not fit the numbers of states and actions."""
+    for field, size, what in (
+        ("states", S, "state"),
+        ("cells", S, "state"),
+        ("actions", A, "action"),
+        ("moves", A, "action"),
+    ):
+        entries = getattr(layout, field)
+        if entries is not None and size is not None and len(entries) != size:
+            refuse(
+                f"layout.{field}",
+                f"one entry for each of {size} {what}s",
+                f"{len(entries)}",
+                "or leave it out",
+            )
+    if layout.map is None:
+        return
+    if layout.cells is None:
+        refuse("layout", "cells beside a map", "a map alone", "say in which cell each state lies")
+    rows, columns = len(layout.map), {len(row) for row in layout.map}
+    if len(columns) != 1:
+        refuse("layout.map", "rows of one length", f"{sorted(columns)}", "fill them up")
+    outside = [c for c in layout.cells if not (0 <= c[0] < rows and 0 <= c[1] < max(columns))]
+    if outside:
+        refuse(
+            "layout.cells",
+            f"cells on the map, {rows} rows of {max(columns)}",
+            f"{outside[0]}",
+            "a cell is (row, column), counted from 0",
+        )
 
 
 def finite_horizon(model: Any, what: str) -> int:

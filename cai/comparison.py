@@ -50,9 +50,8 @@ class Row:
             what actions cost, KL(policy‖prior), and so may be above the ELBO without optimism.)
         imagined_return: the return it expects, under the dynamics that it believes in.
         elbo: what its policy achieves in the true dynamics, E_q[log p(τ,O) - log q(τ)].
-        elbo_stderr: its standard error; None where exact.
+        elbo_stderr: its standard error; None where exact, as with each ``*_stderr``.
         expected_return: the return of its policy in the true dynamics.
-        expected_return_stderr: its standard error; None where exact.
         optimism_gap: imagined_bound less what the method's own objective is worth in the true
             dynamics: the ELBO, or return/α where actions are not counted; None where the method
             believes in the true dynamics.
@@ -67,13 +66,16 @@ class Row:
     """
 
     imagined_bound: float
+    imagined_bound_stderr: float | None
     imagined_return: float
+    imagined_return_stderr: float | None
     elbo: float
     elbo_stderr: float | None
     expected_return: float
     expected_return_stderr: float | None
     optimism_gap: float | None
     entropy: float
+    entropy_stderr: float | None
     kl_start: float | None
     kl_actions: float | None
     kl_dynamics: float | None
@@ -282,6 +284,11 @@ def _row(
             f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
             f"got {type(method).__name__}"
         )
+    if isinstance(method, Solution) and table is not None and not same(method.table, table):
+        raise ValueError(
+            f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
+            "another problem; solve this one, or pass its policy alone, solution.policy"
+        )
     split: tuple[float | None, ...]
     if table is None or not isinstance(posterior, Solution):
         evaluation, split = evaluate(model, policy), (None, None, None)
@@ -304,6 +311,9 @@ def _row(
         imagined_return=method.imagined_return if bends else evaluation.expected_return,
         elbo=evaluation.elbo,
         elbo_stderr=evaluation.elbo_stderr,
+        imagined_bound_stderr=None if bends else evaluation.elbo_stderr,
+        imagined_return_stderr=None if bends else evaluation.expected_return_stderr,
+        entropy_stderr=evaluation.entropy_stderr,
         expected_return=evaluation.expected_return,
         expected_return_stderr=evaluation.expected_return_stderr,
         optimism_gap=gap if bends else None,
@@ -315,6 +325,18 @@ def _row(
         evaluation=evaluation,
         method=method,
     )
+
+
+def same(one: Table, other: Table) -> bool:
+    """Whether two tables hold the same problem, number for number."""
+
+    def equal(x: Any, y: Any) -> bool:
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            return torch.equal(x, y)
+        return x is y if isinstance(x, Tensor) or isinstance(y, Tensor) else bool(x == y)
+
+    names = {field.name for field in dataclasses.fields(Table) if field.init} - {"layout"}
+    return one is other or all(equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
 def divergences(

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cai.checks import check_bernoulli, check_reward, refuse
+from cai.checks import check_bernoulli, check_layout, check_reward, refuse
 from cai.scores import exact
 from cai.support import log_probs, support_size
 
@@ -36,10 +36,14 @@ def check_program(model: TrajectoryModel) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
         torch.manual_seed(0)
         s = _probe_states(model)
+        _check_distribution("action_prior", call("action_prior", model.prior, s), s.shape[:1], None)
         check_allowed(model, s)
         a = call("action_prior", model.prior, s).sample()
-        _check_distribution("action_prior", model.prior(s), s.shape[:1], None)
         a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
+        _check_prior(model, s, a)
+        if model.layout is not None:
+            sizes = support_size(model.initial), support_size(model.prior(s))
+            check_layout(model.layout, *sizes)
         if (A := support_size(model.prior(s))) is not None:
             a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
         _check_dynamics(model, s, a)
@@ -58,6 +62,19 @@ def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
             f"action_prior: in state {state} every action has probability zero; allow at least "
             "one, for instance staying where one is"
         )
+
+
+def _check_prior(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    batch = exact(model.prior(s))
+    for i in range(len(s)):
+        single = exact(call("action_prior", model.prior, s[i]))
+        _check_distribution("action_prior", single, (), None)
+        if not _same_distribution(batch, single, a, i, len(s)):
+            raise ValueError(
+                f"action_prior: for the state {s[i].tolist()} a scalar call gives another "
+                f"distribution than a batch of {len(s)} that holds it; treat each element on its "
+                "own: torch.where instead of Python `if`, no reductions over the batch"
+            )
 
 
 def _probe_states(model: TrajectoryModel) -> Tensor:
@@ -138,6 +155,10 @@ def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     """Rewards of all states and actions, while that is quick."""
     S, A = support_size(model.initial), support_size(model.prior(s))
     if S is None or A is None or S * A > 2**20:
+        if model.optimality == "bernoulli":  # the rest is seen when it is paid
+            check_bernoulli("final_reward", model.final_rewards(s), model.discount)
+            if model.arrival_reward is None:
+                check_bernoulli("reward", model.rewards(s, a), model.discount)
         return
     all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
     all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
@@ -162,7 +183,7 @@ def call(name: str, function: Any, *arguments: Tensor) -> Any:
     try:
         return function(*arguments)
     except ValueError as error:
-        if str(error).startswith(("dynamics: ", "reward: ")):  # said already
+        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # said
             raise
         problem: Exception = error
     except Exception as error:
@@ -181,6 +202,7 @@ def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
         refuse(
             name, "a distribution to be returned", repr(d), "for instance dist.Delta(next_state)"
         )
+    exact(d)
     _check_shape(name, d.batch_shape, batch)
     if event is not None and d.event_shape != event:
         refuse(

@@ -129,13 +129,12 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
 
 
 def _fitting(log_q: Tensor, T: int, S: int, A: int) -> Tensor:
-    try:
-        return log_q.expand(T, S, A)
-    except RuntimeError:
+    if log_q.shape not in ((T, S, A), (S, A)):
         raise ValueError(
             f"policy: a table of shape {list(log_q.shape)} does not fit a model of {T} steps, "
             f"{S} states and {A} actions; it was made for another model"
-        ) from None
+        )
+    return log_q.expand(T, S, A)
 
 
 def _log_probs(distribution: Any, A: int) -> Tensor:

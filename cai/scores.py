@@ -14,9 +14,10 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
 
@@ -29,7 +30,19 @@ class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like P
 
 @singledispatch
 def exact(distribution: Any) -> Any:
-    """The same distribution, scoring in float64 with log 0 = -inf; continuous ones as they are."""
+    """The same distribution, scoring in float64 with log 0 = -inf; continuous ones as they are.
+
+    Raises:
+        ValueError: for a distribution of torch's own, which Pyro cannot run and nobody can mend.
+    """
+    if isinstance(distribution, Distribution) and not isinstance(
+        distribution, TorchDistributionMixin
+    ):
+        name = type(distribution).__name__
+        raise ValueError(
+            f"torch.distributions.{name}: expected a distribution of Pyro's, whose impossible "
+            f"values stay impossible; take pyro.distributions.{name}, with the same arguments"
+        )
     return distribution
 
 
@@ -110,14 +123,15 @@ def _built_from_probs(d: Any) -> bool:
     """Whether probabilities, not log-odds, are what the author gave.
 
     ``torch`` computes the other one when it is asked for, and ``expand`` keeps both. A probability
-    of zero whose logit is no further out than the clamp then gives away which one came first.
+    below the clamp whose logit is no further out than it then gives away which one came first.
     """
     if "probs" not in d.__dict__ or "logits" not in d.__dict__:
         return "probs" in d.__dict__
     if d._param is not d.__dict__["logits"]:
         return True
-    clamp = -math.log(torch.finfo(d.probs.dtype).eps) + 0.1
-    certain = (d.probs == 0) | (d.probs == 1 if isinstance(d, dist.Bernoulli) else False)
+    eps = torch.finfo(d.probs.dtype).eps
+    clamp = -math.log(eps) + 0.1
+    certain = (d.probs < eps / 2) | (d.probs == 1 if isinstance(d, dist.Bernoulli) else False)
     return bool((certain & (d.logits.abs() <= clamp)).any())
 
 

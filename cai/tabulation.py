@@ -99,6 +99,18 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
     return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
 
 
+def _check_temperature(temperature: float, *rewards: Tensor | None) -> None:
+    """Raises ValueError where a finite reward over the temperature is not a finite number."""
+    for reward in rewards:
+        if reward is not None and (reward.isfinite() & ~(reward / temperature).isfinite()).any():
+            checks.refuse(
+                "temperature",
+                "one at which reward/temperature is a finite number",
+                f"{temperature:g}",
+                "raise it; 1e-3 of the largest reward is cold",
+            )
+
+
 def collapse(model: TrajectoryModel) -> TrajectoryModel:
     """The model whose dynamics are its own table: no latents, one site for each next state.
 
@@ -237,6 +249,7 @@ def _rewards(
     final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
     checks.check_reward("reward", reward)
     checks.check_reward("final_reward", final)
+    _check_temperature(model.temperature, reward, arrival, final)
     if model.optimality == "bernoulli":
         highest = reward if arrival is None else reward + arrival.amax(-1)
         checks.check_bernoulli("reward", highest, model.discount)

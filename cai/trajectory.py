@@ -198,6 +198,8 @@ class TrajectoryModel:
         rewards = self.rewards(*before[:2], torch.arange(T))
         if self.arrival_reward is not None:
             rewards = rewards + self.arrival_rewards(*before)
+        if self.optimality == "bernoulli":
+            checks.check_bernoulli("reward", rewards, self.discount)
         return Trajectories(
             states=s,
             actions=a,

@@ -100,7 +100,9 @@ def fit(
     table = None if in_closed_form else _table(model, gradient)
     if table is not None:
         _forbid_the_fatal(policy, table)
-    rate = learning_rate or (0.2 if isinstance(policy, TabularPolicy) else 0.01)
+    rate = learning_rate
+    if rate is None:
+        rate = 0.2 if isinstance(policy, TabularPolicy) else 0.01
     checks.check_positive("learning_rate", rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -80,6 +80,9 @@ def gridworld(
             probability outside [0, 1].
     """
     rows = _rows(map)
+    checks.check_payment("step_reward", step_reward)
+    checks.check_payment("goal_reward", goal_reward)
+    checks.check_payment("pit_reward", pit_reward)
     checks.check_probability("slip", slip)
     checks.check_probability("wind", wind)
     if wind_direction not in _MOVES:
@@ -137,8 +140,10 @@ def gridworld(
 def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(map, str):
         rows = MAPS[map] if map in MAPS else tuple(map.strip().splitlines())
-    else:
+    elif isinstance(map, Sequence):
         rows = tuple(map)
+    else:
+        checks.refuse("map", "rows of text", repr(map), f"or a built-in map: {', '.join(MAPS)}")
     rows = tuple(row.strip() for row in rows)
     if len({len(row) for row in rows}) != 1 or not rows[0]:
         raise ValueError(

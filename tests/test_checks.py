@@ -173,3 +173,85 @@ def test_networks_may_look_at_state_and_action_together():
 
     model = continuous(dynamics=dynamics)
     assert model.simulate(lambda t, s: model.prior(s), 3).states.shape == (3, 6, 2)
+
+
+def test_distributions_of_torch_are_refused_wherever_they_come_from():
+    """Scored as torch does, with a clamp at 1e-7, the impossible would become possible."""
+    rows = torch.eye(S)
+
+    def latent(s, a):
+        pyro.sample("slip", torch.distributions.Bernoulli(torch.zeros(())))
+        return dist.Delta(s)
+
+    def of_torch(s, a=None):
+        return torch.distributions.Categorical(rows[s])
+
+    for changes in (
+        {"initial": torch.distributions.Categorical(torch.ones(S))},
+        {"dynamics": of_torch},
+        {"dynamics": latent},
+        {"action_prior": of_torch},
+    ):
+        refused("torch.distributions", "pyro.distributions", **changes)
+    with pytest.raises(ValueError, match=r"take pyro\.distributions\.Categorical"):
+        cai.evaluate(build(), lambda t, s: torch.distributions.Categorical(torch.ones(A)))
+
+
+def test_a_prior_is_held_against_its_scalar_calls():
+    def collective(s):
+        sure = torch.tensor([0.98, 0.01, 0.01])
+        return dist.Categorical(sure if (s == 0).all() else torch.ones(A))
+
+    refused("action_prior", "state 0", "torch.where", action_prior=collective)
+    refused("action_prior", "a distribution to be returned", action_prior=lambda s: torch.ones(A))
+
+
+@pytest.mark.parametrize("name", ["reward", "arrival_reward", "final_reward"])
+def test_an_array_is_no_reward(name):
+    refused(name, "a function, or a number", "[4, 3]", "lambda", **{name: torch.ones(S, A)})
+    refused(name, "a function, or a number", "much", **{name: "much"})
+
+
+def test_a_reward_must_be_given():
+    refused("reward", "a function, or a number", "None", reward=None)
+
+
+def test_a_batch_is_no_initial_distribution():
+    refused("initial", "batch shape [2]", initial=dist.Categorical(torch.ones(2, S)))
+
+
+def test_a_number_in_quotes_is_no_number():
+    refused("temperature", "'0.5'", temperature="0.5")
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"states": ("a", "b")}, "layout.states: expected one entry for each of 4 states, got 2"),
+        ({"actions": ("a",)}, "layout.actions: expected one entry for each of 3 actions, got 1"),
+        ({"map": ("....",)}, "layout: expected cells beside a map"),
+        ({"map": ("..", "..."), "cells": 4 * ((0, 0),)}, "layout.map: expected rows of one length"),
+        (
+            {"map": ("..", ".."), "cells": (*(3 * ((0, 0),)), (2, 0))},
+            "layout.cells: expected",
+        ),
+    ],
+)
+def test_a_layout_that_does_not_fit(layout, message):
+    refused(message, layout=cai.Layout(**layout))
+
+
+def test_positive_rewards_are_no_bernoulli_where_only_sampling_is_left():
+    walk = continuous(optimality="bernoulli", reward=lambda s, a: -(a**2))
+    prior = lambda t, s: walk.prior(s)  # noqa: E731
+    assert cai.evaluate(walk, prior, samples=5).elbo < 0
+    with pytest.raises(ValueError, match='"bernoulli" needs rewards ≤ 0'):
+        continuous(optimality="bernoulli", reward=lambda s, a: 3.0 + 0 * a)
+    paid = continuous(optimality="bernoulli", arrival_reward=lambda s, a, n: 2.0 + a**2)
+    with pytest.raises(ValueError, match='"bernoulli" needs rewards ≤ 0'):
+        cai.evaluate(paid, prior, samples=5)
+
+
+def test_a_temperature_at_which_rewards_overflow():
+    with pytest.raises(ValueError, match="temperature: expected one at which reward/temperature"):
+        cai.tabulate(build(temperature=1e-320))

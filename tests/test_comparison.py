@@ -204,3 +204,23 @@ def test_a_table_serves_as_the_model():
     table = cai.tabulate(model)
     methods = {"fixed": inference.soft_values(table)}
     assert cai.compare(table, methods).to_dict() == cai.compare(model, methods).to_dict()
+
+
+def test_a_solution_of_another_problem_is_refused():
+    colder = inference.posterior(models.ledge(temperature=0.1))
+    with pytest.raises(ValueError, match=r"methods\['cold'\]: .* one of another problem"):
+        cai.compare(models.ledge(), {"cold": colder})
+    assert cai.compare(models.ledge(), {"cold": colder.policy})["cold"].elbo < 0
+    again = inference.posterior(models.ledge())
+    assert cai.compare(models.ledge(), {"same": again})["same"].optimism_gap > 0
+
+
+def test_everything_that_is_simulated_says_so():
+    model = continuous(horizon=3)
+    report = cai.compare(model, {"prior": lambda t, s: model.prior(s)})
+    row = report["prior"]
+    assert row.imagined_bound_stderr == row.elbo_stderr > 0
+    assert row.imagined_return_stderr == row.expected_return_stderr > 0
+    assert row.entropy_stderr > 0
+    assert str(report).splitlines()[4].count("±") == 5
+    assert report.to_dict()["rows"]["prior"]["entropy_stderr"] == row.entropy_stderr

@@ -107,3 +107,9 @@ def test_tables_are_not_simulated():
         cai.evaluate(cai.tabulate(model), cai.TabularPolicy(model), samples=10)
     with pytest.raises(ValueError, match=r"horizon: .*infinite"):
         cai.evaluate(dataclasses.replace(model, horizon=None), lambda t, s: model.prior(s))
+
+
+def test_a_table_for_one_step_is_not_stretched_to_four():
+    policy = cai.TabularPolicy(models.ledge(horizon=1))
+    with pytest.raises(ValueError, match=r"a table of shape \[1, 5, 2\] does not fit .* 4 steps"):
+        cai.evaluate(models.ledge(horizon=4), policy)

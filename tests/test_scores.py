@@ -132,3 +132,12 @@ def test_the_program_scores_the_impossible_as_impossible():
         table, log_dynamics=clamped, successors=None, arrival_reward=arrival
     )
     assert inference.posterior(jumps).bound - found.bound > 0.2
+
+
+def test_probabilities_below_the_clamp_stay_what_they_are():
+    """Also once torch has computed clamped log-odds, and expand has kept both."""
+    d = dist.Categorical(torch.tensor([1.0, 1e-10]))
+    assert d.logits[1].item() > -16
+    assert exact(d.expand((2,))).log_prob(torch.tensor(1))[0].item() == pytest.approx(
+        -23.026, abs=1e-3
+    )

@@ -292,3 +292,9 @@ def test_a_module_of_ones_own():
     model = models.ledge()
     fitted = inference.fit(model, Clock(), steps=400, learning_rate=0.1)
     assert torch.sigmoid(fitted.policy.odds[0]).item() == pytest.approx(0.269, abs=0.01)
+
+
+def test_a_learning_rate_of_zero_is_not_the_default():
+    model = models.ledge()
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number above 0, got 0"):
+        inference.fit(model, cai.TabularPolicy(model), learning_rate=0)
