@@ -232,13 +232,13 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     for node, data in graph.nodes(data=True):
         k = seen.setdefault((data["kind"], data["step"]), 0)
         seen[data["kind"], data["step"]] += 1
-        shift = {"action": 0.75, "optimality": 0.75}.get(data["kind"], 0.0)
+        shift = {"action": 0.8, "optimality": 0.8}.get(data["kind"], 0.0)
         if data["kind"] == "latent":  # side by side, so that no arrow passes through another node
             shift, k = 0.05 + 0.45 * (k % 3), k // 3
         if node == f"o_{model.horizon}":
             shift = 0.0  # the final reward is paid for the state alone
-        places[node] = (2.0 * data["step"] + shift, rows[data["kind"]] - 0.8 * k)
-    width = 1.9 * (max(x for x, _ in places.values()) + 1.2)
+        places[node] = (2.4 * data["step"] + shift, rows[data["kind"]] - 0.8 * k)
+    width = 1.75 * (max(x for x, _ in places.values()) + 1.2)
     height = 1.25 * (max(y for _, y in places.values()) - min(y for _, y in places.values())) + 1.6
     figure = Figure(figsize=(max(5.0, width), height), layout="constrained")
     axes = figure.subplots()
