@@ -61,11 +61,8 @@ def check_arguments(model: Any) -> None:
 def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
     if callable(reward) or (optional and reward is None):
         return
-    if (
-        isinstance(reward, str | None)
-        or getattr(reward, "ndim", 0)
-        or not _within(reward, lambda _: True)
-    ):
+    single = getattr(reward, "shape", ()) == () and reward is not None
+    if not single or not _within(reward, lambda _: True):
         shape = f"an array of shape {list(reward.shape)}" if hasattr(reward, "shape") else reward
         refuse(name, "a function, or a number", f"{shape}", "index it: lambda s, a: REWARD[s, a]")
 

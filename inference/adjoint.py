@@ -46,7 +46,7 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         table = problem.with_tensors(tensors).detached()
-        v = bellman.backward(table, problem.eta)
+        v = bellman.backward(table, problem.eta, problem.rule)
         ctx.problem = problem
         ctx.save_for_backward(v, *tensors)
         return v, _log_policy_at_visits(problem, table, v)

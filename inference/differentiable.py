@@ -20,12 +20,12 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.inference import adjoint, implicit
-from cai.inference.linearised import Problem, Visits, check_bound, check_optimism, lean
+from cai.inference.linearised import Problem, Visits, check_bound, check_optimism, check_rule, lean
 from cai.table import Table
 from cai.trajectory import Trajectories
 
 
-def values(table: Table, optimism: float = 0.0) -> Tensor:
+def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
     r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
 
     ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s from s_0 on, under the
@@ -35,6 +35,7 @@ def values(table: Table, optimism: float = 0.0) -> Tensor:
         table: a problem with a finite horizon T; see the module for what may require grad.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
+        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
     Returns:
         (T+1, S), reward units.
@@ -54,11 +55,11 @@ def values(table: Table, optimism: float = 0.0) -> Tensor:
     >>> net.bias.grad.sum().round(decimals=3).item() == table.horizon  # one action a step
     True
     """
-    v, alpha, _ = _solve(table, optimism, None)
+    v, alpha, _ = _solve(table, optimism, rule, None)
     return _scaled(v, alpha)
 
 
-def bound(table: Table, optimism: float = 0.0) -> Tensor:
+def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
     r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
 
     With occ(s,a) the occupancies that the solution believes in (FORMULAS.md, gradients):
@@ -71,6 +72,7 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
     Args:
         table: a problem with a finite horizon; see the module for what may require grad.
         optimism: η, any real number or ±inf.
+        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
     Returns:
         (), nats.
@@ -79,7 +81,7 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
         ValueError: where optimism is not a number, the horizon is infinite, or the bound is -inf,
             which has no derivative.
     """
-    v, _, _ = _solve(table, optimism, None)
+    v, _, _ = _solve(table, optimism, rule, None)
     first = v if table.horizon is None else v[0]
     found = _SoftMean.apply(table.log_initial, first, float(optimism))
     check_bound(found)
@@ -87,7 +89,10 @@ def bound(table: Table, optimism: float = 0.0) -> Tensor:
 
 
 def log_likelihood(
-    table: Table, observed: Trajectories | tuple[Tensor, Tensor], optimism: float = 0.0
+    table: Table,
+    observed: Trajectories | tuple[Tensor, Tensor],
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
 ) -> Tensor:
     r"""How probable the observed actions are: Σ_t log π_t(a_t|s_t) of each trajectory.
 
@@ -102,6 +107,7 @@ def log_likelihood(
         observed: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T') and
             actions (n, T') as integers. What the dead do is not scored.
         optimism: η of the agent, any real number or ±inf.
+        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
     Returns:
         (n,), nats; -inf, with derivative zero, where an action is impossible.
@@ -135,11 +141,13 @@ def log_likelihood(
     2
     """
     visits, who, n = _visits(table, observed)
-    _, _, log_pi = _solve(table, optimism, visits)
+    _, _, log_pi = _solve(table, optimism, rule, visits)
     return log_pi.new_zeros(n).index_add(0, who, log_pi)
 
 
-def _solve(table: Table, optimism: float, visits: Visits | None) -> tuple[Tensor, Tensor, Tensor]:
+def _solve(
+    table: Table, optimism: float, rule: bellman.Rule, visits: Visits | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
     eta = check_optimism(optimism)
     alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
@@ -148,7 +156,7 @@ def _solve(table: Table, optimism: float, visits: Visits | None) -> tuple[Tensor
         log_dynamics = log_dynamics.log_softmax(-1)
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
-    problem = Problem(table, eta, "soft", visits)
+    problem = Problem(table, eta, check_rule(rule), visits)
     solve = adjoint.sweep if table.horizon is not None else implicit.fixed_point
     v, log_pi = solve(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi

@@ -44,7 +44,7 @@ class _FixedPoint(torch.autograd.Function):
             ctx.linear = linear_system(table)
             v = ctx.linear.log_values
         else:
-            v = soft_values(table, problem.eta).log_values
+            v = soft_values(table, problem.eta, problem.rule).log_values
         ctx.save_for_backward(v, *tensors)
         if problem.visits is None:
             return v, v.new_zeros(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -46,13 +46,13 @@ class Problem:
     Attributes:
         table: sizes, successors, horizon and discount; its tensors are replaced.
         eta: the optimism η.
-        rule: "soft", "hard" or "boltzmann".
+        rule: how actions are chosen, and what a state is worth by them.
         visits: where the log-policy is asked for.
     """
 
     table: Table
     eta: float
-    rule: str
+    rule: bellman.Rule
     visits: Visits | None
 
     def with_tensors(self, tensors: tuple[Tensor | None, ...]) -> Table:
@@ -75,6 +75,13 @@ def check_optimism(optimism: float) -> float:
     if math.isnan(optimism):
         raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
     return float(optimism)
+
+
+def check_rule(rule: bellman.Rule) -> bellman.Rule:
+    """The rule; raises ValueError where it is none."""
+    if rule not in get_args(bellman.Rule):
+        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
+    return rule
 
 
 def check_bound(bound: Tensor) -> None:
@@ -112,10 +119,7 @@ def chain(problem: Problem, table: Table, v_next: Tensor) -> Chain:
     """Policy and bend from the values of the steps after, (c, S)."""
     x = bellman.outcome_values(table, v_next, problem.eta)
     q = table.reward + bellman.soft_mean(table.log_dynamics, x, problem.eta)
-    if problem.rule == "hard":
-        log_pi = bellman.tilt(table.log_prior, q, math.inf)
-    else:
-        log_pi = bellman.log_policy(table, q)
+    log_pi = bellman.log_policy(table, q, problem.rule)
     bent = bellman.tilt(table.log_dynamics, x, problem.eta).exp()
     moves = bent
     if table.discount < 1:

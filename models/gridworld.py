@@ -140,10 +140,13 @@ def gridworld(
 def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(map, str):
         rows = MAPS[map] if map in MAPS else tuple(map.strip().splitlines())
-    elif isinstance(map, Sequence):
-        rows = tuple(map)
     else:
-        checks.refuse("map", "rows of text", repr(map), f"or a built-in map: {', '.join(MAPS)}")
+        try:
+            rows = tuple(map)
+        except TypeError:
+            raise ValueError(
+                f"map: expected rows of text, got {map!r}; built-in: {', '.join(MAPS)}"
+            ) from None
     rows = tuple(row.strip() for row in rows)
     if len({len(row) for row in rows}) != 1 or not rows[0]:
         raise ValueError(

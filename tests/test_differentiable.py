@@ -50,12 +50,12 @@ def parameters(table):
     return leaves, rebuild
 
 
-def everything(table, eta):
+def everything(table, eta, rule="soft"):
     """All that can be differentiated; -inf is nothing that finite differences understand."""
-    likely = inference.log_likelihood(table, (STATES, ACTIONS), eta)
-    V = inference.values(table, eta)
+    likely = inference.log_likelihood(table, (STATES, ACTIONS), eta, rule)
+    V = inference.values(table, eta, rule)
     likely, V = (torch.where(x > -torch.inf, x, 0.0) for x in (likely, V))
-    return V, inference.bound(table, eta), likely
+    return V, inference.bound(table, eta, rule), likely
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
@@ -67,6 +67,47 @@ def test_gradcheck(eta, discount):
     assert torch.autograd.gradgradcheck(
         lambda *x: everything(rebuild(*x), eta), leaves, fast_mode=True
     )
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("eta", [-1.3, 0.0, 1e-9, 0.4, 1.0, math.inf])
+@pytest.mark.parametrize("rule", ["hard", "boltzmann"])
+def test_gradcheck_of_the_other_rules(rule, eta, discount):
+    """The hard rule's is a subgradient, right wherever one action is the best."""
+    leaves, rebuild = parameters(random_table(3, discount=discount))
+    assert torch.autograd.gradcheck(lambda *x: everything(rebuild(*x), eta, rule), leaves)
+
+
+@given(seed=seeds, eta=st.sampled_from([0.0, 0.7]))
+def test_under_the_boltzmann_rule_a_gradient_is_no_occupancy(seed, eta):
+    """∂V/∂Q = π(1 + (Q - V)/α): a poor action counts less than it is taken, even below zero."""
+    table = random_table(seed, T=4, zeros=0.0, forbidden=0.0)
+    found = inference.soft_values(table, eta, "boltzmann")
+    reward = table.reward.clone().requires_grad_()
+    inference.bound(dataclasses.replace(table, reward=reward), eta, "boltzmann").backward()
+    # A reward for every action alike is simply paid, so that the sums agree; the shares do not.
+    alpha = table.temperature
+    V, Q, pi = found.V[:-1], found.Q, found.policy.log_probs.exp()
+    mass, expected = found.initial, torch.zeros_like(table.reward)
+    for t in range(table.steps):
+        counted = mass.unsqueeze(-1) * pi[t] * (1 + (Q[t] - V[t].unsqueeze(-1)) / alpha)
+        expected += counted
+        mass = torch.einsum("sa,san->n", counted, found.dynamics(t))
+    torch.testing.assert_close(reward.grad, expected / alpha, rtol=0, atol=1e-10)
+    assert reward.grad.sum().item() == pytest.approx(table.steps / alpha, abs=1e-9)
+    assert (reward.grad - found.state_actions.sum(0) / alpha).abs().max() > 1e-4
+
+
+def test_hard_gradients_are_those_of_the_best_plan():
+    """Deterministic dynamics: the counts of the one best path."""
+    P = torch.eye(3).roll(1, 1).unsqueeze(1).repeat(1, 2, 1)
+    reward = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.5, 0.7]], dtype=torch.float64)
+    table = cai.tabulate(models.tabular(P, reward, horizon=4, temperature=0.3))
+    table = dataclasses.replace(table, reward=reward.requires_grad_())
+    V = inference.values(table, 0.0, "hard")
+    V[0, 0].backward()
+    assert V[0, 0].item() == pytest.approx(1 + 3 + 0.7 + 1)
+    assert reward.grad.tolist() == [[0, 2], [1, 0], [0, 1]]
 
 
 def taped(table, eta):
