@@ -189,7 +189,9 @@ def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     if eta == 0:
         return log_p.expand(torch.broadcast_shapes(log_p.shape, x.shape))
     if abs(eta) > _HUGE:
-        wins = (x == soft_mean(log_p, x, eta).unsqueeze(-1)) & (log_p > -torch.inf)
+        best = soft_mean(log_p, x, eta).unsqueeze(-1)
+        wins = (x == best) | ((x - best).abs() <= _TIE * best.abs().clamp(min=1))
+        wins &= log_p > -torch.inf
         log_q = torch.where(wins, log_p, -torch.inf)
     else:
         log_q = scaled(log_p, x, eta)

@@ -262,6 +262,11 @@ class Latents(Messenger):
         if msg["is_observed"]:  # a deterministic site
             return
         name, fn = msg["name"], exact(msg["fn"])
+        if name in self.values:
+            raise ValueError(
+                f"dynamics: two sites are called {name!r}; a step is one run of a Pyro program, in "
+                "which every sample has a name of its own: rename one of them"
+            )
         _check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
         self.distributions[name] = fn = fn.expand(torch.Size(self.shape))
         msg["value"] = self.values[name] = self.given[name] if name in self.given else fn.sample()

@@ -144,7 +144,10 @@ def _probabilities(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
 
 
 def _successors(values: Any, P: Tensor) -> Tensor:
-    listed = torch.as_tensor(values)
+    try:
+        listed = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"successors: expected an array of integers: {error}") from None
     if listed.shape != P.shape or listed.dtype.is_floating_point:
         raise ValueError(
             f"successors: expected integers of shape {list(P.shape)}, as transitions, got "

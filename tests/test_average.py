@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
+from cai.inference import average
 
 seeds = st.integers(0, 10**6)
 
@@ -71,6 +72,19 @@ def test_the_gain_is_reward_less_the_cost_of_control():
     paid = table.reward + (table.log_dynamics.exp() * table.arrival_reward).sum(-1)
     worth = (log_pi.exp() * (paid - 0.7 * (log_pi - table.log_prior))).sum(-1)
     assert found.gain == pytest.approx((found.states @ worth).item(), abs=1e-12)
+
+
+@given(seed=seeds, eta=st.sampled_from([-1.0, 0.0, 1.0]))
+def test_the_certificate_holds_wherever_one_stops(seed, eta):
+    """The bracket of an early stop is wide, and the truth lies within."""
+    model = problem(seed)
+    truth = inference.average_reward(model, eta)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(average, "_TOLERANCE", 0.5)
+        early = inference.average_reward(model, eta)
+    assert early.error > 1e-6
+    assert abs(early.gain - truth.gain) <= early.error + truth.error
+    assert early.error <= 0.25 * 0.7 * max(1.0, abs(early.gain) / 0.7 + 0.5) + 1e-12
 
 
 def test_a_cycle_of_three_in_closed_form():

@@ -255,3 +255,12 @@ def test_positive_rewards_are_no_bernoulli_where_only_sampling_is_left():
 def test_a_temperature_at_which_rewards_overflow():
     with pytest.raises(ValueError, match="temperature: expected one at which reward/temperature"):
         cai.tabulate(build(temperature=1e-320))
+
+
+def test_two_sites_of_one_name():
+    def twice(s, a):
+        pyro.sample("slip", dist.Bernoulli(0.5))
+        pyro.sample("slip", dist.Bernoulli(0.5))
+        return dist.Delta(s)
+
+    refused("dynamics: two sites are called 'slip'", "rename", dynamics=twice)

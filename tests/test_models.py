@@ -226,6 +226,7 @@ def test_arrival_rewards_are_not_averaged():
         ({"action_prior": [[1.0], [-1.0]]}, "action_prior: expected finite weights"),
         ({"final_reward": [1.0]}, r"final_reward: expected shape \[2\]"),
         ({"successors": [[[0, 2]], [[0, 1]]]}, "successors: expected states 0 … 1"),
+        ({"successors": [[[0, 1]], [[0]]]}, "successors: expected an array of integers"),
         ({"successors": [[[0.0, 1.0]], [[0, 1]]]}, "successors: expected integers"),
         ({"horizon": 0}, "horizon: expected a whole number"),
         ({"temperature": 0.0}, "temperature: expected a finite number above 0"),

@@ -259,6 +259,19 @@ def test_infinite_optimism_on_the_ledge():
         assert found.dynamics(0)[0, 0].tolist() == landing
 
 
+@pytest.mark.parametrize("eta", [math.inf, -math.inf])
+def test_outcomes_that_tie_share_what_they_had(eta):
+    """0.1 + 0.2 and 0.3 are one number; only rounding tells them apart."""
+    P = torch.zeros(4, 1, 4)
+    P[0, 0] = torch.tensor([0.0, 0.25, 0.25, 0.5])
+    P[1:] = torch.eye(4)[1:].unsqueeze(1)
+    end = torch.tensor([0.0, 0.1 + 0.2, 0.3, 0.5 if eta < 0 else 0.1], dtype=torch.float64)
+    assert 0.1 + 0.2 != 0.3
+    model = models.tabular(P, torch.zeros(4, 1), horizon=1, final_reward=end.tolist())
+    found = inference.soft_values(model, eta)
+    assert found.dynamics(0)[0, 0].tolist() == pytest.approx([0, 0.5, 0.5, 0])
+
+
 @pytest.mark.parametrize("eta", [1e-1, 1e-3, 1e-6, 1e-8, 1e-12, 1e-300])
 def test_stable_near_zero(eta):
     """Against bound(0) + slope · η, symmetric in ±η, at rewards of any scale."""
