@@ -24,7 +24,7 @@ Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
 
 _SHORT = 32  # an axis along which it is worth turning the tensor
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
-_TIE = 1e-12  # actions this close to the best, relative to |q| above one, are as good
+_TIE = 1e-12  # what is this close to the best, relative to its size above one, is as good
 _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
 
 
