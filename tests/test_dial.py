@@ -272,6 +272,14 @@ def test_what_parts_from_a_tie_is_named_by_where_it_goes():
     assert inference.optimism_curve(long_shot, [0.0, 0.2]).changes == ()
 
 
+def test_a_change_too_far_out_to_place_is_at_infinity():
+    """A coin beats what is sure by 1e-10 less than its best from η = 7e9 on."""
+    for sign in (1, -1):
+        nearly = one_decision(((1.0, sign * (1 - 1e-10)),), coin(1.0))
+        (change,) = inference.optimism_curve(nearly).changes
+        assert change.optimism == sign * math.inf
+
+
 def test_rounding_is_a_tie():
     """The same draw with its outcomes in another order, where sums differ in the last digit."""
     rng = np.random.default_rng(0)
