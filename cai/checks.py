@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -90,6 +91,35 @@ def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
         return not isinstance(value, str) and allowed(float(value))
     except (TypeError, ValueError):
         return False
+
+
+def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
+    """Weights ≥ 0 as a tensor of float64, no row of them all zero.
+
+    Args:
+        name: of the argument, for the message.
+        values: an array of numbers.
+        shapes: that it may have.
+
+    Raises:
+        ValueError: where it has another shape, or a weight is negative or not finite.
+    """
+    try:
+        array = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array of numbers: {error}") from None
+    if tuple(array.shape) not in shapes:
+        raise ValueError(
+            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
+            f"{list(array.shape)}"
+        )
+    if (array < 0).any() or not (array.sum(-1) > 0).all() or not array.isfinite().all():
+        raise ValueError(
+            f"{name}: expected finite weights ≥ 0, not all of them zero, got numbers from "
+            f"{array.min().item():g} to {array.max().item():g}; zero makes a state or an action "
+            "impossible"
+        )
+    return array
 
 
 def check_payment(name: str, value: Any) -> None:

@@ -107,9 +107,7 @@ def _mass(
                 arriving = arriving + table.push(ones, extra[i])
         present = torch.stack(mass).unsqueeze(-1)
         found = gradients(problem, table, at, (present * by_q, present * by_prior), asked, needed)
-        total = [
-            x if y is None else y if x is None else x + y for x, y in zip(total, found, strict=True)
-        ]
+        total = [_plus(x, y) for x, y in zip(total, found, strict=True)]
     final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
     return total[0], total[1], final, total[2], total[3]
 

@@ -32,7 +32,8 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
     policy π_η and the dynamics bent by η.
 
     Args:
-        table: a problem with a finite horizon T; see the module for what may require grad.
+        table: a problem; see the module for what may require grad. Without an end the values are
+            (S,), at optimism 1 with the soft rule.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
@@ -41,7 +42,8 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
         (T+1, S), reward units.
 
     Raises:
-        ValueError: where optimism is not a number, or the horizon is infinite.
+        ValueError: where optimism is not a number, or the horizon is infinite at another optimism
+            than 1, at another rule, or where log p(O) is.
 
     A reward that is a network, on the states and actions of a table made once:
 
@@ -62,7 +64,7 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
 def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
     r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
 
-    With occ(s,a) the occupancies that the solution believes in (FORMULAS.md, gradients):
+    With occ(s,a) the occupancies that the solution believes in:
 
         ∂bound/∂r(s,a) = occ/α,    ∂bound/∂log p(a|s) = occ,
         ∂bound/∂log p(s'|s,a) = (bent counts - true counts)/η,  at η = 0  occ p (x - E x),
@@ -70,7 +72,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
     x(s') = (r⁺ + γ V_{t+1}(s'))/α being what the outcome is worth.
 
     Args:
-        table: a problem with a finite horizon; see the module for what may require grad.
+        table: a problem, as for :func:`values`.
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
@@ -78,7 +80,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
         (), nats.
 
     Raises:
-        ValueError: where optimism is not a number, the horizon is infinite, or the bound is -inf,
+        ValueError: as :func:`values`, and where the bound is -inf,
             which has no derivative.
     """
     v, _, _ = _solve(table, optimism, rule, None)
@@ -103,7 +105,7 @@ def log_likelihood(
     ``bound(table, 1.0)`` from the observed rewards over α.)
 
     Args:
-        table: a problem with a finite horizon T; see the module for what may require grad.
+        table: a problem, as for :func:`values`.
         observed: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T') and
             actions (n, T') as integers. What the dead do is not scored.
         optimism: η of the agent, any real number or ±inf.
@@ -113,7 +115,7 @@ def log_likelihood(
         (n,), nats; -inf, with derivative zero, where an action is impossible.
 
     Raises:
-        ValueError: where optimism is not a number, the horizon is infinite or shorter than the
+        ValueError: where optimism is not a number, the horizon is shorter than the
             trajectories, shapes do not fit, or a state or an action is none of the table's.
 
     The reward of a model itself, whose parameters are asked for after every step of learning:

@@ -72,10 +72,12 @@ def posterior(
                 "all o_t are observed, and nothing else"
             )
         return conditioned(tabulate(model), observed or {}, optimal)
-    if isinstance(model, LinearGaussian) and model.horizon is None:
+    if model.horizon is None:
+        values = "soft_values(model, optimism=1)"
+        if not isinstance(model, LinearGaussian):
+            values = "inference.linear_system(model)"
         raise ValueError(
             "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
-            "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
-            "dataclasses.replace(model, horizon=100) has a posterior"
+            f"{values} has its values, and dataclasses.replace(model, horizon=100) has a posterior"
         )
     return soft_values(model, optimism=1.0)

@@ -92,6 +92,12 @@ def soft_values(
             )
         return gaussian_values(model, eta)
     table = tabulate(model)
+    if table.horizon is None:
+        raise ValueError(
+            "horizon: soft_values needs a finite number of steps, but the horizon is None "
+            "(infinite); try dataclasses.replace(model, horizon=100), or, for the values at "
+            "optimism 1 without an end, inference.linear_system(model)"
+        )
     solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
     if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
         raise ValueError(

@@ -83,7 +83,11 @@ def linearly_solvable(
     if exit_cost is not None:
         on_exit = torch.where(exits, -_costs("exit_cost", exit_cost, S), 0.0)
     final = None if final_cost is None else -_costs("final_cost", final_cost, S)
-    start = torch.eye(1, S, dtype=torch.float64)[0] if initial is None else _start(initial, S)
+    start = (
+        torch.eye(1, S, dtype=torch.float64)[0]
+        if initial is None
+        else checks.weights("initial", initial, (S,))
+    )
 
     def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         assert on_exit is not None
@@ -138,20 +142,9 @@ def _costs(name: str, values: Any, S: int) -> Tensor:
         checks.refuse(
             name, f"one number for each of the {S} states", f"shape {list(costs.shape)}", "or one"
         )
-    if (costs.isnan() | (costs == -torch.inf)).any():
+    bad = costs[costs.isnan() | (costs == -torch.inf)]
+    if len(bad):
         checks.refuse(
-            name, "numbers above -inf (+inf forbids)", f"{costs.tolist()}", "look for 0/0 or 0·inf"
+            name, "numbers above -inf (+inf forbids)", f"{bad[0].item()}", "look for 0/0 or 0·inf"
         )
     return costs.expand(S)
-
-
-def _start(initial: Any, S: int) -> Tensor:
-    start = torch.as_tensor(initial, dtype=torch.float64)
-    if start.shape != (S,) or not (start >= 0).all() or not 0 < start.sum() < torch.inf:
-        checks.refuse(
-            "initial",
-            f"finite weights ≥ 0 of the {S} states, not all zero",
-            f"shape {list(start.shape)} with sum {start.sum().item():g}",
-            "one weight a state",
-        )
-    return start

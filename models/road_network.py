@@ -151,12 +151,5 @@ def _start(initial: Any, goal: Any) -> Tensor:
         weights = np.zeros(S)
         weights[state] = 1.0
     else:
-        weights = np.asarray(initial, dtype=np.float64)
-    if weights.shape != (S,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        checks.refuse(
-            "initial",
-            f"one state, or {S} weights ≥ 0, not all of them zero",
-            f"an array of shape {list(weights.shape)}",
-            "zero makes a state impossible",
-        )
+        return checks.weights("initial", initial, (S,))
     return torch.from_numpy(weights)

@@ -73,9 +73,9 @@ def tabular(
             "pass successors=, too"
         )
     start = torch.eye(S, dtype=torch.float64)[0]
-    start = _probabilities("initial", initial, (S,)) if initial is not None else start
+    start = checks.weights("initial", initial, (S,)) if initial is not None else start
     prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
-    prior = _probabilities("action_prior", prior, (A,), (S, A))
+    prior = checks.weights("action_prior", prior, (A,), (S, A))
     arrival = None if arrival_reward is None else _shaped("arrival_reward", arrival_reward, P)
     final = None if final_reward is None else _shaped("final_reward", final_reward, r[:, 0])
     if listed is not None and arrival is not None:
@@ -125,21 +125,6 @@ def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
             "each entry of the arrays beside it"
         )
     checks.check_reward(name, array)
-    return array
-
-
-def _probabilities(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
-    array = _array(name, values)
-    if tuple(array.shape) not in shapes:
-        raise ValueError(
-            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
-            f"{list(array.shape)}"
-        )
-    if (array < 0).any() or not (array.sum(-1) > 0).all() or not array.isfinite().all():
-        raise ValueError(
-            f"{name}: expected finite weights ≥ 0, not all of them zero, got {array.tolist()}; "
-            "zero makes a state or an action impossible"
-        )
     return array
 
 

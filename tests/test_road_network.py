@@ -74,8 +74,8 @@ def test_weights_of_the_start():
         ({"goals": []}, r"goals: expected at least one state of 0 … 3, got \[\]"),
         ({"goals": 4}, "goals: expected at least one state of 0 … 3"),
         ({"initial": 9}, "initial: expected a state of 0 … 3, got 9"),
-        ({"initial": [1.0, 2.0]}, "initial: expected one state, or 4 weights"),
-        ({"initial": [0, 0, 0, 0]}, "initial: expected one state, or 4 weights"),
+        ({"initial": [1.0, 2.0]}, r"initial: expected shape \[4\], got \[2\]"),
+        ({"initial": [0, 0, 0, 0]}, "initial: expected finite weights"),
         ({"temperature": 0}, "temperature: expected a finite number above 0"),
     ],
 )

@@ -82,7 +82,7 @@ def random_chain(seed, problem):
 
 
 def objective(problem, start, policy, dynamics, eta):
-    """F of FORMULAS: E_q[Σ r/α - Σ KL(π‖p) - Σ KL(q‖p)/η] - KL(q_0‖p_0)/η, path by path."""
+    """E_q[Σ r/α - Σ KL(π‖p) - Σ KL(q‖p)/η] - KL(q_0‖p_0)/η, path by path."""
     alpha, value = problem.temperature, 0.0
     for path in oracles.paths(problem, start, policy, dynamics):
         bend = math.log(start[path.states[0]] / problem.initial[path.states[0]])
