@@ -200,7 +200,7 @@ def _draw(options: argparse.Namespace) -> None:
     try:
         figure = plot.graphical_model(model, options.steps)
     except ValueError as error:
-        raise _Mistake(f"--steps: {error}") from None
+        raise _Mistake(error) from None
     _write(options, {"graphical_model": figure}, {})
 
 
