@@ -11,6 +11,7 @@ from torch import Tensor
 from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
 from cai.bellman import product
 from cai.evidence import Evidence
+from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import Trajectories
@@ -241,6 +242,20 @@ class Solution:
             log_values=self.log_values[steps.start : steps.stop + 1],
             evidence=None if self.evidence is None else self.evidence.piece(steps),
         )
+
+    def at(self, t: int) -> Moment:
+        """Step t alone: V, Q, policy, state_actions and dynamics without an axis for time.
+
+        Made for long horizons and many states, where (T, S, A) numbers are too many.
+
+        Args:
+            t: the step, 0 ≤ t ≤ T.
+
+        Raises:
+            ValueError: for a step outside the horizon.
+        """
+        check_time(self.table, t)
+        return Moment(t, self.states[t], self.piece(slice(t, min(t + 1, self.table.steps))))
 
     @cached_property
     def states(self) -> Tensor:
