@@ -313,7 +313,9 @@ class Solution:
         with self.table.threads():
             if self.evidence is not None:
                 return self.evidence.action_values(self.table, self.log_values, slice(None))
-            return bellman.action_values(self.table, self.log_values[1:], self.optimism)
+            n = max(1, _CHUNK // self.table.log_dynamics.numel())
+            parts = self.log_values[1:].split(n)
+            return torch.cat([bellman.action_values(self.table, v, self.optimism) for v in parts])
 
     @cached_property
     def _log_policy(self) -> Tensor:
