@@ -227,6 +227,7 @@ def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[in
     """What carries a mass forward, and from which t on; the weights as far as they were kept."""
     for t, after in _parts(step, v):
         policy, alone = None, None
+        weights: Array
         if kept is None:
             q, w, E = step.log_rows(after)
             policy = None if step.joint else step.policy(q)
