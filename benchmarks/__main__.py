@@ -34,8 +34,8 @@ from collections.abc import Callable, Iterable
 import pyro
 import torch
 
-from benchmarks import evidence, fit, gradients, posterior, programs, roads, sweeps
-from benchmarks.timing import Race, Result, run
+from benchmarks import evidence, fit, gradients, lake, posterior, programs, roads, sweeps
+from benchmarks.timing import Missing, Race, Result, run
 
 RACES: dict[str, Callable[[], Race]] = {
     "evidence, program": evidence.from_program,
@@ -46,9 +46,17 @@ RACES: dict[str, Callable[[], Race]] = {
     "sweep, dense, optimism 0": sweeps.dense_fixed,
     "sweep, dense, optimism 1": sweeps.dense_exact,
     "sweep, dense, optimism 1, summed": sweeps.dense_exact_summed,
+    "sweep, dense, optimism 0.5": sweeps.dense_half,
+    "sweep, float32, optimism 0": sweeps.single_fixed,
+    "sweep, float32, optimism 0.5": sweeps.single_half,
+    "sweep, float32, optimism 1": sweeps.single_exact,
     "sweep, sparse, optimism 0": sweeps.sparse_fixed,
     "sweep, sparse, optimism 1": sweeps.sparse_exact,
     "sweep, sparse, optimism 1, summed": sweeps.sparse_exact_summed,
+    "sweep, sparse, optimism 0.5": sweeps.sparse_half,
+    "sweep, rewards of ±1e6": sweeps.underflows,
+    "lake / numpy": lake.against_numpy,
+    "lake / imitation": lake.against_imitation,
     "fit, sampled / Trace_ELBO": fit.against_trace,
     "fit, sampled / TraceGraph_ELBO": fit.against_trace_graph,
     "fit, exact / sampled": fit.exact_against_sampled,
@@ -88,7 +96,11 @@ def main() -> None:
     if chosen:
         _print(_RACE, _RACE_WIDTHS)
     for make in chosen:
-        race = make()
+        try:
+            race = make()
+        except Missing as missing:
+            print(missing, flush=True)
+            continue
         _print(_race_cells(race, run(race, arguments.rounds)), _RACE_WIDTHS)
     if arguments.only in "road, peak memory":
         print(f"\nroad, peak memory: {roads.peak_memory():.2f} GiB, target below 2", flush=True)

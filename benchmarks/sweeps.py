@@ -11,6 +11,7 @@ which only η = 1 allows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -71,6 +72,52 @@ def race(name: str, table: cai.Table, eta: float, summed: bool = False) -> Race:
         ours=lambda: inference.soft_values(table, eta).states,
         theirs=theirs,
         target=1 / 1.2,
+    )
+
+
+def in_float32(name: str, table: cai.Table, eta: float, target: float) -> Race:
+    """float32 against float64, both this library."""
+    single = table.float32()
+    solution, truth = inference.soft_values(single, eta), inference.soft_values(table, eta)
+    check_close("V", solution.log_values, truth.log_values, 1e-4)
+    check_close("states", solution.states, truth.states, 1e-6)
+    return Race(
+        name=name,
+        sizes=sizes(table),
+        reference="this library in float64",
+        ours=lambda: inference.soft_values(single, eta).states,
+        theirs=lambda: inference.soft_values(table, eta).states,
+        target=target,
+    )
+
+
+def underflows() -> Race:
+    """A corridor whose rewards of ±1e6 leave hardly a row to a product, against log space."""
+    S, A = 2000, 4
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.tensor([-1, 0, 1]).expand(S, A, 3) + torch.arange(A)[:, None]
+    successors = (torch.arange(S)[:, None, None] + steps).clamp(0, S - 1)
+    P = torch.rand(S, A, 3, generator=generator, dtype=torch.float64) + 0.1
+    reward = 1e6 * torch.randn(S, A, generator=generator, dtype=torch.float64)
+    table = _table(P / P.sum(-1, keepdim=True), reward, successors)
+    index = successors.flatten()
+    log_weights = table.log_weights.flatten(1)
+
+    def theirs() -> Tensor:
+        v = torch.zeros(table.steps + 1, S, dtype=torch.float64)
+        for t in range(table.steps - 1, -1, -1):
+            torch.logsumexp(log_weights + v[t + 1][index].view(S, -1), -1, out=v[t])
+        return v
+
+    found, truth = inference.posterior(table).log_values, theirs()
+    check_close("V, relative", found / truth.abs().max(), truth / truth.abs().max(), 1e-14)
+    return Race(
+        name="sweep, rewards of ±1e6",
+        sizes=sizes(table),
+        reference="torch in log space, values only",
+        ours=lambda: inference.posterior(table).log_values,
+        theirs=theirs,
+        target=0.5,
     )
 
 
@@ -148,10 +195,11 @@ def matrices(weights: Tensor, successors: Tensor | None) -> tuple[Tensor, Tensor
         return P, P.T
     rows = torch.arange(A * S, dtype=torch.int32).repeat_interleave(K)
     columns = successors.transpose(0, 1).flatten().int()
-    P = torch.sparse_coo_tensor(
-        torch.stack([rows, columns]).long(), weights.flatten(), (A * S, S)
-    ).coalesce()
-    return csr(P), csr(P.transpose(0, 1).coalesce())
+    with warnings.catch_warnings(action="ignore"):  # CSR in torch is called a beta
+        P = torch.sparse_coo_tensor(
+            torch.stack([rows, columns]).long(), weights.flatten(), (A * S, S)
+        ).coalesce()
+        return csr(P), csr(P.transpose(0, 1).coalesce())
 
 
 def csr(matrix: Tensor) -> Tensor:
@@ -184,3 +232,24 @@ def sparse_exact() -> Race:
 
 def sparse_exact_summed() -> Race:
     return race("sweep, sparse, optimism 1, summed", sparse(), 1.0, summed=True)
+
+
+def dense_half() -> Race:
+    return race("sweep, dense, optimism 0.5", dense(), 0.5)
+
+
+def sparse_half() -> Race:
+    return race("sweep, sparse, optimism 0.5", sparse(), 0.5)
+
+
+def single_fixed() -> Race:
+    return in_float32("sweep, float32, optimism 0", dense(), 0.0, 2.5)
+
+
+def single_half() -> Race:
+    return in_float32("sweep, float32, optimism 0.5", dense(), 0.5, 2.5)
+
+
+def single_exact() -> Race:
+    # A product with the summed matrix takes 25 microseconds: there is little left to halve.
+    return in_float32("sweep, float32, optimism 1", dense(), 1.0, 1.0)

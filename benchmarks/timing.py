@@ -34,6 +34,10 @@ class Race:
     target: float
 
 
+class Missing(Exception):
+    """A reference is not installed; says how to install it."""
+
+
 @dataclass(frozen=True)
 class Result:
     """Medians over the rounds.

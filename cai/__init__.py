@@ -1,5 +1,6 @@
 """Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
 
+from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
 from cai.gaussian import Gaussian, LinearMap, Quadratic
@@ -7,6 +8,7 @@ from cai.gaussian_solution import GaussianSolution
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
+from cai.moment import Moment
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
 from cai.successors import Successors
@@ -15,6 +17,7 @@ from cai.tabulation import collapse, tabulate, tabulate_rewards
 from cai.trajectory import Trajectories, TrajectoryModel
 
 __all__ = [
+    "Checkpoints",
     "Comparison",
     "Evaluation",
     "FlatPrior",
@@ -24,6 +27,7 @@ __all__ = [
     "LinearGaussian",
     "LinearGaussianPolicy",
     "LinearMap",
+    "Moment",
     "NeuralPolicy",
     "Quadratic",
     "Row",

@@ -11,13 +11,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 Array: TypeAlias = NDArray[Any]
 
-_BY_NUMPY = 2**18  # entries from which on numpy multiplies, in as many threads as its BLAS has
 _DENSE_STATES = 128  # up to here a dense matrix multiplies as quickly as a sparse one
 
 
@@ -38,38 +36,24 @@ class Matrix:
             self._weights = _listed(weights, successors.numpy(), num_states)
             if num_states <= _DENSE_STATES:
                 self._weights = self._weights.toarray()
-        self.sparse = scipy.sparse.issparse(self._weights)
-        self._small: Tensor | None = None
-        if not self.sparse and self._weights.size < _BY_NUMPY:
-            # torch keeps to the threads that it is told, which matters most where work is small.
-            self._small = torch.from_numpy(self._weights)
 
     @cached_property
     def _transposed(self) -> Any:
-        return self._weights.T.tocsr() if self.sparse else self._weights.T
+        transposed = self._weights.T
+        return transposed.tocsr() if scipy.sparse.issparse(transposed) else transposed
 
     def times(self, x: Array) -> Array:
         """W x: (S,) -> (R,), or several at once, (n, S) -> (n, R)."""
-        if len(x) == 1 and x.ndim == 2:
+        if x.ndim == 2 and len(x) == 1:
             return self.times(x[0])[None]
         x = x.astype(self._type, copy=False)
-        if self._small is None:
-            y = (self._weights @ x.T).T
-        elif x.ndim == 1:
-            y = _product(self._small, x)
-        else:
-            y = torch.mm(torch.from_numpy(x), self._small.T).numpy()
+        y: Array = self._weights @ x if x.ndim == 1 else (self._weights @ x.T).T
         return y.astype(np.float64, copy=False)
 
     def transposed_times(self, x: Array) -> Array:
         """Wᵀ x: (R,) -> (S,)."""
-        x = x.astype(self._type, copy=False)
-        y = self._transposed @ x if self._small is None else _product(self._small.T, x)
+        y: Array = self._transposed @ x.astype(self._type, copy=False)
         return y.astype(np.float64, copy=False)
-
-
-def _product(matrix: Tensor, x: Array) -> Array:
-    return torch.mv(matrix, torch.from_numpy(x)).numpy()
 
 
 def _listed(weights: Array, successors: Array, num_states: int) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
 from cai.bellman import product
 from cai.evidence import Evidence
+from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import Trajectories
@@ -242,6 +243,20 @@ class Solution:
             evidence=None if self.evidence is None else self.evidence.piece(steps),
         )
 
+    def at(self, t: int) -> Moment:
+        """Step t alone: V, Q, policy, state_actions and dynamics without an axis for time.
+
+        Made for long horizons and many states, where (T, S, A) numbers are too many.
+
+        Args:
+            t: the step, 0 ≤ t ≤ T.
+
+        Raises:
+            ValueError: for a step outside the horizon.
+        """
+        check_time(self.table, t)
+        return Moment(t, self.states[t], self.piece(slice(t, min(t + 1, self.table.steps))))
+
     @cached_property
     def states(self) -> Tensor:
         """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
@@ -298,7 +313,9 @@ class Solution:
         with self.table.threads():
             if self.evidence is not None:
                 return self.evidence.action_values(self.table, self.log_values, slice(None))
-            return bellman.action_values(self.table, self.log_values[1:], self.optimism)
+            n = max(1, _CHUNK // self.table.log_dynamics.numel())
+            parts = self.log_values[1:].split(n)
+            return torch.cat([bellman.action_values(self.table, v, self.optimism) for v in parts])
 
     @cached_property
     def _log_policy(self) -> Tensor:

@@ -57,7 +57,7 @@ class Step:
         self._scale = scale.numpy()
         self.possible: Array = scale.isfinite().numpy()
         self._all_possible = bool(self.possible.all())
-        w = (log_w - torch.where(scale.isfinite(), scale, torch.inf).unsqueeze(-1)).exp()
+        w = _scaled_down(log_w, scale.unsqueeze(-1))
         self.W = self._matrix(w)
         if joint:
             self._base = self._logits = scale.numpy()
@@ -205,7 +205,7 @@ class Step:
             assert table.arrival_reward is not None
             paid, log_w = self._rows(table.arrival_reward), self._log_weights()
             scale = torch.from_numpy(self._scale).unsqueeze(-1)
-        w = (log_w - torch.where(scale.isfinite(), scale, torch.inf)).exp()
+        w = _scaled_down(log_w, scale)
         w = torch.where(w > 0, w * paid, 0.0)
         if self.joint:
             w = w.sum(1) if table.successors is None else w.flatten(1)
@@ -247,28 +247,13 @@ class Step:
             near = self._around_one & (above > -0.5)
             E = above + 1 if near.all() else self.W.times(w)
             log_E = np.where(near, np.log1p(above), np.log(E))
-            if (lost := self._lost(u)) is not None:
-                E = np.where(lost, 0.0, E)
         if not self._all_possible:
             E[..., ~self.possible], log_E[..., ~self.possible] = 1.0, 0.0
         return (m + log_E) / self.eta, w, E
 
-    def _lost(self, u: Array) -> Array | None:
-        """Near η = 0 the rows that a -inf can follow: their logarithm is near no number."""
-        if not self._may_die:
-            return None
-        gone = np.isneginf(u)
-        lost = (
-            self._pattern.times(gone.astype(float)) > 0 if gone.any() else np.zeros(1, dtype=bool)
-        )
-        if self.table.arrival_reward is not None:
-            lost = lost | self._rows(self.table.arrival_reward.isneginf().any(-1)).numpy()
-        return lost if lost.any() else None
-
     def _mean(self, u: Array) -> Array:
         """E[u] of each row; -inf where that can happen."""
-        certain = np.isneginf(u) if self._may_die else np.zeros(0)
-        if certain.any():
+        if self._may_die and (certain := np.isneginf(u)).any():
             mean = self._mean(np.where(certain, 0.0, u))
             return np.where(self._pattern.times(certain.astype(float)) > 0, -np.inf, mean)
         if self.table.precision == torch.float64:
@@ -311,12 +296,12 @@ class Step:
         return self._rows(product(table.log_dynamics.exp(), change).sum(-1)).numpy()
 
     def _close(self) -> Array:
-        """(R,): whether arrival rewards leave exp(η r⁺/α) near one; there rows are not scaled."""
+        """(R,): whether exp(η r⁺/α) is near one, or zero; such rows are not scaled."""
         table = self.table
         if table.arrival_reward is None:
             return np.ones(table.num_states * table.num_actions, dtype=bool)
         change = self.eta * table.arrival_reward / table.temperature
-        return self._rows((change.abs() <= 1).all(-1)).numpy()
+        return self._rows(((change.abs() <= 1) | change.isneginf()).all(-1)).numpy()
 
     def _mean_arrival(self) -> Tensor | float:
         """(R,), nats: E[r⁺/α]."""
@@ -341,6 +326,12 @@ def mean_arrival(table: Table) -> Tensor | None:
     if table.arrival_reward is None:
         return None
     return bellman.mean(table.log_dynamics, table.arrival_reward)
+
+
+def _scaled_down(log_w: Tensor, scale: Tensor) -> Tensor:
+    """exp(log_w - scale); zero in rows of nothing, or of a certain loss below η = 0."""
+    finite = scale.isfinite()
+    return torch.where(finite, (log_w - torch.where(finite, scale, 0.0)).exp(), 0.0)
 
 
 def _both(table: Table) -> Tensor:

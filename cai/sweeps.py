@@ -192,7 +192,8 @@ class _Moves:
 
     Attributes:
         v: (n, S), nats, the values of the steps after.
-        weights: (n, R), π/E, zero where a row is done in log space.
+        weights: (n, A, S), or (n, 1, S) where actions are summed with the successors: π/E, zero
+            where a row is done in log space.
         policy: (n, A, S), π(a|s); None where actions are summed with the successors, or where
             the weights were kept.
         w: (n, S); None at η = 0.
@@ -207,13 +208,13 @@ class _Moves:
     survival: Array | None = None
     alone: Array | None = None
 
-    def flow(self, x: Array, i: int | slice) -> Array:
-        """The mass (S,) of each state on the rows, over E: (R,); of several steps, (n, R)."""
-        weights = self.weights[i]
-        if weights.shape[-1] == x.shape[-1]:
-            return weights * x
-        weights = weights.reshape(*x.shape[:-1], -1, x.shape[-1])
-        return (weights * x[..., None, :]).reshape(*x.shape[:-1], -1)
+    def flow(self, x: Array, i: int) -> Array:
+        """The mass (S,) of each state on the rows, over E, in one step: (R,)."""
+        return (self.weights[i] * x).ravel()
+
+    def flows(self, x: Array) -> Array:
+        """As :meth:`flow`, of all steps, (n, S) -> (n, R)."""
+        return (self.weights * x[:, None, :]).reshape(len(x), -1)
 
     def mass_alone(self, x: Array, i: int) -> Array:
         """The mass of each state on the rows that are done in log space, (S,) -> (R,)."""
@@ -226,6 +227,7 @@ def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[in
     """What carries a mass forward, and from which t on; the weights as far as they were kept."""
     for t, after in _parts(step, v):
         policy, alone = None, None
+        weights: Array
         if kept is None:
             q, w, E = step.log_rows(after)
             policy = None if step.joint else step.policy(q)
@@ -238,6 +240,7 @@ def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[in
                     weights, alone = weights / E, None
         else:
             weights, w = kept[t : t + len(after)], step.w(after)
+        weights = weights.reshape(len(after), -1, v.shape[-1])
         survival = None if step.table.discount == 1 else step.survival(after)
         yield t, _Moves(after, weights, policy, w, survival, alone)
 
@@ -273,7 +276,7 @@ def _earned(step: Step, x: Array, moves: _Moves) -> float:
     if step.earnings is None:
         return total
     assert moves.w is not None
-    total += float(np.vdot(moves.flow(x, slice(None)), step.earnings.times(moves.w)))
+    total += float(np.vdot(moves.flows(x), step.earnings.times(moves.w)))
     if moves.alone is not None:
         for i in np.flatnonzero(moves.alone.any(1)).tolist():
             mass = moves.mass_alone(x[i], i)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import get_args, overload
+from typing import Literal, get_args, overload
 
 from cai import bellman, checks
+from cai.checkpoints import Checkpoints, checkpoints
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.gaussian import gaussian_values
 from cai.linear_gaussian import LinearGaussian
@@ -23,13 +24,29 @@ def soft_values(  # type: ignore[overload-overlap]
 
 @overload
 def soft_values(
-    model: TrajectoryModel | Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    checkpoint: Literal[False] = False,
 ) -> Solution: ...
 
 
+@overload
 def soft_values(
-    model: TrajectoryModel | Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
-) -> Solution | GaussianSolution:
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    *,
+    checkpoint: Literal[True],
+) -> Checkpoints: ...
+
+
+def soft_values(
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    checkpoint: bool = False,
+) -> Solution | GaussianSolution | Checkpoints:
     r"""Values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
 
         Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
@@ -69,13 +86,19 @@ def soft_values(
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, and what a state is worth by them. The prior says which
             actions there are, also where the rule is hard.
+        checkpoint: whether to keep the values of every √T-th step only, and to compute the others
+            again, for a horizon of which not even the values fit into memory.
+
+    Returns:
+        The solution; with ``checkpoint`` its bound, returns and visits, any step ``at(t)``, and a
+        ``walk()`` through all of them.
 
     Raises:
         ValueError: where optimism is not a number, the rule is not one of the three, the horizon
             is infinite, or the evidence is zero; for the latter only if η > 0, since below it
             -inf is an answer while log p(O) is finite. For a linear-Gaussian model, where a value
             is infinite at η (named: the last η at which none is), the discount is below one at
-            η ≠ 0, or the rule is not soft.
+            η ≠ 0, or the rule is not soft. Checkpoints are for the soft rule and a finite η.
     """
     eta = float(optimism)
     if math.isnan(eta):
@@ -98,7 +121,18 @@ def soft_values(
             "(infinite); try dataclasses.replace(model, horizon=100), or, for the values at "
             "optimism 1 without an end, inference.linear_system(model)"
         )
-    solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
+    solution: Solution | Checkpoints
+    if checkpoint:
+        if rule != "soft" or not bellman.by_products(eta):
+            checks.refuse(
+                "checkpoint",
+                "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
+                f"rule {rule!r} at optimism {eta:g}",
+                "leave checkpoint out, or take a shorter horizon",
+            )
+        solution = checkpoints(table, eta)
+    else:
+        solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
     if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
@@ -110,5 +144,7 @@ def soft_values(
 
 def _impossible(table: Table) -> bool:
     """Whether log p(O) = -inf: the best case is impossible, too."""
-    best = Solution(table, math.inf, bellman.backward(table, math.inf))
-    return best.bound == -math.inf
+    v = table.final_reward / table.temperature
+    for _ in range(table.steps):
+        v = bellman.backup(table, v, math.inf)
+    return bellman.soft_mean(table.log_initial, v, math.inf).item() == -math.inf

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.layout import Layout
+from cai.models.sparse import as_lists, is_sparse
 from cai.successors import Successors
 from cai.trajectory import TrajectoryModel
 
@@ -34,13 +35,15 @@ def tabular(
 
     Args:
         transitions: P[s,a,s'], shape (S, A, S); with ``successors``, the probability of each
-            listed successor, shape (S, A, K).
+            listed successor, shape (S, A, K); or a list of A ``scipy.sparse`` matrices (S, S),
+            whose row s is p(s'|s,a), of which no dense row is ever made.
         reward: r[s,a], shape (S, A), reward units; -inf forbids.
         horizon: T, or None for an infinite horizon.
         successors: which state each listed successor is, integers of shape (S, A, K).
         initial: p(s_0), shape (S,); state 0 if not given.
         action_prior: p(a|s), shape (A,) or (S, A); uniform if not given. Zero forbids.
-        arrival_reward: r⁺, paid on arrival, shaped as ``transitions``.
+        arrival_reward: r⁺, paid on arrival, shaped as ``transitions``; sparse as they are, where
+            what is not stored is zero.
         final_reward: r_T(s), shape (S,).
         temperature: α, reward units per nat.
         discount: γ.
@@ -51,6 +54,15 @@ def tabular(
         ValueError: where shapes do not fit together, rows do not sum to one, a successor is no
             state, or one successor is listed twice with different arrival rewards.
     """
+    if is_sparse(transitions):
+        if successors is not None:
+            checks.refuse(
+                "successors",
+                "none beside sparse matrices",
+                type(successors).__name__,
+                "the columns of a sparse matrix say which states follow",
+            )
+        transitions, successors, arrival_reward = as_lists(transitions, arrival_reward)
     P, r = _array("transitions", transitions), _array("reward", reward)
     if P.dim() != 3 or r.shape != P.shape[:2]:
         raise ValueError(
@@ -72,7 +84,8 @@ def tabular(
             f"transitions: expected shape {[S, A, S]}, got {[S, A, K]}; for lists of successors "
             "pass successors=, too"
         )
-    start = torch.eye(S, dtype=torch.float64)[0]
+    start = torch.zeros(S, dtype=torch.float64)
+    start[0] = 1
     start = checks.weights("initial", initial, (S,)) if initial is not None else start
     prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
     prior = checks.weights("action_prior", prior, (A,), (S, A))

@@ -1,0 +1,90 @@
+"""Time and memory of finite-horizon sweeps against the size of the model: ``out/sweeps.png``.
+
+Values and occupancies of T = 100 steps at optimism 0 and 1, dense with A = 10 actions and sparse
+with A = 4 actions and 3 successors, this library beside the hand-written references of
+``sweeps.py``, medians of turns on one thread. Then the peak memory of a long horizon, with all
+values and with checkpoints, each in a process of its own. About two minutes.
+
+    python -m benchmarks.sizes
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import cai
+from benchmarks import sweeps
+from benchmarks.timing import run
+
+_DENSE = (10, 30, 100, 300, 600)
+_SPARSE = (100, 1_000, 10_000, 100_000)
+_LONG = r"""
+import re
+import torch
+from benchmarks import sweeps
+from cai import inference
+import dataclasses
+
+def peak():  # megabytes; Linux only, and unlike getrusage without what the parent had
+    return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read()).group(1)) / 1024
+
+torch.set_num_threads(1)
+table = dataclasses.replace(sweeps.sparse(2_000), horizon=20_000)
+before = peak()
+solution = inference.soft_values(table, {eta}, checkpoint={checkpoint})
+solution.imagined_return, solution.visits, solution.at(777).policy
+print(peak() - before)
+"""
+
+
+def main() -> None:
+    """Measures, draws, and prints."""
+    torch.set_num_threads(1)
+    curves = {}
+    for what, make, many in (("dense", sweeps.dense, _DENSE), ("sparse", sweeps.sparse, _SPARSE)):
+        for eta in (0.0, 1.0):
+            curves[f"{what}, optimism {eta:g}"] = [(S, *times(make, S, eta)) for S in many]
+            print(what, eta, curves[f"{what}, optimism {eta:g}"], flush=True)
+    draw(curves, Path("out/sweeps.png"))
+    for checkpoint in (False, True):
+        script = _LONG.format(eta=1.0, checkpoint=checkpoint)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True
+        )
+        kept = "checkpoints" if checkpoint else "all values"
+        print(f"S=2000, T=20000, {kept}: {float(done.stdout):.0f} MB above the table")
+
+
+def times(make: Callable[[int], cai.Table], S: int, eta: float) -> tuple[float, float]:
+    """Milliseconds, ours and theirs."""
+    result = run(sweeps.race(f"S={S}", make(S), eta, summed=eta == 1), 7)
+    return result.ours, result.theirs
+
+
+def draw(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
+    """Time against the number of states, a panel for dense and one for sparse."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, what in zip(panels, ("dense", "sparse"), strict=True):
+        for color, eta in (("tab:blue", "0"), ("tab:orange", "1")):
+            S, ours, theirs = zip(*curves[f"{what}, optimism {eta}"], strict=True)
+            panel.loglog(S, ours, "o-", color=color, label=f"η = {eta}, this library")
+            panel.loglog(S, theirs, "x--", color=color, label=f"η = {eta}, torch by hand")
+        panel.set_xlabel("number of states")
+        panel.set_title("dense, 10 actions" if what == "dense" else "lists of 3, 4 actions")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("milliseconds for 100 steps and back")
+    panels[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

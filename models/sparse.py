@@ -1,0 +1,65 @@
+"""Transitions from sparse matrices: lists of successors, without ever a dense row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from cai import checks
+
+
+def is_sparse(transitions: Any) -> bool:
+    """Whether transitions are a list of ``scipy.sparse`` matrices."""
+    return isinstance(transitions, list | tuple) and any(map(scipy.sparse.issparse, transitions))
+
+
+def as_lists(
+    transitions: Any, arrival_reward: Any
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Transitions, successors and arrival rewards, each (S, A, K), of A sparse matrices (S, S).
+
+    K is the largest number of successors that a state and action have; shorter lists are filled
+    with the state itself, at probability zero.
+
+    Raises:
+        ValueError: where the matrices are not square or not all of one size.
+    """
+    rows = [_rows("transitions", matrix, transitions[0].shape) for matrix in transitions]
+    S, A = rows[0].shape[0], len(rows)
+    if arrival_reward is not None and not (is_sparse(arrival_reward) and len(arrival_reward) == A):
+        checks.refuse(
+            "arrival_reward",
+            f"{A} sparse matrices, as transitions",
+            type(arrival_reward).__name__,
+            "take scipy.sparse.csr_matrix of each; what is not stored is a reward of zero",
+        )
+    counts = np.stack([np.diff(matrix.indptr) for matrix in rows])
+    K = max(1, int(counts.max()))
+    P = np.zeros((S, A, K))
+    successors = np.tile(np.arange(S)[:, None, None], (1, A, K))
+    paid = None if arrival_reward is None else np.zeros((S, A, K))
+    for a, matrix in enumerate(rows):
+        s = np.repeat(np.arange(S), counts[a])
+        k = np.arange(len(s)) - matrix.indptr[s]
+        P[s, a, k], successors[s, a, k] = matrix.data, matrix.indices
+        if paid is not None:
+            pays = _rows("arrival_reward", arrival_reward[a], (S, S))
+            paid[s, a, k] = np.asarray(pays[s, matrix.indices]).ravel()
+    return P, successors, paid
+
+
+def _rows(name: str, matrix: Any, shape: Any) -> Any:
+    """As CSR, each successor once."""
+    if not scipy.sparse.issparse(matrix) or matrix.shape != shape or shape[0] != shape[1]:
+        checks.refuse(
+            name,
+            f"a sparse matrix of shape {[shape[0], shape[0]]} for each action",
+            f"{type(matrix).__name__} of shape {list(np.shape(matrix))}",
+            "row s of matrix a is p(s'|s,a)",
+        )
+    rows = scipy.sparse.csr_matrix(matrix, copy=True)
+    rows.sum_duplicates()
+    return rows
