@@ -118,8 +118,7 @@ def _cumulative(log_p: Tensor) -> Array:
 
 def _pick(cumulative: Array, uniform: Array) -> Indices:
     """Which of the last axis each draw falls on; never one of probability zero."""
-    total = cumulative[:, -1]
-    draw = np.minimum(uniform * total, np.nextafter(total, 0.0))
+    draw = uniform * cumulative[:, -1]  # below the total, even for the largest double below 1
     return (cumulative <= draw[:, None]).sum(1)
 
 

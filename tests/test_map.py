@@ -181,6 +181,12 @@ def test_the_most_probable_trajectory_may_die_at_once():
     assert alive.alive.all()
 
 
+def test_a_tie_of_life_and_death_goes_to_life():
+    found = inference.map_trajectory(models.tabular([[[1.0]]], [[0.0]], horizon=1, discount=0.5))
+    assert found.log_probability == pytest.approx(math.log(0.5))
+    assert found.alive.tolist() == [True, True]
+
+
 def test_lists_of_successors_and_relabelling():
     """Sparse and dense tables of one problem find the same trajectory."""
     rng = np.random.default_rng(1)

@@ -303,7 +303,7 @@ def key(path):
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_samples_of_a_sparse_model_and_their_rewards(discount):
     """Few trajectories among many states take another way through the table; returns agree."""
-    S, T, n = 600, 12, 3000
+    S, T, n = 3000, 12, 3000
     rng = np.random.default_rng(3)
     successors = (np.arange(S)[:, None, None] + rng.integers(-3, 4, size=(S, 4, 3))) % S
     successors[..., 1:] = (successors[..., :1] + np.array([7, 20])) % S
@@ -339,20 +339,18 @@ def test_samples_of_a_sparse_model_and_their_rewards(discount):
 
 def test_ghosts_run_on_by_the_prior():
     """After death: the prior's actions and the true dynamics, unpaid, as in the program."""
-    problem = oracles.random_problem(1, T=3, discount=0.3)
+    problem = oracles.random_problem(1, T=3, discount=0.3, forbidden=0.0)
     n = 40_000
     drawn = inference.posterior(problem.model()).sample(n, seed=0)
     dead = ~drawn.alive[:, 2]
     for s in range(3):
         here = dead & (drawn.states[:, 2] == s)
-        for a in range(2):
+        acts = torch.bincount(drawn.actions[here, 2], minlength=2)
+        assert agree(acts, problem.prior[s], int(here.sum())) > 1e-3
+        for a in acts.nonzero().flatten().tolist():
             there = here & (drawn.actions[:, 2] == a)
-            assert there.sum() == pytest.approx(
-                here.sum() * problem.prior[s][a], abs=5 * math.sqrt(n) / 2
-            )
             counts = torch.bincount(drawn.states[there, 3], minlength=3)
-            if there.any():
-                assert agree(counts, problem.P[s][a], int(there.sum())) > 1e-3
+            assert agree(counts, problem.P[s][a], int(there.sum())) > 1e-3
     assert drawn.rewards[:, 2][dead].eq(0).all()
     assert drawn.final_rewards[~drawn.alive[:, 3]].eq(0).all()
 
