@@ -11,6 +11,7 @@ from cai.linear_policy import LinearGaussianPolicy
 from cai.moment import Moment
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
+from cai.stationary import Stationary
 from cai.successors import Successors
 from cai.table import Table
 from cai.tabulation import collapse, tabulate, tabulate_rewards
@@ -32,6 +33,7 @@ __all__ = [
     "Quadratic",
     "Row",
     "Solution",
+    "Stationary",
     "Successors",
     "Table",
     "TabularPolicy",

@@ -47,6 +47,13 @@ def check_arguments(model: Any) -> None:
         _check_reward_argument(name, getattr(model, name), optional=name != "reward")
     if model.horizon is not None:
         check_count("horizon", model.horizon)
+    elif model.final_reward is not None:
+        refuse(
+            "final_reward",
+            "None with an infinite horizon, which has no last step",
+            repr(model.final_reward),
+            "pay it as arrival_reward in an absorbing state, or give a finite horizon",
+        )
     check_positive("temperature", model.temperature)
     if not _within(model.discount, lambda gamma: 0 < gamma <= 1):
         refuse(

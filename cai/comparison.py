@@ -16,12 +16,14 @@ from torch import Tensor
 from cai import bellman, riccati
 from cai.bellman import product
 from cai.evaluate import Evaluation, enumerable, evaluate, evaluate_table, policy_log_probs
+from cai.fixed_point import Diverges, fixed_point
 from cai.gaussian_divergence import divergences as gaussian_divergences
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy
 from cai.solution import Solution
+from cai.stationary import Stationary
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
@@ -251,14 +253,28 @@ def compare(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Compa
     table = enumerable(model)
     posterior: Solution | GaussianSolution | None = _gaussian_posterior(model)
     if table is not None:
-        posterior = Solution(table, 1.0, bellman.backward(table, 1.0))
-        if posterior.bound == -math.inf:
+        posterior = _posterior(table, methods)
+        if posterior is not None and posterior.bound == -math.inf:
             raise ValueError(
                 "evidence: p(O) = 0, there is no posterior to compare with; no trajectory has a "
                 "reward above -inf"
             )
     rows = {name: _row(name, method, model, table, posterior) for name, method in methods.items()}
     return Comparison(rows, posterior.bound if posterior else None, posterior, model)
+
+
+def _posterior(table: Table, methods: Mapping[str, Any]) -> Solution | None:
+    """The exact posterior, one of the methods perhaps; None where it is infinite, p(O) = ∞."""
+    if table.horizon is not None:
+        return Solution(table, 1.0, bellman.backward(table, 1.0))
+    for method in methods.values():
+        exact = isinstance(method, Stationary) and method.optimism == 1 and method.rule == "soft"
+        if exact and same(method.table, table):
+            return method
+    try:
+        return Stationary(table, 1.0, fixed_point(table, 1.0).log_values)
+    except Diverges:
+        return None
 
 
 def _gaussian_posterior(model: TrajectoryModel | Table) -> GaussianSolution | None:
@@ -346,7 +362,7 @@ def divergences(
 
     Args:
         posterior: the exact posterior.
-        log_policy: (T, S, A), log q(a_t|s_t).
+        log_policy: (T, S, A), log q(a_t|s_t); (S, A) with an infinite horizon.
         evaluation: of that policy, with its occupancies.
 
     Returns:
@@ -357,12 +373,15 @@ def divergences(
     assert evaluation.state_actions is not None
     start = bellman.kl(table.log_initial, posterior.log_initial)
     of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
-    actions = product(evaluation.states[:-1], of_actions).sum()
+    lasting = table.horizon is None
+    before = evaluation.states if lasting else evaluation.states[:-1]
+    actions = product(before, of_actions).sum()
     dynamics = torch.zeros((), dtype=torch.float64)
-    for t, occupancy in enumerate(evaluation.state_actions):
+    occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
+    for t, occupancy in enumerate(occupancies):
         bend = bellman.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
         if table.discount < 1:
-            v_next = posterior.log_values[t + 1]
+            v_next = posterior.log_values if lasting else posterior.log_values[t + 1]
             coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
             bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
         dynamics += product(occupancy, bend).sum()

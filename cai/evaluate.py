@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cai import visits
 from cai.bellman import product
 from cai.gaussian_evaluation import worth
 from cai.linear_gaussian import LinearGaussian
@@ -26,8 +28,10 @@ class Evaluation:
     """The worth of a policy q(a|s) as a guide with the model's own dynamics.
 
     Exact where the model can be enumerated, and for a linear-Gaussian policy in a linear-Gaussian
-    model; else estimated, with standard errors. T steps, S
-    states, A actions; occupancies count the living, so that with a discount they sum to P(alive).
+    model; else estimated, with standard errors. T steps, S states, A actions; occupancies count
+    the living, so that with a discount they sum to P(alive). With an infinite horizon they are
+    expected numbers of visits, (S,) and (S, A), until death, or until nothing is ever paid again:
+    there the trajectory counts as ended, and what the policy does costs no more.
 
     Attributes:
         elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
@@ -68,8 +72,9 @@ def evaluate(
         seed: of the simulation.
 
     Raises:
-        ValueError: where the horizon is infinite, the policy does not broadcast over steps and
-            states, or a table is to be simulated.
+        ValueError: where the policy does not broadcast over steps and states, or a table is to be
+            simulated; with an infinite horizon where the policy is not stationary, may never end,
+            or the model cannot be enumerated.
     """
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
@@ -108,9 +113,14 @@ def enumerable(model: TrajectoryModel | Table) -> Table | None:
 def policy_log_probs(policy: Policy, table: Table) -> Tensor:
     """log q(a_t=a|s_t=s) of every step, state and action in one call, (T, S, A), float64.
 
+    With an infinite horizon (S, A).
+
     Raises:
-        ValueError: where the policy does not broadcast, or has another number of actions.
+        ValueError: where the policy does not broadcast, or has another number of actions; with an
+            infinite horizon where it is not stationary.
     """
+    if table.horizon is None:
+        return _stationary(policy, table)
     T, S, A = table.steps, table.num_states, table.num_actions
     if isinstance(policy, TabularPolicy):
         return _fitting(policy.log_probs, T, S, A)
@@ -126,6 +136,21 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
             f"broadcasts, and returns a distribution over the {A} actions: index tables with t "
             "and s, and use torch.where instead of Python `if`"
         ) from error
+
+
+def _stationary(policy: Policy, table: Table) -> Tensor:
+    """log q(a|s), (S, A), of a policy that does not change with time."""
+    S, A = table.num_states, table.num_actions
+    if isinstance(policy, TabularPolicy) and policy.log_probs.shape == (S, A):
+        return policy.log_probs
+    several = dataclasses.replace(table, horizon=3)
+    log_q = policy_log_probs(policy, several)
+    if not torch.equal(log_q, log_q[:1].expand_as(log_q)):
+        raise ValueError(
+            "policy: an infinite horizon needs a stationary policy, got one that changes with the "
+            "step; take TabularPolicy(model, stationary=True), or a function that ignores t"
+        )
+    return log_q[0]
 
 
 def _fitting(log_q: Tensor, T: int, S: int, A: int) -> Tensor:
@@ -145,9 +170,12 @@ def _log_probs(distribution: Any, A: int) -> Tensor:
 
 
 def evaluate_table(table: Table, log_policy: Tensor) -> Evaluation:
-    """The exact worth of log q(a_t|s_t), shape (T, S, A)."""
-    states, expected_return = follow(table, log_policy)
-    state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
+    """The exact worth of log q(a_t|s_t), shape (T, S, A), or (S, A) with an infinite horizon."""
+    if table.horizon is None:
+        states, state_actions, expected_return = visits.of_policy(table, log_policy)
+    else:
+        states, expected_return = follow(table, log_policy)
+        state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
     divergence = product(state_actions, log_policy - table.log_prior).sum().item()
     return Evaluation(
         elbo=expected_return / table.temperature - divergence,

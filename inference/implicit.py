@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai.endings import never_paid
 from cai.inference.linear_system import LinearValues, linear_system
 from cai.inference.linearised import Chain, Problem, chain, gradients, observed, slopes
-from cai.inference.moves import never_paid
 from cai.table import Table
 
 _NOW = slice(0, 1)  # a stationary solution is one step of its own

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.bellman import product
-from cai.inference.moves import Moves, moves, never_paid
+from cai.endings import never_paid
+from cai.inference.moves import Moves, moves
 from cai.inference.paths import MoveCounts
 from cai.inference.potentials import improvement, likely_excess, shortest_distances
 from cai.inference.spectrum import divergence, log_spectral_radius

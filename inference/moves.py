@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
+from cai.endings import paying_moves, possible_moves
 from cai.table import Table
 
 
@@ -71,8 +71,8 @@ def moves(table: Table) -> Moves:
     S = table.num_states
     log_weights = table.log_weights.reshape(S, -1)
     heads = table.successor_index
-    possible = _possible(table)
-    idle = _pays(table).logical_not_()
+    possible = possible_moves(table)
+    idle = paying_moves(table).logical_not_()
     idle &= heads == torch.arange(S).unsqueeze(1)
     absorbing = (idle | ~possible).all(1)
     kept = (log_weights > -torch.inf) & ~absorbing.unsqueeze(1)
@@ -84,37 +84,3 @@ def moves(table: Table) -> Moves:
         log_weights=log_weights.flatten()[places].numpy(),
         absorbing=absorbing.numpy(),
     )
-
-
-def never_paid(table: Table) -> Any:
-    """(S,), boolean: the states from which no move that pays can ever be reached.
-
-    They are worth nothing, like absorbing states, though they may run in circles.
-    """
-    S = table.num_states
-    possible = _possible(table)
-    paying = (possible & _pays(table)).any(1).nonzero().squeeze(1).numpy()
-    tails, column = possible.nonzero(as_tuple=True)
-    heads = table.successor_index[tails, column].numpy()
-    # Backwards from a node of its own, S, to the states that pay, and on to those before them.
-    rows = np.concatenate([heads, np.full(len(paying), S)])
-    columns = np.concatenate([tails.numpy(), paying])
-    graph = csr_array((np.ones(len(rows)), (rows, columns)), shape=(S + 1, S + 1))
-    reached = breadth_first_order(graph, S, return_predecessors=False)
-    free = np.ones(S + 1, dtype=bool)
-    free[reached] = False
-    return free[:S]
-
-
-def _possible(table: Table) -> torch.Tensor:
-    """(S, A·K), boolean: what prior and dynamics allow, whatever it pays."""
-    possible = (table.log_prior.unsqueeze(-1) > -torch.inf) & (table.log_dynamics > -torch.inf)
-    return possible.reshape(table.num_states, -1)
-
-
-def _pays(table: Table) -> torch.Tensor:
-    """(S, A·K), boolean: whether a move pays or costs anything."""
-    pays = (table.reward != 0).unsqueeze(-1)
-    if table.arrival_reward is not None:
-        pays = (table.reward.unsqueeze(-1) + table.arrival_reward) != 0
-    return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()

@@ -65,6 +65,12 @@ def posterior(
             that is impossible); for an unknown site, an index out of range, or a mask of another
             length; and for observations of a linear-Gaussian model.
     """
+    if model.horizon is None:
+        raise ValueError(
+            "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
+            "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
+            "dataclasses.replace(model, horizon=100) has a posterior"
+        )
     if observed is not None or optimal is not None:
         if isinstance(model, LinearGaussian):
             raise ValueError(
@@ -72,12 +78,4 @@ def posterior(
                 "all o_t are observed, and nothing else"
             )
         return conditioned(tabulate(model), observed or {}, optimal)
-    if model.horizon is None:
-        values = "soft_values(model, optimism=1)"
-        if not isinstance(model, LinearGaussian):
-            values = "inference.linear_system(model)"
-        raise ValueError(
-            "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
-            f"{values} has its values, and dataclasses.replace(model, horizon=100) has a posterior"
-        )
     return soft_values(model, optimism=1.0)

@@ -9,6 +9,7 @@ from cai import bellman, checks
 from cai.checkpoints import Checkpoints, checkpoints
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.gaussian import gaussian_values
+from cai.inference.stationary import stationary
 from cai.linear_gaussian import LinearGaussian
 from cai.solution import Solution
 from cai.table import Table
@@ -81,8 +82,10 @@ def soft_values(
     ==========  ======  ======================================================================
 
     Args:
-        model: a model with finitely many states and actions and a finite horizon, or its table; or
-            a linear-Gaussian model, solved by its Riccati recursion.
+        model: a model with finitely many states and actions, or its table; or a linear-Gaussian
+            model, solved by its Riccati recursion. With an infinite horizon the solution is
+            stationary, a :class:`cai.Stationary` without an axis for time, whose ``error`` is
+            certified: |V - its true value| is at most that.
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, and what a state is worth by them. The prior says which
             actions there are, also where the rule is hard.
@@ -94,11 +97,13 @@ def soft_values(
         ``walk()`` through all of them.
 
     Raises:
-        ValueError: where optimism is not a number, the rule is not one of the three, the horizon
-            is infinite, or the evidence is zero; for the latter only if η > 0, since below it
-            -inf is an answer while log p(O) is finite. For a linear-Gaussian model, where a value
-            is infinite at η (named: the last η at which none is), the discount is below one at
-            η ≠ 0, or the rule is not soft. Checkpoints are for the soft rule and a finite η.
+        ValueError: where optimism is not a number, the rule is not one of the three, or the
+            evidence is zero; for the latter only if η > 0, since below it -inf is an answer while
+            log p(O) is finite. For an infinite horizon, where values are not finite (a discount
+            is no guarantee unless η = 0), naming the critical η or the spectral radius. For a
+            linear-Gaussian model, where a value is infinite at η (named: the last η at which none
+            is), the discount is below one at η ≠ 0, or the rule is not soft. Checkpoints are for
+            the soft rule and a finite η.
     """
     eta = float(optimism)
     if math.isnan(eta):
@@ -116,11 +121,14 @@ def soft_values(
         return gaussian_values(model, eta)
     table = tabulate(model)
     if table.horizon is None:
-        raise ValueError(
-            "horizon: soft_values needs a finite number of steps, but the horizon is None "
-            "(infinite); try dataclasses.replace(model, horizon=100), or, for the values at "
-            "optimism 1 without an end, inference.linear_system(model)"
-        )
+        if checkpoint:
+            checks.refuse(
+                "checkpoint",
+                "a finite horizon",
+                "an infinite one",
+                "leave it out: stationary values take no more memory than one step",
+            )
+        return stationary(table, eta, rule)
     solution: Solution | Checkpoints
     if checkpoint:
         if rule != "soft" or not bellman.by_products(eta):

@@ -1,0 +1,219 @@
+"""Stationary values: the fixed point v = T v of an infinite horizon, T the backward recursion.
+
+The soft and the hard rule by Newton's method, v + (I - J)⁻¹ (T v - v) with J = ∂T/∂v the policy
+followed by the bent dynamics, alive: policy iteration, where the dynamics are chosen anew, too.
+For η ≥ 0, T is convex, every step but the first goes up, and the last ones square the error. It
+takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``: for large models that
+mix quickly itself a few products with J), where value iteration takes as many sweeps as the
+trajectory takes steps; so that value iteration only serves where Newton's method fails, and for
+the Boltzmann rule, whose T need not be monotone and whose answer is what it leads to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cai import bellman
+from cai.certificate import certified, rounding
+from cai.endings import Endings, endings
+from cai.table import Table
+from cai.transient import Transient
+
+_STEPS = 100  # of Newton's method
+_FAR = 1e14  # nats: nothing that converges gets there
+_RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
+_WINDOW = 500  # sweeps within which value iteration must get closer
+_SWEEPS = 20_000
+_STILL = 4e-15  # a change of the values that is rounding errors, relative to the largest above one
+
+
+class Diverges(ValueError):
+    """There are no stationary values, or none was found."""
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPoint:
+    """v = T v.
+
+    Attributes:
+        log_values: (S,), nats.
+        error: nats: how far ``log_values`` are from the fixed point at most; None for the Boltzmann
+            rule, where nothing is promised.
+        residual: nats, the largest |T v - v|.
+    """
+
+    log_values: Tensor
+    error: float | None
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """T at v, made linear.
+
+    Attributes:
+        v: (S,), nats.
+        backed_up: (S,), T v.
+        gap: (S,), T v - v; zero in states that are not live.
+        moves: (S, A, K), ∂T/∂v: the policy and the bent dynamics, alive. (For the Boltzmann rule
+            π(1 + q - v) in the place of π.)
+    """
+
+    v: Tensor
+    backed_up: Tensor
+    gap: Tensor
+    moves: Tensor
+
+    @classmethod
+    def at(cls, table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings) -> Step:
+        """One application of T at v (S,), nats, with its derivative."""
+        x = bellman.outcome_values(table, v, eta)
+        q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+        backed_up = bellman.state_values(table, q, rule)
+        by_q = bellman.log_policy(table, q, rule).exp()
+        if rule == "boltzmann":  # an action also counts by how much it beats the others
+            by_q = by_q * (1 + torch.where(by_q > 0, q - backed_up.unsqueeze(-1), 0.0))
+        moves = by_q.unsqueeze(-1) * bellman.tilt(table.log_dynamics, x, eta).exp()
+        if table.discount < 1:
+            moves = moves * table.gather(bellman.survival(v, eta, table.discount).exp())
+        return cls(v, backed_up, torch.where(ends.live, backed_up - v, 0.0), moves)
+
+    @property
+    def residual(self) -> float:
+        """max |T v - v|; NaN where v is."""
+        return self.gap.abs().max().item()
+
+
+def fixed_point(
+    table: Table, eta: float, rule: bellman.Rule = "soft", start: Tensor | None = None
+) -> FixedPoint:
+    """The stationary values of an infinite horizon: the limit of those of ever longer ones.
+
+    Args:
+        table: the problem; its horizon does not matter, and its final reward is none.
+        eta: the optimism η.
+        rule: how actions are chosen.
+        start: (S,), nats, a first guess; the closer, the quicker.
+
+    Raises:
+        Diverges: where there are none.
+    """
+    with table.threads(), torch.no_grad():
+        ends = endings(table, eta)
+        guess = torch.zeros(table.num_states, dtype=torch.float64) if start is None else start
+        v = ends.filled(torch.where(guess.isfinite(), guess, 0.0))
+        _check_lost(table, ends, eta, rule)
+        if rule == "boltzmann":
+            return _by_value_iteration(table, v, eta, ends)
+        if rule == "hard" or abs(eta) > 1e3:
+            v = _way_out(table, v, eta, ends)
+        step = _newton(table, v, eta, rule, ends)
+        v, error = certified(table, step, eta, rule, ends)
+        if error is None:
+            raise Diverges("no bracket")
+        return FixedPoint(v, error, step.residual)
+
+
+def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
+    """Where to start from if T has kinks: ties at zero would run in circles, soft values do not."""
+    try:
+        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends).v
+    except Diverges:  # for η < 0 the hard values may be finite all the same
+        return v
+
+
+def _newton(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings) -> Step:
+    """Newton's method, with sweeps of value iteration where a step of it fails."""
+    step = Step.at(table, v, eta, rule, ends)
+    best, stale, rescues = step, 0, 0
+    for _ in range(_STEPS):
+        if bool((step.gap.abs() <= rounding(table, step.v, eta, ends)).all()) or stale == 3:
+            return best
+        change = Transient(table, step.moves, ends.live).sums(step.gap)
+        new = torch.where(ends.live, step.v + change, step.v)
+        if new[ends.live].isfinite().all() and new[ends.live].abs().max() < _FAR:
+            ahead = Step.at(table, new, eta, rule, ends)
+        else:
+            ahead = None
+        # T is convex for η ≥ 0, and the residual may grow on the way; else it may run in circles.
+        if ahead is None or not ahead.residual < (_FAR if eta >= 0 else step.residual):
+            if step.residual <= 1e-12 * (1 + _largest(step.v)):
+                return best
+            if rescues == _RESCUES:
+                raise Diverges("Newton's method fails")
+            ahead = _sweeps(table, step.v, eta, rule, ends, 8 << rescues)
+            rescues += 1
+        step = ahead
+        stale = 0 if step.residual < 0.9 * best.residual else stale + (best.residual < 1e-6)
+        best = step if step.residual <= best.residual else best
+    raise Diverges("Newton's method does not settle")
+
+
+def _largest(v: Tensor) -> float:
+    return torch.where(v.isfinite(), v.abs(), 0.0).max().item()
+
+
+def _sweeps(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings, n: int) -> Step:
+    for _ in range(n):
+        v = ends.filled(bellman.backup(table, v, eta, rule))
+    if not v[ends.live].isfinite().all() or _largest(v) > _FAR:
+        raise Diverges("value iteration leaves every bound")
+    return Step.at(table, v, eta, rule, ends)
+
+
+def _by_value_iteration(table: Table, v: Tensor, eta: float, ends: Endings) -> FixedPoint:
+    """Value iteration with the Boltzmann rule, watched for running in circles.
+
+    Where it is slow, Newton's method says where it is going; that is the answer if value iteration
+    has come closer to it by the next time.
+    """
+    goal, distance, before = None, torch.inf, torch.inf
+    for _ in range(_SWEEPS // _WINDOW):
+        closest = torch.inf
+        for _ in range(_WINDOW):
+            new = ends.filled(bellman.backup(table, v, eta, "boltzmann"))
+            gap = torch.where(ends.live, new - v, 0.0).abs().max().item()
+            v, closest = new, min(closest, gap)
+            if gap <= _STILL * (1 + _largest(v)):
+                return FixedPoint(v, None, Step.at(table, v, eta, "boltzmann", ends).residual)
+        if goal is not None and (goal.v - v)[ends.live].abs().max().item() < 0.999 * distance:
+            return FixedPoint(goal.v, None, goal.residual)
+        if not closest < 0.999 * before or not _largest(v) < _FAR:
+            break
+        goal = _aim(table, v, eta, ends)
+        distance = torch.inf if goal is None else (goal.v - v)[ends.live].abs().max().item()
+        before = closest
+    raise Diverges(f"after thousands of sweeps values still change by {gap:.3g} nats a sweep")
+
+
+def _aim(table: Table, v: Tensor, eta: float, ends: Endings) -> Step | None:
+    """A fixed point near v by Newton's method with the Boltzmann rule; None where it fails."""
+    step = Step.at(table, v, eta, "boltzmann", ends)
+    for _ in range(20):
+        if step.residual <= 4 * _STILL * (1 + _largest(step.v)):
+            return step
+        change = Transient(table, step.moves, ends.live).sums(step.gap)
+        step = Step.at(table, ends.filled(step.v + change), eta, "boltzmann", ends)
+    return None
+
+
+def _check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
+    """Raises where going on for ever does not cost more and more in the states that are lost.
+
+    They have values of -inf if some w has T w < w everywhere among them; what is outside counts
+    as zero, which a bounded number stands for.
+    """
+    lost = ~(ends.live | ends.ended)
+    w = torch.zeros(table.num_states, dtype=torch.float64)
+    for _ in range(_WINDOW):
+        backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)
+        if bool((backed_up < w - 1e-9 * (1 + w.abs()))[lost].all()):
+            return
+        # Half a step: circles of an even length would oscillate.
+        w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
+        if w[lost].max() > _FAR:
+            break
+    raise Diverges("going on for ever costs nothing")

@@ -1,0 +1,151 @@
+"""Infinite horizons: the stationary solution at any optimism, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cai import bellman, checks
+from cai.endings import endings
+from cai.fixed_point import Diverges, FixedPoint, fixed_point
+from cai.inference.linear_system import linear_values
+from cai.stationary import Stationary
+from cai.table import Table
+
+_FAR = 2.0**20  # |η| at which the search for the critical one gives up
+_SMALL = 10**5  # numbers in a table up to which it is found to six digits
+
+
+def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
+    """The stationary solution of an infinite horizon; what ``soft_values`` returns for one.
+
+    At η = 1 the soft rule is a linear system (``linear_system.py``), one factorisation where
+    Newton's method takes one a step; its values also are where the others start, for they know how
+    far the end is. Every answer but that of the Boltzmann rule comes with a certificate.
+
+    Args:
+        table: a problem with an infinite horizon.
+        optimism: η, any real number or ±inf.
+        rule: how actions are chosen.
+
+    Raises:
+        ValueError: where values are not finite, naming the critical optimism, the spectral radius,
+            or the state where going on for ever pays; where the evidence is zero; for a final
+            reward, which is never paid.
+    """
+    if (table.final_reward != 0).any():
+        checks.refuse(
+            "final_reward",
+            "none, as an infinite horizon has no last step",
+            "one that is not zero",
+            "pay it on arrival in an absorbing state, or take a finite horizon",
+        )
+    _check_evidence(table)
+    start = _linear(table, optimism, rule)
+    try:
+        found = fixed_point(table, optimism, rule, start)
+    except Diverges as reason:
+        raise _divergence(table, optimism, rule, reason, start) from None
+    alpha = table.temperature
+    error = None if found.error is None else alpha * found.error
+    return Stationary(
+        table, optimism, found.log_values, rule, error=error, residual=alpha * found.residual
+    )
+
+
+def _check_evidence(table: Table) -> None:
+    ends = endings(table, 1.0)
+    if not ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
+        raise ValueError(
+            "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
+            "-inf; look for an absorbing state that can be reached, or take a discount below one"
+        )
+
+
+def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
+    """Values at optimism 1; None where there are none and another optimism is asked for."""
+    try:
+        return linear_values(table)
+    except ValueError:
+        if eta == 1 and rule == "soft":
+            raise
+        return None
+
+
+def _divergence(
+    table: Table, eta: float, rule: bellman.Rule, reason: Diverges, start: Tensor | None
+) -> ValueError:
+    """The error that says why there are no values, and what to change."""
+    if rule == "boltzmann":
+        return ValueError(
+            f"rule: the Boltzmann rule has no stationary values at optimism {eta:g}: {reason}. It "
+            "may run in circles, as raising one action's value may lower the state's; a higher "
+            'temperature or a lower discount calms it, and the rule "soft" never does'
+        )
+
+    def solve(x: float) -> FixedPoint | None:
+        try:
+            return fixed_point(table, x, rule, start)
+        except Diverges:
+            return None
+
+    if eta == 0 or solve(0.0) is None:
+        return _endless(table, rule)
+    inside, outside = _critical(table, eta, solve)
+    luck = (
+        "beyond it luck is worth more than going on costs"
+        if eta > 0
+        else "beyond it nature can afford to put off the end for ever"
+    )
+    found = f"about {(inside + outside) / 2:.6g}" if outside else f"beyond {inside:g}"
+    return ValueError(
+        f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
+        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
+        "Take an optimism nearer to 0, a lower discount, or another price for each step"
+    )
+
+
+def _critical(table: Table, eta: float, solve: object) -> tuple[float, float | None]:
+    """The last optimism between 0 and η found to have values, and the first found to have none."""
+    assert callable(solve)
+    inside, outside = 0.0, eta
+    if math.isinf(eta):
+        outside = math.copysign(1.0, eta)
+        while solve(outside) is not None:
+            inside, outside = outside, 4 * outside
+            if abs(outside) > _FAR:
+                return inside, None
+    digits = 1e-7 if table.log_dynamics.numel() <= _SMALL else 1e-2
+    while abs(outside - inside) > digits * abs(outside):
+        middle = (inside + outside) / 2
+        if solve(middle) is None:
+            outside = middle
+        else:
+            inside = middle
+    return inside, outside
+
+
+def _endless(table: Table, rule: bellman.Rule) -> ValueError:
+    """Why there are no values in the true dynamics: without a discount, the end is not sought."""
+    v, n = torch.zeros(table.num_states, dtype=torch.float64), 200
+    for _ in range(n):
+        v = bellman.backup(table, v, 0.0, rule)
+    before = v
+    for _ in range(n):
+        v = bellman.backup(table, v, 0.0, rule)
+    rise = torch.where(v > -torch.inf, v - before, -torch.inf) / n
+    growth, s = rise.max(0)
+    what = (
+        f"it gains {table.temperature * growth.item():.4g} in reward a step"
+        if growth > 1e-9
+        else "it can go on without an end at no cost, so that values are not determined"
+    )
+    where = int(s) if growth > 1e-9 else "some states"
+    return ValueError(
+        f"horizon: without a discount an infinite horizon has no finite values here: from "
+        f"{f'state {where}' if growth > 1e-9 else where}, with the rule {rule!r}, {what}. Give "
+        "every step outside absorbing states a cost, take a discount below one, or "
+        "inference.average_reward"
+    )
