@@ -31,7 +31,8 @@ class Transient:
 
     Args:
         table: the problem.
-        moves: (S, A, K), the probability of each move, alive.
+        moves: (S, A, K), the probability of each move, alive; or numbers of any sign that take
+            their place, as the derivative of the Boltzmann rule has them.
         keep: (S,), boolean: the states that count; moves into others are ends.
     """
 
@@ -45,7 +46,7 @@ class Transient:
         if S <= _DENSE:
             self.dense = weights.new_zeros(S, S).scatter_add_(1, index, weights)
             return
-        rows, column = (weights > 0).nonzero(as_tuple=True)
+        rows, column = (weights != 0).nonzero(as_tuple=True)
         entries = weights[rows, column].numpy()
         where = rows.numpy(), index[rows, column].numpy()
         self.sparse = csr_array((entries, where), shape=(S, S))
@@ -98,11 +99,13 @@ class Transient:
     @cached_property
     def _factors(self) -> Any:
         matrix = eye_array(self.sparse.shape[0], format="csc") - self.sparse.tocsc()
+        # Probabilities need no pivoting, as the diagonal dominates.
+        pivoting = 0.0 if self.sparse.data.min(initial=0.0) >= 0 else 1.0
         try:
             return splu(
                 matrix,
                 permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
+                diag_pivot_thresh=pivoting,
                 options={"SymmetricMode": True},
             )
         except RuntimeError:

@@ -3,8 +3,9 @@
 The tensors of a table may require grad, each or all: ``reward``, ``arrival_reward``,
 ``final_reward``, ``log_prior``, ``log_dynamics``, ``log_initial``, and ``temperature``, which may
 be a tensor of shape (). The functions here differentiate with respect to them, by one forward sweep
-(:mod:`cai.inference.adjoint`) instead of a tape of T steps; every other function takes such a table
-as plain numbers. Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep.
+(:mod:`cai.inference.adjoint`) instead of a tape of T steps, and without an end by one linear solve
+(:mod:`cai.inference.implicit`); every other function takes such a table as plain numbers.
+Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep.
 
 Parameters at -inf (what is forbidden or impossible) have derivative zero. Rows of ``log_dynamics``
 and ``log_initial`` that require grad are normalised first, so that their derivatives are those
@@ -33,7 +34,7 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
 
     Args:
         table: a problem; see the module for what may require grad. Without an end the values are
-            (S,), at optimism 1 with the soft rule.
+            (S,), and without a discount those of absorbing states are zero whatever is learnt.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
@@ -42,8 +43,8 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
         (T+1, S), reward units.
 
     Raises:
-        ValueError: where optimism is not a number, or the horizon is infinite at another optimism
-            than 1, at another rule, or where log p(O) is.
+        ValueError: where optimism is not a number, or the horizon is infinite and there are no
+            values, as :func:`soft_values` says.
 
     A reward that is a network, on the states and actions of a table made once:
 

@@ -35,13 +35,7 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
             or the state where going on for ever pays; where the evidence is zero; for a final
             reward, which is never paid.
     """
-    if (table.final_reward != 0).any():
-        checks.refuse(
-            "final_reward",
-            "none, as an infinite horizon has no last step",
-            "one that is not zero",
-            "pay it on arrival in an absorbing state, or take a finite horizon",
-        )
+    check_nothing_final(table)
     _check_evidence(table)
     start = _linear(table, optimism, rule)
     try:
@@ -53,6 +47,17 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
     return Stationary(
         table, optimism, found.log_values, rule, error=error, residual=alpha * found.residual
     )
+
+
+def check_nothing_final(table: Table) -> None:
+    """Raises ValueError where a final reward would never be paid."""
+    if (table.final_reward != 0).any():
+        checks.refuse(
+            "final_reward",
+            "none, as an infinite horizon has no last step",
+            "one that is not zero",
+            "pay it on arrival in an absorbing state, or take a finite horizon",
+        )
 
 
 def _check_evidence(table: Table) -> None:

@@ -361,7 +361,7 @@ def test_errors():
         inference.log_likelihood(table, (STATES + 1, ACTIONS))
     with pytest.raises(ValueError, match=r"actions: expected integers in 0 … 1, got torch.float"):
         inference.log_likelihood(table, (STATES, ACTIONS.double()))
-    with pytest.raises(ValueError, match="horizon"):
+    with pytest.raises(ValueError, match="final_reward: expected none"):
         inference.values(dataclasses.replace(table, horizon=None))
     with pytest.raises(ValueError, match="2 states and 1 actions"):
         cai.tabulate_rewards(models.tabular([[[1.0, 0]]] * 2, [[0.0]] * 2, horizon=1), table)
