@@ -75,22 +75,6 @@ def race(name: str, table: cai.Table, eta: float, summed: bool = False) -> Race:
     )
 
 
-def in_float32(name: str, table: cai.Table, eta: float, target: float) -> Race:
-    """float32 against float64, both this library."""
-    single = table.float32()
-    solution, truth = inference.soft_values(single, eta), inference.soft_values(table, eta)
-    check_close("V", solution.log_values, truth.log_values, 1e-4)
-    check_close("states", solution.states, truth.states, 1e-6)
-    return Race(
-        name=name,
-        sizes=sizes(table),
-        reference="this library in float64",
-        ours=lambda: inference.soft_values(single, eta).states,
-        theirs=lambda: inference.soft_values(table, eta).states,
-        target=target,
-    )
-
-
 def underflows() -> Race:
     """A corridor whose rewards of ±1e6 leave hardly a row to a product, against log space."""
     S, A = 2000, 4
@@ -240,16 +224,3 @@ def dense_half() -> Race:
 
 def sparse_half() -> Race:
     return race("sweep, sparse, optimism 0.5", sparse(), 0.5)
-
-
-def single_fixed() -> Race:
-    return in_float32("sweep, float32, optimism 0", dense(), 0.0, 2.5)
-
-
-def single_half() -> Race:
-    return in_float32("sweep, float32, optimism 0.5", dense(), 0.5, 2.5)
-
-
-def single_exact() -> Race:
-    # A product with the summed matrix takes 25 microseconds: there is little left to halve.
-    return in_float32("sweep, float32, optimism 1", dense(), 1.0, 1.0)

@@ -23,7 +23,8 @@ class Race:
         reference: what the library is compared with.
         ours: runs the library once.
         theirs: runs the reference once.
-        target: how many times as fast as the reference the library should be.
+        target: how many times as fast as the reference the library should be; None where the row
+            only shows what can be reached.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Race:
     reference: str
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
-    target: float
+    target: float | None
 
 
 class Missing(Exception):

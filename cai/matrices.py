@@ -30,7 +30,7 @@ class Matrix:
     """
 
     def __init__(self, weights: Array, successors: Tensor | None, num_states: int) -> None:
-        self._type = weights.dtype
+        self.dtype = weights.dtype
         self._weights: Any = weights
         if successors is not None:
             self._weights = _listed(weights, successors.numpy(), num_states)
@@ -46,14 +46,29 @@ class Matrix:
         """W x: (S,) -> (R,), or several at once, (n, S) -> (n, R)."""
         if x.ndim == 2 and len(x) == 1:
             return self.times(x[0])[None]
-        x = x.astype(self._type, copy=False)
+        x = x.astype(self.dtype, copy=False)
         y: Array = self._weights @ x if x.ndim == 1 else (self._weights @ x.T).T
         return y.astype(np.float64, copy=False)
 
+    def times_into(self, x: Array, out: Array) -> None:
+        """As :meth:`times` for one x, both in the type of the weights."""
+        _multiply(self._weights, x, out)
+
+    def transposed_times_into(self, x: Array, out: Array) -> None:
+        """As :meth:`transposed_times`, both in the type of the weights."""
+        _multiply(self._transposed, x, out)
+
     def transposed_times(self, x: Array) -> Array:
         """Wᵀ x: (R,) -> (S,)."""
-        y: Array = self._transposed @ x.astype(self._type, copy=False)
+        y: Array = self._transposed @ x.astype(self.dtype, copy=False)
         return y.astype(np.float64, copy=False)
+
+
+def _multiply(matrix: Any, x: Array, out: Array) -> None:
+    if scipy.sparse.issparse(matrix):
+        out[:] = matrix @ x
+    else:
+        np.matmul(matrix, x, out=out)
 
 
 def _listed(weights: Array, successors: Array, num_states: int) -> Any:

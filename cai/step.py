@@ -100,6 +100,16 @@ class Step:
         """Whether every row of every step can be a plain product, as far as one can know before."""
         return self._all_possible and not self._may_die
 
+    @cached_property
+    def growth(self) -> float:
+        """Nats: the most that a step without successors' values is worth, where joint."""
+        return float((self._scale + np.log(self.W.times(np.ones(self.table.num_states)))).max())
+
+    @cached_property
+    def contraction(self) -> Array:
+        """(R,): what rows are scaled by, over exp(growth), so that a step makes nothing larger."""
+        return np.exp(self._scale - self.growth).astype(self.W.dtype)
+
     def log_rows(
         self, v_next: Array, prior: bool = True
     ) -> tuple[Array, Array | None, Array | None]:

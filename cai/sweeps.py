@@ -3,7 +3,8 @@
 The recursion is the one of bellman.py, one product a step (``step.py`` says how, and why no digits
 are lost). Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
 the bent dynamics. Policies and sums are not kept from the backward sweep but computed again from
-the values, several steps in one product: memory is that of the values and of one table.
+the values, several steps in one product: memory is that of the values and of one table. Exact
+inference takes many steps at once (``linear_steps.py``) as far as that goes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, linear_steps
 from cai.bellman import product
 from cai.matrices import Array
 from cai.step import Step, mean_arrival
@@ -25,6 +26,7 @@ from cai.table import Table
 
 _CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
 _KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
+_STRETCH = 16  # steps one by one before many at once are tried again
 _MATRICES = 4  # how many of these a table keeps
 
 
@@ -33,11 +35,17 @@ def backward(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()
-    R = len(step.possible)
-    weights = np.empty((steps, R)) if step.plain and steps * R <= _KEPT else None
+    R, linear, t = len(step.possible), linear_steps.is_linear(step), steps
+    keeps = step.plain and not linear and steps * R <= _KEPT
+    weights = np.empty((steps, R)) if keeps else None
     with _quietly(table):
-        for t in range(steps - 1, -1, -1):
-            v[t] = step.back(v[t + 1], None if weights is None else weights[t])
+        while t > 0:
+            if linear and not (t := linear_steps.backward(step, v, t)):
+                break
+            stretch = range(t - 1, max(t - _STRETCH, 0) - 1, -1)
+            for i in stretch:
+                v[i] = step.back(v[i + 1], None if weights is None else weights[i])
+            t = stretch[-1]
     values = torch.from_numpy(v)
     if weights is not None and not np.isnan(weights[:, 0]).any():
         _keep(table, values, weights)
@@ -60,10 +68,16 @@ def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Te
     kept = _kept(table, log_values)
     x = np.empty(v.shape)
     x[0] = initial.numpy()
+    linear, t, T = linear_steps.is_linear(step), 0, len(v) - 1
     with _quietly(table):
-        for t, moves in _moves(step, v, kept):
-            for i in range(len(moves.v)):
-                x[t + i + 1] = _push(step, x[t + i], moves, i)
+        while t < T:
+            if linear and (t := linear_steps.forward(step, v, x, t)) == T:
+                break
+            n = min(_STRETCH, T - t) if linear else T - t
+            for start, moves in _moves(step, v[t : t + n + 1], kept):
+                for i in range(t + start, t + start + len(moves.v)):
+                    x[i + 1] = _push(step, x[i], moves, i - t - start)
+            t += n
     return torch.from_numpy(x)
 
 
