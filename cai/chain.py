@@ -1,4 +1,4 @@
-"""What a bent chain costs and how uncertain it is: sums over its steps, in nats."""
+"""The bent chain, walked forward: where it is, what it earns, costs and leaves uncertain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, sweeps
 
 if TYPE_CHECKING:
     from cai.solution import Solution
@@ -54,3 +54,28 @@ def surprise(solution: Solution, steps: slice) -> Tensor:
         of_coin = bellman.entropy(bellman.tilt(log_coin, x, solution.optimism))
         nats = nats + (log_q.exp() * table.gather(of_coin)).sum(-1)
     return nats
+
+
+def forward(bent: Solution, log_policy: Tensor) -> tuple[Tensor, float]:
+    """Occupancies (T+1, S) and expected return of a policy (T, S, A) in bent dynamics."""
+    table, (T, S, _) = bent.table, log_policy.shape
+    states = torch.empty(T + 1, S, dtype=torch.float64)
+    states[0] = bent.initial
+    policy = log_policy.exp()
+    arrival = 0.0
+    chunk = max(1, _CHUNK // table.log_dynamics.numel())
+    for start in range(0, T, chunk):
+        steps = slice(start, min(start + chunk, T))
+        moves = policy[steps].unsqueeze(-1) * bent.log_transitions(steps).exp()
+        survivors: Tensor | float = 1.0
+        if table.discount < 1:
+            survivors = table.gather(bent.log_survival(steps).exp())
+        flow = table.flow(moves * survivors)
+        for t in range(start, steps.stop):
+            states[t + 1] = table.push(states[t], flow[t - start])
+        if table.arrival_reward is not None:
+            visits = (states[steps, :, None, None] * moves).sum(0)
+            arrival += bellman.product(visits, table.arrival_reward).sum().item()
+    occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
+    acting = bellman.product(occupancy, table.reward).sum().item()
+    return states, acting + arrival + sweeps.final(table, states[T])

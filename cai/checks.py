@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -230,6 +230,6 @@ def check_rows(name: str, log_p: Tensor) -> None:
         )
 
 
-def refuse(where: str, expected: str, came: str, advice: str) -> None:
+def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:
     """Raises ValueError in the form that all messages have."""
     raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

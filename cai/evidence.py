@@ -96,7 +96,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
     dead = torch.ones(T + 1, dtype=torch.bool)
     sizes = {"s": table.num_states, "a": table.num_actions, "alive": 2}
     for name, value in observed.items():
-        kind, t = sites.parse("observed", name, table)
+        kind, t, _ = sites.parse("observed", name, T, table.discount)
         index = _index(name, value, sizes[kind])
         if kind == "alive" and index == 0:
             living[t] = False

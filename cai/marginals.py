@@ -1,51 +1,123 @@
-"""Marginals of sites by name, alone or together with their neighbours in time."""
+"""Marginals of sites by name: one, or several jointly, in one walk from the first to the last."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cai import sites
+from cai import checks, latents, sites
 from cai.sites import Site
+from cai.table import Table
 
 if TYPE_CHECKING:
     from cai.solution import Solution
 
+_MOST = 2**27  # numbers held at once, a gibibyte
+
 
 def marginal(solution: Solution, names: tuple[str, ...]) -> Tensor:
-    """The joint distribution of sites of one step, as ``Solution.marginal`` documents it."""
-    found = [sites.parse("marginal", name, solution.table) for name in names]
+    """The joint distribution of sites, as ``Solution.marginal`` documents it.
+
+    The chain is walked along with what is kept of it in front of the state: each step multiplies
+    (kept, S) by a matrix (S, S), or by one for each value of the action and the latents it keeps.
+    """
+    table = solution.table
+    found = [sites.parse("marginal", name, table.steps, table.discount, True) for name in names]
     if len(found) == 1 and found[0].kind == "alive":
         alive = solution.states[found[0].t].sum().clamp(max=1)
         return torch.stack([1 - alive, alive])
-    t = _step(found, names)
-    if found == [Site("s", t)]:
-        return solution.states[t].clone()
-    axes = [Site("s", t), Site("a", t), Site("s", t + 1)]
-    joint = (
-        solution.states[t].unsqueeze(-1) * solution.piece(slice(t, t + 1)).policy.log_probs[0].exp()
-    )
-    if axes[2] in found:
-        joint = joint.unsqueeze(-1) * solution.dynamics(t)
+    _check(found, names)
+    first, last = min(site.t for site in found), max(site.t for site in found)
+    held = solution.states[first].unsqueeze(0)
+    kept: list[Site] = []
+    sizes: list[int] = []
+    with table.threads():
+        for t in range(first, last + 1):
+            here = Site("s", t)
+            within = sorted(site for site in found if site.t == t and site != here)
+            if here in found:
+                kept.append(here)
+                sizes.append(table.num_states)
+            if t == last and not within:
+                break
+            values, steps = _steps(solution, t, within, t < last)
+            kept, sizes = kept + within, sizes + values
+            width = table.num_states if t < last else 1
+            _check_size(math.prod(sizes) * width, names)
+            held = _advance(held, here in found, steps)
+    return held.reshape(sizes).permute([kept.index(site) for site in found]).clone()
+
+
+def _steps(
+    solution: Solution, t: int, within: list[Site], goes_on: bool
+) -> tuple[list[int], list[Tensor]]:
+    """How many values of each site within step t, and what multiplies the state.
+
+    Where the chain goes on, a matrix (S, S) for each combination of their values, in which only
+    the living arrive; else one matrix (S, combinations).
+    """
+    table = solution.table
+    policy = solution.piece(slice(t, t + 1)).policy.log_probs[0].exp()
+    acts = bool(within) and within[0].kind == "a"
+    values = [table.num_actions] if acts else []
+    hidden = [site.name for site in within[len(values) :]]
+    if not goes_on and not hidden:
+        return values, [policy]
+    moves = policy.unsqueeze(-1) * solution.log_transitions(slice(t, t + 1))[0].exp()
+    if goes_on and table.discount < 1:
+        moves = moves * table.gather(solution.log_survival(slice(t, t + 1))[0].exp())
+    shares = moves.unsqueeze(0)
+    if hidden:
+        given = latents.given_successors(table, hidden)
+        values += given.shape[: len(hidden)]
+        shares = moves * given.flatten(0, len(hidden) - 1)
+    if not goes_on:
+        ends = shares.sum(-1).permute(1, 2, 0)
+        return values, [ends.flatten(1) if acts else ends.sum(1)]
+    parts = [slice(a, a + 1) for a in range(table.num_actions)] if acts else [slice(None)]
+    return values, [_matrix(table, share, part) for part in parts for share in shares]
+
+
+def _matrix(table: Table, moves: Tensor, actions: slice) -> Tensor:
+    """(S, A, K) moves by some actions as a matrix (S, S), sparse where the table has lists."""
+    moves = moves[:, actions]
+    if table.successors is None:
+        return moves.sum(1)
+    S = table.num_states
+    columns = table.successors[:, actions].flatten()
+    rows = torch.arange(S).repeat_interleave(len(columns) // S)
+    entries = torch.stack([rows, columns]), moves.flatten()
+    return torch.sparse_coo_tensor(*entries, (S, S), check_invariants=False)
+
+
+def _advance(held: Tensor, keeps: bool, steps: list[Tensor]) -> Tensor:
+    """(kept, S) times each matrix (S, n), with the state kept in front or summed over."""
+    if keeps:
+        parts = [held.unsqueeze(-1) * step.to_dense() for step in steps]
     else:
-        axes.pop()
-    summed = [i for i, site in enumerate(axes) if site not in found]
-    kept = [site for site in axes if site in found]
-    joint = joint.sum(summed) if summed else joint
-    return joint.permute([kept.index(site) for site in found])
+        parts = [(step.t() @ held.t()).t().unsqueeze(1) for step in steps]
+    return torch.stack(parts, 2).flatten(0, 2)
 
 
-def _step(found: list[Site], names: tuple[str, ...]) -> int:
-    """The t of sites that are among s_t, a_t and s_{t+1}, each named once."""
-    times = [site.t - (site.kind == "s") for site in found if site.kind in "sa"]
-    t = min((site.t for site in found), default=-1)
-    step = {Site("s", t), Site("a", t), Site("s", t + 1)}
-    if not times or len(set(found)) < len(found) or not set(found) <= step:
-        raise ValueError(
-            "marginal: expected one site, or several of the sites s_t, a_t and s_{t+1} of one step "
-            f"t, each named once, got {', '.join(map(repr, names)) or 'none'}; for sites further "
-            "apart condition on one of them, inference.posterior(model, observed={...})"
+def _check(found: list[Site], names: tuple[str, ...]) -> None:
+    if not found or len(set(found)) < len(found) or any(site.kind == "alive" for site in found):
+        checks.refuse(
+            "marginal",
+            "one site, or several states, actions and latents, each named once",
+            ", ".join(map(repr, names)) or "none",
+            "a joint with s_t counts only who is alive there, so that alive_t stands alone",
         )
-    return t
+
+
+def _check_size(numbers: int, names: tuple[str, ...]) -> None:
+    if numbers > _MOST:
+        checks.refuse(
+            "marginal",
+            f"sites whose joint distribution, with one state more, has at most {_MOST} numbers",
+            f"{numbers} for {', '.join(map(repr, names))}",
+            "name fewer states, or condition on one of them, inference.posterior(model, "
+            "observed={...})",
+        )

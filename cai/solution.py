@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
-from cai.bellman import product
 from cai.evidence import Evidence
 from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
@@ -208,15 +207,18 @@ class Solution:
         return messages.forward(self.table, self.evidence or evidence.none(self.table))
 
     def marginal(self, *sites: str) -> Tensor:
-        """The distribution of a site by name, or of several sites of one step jointly.
+        """The distribution of a site by name, or of several jointly, at whatever steps.
 
-        "s_3" (S,), "a_2" (A,), and any of s_t, a_t and s_{t+1} together, such as
-        ``marginal("s_2", "a_2", "s_3")`` (S, A, S), with an axis for each in the order given.
-        With a discount they count the living and sum to P(alive); "alive_4" is (2,), dead and
-        alive. Under the bent chain; at η = 1, given O.
+        "s_3" (S,), "a_2" (A,), a latent of the dynamics' own "t3/slip" (in the order of its
+        ``enumerate_support``), and any of them together, such as ``marginal("s_2", "a_2", "s_9")``
+        (S, A, S), with an axis for each in the order given. With a discount they count who is alive
+        at all of their steps and sum to the probability of that; "alive_4", by itself, is (2,),
+        dead and alive. Under the bent chain; at η = 1, given O. A step costs the size of what is
+        kept up to then times S, or times S² where a state is.
 
         Raises:
-            ValueError: for a site that the program does not have, or sites further apart.
+            ValueError: for a site that the program does not have or that is named twice, latents
+                of a table that was made without a program, or a joint too large to be held.
         """
         return marginals.marginal(self, sites)
 
@@ -369,29 +371,4 @@ class Solution:
     def _forward(self) -> tuple[Tensor, float]:
         """The forward sweep: states (T+1, S) and the imagined return."""
         with self.table.threads():
-            return _forward(self, self._log_policy)
-
-
-def _forward(bent: Solution, log_policy: Tensor) -> tuple[Tensor, float]:
-    """Occupancies (T+1, S) and expected return of a policy (T, S, A) in bent dynamics."""
-    table, (T, S, _) = bent.table, log_policy.shape
-    states = torch.empty(T + 1, S, dtype=torch.float64)
-    states[0] = bent.initial
-    policy = log_policy.exp()
-    arrival = 0.0
-    chunk = max(1, _CHUNK // table.log_dynamics.numel())
-    for start in range(0, T, chunk):
-        steps = slice(start, min(start + chunk, T))
-        moves = policy[steps].unsqueeze(-1) * bent.log_transitions(steps).exp()
-        survivors: Tensor | float = 1.0
-        if table.discount < 1:
-            survivors = table.gather(bent.log_survival(steps).exp())
-        flow = table.flow(moves * survivors)
-        for t in range(start, steps.stop):
-            states[t + 1] = table.push(states[t], flow[t - start])
-        if table.arrival_reward is not None:
-            visits = (states[steps, :, None, None] * moves).sum(0)
-            arrival += product(visits, table.arrival_reward).sum().item()
-    occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
-    acting = product(occupancy, table.reward).sum().item()
-    return states, acting + arrival + sweeps.final(table, states[T])
+            return chain.forward(self, self._log_policy)

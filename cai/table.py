@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from cai import checks, threads
 from cai.layout import Layout
+
+if TYPE_CHECKING:
+    from cai.trajectory import TrajectoryModel
 
 _MATRIX_STATES = 128  # up to here one product with a matrix is faster than a gather
 
@@ -38,6 +41,7 @@ class Table:
         discount: γ.
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
+        program: the model that was enumerated, for what is asked of its latents; or None.
     """
 
     log_initial: Tensor
@@ -52,6 +56,11 @@ class Table:
     discount: float
     layout: Layout | None = None
     precision: torch.dtype = torch.float64
+    program: TrajectoryModel | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays can be pickled, programs often not."""
+        return self.__dict__ | {"program": None}
 
     @property
     def num_states(self) -> int:

@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract, threads
-from cai.scores import exact
+from cai.outcomes import all_pairs, float64, outcomes
 from cai.successors import Successors
-from cai.support import (
-    NotEnumerable,
-    log_prior_table,
-    log_probs,
-    require_finite,
-    support_size,
-)
+from cai.support import log_prior_table, log_probs, require_finite
 from cai.table import Table
 
 if TYPE_CHECKING:
@@ -47,11 +40,11 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     if isinstance(model, Table):
         return model.detached()
     S, A = require_finite(model)
-    with torch.no_grad(), poutine.block(), _float64(), threads.suited_to(S * A):
-        s, a = _all_pairs(model, S, A)
+    with torch.no_grad(), poutine.block(), float64(), threads.suited_to(S * A):
+        s, a = all_pairs(model, S, A)
         log_prior = log_prior_table(model)
         contract.check_allowed(model, s[:, 0])
-        log_dynamics, successors = _compress(*_outcomes(model, s, a, S), S, A)
+        log_dynamics, successors = _compress(*outcomes(model, s, a, S), S, A)
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
         return Table(
@@ -66,6 +59,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             temperature=float(model.temperature),
             discount=float(model.discount),
             layout=model.layout,
+            program=model,
         )
 
 
@@ -92,8 +86,8 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
             f"{table.num_states} and {table.num_actions}",
             "take cai.tabulate(model)",
         )
-    with poutine.block(), _float64():
-        s, a = _all_pairs(model, *sizes)
+    with poutine.block(), float64():
+        s, a = all_pairs(model, *sizes)
         paid = _rewards(model, s, a, table.log_dynamics, table.successors)
     reward, arrival, final = paid
     return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
@@ -126,81 +120,6 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
         return Successors(log_p[s, a], successors[s, a], table.num_states)
 
     return dataclasses.replace(model, dynamics=dynamics)
-
-
-def _all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
-    """Every state and action, both (S, A), in the types in which they are sampled."""
-    with torch.random.fork_rng(devices=[]):
-        s_type = model.initial.sample().dtype
-        a_type = model.prior(torch.zeros((), dtype=s_type)).sample().dtype
-    s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
-    return s, torch.arange(A, dtype=a_type).expand(S, A)
-
-
-def _outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tensor, Tensor | None]:
-    """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
-
-    Each latent site gets a dimension of its own, left of the batch.
-    """
-    sites = _Enumerate(s.dim())
-    with sites:
-        d = contract.call("dynamics", model.dynamics, s, a)
-    while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
-        d = d.base_dist
-    log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64))
-    if isinstance(d, dist.Delta) and not d.event_shape:
-        state = _whole_numbers(d.v)
-        log_p, state = torch.broadcast_tensors(log_latent + exact(d).log_density, state)
-        log_p, state = _latents_last(log_p, s), _latents_last(state, s)
-        _check_inside(state, log_p, S)
-        return log_p, state
-    if isinstance(d, Successors):
-        log_p, state = torch.broadcast_tensors(log_latent.unsqueeze(-1) + d.logits, d.successors)
-        log_p = _latents_last(log_p.movedim(-1, 0), s)
-        state = _latents_last(state.movedim(-1, 0), s)
-        _check_inside(state, log_p, S)
-        return log_p, state
-    size = support_size(d)
-    if size is None:
-        raise NotEnumerable(
-            f"dynamics: the next state comes from {type(d).__name__}, which has no finite support "
-            f"0 … {S - 1}; return a Categorical or a Delta of enumerable sites, or use "
-            "inference.fit, which samples"
-        )
-    log_p = log_latent.unsqueeze(-1) + log_probs(d, size)
-    if log_p.dim() > s.dim() + 1:
-        log_p = log_p.flatten(0, -s.dim() - 2).logsumexp(0)
-    log_p = log_p.expand(*s.shape, size)
-    if size > S:
-        _check_inside(torch.arange(size).expand_as(log_p), log_p, S)
-    return log_p[..., :S], None if size >= S else torch.arange(size).expand_as(log_p)
-
-
-def _latents_last(x: Tensor, s: Tensor) -> Tensor:
-    """(latents..., *batch) -> (*batch, product of latents)."""
-    x = x.expand(torch.broadcast_shapes(x.shape, s.shape))
-    return x.reshape(-1, *s.shape).movedim(0, -1)
-
-
-def _whole_numbers(v: Tensor) -> Tensor:
-    if v.dtype.is_floating_point and not torch.equal(v, v.round()):
-        raise NotEnumerable(
-            "dynamics: enumeration needs next states that are whole numbers, got "
-            f"{v.flatten()[0].item():g}; return integer states, or use inference.fit, which samples"
-        )
-    return v.long()
-
-
-def _check_inside(state: Tensor, log_p: Tensor, S: int) -> None:
-    outside = ((state < 0) | (state >= S)) & (log_p > -torch.inf)
-    if outside.any():
-        where = tuple(outside.nonzero()[0].tolist())
-        place = f" from state {where[0]} with action {where[1]}" if len(where) == 3 else ""
-        raise ValueError(
-            f"dynamics:{place} the next state is {state[where].item()}, outside the states "
-            f"0 … {S - 1}; they are counted from the support of `initial`: give it a category for "
-            "every state, with probability zero where no trajectory starts"
-        )
 
 
 def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
@@ -282,7 +201,7 @@ def _check_against_scalars(
     """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
     pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long().tolist()
     for i, j in (divmod(pair, s.shape[1]) for pair in pairs):
-        log_p, state = _outcomes(model, s[i, j], a[i, j], S)
+        log_p, state = outcomes(model, s[i, j], a[i, j], S)
         row, listed = torch.zeros(S), log_dynamics[i, j].exp()
         row.index_add_(0, torch.arange(S) if state is None else state, log_p.exp())
         into = torch.arange(S) if successors is None else successors[i, j]
@@ -292,44 +211,3 @@ def _check_against_scalars(
                 "than the batch of all states and actions; replace Python `if` and reductions "
                 "such as .all() over s and a by torch.where(condition, x, y)"
             )
-
-
-class _Enumerate(Messenger):
-    """Gives every latent site its whole support, along a new dimension left of the batch."""
-
-    def __init__(self, batch_dims: int) -> None:
-        super().__init__()
-        self.dims = batch_dims
-        self.log_probs: list[Tensor] = []
-
-    def _pyro_sample(self, msg: Any) -> None:
-        contract.check_site(msg)
-        if msg["is_observed"]:  # a deterministic site
-            return
-        fn = msg["fn"]
-        while isinstance(fn, dist.MaskedDistribution):
-            fn = fn.base_dist
-        fn = exact(fn)
-        try:
-            values = fn.enumerate_support(expand=False)
-        except NotImplementedError:
-            raise NotEnumerable(
-                f"dynamics: site {msg['name']!r} comes from {type(fn).__name__}, which cannot be "
-                "enumerated; exact inference needs discrete sites with finite support. Use "
-                "inference.fit, which samples, or write the site as Categorical or Bernoulli"
-            ) from None
-        values = values.reshape(len(values), *(1,) * self.dims, *fn.event_shape)
-        self.dims += 1
-        self.log_probs.append(fn.log_prob(values).double())
-        msg["value"], msg["done"] = values, True
-
-
-class _float64:  # noqa: N801 - used as a context manager
-    """float64 as the default type, so that ``Bernoulli(0.2)`` is 0.2 and not 0.200000003."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-
-    def __exit__(self, *exception: object) -> None:
-        torch.set_default_dtype(self.before)

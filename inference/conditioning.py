@@ -32,7 +32,7 @@ def _solve(table: Table, known: Evidence) -> Solution:
 def impossible(table: Table, observed: Mapping[str, Any], optimal: Any) -> str:
     """Says why p(observed, O) = 0: the first observation, in order of time, that excludes it."""
     kinds = ("s", "alive", "a")
-    order = {name: sites.parse("observed", name, table) for name in observed}
+    order = {name: sites.parse("observed", name, table.steps, table.discount) for name in observed}
     names = sorted(observed, key=lambda name: (order[name].t, kinds.index(order[name].kind)))
 
     def agree(n: int) -> bool:

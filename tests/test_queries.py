@@ -149,40 +149,6 @@ def xlogx(p):
     return -p * np.log(np.where(p > 0, p, 1.0))
 
 
-def weights_of(paths, problem, sites):
-    """The joint distribution of sites over paths that are alive at all of them."""
-    sizes = {"s": problem.sizes[0], "a": problem.sizes[1]}
-    found = np.zeros([sizes[name[0]] for name in sites])
-    for path in paths:
-        steps = [(name[0], int(name[2:])) for name in sites]
-        if all(path.alive_at(t) for _, t in steps):
-            index = tuple((path.states if kind == "s" else path.actions)[t] for kind, t in steps)
-            found[index] += path.probability
-    return found
-
-
-@given(seed=seeds, discount=discounts, eta=etas)
-def test_marginals_by_paths(seed, discount, eta):
-    problem = oracles.random_problem(seed, discount=discount)
-    found = inference.soft_values(problem.model(), eta)
-    paths = chain_paths(found, problem)
-    for sites in (
-        *((f"s_{t}",) for t in range(problem.T + 1)),
-        *((f"a_{t}",) for t in range(problem.T)),
-        ("s_1", "a_1"),
-        ("s_2", "a_1", "s_1"),
-        ("s_0", "a_0", "s_1"),
-        ("a_2", "s_3"),
-        ("s_2", "s_3"),
-    ):
-        np.testing.assert_allclose(
-            found.marginal(*sites), weights_of(paths, problem, sites), atol=1e-11
-        )
-    if discount < 1:
-        alive = sum(path.probability for path in paths if path.alive_at(2))
-        np.testing.assert_allclose(found.marginal("alive_2"), [1 - alive, alive], atol=1e-11)
-
-
 @given(seed=seeds, discount=discounts, T=st.integers(2, 9), conditioned=st.booleans())
 def test_messages_make_marginals(seed, discount, T, conditioned):
     """log α + log β - log p(O) is the log of the marginals; α sums to p(O_{<t}, alive)."""
@@ -218,32 +184,6 @@ def test_messages_only_where_they_are():
     for name in ("log_forward", "log_backward"):
         with pytest.raises(AttributeError, match=f"{name}: messages .* not at optimism 0.5"):
             getattr(found, name)
-
-
-@pytest.mark.parametrize(
-    ("sites", "message"),
-    [
-        ((), "got none"),
-        (("s_0", "s_2"), "got 's_0', 's_2'; for sites further apart condition on one"),
-        (("a_0", "a_1"), "one step"),
-        (("a_0", "s_2"), "one step"),
-        (("s_1", "s_1"), "each named once"),
-        (("s_0", "s_1", "s_2"), "one step"),
-        (("s_5",), "marginal: expected one of the sites s_0 … s_4, a_0 … a_3, got 's_5'"),
-        (("a_4",), "got 'a_4'"),
-        (("alive_1",), "where the discount is below 1"),
-        (("o_1",), "got 'o_1'"),
-    ],
-)
-def test_marginals_of_what_is_no_site_or_too_far_apart(sites, message):
-    with pytest.raises(ValueError, match=message):
-        inference.posterior(models.ledge()).marginal(*sites)
-
-
-def test_alive_beside_another_site_is_too_far_apart():
-    found = inference.posterior(oracles.random_problem(0, discount=0.8).model())
-    with pytest.raises(ValueError, match="one step"):
-        found.marginal("alive_1", "s_1")
 
 
 # Samples
