@@ -351,7 +351,7 @@ def same(one: Table, other: Table) -> bool:
             return torch.equal(x, y)
         return x is y if isinstance(x, Tensor) or isinstance(y, Tensor) else bool(x == y)
 
-    names = {field.name for field in dataclasses.fields(Table) if field.init} - {"layout"}
+    names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
     return one is other or all(equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
