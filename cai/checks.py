@@ -51,8 +51,8 @@ def check_arguments(model: Any) -> None:
         refuse(
             "final_reward",
             "None with an infinite horizon, which has no last step",
-            repr(model.final_reward),
-            "pay it as arrival_reward in an absorbing state, or give a finite horizon",
+            "one",
+            "pay it on arrival in an absorbing state, as arrival_reward, or give a finite horizon",
         )
     check_positive("temperature", model.temperature)
     if not _within(model.discount, lambda gamma: 0 < gamma <= 1):

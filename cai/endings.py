@@ -51,6 +51,22 @@ def endings(table: Table, eta: float) -> Endings:
     return Endings(ended, _surely_ending(table, ended) & ~ended)
 
 
+def endings_at_worst(table: Table) -> Endings:
+    """Which states end whatever happens, by some choice of actions, at η = -∞.
+
+    Nature puts off the end wherever it can, as it does where going on costs. A discount does not
+    help, for it kills nobody who would rather be dead.
+    """
+    ended = torch.from_numpy(never_paid(table))
+    affordable, possible, heads = _affordable(table)
+    inside = ended
+    while True:
+        forced = (affordable & (inside[heads] | ~possible).all(-1)).any(-1) | ended
+        if torch.equal(forced, inside):
+            return Endings(ended, inside & ~ended)
+        inside = forced
+
+
 def _never_at_infinite_cost(table: Table, eta: float, ended: Tensor) -> Tensor:
     """The states whose value is not -inf for rewards of -inf, with a discount."""
     alive = torch.ones_like(ended)
@@ -64,11 +80,7 @@ def _never_at_infinite_cost(table: Table, eta: float, ended: Tensor) -> Tensor:
 
 def _surely_ending(table: Table, ended: Tensor) -> Tensor:
     """The states from which some choice of actions ends with probability one."""
-    S, A = table.num_states, table.num_actions
-    possible = possible_moves(table).reshape(S, A, -1)
-    costs_all = (table.log_weights == -torch.inf) & possible
-    affordable = (table.log_prior > -torch.inf) & ~costs_all.any(-1)
-    heads = table.successor_index.reshape(S, A, -1)
+    affordable, possible, heads = _affordable(table)
     inside = torch.ones_like(ended)
     while True:
         stays = (inside[heads] | ~possible).all(-1) & affordable & inside.unsqueeze(-1)
@@ -78,6 +90,15 @@ def _surely_ending(table: Table, ended: Tensor) -> Tensor:
         if torch.equal(found, inside):
             return inside
         inside = found
+
+
+def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
+    """Actions that never cost -inf (S, A), what is possible and where to, (S, A, K) each."""
+    S, A = table.num_states, table.num_actions
+    possible = possible_moves(table).reshape(S, A, -1)
+    costs_all = (table.log_weights == -torch.inf) & possible
+    affordable = (table.log_prior > -torch.inf) & ~costs_all.any(-1)
+    return affordable, possible, table.successor_index.reshape(S, A, -1)
 
 
 def never_paid(table: Table) -> Any:

@@ -11,6 +11,7 @@ the Boltzmann rule, whose T need not be monotone and whose answer is what it lea
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from cai import bellman
 from cai.certificate import certified, rounding
-from cai.endings import Endings, endings
+from cai.endings import Endings, endings, endings_at_worst
 from cai.table import Table
 from cai.transient import Transient
 
@@ -101,20 +102,31 @@ def fixed_point(
     Raises:
         Diverges: where there are none.
     """
+    guess = torch.zeros(table.num_states, dtype=torch.float64) if start is None else start
+    guess = torch.where(guess.isfinite(), guess, 0.0)
     with table.threads(), torch.no_grad():
-        ends = endings(table, eta)
-        guess = torch.zeros(table.num_states, dtype=torch.float64) if start is None else start
-        v = ends.filled(torch.where(guess.isfinite(), guess, 0.0))
-        _check_lost(table, ends, eta, rule)
-        if rule == "boltzmann":
-            return _by_value_iteration(table, v, eta, ends)
-        if rule == "hard" or abs(eta) > 1e3:
-            v = _way_out(table, v, eta, ends)
-        step = _newton(table, v, eta, rule, ends)
-        v, error = certified(table, step, eta, rule, ends)
-        if error is None:
-            raise Diverges("no bracket")
-        return FixedPoint(v, error, step.residual)
+        if eta == -torch.inf:
+            worst = endings_at_worst(table)
+            if (worst.live | worst.ended)[table.log_initial > -torch.inf].all():
+                with contextlib.suppress(Diverges):
+                    return _solve(table, guess, eta, rule, worst)
+        return _solve(table, guess, eta, rule, endings(table, eta))
+
+
+def _solve(
+    table: Table, guess: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> FixedPoint:
+    v = ends.filled(guess)
+    check_lost(table, ends, eta, rule)
+    if rule == "boltzmann":
+        return _by_value_iteration(table, v, eta, ends)
+    if rule == "hard" or abs(eta) > 1e3:
+        v = _way_out(table, v, eta, ends)
+    step = _newton(table, v, eta, rule, ends)
+    v, error = certified(table, step, eta, rule, ends)
+    if error is None:
+        raise Diverges("no bracket")
+    return FixedPoint(v, error, step.residual)
 
 
 def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
@@ -200,7 +212,7 @@ def _aim(table: Table, v: Tensor, eta: float, ends: Endings) -> Step | None:
     return None
 
 
-def _check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
+def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
     """Raises where going on for ever does not cost more and more in the states that are lost.
 
     They have values of -inf if some w has T w < w everywhere among them; what is outside counts

@@ -84,6 +84,7 @@ def renyi_bound(
         raise ValueError("eta: expected a real number or ±inf, got nan; 0 is the ELBO")
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
+    checks.finite_horizon(model, "renyi_bound")
     table = enumerable(model) if samples is None else None
     if table is not None:
         with table.threads(), torch.no_grad():

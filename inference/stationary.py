@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.endings import endings
-from cai.fixed_point import Diverges, FixedPoint, fixed_point
+from cai.fixed_point import Diverges, FixedPoint, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
 from cai.stationary import Stationary
 from cai.table import Table
@@ -62,6 +62,10 @@ def check_nothing_final(table: Table) -> None:
 
 def _check_evidence(table: Table) -> None:
     ends = endings(table, 1.0)
+    try:
+        check_lost(table, ends, 1.0, "soft")
+    except Diverges:  # the other states go on for ever, and are paid for it
+        return
     if not ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
         raise ValueError(
             "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "

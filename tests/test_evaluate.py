@@ -105,8 +105,6 @@ def test_tables_are_not_simulated():
     model = models.ledge()
     with pytest.raises(ValueError, match="samples: a table is evaluated exactly"):
         cai.evaluate(cai.tabulate(model), cai.TabularPolicy(model), samples=10)
-    with pytest.raises(ValueError, match=r"horizon: .*infinite"):
-        cai.evaluate(dataclasses.replace(model, horizon=None), lambda t, s: model.prior(s))
 
 
 def test_a_table_for_one_step_is_not_stretched_to_four():

@@ -192,7 +192,6 @@ def test_the_final_reward_is_drawn_with_the_last_step_only():
     assert set(graph.predecessors("o_4")) == {"s_4"}
     assert graph.nodes["o_4"] == {"kind": "optimality", "step": 4, "observed": True}
     assert "o_4" not in graphical_model(finite(horizon=4), 4)
-    assert "o_2" not in graphical_model(finite(final_reward=lambda s: -1.0 * s, horizon=None), 2)
 
 
 # Discount

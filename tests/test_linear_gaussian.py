@@ -222,7 +222,8 @@ def test_nothing_exists_below_the_lowest(seed):
 
 
 def scalar(T, W=1.0, alpha=1.0, **changes):
-    arguments = {"noise": [[W]], "Q": [[1.0]], "R": [[1.0]], "Q_final": [[1.0]]}
+    arguments = {"noise": [[W]], "Q": [[1.0]], "R": [[1.0]]}
+    arguments |= {} if T is None else {"Q_final": [[1.0]]}
     return models.linear_gaussian(
         [[1.0]], [[1.0]], horizon=T, temperature=alpha, **(arguments | changes)
     )
