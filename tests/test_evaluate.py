@@ -1,6 +1,5 @@
 """What a policy is worth: by tables, by paths, and by simulation with its standard error."""
 
-import dataclasses
 import math
 
 import oracles

@@ -72,6 +72,49 @@ def test_the_program_runs_and_agrees_with_enumeration():
     assert (torch.as_tensor(P)[paths.states[:, :-1], paths.states[:, 1:]] > 0).all()
 
 
+@given(seed=seeds, eta=st.sampled_from([-1.0, 0.0, 1.0, 3.0]), rule=st.sampled_from([None, "hard"]))
+def test_first_exit_is_a_linear_system(seed, eta, rule):
+    """z = exp(-cost/α) P z, z = exp(-exit cost/α) at the exits; at every optimism the same."""
+    P, cost = passive(seed, exits=2)
+    exit_cost = np.random.default_rng(seed).normal(size=6)
+    model = models.linearly_solvable(
+        P, cost + (np.arange(6) < 4), horizon=None, exit_cost=exit_cost, temperature=0.5
+    )
+    inside, out = slice(0, 4), slice(4, 6)
+    M = np.exp(-(cost[inside] + 1) / 0.5)[:, None] * P[inside]
+    z = np.linalg.solve(np.eye(4) - M[:, inside], M[:, out] @ np.exp(-exit_cost[out] / 0.5))
+    if rule is None:
+        found = inference.soft_values(model, eta)
+        np.testing.assert_allclose(found.log_values[inside], np.log(z), atol=1e-11)
+        to = np.concatenate(
+            [z, np.exp(-exit_cost[out] / 0.5)]
+        )  # u ∝ p z, and z of an exit on entry
+        u = P[inside] * to
+        chosen = torch.einsum("sa,san->sn", found.policy.log_probs.exp(), found.dynamics())
+        np.testing.assert_allclose(chosen[inside], u / u.sum(1, keepdims=True), atol=1e-10)
+    else:  # no price on leaving the passive dynamics: a shortest path
+        found = inference.soft_values(model, eta, "hard")
+        d = np.concatenate([np.zeros(4), exit_cost[out]]) + np.where(np.arange(6) < 4, 1e9, 0.0)
+        for _ in range(6):
+            ahead = np.where(P[inside] > 0, d, np.inf).min(1)
+            d = np.concatenate([cost[inside] + 1 + ahead, exit_cost[out]])
+        np.testing.assert_allclose(found.V[inside], -d[inside], atol=1e-11)
+
+
+@given(seed=seeds, discount=st.sampled_from([0.3, 0.8]))
+def test_discounted_desirability_is_optimism_zero(seed, discount):
+    """Todorov's z = exp(-cost/α) E[z^γ]; the exact posterior, which beats death, is above it."""
+    P, cost = passive(seed)
+    model = models.linearly_solvable(P, cost, horizon=None, discount=discount, temperature=0.5)
+    z = np.ones(6)
+    for _ in range(300):
+        z = np.exp(-cost / 0.5) * (P @ z**discount)
+    found = inference.soft_values(model)
+    np.testing.assert_allclose(found.log_values, np.log(z), atol=1e-12)
+    assert found.error < 1e-11
+    assert (inference.soft_values(model, 1.0).V >= found.V - 1e-12).all()
+
+
 def test_the_long_run_is_an_eigenvector():
     """λ z = exp(-cost/α) P z, and the average cost is -α log λ."""
     P, cost = passive(9)
