@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cai.solution import Solution
+from cai.stationary import Stationary
 from cai.table import Table
 
 
@@ -24,8 +25,11 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
 
     Args:
         solutions: of problems that differ in their goals alone, all at one optimism.
-        weights: w_i > 0. They must sum to one with a discount, since death has a value of its own,
-            and where rewards on arrival differ.
+        weights: w_i > 0. They must sum to one with a discount or without an end, since death and
+            absorption have values of their own, and where rewards on arrival differ.
+
+    Returns:
+        The solution of the mixture; of an infinite horizon with the largest ``error`` of the parts.
 
     Raises:
         ValueError: where the problems differ in more than their goals, the weights do not fit, or
@@ -49,19 +53,27 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
         _check_exits(solutions, differ)
         assert arrival is not None
         arrival = torch.where(differ, alpha * mix([_arrival(t) / alpha for t in tables]), arrival)
-    if (differ is not None or tables[0].discount < 1) and abs(w.sum().item() - 1) > 1e-9:
+    whole = differ is not None or tables[0].discount < 1 or tables[0].horizon is None
+    if whole and abs(w.sum().item() - 1) > 1e-9:
         raise ValueError(
-            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, or where "
-            "rewards on arrival differ, only means of goals compose: divide by the sum"
+            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, without an "
+            "end, or where rewards on arrival differ, only means of goals compose: divide by the "
+            "sum"
         )
     table = dataclasses.replace(
         tables[0],
         arrival_reward=arrival,
         final_reward=alpha * mix([t.final_reward / alpha for t in tables]),
     )
-    return dataclasses.replace(
+    composed = dataclasses.replace(
         solutions[0], table=table, log_values=mix([s.log_values for s in solutions])
     )
+    if isinstance(composed, Stationary):  # a mixture is no further off than the worst of its parts
+        parts = [s for s in solutions if isinstance(s, Stationary)]
+        certain = [s.error for s in parts if s.error is not None]
+        worst, residual = max(certain), max(s.residual for s in parts)
+        composed = dataclasses.replace(composed, error=worst, residual=residual)
+    return composed
 
 
 def _check_weights(n: int, w: Tensor) -> None:
@@ -86,6 +98,11 @@ def _check_same(tables: list[Table]) -> None:
 
 
 def _check_linear(solutions: Sequence[Solution]) -> None:
+    if any(solution.rule != "soft" for solution in solutions):
+        raise ValueError(
+            "solutions: expected the soft rule, whose values are logarithms of sums; under another "
+            "one the backup is not linear in exp(V/α), and a mixture would solve no problem"
+        )
     etas = {solution.optimism for solution in solutions}
     table = solutions[0].table
     random = table.discount < 1 or ((table.log_dynamics > -torch.inf).sum(-1) > 1).any()

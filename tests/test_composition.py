@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cai
-from cai import inference
+from cai import inference, models
 
 seeds = st.integers(0, 10**6)
 WEIGHTS = [0.2, 0.3, 0.5]
@@ -60,6 +60,33 @@ def test_any_optimism_composes_where_nothing_is_random(seed, eta):
     torch.testing.assert_close(
         (share.unsqueeze(-1) * each).sum(0), found.policy.log_probs[0].exp(), rtol=0, atol=1e-12
     )
+
+
+@given(seed=seeds, discount=st.sampled_from([1.0, 0.7]))
+def test_exits_compose_without_an_end(seed, discount):
+    """First exit: prices of two exits, and the mixture of exp(-price/α), at η = 1."""
+    rng = np.random.default_rng(seed)
+    P = rng.dirichlet(np.ones(5), (5, 2))
+    P[3:] = np.eye(5)[3:, None]
+    reward = np.where(np.arange(5) < 3, -rng.random((2, 5)) - 1, 0.0).T
+
+    def solve(prices):
+        paid = torch.zeros(5, 2, 5, dtype=torch.float64)
+        paid[:3, :, 3:] = -torch.as_tensor(prices)
+        model = models.tabular(
+            P, reward, arrival_reward=paid, horizon=None, discount=discount, temperature=0.7
+        )
+        return inference.soft_values(model, 1.0)
+
+    prices = rng.normal(size=(2, 2))
+    parts, weights = [solve(price) for price in prices], [0.25, 0.75]
+    mixture = -0.7 * np.log(np.tensordot(weights, np.exp(-prices / 0.7), 1))
+    found, truth = inference.compose(parts, weights), solve(mixture)
+    assert (found.V - truth.V).abs().max() <= found.error + truth.error
+    assert found.error == max(part.error for part in parts) < 1e-9
+    torch.testing.assert_close(found.states, truth.states, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"weights: expected a sum of one, got 2"):
+        inference.compose(parts, [1.0, 1.0])
 
 
 @given(seed=seeds)
