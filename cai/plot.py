@@ -21,6 +21,7 @@ from cai.canvas import figure as _figure
 from cai.comparison import Comparison, Row
 from cai.dial_figure import optimism_curve as optimism_curve
 from cai.evaluate import policy_log_probs
+from cai.fixed_point import fixed_point
 from cai.layout import Layout
 from cai.solution import Solution
 from cai.table import Table
@@ -167,10 +168,13 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         model: a model that can be tabulated, or its table.
 
     Raises:
-        ValueError: where the model cannot be tabulated.
+        ValueError: where the model cannot be tabulated, or without an end has no finite values.
     """
     table = tabulate(model)
-    values = [bellman.backward(table, eta)[0] for eta in (1.0, 0.0)]
+    if table.horizon is None:
+        values = [fixed_point(table, eta).log_values for eta in (1.0, 0.0)]
+    else:
+        values = [bellman.backward(table, eta)[0] for eta in (1.0, 0.0)]
     surplus = values[0] - values[1]
     surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends: nothing to hope
     layout, label = table.layout, "optimism (nats)"
@@ -298,8 +302,9 @@ def _table(report: Comparison) -> Table:
 
 
 def _share(states: Tensor) -> Tensor:
-    """The share of all steps alive, s_0 … s_T, that is spent in each state."""
-    return states.sum(0) / states.sum()
+    """The share of all steps alive, s_0 … s_T or for ever, that is spent in each state."""
+    visits = states.sum(0) if states.dim() == 2 else states
+    return visits / visits.sum().clamp(min=1e-300)
 
 
 def _absorbing(table: Table) -> Tensor:
@@ -364,6 +369,8 @@ def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:
     """How often each action is taken in each state, (S, A), and the policy at step 0, (S, A)."""
     assert row.evaluation.state_actions is not None
     log_policy = policy_log_probs(getattr(row.method, "policy", row.method), table).detach()
+    if table.horizon is None:
+        return row.evaluation.state_actions, log_policy.exp()
     return row.evaluation.state_actions.sum(0), log_policy[0].exp()
 
 

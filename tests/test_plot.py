@@ -720,3 +720,31 @@ def test_states_are_drawn_only_where_they_are_finite(figure):
 def test_optimism_needs_finite_states():
     with pytest.raises(ValueError, match="initial: enumeration needs finitely many states"):
         plot.optimism(continuous())
+
+
+# Without an end
+
+
+def endless():
+    """Two states to leave, by one of two actions, and one that absorbs."""
+    P = [[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], [[0.0, 0.4, 0.6], [0.3, 0.3, 0.4]], [[0, 0, 1.0]] * 2]
+    r = [[-1.0, -2.0], [-0.5, -1.0], [0.0, 0.0]]
+    return models.tabular(P, r, horizon=None, temperature=0.5)
+
+
+def test_pictures_of_stationary_solutions():
+    """Shares of the expected visits, the stationary policy, and the values without an axis t."""
+    model = endless()
+    exact, best = inference.soft_values(model, 1.0), inference.soft_values(model)
+    report = cai.compare(model, {"exact": exact, "best": best})
+    drawn = bars(plot.occupancy(report).axes[0])
+    share = exact.states / exact.states.sum()
+    assert heights(drawn["imagined"]) == pytest.approx(share.tolist())
+    real = report["exact"].evaluation.states
+    assert heights(drawn["real"]) == pytest.approx((real / real.sum()).tolist())
+    drawn = bars(plot.policies(report).axes[1])
+    policy = best.policy.log_probs.exp()[:2]
+    assert heights(drawn["0"]) == pytest.approx(policy[:, 0].tolist())
+    surplus = (exact.V - best.V) / 0.5
+    drawn = [patch.get_height() for patch in plot.optimism(model).axes[0].patches]
+    assert drawn == pytest.approx(surplus.tolist())
