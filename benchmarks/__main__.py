@@ -35,7 +35,18 @@ from collections.abc import Callable, Iterable
 import pyro
 import torch
 
-from benchmarks import evidence, fit, gradients, lake, posterior, programs, roads, single, sweeps
+from benchmarks import (
+    evidence,
+    fit,
+    gradients,
+    lake,
+    posterior,
+    programs,
+    roads,
+    single,
+    stationary,
+    sweeps,
+)
 from benchmarks.timing import Missing, Race, Result, run
 
 RACES: dict[str, Callable[[], Race]] = {
@@ -70,6 +81,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "road, one goal": roads.one_goal,
     "road, ties": roads.ties,
     "road, ties, doubled": roads.more_ties,
+    **stationary.RACES,
     "program, integrator": programs.integrator,
     "program, gusts": programs.gusts,
 }

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
-from cai.endings import endings
+from cai.endings import endings, never_paid
 from cai.fixed_point import Diverges, FixedPoint, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
+from cai.inference.moves import moves
+from cai.inference.spectrum import divergence
+from cai.inference.system import System
 from cai.stationary import Stationary
 from cai.table import Table
+from cai.transient import fills_in
 
 _FAR = 2.0**20  # |η| at which the search for the critical one gives up
 _SMALL = 10**5  # numbers in a table up to which it is found to six digits
@@ -74,7 +78,13 @@ def _check_evidence(table: Table) -> None:
 
 
 def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
-    """Values at optimism 1; None where there are none and another optimism is asked for."""
+    """Values at optimism 1; None where a factorisation would take minutes, or there are none.
+
+    Newton's method does without one.
+    """
+    graph = moves(table)
+    if fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads])):
+        return None
     try:
         return linear_values(table)
     except ValueError:
@@ -93,6 +103,10 @@ def _divergence(
             "may run in circles, as raising one action's value may lower the state's; a higher "
             'temperature or a lower discount calms it, and the rule "soft" never does'
         )
+
+    if eta == 1 and rule == "soft" and start is None:
+        graph = moves(table).ending(never_paid(table))
+        return divergence(System.of(graph, table.discount))
 
     def solve(x: float) -> FixedPoint | None:
         try:
