@@ -31,13 +31,17 @@ def bend(solution: Solution, steps: slice) -> Tensor:
 def expected(solution: Solution, nats: Callable[[Solution, slice], Tensor]) -> float:
     """Σ_t E_q[nats_t(s_t, a_t)] while alive, of a function that gives (steps, S, A) at a time."""
     table = solution.table
+    if table.horizon is None:
+        with table.threads():
+            each = nats(solution, slice(0, 1))[0]
+            return bellman.product(solution.state_actions, each).sum().item()
     total = 0.0
     chunk = max(1, _CHUNK // table.log_dynamics.numel())
     with table.threads():
         for start in range(0, table.steps, chunk):
             steps = slice(start, min(start + chunk, table.steps))
             occupancy = solution.state_actions[steps]
-            total += torch.where(occupancy > 0, occupancy * nats(solution, steps), 0.0).sum().item()
+            total += bellman.product(occupancy, nats(solution, steps)).sum().item()
     return total
 
 

@@ -219,6 +219,8 @@ def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> N
     as zero, which a bounded number stands for.
     """
     lost = ~(ends.live | ends.ended)
+    if not lost.any():
+        return
     w = torch.zeros(table.num_states, dtype=torch.float64)
     for _ in range(_WINDOW):
         backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)

@@ -65,11 +65,15 @@ class Solution:
         """
         return TabularPolicy.from_log_probs(self._log_policy)
 
+    @property
+    def first_values(self) -> Tensor:
+        """(S,), nats: V_0(s)/α, what a start in each state is worth."""
+        return self.log_values[0]
+
     @cached_property
     def bound(self) -> float:
         """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
-        start = self.table.log_initial
-        return bellman.soft_mean(start, self.log_values[0], self.optimism).item()
+        return bellman.soft_mean(self.table.log_initial, self.first_values, self.optimism).item()
 
     @property
     def log_evidence(self) -> float:
@@ -113,7 +117,7 @@ class Solution:
     @cached_property
     def log_initial(self) -> Tensor:
         """(S,), nats: log q(s_0), the initial distribution that the method believes in."""
-        return bellman.tilt(self.table.log_initial, self.log_values[0], self.optimism)
+        return bellman.tilt(self.table.log_initial, self.first_values, self.optimism)
 
     @property
     def initial(self) -> Tensor:

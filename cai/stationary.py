@@ -8,7 +8,6 @@ from functools import cached_property
 from torch import Tensor
 
 from cai import bellman, chain
-from cai.bellman import product
 from cai.solution import Solution
 from cai.visits import earned, expected_visits
 
@@ -34,15 +33,10 @@ class Stationary(Solution):
     def __repr__(self) -> str:
         return f"Stationary{super().__repr__().removeprefix('Solution')}"
 
-    @cached_property
-    def bound(self) -> float:
-        """(), nats: (1/η) log E_{s_0} exp(η V/α); E[V]/α at η = 0."""
-        return bellman.soft_mean(self.table.log_initial, self.log_values, self.optimism).item()
-
-    @cached_property
-    def log_initial(self) -> Tensor:
-        """(S,), nats: log q(s_0), the initial distribution that the method believes in."""
-        return bellman.tilt(self.table.log_initial, self.log_values, self.optimism)
+    @property
+    def first_values(self) -> Tensor:
+        """(S,), nats: V(s)/α, at the start as at any step."""
+        return self.log_values
 
     def dynamics(self, t: int | None = None) -> Tensor:
         """(S, A, S): q(s'|s,a) ∝ p(s'|s,a) exp(η (r⁺ + V(s'))/α), the same at every step.
@@ -67,17 +61,6 @@ class Stationary(Solution):
         """
         with self.table.threads():
             return chain.bend(self, _NOW)[0]
-
-    @cached_property
-    def bend_dynamics(self) -> float:
-        """(), nats: the sum over expected visits of ``bend``, under the bent chain."""
-        return product(self.state_actions, self.bend()).sum().item()
-
-    @cached_property
-    def entropy(self) -> float:
-        """(), nats: the entropy of the chain's trajectories until the end or death."""
-        start = bellman.entropy(self.log_initial).item()
-        return start + product(self.state_actions, chain.surprise(self, _NOW)[0]).sum().item()
 
     @cached_property
     def states(self) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cai import bellman, chain, checks
 from cai.evaluate import evaluate_table
+from cai.fixed_point import Diverges, fixed_point
 from cai.inference.soft_values import soft_values
 from cai.solution import Solution
 from cai.table import Table
@@ -72,8 +73,10 @@ class OptimismCurve:
 
     def __repr__(self) -> str:
         low, high = self.optimism[0].item(), self.optimism[-1].item()
+        endless = self.table.horizon is None
         minds = "".join(
-            f"\n  optimism {change.optimism:.6g}: step {change.t}, {self._state(change.s)}: "
+            f"\n  optimism {change.optimism:.6g}: "
+            f"{'' if endless else f'step {change.t}, '}{self._state(change.s)}: "
             f"{self._action(change.before)} -> {self._action(change.after)}"
             for change in self.changes
         )
@@ -110,21 +113,25 @@ def optimism_curve(
     model is solved once for each optimism, and 30 times or so for each change.
 
     Args:
-        model: a model with finitely many states and actions and a finite horizon, or its table.
+        model: a model with finitely many states and actions, or its table.
         optimisms: η, at least one, any real numbers and ±inf. If not given, 41 of them, evenly
-            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others.
-        steps: at which t to look for changes; the first alone if not given.
+            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; without an end those
+            around 0 at which values exist.
+        steps: at which t to look for changes; the first alone if not given. (Without an end all
+            are like the first.)
         least_visit: a state counts at a step only if the policy is there in the true dynamics,
-            on either side of the change, with at least this probability.
+            on either side of the change, with at least this probability; without an end, if so
+            many visits are expected.
         tolerance: of the η of a change, on the scale η/(1 + |η|).
 
     Raises:
         ValueError: where an optimism is not a number or there is none, a step is outside the
-            horizon, least_visit is no probability, the horizon is infinite, or the evidence zero.
+            horizon, least_visit is no probability, the evidence is zero, or without an end at an
+            optimism at which values do not exist.
     """
     table = tabulate(model)
-    T = checks.finite_horizon(table, "optimism_curve")
-    etas = _grid() if optimisms is None else sorted({float(eta) for eta in optimisms})
+    T = 1 if table.horizon is None else table.steps
+    etas = _grid(table) if optimisms is None else sorted({float(eta) for eta in optimisms})
     steps = sorted(set(steps))
     if not etas:
         raise ValueError("optimisms: expected at least one, got none")
@@ -159,8 +166,19 @@ class _Sight(NamedTuple):
     visits: Tensor  # (steps, S): q(s_t=s, alive) in the true dynamics
 
 
-def _grid() -> list[float]:
-    return [_unscaled(k / 20) for k in range(-20, 21)]
+def _grid(table: Table) -> list[float]:
+    etas = [_unscaled(k / 20) for k in range(-20, 21)]
+    if table.horizon is not None:
+        return etas
+    found = [0.0]
+    for direction in (etas[19::-1], etas[21:]):
+        for eta in direction:
+            try:
+                fixed_point(table, eta)
+            except Diverges:
+                break
+            found.append(eta)
+    return sorted(found)
 
 
 def _scaled(eta: float) -> float:
@@ -188,11 +206,14 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
         worth.expected_return,
         solution.imagined_return,
     )
-    q = solution.Q[steps] / table.temperature
+    q, visits = solution.Q, worth.states
+    if table.horizon is None:  # every step is like the first
+        policy, q, visits = policy.unsqueeze(0), q.unsqueeze(0), visits.unsqueeze(0)
+    q = q[steps] / table.temperature
     scale = torch.where(q.isfinite(), q, 0.0).abs().amax(-1, keepdim=True).clamp(min=1)
     best = policy[steps].amax(-1, keepdim=True)
-    tie = _TIE * (table.steps + 10) * scale
-    return numbers, _Sight(eta, policy[steps] >= best - tie, worth.states[steps])
+    tie = _TIE * ((table.horizon or 0) + 10) * scale
+    return numbers, _Sight(eta, policy[steps] >= best - tie, visits[steps])
 
 
 def _slope(solution: Solution, bend: float) -> float:
@@ -205,13 +226,13 @@ def _slope(solution: Solution, bend: float) -> float:
     if abs(eta) > 1e-6 or bend > _SMALL:
         return bend / eta / eta
     # Here the bend is ½ η² variance, which rounding errors would drown.
-    start = _variance(solution.log_initial, solution.log_values[0]).item()
+    start = _variance(solution.log_initial, solution.first_values).item()
     return 0.5 * (start + chain.expected(solution, _luck))
 
 
 def _luck(solution: Solution, steps: slice) -> Tensor:
     """Var[(r⁺ + V_{t+1})/α | s,a], the coin of death included, (steps, S, A), nats²."""
-    table, v = solution.table, solution.log_values[1:][steps]
+    table, v = solution.table, solution.coin(steps)[1][..., 0]
     log_q = solution.log_transitions(steps)
     variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))
     if table.discount == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -66,11 +67,10 @@ def check_nothing_final(table: Table) -> None:
 
 def _check_evidence(table: Table) -> None:
     ends = endings(table, 1.0)
-    try:
-        check_lost(table, ends, 1.0, "soft")
-    except Diverges:  # the other states go on for ever, and are paid for it
+    if ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
         return
-    if not ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
+    with contextlib.suppress(Diverges):  # unless the others go on for ever, and are paid for it
+        check_lost(table, ends, 1.0, "soft")
         raise ValueError(
             "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
             "-inf; look for an absorbing state that can be reached, or take a discount below one"

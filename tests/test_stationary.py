@@ -201,6 +201,25 @@ def test_visits_sum_to_the_expected_lifetime(seed, discount):
     assert worth.elbo == pytest.approx(worth.expected_return / problem.temperature, abs=1e-9)
 
 
+@settings(max_examples=10)
+@given(seeds, discounts)
+def test_the_curve_is_that_of_a_long_horizon(seed, discount):
+    """Bound, slope, worth, and where the policy changes its mind, also at the variance of η = 0."""
+    table = table_of(endless(seed, discount, S=4, A=3))
+    etas = (-0.8, 0.0, 1e-9, 0.7, 2.0)
+    found = inference.optimism_curve(table, etas)
+    long = inference.optimism_curve(dataclasses.replace(table, horizon=60), etas)
+    for name in ("bound", "bend", "slope", "expected_return", "imagined_return"):
+        assert apart(getattr(found, name), getattr(long, name)) < 1e-9
+    # Where the long horizon goes on after the end, the policy still pays for its actions there.
+    assert found.elbo[1] == pytest.approx(found.bound[1].item(), abs=1e-10)
+    assert [(c.s, c.before, c.after) for c in found.changes] == [
+        (c.s, c.before, c.after) for c in long.changes
+    ]
+    etas = [[c.optimism for c in curve.changes] for curve in (found, long)]
+    assert etas[0] == pytest.approx(etas[1], abs=1e-6)
+
+
 # Closed forms
 
 
@@ -215,6 +234,21 @@ def test_waiting_in_closed_form(eta):
     assert abs(found.V[0].item() - expected) <= found.error + 4e-16
     again = 0.5 * math.exp(-eta)  # the bent probability of a step and one more after it
     assert found.states.tolist() == pytest.approx([1 / (1 - again), 0.0], rel=1e-9)
+
+
+def test_the_curve_of_waiting_ends_at_the_cliff():
+    """By default those of 41 optimisms at which values exist; V' is Var[N]/2 = 1 at η = 0."""
+    curve = inference.optimism_curve(waiting())
+    assert curve.optimism[0].item() == pytest.approx(-2 / 3)  # the next one is -0.818 < -log 2
+    assert curve.optimism[-1] == math.inf
+    assert len(curve.optimism) == 29
+    assert curve.slope[curve.optimism == 0].item() == pytest.approx(1.0, abs=1e-12)
+    eta, bound = curve.optimism[:-1], curve.bound[:-1]
+    moment = 0.5 * (-eta).exp() / (1 - 0.5 * (-eta).exp())
+    expected = torch.where(eta == 0, -2.0, moment.log() / eta)
+    assert apart(bound, expected) < 1e-9
+    with pytest.raises(ValueError, match=r"optimism -0\.7 .* about -0\.69314"):
+        inference.optimism_curve(waiting(), [-0.7, 0.0])
 
 
 @pytest.mark.parametrize(("cost", "eta"), [(1.0, -1.0), (1.0, -math.inf), (-1.0, 0.7)])
@@ -456,7 +490,6 @@ def test_what_needs_an_end_says_so():
         lambda: found.log_forward,
         lambda: found.at(0),
         lambda: inference.map_trajectory(model),
-        lambda: inference.optimism_curve(model),
         lambda: inference.robust(model, budget=0.1),
         lambda: inference.renyi_bound(model, found.policy, 0.5),
     ):
