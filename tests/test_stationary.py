@@ -423,6 +423,22 @@ def test_what_cannot_be_reached_or_left(eta):
         assert not field.isnan().any()
 
 
+@pytest.mark.parametrize("eta", [-0.3, 0.0, 1e-6, 0.5, 1.0])
+def test_a_trap_that_only_luck_avoids(eta):
+    """Even odds of a trap that costs for ever: lost without luck, log(½)/η - 1 with it."""
+    P = [[[0.0, 0.5, 0.5]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]
+    model = models.tabular(P, [[-1.0], [-1.0], [0.0]], horizon=None)
+    found = inference.soft_values(model, eta)
+    expected = -math.inf if eta <= 0 else -1.0 + math.log(0.5) / eta
+    assert found.V[0].item() == pytest.approx(expected, rel=1e-12)
+    assert found.bound == found.V[0].item()
+    if eta > 0:
+        assert found.states.tolist() == [1.0, 0.0, 0.0]
+    else:
+        with pytest.raises(ValueError, match=r"never ends once it is in state 1"):
+            found.states  # noqa: B018
+
+
 @pytest.mark.parametrize("rule", ["soft", "hard"])
 @pytest.mark.parametrize("eta", [-1.0, 0.0, 1.0])
 @pytest.mark.parametrize("cost", [1e-6, 1e6])
