@@ -59,8 +59,9 @@ class Matrix:
         _multiply(self._transposed, x, out)
 
     def transposed_times(self, x: Array) -> Array:
-        """Wᵀ x: (R,) -> (S,)."""
-        y: Array = self._transposed @ x.astype(self.dtype, copy=False)
+        """Wᵀ x: (R,) -> (S,), or several at once, (n, R) -> (n, S)."""
+        x = x.astype(self.dtype, copy=False)
+        y: Array = self._transposed @ x if x.ndim == 1 else (self._transposed @ x.T).T
         return y.astype(np.float64, copy=False)
 
 

@@ -199,6 +199,10 @@ class Step:
         assert table.arrival_reward is not None
         return table.arrival_reward[i % table.num_states, i // table.num_states]
 
+    def listed_weights(self) -> Tensor:
+        """(R, K), the weights as the table lists successors; actions must not be summed."""
+        return _scaled_down(self._log_weights(), torch.from_numpy(self._scale).unsqueeze(-1))
+
     @cached_property
     def earnings(self) -> Matrix | None:
         """(R, S), reward units: W times what is paid, r + r⁺ where joint, else r⁺; None at η = 0.

@@ -30,15 +30,25 @@ _STRETCH = 16  # steps one by one before many at once are tried again
 _MATRICES = 4  # how many of these a table keeps
 
 
-def backward(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
-    """v_t(s) = V_t(s)/α at a finite η, from the last values back, (steps + 1, S), nats."""
+def backward(
+    table: Table, eta: float, last: Tensor, steps: int, forward_follows: bool = True
+) -> Tensor:
+    """v_t(s) = V_t(s)/α at a finite η, from the last values back, (steps + 1, S), nats.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        last: (S,), nats, the values of the last step.
+        steps: how many come before it.
+        forward_follows: whether to keep, within bounds, what saves :func:`forward` work.
+    """
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()
     R, linear, t = len(step.possible), linear_steps.is_linear(step), steps
-    keeps = step.plain and not linear and steps * R <= _KEPT
+    keeps = forward_follows and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
-    with _quietly(table):
+    with quietly(table):
         while t > 0:
             if linear and not (t := linear_steps.backward(step, v, t)):
                 break
@@ -69,14 +79,14 @@ def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Te
     x = np.empty(v.shape)
     x[0] = initial.numpy()
     linear, t, T = linear_steps.is_linear(step), 0, len(v) - 1
-    with _quietly(table):
+    with quietly(table):
         while t < T:
             if linear and (t := linear_steps.forward(step, v, x, t)) == T:
                 break
             n = min(_STRETCH, T - t) if linear else T - t
             for start, moves in _moves(step, v[t : t + n + 1], kept):
                 for i in range(t + start, t + start + len(moves.v)):
-                    x[i + 1] = _push(step, x[i], moves, i - t - start)
+                    x[i + 1] = push(step, x[i], moves, i - t - start)
             t += n
     return torch.from_numpy(x)
 
@@ -85,8 +95,8 @@ def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
     """q_t(s,a) = Q_t(s,a)/α of consecutive steps, (n+1, S) -> (n, S, A), nats."""
     step, v = step_of(table, eta, joint=False), log_values.numpy()
     q = np.empty((len(v) - 1, table.num_actions, table.num_states))
-    with _quietly(table):
-        for t, after in _parts(step, v):
+    with quietly(table):
+        for t, after in parts(step, v):
             q[t : t + len(after)] = step.log_rows(after, prior=False)[0].reshape(-1, *q.shape[1:])
     return torch.from_numpy(q).transpose(1, 2).contiguous()
 
@@ -102,7 +112,7 @@ def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> fl
     """
     step, x = step_of(table, eta), states.numpy()
     total = 0.0
-    with _quietly(table):
+    with quietly(table):
         for t, moves in _moves(step, log_values.numpy()):
             total += _earned(step, x[t : t + len(moves.v)], moves)
     return total
@@ -112,8 +122,8 @@ def visits(table: Table, eta: float, log_values: Tensor, states: Tensor) -> Tens
     """Σ_t q(s_t=s, a_t=a, alive) over consecutive steps, (S, A); arguments as :func:`imagined`."""
     step, x, v = step_of(table, eta, joint=False), states.numpy(), log_values.numpy()
     total = np.zeros((table.num_actions, table.num_states))
-    with _quietly(table):
-        for t, after in _parts(step, v):
+    with quietly(table):
+        for t, after in parts(step, v):
             policy = step.policy(step.log_rows(after)[0])
             total += np.einsum("nas,ns->as", policy, x[t : t + len(after)])
     return torch.from_numpy(total).T.contiguous()
@@ -133,7 +143,7 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
     x = np.empty((T + 1, table.num_states))
     x[0] = table.log_initial.exp().numpy()
     counts = np.zeros((table.num_actions, table.num_states))
-    with _quietly(table):
+    with quietly(table):
         for t in range(T):
             mass = log_policy[t].T.exp().numpy() * x[t]
             counts += mass
@@ -187,13 +197,13 @@ def _kept(table: Table, values: Tensor) -> Array | None:
 
 
 @contextmanager
-def _quietly(table: Table) -> Iterator[None]:
+def quietly(table: Table) -> Iterator[None]:
     """In as many threads as help; log 0 = -inf is meant, and what underflows is seen to."""
     with table.threads(), np.errstate(divide="ignore", invalid="ignore", under="ignore"):
         yield
 
 
-def _parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
+def parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
     """The values of the steps after t, t+1, …, as many at once as a cache holds, with each t."""
     T, n = len(v) - 1, max(1, _CHUNK // len(step.possible))
     for t in range(0, T, n):
@@ -201,7 +211,7 @@ def _parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
 
 
 @dataclass
-class _Moves:
+class Moves:
     """What moves a mass forward through some steps.
 
     Attributes:
@@ -237,40 +247,46 @@ class _Moves:
         return np.where(self.alone[i], mass, 0.0)
 
 
-def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[int, _Moves]]:
+def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[int, Moves]]:
     """What carries a mass forward, and from which t on; the weights as far as they were kept."""
-    for t, after in _parts(step, v):
-        policy, alone = None, None
-        weights: Array
+    for t, after in parts(step, v):
         if kept is None:
-            q, w, E = step.log_rows(after)
-            policy = None if step.joint else step.policy(q)
-            weights = np.ones(()) if policy is None else policy.reshape(q.shape)
-            if E is not None:
-                alone = step.underflowed(E) | ~step.possible
-                if alone.any():
-                    weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
-                else:
-                    weights, alone = weights / E, None
+            yield t, moves_of(step, after, *step.log_rows(after))
         else:
-            weights, w = kept[t : t + len(after)], step.w(after)
-        weights = weights.reshape(len(after), -1, v.shape[-1])
-        survival = None if step.table.discount == 1 else step.survival(after)
-        yield t, _Moves(after, weights, policy, w, survival, alone)
+            weights = kept[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
+            yield t, Moves(after, weights, w=step.w(after), survival=_survival(step, after))
 
 
-def _push(step: Step, x: Array, moves: _Moves, i: int) -> Array:
+def moves_of(step: Step, after: Array, q: Array, w: Array | None, E: Array | None) -> Moves:
+    """What carries a mass forward through steps with values ``after``, from ``step.log_rows``."""
+    policy, alone = None if step.joint else step.policy(q), None
+    weights: Array = np.ones(()) if policy is None else policy.reshape(q.shape)
+    if E is not None:
+        alone = step.underflowed(E) | ~step.possible
+        if alone.any():
+            weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
+        else:
+            weights, alone = weights / E, None
+    weights = weights.reshape(len(after), -1, after.shape[-1])
+    return Moves(after, weights, policy, w, _survival(step, after), alone)
+
+
+def _survival(step: Step, after: Array) -> Array | None:
+    return None if step.table.discount == 1 else step.survival(after)
+
+
+def push(step: Step, x: Array, moves: Moves, i: int) -> Array:
     """One step forward: what arrives alive in each state from the mass (S,) in each."""
     arrived = step.W.transposed_times(moves.flow(x, i))
     if moves.w is not None:
         arrived = arrived * moves.w[i]
     if moves.alone is not None and moves.alone[i].any():
-        arrived += _push_alone(step, moves.mass_alone(x, i), moves.v[i])
+        arrived += push_alone(step, moves.mass_alone(x, i), moves.v[i])
     return arrived if moves.survival is None else arrived * moves.survival[i]
 
 
-def _push_alone(step: Step, mass: Array, v_next: Array) -> Array:
-    """As :func:`_push`, the rows with mass one by one, in log space."""
+def push_alone(step: Step, mass: Array, v_next: Array) -> Array:
+    """As :func:`push`, the rows with mass one by one, in log space."""
     arrived = torch.zeros(len(v_next), dtype=torch.float64)
     for rows in step.blocks(np.flatnonzero(mass)):
         log_p, x, index = step.alone(rows, v_next)
@@ -279,7 +295,7 @@ def _push_alone(step: Step, mass: Array, v_next: Array) -> Array:
     return arrived.numpy()
 
 
-def _earned(step: Step, x: Array, moves: _Moves) -> float:
+def _earned(step: Step, x: Array, moves: Moves) -> float:
     """Σ E[r + r⁺] of some steps, from the states (n, S) before them."""
     table, total = step.table, 0.0
     if moves.policy is not None:

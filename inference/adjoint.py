@@ -15,7 +15,8 @@ so that, where the loss is the bound, λ are occupancies. What is paid collects 
 η = 0 is p_k (x_k - E x). That is the derivative along the simplex: rows that require grad are
 normalised first. (Bent counts over η p, which leaves the rows as they come, differs by a constant
 of each row, and has no limit at η = 0.) Nothing is taped: the sweep keeps v, (T+1, S), recomputes
-policy and bend from it, and holds a few steps of (S, A, K) at once.
+policy and bend from it, and holds a few steps of (S, A, K) at once; none where matrix products do
+(``mass.py``), with the soft rule unless derivatives are differentiated.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, sweeps
+from cai.inference import mass
 from cai.inference.linearised import Problem, chain, gradients, observed, slopes
 from cai.table import Table
 
@@ -46,19 +48,31 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         table = problem.with_tensors(tensors).detached()
-        v = bellman.backward(table, problem.eta, problem.rule)
-        ctx.problem = problem
+        v = _values(problem, table)
+        ctx.problem, ctx.table = problem, table
         ctx.save_for_backward(v, *tensors)
         return v, _log_policy_at_visits(problem, table, v)
 
     @staticmethod
     def backward(ctx: Any, on_v: Tensor, on_log_policy: Tensor) -> tuple[Tensor | None, ...]:
         v, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
-        table = ctx.problem.with_tensors(tuple(tensors))
-        with table.threads():
-            found = _mass(ctx.problem, table, v, on_v, on_log_policy, needed)
+        problem, needed = ctx.problem, ctx.needs_input_grad[1:]
+        if mass.suits(problem, needed[-1]) and not torch.is_grad_enabled():
+            # The table of the forward pass has the matrices.
+            found = mass.gradients(problem, ctx.table, v, on_v, on_log_policy, needed)
+        else:
+            table = problem.with_tensors(tuple(tensors))
+            with table.threads():
+                found = _mass(problem, table, v, on_v, on_log_policy, needed)
         return None, *(grad if wanted else None for grad, wanted in zip(found, needed, strict=True))
+
+
+def _values(problem: Problem, table: Table) -> Tensor:
+    """v, (T+1, S), nats, and nothing else that would wait for the derivative."""
+    eta, rule = problem.eta, problem.rule
+    if rule == "soft" and bellman.by_products(eta):
+        return sweeps.backward(table, eta, table.final_reward, table.steps, forward_follows=False)
+    return bellman.backward(table, eta, rule)
 
 
 def chunks(table: Table) -> list[slice]:
@@ -72,6 +86,8 @@ def _log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
     visits = problem.visits
     if visits is None:
         return v.new_zeros(0)
+    if mass.suits(problem, dynamics=False):
+        return mass.log_policy_at_visits(problem, table, v)
     found = []
     for steps in chunks(table):
         _, index = visits.within(steps)
@@ -99,13 +115,13 @@ def _mass(
         if problem.visits is not None:
             asked = observed(problem, steps, at, v[steps], on_log_policy)
             extra = table.flow(asked[1].unsqueeze(-1) * at.moves)
-        mass = []
+        masses = []
         for i, t in enumerate(range(steps.start, steps.stop)):
-            mass.append(torch.where(v[t] > -torch.inf, arriving, 0.0))
-            arriving = on_v[t + 1] + table.push(mass[-1], flow[i])
+            masses.append(torch.where(v[t] > -torch.inf, arriving, 0.0))
+            arriving = on_v[t + 1] + table.push(masses[-1], flow[i])
             if asked is not None:
                 arriving = arriving + table.push(ones, extra[i])
-        present = torch.stack(mass).unsqueeze(-1)
+        present = torch.stack(masses).unsqueeze(-1)
         found = gradients(problem, table, at, (present * by_q, present * by_prior), asked, needed)
         total = [_plus(x, y) for x, y in zip(total, found, strict=True)]
     final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
