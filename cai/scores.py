@@ -30,7 +30,9 @@ class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like P
 
 @singledispatch
 def exact(distribution: Any) -> Any:
-    """The same distribution, scoring in float64 with log 0 = -inf; continuous ones as they are.
+    """The same distribution, scoring in float64 with log 0 = -inf.
+
+    Continuous ones are left as they are, but for the Uniform, which gets its upper end.
 
     Raises:
         ValueError: for a distribution of torch's own, which Pyro cannot run and nobody can mend.
@@ -100,6 +102,21 @@ class _Binomial(dist.Binomial):
         return ways + torch.xlogy(k, p) + torch.special.xlog1py(n - k, -p)
 
 
+class _Uniform(dist.Uniform):
+    """A Uniform with both ends in its support, which torch leaves open above.
+
+    A control that is squashed onto a box arrives at its bounds by rounding; the bounds are taken
+    in the precision of the value, since a float32 may lie above the same number in float64.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        low, high = self.low, self.high
+        if value.is_floating_point():
+            low, high = low.to(value.dtype), high.to(value.dtype)
+        inside = (low <= value) & (value <= high)
+        return torch.where(inside, -(self.high - self.low).log(), -torch.inf)
+
+
 @exact.register
 def _(d: dist.Categorical) -> Any:
     log_p = _log_probabilities(d)
@@ -156,6 +173,16 @@ def _(d: dist.Delta) -> Any:
     if d.v.dtype.is_floating_point:
         return d
     return _Delta(d.v, d.log_density.double(), d.event_dim, validate_args=False)
+
+
+@exact.register
+def _(d: dist.Uniform) -> Any:
+    return _Uniform(d.low, d.high, validate_args=False)
+
+
+@exact.register
+def _(d: _Uniform) -> Any:
+    return d
 
 
 @exact.register

@@ -92,6 +92,22 @@ def test_continuous_distributions_stay_as_they_are():
     assert exact(d) is d
 
 
+@pytest.mark.parametrize("bound", [2.0, 0.3])
+def test_a_uniform_has_both_of_its_ends(bound):
+    """Where a squashed control arrives by rounding; torch's is open above."""
+    high = torch.tensor([bound], dtype=torch.float64)
+    box = dist.Uniform(-high, high).to_event(1)
+    with pyro.validation_enabled(False):
+        assert dist.Uniform(-high, high).to_event(1).log_prob(high) == -math.inf
+    for value in (high, -high, high.float(), -high.float(), torch.zeros(1)):
+        assert exact(box).log_prob(value).item() == pytest.approx(-math.log(2 * bound), abs=1e-15)
+    for value in (1.01 * high, -1.01 * high, torch.tensor([3])):
+        assert exact(box).log_prob(value) == -math.inf
+    twice = exact(exact(box).expand((2,)))
+    assert twice.log_prob(high.expand(2, 1)).tolist() == [-math.log(2 * bound)] * 2
+    assert twice.support.base_constraint.upper_bound.max() == bound
+
+
 def test_float64_logits_are_not_copied():
     d = dist.Categorical(logits=torch.zeros(3).double())
     assert exact(d) is d
