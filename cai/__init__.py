@@ -3,8 +3,10 @@
 from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
+from cai.flow import FlowHead
 from cai.gaussian import Gaussian, LinearMap, Quadratic
 from cai.gaussian_solution import GaussianSolution
+from cai.heads import CategoricalHead, GaussianHead, MixtureHead
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
@@ -18,16 +20,20 @@ from cai.tabulation import collapse, tabulate, tabulate_rewards
 from cai.trajectory import Trajectories, TrajectoryModel
 
 __all__ = [
+    "CategoricalHead",
     "Checkpoints",
     "Comparison",
     "Evaluation",
     "FlatPrior",
+    "FlowHead",
     "Gaussian",
+    "GaussianHead",
     "GaussianSolution",
     "Layout",
     "LinearGaussian",
     "LinearGaussianPolicy",
     "LinearMap",
+    "MixtureHead",
     "Moment",
     "NeuralPolicy",
     "Quadratic",

@@ -1,4 +1,24 @@
-"""Policies: any callable (t, s) -> Distribution, and two that can be trained."""
+"""Policies: any callable (t, s) -> Distribution, and two that can be trained.
+
+A policy of one's own is a torch module, whose parameters are then trained with the rest:
+
+>>> import pyro.distributions as dist, torch
+>>> class Threshold(torch.nn.Module):
+...     '''Action 1 to the right of a learnt place, and more surely the further away.'''
+...
+...     def __init__(self):
+...         super().__init__()
+...         self.place = torch.nn.Parameter(torch.tensor(2.5))
+...
+...     def forward(self, t, s):
+...         return dist.Categorical(logits=torch.stack([self.place - s, s - self.place], -1))
+>>> import cai
+>>> from cai import inference, models
+>>> model = models.ledge()
+>>> fitted = inference.fit(model, Threshold(), steps=100)
+>>> fitted.elbo > cai.evaluate(model, Threshold()).elbo
+True
+"""
 
 from __future__ import annotations
 
@@ -14,7 +34,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.support import log_prior_table, log_probs, support_size
+from cai.heads import Head, head_for
+from cai.support import log_prior_table, support_size
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -84,21 +105,26 @@ class TabularPolicy(nn.Module):
 
 
 class NeuralPolicy(nn.Module):
-    """A policy whose parameters come from a network of (time, state).
+    """A policy whose distribution over actions comes from a network of (time, state).
 
-    Discrete actions get a categorical head, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the
-    actions that the prior allows; continuous ones a Gaussian head with a diagonal covariance.
-    The input is t/T, followed by a one-hot state or, for continuous states, the state itself.
+    The input is t/T, followed by a one-hot state or, for continuous states, the state itself. What
+    the network says goes to a head, a family of distributions on the support of the action prior:
+    a categorical one, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the actions that the prior
+    allows, or for continuous actions a Gaussian, squashed where the prior keeps to a box.
 
     Args:
         model: says what the states and actions are.
         hidden: widths of the hidden layers of the network built here.
         network: replaces it; maps (..., inputs) to (..., outputs), see the attributes.
+        head: replaces the one that suits the prior: ``GaussianHead("full")``, ``MixtureHead(4)``.
 
     Attributes:
         inputs: how many numbers go into the network.
-        outputs: A for discrete actions; twice the dimension of a continuous action, for the mean
-            and for the logarithm of the standard deviation.
+        outputs: how many come out, ``head.size(prior)``: A for discrete actions; for a Gaussian
+            with a diagonal covariance twice the dimension of an action.
+
+    Raises:
+        ValueError: where the head has no distribution on the support of the action prior.
     """
 
     def __init__(
@@ -106,32 +132,22 @@ class NeuralPolicy(nn.Module):
         model: TrajectoryModel,
         hidden: tuple[int, ...] = (64, 64),
         network: nn.Module | None = None,
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         self._num_states = support_size(model.initial)
         self._state_dims = len(model.initial.event_shape)
-        probe = model.initial.sample()
-        prior = model.prior(probe)
-        self._num_actions = support_size(prior)
-        self._event_shape = prior.event_shape
+        prior = model.prior(model.initial.sample())
+        self._head = head or head_for(prior)
         self._model = model
         self._scale = float(model.horizon or 1)
         self.inputs = 1 + (self._num_states or model.initial.event_shape.numel())
-        self.outputs = self._num_actions or 2 * self._event_shape.numel()
+        self.outputs = self._head.size(prior)
         self.network = network or _perceptron((self.inputs, *hidden, self.outputs))
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        output = self.network(self._features(t, s))
-        if self._num_actions is not None:
-            # Adding the prior keeps what it forbids forbidden.
-            return dist.Categorical(
-                logits=output + log_probs(self._model.prior(s), self._num_actions)
-            )
-        location, log_scale = output.chunk(2, -1)
-        shape = output.shape[:-1] + self._event_shape
-        head = dist.Normal(location.reshape(shape), log_scale.exp().reshape(shape))
-        return head.to_event(len(self._event_shape))
+        return self._head(self.network(self._features(t, s)), self._model.prior(s, t))
 
     def _features(self, t: Any, s: Tensor) -> Tensor:
         if self._num_states is not None:

@@ -40,6 +40,56 @@ def log_probs(distribution: Any, n: int) -> Tensor:
     return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
 
 
+def elementwise(support: Any) -> Any:
+    """The constraint on single numbers of a support of vectors, mixtures or the like."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def check_support(policy: Any, prior: Any) -> None:
+    """Raises ValueError where a policy's distribution leaves the support of the action prior.
+
+    Deltas and supports of unknown kinds are let pass: what they score says the rest.
+    """
+    if type(policy).__name__ in ("Delta", "_Delta"):
+        return
+    sizes = support_size(policy), support_size(prior)
+    inner, outer = elementwise(policy.support), elementwise(prior.support)
+    if policy.event_shape != prior.event_shape or sizes[0] != sizes[1]:
+        fits = False
+    elif sizes[0] is not None or inner.is_discrete != outer.is_discrete:
+        fits = sizes[0] is not None
+    else:
+        fits = all(
+            _keeps_to(
+                getattr(inner, f"{end}_bound", None), getattr(outer, f"{end}_bound", None), sign
+            )
+            for end, sign in (("lower", 1), ("upper", -1))
+        )
+    if not fits:
+        raise ValueError(
+            f"policy: expected actions like those of action_prior, {_described(prior)}, got "
+            f"{_described(policy)}; take cai.NeuralPolicy(model), whose head suits the prior, or "
+            "give the policy a distribution that cannot leave that support"
+        )
+
+
+def _keeps_to(inner: Any, outer: Any, sign: int) -> bool:
+    """Whether a lower bound (sign 1) is no lower than another, or an upper one (-1) no higher."""
+    if outer is None:
+        return True
+    return inner is not None and bool((sign * torch.as_tensor(inner - outer) >= 0).all())
+
+
+def _described(distribution: Any) -> str:
+    size, shape = support_size(distribution), list(distribution.event_shape)
+    if size is not None:
+        return f"{type(distribution).__name__} over 0 … {size - 1}"
+    support = elementwise(distribution.support)
+    return f"{type(distribution).__name__} of event shape {shape} on {support}"
+
+
 def log_prior_table(model: TrajectoryModel) -> Tensor:
     """log p(a|s) for all S states and A actions, shape (S, A), float64.
 

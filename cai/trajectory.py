@@ -17,6 +17,7 @@ from cai import checks, contract
 from cai.layout import Layout
 from cai.policy import Policy, register, unrolled
 from cai.scores import exact, exact_scores
+from cai.support import check_support
 
 Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -155,6 +156,8 @@ class TrajectoryModel:
         alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
         for t in steps:
             action = policy(t, s)
+            if t == 0 and not factors:
+                check_support(action, self.prior(s, t))
             if alive is not None and not factors:
                 action = _where_alive(alive, action, self.prior(s, t))
             a = pyro.sample(f"a_{t}", action)

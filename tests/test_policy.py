@@ -1,5 +1,6 @@
 """Policies: broadcasting, the prior as the starting point, and what is forbidden."""
 
+import doctest
 import math
 
 import oracles
@@ -54,6 +55,13 @@ def test_steps_and_states_broadcast(which):
     assert (together[:, forbidden] == -math.inf).all()
     varies = not torch.allclose(together[0], together[3])
     assert varies == (which != 1)
+
+
+@pytest.mark.parametrize("module", [cai.policy, cai.flow])
+def test_the_examples_in_docstrings(module):
+    failed, tried = doctest.testmod(module)
+    assert tried > 0
+    assert failed == 0
 
 
 def test_a_network_of_ones_own():
