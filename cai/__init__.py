@@ -7,10 +7,12 @@ from cai.flow import FlowHead
 from cai.gaussian import Gaussian, LinearMap, Quadratic
 from cai.gaussian_solution import GaussianSolution
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead
+from cai.histories import HistoryPolicy
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.moment import Moment
+from cai.plans import GaussianPlan, Plan
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.solution import Solution
 from cai.stationary import Stationary
@@ -28,7 +30,9 @@ __all__ = [
     "FlowHead",
     "Gaussian",
     "GaussianHead",
+    "GaussianPlan",
     "GaussianSolution",
+    "HistoryPolicy",
     "Layout",
     "LinearGaussian",
     "LinearGaussianPolicy",
@@ -36,6 +40,7 @@ __all__ = [
     "MixtureHead",
     "Moment",
     "NeuralPolicy",
+    "Plan",
     "Quadratic",
     "Row",
     "Solution",

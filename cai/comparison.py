@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cai import bellman, riccati
 from cai.bellman import product
+from cai.episode import remembers
 from cai.evaluate import Evaluation, enumerable, evaluate, evaluate_table, policy_log_probs
 from cai.fixed_point import Diverges, fixed_point
 from cai.gaussian_divergence import divergences as gaussian_divergences
@@ -306,10 +307,12 @@ def _row(
             "another problem; solve this one, or pass its policy alone, solution.policy"
         )
     split: tuple[float | None, ...]
-    if table is None or not isinstance(posterior, Solution):
+    if table is None or not isinstance(posterior, Solution) or remembers(policy):
         evaluation, split = evaluate(model, policy), (None, None, None)
         if isinstance(posterior, GaussianSolution) and isinstance(policy, LinearGaussianPolicy):
             split = gaussian_divergences(posterior, policy)
+        if isinstance(posterior, Solution) and evaluation.elbo_stderr is None:
+            split = with_memory(posterior, evaluation)
     else:
         with table.threads(), torch.no_grad():
             log_policy = policy_log_probs(policy, table)
@@ -370,12 +373,25 @@ def divergences(
     """
     table = posterior.table
     assert evaluation.states is not None
+    of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
+    before = evaluation.states if table.horizon is None else evaluation.states[:-1]
+    start, dynamics = _luck(posterior, evaluation)
+    return start, product(before, of_actions).sum().item(), dynamics
+
+
+def with_memory(posterior: Solution, evaluation: Evaluation) -> tuple[float, float, float]:
+    """The same of a policy with a memory, whose actions account for what the rest does not."""
+    start, dynamics = _luck(posterior, evaluation)
+    total = posterior.bound - evaluation.elbo
+    return start, math.inf if total == math.inf else total - start - dynamics, dynamics
+
+
+def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
+    """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
+    table = posterior.table
+    lasting = table.horizon is None
     assert evaluation.state_actions is not None
     start = bellman.kl(table.log_initial, posterior.log_initial)
-    of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
-    lasting = table.horizon is None
-    before = evaluation.states if lasting else evaluation.states[:-1]
-    actions = product(before, of_actions).sum()
     dynamics = torch.zeros((), dtype=torch.float64)
     occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
     for t, occupancy in enumerate(occupancies):
@@ -385,7 +401,7 @@ def divergences(
             coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
             bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
         dynamics += product(occupancy, bend).sum()
-    return start.item(), actions.item(), dynamics.item()
+    return start.item(), dynamics.item()
 
 
 def _number(x: float | None, stderr: float | None = None) -> str:

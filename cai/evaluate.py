@@ -11,7 +11,10 @@ from torch import Tensor
 
 from cai import visits
 from cai.bellman import product
+from cai.episode import log_probs_along, remembers
 from cai.gaussian_evaluation import worth
+from cai.histories import HistoryPolicy
+from cai.histories import worth as worth_of_histories
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy, TabularPolicy
@@ -68,7 +71,7 @@ def evaluate(
         policy: (t, s) -> q(a_t|s_t).
         samples: how many trajectories to simulate. If not given, the answer is exact where the
             model can be enumerated or model and policy are linear-Gaussian, and from 10 000
-            trajectories where not.
+            trajectories where not, or where the policy has a memory other than a table.
         seed: of the simulation.
 
     Raises:
@@ -85,10 +88,15 @@ def evaluate(
     ):
         return _in_closed_form(model, policy)
     table = enumerable(model) if samples is None else None
-    if table is not None:
+    if table is not None and isinstance(policy, HistoryPolicy):
+        return _along_histories(table, policy)
+    if table is not None and not remembers(policy):
         with table.threads(), torch.no_grad():
             return evaluate_table(table, policy_log_probs(policy, table))
-    assert isinstance(model, TrajectoryModel)
+    if isinstance(model, Table):
+        raise ValueError(
+            "policy: with a memory it is simulated, which a table cannot be; pass the model"
+        )
     n = 10_000 if samples is None else samples
     return _estimate(model, policy, model.simulate(policy, n, seed))
 
@@ -98,6 +106,13 @@ def _in_closed_form(model: LinearGaussian, policy: LinearGaussianPolicy) -> Eval
         found = worth(model, policy)
     elbo, expected_return, entropy = (x.item() for x in found)
     return Evaluation(elbo, expected_return, entropy, states=None, state_actions=None)
+
+
+def _along_histories(table: Table, policy: HistoryPolicy) -> Evaluation:
+    with table.threads(), torch.no_grad():
+        found = worth_of_histories(table, policy)
+    elbo, expected_return, entropy = (x.item() for x in found[:3])
+    return Evaluation(elbo, expected_return, entropy, found.states, found.state_actions)
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:
@@ -191,8 +206,8 @@ def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Ev
     s = paths.states[:, :-1]
     with torch.no_grad():
         t = torch.arange(T).expand(n, T)
-        q, p = exact(policy(t, s)), exact(model.prior(s, t))
-        log_q = torch.where(paths.alive[:, :-1], q.log_prob(paths.actions), 0.0).double().sum(-1)
+        log_q, p = log_probs_along(policy, s, paths.actions), exact(model.prior(s, t))
+        log_q = torch.where(paths.alive[:, :-1], log_q, 0.0).double().sum(-1)
         log_p = torch.where(paths.alive[:, :-1], p.log_prob(paths.actions), 0.0).double().sum(-1)
     returns = paths.returns
     elbo, elbo_stderr = _mean(returns / model.temperature - log_q + log_p)

@@ -14,8 +14,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract
+from cai.episode import begin, remembers
 from cai.layout import Layout
-from cai.policy import Policy, register, unrolled
+from cai.policy import Policy, register
 from cai.scores import exact, exact_scores
 from cai.support import check_support
 
@@ -102,7 +103,9 @@ class TrajectoryModel:
         def guide() -> None:
             register(policy)
             with exact_scores():
-                self._run(unrolled(policy), pyro.markov(range(T)), factors=False)
+                # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
+                steps = range(T) if remembers(policy) else pyro.markov(range(T))
+                self._run(policy, steps, factors=False)
 
         return guide
 
@@ -152,10 +155,10 @@ class TrajectoryModel:
         return _evaluate(self.final_reward or 0.0, s)
 
     def _run(self, policy: Policy, steps: Iterable[int], factors: bool) -> None:
-        s = pyro.sample("s_0", self.initial)
+        s, a, episode = pyro.sample("s_0", self.initial), None, begin(policy)
         alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
         for t in steps:
-            action = policy(t, s)
+            action = episode(t, s, a)
             if t == 0 and not factors:
                 check_support(action, self.prior(s, t))
             if alive is not None and not factors:
@@ -192,7 +195,7 @@ class TrajectoryModel:
         T = checks.finite_horizon(self, "simulating")
         draws = _Draws(n)
         with draws:
-            self._run(unrolled(policy), range(T), factors=False)
+            self._run(policy, range(T), factors=False)
         s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
         alive = torch.ones(n, T + 1, dtype=torch.bool)
         if self.discount < 1:

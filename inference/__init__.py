@@ -1,6 +1,7 @@
 """Verbs: functions from a model to a named result."""
 
 from cai.inference.average import AverageReward, average_reward
+from cai.inference.belief_values import BeliefSolution, belief_values
 from cai.inference.composition import compose
 from cai.inference.curvature import reward_hessian_vector_product
 from cai.inference.dial import Change, OptimismCurve, optimism_curve
@@ -20,6 +21,7 @@ from cai.inference.z_learning import ZLearning, z_learning
 
 __all__ = [
     "AverageReward",
+    "BeliefSolution",
     "Change",
     "Enumeration",
     "Fit",
@@ -32,6 +34,7 @@ __all__ = [
     "Robust",
     "ZLearning",
     "average_reward",
+    "belief_values",
     "bound",
     "compose",
     "count_moves",

@@ -7,7 +7,8 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from tqdm import tqdm
 
 from cai import bellman, checks
 from cai.bellman import product
+from cai.episode import log_probs_along, remembers
 from cai.evaluate import enumerable, evaluate, policy_log_probs
 from cai.gaussian_evaluation import worth
+from cai.histories import HistoryPolicy
+from cai.histories import worth as worth_of_histories
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import TabularPolicy
@@ -97,7 +101,7 @@ def fit(
     _check(policy, gradient, steps, particles)
     policy = copy.deepcopy(policy)
     in_closed_form = None if gradient == "sampled" else _closed_form_gradient(model, policy)
-    table = None if in_closed_form else _table(model, gradient)
+    table = None if in_closed_form else _table(model, policy, gradient)
     if table is not None:
         _forbid_the_fatal(policy, table)
     rate = learning_rate
@@ -126,12 +130,19 @@ def fit(
 
 
 def _closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
-    """The gradient of a linear-Gaussian ELBO, which has a closed form; None for any other."""
-    if not isinstance(model, LinearGaussian) or not isinstance(policy, LinearGaussianPolicy):
+    """The gradient of an ELBO that is known in closed form; None of any other.
+
+    It is for a linear-Gaussian policy in such a model, and for a table of histories.
+    """
+    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        found: Any = partial(worth, model, policy)
+    elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
+        found = partial(worth_of_histories, table, policy)
+    else:
         return None
 
     def estimate() -> float:
-        loss = -worth(model, policy).elbo
+        loss = -found().elbo
         loss.backward()
         checked(-loss.item())
         return loss.item()
@@ -257,7 +268,7 @@ def program_gradient(model: TrajectoryModel, policy: nn.Module, particles: int) 
     def estimate() -> float:
         paths = model.simulate(policy, particles)
         s = paths.states[:, :-1]
-        log_q = exact(policy(steps, s)).log_prob(paths.actions)
+        log_q = log_probs_along(policy, s, paths.actions)
         with torch.no_grad():
             log_p = exact(model.prior(s, steps)).log_prob(paths.actions)
             scores = paths.rewards / model.temperature
@@ -333,13 +344,14 @@ def _check(policy: object, gradient: object, steps: int, particles: int) -> None
         raise ValueError("particles: expected at least 2, got 1; the baseline needs another one")
 
 
-def _table(model: TrajectoryModel | Table, gradient: str | None) -> Table | None:
+def _table(model: TrajectoryModel | Table, policy: nn.Module, gradient: str | None) -> Table | None:
     """The table to work on, or None where trajectories must come from the program."""
-    table = enumerable(model)
+    table = None if remembers(policy) else enumerable(model)
     if table is None and gradient == "exact":
         raise ValueError(
             'gradient: "exact" needs a model with finitely many states and actions and discrete '
-            'sites, whose step can be tabulated; "sampled" works for any'
+            'sites, whose step can be tabulated, and a policy without a memory; "sampled" works '
+            "for any"
         )
     return table
 
