@@ -14,6 +14,7 @@ from cai.linear_policy import LinearGaussianPolicy
 from cai.moment import Moment
 from cai.plans import GaussianPlan, Plan
 from cai.policy import NeuralPolicy, TabularPolicy
+from cai.recurrent import RecurrentPolicy
 from cai.solution import Solution
 from cai.stationary import Stationary
 from cai.successors import Successors
@@ -42,6 +43,7 @@ __all__ = [
     "NeuralPolicy",
     "Plan",
     "Quadratic",
+    "RecurrentPolicy",
     "Row",
     "Solution",
     "Stationary",

@@ -5,17 +5,78 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
-from cai.support import log_prior_table, require_finite
+from cai.support import log_prior_table, require_finite, support_size
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
 
 Observe: TypeAlias = Callable[[Tensor], Tensor]
 """s -> what is seen of it: numbers or vectors, for states of any batch shape."""
+
+
+class View:
+    """What a network is given of a state, and the action prior for one who sees only that.
+
+    States 0 … S-1 come as one-hot vectors, of the observation where there is one; others as they
+    are, or as they are seen, in one row of numbers.
+
+    Args:
+        model: says what the states are.
+        observe: s -> what is seen of it; everything if not given.
+
+    Attributes:
+        size: how many numbers a state becomes.
+
+    Raises:
+        ValueError: where observe does not broadcast, or the prior tells what is not seen.
+    """
+
+    def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
+        self._model, self._observe = model, observe
+        self._event = len(model.initial.event_shape)
+        self._seen: Tensor | None = None
+        self._log_prior: Tensor | None = None
+        S = support_size(model.initial)
+        if S is not None and observe is not None:
+            self._seen = classes(model, observe)
+            if support_size(model.prior(torch.zeros((), dtype=torch.long))) is not None:
+                self._log_prior = shared_log_prior(model, self._seen)
+        elif observe is not None:
+            s = model.initial.sample((3,))
+            self.size = look(observe, s, 3)[0].numel()
+        self._kinds = S if self._seen is None else int(self._seen.max()) + 1
+        if self._kinds is not None:
+            self.size = self._kinds
+        elif observe is None:
+            self.size = model.initial.event_shape.numel()
+        varies = not isinstance(model.action_prior, torch.distributions.Distribution)
+        if observe is not None and self._log_prior is None and varies:
+            checks.refuse(
+                "action_prior",
+                "one density for all states, beside observe=",
+                "a function of the state, which tells what is not seen",
+                "give the model a distribution",
+            )
+
+    def features(self, s: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., size) numbers, of states of batch shape (...)."""
+        if self._kinds is not None:
+            index = s.long() if self._seen is None else self._seen[s.long()]
+            return torch.nn.functional.one_hot(index, self._kinds).to(dtype)
+        seen = s if self._observe is None else self._observe(s)
+        return seen.reshape(*s.shape[: s.dim() - self._event], -1).to(dtype)
+
+    def prior(self, s: Tensor, t: Any) -> TorchDistribution:
+        """p(a|s), shared by all states that look alike where not everything is seen."""
+        if self._log_prior is None or self._seen is None:
+            return self._model.prior(s, t)
+        return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
 
 
 def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:

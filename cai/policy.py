@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.heads import Head, head_for
-from cai.support import log_prior_table, support_size
+from cai.observation import Observe, View
+from cai.support import log_prior_table
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -117,6 +118,8 @@ class NeuralPolicy(nn.Module):
         hidden: widths of the hidden layers of the network built here.
         network: replaces it; maps (..., inputs) to (..., outputs), see the attributes.
         head: replaces the one that suits the prior: ``GaussianHead("full")``, ``MixtureHead(4)``.
+        observe: s -> what the policy sees of it, any function; everything if not given. States
+            0 … S-1 that look alike then share the geometric mean of their priors.
 
     Attributes:
         inputs: how many numbers go into the network.
@@ -124,7 +127,8 @@ class NeuralPolicy(nn.Module):
             with a diagonal covariance twice the dimension of an action.
 
     Raises:
-        ValueError: where the head has no distribution on the support of the action prior.
+        ValueError: where the head has no distribution on the support of the action prior, observe
+            does not broadcast, or the prior tells what it does not.
     """
 
     def __init__(
@@ -133,28 +137,24 @@ class NeuralPolicy(nn.Module):
         hidden: tuple[int, ...] = (64, 64),
         network: nn.Module | None = None,
         head: Head | None = None,
+        observe: Observe | None = None,
     ) -> None:
         super().__init__()
-        self._num_states = support_size(model.initial)
-        self._state_dims = len(model.initial.event_shape)
-        prior = model.prior(model.initial.sample())
+        self._view = View(model, observe)
+        prior = self._view.prior(model.initial.sample(), 0)
         self._head = head or head_for(prior)
-        self._model = model
         self._scale = float(model.horizon or 1)
-        self.inputs = 1 + (self._num_states or model.initial.event_shape.numel())
+        self.inputs = 1 + self._view.size
         self.outputs = self._head.size(prior)
-        self.network = network or _perceptron((self.inputs, *hidden, self.outputs))
+        self.network = network or perceptron((self.inputs, *hidden, self.outputs))
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        return self._head(self.network(self._features(t, s)), self._model.prior(s, t))
+        return self._head(self.network(self._features(t, s)), self._view.prior(s, t))
 
     def _features(self, t: Any, s: Tensor) -> Tensor:
-        if self._num_states is not None:
-            state = nn.functional.one_hot(s.long(), self._num_states).to(torch.get_default_dtype())
-        else:
-            dtype = next((p.dtype for p in self.network.parameters()), s.dtype)
-            state = s.reshape(*s.shape[: s.dim() - self._state_dims], -1).to(dtype)
+        dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
+        state = self._view.features(s, dtype)
         if isinstance(t, int):
             time = torch.full_like(state[..., :1], t / self._scale)
         else:
@@ -164,7 +164,7 @@ class NeuralPolicy(nn.Module):
         return torch.cat([time, state], -1)
 
 
-def _perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
     """A network with tanh between its layers, which starts close to the prior."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
