@@ -4,6 +4,7 @@ from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
 from cai.flow import FlowHead
+from cai.free_dynamics import FreeDynamics
 from cai.gaussian import Gaussian, LinearMap, Quadratic
 from cai.gaussian_solution import GaussianSolution
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead
@@ -29,6 +30,7 @@ __all__ = [
     "Evaluation",
     "FlatPrior",
     "FlowHead",
+    "FreeDynamics",
     "Gaussian",
     "GaussianHead",
     "GaussianPlan",

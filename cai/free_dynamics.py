@@ -1,0 +1,126 @@
+"""A guide that may also bend the start and the dynamics, at a price of 1/η nats a nat.
+
+Free of charge beyond the divergence itself (η = 1) this is variational inference before anything
+is fixed (Levine 2018, eq. 18): it reaches the log evidence and the optimistic posterior, and fails
+in the true dynamics. At η = 0 nothing can be bent, which is ``model.rollout(policy)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from cai import checks
+from cai.policy import TabularPolicy, register, unrolled
+from cai.scores import exact, exact_scores
+from cai.tabulation import collapse, tabulate
+from cai.trajectory import TrajectoryModel
+
+
+class FreeDynamics(nn.Module):
+    """q(s_0) ∏ q(a_t|s_t) q_t(s_{t+1}|s_t,a_t), each as a table, and the model with its price.
+
+    The pair is for plain Pyro: ``SVI(free.program, free.guide, optim, TraceEnum_ELBO())``. Its
+    objective is
+
+        E_q[Σ rewards/α - Σ KL(π‖p(a|s)) - (1/η) Σ KL(q(s'|s,a)‖p)] - (1/η) KL(q(s_0)‖p(s_0))
+
+    with the coin of survival counted to the dynamics, and its maximum the bound of
+    ``soft_values(model, optimism=η)``. The charge is a scale on the sites of the start and of the
+    dynamics, in the program and in the guide. It starts at the true dynamics and the prior.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon; its own latents
+            are summed out.
+        optimism: η ≥ 0. At 0 there is nothing to bend, and no parameter for it.
+
+    Attributes:
+        program: p(τ, O) with its charge, a Pyro program.
+        policy: q(a|s), a :class:`cai.TabularPolicy`, which can be evaluated in the true dynamics.
+        start: (S,), log q(s_0)/p(s_0) up to a constant; float64.
+        moves: (T, S, A, S), log q_t(s'|s,a)/p(s'|s,a) up to a constant.
+        coins: (T, S), the change of the log-odds of surviving step t in state s'; of no effect
+            without a discount.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, its horizon is infinite, or η is below 0,
+            where nature plays against the policy and no maximum gives the bound.
+    """
+
+    def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= optimism < math.inf:
+            checks.refuse(
+                "optimism",
+                "a finite number of at least 0",
+                repr(optimism),
+                "a bend against the policy is a minimum: take inference.soft_values(optimism=η)",
+            )
+        T = checks.finite_horizon(model, "a guide")
+        table = tabulate(model)
+        S, A = table.num_states, table.num_actions
+        self.optimism, self._model = optimism, collapse(model)
+        self.policy = TabularPolicy(model)
+        self._log_start, self._log_moves = table.log_initial, table.dense(table.log_dynamics).log()
+        if optimism > 0:
+            self.start = nn.Parameter(torch.zeros(S, dtype=torch.float64))
+            self.moves = nn.Parameter(torch.zeros(T, S, A, S, dtype=torch.float64))
+            self.coins = nn.Parameter(torch.zeros(T, S, dtype=torch.float64))
+
+    def program(self) -> None:
+        """The collapsed model, with the sites of start and dynamics at their price."""
+        with _Charge(self._price):
+            self._model()
+
+    def guide(self) -> None:
+        """q(τ) at the same price, an ordinary guide; its sites are the program's."""
+        if self.optimism == 0:
+            self._model.rollout(self.policy)()
+            return
+        register(self)
+        with _Charge(self._price), exact_scores():
+            self._run()
+
+    @property
+    def _price(self) -> float:
+        return 1 / self.optimism if self.optimism > 0 else 1.0
+
+    def _run(self) -> None:
+        model, gamma = self._model, self._model.discount
+        policy, moves = unrolled(self.policy), (self._log_moves + self.moves).log_softmax(-1)
+        s = pyro.sample("s_0", dist.Categorical(logits=self._log_start + self.start))
+        alive = torch.ones((), dtype=torch.float64)
+        for t in pyro.markov(range(len(moves))):
+            # The dead act by the prior and drift by the true dynamics, which costs nothing.
+            a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s))))
+            bent = dist.Categorical(logits=moves[t, s, a])
+            s = pyro.sample(
+                f"s_{t + 1}", _while(alive, bent, dist.Categorical(logits=self._log_moves[s, a]))
+            )
+            if gamma < 1:
+                luck = self.coins[t, s].exp()
+                survival = gamma * luck / (gamma * luck + 1 - gamma)
+                alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(survival * alive))
+
+
+class _Charge(Messenger):
+    """Scales the log-probabilities of the start and of the dynamics, the coin included."""
+
+    def __init__(self, price: float) -> None:
+        super().__init__()
+        self._price = price
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"].startswith(("s_", "alive_")):
+            msg["scale"] = msg["scale"] * self._price
+
+
+def _while(alive: Tensor, living: Any, dead: Any) -> TorchDistribution:
+    return dist.Categorical(logits=torch.where(alive.unsqueeze(-1) > 0, living.logits, dead.logits))
