@@ -38,6 +38,15 @@ examples:
 """
 
 
+_BUILT_IN = (
+    "ledge",
+    "lottery",
+    "gridworld",
+    "pendulum",
+    "cartpole",
+    "multigoal",
+    "double_integrator",
+)
 _MOST = 10**9  # steps that anyone will wait for
 
 
@@ -206,8 +215,8 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _list_models(options: argparse.Namespace) -> None:
     for name, constructor in _builtin().items():
-        print(f"{name:14}{(constructor.__doc__ or '').splitlines()[0]}")
-    print(f"{'FILE.py:NAME':14}A TrajectoryModel of your own, by its name in a Python file.")
+        print(f"{name:19}{(constructor.__doc__ or '').splitlines()[0]}")
+    print(f"{'FILE.py:NAME':19}A TrajectoryModel of your own, by its name in a Python file.")
     print("Gymnasium environments with a published table:")
     for name in models.published():
         print(f"  {name}")
@@ -215,7 +224,7 @@ def _list_models(options: argparse.Namespace) -> None:
 
 def _builtin() -> dict[str, Callable[..., TrajectoryModel]]:
     """The models that need no arrays."""
-    return {name: getattr(models, name) for name in ("ledge", "lottery", "gridworld")}
+    return {name: getattr(models, name) for name in _BUILT_IN}
 
 
 def _load(options: argparse.Namespace) -> TrajectoryModel:

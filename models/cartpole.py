@@ -38,48 +38,49 @@ def cartpole(
     on a cart at rest and stays there: the end of an episode is an absorbing state.
 
     A count of steps has no gradient that a path could carry. ``continuous=True`` is the same cart
-    under a force of any size up to 10 N, with a uniform prior, and
+    under a force of any size up to 10 N (what is beyond is clipped), with a uniform prior. It has
+    no end and
 
-        r(s,a) = (1 - (x / 2.4 m)²) (1 - (θ / 12°)²)   while it stands, 0 from then on,
+        r(s,a) = exp(-½ (x / 2.4 m)² - ½ (θ / 12°)²),   θ unwrapped,
 
-    1 in the middle and 0 where the pole is lost: continuous, so that pathwise gradients through
-    the force see the fall coming. Forces beyond 10 N are clipped.
+    1 in the middle and next to nothing for a pole that has fallen: a smooth function, for which
+    pathwise gradients are unbiased.
 
     Args:
         horizon: T; 500 is the environment's limit.
         temperature: α.
         noise: standard deviations of x', ẋ', θ', θ̇' around the step, four numbers or one for all,
-            at most 0.1; 0 for none, and p(s'|s,a) is a Delta.
+            at most 0.1 where there is an end; 0 for none, and p(s'|s,a) is a Delta.
         continuous: a force as the action instead of left and right.
         discount: γ.
 
     Raises:
         ValueError: where an argument is out of range.
     """
-    sd = deviations(noise, ("x", "ẋ", "θ", "θ̇"), most=_MOST_NOISE)
+    sd = deviations(noise, ("x", "ẋ", "θ", "θ̇"), most=math.inf if continuous else _MOST_NOISE)
 
-    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
-        if continuous:
-            force = a[..., 0].clamp(-_FORCE, _FORCE)
-        else:
-            force = torch.where(a == RIGHT, _FORCE, -_FORCE)
+    def left_or_right(s: Tensor, a: Tensor) -> TorchDistribution:
+        force = torch.where(a == RIGHT, _FORCE, -_FORCE)
         return around(torch.where(_standing(s).unsqueeze(-1), _step(s, force), _at_rest(s)), sd)
 
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        x, angle = s[..., 0] / _MAX_POSITION, s[..., 2] / _MAX_ANGLE
-        worth = (1 - x**2) * (1 - angle**2) if continuous else torch.ones_like(x)
-        return torch.where(_standing(s), worth, 0.0)
+    def any_force(s: Tensor, a: Tensor) -> TorchDistribution:
+        return around(_step(s, a[..., 0].clamp(-_FORCE, _FORCE)), sd)
 
     start = torch.full((4,), 0.05, dtype=torch.float64)
     return TrajectoryModel(
         initial=dist.Uniform(-start, start).to_event(1),
-        dynamics=dynamics,
-        reward=reward,
+        dynamics=any_force if continuous else left_or_right,
+        reward=_nearness if continuous else lambda s, a: _standing(s).double(),
         action_prior=box(_FORCE, 1) if continuous else dist.Categorical(torch.ones(2)),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
     )
+
+
+def _nearness(s: Tensor, a: Tensor) -> Tensor:
+    x, angle = s[..., 0] / _MAX_POSITION, s[..., 2] / _MAX_ANGLE
+    return torch.exp(-0.5 * (x**2 + angle**2))
 
 
 def _standing(s: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -46,7 +47,8 @@ def multigoal(
         horizon: T; 30 is the longest episode of the authors' example.
         temperature: α.
         noise: standard deviations of the two coordinates of s' around the step above, two numbers
-            or one for both, at most 0.1; 0 for none, as published, and p(s'|s,a) is a Delta.
+            or one for both, at most 0.1 where there is an end; 0 for none, as published, and
+            p(s'|s,a) is a Delta.
         goal_reward: paid on arrival at a goal, where the episode ends. None: it does not end there,
             and the distance to the goal goes on to be paid for; the return is then a continuous
             function of the actions, as pathwise gradients need it. A temperature of 1 is then
@@ -56,7 +58,7 @@ def multigoal(
     Raises:
         ValueError: where an argument is out of range.
     """
-    sd = deviations(noise, ("x", "y"), most=_MOST_NOISE)
+    sd = deviations(noise, ("x", "y"), most=math.inf if goal_reward is None else _MOST_NOISE)
     if goal_reward is not None:
         checks.check_payment("goal_reward", goal_reward)
 

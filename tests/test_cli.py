@@ -483,18 +483,20 @@ def test_draw(out, monkeypatch):
     assert labels == states | actions | {"slip$_{0}$", "slip$_{1}$", "gust$_{0}$", "gust$_{1}$"}
 
 
+CONTINUOUS = ("pendulum", "cartpole", "multigoal", "double_integrator")
+BUILT_IN = ("ledge", "lottery", "gridworld", *CONTINUOUS)
+
+
 def test_models(capsys):
     assert command.main(["models"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     head, _, tail = captured.out.partition("Gymnasium environments with a published table:\n")
     assert [line.split()[0] for line in head.splitlines()] == [
-        "ledge",
-        "lottery",
-        "gridworld",
+        *BUILT_IN,
         "FILE.py:NAME",
     ]
-    for name in ("ledge", "lottery", "gridworld"):
+    for name in BUILT_IN:
         assert getattr(models, name).__doc__.splitlines()[0] in head
     assert [line.strip() for line in tail.splitlines()] == models.published()
     assert {"FrozenLake-v1", "CliffWalking-v1", "Taxi-v4"} <= set(models.published())
@@ -507,7 +509,7 @@ def test_models_are_listed_in_columns(capsys):
     assert len(starts) == 1
 
 
-@pytest.mark.parametrize("name", ["ledge", "lottery", "gridworld", *models.published()])
+@pytest.mark.parametrize("name", [*BUILT_IN, *models.published()])
 def test_every_listed_model_can_be_named(name, out):
     assert run("draw", name, "--horizon", 2, "--steps", 1, "--out", out).status == 0
 
