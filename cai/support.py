@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Independent, constraints, transforms
 
 from cai.scores import exact
 
@@ -52,7 +52,7 @@ def check_support(policy: Any, prior: Any) -> None:
 
     Deltas and supports of unknown kinds are let pass: what they score says the rest.
     """
-    if type(policy).__name__ in ("Delta", "_Delta"):
+    if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
         return
     sizes = support_size(policy), support_size(prior)
     inner, outer = elementwise(policy.support), elementwise(prior.support)
@@ -73,6 +73,19 @@ def check_support(policy: Any, prior: Any) -> None:
             f"{_described(policy)}; take cai.NeuralPolicy(model), whose head suits the prior, or "
             "give the policy a distribution that cannot leave that support"
         )
+
+
+def _ends_affine(distribution: Any) -> bool:
+    """Whether the last of several transforms is affine: torch then calls the support the real line.
+
+    So it does for tanh and a scale, and for its own ``biject_to`` of an interval.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    last = getattr(distribution, "transforms", [None])[-1]
+    while isinstance(last, transforms.ComposeTransform):
+        last = last.parts[-1]
+    return isinstance(last, transforms.AffineTransform)
 
 
 def _keeps_to(inner: Any, outer: Any, sign: int) -> bool:

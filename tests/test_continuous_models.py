@@ -450,6 +450,16 @@ def one_elbo(model, policy, seed=5):
     return total + model.final_rewards(s) / model.temperature
 
 
+def test_a_box_by_torchs_own_bijection():
+    """Its last transform is affine, and torch says that it reaches all numbers."""
+    model = models.pendulum(horizon=5)
+    squash = torch.distributions.biject_to(model.action_prior.base_dist.support)
+    logistic = dist.TransformedDistribution(dist.Normal(torch.zeros(1).double(), 1.7), [squash])
+    assert logistic.support is torch.distributions.constraints.real
+    found = cai.evaluate(model, lambda t, s: logistic.to_event(1), samples=500)
+    assert found.expected_return - 2 < found.elbo < found.expected_return
+
+
 def test_a_normal_prior_in_place_of_the_box():
     """Torques beyond the limit are clipped, so that an unbounded policy and prior fit, too."""
     wide = dist.Normal(torch.zeros(1).double(), 2.0).to_event(1)
