@@ -25,7 +25,8 @@ from torch import Tensor
 import cai
 from benchmarks.timing import Race, check_close
 from cai import inference, models
-from cai.inference.variational import exact_gradient, sampled_gradient
+from cai.inference.enumerated import enumerated_gradient
+from cai.inference.exact_gradient import exact_gradient
 
 PARTICLES = 100
 DRAWS = 5000
@@ -40,7 +41,11 @@ def lake() -> cai.TrajectoryModel:
 def against_trace() -> Race:
     _check(Trace_ELBO)
     return _race(
-        "fit, sampled / Trace_ELBO", "SVI, Trace_ELBO", _sampled_step(), _svi_step(Trace_ELBO), 12
+        "fit, sampled / Trace_ELBO",
+        "SVI, Trace_ELBO",
+        _sampled_step(),
+        _svi_step(Trace_ELBO),
+        12,
     )
 
 
@@ -103,7 +108,7 @@ def _check(elbo: type) -> None:
 def _sampled_step() -> Callable[[], None]:
     model = lake()
     policy = cai.TabularPolicy(model)
-    return _step(policy, sampled_gradient(cai.tabulate(model), policy, PARTICLES))
+    return _step(policy, enumerated_gradient(cai.tabulate(model), policy, PARTICLES))
 
 
 def _step(policy: cai.TabularPolicy, estimate: Callable[[], float]) -> Callable[[], None]:
@@ -186,7 +191,7 @@ def _noise(at: str, estimator: str, draws: Tensor, exact: Tensor) -> Noise:
 def _our_draws(table: cai.Table, policy: cai.TabularPolicy, n: int) -> Tensor:
     """Gradients in the logits, one a row, (n, T·S·A)."""
     torch.manual_seed(0)
-    estimate = sampled_gradient(table, policy, PARTICLES)
+    estimate = enumerated_gradient(table, policy, PARTICLES)
     return torch.stack([_gradient(policy, estimate) for _ in range(n)])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import cai
 from benchmarks.timing import Race, check_close
-from cai.inference.variational import program_gradient
+from cai.inference.score_function import score_gradient
 
 HORIZON = 100
 PARTICLES = 100
@@ -105,7 +105,7 @@ def _race(
     policy = cai.NeuralPolicy(model)
     nn.init.normal_(policy.network[-1].weight, std=0.1)  # a start at the prior would prove little
     network = copy.deepcopy(policy.network)
-    estimate = program_gradient(model, policy, PARTICLES)
+    estimate = score_gradient(model, policy, PARTICLES)
     optimizers = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (policy, network)]
 
     def ours() -> None:
@@ -163,7 +163,7 @@ def _check(
 ) -> None:
     """The same gradient from the same trajectories, and trajectories of the same distribution."""
     torch.manual_seed(1)
-    loss = program_gradient(model, policy, PARTICLES)()
+    loss = score_gradient(model, policy, PARTICLES)()
     torch.manual_seed(1)
     paths = model.simulate(policy, PARTICLES)
     seen, dims = _clock(PARTICLES, math.prod(model.initial.event_shape)), (PARTICLES, HORIZON, -1)

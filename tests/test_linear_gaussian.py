@@ -705,7 +705,7 @@ def test_fit_by_samples_and_with_a_network():
     model = random_model(1, T=2, n=2, m=1, rank=1)
     for policy in (cai.LinearGaussianPolicy(model), cai.NeuralPolicy(model)):
         before = cai.evaluate(model, policy).elbo
-        fitted = inference.fit(model, policy, gradient="sampled", steps=150, progress=False)
+        fitted = inference.fit(model, policy, estimator="score", steps=150, progress=False)
         assert before + 0.1 < fitted.elbo < inference.soft_values(model).elbo + 0.1
 
 

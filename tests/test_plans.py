@@ -278,8 +278,8 @@ def test_what_no_plan_can_be_made_for():
         cai.Plan(moving)
     with pytest.raises(ValueError, match="policy: with a memory it is simulated"):
         cai.evaluate(cai.tabulate(ledge), ReactsOnce())
-    with pytest.raises(ValueError, match=r'"exact" needs .* a policy without a memory'):
-        inference.fit(ledge, ReactsOnce(), gradient="exact")
+    with pytest.raises(ValueError, match=r'estimator "exact": .* a policy without a memory'):
+        inference.fit(ledge, ReactsOnce(), estimator="exact")
 
 
 class ReactsOnce(torch.nn.Module):

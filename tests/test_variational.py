@@ -15,7 +15,10 @@ from torch import nn
 
 import cai
 from cai import inference, models
-from cai.inference import variational
+from cai.inference import enumerated
+from cai.inference.enumerated import enumerated_gradient
+from cai.inference.exact_gradient import exact_gradient
+from cai.inference.score_function import score_gradient
 
 DEMONSTRATIONS = {
     "ledge": lambda: models.ledge(),
@@ -40,7 +43,7 @@ def test_the_exact_gradient_reaches_the_optimum(name):
 @pytest.mark.parametrize("name", ["ledge", "lottery"])
 def test_samples_come_within_a_twentieth_of_a_nat(name):
     model = DEMONSTRATIONS[name]()
-    fitted = inference.fit(model, cai.TabularPolicy(model), gradient="sampled")
+    fitted = inference.fit(model, cai.TabularPolicy(model), estimator="enumerated")
     assert -1e-9 < gap(model, fitted) < 0.05
     assert gap(model, fitted) < gap(model, cai.evaluate(model, cai.TabularPolicy(model)))
 
@@ -86,7 +89,7 @@ def test_the_exact_gradient_by_differences(seed, discount):
     model = problem.model()
     table = cai.tabulate(model)
     policy = scramble(cai.TabularPolicy(model))
-    (slope,) = gradients(variational.exact_gradient(table, policy), policy)
+    (slope,) = gradients(exact_gradient(table, policy), policy)
     direction = torch.randn_like(policy.logits)
     values = []
     for h in (1e-5, -1e-5):
@@ -103,15 +106,15 @@ def test_the_exact_gradient_by_differences(seed, discount):
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 @pytest.mark.parametrize("source", ["table", "program"])
 def test_sampled_gradients_are_unbiased(source, discount, monkeypatch):
-    monkeypatch.setattr(variational, "_PULL", 1)  # where a particle could see itself, it shows
+    monkeypatch.setattr(enumerated, "_PULL", 1)  # where a particle could see itself, it shows
     problem = oracles.random_problem(5, T=3, discount=discount)
     model = problem.model()
     policy = scramble(cai.TabularPolicy(model))
-    (exact,) = gradients(variational.exact_gradient(cai.tabulate(model), policy), policy)
+    (exact,) = gradients(exact_gradient(cai.tabulate(model), policy), policy)
     if source == "table":
-        estimator, repeats = variational.sampled_gradient(cai.tabulate(model), policy, 3), 4000
+        estimator, repeats = enumerated_gradient(cai.tabulate(model), policy, 3), 4000
     else:
-        estimator, repeats = variational.program_gradient(model, policy, 3), 2500
+        estimator, repeats = score_gradient(model, policy, 3), 2500
     draws = gradients(estimator, policy, repeats)
     error = draws.std(0) / math.sqrt(repeats)
     score = (draws.mean(0) - exact).abs() / error.clamp(min=1e-12)
@@ -127,13 +130,13 @@ def test_sampled_gradients_are_unbiased(source, discount, monkeypatch):
 def test_the_baseline_lowers_the_variance():
     model = models.ledge()
     table, policy = cai.tabulate(model), cai.TabularPolicy(model)
-    estimator = variational.sampled_gradient(table, policy, 20)
+    estimator = enumerated_gradient(table, policy, 20)
     with_baseline = gradients(estimator, policy, 200).var(0).sum()
-    others, variational._others = variational._others, lambda to_go, *_: torch.zeros_like(to_go)
+    others, enumerated._others = enumerated._others, lambda to_go, *_: torch.zeros_like(to_go)
     try:
         without = gradients(estimator, policy, 200).var(0).sum()
     finally:
-        variational._others = others
+        enumerated._others = others
     assert with_baseline < 0.5 * without
 
 
@@ -143,11 +146,11 @@ def test_one_table_of_gradients_for_all_steps():
     policy = cai.TabularPolicy(model)
     calls = []
     policy.register_forward_pre_hook(lambda *_: calls.append(1))
-    variational.sampled_gradient(cai.tabulate(model), policy, 5)()
+    enumerated_gradient(cai.tabulate(model), policy, 5)()
     assert len(calls) <= 1
     network = cai.NeuralPolicy(model)
     network.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    variational.program_gradient(model, network, 5)()
+    score_gradient(model, network, 5)()
     assert sum(calls) == 1
 
 
@@ -155,12 +158,12 @@ def test_draws_never_land_on_the_impossible():
     """Possible outcomes first; by rounding a draw could pass the last sum."""
     p = torch.tensor([0.0, 0.1, 0.2, 0.0, 0.7, 0.0], dtype=torch.float64)
     u = torch.tensor([[5e-324], [1e-9], [0.1], [0.300000000001], [1.0]], dtype=torch.float64)
-    cumulative = variational._cumulative(p).expand(5, -1)
-    assert variational._draw(cumulative, u).tolist() == [1, 1, 1, 4, 4]
-    short = variational._cumulative(
+    cumulative = enumerated._cumulative(p).expand(5, -1)
+    assert enumerated._draw(cumulative, u).tolist() == [1, 1, 1, 4, 4]
+    short = enumerated._cumulative(
         torch.full((11,), 0.1).double().index_fill(0, torch.tensor(10), 0)
     )
-    assert variational._draw(short.expand(1, -1), torch.ones(1, 1).double()).item() == 9
+    assert enumerated._draw(short.expand(1, -1), torch.ones(1, 1).double()).item() == 9
 
 
 def test_a_uniform_draw_of_zero_is_possible_too(monkeypatch):
@@ -169,7 +172,7 @@ def test_a_uniform_draw_of_zero_is_possible_too(monkeypatch):
     model = models.tabular(P, torch.zeros(2, 2), horizon=3, action_prior=[0.0, 1.0])
     table, policy = cai.tabulate(model), cai.TabularPolicy(model)
     monkeypatch.setattr(torch, "rand", torch.zeros)
-    assert variational.sampled_gradient(table, policy, 4)() == 0
+    assert enumerated_gradient(table, policy, 4)() == 0
 
 
 def test_the_policy_and_the_store_stay_as_they_are():
@@ -181,13 +184,13 @@ def test_the_policy_and_the_store_stay_as_they_are():
     assert fitted.policy is not policy
     assert list(pyro.get_param_store()) == ["mine"]
     state = torch.random.get_rng_state()
-    inference.fit(model, policy, steps=5, gradient="sampled")
+    inference.fit(model, policy, steps=5, estimator="enumerated")
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_fits_are_seeded_and_do_not_touch_each_other():
     model = models.ledge()
-    arguments = {"steps": 40, "gradient": "sampled"}
+    arguments = {"steps": 40, "estimator": "enumerated"}
     one = inference.fit(model, cai.TabularPolicy(model), seed=1, **arguments)
     kept = one.policy.logits.clone()
     two = inference.fit(model, cai.TabularPolicy(model), seed=1, **arguments)
@@ -250,7 +253,7 @@ def test_rewards_of_minus_infinity_are_avoided_not_differentiated():
         fitted = inference.fit(model, cai.TabularPolicy(model, stationary), steps=100)
         assert fitted.elbo == pytest.approx(best.elbo, abs=1e-6)
         assert fitted.policy.logits.isfinite().all()
-    sampled = inference.fit(model, cai.TabularPolicy(model), steps=100, gradient="sampled")
+    sampled = inference.fit(model, cai.TabularPolicy(model), steps=100, estimator="enumerated")
     assert sampled.elbo == pytest.approx(best.elbo, abs=0.05)
     with pytest.raises(ValueError, match=r"fit: the ELBO is -inf: .* action_prior"):
         inference.fit(model, cai.NeuralPolicy(model))
@@ -262,8 +265,8 @@ def test_what_cannot_be_fitted():
         inference.fit(model, lambda t, s: model.prior(s))
     with pytest.raises(ValueError, match="got TabularPolicy without any"):
         inference.fit(model, inference.posterior(model).policy)
-    with pytest.raises(ValueError, match='gradient: expected "exact", "sampled" or None'):
-        inference.fit(model, cai.TabularPolicy(model), gradient="reinforce")
+    with pytest.raises(ValueError, match='estimator: expected one of "auto", "exact"'):
+        inference.fit(model, cai.TabularPolicy(model), estimator="reinforce")
     with pytest.raises(ValueError, match="particles: expected at least 2"):
         inference.fit(model, cai.TabularPolicy(model), particles=1)
     with pytest.raises(ValueError, match="steps: expected a whole number"):
@@ -271,8 +274,8 @@ def test_what_cannot_be_fitted():
     with pytest.raises(ValueError, match="learning_rate: expected a finite number above 0"):
         inference.fit(model, cai.TabularPolicy(model), learning_rate=-1.0)
     walk = continuous()
-    with pytest.raises(ValueError, match='"exact" needs a model with finitely many'):
-        inference.fit(walk, cai.NeuralPolicy(walk), gradient="exact")
+    with pytest.raises(ValueError, match='estimator "exact": expected a model with finitely many'):
+        inference.fit(walk, cai.NeuralPolicy(walk), estimator="exact")
     with pytest.raises(ValueError, match="policy: a table of shape"):
         inference.fit(model, cai.TabularPolicy(models.lottery()))
 

@@ -1,0 +1,79 @@
+"""Which estimator of the ELBO's gradient fits a model and a policy."""
+
+from __future__ import annotations
+
+from typing import Literal, NoReturn, TypeAlias, get_args
+
+from torch import nn
+
+from cai import checks
+from cai.inference.enumerated import enumerated_gradient
+from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.gradient import Estimator
+from cai.inference.score_function import score_gradient
+from cai.table import Table
+from cai.trajectory import TrajectoryModel
+
+EstimatorName: TypeAlias = Literal["auto", "exact", "enumerated", "score"]
+
+
+def check_name(name: object) -> None:
+    """Raises ValueError where there is no estimator of that name."""
+    names = get_args(EstimatorName)
+    if name not in names:
+        expected = ", ".join(f'"{known}"' for known in names)
+        raise ValueError(f'estimator: expected one of {expected}, got {name!r}; "auto" chooses')
+
+
+def build(
+    name: EstimatorName,
+    model: TrajectoryModel | Table,
+    policy: nn.Module,
+    table: Table | None,
+    particles: int,
+) -> tuple[EstimatorName, Estimator]:
+    """The estimator of a name, and its name where that was "auto", which takes the best there is.
+
+    Args:
+        name: which.
+        model: the model.
+        policy: the policy, the parameters of which get the gradient.
+        table: of the model; None where it has none, or the policy has a memory.
+        particles: trajectories a call, where they are sampled.
+
+    Raises:
+        ValueError: where the model or the policy is not of the kind that it needs.
+    """
+    if name in ("auto", "exact"):
+        exact = _exact(model, policy, table)
+        if exact is not None:
+            return "exact", exact
+    if name == "exact":
+        _refuse(
+            name,
+            "a model with finitely many states and actions and discrete sites, whose step can be "
+            "tabulated, and a policy without a memory",
+            "another one",
+            '"score", which works for any',
+        )
+    if name == "enumerated":
+        if table is None:
+            _refuse(name, "a model that can be tabulated", "one that cannot", '"score"')
+        return name, enumerated_gradient(table, policy, particles)
+    if isinstance(model, Table):
+        _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
+    return "score", score_gradient(model, policy, particles)
+
+
+def _exact(
+    model: TrajectoryModel | Table, policy: nn.Module, table: Table | None
+) -> Estimator | None:
+    """The exact estimator, or None where there is none."""
+    in_closed_form = closed_form_gradient(model, policy)
+    if in_closed_form is not None or table is None:
+        return in_closed_form
+    return exact_gradient(table, policy)
+
+
+def _refuse(name: str, expected: str, came: str, instead: str) -> NoReturn:
+    checks.refuse(f'estimator "{name}"', expected, came, f"take {instead}")

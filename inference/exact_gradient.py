@@ -1,0 +1,104 @@
+"""The ELBO and its gradient without sampling: through occupancies, or in closed form."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cai import bellman
+from cai.bellman import product
+from cai.evaluate import enumerable, policy_log_probs
+from cai.gaussian_evaluation import worth
+from cai.histories import HistoryPolicy
+from cai.histories import worth as worth_of_histories
+from cai.inference.gradient import Estimator, checked
+from cai.linear_gaussian import LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
+from cai.table import Table
+from cai.trajectory import TrajectoryModel
+
+
+def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
+    """The gradient of the ELBO through the occupancies of the policy, without sampling.
+
+    ∂ELBO/∂log q_t(a|s) = occupancy_t(s) q_t(a|s) (advantage_t(s,a)), the policy gradient theorem
+    for the objective of maximum entropy.
+    """
+    reward = table.reward + mean_arrival(table)
+    gain = table.log_prior + reward / table.temperature
+    p = table.log_dynamics.exp() * table.discount
+    initial = table.log_initial.exp()
+
+    def estimate() -> float:
+        log_q = policy_log_probs(policy, table)
+        with torch.no_grad():
+            q = log_q.exp()
+            flow = table.flow(q.unsqueeze(-1) * p)
+            v = policy_values(table, product(q, gain - log_q).sum(-1), flow)
+            occupancy = occupancies(table, flow)
+            future = (p * table.gather(v[1:])).sum(-1)
+            weight = occupancy.unsqueeze(-1) * q
+            advantage = gain - log_q + future - v[:-1].unsqueeze(-1)
+            elbo = product(initial, v[0]).sum().item()
+            checked(elbo)
+            slope = product(weight, advantage)
+        log_q.backward(-slope)
+        return -elbo
+
+    return estimate
+
+
+def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
+    """v_t(s) of a policy, (T+1, S), nats: the ELBO from state s at step t on.
+
+    Args:
+        table: the problem.
+        gain: (T, S), expected reward and entropy of one step, nats.
+        flow: (T, S, ...), the flow of q(a|s) p(s'|s,a) γ.
+    """
+    T, S = gain.shape
+    v = torch.empty(T + 1, S, dtype=torch.float64)
+    v[T] = table.final_reward / table.temperature
+    for t in range(T - 1, -1, -1):
+        torch.add(gain[t], table.pull(flow[t], v[t + 1]), out=v[t])
+    return v
+
+
+def occupancies(table: Table, flow: Tensor) -> Tensor:
+    """q(s_t=s, alive) for t = 0 … T-1, shape (T, S), from the flow of a policy."""
+    states = torch.empty(len(flow), table.num_states, dtype=torch.float64)
+    states[0] = table.log_initial.exp()
+    for t in range(len(flow) - 1):
+        states[t + 1] = table.push(states[t], flow[t])
+    return states
+
+
+def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
+    """The gradient of an ELBO that is known in closed form; None of any other.
+
+    It is for a linear-Gaussian policy in such a model, and for a table of histories.
+    """
+    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        found: Any = partial(worth, model, policy)
+    elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
+        found = partial(worth_of_histories, table, policy)
+    else:
+        return None
+
+    def estimate() -> float:
+        loss = -found().elbo
+        loss.backward()
+        checked(-loss.item())
+        return loss.item()
+
+    return estimate
+
+
+def mean_arrival(table: Table) -> Tensor:
+    """E[r⁺|s,a], which is all that matters in the true dynamics."""
+    if table.arrival_reward is None:
+        return torch.zeros(())
+    return bellman.mean(table.log_dynamics, table.arrival_reward)
