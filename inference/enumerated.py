@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from cai.bellman import product
 from cai.evaluate import policy_log_probs
-from cai.inference.exact_gradient import mean_arrival
-from cai.inference.gradient import Estimator, checked
+from cai.inference.gradient import Estimator, checked, gains
 from cai.table import Table
 
 _PULL = 10  # how many particles in the same state weigh as much as all others together
@@ -31,7 +30,7 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
     K = table.log_dynamics.shape[-1]
     p, initial = table.log_dynamics.exp(), _cumulative(table.log_initial.exp())
     successors = table.successor_index.flatten()
-    gain = table.log_prior + (table.reward + mean_arrival(table)) / table.temperature
+    gain = gains(table)
     final = table.final_reward / table.temperature
     first_row = torch.arange(T).unsqueeze(1) * S
 
@@ -50,8 +49,8 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
                 s = successors.index_select(0, outcome)
             at, outcome = first_row + torch.stack(states), torch.stack(outcomes)
             chosen = at * A + (outcome // K) % A
-            gains = gain - log_q
-            paid, ends = gains.flatten()[chosen], final[s]
+            now = gain - log_q
+            paid, ends = now.flatten()[chosen], final[s]
             alive = _survivors(table.discount, T, particles)
             if alive is not None:
                 paid, ends = paid * alive[:-1], ends * alive[-1]
@@ -63,7 +62,7 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
             slope = log_q.new_zeros(T * S * A)
             slope.index_add_(0, chosen.flatten(), (advantage * living).flatten())
             visits = log_q.new_zeros(T * S).index_add_(0, at.flatten(), living.flatten())
-            slope = slope.view(T, S, A) + product(visits.view(T, S, 1) * log_q.exp(), gains)
+            slope = slope.view(T, S, A) + product(visits.view(T, S, 1) * log_q.exp(), now)
         log_q.backward(slope / -particles)
         return -elbo
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cai import bellman
 from cai.bellman import product
 from cai.evaluate import enumerable, policy_log_probs
 from cai.gaussian_evaluation import worth
 from cai.histories import HistoryPolicy
 from cai.histories import worth as worth_of_histories
-from cai.inference.gradient import Estimator, checked
+from cai.inference.gradient import Estimator, checked, gains
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.table import Table
@@ -27,8 +26,7 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
     ∂ELBO/∂log q_t(a|s) = occupancy_t(s) q_t(a|s) (advantage_t(s,a)), the policy gradient theorem
     for the objective of maximum entropy.
     """
-    reward = table.reward + mean_arrival(table)
-    gain = table.log_prior + reward / table.temperature
+    gain = gains(table)
     p = table.log_dynamics.exp() * table.discount
     initial = table.log_initial.exp()
 
@@ -95,10 +93,3 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
         return loss.item()
 
     return estimate
-
-
-def mean_arrival(table: Table) -> Tensor:
-    """E[r⁺|s,a], which is all that matters in the true dynamics."""
-    if table.arrival_reward is None:
-        return torch.zeros(())
-    return bellman.mean(table.log_dynamics, table.arrival_reward)

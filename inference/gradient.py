@@ -6,6 +6,11 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from torch import Tensor
+
+from cai import bellman
+from cai.table import Table
+
 Estimator: TypeAlias = Callable[[], float]
 """Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate."""
 
@@ -18,3 +23,11 @@ def checked(elbo: float) -> None:
             "gradient; forbid the actions that lead there, by probability zero in action_prior, "
             "or make the reward finite"
         )
+
+
+def gains(table: Table) -> Tensor:
+    """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: what a step is worth but for log q(a|s)."""
+    reward = table.reward
+    if table.arrival_reward is not None:
+        reward = reward + bellman.mean(table.log_dynamics, table.arrival_reward)
+    return table.log_prior + reward / table.temperature
