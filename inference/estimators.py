@@ -10,11 +10,14 @@ from cai import checks
 from cai.inference.enumerated import enumerated_gradient
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.gradient import Estimator
+from cai.inference.mirror import natural_gradient
+from cai.inference.pathwise import pathwise_gradient
 from cai.inference.score_function import score_gradient
+from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
-EstimatorName: TypeAlias = Literal["auto", "exact", "enumerated", "score"]
+EstimatorName: TypeAlias = Literal["auto", "exact", "mirror", "enumerated", "pathwise", "score"]
 
 
 def check_name(name: object) -> None:
@@ -60,8 +63,15 @@ def build(
         if table is None:
             _refuse(name, "a model that can be tabulated", "one that cannot", '"score"')
         return name, enumerated_gradient(table, policy, particles)
+    if name == "mirror":
+        if table is None or not isinstance(policy, TabularPolicy) or policy.logits.dim() != 3:
+            came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
+            _refuse(name, "a time-dependent TabularPolicy, for a table", came, '"auto"')
+        return name, natural_gradient(table, policy)
     if isinstance(model, Table):
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
+    if name == "pathwise":
+        return name, pathwise_gradient(model, policy, particles)
     return "score", score_gradient(model, policy, particles)
 
 

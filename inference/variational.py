@@ -21,6 +21,7 @@ from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
 _WINDOW = 50  # steps that the running mean of the losses covers
+_ROUNDING = 1e-11  # what is left of a natural gradient of zero, relative to the ELBO above one
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +68,20 @@ def fit(
     * "exact": through the occupancies, where the model can be tabulated and the policy has no
       memory but a table; for a linear-Gaussian policy in such a model, in closed form. Nothing is
       sampled.
+    * "mirror": the natural gradient of a table, exact. A step of one reaches the optimum in at most
+      T steps, and ½ halves what is left in each.
     * "enumerated": states are sampled. What a step pays is summed over the actions, what comes
       after it is weighted by the score of the action drawn, as with "score".
     * "score": trajectories are simulated and the score function is weighted by the reward to go
       (Williams 1992), less the mean of the other particles. For every program.
 
-    "auto" takes the first that can be had, and ``Fit.estimator`` says which. Adam's rate decays by
-    a factor of 100 over the steps, and the loop ends early once the losses no longer fall.
+    * "pathwise": trajectories are differentiated, where all that lies between an action and the
+      rewards after it is reparameterised (``rsample``). The one with the least noise, but blind to
+      jumps: the return must be a continuous function of the actions.
+
+    "auto" takes "exact" where it can be had, else "score", and ``Fit.estimator`` says which. Adam's
+    rate decays by a factor of 100 over the steps, and the loop ends early once the losses no longer
+    fall; "mirror" takes equal steps until its gradient is zero.
 
     A copy is trained; the policy that was passed, and Pyro's parameter store, stay as they are.
     An interrupt (Ctrl-C) ends the loop and returns what was reached; passing ``fitted.policy``
@@ -86,6 +94,7 @@ def fit(
         steps: at most so many steps.
         particles: trajectories a step, where sampled; at least two, for the baseline.
         learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
+            For "mirror" its step size, one if not given.
         seed: of the simulation.
         progress: whether to show a progress bar on a terminal.
 
@@ -94,37 +103,45 @@ def fit(
             because a reward of -inf cannot be avoided by the policy, or the estimator needs a
             model or a policy of another kind.
     """
-    _check(policy, estimator, steps, particles)
+    _check(policy, estimator, steps, particles, learning_rate)
     policy = copy.deepcopy(policy)
     table = None if remembers(policy) else enumerable(model)
     if table is not None:
         _forbid_the_fatal(policy, table)
-    rate = learning_rate
-    if rate is None:
-        rate = 0.2 if isinstance(policy, TabularPolicy) else 0.01
-    checks.check_positive("learning_rate", rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         name, estimate = estimators.build(estimator, model, policy, table, particles)
-        # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
-        betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)
-        adam = torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
+        optimizer = _optimizer(name, policy, learning_rate)
         with contextlib.nullcontext() if table is None else table.threads():
-            losses = _descend(estimate, adam, steps, progress)
+            losses = _descend(estimate, optimizer, steps, progress)
     elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     return Fit(policy, elbo, losses, name)
+
+
+def _optimizer(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Optimizer:
+    """Adam, or steps along the gradient itself where it is the natural one."""
+    if rate is None:
+        rate = 1.0 if name == "mirror" else 0.2 if isinstance(policy, TabularPolicy) else 0.01
+    if name == "mirror":
+        return torch.optim.SGD(policy.parameters(), lr=rate)
+    # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
+    betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)
+    return torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
 
 
 def _descend(
     estimate: Estimator, optimizer: torch.optim.Optimizer, steps: int, progress: bool
 ) -> Tensor:
-    """Steps of decaying size until the losses no longer fall; the losses of all steps taken."""
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / steps))
+    """Steps until there is nothing to gain, of decaying size by Adam; the losses of all of them."""
+    natural = isinstance(optimizer, torch.optim.SGD)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 1 if natural else 0.01 ** (1 / steps))
     losses: list[float] = []
     bar = tqdm(total=steps, desc="fit", unit="step", disable=None if progress else True)
     with bar:
         try:
-            while len(losses) < steps and not _plateau(losses, steps):
+            while len(losses) < steps and not (
+                _at_rest(optimizer, losses) if natural else _plateau(losses, steps)
+            ):
                 optimizer.zero_grad()
                 losses.append(estimate())
                 optimizer.step()
@@ -135,6 +152,15 @@ def _descend(
         except KeyboardInterrupt:
             bar.write("fit: interrupted, returning what was reached")
     return torch.tensor(losses, dtype=torch.float64)
+
+
+def _at_rest(optimizer: torch.optim.Optimizer, losses: list[float]) -> bool:
+    """Whether the gradient of the last step was zero but for rounding errors."""
+    if not losses:
+        return False
+    slopes = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    tiny = _ROUNDING * max(1.0, abs(losses[-1]))
+    return all(slope is None or bool(slope.abs().max() <= tiny) for slope in slopes)
 
 
 def _plateau(losses: list[float], steps: int) -> bool:
@@ -148,7 +174,9 @@ def _plateau(losses: list[float], steps: int) -> bool:
     return before - last < 1e-6 * max(1.0, abs(last))
 
 
-def _check(policy: object, estimator: object, steps: int, particles: int) -> None:
+def _check(
+    policy: object, estimator: object, steps: int, particles: int, rate: float | None
+) -> None:
     if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
         raise ValueError(
             "policy: fit trains the parameters of a torch module, got "
@@ -159,6 +187,8 @@ def _check(policy: object, estimator: object, steps: int, particles: int) -> Non
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
     checks.check_count("particles", particles)
+    if rate is not None:
+        checks.check_positive("learning_rate", rate)
     if particles < 2:
         raise ValueError("particles: expected at least 2, got 1; the baseline needs another one")
 

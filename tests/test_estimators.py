@@ -1,0 +1,276 @@
+"""Estimators of the gradient: each unbiased, and mirror descent as dynamic programming."""
+
+import itertools
+import math
+
+import oracles
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_policy import scramble
+from test_trajectory import continuous
+
+import cai
+from cai import inference, models
+from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.mirror import mirror_sweep, natural_gradient
+from cai.inference.pathwise import pathwise_gradient
+
+
+def gradient(estimate, policy):
+    """One gradient of -ELBO in all parameters, one after the other."""
+    policy.zero_grad()
+    estimate()
+    return torch.cat([p.grad.flatten().double() for p in policy.parameters()])
+
+
+def check_unbiased(estimate, policy, exact, repeats, most):
+    """The mean of many gradients, a few standard errors from the exact one, which are small."""
+    draws = torch.stack([gradient(estimate, policy) for _ in range(repeats)])
+    error = draws.std(0) / math.sqrt(repeats)
+    off = (draws.mean(0) - exact).abs()
+    assert (off <= 4.5 * error + 1e-9).all()
+    along = draws @ exact / (exact @ exact)
+    stderr = along.std().item() / math.sqrt(repeats)
+    assert stderr < most
+    assert abs(along.mean().item() - 1) < 4 * stderr + 1e-9
+
+
+# Mirror descent
+
+problems = given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.7]))
+
+
+def solved(seed, discount, T=4):
+    """A random problem's table, its best policy and a policy to start from."""
+    model = oracles.random_problem(seed, T=T, discount=discount).model()
+    policy = scramble(cai.TabularPolicy(model))
+    return cai.tabulate(model), inference.soft_values(model, optimism=0).policy.log_probs, policy
+
+
+@problems
+def test_k_simultaneous_sweeps_make_the_last_k_steps_optimal(seed, discount):
+    table, best, policy = solved(seed, discount)
+    log_q = policy.log_probs.detach()
+    for k in range(1, table.steps + 1):
+        log_q = mirror_sweep(table, log_q)
+        assert torch.allclose(log_q[-k:].exp(), best[-k:].exp(), rtol=0, atol=1e-12)
+        # No sooner, but where the first steps have nothing to choose.
+        if k == 1 and (best[0].exp() - policy.log_probs[0].exp()).abs().max() > 0.3:
+            assert not torch.allclose(log_q.exp(), best.exp(), rtol=0, atol=1e-6)
+
+
+@problems
+def test_one_sweep_backward_is_dynamic_programming(seed, discount):
+    table, best, policy = solved(seed, discount)
+    log_q = mirror_sweep(table, policy.log_probs.detach(), backward=True)
+    assert torch.allclose(log_q.exp(), best.exp(), rtol=0, atol=1e-12)
+    again = mirror_sweep(table, log_q)
+    assert torch.allclose(again.exp(), log_q.exp(), rtol=0, atol=1e-12)
+
+
+def centred(log_q, best):
+    """log q - log q*, but for what normalisation does, where both are finite."""
+    off = torch.where(best > -torch.inf, log_q - best, torch.nan)
+    return torch.where(best > -torch.inf, off - off.nanmean(-1, keepdim=True), 0.0)
+
+
+@problems
+def test_half_steps_halve_the_error(seed, discount):
+    """Exactly at the last step, where nothing comes after it, and before it in the long run."""
+    table, best, policy = solved(seed, discount)
+    log_q, errors = policy.log_probs.detach(), []
+    for _ in range(40):
+        errors.append(centred(log_q, best))
+        log_q = mirror_sweep(table, log_q, step=0.5)
+    for before, after in itertools.pairwise(errors[:9]):
+        assert torch.allclose(after[-1], before[-1] / 2, rtol=0, atol=1e-12)
+    sizes = [error.abs().max().item() for error in errors]
+    assert sizes[-1] < 0.6 * sizes[-2] < 1e-6
+
+
+@problems
+def test_the_natural_gradient_by_the_fisher_information(seed, discount):
+    """F⁻¹ ∇ELBO, with F = occupancy (diag q - q q') of each row, from the exact gradient."""
+    table, _, policy = solved(seed, discount, T=3)
+    slope = gradient(exact_gradient(table, policy), policy).view_as(policy.logits)
+    natural = gradient(natural_gradient(table, policy), policy).view_as(policy.logits)
+    q, occupancy = policy.log_probs.exp().detach(), cai.evaluate(table, policy).states[:-1]
+    fisher = torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
+    fisher = occupancy[..., None, None] * fisher
+    lived = occupancy > 1e-6
+    assert lived.any()
+    through = torch.einsum("...ab,...b->...a", fisher, natural)
+    assert torch.allclose(through, slope, rtol=0, atol=1e-12)
+    assert product_mean(q, natural)[lived].abs().max() < 1e-12
+
+
+def product_mean(q, x):
+    return (q * x).sum(-1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.ledge(),
+        models.ledge(horizon=50, discount=0.9),
+        models.lottery(),
+        models.gym("FrozenLake-v1", horizon=60, temperature=0.01),
+    ],
+    ids=["ledge", "long ledge", "lottery", "FrozenLake, cold"],
+)
+def test_mirror_descent_ends_at_the_optimum_in_as_many_steps_as_the_horizon(model):
+    fitted = inference.fit(model, cai.TabularPolicy(model), estimator="mirror")
+    assert fitted.estimator == "mirror"
+    assert len(fitted.losses) <= model.horizon + 1  # the last one finds nothing to gain
+    assert fitted.elbo == pytest.approx(inference.soft_values(model).elbo, abs=1e-9)
+    assert (fitted.losses.diff() < 1e-9).all()
+    slow = inference.fit(
+        model, cai.TabularPolicy(model), estimator="mirror", learning_rate=0.5, steps=10
+    )
+    assert len(slow.losses) == 10
+
+
+def test_mirror_descent_avoids_what_is_fatal():
+    P = torch.zeros(3, 2, 3)
+    P[0, 0, 1] = P[0, 1, 2] = P[1, :, 1] = P[2, :, 2] = 1
+    r = torch.tensor([[0.0, 0.0], [0.0, 1.0], [-math.inf, -math.inf]])
+    model = models.tabular(P, r, horizon=3, action_prior=[0.3, 0.7])
+    fitted = inference.fit(model, cai.TabularPolicy(model), estimator="mirror")
+    assert fitted.elbo == pytest.approx(inference.soft_values(model).elbo, abs=1e-12)
+    assert fitted.policy.logits.isfinite().all()
+
+
+# Pathwise
+
+
+def regulator(**changes):
+    """Two numbers to be brought to zero by one, in three steps, with a final cost."""
+    arguments = {
+        "A": [[1.0, 0.3], [-0.2, 0.9]],
+        "B": [[0.0], [0.5]],
+        "noise": [[0.05, 0.0], [0.0, 0.1]],
+        "Q": [[1.0, 0.2], [0.2, 0.5]],
+        "R": [[0.3]],
+        "q": [0.5, -0.2],
+        "Q_final": [[2.0, 0.0], [0.0, 1.0]],
+        "initial_mean": [1.0, -0.5],
+        "initial_covariance": [[0.3, 0.1], [0.1, 0.2]],
+        "action_prior": dist.MultivariateNormal(torch.ones(1).double(), torch.eye(1).double()),
+        "horizon": 3,
+        "temperature": 0.7,
+    }
+    return models.linear_gaussian(**(arguments | changes))
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.7])
+def test_pathwise_gradients_are_unbiased(discount):
+    model = regulator(discount=discount)
+    policy = scramble(cai.LinearGaussianPolicy(model))
+    exact = gradient(closed_form_gradient(model, policy), policy)
+    check_unbiased(pathwise_gradient(model, policy, 200), policy, exact, 150, 0.01)
+
+
+def scrambled_network(model, **options):
+    torch.manual_seed(3)
+    network = cai.NeuralPolicy(model, hidden=(8,), **options).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.3)
+    return network
+
+
+SMOOTH = {
+    "a particle with a latent push": lambda: continuous(
+        final_reward=lambda s: -s[..., 0].cosh(), arrival_reward=lambda s, a, n: (n - s)[..., 0]
+    ),
+    "pendulum": lambda: models.pendulum(horizon=8, noise=0.01, discount=0.9),
+    "double integrator": lambda: models.double_integrator(horizon=6),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_pathwise_gradients_by_differences(name):
+    """With the noise held still, the estimate is a function of the parameters."""
+    torch.set_default_dtype(torch.float64)
+    model = SMOOTH[name]()
+    policy = scrambled_network(model)
+    estimate = pathwise_gradient(model, policy, 7)
+
+    def held():
+        torch.manual_seed(11)
+        return estimate()
+
+    slope = gradient(held, policy)
+    start = torch.nn.utils.parameters_to_vector(policy.parameters()).detach()
+    direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(5)).double()
+    values = []
+    for h in (1e-4, -1e-4):
+        torch.nn.utils.vector_to_parameters(start + h * direction, policy.parameters())
+        values.append(held())
+    expected = (slope @ direction).item()
+    assert (values[0] - values[1]) / 2e-4 == pytest.approx(expected, rel=1e-6)
+    assert expected != 0
+
+
+def test_pathwise_comes_to_the_optimum_of_a_regulator():
+    model = regulator(horizon=6)
+    fitted = inference.fit(
+        model, cai.LinearGaussianPolicy(model), estimator="pathwise", steps=400, learning_rate=0.05
+    )
+    assert fitted.estimator == "pathwise"
+    best = inference.soft_values(model).elbo
+    assert best - 0.01 < fitted.elbo <= best + 1e-9
+
+
+def test_noise_that_the_policy_does_not_touch_may_be_discrete():
+    """A coin that sometimes turns the push around has no rsample, and needs none."""
+
+    def model(probability):
+        def dynamics(s, a):
+            coin = pyro.sample("coin", dist.Bernoulli(probability(s)))
+            return dist.Normal(s + a * (1 - 2 * coin), 0.1)
+
+        return cai.TrajectoryModel(
+            initial=dist.Normal(torch.tensor(0.5).double(), 0.2),
+            dynamics=dynamics,
+            reward=lambda s, a: -(s**2),
+            action_prior=dist.Normal(torch.tensor(0.0).double(), 1.0),
+            horizon=3,
+        )
+
+    fair = model(lambda s: torch.full_like(s, 0.25))
+    assert gradient(pathwise_gradient(fair, network := scrambled_network(fair), 4), network).any()
+    moved = model(lambda s: torch.sigmoid(s))
+    network = scrambled_network(moved)
+    with pytest.raises(ValueError, match=r'"pathwise", site t1/coin: expected .* take "score"'):
+        gradient(pathwise_gradient(moved, network, 4), network)
+
+
+def test_what_has_no_pathwise_gradient():
+    ledge, walk = models.ledge(), continuous()
+    with pytest.raises(ValueError, match=r'"pathwise", site s_0: .* torch.int64'):
+        inference.fit(ledge, cai.NeuralPolicy(ledge), estimator="pathwise")
+    mixture = cai.NeuralPolicy(walk, head=cai.MixtureHead(2))
+    with pytest.raises(ValueError, match=r"site a_0: expected a distribution with rsample"):
+        inference.fit(walk, mixture, estimator="pathwise")
+    with pytest.raises(ValueError, match='estimator "pathwise": expected a model whose program'):
+        inference.fit(cai.tabulate(ledge), cai.TabularPolicy(ledge), estimator="pathwise")
+    for policy in (cai.NeuralPolicy(ledge), cai.TabularPolicy(ledge, stationary=True)):
+        with pytest.raises(ValueError, match='"mirror": expected a time-dependent TabularPolicy'):
+            inference.fit(ledge, policy, estimator="mirror")
+
+
+def test_auto_says_what_it_chose():
+    ledge, walk, lg = models.ledge(), continuous(), regulator()
+    for model, policy, name in [
+        (ledge, cai.TabularPolicy(ledge), "exact"),
+        (cai.tabulate(ledge), cai.NeuralPolicy(ledge), "exact"),
+        (lg, cai.LinearGaussianPolicy(lg), "exact"),
+        (lg, cai.NeuralPolicy(lg), "score"),
+        (walk, cai.NeuralPolicy(walk), "score"),
+    ]:
+        assert inference.fit(model, policy, steps=1).estimator == name
