@@ -1,6 +1,7 @@
 """The command line, called in the process: what it prints, what it writes, and how it fails."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -98,6 +99,10 @@ RING = """
 
 
 """
+
+
+CONTINUOUS = ("pendulum", "cartpole", "multigoal", "double_integrator")
+BUILT_IN = ("ledge", "lottery", "gridworld", *CONTINUOUS)
 
 
 @dataclass
@@ -291,6 +296,22 @@ def test_the_seed_is_that_of_the_training(out, monkeypatch):
     assert seeds == [5]
 
 
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_a_continuous_model_is_sampled(name, out, monkeypatch):
+    """What the prior gets is what the library estimates, and there is nothing exact beside it."""
+    fit = inference.fit
+    monkeypatch.setattr(inference, "fit", functools.partial(fit, steps=3, particles=4))
+    result = run("compare", name, "--horizon", 2, "--json", "--out", out)
+    assert result.status == 0
+    assert "no exact posterior: initial: enumeration needs finitely many" in result.err
+    rows = json.loads(result.out)["rows"]
+    assert set(rows) == {"prior", "SVI"}
+    model = getattr(models, name)(horizon=2)
+    expected = cai.evaluate(model, lambda t, s: model.prior(s, t))
+    assert rows["prior"]["elbo"] == pytest.approx(expected.elbo)
+    assert listing(out) == ["comparison.json", "comparison.md", "comparison.png", "training.png"]
+
+
 def test_horizon_temperature_and_json(out):
     result = run(
         *("compare", "FrozenLake-v1", "--horizon", 8, "--temperature", 0.05),
@@ -481,10 +502,6 @@ def test_draw(out, monkeypatch):
     states = {"$s_{0}$", "$s_{1}$", "$s_{2}$"}
     actions = {"$a_{0}$", "$a_{1}$", "$o_{0}$", "$o_{1}$"}
     assert labels == states | actions | {"slip$_{0}$", "slip$_{1}$", "gust$_{0}$", "gust$_{1}$"}
-
-
-CONTINUOUS = ("pendulum", "cartpole", "multigoal", "double_integrator")
-BUILT_IN = ("ledge", "lottery", "gridworld", *CONTINUOUS)
 
 
 def test_models(capsys):
