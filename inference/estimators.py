@@ -8,6 +8,7 @@ from torch import nn
 
 from cai import checks
 from cai.inference.enumerated import enumerated_gradient
+from cai.inference.enumerated_actions import enumerated_program_gradient, num_actions
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.gradient import Estimator
 from cai.inference.mirror import natural_gradient
@@ -59,9 +60,7 @@ def build(
             "another one",
             '"score", which works for any',
         )
-    if name == "enumerated":
-        if table is None:
-            _refuse(name, "a model that can be tabulated", "one that cannot", '"score"')
+    if name == "enumerated" and table is not None:
         return name, enumerated_gradient(table, policy, particles)
     if name == "mirror":
         if table is None or not isinstance(policy, TabularPolicy) or policy.logits.dim() != 3:
@@ -72,6 +71,11 @@ def build(
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
         return name, pathwise_gradient(model, policy, particles)
+    A = None if name == "score" else num_actions(model)
+    if A is not None:
+        return "enumerated", enumerated_program_gradient(model, policy, A, particles)
+    if name == "enumerated":
+        _refuse(name, "finitely many actions", "an action_prior over others", '"score"')
     return "score", score_gradient(model, policy, particles)
 
 

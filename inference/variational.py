@@ -70,8 +70,8 @@ def fit(
       sampled.
     * "mirror": the natural gradient of a table, exact. A step of one reaches the optimum in at most
       T steps, and ½ halves what is left in each.
-    * "enumerated": states are sampled. What a step pays is summed over the actions, what comes
-      after it is weighted by the score of the action drawn, as with "score".
+    * "enumerated": for finitely many actions, in states that are sampled. What a step pays is
+      summed over the actions, what comes after it weighted by the score of the action drawn.
     * "score": trajectories are simulated and the score function is weighted by the reward to go
       (Williams 1992), less the mean of the other particles. For every program.
 
@@ -79,9 +79,9 @@ def fit(
       rewards after it is reparameterised (``rsample``). The one with the least noise, but blind to
       jumps: the return must be a continuous function of the actions.
 
-    "auto" takes "exact" where it can be had, else "score", and ``Fit.estimator`` says which. Adam's
-    rate decays by a factor of 100 over the steps, and the loop ends early once the losses no longer
-    fall; "mirror" takes equal steps until its gradient is zero.
+    "auto" takes "exact" where it can be had, else "enumerated", else "score", and ``Fit.estimator``
+    says which. Adam's rate decays by a factor of 100 over the steps, and the loop ends early once
+    the losses no longer fall; "mirror" takes equal steps until its gradient is zero.
 
     A copy is trained; the policy that was passed, and Pyro's parameter store, stay as they are.
     An interrupt (Ctrl-C) ends the loop and returns what was reached; passing ``fitted.policy``

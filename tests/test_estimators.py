@@ -15,9 +15,11 @@ from test_trajectory import continuous
 
 import cai
 from cai import inference, models
+from cai.inference.enumerated_actions import enumerated_program_gradient
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.mirror import mirror_sweep, natural_gradient
 from cai.inference.pathwise import pathwise_gradient
+from cai.inference.score_function import score_gradient
 
 
 def gradient(estimate, policy):
@@ -37,6 +39,98 @@ def check_unbiased(estimate, policy, exact, repeats, most):
     stderr = along.std().item() / math.sqrt(repeats)
     assert stderr < most
     assert abs(along.mean().item() - 1) < 4 * stderr + 1e-9
+
+
+# Actions summed over, and the score function
+
+
+def every_trajectory(model, policy):
+    """(probability, states, actions, alive) of all trajectories of a policy; ghosts move on."""
+    table, gamma = cai.tabulate(model), model.discount
+    P, T = table.dense(table.log_dynamics).tolist(), model.horizon
+    q, p = policy.log_probs.exp().tolist(), table.log_prior.exp().tolist()
+
+    def walk(probability, s, a, alive):
+        t = len(a)
+        if probability == 0:
+            return
+        if t == T:
+            yield probability, s, a, alive
+            return
+        here = s[-1]
+        for action, chance in enumerate((q[t] if alive[-1] else p)[here]):
+            for after, move in enumerate(P[here][action]):
+                for lives, coin in ((True, gamma), (False, 1 - gamma)):
+                    coin = coin if alive[-1] else 1.0 - lives
+                    path = [*s, after], [*a, action], [*alive, lives]
+                    yield from walk(probability * chance * move * coin, *path)
+
+    for s_0, probability in enumerate(table.log_initial.exp().tolist()):
+        yield from walk(probability, [s_0], [], [True])
+
+
+def trajectories(model, pair):
+    """Two given trajectories, as the simulation would return them."""
+    s, a, alive = (torch.tensor([path[i] for path in pair]) for i in (1, 2, 3))
+    rewards = model.rewards(s[:, :-1], a) + model.arrival_rewards(s[:, :-1], a, s[:, 1:])
+    rewards = torch.where(alive[:, :-1], rewards, 0.0)
+    final = torch.where(alive[:, -1], model.final_rewards(s[:, -1]), 0.0)
+    return cai.trajectory.Trajectories(s, a, rewards, final, alive)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.7])
+@pytest.mark.parametrize("kind", ["enumerated", "score"])
+def test_the_expectation_over_all_pairs_of_trajectories_is_the_exact_gradient(
+    kind, discount, monkeypatch
+):
+    """Two particles, each the other's baseline: with nothing left to chance, to the last digit."""
+    problem = oracles.random_problem(3, S=2, A=2, T=2, discount=discount, zeros=0.0, forbidden=0.0)
+    problem.initial[:] = [1.0, 0.0]
+    problem.P[:, 1] = problem.P[:, 1].round()
+    model = problem.model()
+    policy = scramble(cai.TabularPolicy(model))
+    exact = gradient(exact_gradient(cai.tabulate(model), policy), policy)
+    if kind == "enumerated":
+        estimate = enumerated_program_gradient(model, policy, 2, 2)
+    else:
+        estimate = score_gradient(model, policy, 2)
+    total, mean, pair = 0.0, torch.zeros_like(exact), None
+    monkeypatch.setattr(cai.TrajectoryModel, "simulate", lambda *_: trajectories(model, pair))
+    paths = list(every_trajectory(model, policy))
+    assert len(paths) == (9 if discount == 1 else 27)
+    for pair in itertools.product(paths, paths):
+        weight = pair[0][0] * pair[1][0]
+        total, mean = total + weight, mean + weight * gradient(estimate, policy)
+    assert total == pytest.approx(1, abs=1e-12)
+    assert torch.allclose(mean, exact, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_enumerated_actions_are_unbiased(discount):
+    model = oracles.random_problem(5, T=3, discount=discount).model()
+    policy = scramble(cai.TabularPolicy(model))
+    exact = gradient(exact_gradient(cai.tabulate(model), policy), policy)
+    estimate = enumerated_program_gradient(model, policy, policy.logits.shape[-1], 20)
+    check_unbiased(estimate, policy, exact, 300, 0.03)
+
+
+def test_enumerated_actions_in_states_that_are_not():
+    """Left or right on a line, by a network."""
+    model = cai.TrajectoryModel(
+        initial=dist.Normal(0.0, 0.3),
+        dynamics=lambda s, a: dist.Normal(s + 0.5 * (2 * a - 1), 0.1),
+        reward=lambda s, a: -((s - 1) ** 2),
+        action_prior=dist.Categorical(torch.ones(2)),
+        horizon=8,
+        temperature=0.5,
+    )
+    before = cai.evaluate(model, cai.NeuralPolicy(model), samples=500)
+    fitted = inference.fit(model, cai.NeuralPolicy(model), steps=60, learning_rate=0.05)
+    assert fitted.estimator == "enumerated"
+    assert fitted.elbo > before.elbo + 5
+    walk = continuous()
+    with pytest.raises(ValueError, match='"enumerated": expected finitely many actions'):
+        inference.fit(walk, cai.NeuralPolicy(walk), estimator="enumerated")
 
 
 # Mirror descent
