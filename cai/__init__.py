@@ -4,6 +4,7 @@ from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
 from cai.gaussian import Gaussian, LinearMap, Quadratic
+from cai.gaussian_posterior import GaussianPosterior
 from cai.gaussian_solution import GaussianSolution
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
@@ -23,6 +24,7 @@ __all__ = [
     "Evaluation",
     "FlatPrior",
     "Gaussian",
+    "GaussianPosterior",
     "GaussianSolution",
     "Layout",
     "LinearGaussian",

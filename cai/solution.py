@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
+from cai import bellman, chain, checks, evidence, marginals, messages, sampling, sweeps
 from cai.evidence import Evidence
 from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
@@ -136,7 +136,7 @@ class Solution:
         Raises:
             ValueError: for a step outside the horizon.
         """
-        self._check_step(t)
+        checks.check_step(t, self.table.steps)
         with self.table.threads():
             log_q = self.log_transitions(slice(t, t + 1))[0]
             if self.table.discount < 1:
@@ -154,7 +154,7 @@ class Solution:
         Raises:
             ValueError: for a step outside the horizon.
         """
-        self._check_step(t)
+        checks.check_step(t, self.table.steps)
         with self.table.threads():
             return chain.bend(self, slice(t, t + 1))[0]
 
@@ -297,13 +297,6 @@ class Solution:
                 f"{name}: messages are sums over trajectories, at optimism 1 and with the soft "
                 f"rule, not at {self._dial}; take inference.posterior(model), or .log_values and "
                 ".states"
-            )
-
-    def _check_step(self, t: int) -> None:
-        if not 0 <= t < self.table.steps:
-            raise ValueError(
-                f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
-                "leads from step T-1 to step T"
             )
 
     @property
