@@ -190,6 +190,10 @@ class Solution:
     def log_backward(self) -> Tensor:
         """(T+1, S), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive), Levine's backward message.
 
+        At another η the bent chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound}, π(τ) its policy in the
+        true dynamics. There ηV/α would be the backward message, and log ``states`` - ηV/α + η bound
+        the forward one; as they are made of the answer, they are not given these names.
+
         Raises:
             AttributeError: at any η but 1.
         """
@@ -294,9 +298,10 @@ class Solution:
     def _check_exact(self, name: str) -> None:
         if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
-                f"{name}: messages are sums over trajectories, at optimism 1 and with the soft "
-                f"rule, not at {self._dial}; take inference.posterior(model), or .log_values and "
-                ".states"
+                f"{name}: messages are sums over trajectories of p(τ, O), at optimism 1 and with "
+                f"the soft rule, not at {self._dial}: there the weights hold the policy that is "
+                "sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; take "
+                "these, or inference.posterior(model)"
             )
 
     @property

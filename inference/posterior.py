@@ -65,9 +65,10 @@ def posterior(
     the values are vectors, and p(observed, O) is their density: the noise may be singular, or zero,
     where actions or a start of some spread can make up for it.
 
-    Conditioning belongs to η = 1. To insist on s_t = x at another optimism is a choice of rewards,
-    -inf everywhere else, and for η ≤ 0 its value is -inf wherever chance has a say: no policy is
-    sure to hit, and nature would not help. For η > 0, solve from x onwards first, then up to x::
+    Conditioning belongs to η = 1. To insist on s_t = x at another optimism is to forbid all other
+    states by rewards of -inf. For η ≤ 0 that is worth -inf wherever chance has a say: no policy is
+    sure to arrive, and nature does not help. For η > 0, with x in the middle and without a discount
+    (which the dead would escape by), solve from there on, and then up to there::
 
         later = inference.soft_values(replace(model, horizon=T - t), eta)
         final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)
