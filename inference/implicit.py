@@ -18,7 +18,7 @@ from torch import Tensor
 from cai.endings import never_paid
 from cai.inference.linear_system import LinearValues, linear_system
 from cai.inference.linearised import Problem, chain, gradients, observed, slopes
-from cai.inference.stationary import check_nothing_final, stationary
+from cai.inference.stationary import check_nothing_final, factorises, stationary
 from cai.table import Table
 from cai.transient import Transient
 
@@ -81,7 +81,7 @@ def _solved(problem: Problem, log_dynamics: Tensor | None) -> tuple[Tensor, Line
     assert log_dynamics is not None
     # Not the table in nats: an error should speak of the rewards that the user knows.
     table = dataclasses.replace(problem.table, log_dynamics=log_dynamics).detached()
-    if problem.eta != 1 or problem.rule != "soft":
+    if problem.eta != 1 or problem.rule != "soft" or not factorises(table):
         return stationary(table, problem.eta, problem.rule).log_values, None
     check_nothing_final(table)
     linear = linear_system(table)

@@ -77,13 +77,18 @@ def _check_evidence(table: Table) -> None:
         )
 
 
+def factorises(table: Table) -> bool:
+    """Whether a factorisation of the moves takes no minutes, as that of a large random graph."""
+    graph = moves(table)
+    return not fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads]))
+
+
 def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
     """Values at optimism 1; None where a factorisation would take minutes, or there are none.
 
     Newton's method does without one.
     """
-    graph = moves(table)
-    if fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads])):
+    if not factorises(table):
         return None
     try:
         return linear_values(table)
