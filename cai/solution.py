@@ -221,8 +221,9 @@ class Solution:
         ``enumerate_support``), and any of them together, such as ``marginal("s_2", "a_2", "s_9")``
         (S, A, S), with an axis for each in the order given. With a discount they count who is alive
         at all of their steps and sum to the probability of that; "alive_4", by itself, is (2,),
-        dead and alive. Under the bent chain; at η = 1, given O. A step costs the size of what is
-        kept up to then times S, or times S² where a state is.
+        dead and alive. Under the bent chain; at η = 1, given O. Each step in between costs a
+        product of its moves with S times as many numbers as what is kept so far, from the side
+        where that is less.
 
         Raises:
             ValueError: for a site that the program does not have or that is named twice, latents
