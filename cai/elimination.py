@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
 
-_RANK = 1e-10  # directions in which a variable moves things by less than this fraction are none
+_RANK = 1e-12  # directions in which a variable moves things by less than this fraction are none
 _AGREES = 1e-6  # how far off a constraint rounding may put a value, relative to its size
 
 

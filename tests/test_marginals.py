@@ -233,6 +233,19 @@ def test_latents_at_the_ends_of_the_dial(form, eta, rule):
         torch.testing.assert_close(found.marginal("s_2", "a_2", "t2/wind"), expected)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_latents_given_a_state(form, discount):
+    """p(z | s_2, O) is p(z, s_2 | O) over p(s_2 | O)."""
+    model, _ = latent_problem(6, form, discount=discount)
+    found = inference.posterior(model)
+    for s in range(3):
+        seen = inference.posterior(model, {"s_2": s})
+        for name in ("t0/yaw", "t1/wind", "t2/yaw"):
+            joint = found.marginal(name, "s_2")[:, s]
+            torch.testing.assert_close(seen.marginal(name), joint / found.states[2, s])
+
+
 def test_latents_on_lists_of_successors():
     """Six hundred states: the table has lists, and moves are found in them."""
     S = 600
