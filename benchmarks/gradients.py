@@ -2,7 +2,8 @@
 
 The reference is the same recursion written in torch, log-sum-exps on the same arrays, for which
 torch keeps what each of the T steps needs to be differentiated. Beside the times stand the
-megabytes that each side holds between the forward and the backward pass.
+megabytes that each side holds between the forward and the backward pass, beside the weights of
+one step, as many as the dynamics, that ours keeps.
 """
 
 from __future__ import annotations
