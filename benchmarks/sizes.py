@@ -23,22 +23,19 @@ from benchmarks.timing import run
 
 _DENSE = (10, 30, 100, 300, 600)
 _SPARSE = (100, 1_000, 10_000, 100_000)
-_LONG = r"""
-import re
+_LONG = """
+import dataclasses
 import torch
 from benchmarks import sweeps
+from benchmarks.timing import peak_memory
 from cai import inference
-import dataclasses
-
-def peak():  # megabytes; Linux only, and unlike getrusage without what the parent had
-    return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read()).group(1)) / 1024
 
 torch.set_num_threads(1)
 table = dataclasses.replace(sweeps.sparse(2_000), horizon=20_000)
-before = peak()
+before = peak_memory()
 solution = inference.soft_values(table, {eta}, checkpoint={checkpoint})
 solution.imagined_return, solution.visits, solution.at(777).policy
-print(peak() - before)
+print(peak_memory() - before)
 """
 
 

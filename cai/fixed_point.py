@@ -24,6 +24,7 @@ from cai.table import Table
 from cai.transient import Transient
 
 _STEPS = 100  # of Newton's method
+_CLOSE = 1e-3  # nats: a residual from which on the derivative hardly changes any more
 _FAR = 1e14  # nats: nothing that converges gets there
 _RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
 _WINDOW = 500  # sweeps within which value iteration must get closer
@@ -122,8 +123,8 @@ def _solve(
         return _by_value_iteration(table, v, eta, ends)
     if rule == "hard" or abs(eta) > 1e3:
         v = _way_out(table, v, eta, ends)
-    step = _newton(table, v, eta, rule, ends)
-    v, error = certified(table, step, eta, rule, ends)
+    step, chain = _newton(table, v, eta, rule, ends)
+    v, error = certified(table, step, eta, rule, ends, chain)
     if error is None:
         raise Diverges("no bracket")
     return FixedPoint(v, error, step.residual)
@@ -132,28 +133,34 @@ def _solve(
 def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
     """Where to start from if T has kinks: ties at zero would run in circles, soft values do not."""
     try:
-        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends).v
+        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends)[0].v
     except Diverges:  # for η < 0 the hard values may be finite all the same
         return v
 
 
-def _newton(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings) -> Step:
-    """Newton's method, with sweeps of value iteration where a step of it fails."""
-    step = Step.at(table, v, eta, rule, ends)
+def _newton(
+    table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> tuple[Step, Transient | None]:
+    """Newton's method, with sweeps of value iteration where a step of it fails.
+
+    Returns:
+        Where it led, and the chain of the last step that made one.
+    """
+    step, chain = Step.at(table, v, eta, rule, ends), None
     best, stale, rescues = step, 0, 0
     for _ in range(_STEPS):
         if bool((step.gap.abs() <= rounding(table, step.v, eta, ends)).all()) or stale == 3:
-            return best
-        change = Transient(table, step.moves, ends.live).sums(step.gap)
-        new = torch.where(ends.live, step.v + change, step.v)
-        if new[ends.live].isfinite().all() and new[ends.live].abs().max() < _FAR:
-            ahead = Step.at(table, new, eta, rule, ends)
-        else:
-            ahead = None
+            return best, chain
+        ahead = None
+        if chain is not None and step.residual < _CLOSE:  # the chain of the step before does, too
+            ahead = _moved(table, step, chain, eta, rule, ends)
+        if ahead is None or not ahead.residual < 0.01 * step.residual:
+            chain = Transient(table, step.moves, ends.live)
+            ahead = _moved(table, step, chain, eta, rule, ends)
         # T is convex for η ≥ 0, and the residual may grow on the way; else it may run in circles.
         if ahead is None or not ahead.residual < (_FAR if eta >= 0 else step.residual):
             if step.residual <= 1e-12 * (1 + _largest(step.v)):
-                return best
+                return best, chain
             if rescues == _RESCUES:
                 raise Diverges("Newton's method fails")
             ahead = _sweeps(table, step.v, eta, rule, ends, 8 << rescues)
@@ -162,6 +169,16 @@ def _newton(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endin
         stale = 0 if step.residual < 0.9 * best.residual else stale + (best.residual < 1e-6)
         best = step if step.residual <= best.residual else best
     raise Diverges("Newton's method does not settle")
+
+
+def _moved(
+    table: Table, step: Step, chain: Transient, eta: float, rule: bellman.Rule, ends: Endings
+) -> Step | None:
+    """One step of Newton's method along a chain; None where it leads out of bounds."""
+    new = torch.where(ends.live, step.v + chain.sums(step.gap), step.v)
+    if new[ends.live].isfinite().all() and new[ends.live].abs().max() < _FAR:
+        return Step.at(table, new, eta, rule, ends)
+    return None
 
 
 def _largest(v: Tensor) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.approach import approach
 from cai.endings import endings, never_paid
 from cai.fixed_point import Diverges, FixedPoint, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
@@ -42,7 +43,9 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
     """
     check_nothing_final(table)
     _check_evidence(table)
-    start = _linear(table, optimism, rule)
+    start = approach(table, optimism) if rule == "soft" else None
+    if start is None:
+        start = _linear(table, optimism, rule)
     try:
         found = fixed_point(table, optimism, rule, start)
     except Diverges as reason:
