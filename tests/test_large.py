@@ -207,3 +207,31 @@ print(json.dumps([used() - before, table.successors.shape[-1]]))
     megabytes, successors = json.loads(done.stdout)
     assert 2 <= successors <= 6
     assert megabytes < 500
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts memory there")
+def test_checkpoints_take_the_memory_of_the_square_root_of_the_horizon():
+    """5000 steps of 5000 states are 200 MB of values, and 71 steps of them 3."""
+    script = """
+import re
+import torch
+import cai
+from cai import inference, models
+
+def used():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
+
+S, T = 5000, 5000
+ways = torch.stack([(torch.arange(S) + k) % S for k in (0, 1)], 1).unsqueeze(1)
+P, reward = torch.full((S, 1, 2), 0.5), -torch.linspace(0, 1e-3, S).unsqueeze(1)
+table = cai.tabulate(models.tabular(P, reward, successors=ways, horizon=T))
+before = used()
+found = inference.soft_values(table, 1.0, checkpoint=True)
+found.imagined_return, found.at(1234).states
+print(used() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60
