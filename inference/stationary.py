@@ -27,9 +27,11 @@ _SMALL = 10**5  # numbers in a table up to which it is found to six digits
 def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
     """The stationary solution of an infinite horizon; what ``soft_values`` returns for one.
 
-    At η = 1 the soft rule is a linear system (``linear_system.py``), one factorisation where
-    Newton's method takes one a step; its values also are where the others start, for they know how
-    far the end is. Every answer but that of the Boltzmann rule comes with a certificate.
+    Value iteration comes first, for as long as it settles quickly (``approach.py``). At η = 1 the
+    soft rule is a linear system (``linear_system.py``), one factorisation where Newton's method
+    takes one a step; its values also are where the others start, for they know how far the end is,
+    unless a factorisation would fill in. Every answer but that of the Boltzmann rule comes with a
+    certificate.
 
     Args:
         table: a problem with an infinite horizon.
