@@ -4,9 +4,9 @@ The soft and the hard rule by Newton's method, v + (I - J)⁻¹ (T v - v) with J
 followed by the bent dynamics, alive: policy iteration, where the dynamics are chosen anew, too.
 For η ≥ 0, T is convex, every step but the first goes up, and the last ones square the error. It
 takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``). Value iteration
-takes as many sweeps as the trajectory takes steps: it serves where it settles sooner (``approach.py``),
-where Newton's method fails, and for the Boltzmann rule, whose T need not be monotone and whose
-answer is what it leads to.
+takes as many sweeps as the trajectory takes steps: it serves where it settles sooner
+(``approach.py``), where Newton's method fails, and for the Boltzmann rule, whose T need not be
+monotone and whose answer is what it leads to.
 """
 
 from __future__ import annotations
