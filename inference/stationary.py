@@ -49,14 +49,9 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
     if start is None:
         start = _linear(table, optimism, rule)
     try:
-        found = fixed_point(table, optimism, rule, start)
+        return Stationary.of(table, optimism, rule, fixed_point(table, optimism, rule, start))
     except Diverges as reason:
         raise _divergence(table, optimism, rule, reason, start) from None
-    alpha = table.temperature
-    error = None if found.error is None else alpha * found.error
-    return Stationary(
-        table, optimism, found.log_values, rule, error=error, residual=alpha * found.residual
-    )
 
 
 def check_nothing_final(table: Table) -> None:

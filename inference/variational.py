@@ -91,10 +91,12 @@ def fit(
 
     Raises:
         ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
-            because a reward of -inf cannot be avoided by the policy, or the exact gradient is
-            asked for and the model can neither be tabulated nor is linear-Gaussian.
+            because a reward of -inf cannot be avoided by the policy, the exact gradient is asked
+            for and the model can neither be tabulated nor is linear-Gaussian, or the horizon is
+            infinite.
     """
     _check(policy, gradient, steps, particles)
+    checks.finite_horizon(model, "fit")
     policy = copy.deepcopy(policy)
     in_closed_form = None if gradient == "sampled" else _closed_form_gradient(model, policy)
     table = None if in_closed_form else _table(model, gradient)

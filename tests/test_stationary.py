@@ -597,3 +597,39 @@ def test_the_critical_optimism_is_found_by_few_sweeps(monkeypatch):
     assert math.isfinite(inference.soft_values(table, 0.9999 * edge).bound)
     with pytest.raises(ValueError, match="critical optimism"):
         inference.soft_values(table, 1.0001 * edge)
+
+
+def test_a_comparison_keeps_the_certificate_of_its_posterior():
+    model = waiting()
+    exact = inference.soft_values(model, 1.0)
+    found = cai.compare(model, {"best": inference.soft_values(model)}).posterior
+    assert abs(found.V - exact.V).max() <= found.error + exact.error < 1e-11
+    mixed = inference.compose([exact, found], [0.5, 0.5])
+    assert max(exact.error, found.error) < mixed.error < 1e-11
+
+
+def test_weights_that_sum_to_one_but_for_rounding_leave_absorbing_states_at_zero():
+    exact = inference.soft_values(waiting(), 1.0)
+    mixed = inference.compose([exact, exact], [0.5, 0.5 + 9e-10])
+    assert apart(mixed.V, exact.V) <= exact.error + mixed.error
+    assert abs(mixed.V[1].item()) <= mixed.error
+    doubtful = dataclasses.replace(exact, error=None)
+    assert inference.compose([exact, doubtful], [0.5, 0.5]).error is None
+
+
+def test_policies_that_change_their_mind_late_are_not_stationary():
+    """And tables of any number of steps are said to change, not to be made for another model."""
+    model = waiting()
+    late = lambda t, s: dist.Categorical(  # noqa: E731
+        logits=torch.stack([torch.where(t > 50, 5.0, 0.0) + 0.0 * s, 0.0 * t + 0.0 * s], -1)
+    )
+    two = models.tabular(
+        [[[1.0, 0], [0, 1.0]], [[0, 1.0]] * 2], -torch.eye(2)[[0, 0]], horizon=None
+    )
+    with pytest.raises(ValueError, match=r"policy: an infinite horizon needs a stationary policy"):
+        cai.evaluate(two, late)
+    changing = cai.TabularPolicy.from_log_probs(torch.randn(5, 2, 2).double().log_softmax(-1))
+    with pytest.raises(ValueError, match=r"policy: an infinite horizon needs a stationary policy"):
+        cai.evaluate(two, changing)
+    with pytest.raises(ValueError, match=r"horizon: fit needs a finite number of steps"):
+        inference.fit(model, cai.TabularPolicy(model, stationary=True), steps=2, progress=False)
