@@ -120,8 +120,13 @@ def _series(P: Any, b: Any) -> Any:
 
     What is left of it, (I - P)⁻¹ t of its last term t, is close to a multiple of t where one way of
     going on outlasts all others, as under a discount or where the end is a rare event: the multiple
-    that leaves the least residual.
+    that leaves the least residual. Where P is not of probabilities, terms may leave the floats.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _summed(P, b)
+
+
+def _summed(P: Any, b: Any) -> Any:
     term, total, before = b, np.zeros_like(b), np.inf  # total: all terms before this one
     for n in range(0, _SWEEPS, _STRIDE):
         for _ in range(_STRIDE):
