@@ -633,3 +633,11 @@ def test_policies_that_change_their_mind_late_are_not_stationary():
         cai.evaluate(two, changing)
     with pytest.raises(ValueError, match=r"horizon: fit needs a finite number of steps"):
         inference.fit(model, cai.TabularPolicy(model, stationary=True), steps=2, progress=False)
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+def test_a_discount_close_to_one_takes_no_digits_where_the_end_is_near(rule):
+    """Two steps on average until it is over, and 1e10 until death."""
+    found = inference.soft_values(waiting(discount=1 - 1e-10), 0.0, rule)
+    exact = -1 / (1 - 0.5 * found.table.discount)
+    assert abs(found.V[0].item() - exact) <= found.error < 1e-12
