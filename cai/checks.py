@@ -82,8 +82,8 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_step(t: int, T: int) -> None:
-    """Raises ValueError unless 0 ≤ t < T."""
-    if not 0 <= t < T:
+    """Raises ValueError unless t is a whole number, 0 ≤ t < T."""
+    if not 0 <= t < T or t != int(t):
         raise ValueError(
             f"t: expected a step in 0 … {T - 1}, got {t}; the last transition leads from step T-1 "
             "to step T"

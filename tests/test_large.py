@@ -57,7 +57,7 @@ def test_after_the_last_step_there_is_nothing_to_do():
     with pytest.raises(ValueError, match="step 4"):
         found.at(4).dynamics()
     for solution in (found, inference.soft_values(models.ledge(), checkpoint=True)):
-        for t in (-1, 5):
+        for t in (-1, 5, 1.5):
             with pytest.raises(ValueError, match=rf"0 … 4, got {t}"):
                 solution.at(t)
 

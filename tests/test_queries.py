@@ -106,8 +106,9 @@ def test_bend_at_the_ends_of_the_dial(eta):
 
 
 def test_bend_of_a_step_outside_the_horizon_is_an_error():
-    with pytest.raises(ValueError, match=r"t: .*0 … 3, got 4"):
-        inference.posterior(models.ledge()).bend(4)
+    for t in (4, 0.5):
+        with pytest.raises(ValueError, match=rf"t: .*0 … 3, got {t}"):
+            inference.posterior(models.ledge()).bend(t)
 
 
 # Entropy, marginals, messages
