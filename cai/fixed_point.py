@@ -26,6 +26,7 @@ from cai.transient import Transient
 _STEPS = 100  # of Newton's method
 _CLOSE = 1e-3  # nats: a residual from which on the derivative hardly changes any more
 _FAR = 1e14  # rewards, or nats: nothing that converges gets there
+_OUT = 1e-5  # of that: values on their way out
 _RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
 _WINDOW = 500  # sweeps within which value iteration must get closer
 _SWEEPS = 20_000
@@ -135,8 +136,9 @@ def _solve(
         v = _way_out(table, v, eta, ends, rescues)
     step, chain = _newton(table, v, eta, rule, ends, rescues)
     v, error = certified(table, step, eta, rule, ends, chain)
-    if error is None:
-        raise Undetermined("no bracket")
+    if error is None:  # far out a residual drowns in rounding errors
+        lost = _largest(step.v) > _OUT * _far(table)
+        raise (Diverges if lost else Undetermined)("no bracket")
     return FixedPoint(v, error, step.residual)
 
 

@@ -251,7 +251,9 @@ def test_the_curve_of_waiting_ends_at_the_cliff():
         inference.optimism_curve(waiting(), [-0.7, 0.0])
 
 
-@pytest.mark.parametrize(("cost", "eta"), [(1.0, -1.0), (1.0, -math.inf), (-1.0, 0.7)])
+@pytest.mark.parametrize(
+    ("cost", "eta"), [(1.0, -0.7), (1.0, -0.8), (1.0, -1.0), (1.0, -math.inf), (-1.0, 0.7)]
+)
 def test_waiting_breaks_down_at_the_logarithm_of_two(cost, eta):
     """A cost of one is worth waiting for ever to a paranoid, a gain of one to a dreamer."""
     words = r"optimism: .* no finite values at optimism .* about -?0\.69314.* optimism nearer to 0"
