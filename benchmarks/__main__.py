@@ -77,6 +77,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "gradient, lake": gradients.on_the_lake,
     "gradient, dense": gradients.dense,
     "gradient, dense, no optimism": gradients.fixed_dynamics,
+    "gradient, dense, in dynamics": gradients.of_dynamics,
     "gradient, lists": gradients.lists,
     "road, one goal": roads.one_goal,
     "road, ties": roads.ties,

@@ -1,8 +1,9 @@
-"""One gradient of a bound with respect to all rewards: by one forward sweep, or by torch's tape.
+"""One gradient of a bound in all rewards, or all dynamics: by one forward sweep, or by a tape.
 
 The reference is the same recursion written in torch, log-sum-exps on the same arrays, for which
 torch keeps what each of the T steps needs to be differentiated. Beside the times stand the
-megabytes that each side holds between the forward and the backward pass.
+megabytes that each side holds between the forward and the backward pass, beside the weights of
+one step, as many as the dynamics, that ours keeps.
 """
 
 from __future__ import annotations
@@ -31,19 +32,24 @@ def fixed_dynamics() -> Race:
     return _race("gradient, dense, no optimism", cai.tabulate(_dense(S=200, A=10, T=100)), 0.0)
 
 
+def of_dynamics() -> Race:
+    table = cai.tabulate(_dense(S=200, A=10, T=100))
+    return _race("gradient, dense, in dynamics", table, 0.5, "log_dynamics")
+
+
 def lists() -> Race:
     return _race("gradient, lists", cai.tabulate(_lists(S=20_000, A=4, K=3, T=50)), 0.5)
 
 
-def _race(name: str, table: cai.Table, eta: float) -> Race:
-    reward = table.reward.clone().requires_grad_()
-    table = dataclasses.replace(table, reward=reward)
+def _race(name: str, table: cai.Table, eta: float, field: str = "reward") -> Race:
+    parameter = getattr(table, field).clone().requires_grad_()
+    table = dataclasses.replace(table, **{field: parameter})
 
     def ours() -> Tensor:
-        return _gradient(lambda: inference.bound(table, eta), reward)
+        return _gradient(lambda: inference.bound(table, eta), parameter)
 
     def theirs() -> Tensor:
-        return _gradient(lambda: taped(table, eta), reward)
+        return _gradient(lambda: taped(table, eta), parameter)
 
     check_close("gradient", ours(), theirs(), 1e-9)
     held = [
@@ -62,6 +68,8 @@ def _race(name: str, table: cai.Table, eta: float) -> Race:
 def taped(table: cai.Table, eta: float) -> Tensor:
     """The bound, (), by a recursion that torch can differentiate."""
     alpha, log_p = table.temperature, table.log_dynamics
+    if log_p.requires_grad:
+        log_p = log_p.log_softmax(-1)
     arrival = 0.0 if table.arrival_reward is None else table.arrival_reward / alpha
 
     def soft_mean(log_p: Tensor, x: Tensor) -> Tensor:
@@ -75,8 +83,8 @@ def taped(table: cai.Table, eta: float) -> Tensor:
     return soft_mean(table.log_initial, v)
 
 
-def _gradient(method: Callable[[], Tensor], reward: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(method(), reward)
+def _gradient(method: Callable[[], Tensor], parameter: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(method(), parameter)
     return gradient
 
 

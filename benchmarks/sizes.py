@@ -21,24 +21,22 @@ import cai
 from benchmarks import sweeps
 from benchmarks.timing import run
 
+_TITLES = {"dense": "dense, 10 actions", "sparse": "sparse, 4 actions of 3 successors each"}
 _DENSE = (10, 30, 100, 300, 600)
 _SPARSE = (100, 1_000, 10_000, 100_000)
-_LONG = r"""
-import re
+_LONG = """
+import dataclasses
 import torch
 from benchmarks import sweeps
+from benchmarks.timing import peak_memory
 from cai import inference
-import dataclasses
-
-def peak():  # megabytes; Linux only, and unlike getrusage without what the parent had
-    return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read()).group(1)) / 1024
 
 torch.set_num_threads(1)
 table = dataclasses.replace(sweeps.sparse(2_000), horizon=20_000)
-before = peak()
+before = peak_memory()
 solution = inference.soft_values(table, {eta}, checkpoint={checkpoint})
 solution.imagined_return, solution.visits, solution.at(777).policy
-print(peak() - before)
+print(peak_memory() - before)
 """
 
 
@@ -70,17 +68,21 @@ def draw(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
     """Time against the number of states, a panel for dense and one for sparse."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    figure.suptitle(f"Values and occupancies of {sweeps.HORIZON} steps, float64, one thread")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, what in zip(panels, ("dense", "sparse"), strict=True):
-        for color, eta in (("tab:blue", "0"), ("tab:orange", "1")):
+        for color, eta, what_for in (
+            ("tab:blue", "0", "dynamics as they are"),
+            ("tab:orange", "1", "exact posterior"),
+        ):
             S, ours, theirs = zip(*curves[f"{what}, optimism {eta}"], strict=True)
-            panel.loglog(S, ours, "o-", color=color, label=f"η = {eta}, this library")
-            panel.loglog(S, theirs, "x--", color=color, label=f"η = {eta}, torch by hand")
+            panel.loglog(S, ours, "o-", color=color, label=f"η = {eta}, {what_for}")
+            panel.loglog(S, theirs, "x--", color=color, label="the same by hand in torch")
         panel.set_xlabel("number of states")
-        panel.set_title("dense, 10 actions" if what == "dense" else "lists of 3, 4 actions")
+        panel.set_title(_TITLES[what], fontsize="medium")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("milliseconds for 100 steps and back")
+    panels[0].set_ylabel("time / milliseconds")
     panels[0].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _LONG_ENOUGH = 0.05  # seconds that one side runs in a round, by repetition if it is quicker
@@ -107,3 +109,11 @@ def check_close(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
         raise RuntimeError(
             f"{what}: the two sides differ by {difference:.3g}, expected at most {tolerance:g}"
         )
+
+
+def peak_memory() -> float:
+    """MiB that this process had at most so far; unlike getrusage without what its parent had."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # Linux only
+    found = re.search(r"VmHWM:\s*(\d+)", status)
+    assert found is not None
+    return int(found[1]) / 1024

@@ -6,6 +6,7 @@ from cai.evaluate import Evaluation, evaluate
 from cai.flow import FlowHead
 from cai.free_dynamics import FreeDynamics
 from cai.gaussian import Gaussian, LinearMap, Quadratic
+from cai.gaussian_posterior import GaussianPosterior
 from cai.gaussian_solution import GaussianSolution
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead
 from cai.histories import HistoryPolicy
@@ -34,6 +35,7 @@ __all__ = [
     "Gaussian",
     "GaussianHead",
     "GaussianPlan",
+    "GaussianPosterior",
     "GaussianSolution",
     "HistoryPolicy",
     "Layout",

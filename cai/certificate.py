@@ -23,33 +23,44 @@ if TYPE_CHECKING:
 
 _EPSILON = torch.finfo(torch.float64).eps
 _TRIES = 6  # each with a bracket four times as wide
+_DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
 
 
 def certified(
-    table: Table, step: Step, eta: float, rule: bellman.Rule, ends: Endings
+    table: Table,
+    step: Step,
+    eta: float,
+    rule: bellman.Rule,
+    ends: Endings,
+    near: Transient | None = None,
 ) -> tuple[Tensor, float | None]:
     """Values and how far they are off at most, nats; None where no bracket holds.
 
     At η = 0 with a discount γ by MacQueen's bounds (1966): with δ = T v - v, the fixed point is
     T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
     super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
-    come under the chain at v.
+    come under the chain at v, or at first under one near by that is solved already; the narrower of
+    the two for a discount close to one, as the end may come long before death.
     """
     if not ends.live.any():
         return step.v, 0.0
+    found: tuple[Tensor, float | None] = step.v, None
     if eta == 0 and table.discount < 1:
-        return _macqueen(table, step, ends)
+        found = _macqueen(table, step, ends)
+        if table.discount < _DISCOUNT:
+            return found
     noise = rounding(table, step.v, eta, ends)
-    chain = Transient(table, step.moves, ends.live)
     source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * noise), 0.0)
-    d = chain.sums(source)
-    if not (d.isfinite() & (d >= source)).all():
-        return step.v, None
-    for _ in range(_TRIES):
-        if _holds(table, step.v, d, eta, rule, ends):
-            return step.v, d.max().item()
-        d = 4 * d
-    return step.v, None
+    for chain in (near, None):
+        d = (chain or Transient(table, step.moves, ends.live)).sums(source)
+        for _ in range(_TRIES if (d.isfinite() & (d >= source)).all() else 0):
+            if _holds(table, step.v, d, eta, rule, ends):
+                error = d.max().item()
+                return found if found[1] is not None and found[1] < error else (step.v, error)
+            d = 4 * d
+        if near is None:
+            break
+    return found
 
 
 def _holds(

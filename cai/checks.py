@@ -81,6 +81,15 @@ def check_count(name: str, value: Any) -> None:
         refuse(name, "a whole number of at least 1", repr(value), "count in steps or trajectories")
 
 
+def check_step(t: int, T: int) -> None:
+    """Raises ValueError unless t is a whole number, 0 ≤ t < T."""
+    if not 0 <= t < T or t != int(t):
+        raise ValueError(
+            f"t: expected a step in 0 … {T - 1}, got {t}; the last transition leads from step T-1 "
+            "to step T"
+        )
+
+
 def check_positive(name: str, value: float) -> None:
     """Raises ValueError unless value is a finite number > 0."""
     if not _within(value, lambda x: 0 < x < math.inf):

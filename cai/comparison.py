@@ -273,7 +273,7 @@ def _posterior(table: Table, methods: Mapping[str, Any]) -> Solution | None:
         if exact and same(method.table, table):
             return method
     try:
-        return Stationary(table, 1.0, fixed_point(table, 1.0).log_values)
+        return Stationary.of(table, 1.0, "soft", fixed_point(table, 1.0))
     except Diverges:
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +138,13 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
     T, S, A = table.steps, table.num_states, table.num_actions
     if isinstance(policy, TabularPolicy):
         return _fitting(policy.log_probs, T, S, A)
-    t, s = torch.arange(T).unsqueeze(1), torch.arange(S).unsqueeze(0)
+    return _called(policy, torch.arange(T), S, A)
+
+
+def _called(policy: Policy, times: Tensor, S: int, A: int) -> Tensor:
+    """log q(a|s), (T, S, A), at some times (T,), in one call."""
+    T = len(times)
+    t, s = times.unsqueeze(1), torch.arange(S).unsqueeze(0)
     try:
         distribution = policy(t, s)
         log_q = _log_probs(distribution, A)
@@ -158,8 +163,10 @@ def _stationary(policy: Policy, table: Table) -> Tensor:
     S, A = table.num_states, table.num_actions
     if isinstance(policy, TabularPolicy) and policy.log_probs.shape == (S, A):
         return policy.log_probs
-    several = dataclasses.replace(table, horizon=3)
-    log_q = policy_log_probs(policy, several)
+    if isinstance(policy, TabularPolicy):
+        log_q = _fitting(policy.log_probs, len(policy.log_probs), S, A)
+    else:  # at the first steps, and at some that come late
+        log_q = _called(policy, torch.tensor([0, 1, 2, 3, 10, 100, 1000, 10_000]), S, A)
     if not torch.equal(log_q, log_q[:1].expand_as(log_q)):
         raise ValueError(
             "policy: an infinite horizon needs a stationary policy, got one that changes with the "

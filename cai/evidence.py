@@ -105,7 +105,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
             (states if kind == "s" else actions)[t] = index
         dead[: t + 1] = False  # who lives at t has not died before
     return Evidence(
-        states=states, actions=actions, living=living, dead=dead, optimal=_mask(optimal, T)
+        states=states, actions=actions, living=living, dead=dead, optimal=mask(optimal, T)
     )
 
 
@@ -122,14 +122,19 @@ def _index(name: str, value: Any, size: int) -> int:
     return index
 
 
-def _mask(optimal: Any, T: int) -> Tensor:
+def mask(optimal: Any, T: int) -> Tensor:
+    """Which o_t are observed, (T+1,) booleans, from what a user passes; all of them if None.
+
+    Raises:
+        ValueError: for a mask of another length or type.
+    """
     if optimal is None:
         return torch.ones(T + 1, dtype=torch.bool)
-    mask = torch.as_tensor(optimal)
-    if mask.dtype != torch.bool or mask.shape != (T + 1,):
+    seen = torch.as_tensor(optimal)
+    if seen.dtype != torch.bool or seen.shape != (T + 1,):
         raise ValueError(
             f"optimal: expected {T + 1} booleans, one for each o_0 … o_{T}, of which o_{T} is the "
-            f"final reward, got shape {list(mask.shape)} of {mask.dtype}; for instance "
+            f"final reward, got shape {list(seen.shape)} of {seen.dtype}; for instance "
             f"torch.arange({T + 1}) >= {T}"
         )
-    return mask
+    return seen

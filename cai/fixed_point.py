@@ -3,10 +3,10 @@
 The soft and the hard rule by Newton's method, v + (I - J)⁻¹ (T v - v) with J = ∂T/∂v the policy
 followed by the bent dynamics, alive: policy iteration, where the dynamics are chosen anew, too.
 For η ≥ 0, T is convex, every step but the first goes up, and the last ones square the error. It
-takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``: for large models that
-mix quickly itself a few products with J), where value iteration takes as many sweeps as the
-trajectory takes steps; so that value iteration only serves where Newton's method fails, and for
-the Boltzmann rule, whose T need not be monotone and whose answer is what it leads to.
+takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``). Value iteration
+takes as many sweeps as the trajectory takes steps: it serves where it settles sooner
+(``approach.py``), where Newton's method fails, and for the Boltzmann rule, whose T need not be
+monotone and whose answer is what it leads to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from cai.table import Table
 from cai.transient import Transient
 
 _STEPS = 100  # of Newton's method
-_FAR = 1e14  # nats: nothing that converges gets there
+_CLOSE = 1e-3  # nats: a residual from which on the derivative hardly changes any more
+_FAR = 1e14  # rewards, or nats: nothing that converges gets there
+_OUT = 1e-5  # of that: values on their way out
 _RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
 _WINDOW = 500  # sweeps within which value iteration must get closer
 _SWEEPS = 20_000
@@ -33,6 +35,10 @@ _STILL = 4e-15  # a change of the values that is rounding errors, relative to th
 
 class Diverges(ValueError):
     """There are no stationary values, or none was found."""
+
+
+class Undetermined(Diverges):
+    """Values repeat to rounding errors, but nothing bounds them: others may repeat as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +95,11 @@ class Step:
 
 
 def fixed_point(
-    table: Table, eta: float, rule: bellman.Rule = "soft", start: Tensor | None = None
+    table: Table,
+    eta: float,
+    rule: bellman.Rule = "soft",
+    start: Tensor | None = None,
+    rescues: int = _RESCUES,
 ) -> FixedPoint:
     """The stationary values of an infinite horizon: the limit of those of ever longer ones.
 
@@ -98,6 +108,8 @@ def fixed_point(
         eta: the optimism η.
         rule: how actions are chosen.
         start: (S,), nats, a first guess; the closer, the quicker.
+        rescues: how often sweeps may stand in for a step of Newton's method that failed; the more,
+            the surer, and the longer it takes to find that there are no values.
 
     Raises:
         Diverges: where there are none.
@@ -109,59 +121,100 @@ def fixed_point(
             worst = endings_at_worst(table)
             if (worst.live | worst.ended)[table.log_initial > -torch.inf].all():
                 with contextlib.suppress(Diverges):
-                    return _solve(table, guess, eta, rule, worst)
-        return _solve(table, guess, eta, rule, endings(table, eta))
+                    return _solve(table, guess, eta, rule, worst, rescues)
+        return _solve(table, guess, eta, rule, endings(table, eta), rescues)
 
 
 def _solve(
-    table: Table, guess: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+    table: Table, guess: Tensor, eta: float, rule: bellman.Rule, ends: Endings, rescues: int
 ) -> FixedPoint:
     v = ends.filled(guess)
     check_lost(table, ends, eta, rule)
     if rule == "boltzmann":
         return _by_value_iteration(table, v, eta, ends)
     if rule == "hard" or abs(eta) > 1e3:
-        v = _way_out(table, v, eta, ends)
-    step = _newton(table, v, eta, rule, ends)
-    v, error = certified(table, step, eta, rule, ends)
-    if error is None:
-        raise Diverges("no bracket")
+        v = _way_out(table, v, eta, ends, rescues)
+    step, chain = _newton(table, v, eta, rule, ends, rescues)
+    v, error = certified(table, step, eta, rule, ends, chain)
+    if error is None:  # far out a residual drowns in rounding errors
+        lost = _largest(step.v) > _OUT * _far(table)
+        raise (Diverges if lost else Undetermined)("no bracket")
     return FixedPoint(v, error, step.residual)
 
 
-def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
+def _way_out(table: Table, v: Tensor, eta: float, ends: Endings, rescues: int) -> Tensor:
     """Where to start from if T has kinks: ties at zero would run in circles, soft values do not."""
     try:
-        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends).v
+        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends, rescues)[0].v
     except Diverges:  # for η < 0 the hard values may be finite all the same
         return v
 
 
-def _newton(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings) -> Step:
-    """Newton's method, with sweeps of value iteration where a step of it fails."""
-    step = Step.at(table, v, eta, rule, ends)
-    best, stale, rescues = step, 0, 0
+def _newton(
+    table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings, rescues: int
+) -> tuple[Step, Transient | None]:
+    """Newton's method, with sweeps of value iteration where a step of it fails.
+
+    Returns:
+        Where it led, and the chain of the last step that made one.
+    """
+    step, chain = Step.at(table, v, eta, rule, ends), None
+    best, stale, rescued = step, 0, 0
     for _ in range(_STEPS):
         if bool((step.gap.abs() <= rounding(table, step.v, eta, ends)).all()) or stale == 3:
-            return best
-        change = Transient(table, step.moves, ends.live).sums(step.gap)
-        new = torch.where(ends.live, step.v + change, step.v)
-        if new[ends.live].isfinite().all() and new[ends.live].abs().max() < _FAR:
-            ahead = Step.at(table, new, eta, rule, ends)
-        else:
-            ahead = None
-        # T is convex for η ≥ 0, and the residual may grow on the way; else it may run in circles.
-        if ahead is None or not ahead.residual < (_FAR if eta >= 0 else step.residual):
+            return best, chain
+        ahead = None
+        if chain is not None and step.residual < _CLOSE:  # the chain of the step before does, too
+            ahead = _moved(table, step, chain.sums(step.gap), eta, rule, ends)
+        if ahead is None or not ahead.residual < 0.01 * step.residual:
+            chain = Transient(table, step.moves, ends.live)
+            ahead = _ahead(table, step, chain, eta, rule, ends)
+        if ahead is None:
             if step.residual <= 1e-12 * (1 + _largest(step.v)):
-                return best
-            if rescues == _RESCUES:
+                return best, chain
+            if rescued == rescues:
                 raise Diverges("Newton's method fails")
-            ahead = _sweeps(table, step.v, eta, rule, ends, 8 << rescues)
-            rescues += 1
+            ahead = _sweeps(table, step.v, eta, rule, ends, 8 << rescued)
+            rescued += 1
         step = ahead
         stale = 0 if step.residual < 0.9 * best.residual else stale + (best.residual < 1e-6)
         best = step if step.residual <= best.residual else best
     raise Diverges("Newton's method does not settle")
+
+
+def _ahead(
+    table: Table, step: Step, chain: Transient, eta: float, rule: bellman.Rule, ends: Endings
+) -> Step | None:
+    """Newton's step; None where it leads astray.
+
+    For η ≥ 0, T is convex, and the residual may grow on the way. Else it must fall, which a part
+    of the step brings about where all of it goes too far, unless T has a kink.
+    """
+    if eta >= 0:
+        return _moved(table, step, chain.sums(step.gap), eta, rule, ends)
+    change = chain.sums(step.gap)
+    for part in (1.0, 0.5, 0.25, 0.125, 0.03):
+        ahead = _moved(table, step, part * change, eta, rule, ends)
+        if ahead is not None and ahead.residual < (1 - part / 4) * step.residual:
+            return ahead
+    return None
+
+
+def _moved(
+    table: Table, step: Step, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> Step | None:
+    """T where a change (S,) leads; None where that is out of bounds."""
+    new, far = torch.where(ends.live, step.v + change, step.v), _far(table)
+    if new[ends.live].isfinite().all() and new[ends.live].abs().max() < far:
+        ahead = Step.at(table, new, eta, rule, ends)
+        return ahead if ahead.residual < far else None
+    return None
+
+
+def _far(table: Table) -> float:
+    """What is too far to get to, nats, at the size of these rewards."""
+    sizes = [table.reward] if table.arrival_reward is None else [table.reward, table.arrival_reward]
+    return _FAR * max(1.0, *(_largest(x / table.temperature) for x in sizes))
 
 
 def _largest(v: Tensor) -> float:
@@ -171,7 +224,7 @@ def _largest(v: Tensor) -> float:
 def _sweeps(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings, n: int) -> Step:
     for _ in range(n):
         v = ends.filled(bellman.backup(table, v, eta, rule))
-    if not v[ends.live].isfinite().all() or _largest(v) > _FAR:
+    if not v[ends.live].isfinite().all() or _largest(v) > _far(table):
         raise Diverges("value iteration leaves every bound")
     return Step.at(table, v, eta, rule, ends)
 
@@ -193,7 +246,7 @@ def _by_value_iteration(table: Table, v: Tensor, eta: float, ends: Endings) -> F
                 return FixedPoint(v, None, Step.at(table, v, eta, "boltzmann", ends).residual)
         if goal is not None and (goal.v - v)[ends.live].abs().max().item() < 0.999 * distance:
             return FixedPoint(goal.v, None, goal.residual)
-        if not closest < 0.999 * before or not _largest(v) < _FAR:
+        if not closest < 0.999 * before or not _largest(v) < _far(table):
             break
         goal = _aim(table, v, eta, ends)
         distance = torch.inf if goal is None else (goal.v - v)[ends.live].abs().max().item()
@@ -215,8 +268,8 @@ def _aim(table: Table, v: Tensor, eta: float, ends: Endings) -> Step | None:
 def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
     """Raises where going on for ever does not cost more and more in the states that are lost.
 
-    They have values of -inf if some w has T w < w everywhere among them; what is outside counts
-    as zero, which a bounded number stands for.
+    They have values of -inf if some w has T w < w, or T w = -inf, everywhere among them; what is
+    outside counts as zero, which a bounded number stands for.
     """
     lost = ~(ends.live | ends.ended)
     if not lost.any():
@@ -224,10 +277,11 @@ def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> N
     w = torch.zeros(table.num_states, dtype=torch.float64)
     for _ in range(_WINDOW):
         backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)
-        if bool((backed_up < w - 1e-9 * (1 + w.abs()))[lost].all()):
+        falls = (backed_up < w - 1e-12 * (1 + w.abs())) | (backed_up == -torch.inf)
+        if bool(falls[lost].all()):
             return
         # Half a step: circles of an even length would oscillate.
         w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
-        if w[lost].max() > _FAR:
+        if w[lost].max() > _far(table):
             break
     raise Diverges("going on for ever costs nothing")

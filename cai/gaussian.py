@@ -83,6 +83,10 @@ class LinearMap:
     c: Tensor
     W: Tensor
 
+    def at(self, t: int) -> LinearMap:
+        """That of step t, where there is one for each step."""
+        return LinearMap(self.A[t], self.B[t], self.c[t], self.W[t])
+
     def mean(self, s: Tensor, a: Tensor) -> Tensor:
         """E[s'|s,a], (..., n)."""
         return matvec(self.A, s.double()) + matvec(self.B, a.double()) + self.c

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import riccati, riccati_equation
+from cai import checks, riccati, riccati_equation
 from cai.gaussian import Gaussian, LinearMap, Quadratic, matvec
 from cai.gaussian_divergence import arrivals, luck
 from cai.gaussian_evaluation import expected_return, moments
@@ -158,13 +158,8 @@ class GaussianSolution:
         T = self.model.horizon
         if T is None:
             return self._bent
-        if not 0 <= t < T:
-            raise ValueError(
-                f"t: expected a step in 0 … {T - 1}, got {t}; the last transition leads from step "
-                "T-1 to step T"
-            )
-        bent = self._bent
-        return LinearMap(bent.A[t], bent.B[t], bent.c[t], bent.W[t])
+        checks.check_step(t, T)
+        return self._bent.at(t)
 
     @property
     def states(self) -> Gaussian:

@@ -10,9 +10,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.gaussian import matvec
+from cai.gaussian import Root, matvec
 from cai.linear_gaussian import LinearGaussian, at
 from cai.policy import Policy
+
+_FLAT = 1e-14  # a variance below this fraction of the largest is a rounding error
 
 
 class LinearGaussianPolicy(nn.Module):
@@ -63,10 +65,14 @@ class LinearGaussianPolicy(nn.Module):
     def from_matrices(
         cls, gains: Tensor, offsets: Tensor, covariance: Tensor
     ) -> LinearGaussianPolicy:
-        """The policy with given K, k and C, with or without an axis of steps; nothing to train."""
+        """The policy with given K, k and C, with or without an axis of steps; nothing to train.
+
+        C may be singular: then actions are decided along some directions, and score by the density
+        on their support.
+        """
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
-        policy._set(nn.Buffer, gains, offsets, torch.linalg.cholesky(covariance))
+        policy._set(nn.Buffer, gains, offsets, _lower(covariance))
         return policy
 
     def _set(self, kind: Any, gains: Tensor, offsets: Tensor, tril: Tensor) -> None:
@@ -101,4 +107,20 @@ class LinearGaussianPolicy(nn.Module):
 
 def _act(gain: Tensor, offset: Tensor, tril: Tensor, s: Tensor) -> TorchDistribution:
     mean = offset - matvec(gain, s.double())
+    if (tril.diagonal(dim1=-2, dim2=-1) == 0).any():
+        return Root.of(tril @ tril.mT).around(mean)
     return dist.MultivariateNormal(mean, scale_tril=tril, validate_args=False)
+
+
+def _lower(covariance: Tensor) -> Tensor:
+    """L lower triangular with L L' = C, its diagonal zero where C is singular."""
+    values, basis = torch.linalg.eigh(covariance)
+    flat = values <= _FLAT * values[..., -1:]
+    if not flat.any():
+        return torch.linalg.cholesky(covariance)
+    root = basis * torch.where(flat, 0.0, values).sqrt().unsqueeze(-2)
+    L = torch.linalg.qr(root.mT).R.mT
+    diagonal = L.diagonal(dim1=-2, dim2=-1)
+    decided = diagonal.square() <= _FLAT * values[..., -1:]
+    L = L * torch.where(diagonal < 0, -1.0, 1.0).unsqueeze(-2)
+    return L.tril(-1) + torch.diag_embed(torch.where(decided, 0.0, diagonal.abs()))

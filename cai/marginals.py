@@ -19,36 +19,65 @@ _MOST = 2**27  # numbers held at once, a gibibyte
 
 
 def marginal(solution: Solution, names: tuple[str, ...]) -> Tensor:
-    """The joint distribution of sites, as ``Solution.marginal`` documents it.
-
-    The chain is walked along with what is kept of it in front of the state: each step multiplies
-    (kept, S) by a matrix (S, S), or by one for each value of the action and the latents it keeps.
-    """
+    """The joint distribution of sites, as ``Solution.marginal`` documents it."""
     table = solution.table
     found = [sites.parse("marginal", name, table.steps, table.discount, True) for name in names]
     if len(found) == 1 and found[0].kind == "alive":
         alive = solution.states[found[0].t].sum().clamp(max=1)
         return torch.stack([1 - alive, alive])
     _check(found, names)
-    first, last = min(site.t for site in found), max(site.t for site in found)
-    held = solution.states[first].unsqueeze(0)
-    kept: list[Site] = []
-    sizes: list[int] = []
+    order = sorted(found, key=lambda site: (site.t, site.kind != "s", site))
+    walk = _forward if _peak(table, order) <= _peak(table, order[::-1]) else _backward
     with table.threads():
-        for t in range(first, last + 1):
-            here = Site("s", t)
-            within = sorted(site for site in found if site.t == t and site != here)
-            if here in found:
-                kept.append(here)
-                sizes.append(table.num_states)
-            if t == last and not within:
-                break
+        joint, sizes = walk(solution, order)
+    return joint.reshape(sizes).permute([order.index(site) for site in found]).clone()
+
+
+def _peak(table: Table, order: list[Site]) -> int:
+    """How many combinations are held beside the state before the last step is reached, roughly."""
+    sizes = {"s": table.num_states, "a": table.num_actions, "latent": 1}
+    return math.prod(sizes[site.kind] for site in order if site.t != order[-1].t)
+
+
+def _forward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+    """What is kept, in front of the state: (kept, S), multiplied by the matrices of each step."""
+    first, last = order[0].t, order[-1].t
+    held, sizes = solution.states[first].unsqueeze(0), list[int]()
+    for t in range(first, last + 1):
+        within = [site for site in order if site.t == t and site.kind != "s"]
+        keeps = Site("s", t) in order
+        sizes += [solution.table.num_states] * keeps
+        if t == last and not within:
+            break
+        values, steps = _steps(solution, t, within, t < last)
+        sizes += values
+        _check_size(math.prod(sizes) * (solution.table.num_states if t < last else 1))
+        if keeps:
+            parts = [held.unsqueeze(-1) * step.to_dense() for step in steps]
+        else:
+            parts = [(step.t() @ held.t()).t().unsqueeze(1) for step in steps]
+        held = torch.stack(parts, 2).flatten(0, 2)
+    return held, sizes
+
+
+def _backward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+    """What is kept given the state, behind it: (S, kept), from the last step to the first."""
+    first, last, S = order[0].t, order[-1].t, solution.table.num_states
+    held, sizes, keeps = torch.ones(S, 1, dtype=torch.float64), list[int](), False
+    for t in range(last, first - 1, -1):
+        within = [site for site in order if site.t == t and site.kind != "s"]
+        if t < last or within:
             values, steps = _steps(solution, t, within, t < last)
-            kept, sizes = kept + within, sizes + values
-            width = table.num_states if t < last else 1
-            _check_size(math.prod(sizes) * width, names)
-            held = _advance(held, here in found, steps)
-    return held.reshape(sizes).permute([kept.index(site) for site in found]).clone()
+            sizes = values + [S] * keeps + sizes
+            _check_size(math.prod(sizes) * S)
+            if keeps:
+                parts = [step.to_dense().unsqueeze(-1) * held for step in steps]
+            else:
+                parts = [(step @ held if t < last else step).unsqueeze(1) for step in steps]
+            held = torch.stack(parts, 1).flatten(1)
+        keeps = Site("s", t) in order
+    start = solution.states[first]
+    return (start.unsqueeze(1) * held, [S, *sizes]) if keeps else (start @ held, sizes)
 
 
 def _steps(
@@ -93,15 +122,6 @@ def _matrix(table: Table, moves: Tensor, actions: slice) -> Tensor:
     return torch.sparse_coo_tensor(*entries, (S, S), check_invariants=False)
 
 
-def _advance(held: Tensor, keeps: bool, steps: list[Tensor]) -> Tensor:
-    """(kept, S) times each matrix (S, n), with the state kept in front or summed over."""
-    if keeps:
-        parts = [held.unsqueeze(-1) * step.to_dense() for step in steps]
-    else:
-        parts = [(step.t() @ held.t()).t().unsqueeze(1) for step in steps]
-    return torch.stack(parts, 2).flatten(0, 2)
-
-
 def _check(found: list[Site], names: tuple[str, ...]) -> None:
     if not found or len(set(found)) < len(found) or any(site.kind == "alive" for site in found):
         checks.refuse(
@@ -112,12 +132,12 @@ def _check(found: list[Site], names: tuple[str, ...]) -> None:
         )
 
 
-def _check_size(numbers: int, names: tuple[str, ...]) -> None:
+def _check_size(numbers: int) -> None:
     if numbers > _MOST:
         checks.refuse(
             "marginal",
             f"sites whose joint distribution, with one state more, has at most {_MOST} numbers",
-            f"{numbers} for {', '.join(map(repr, names))}",
+            f"{numbers}",
             "name fewer states, or condition on one of them, inference.posterior(model, "
             "observed={...})",
         )

@@ -65,8 +65,8 @@ class Moment:
 
 
 def check_time(table: Table, t: int) -> None:
-    """Raises ValueError unless 0 ≤ t ≤ T."""
-    if not 0 <= t <= table.steps:
+    """Raises ValueError unless t is a whole number, 0 ≤ t ≤ T."""
+    if not 0 <= t <= table.steps or t != int(t):
         raise ValueError(
             f"t: expected a step in 0 … {table.steps}, got {t}; states are numbered from 0 to T"
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import bellman, chain, evidence, marginals, messages, sampling, sweeps
+from cai import bellman, chain, checks, evidence, marginals, messages, sampling, sweeps
 from cai.evidence import Evidence
 from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
@@ -136,7 +136,7 @@ class Solution:
         Raises:
             ValueError: for a step outside the horizon.
         """
-        self._check_step(t)
+        checks.check_step(t, self.table.steps)
         with self.table.threads():
             log_q = self.log_transitions(slice(t, t + 1))[0]
             if self.table.discount < 1:
@@ -154,7 +154,7 @@ class Solution:
         Raises:
             ValueError: for a step outside the horizon.
         """
-        self._check_step(t)
+        checks.check_step(t, self.table.steps)
         with self.table.threads():
             return chain.bend(self, slice(t, t + 1))[0]
 
@@ -190,6 +190,10 @@ class Solution:
     def log_backward(self) -> Tensor:
         """(T+1, S), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive), Levine's backward message.
 
+        At another η the bent chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound}, π(τ) its policy in the
+        true dynamics. There ηV/α would be the backward message, and log ``states`` - ηV/α + η bound
+        the forward one; as they are made of the answer, they are not given these names.
+
         Raises:
             AttributeError: at any η but 1.
         """
@@ -217,8 +221,9 @@ class Solution:
         ``enumerate_support``), and any of them together, such as ``marginal("s_2", "a_2", "s_9")``
         (S, A, S), with an axis for each in the order given. With a discount they count who is alive
         at all of their steps and sum to the probability of that; "alive_4", by itself, is (2,),
-        dead and alive. Under the bent chain; at η = 1, given O. A step costs the size of what is
-        kept up to then times S, or times S² where a state is.
+        dead and alive. Under the bent chain; at η = 1, given O. Each step in between costs a
+        product of its moves with S times as many numbers as what is kept so far, from the side
+        where that is less.
 
         Raises:
             ValueError: for a site that the program does not have or that is named twice, latents
@@ -294,16 +299,10 @@ class Solution:
     def _check_exact(self, name: str) -> None:
         if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
-                f"{name}: messages are sums over trajectories, at optimism 1 and with the soft "
-                f"rule, not at {self._dial}; take inference.posterior(model), or .log_values and "
-                ".states"
-            )
-
-    def _check_step(self, t: int) -> None:
-        if not 0 <= t < self.table.steps:
-            raise ValueError(
-                f"t: expected a step in 0 … {self.table.steps - 1}, got {t}; the last transition "
-                "leads from step T-1 to step T"
+                f"{name}: messages are sums over trajectories of p(τ, O), at optimism 1 and with "
+                f"the soft rule, not at {self._dial}: there the weights hold the policy that is "
+                "sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; take "
+                "these, or inference.posterior(model)"
             )
 
     @property

@@ -8,7 +8,9 @@ from functools import cached_property
 from torch import Tensor
 
 from cai import bellman, chain
+from cai.fixed_point import FixedPoint
 from cai.solution import Solution
+from cai.table import Table
 from cai.visits import earned, expected_visits
 
 _NOW = slice(0, 1)  # a stationary solution is one step of its own
@@ -29,6 +31,14 @@ class Stationary(Solution):
 
     error: float | None = None
     residual: float = 0.0
+
+    @classmethod
+    def of(cls, table: Table, eta: float, rule: bellman.Rule, found: FixedPoint) -> Stationary:
+        """The solution that a fixed point is, in reward units."""
+        alpha = table.temperature
+        error = None if found.error is None else alpha * found.error
+        residual = alpha * found.residual
+        return cls(table, eta, found.log_values, rule, error=error, residual=residual)
 
     def __repr__(self) -> str:
         return f"Stationary{super().__repr__().removeprefix('Solution')}"

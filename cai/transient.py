@@ -41,7 +41,7 @@ class Transient:
     """
 
     def __init__(self, table: Table, moves: Tensor, keep: Tensor) -> None:
-        self.keep = keep
+        self.keep, self._mixes = keep, True
         index = table.successor_index
         kept = keep[index] & keep.unsqueeze(1)
         weights = torch.where(kept, moves.reshape(index.shape), 0.0)
@@ -69,12 +69,17 @@ class Transient:
             solved = torch.linalg.lu_solve(*self._dense_factors, b.unsqueeze(1), adjoint=transposed)
             return solved.squeeze(1)
         P = self._transposed if transposed else self.sparse
-        found = _series(P, b.numpy())
-        if found is None and fills_in(self.sparse):
+        found = _series(P, b.numpy()) if self._mixes else None
+        self._mixes = found is not None
+        if found is None and self._fills_in:
             found = _krylov(P, b.numpy())
         if found is None:
             found = self._solve_sparse(b.numpy(), transposed)
         return torch.from_numpy(found)
+
+    @cached_property
+    def _fills_in(self) -> bool:
+        return fills_in(self.sparse)
 
     @cached_property
     def _transposed(self) -> Any:
@@ -115,8 +120,13 @@ def _series(P: Any, b: Any) -> Any:
 
     What is left of it, (I - P)⁻¹ t of its last term t, is close to a multiple of t where one way of
     going on outlasts all others, as under a discount or where the end is a rare event: the multiple
-    that leaves the least residual.
+    that leaves the least residual. Where P is not of probabilities, terms may leave the floats.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _summed(P, b)
+
+
+def _summed(P: Any, b: Any) -> Any:
     term, total, before = b, np.zeros_like(b), np.inf  # total: all terms before this one
     for n in range(0, _SWEEPS, _STRIDE):
         for _ in range(_STRIDE):

@@ -15,8 +15,9 @@ so that, where the loss is the bound, λ are occupancies. What is paid collects 
 η = 0 is p_k (x_k - E x). That is the derivative along the simplex: rows that require grad are
 normalised first. (Bent counts over η p, which leaves the rows as they come, differs by a constant
 of each row, and has no limit at η = 0.) Nothing is taped: the sweep keeps v, (T+1, S), recomputes
-policy and bend from it, and holds a few steps of (S, A, K) at once; none where matrix products do
-(``mass.py``), with the soft rule unless derivatives are differentiated.
+policy and bend from it, and holds a few steps of (S, A, K) at once. With the soft rule, unless
+derivatives are differentiated, matrix products do (``mass.py``), and the weights of one step, which
+are as many as the dynamics, wait for them.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
             absorption have values of their own, and where rewards on arrival differ.
 
     Returns:
-        The solution of the mixture; of an infinite horizon with the largest ``error`` of the parts.
+        The solution of the mixture; of an infinite horizon with the largest ``error`` of the parts,
+        and what rounding errors add; None where a part has none.
 
     Raises:
         ValueError: where the problems differ in more than their goals, the weights do not fit, or
@@ -40,6 +41,10 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
     tables = [solution.table for solution in solutions]
     _check_same(tables)
     _check_linear(solutions)
+    differ = _arrivals_differ(tables)
+    if differ is not None or tables[0].discount < 1 or tables[0].horizon is None:
+        _check_sum(w)
+        w = w / w.sum()  # the last digits, which make absorbing states worth something, too
     log_w = w.log()
 
     def mix(parts: list[Tensor]) -> Tensor:
@@ -48,18 +53,10 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
 
     alpha = tables[0].temperature
     arrival = tables[0].arrival_reward
-    differ = _arrivals_differ(tables)
     if differ is not None:
         _check_exits(solutions, differ)
         assert arrival is not None
         arrival = torch.where(differ, alpha * mix([_arrival(t) / alpha for t in tables]), arrival)
-    whole = differ is not None or tables[0].discount < 1 or tables[0].horizon is None
-    if whole and abs(w.sum().item() - 1) > 1e-9:
-        raise ValueError(
-            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, without an "
-            "end, or where rewards on arrival differ, only means of goals compose: divide by the "
-            "sum"
-        )
     table = dataclasses.replace(
         tables[0],
         arrival_reward=arrival,
@@ -70,8 +67,11 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
     )
     if isinstance(composed, Stationary):  # a mixture is no further off than the worst of its parts
         parts = [s for s in solutions if isinstance(s, Stationary)]
-        certain = [s.error for s in parts if s.error is not None]
-        worst, residual = max(certain), max(s.residual for s in parts)
+        errors = [s.error for s in parts if s.error is not None]
+        sizes = (x[x.isfinite()].abs().max().item() for x in (composed.log_values, log_w))
+        rounding = 8 * torch.finfo(torch.float64).eps * alpha * (1 + sum(sizes))
+        worst = max(errors) + rounding if len(errors) == len(solutions) else None
+        residual = max(s.residual for s in parts)
         composed = dataclasses.replace(composed, error=worst, residual=residual)
     return composed
 
@@ -81,6 +81,15 @@ def _check_weights(n: int, w: Tensor) -> None:
         raise ValueError(
             f"weights: expected {n} finite numbers above 0, one for each solution, got "
             f"{w.tolist()}; leave out what has no weight"
+        )
+
+
+def _check_sum(w: Tensor) -> None:
+    if abs(w.sum().item() - 1) > 1e-9:
+        raise ValueError(
+            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, without an "
+            "end, or where rewards on arrival differ, only means of goals compose: divide by the "
+            "sum"
         )
 
 

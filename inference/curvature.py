@@ -1,4 +1,4 @@
-"""Curvature of the bound in the rewards: Hessian-vector products by two sweeps."""
+"""Curvature of the bound in the rewards: Hessian-vector products by two sweeps, or by solves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.inference import implicit
 from cai.inference.adjoint import chunks
 from cai.inference.linearised import Problem, chain, check_bound, check_optimism
 from cai.table import Table
+from cai.transient import Transient
+from cai.visits import counted
 
 
 def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: float = 0.0) -> Tensor:
@@ -24,10 +27,10 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     so that at η = 1 it is the posterior covariance of counts. It is positive semi-definite for
     η ≥ 0: the bound is convex in the rewards; below it may be neither. One sweep backward finds
     what u is expected to pay from each state on, one forward how the occupancies answer. The memory
-    is that of V, (T+1, S).
+    is that of V, (T+1, S). Without an end, three linear solves take the place of the sweeps.
 
     Args:
-        table: a problem with a finite horizon T.
+        table: a problem.
         direction: u, (S, A), reward units.
         optimism: η, any real number; at ±inf the outcomes that are chosen are held fixed.
 
@@ -35,8 +38,8 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         (S, A), nats per unit of reward: the derivative along u of ∂bound/∂r.
 
     Raises:
-        ValueError: where optimism is not a number, the direction has another shape, the horizon is
-            infinite, or the bound is -inf.
+        ValueError: where optimism is not a number, the direction has another shape, the bound is
+            -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
     """
     table, eta = table.detached(), check_optimism(optimism)
     if direction.shape != table.reward.shape:
@@ -51,6 +54,8 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     table = problem.in_nats()
     u = direction.detach().double() / alpha
     with torch.no_grad(), table.threads():
+        if table.horizon is None:
+            return _at_fixed_point(problem, table, u) / alpha
         v = bellman.backward(table, eta)
         check_bound(bellman.soft_mean(table.log_initial, v[0], eta))
         onward = _expected_onward(problem, table, v, u)
@@ -94,3 +99,25 @@ def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tens
         change = torch.stack(changes).unsqueeze(-1) + torch.stack(visits).unsqueeze(-1) * ahead
         total += (pi * change).sum(0)
     return total
+
+
+def _at_fixed_point(problem: Problem, table: Table, u: Tensor) -> Tensor:
+    """As :func:`_response`, of an infinite horizon; nothing where nothing is ever paid again."""
+    v, _ = implicit.solved(problem, table.log_dynamics)
+    check_bound(bellman.soft_mean(table.log_initial, v, problem.eta))
+    eta = 0.0 if math.isinf(problem.eta) else problem.eta
+    counts = counted(table) & (v > -torch.inf)
+    at = chain(problem, table, v.unsqueeze(0))
+    pi = torch.where(counts.unsqueeze(-1), at.log_pi[0].exp(), 0.0)
+    by_action = pi.unsqueeze(-1) * at.moves[0]
+    ending = Transient(table, by_action, counts)
+    onward = ending.sums((pi * u).sum(-1))
+    later = table.gather(onward)
+    mean = (at.moves[0] * later).sum(-1)
+    ahead = u + mean - onward.unsqueeze(-1)
+    lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
+    start = bellman.tilt(table.log_initial, v, problem.eta).exp()
+    here = ending.visits(start)
+    moved = eta * start * (onward - (start * onward).sum())
+    moved = ending.visits(moved + table.push(here, table.flow(by_action * lean)))
+    return pi * (moved.unsqueeze(-1) + here.unsqueeze(-1) * ahead)

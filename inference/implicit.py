@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai.endings import never_paid
 from cai.inference.linear_system import LinearValues, linear_system
 from cai.inference.linearised import Problem, chain, gradients, observed, slopes
-from cai.inference.stationary import check_nothing_final, stationary
+from cai.inference.stationary import check_nothing_final, factorises, stationary
 from cai.table import Table
 from cai.transient import Transient
+from cai.visits import counted
 
 _NOW = slice(0, 1)  # a stationary solution is one step of its own
 
@@ -42,7 +42,7 @@ def fixed_point(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tens
 class _FixedPoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        v, linear = _solved(problem, tensors[-1])
+        v, linear = solved(problem, tensors[-1])
         ctx.problem, ctx.linear = problem, linear
         ctx.save_for_backward(v, *tensors)
         if problem.visits is None:
@@ -60,7 +60,7 @@ class _FixedPoint(torch.autograd.Function):
         with table.threads():
             at = chain(problem, table, v.unsqueeze(0))
             by_q, by_prior = slopes(problem, at, v.unsqueeze(0))
-            paid = torch.from_numpy(~never_paid(table.detached())) | (table.discount < 1)
+            paid = counted(table.detached())
             source, asked = on_v, None
             if problem.visits is not None:
                 on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
@@ -76,12 +76,17 @@ class _FixedPoint(torch.autograd.Function):
         return None, *(grad if wanted else None for grad, wanted in zip(found, needed, strict=True))
 
 
-def _solved(problem: Problem, log_dynamics: Tensor | None) -> tuple[Tensor, LinearValues | None]:
-    """v (S,), nats, and the factorisation that gave it, if one did."""
+def solved(problem: Problem, log_dynamics: Tensor | None) -> tuple[Tensor, LinearValues | None]:
+    """v (S,), nats, and the factorisation that gave it, if one did that serves its derivative.
+
+    Args:
+        problem: with an infinite horizon.
+        log_dynamics: (S, A, K), those of the problem, normalised.
+    """
     assert log_dynamics is not None
     # Not the table in nats: an error should speak of the rewards that the user knows.
     table = dataclasses.replace(problem.table, log_dynamics=log_dynamics).detached()
-    if problem.eta != 1 or problem.rule != "soft":
+    if problem.eta != 1 or problem.rule != "soft" or not factorises(table):
         return stationary(table, problem.eta, problem.rule).log_values, None
     check_nothing_final(table)
     linear = linear_system(table)

@@ -19,8 +19,9 @@ from torch import Tensor
 from cai import bellman
 from cai.inference.linearised import Problem, Visits
 from cai.matrices import Array
+from cai.push import moves_of, push, push_alone
 from cai.step import Step
-from cai.sweeps import moves_of, parts, push, push_alone, quietly, step_of
+from cai.sweeps import parts, quietly, step_of
 from cai.table import Table
 
 _NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0

@@ -7,8 +7,10 @@ from typing import Any, overload
 
 from torch import Tensor
 
+from cai.gaussian_posterior import GaussianPosterior
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.conditioning import conditioned
+from cai.inference.gaussian_conditioning import conditioned_gaussian
 from cai.inference.soft_values import soft_values
 from cai.linear_gaussian import LinearGaussian
 from cai.solution import Solution
@@ -19,6 +21,20 @@ from cai.trajectory import TrajectoryModel
 
 @overload
 def posterior(model: LinearGaussian) -> GaussianSolution: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def posterior(  # type: ignore[overload-overlap]
+    model: LinearGaussian,
+    observed: Mapping[str, Any],
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> GaussianPosterior: ...
+
+
+@overload
+def posterior(  # type: ignore[overload-overlap]
+    model: LinearGaussian, *, optimal: Tensor | Sequence[bool]
+) -> GaussianPosterior: ...
 
 
 @overload
@@ -33,7 +49,7 @@ def posterior(
     model: TrajectoryModel | Table,
     observed: Mapping[str, Any] | None = None,
     optimal: Tensor | Sequence[bool] | None = None,
-) -> Solution | GaussianSolution:
+) -> Solution | GaussianSolution | GaussianPosterior:
     """p(τ|O) by forward and backward messages (Levine 2018, eqs. 6-7): optimism η = 1.
 
     The posterior is Markov. It conditions the actions, p(a_t|s_t,O), and the dynamics and the
@@ -45,25 +61,39 @@ def posterior(
         inference.posterior(model, observed={"s_0": 2, "a_0": 1, "s_20": goal}, optimal=mask)
 
     Everything in the solution is then conditional on that; its bound is log p(observed, O). To
-    observe s_t or a_t is to observe that the trajectory is alive there.
+    observe s_t or a_t is to observe that the trajectory is alive there. In a linear-Gaussian model
+    the values are vectors, and p(observed, O) is their density: the noise may be singular, or zero,
+    where actions or a start of some spread can make up for it.
+
+    Conditioning belongs to η = 1. To insist on s_t = x at another optimism is to forbid all other
+    states by rewards of -inf. For η ≤ 0 that is worth -inf wherever chance has a say: no policy is
+    sure to arrive, and nature does not help. For η > 0, with x in the middle and without a discount
+    (which the dead would escape by), solve from there on, and then up to there::
+
+        later = inference.soft_values(replace(model, horizon=T - t), eta)
+        final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)
+        inference.soft_values(replace(model, horizon=t, final_reward=final), eta)
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table; or
             a linear-Gaussian model, of which everything is Gaussian (Kalman smoothing).
-        observed: site -> value: states ``s_0 … s_T`` and actions ``a_0 … a_{T-1}`` by index; with a
-            discount also ``alive_1 … alive_T``, 0 or 1.
+        observed: site -> value: states ``s_0 … s_T`` and actions ``a_0 … a_{T-1}``, by index or as
+            vectors; with a discount also ``alive_1 … alive_T``, 0 or 1.
         optimal: which o_t are observed, T+1 booleans, of which o_T is the final reward; all if
             None. A step that is not observed to be optimal contributes neither r nor r⁺.
 
     Returns:
         The solution at η = 1: ``log_evidence``, the log backward messages as ``V`` and ``Q``,
         ``policy`` p(a|s,O), ``states`` and ``state_actions`` (the marginals), ``dynamics(t)``,
-        ``initial`` and ``imagined_return``.
+        ``initial`` and ``imagined_return``. A linear-Gaussian model has a
+        :class:`cai.GaussianSolution`, and with ``observed`` or ``optimal`` a
+        :class:`cai.GaussianPosterior`.
 
     Raises:
         ValueError: where the horizon is infinite, or the evidence is zero (naming the observation
-            that is impossible); for an unknown site, an index out of range, or a mask of another
-            length; and for observations of a linear-Gaussian model.
+            that is impossible); for an unknown site, a value out of range, or a mask of another
+            length. In a linear-Gaussian model, where an integral is infinite, a state that is
+            observed has no density, or the discount is below one.
     """
     if model.horizon is None:
         raise ValueError(
@@ -73,9 +103,6 @@ def posterior(
         )
     if observed is not None or optimal is not None:
         if isinstance(model, LinearGaussian):
-            raise ValueError(
-                "observed, optimal: expected a discrete model, got a linear-Gaussian one; there "
-                "all o_t are observed, and nothing else"
-            )
+            return conditioned_gaussian(model, observed or {}, optimal)
         return conditioned(tabulate(model), observed or {}, optimal)
     return soft_values(model, optimism=1.0)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.approach import approach
 from cai.endings import endings, never_paid
-from cai.fixed_point import Diverges, FixedPoint, check_lost, fixed_point
+from cai.fixed_point import Diverges, FixedPoint, Undetermined, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
 from cai.inference.moves import moves
 from cai.inference.spectrum import divergence
@@ -26,9 +27,11 @@ _SMALL = 10**5  # numbers in a table up to which it is found to six digits
 def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
     """The stationary solution of an infinite horizon; what ``soft_values`` returns for one.
 
-    At η = 1 the soft rule is a linear system (``linear_system.py``), one factorisation where
-    Newton's method takes one a step; its values also are where the others start, for they know how
-    far the end is. Every answer but that of the Boltzmann rule comes with a certificate.
+    Value iteration comes first, for as long as it settles quickly (``approach.py``). At η = 1 the
+    soft rule is a linear system (``linear_system.py``), one factorisation where Newton's method
+    takes one a step; its values also are where the others start, for they know how far the end is,
+    unless a factorisation would fill in. Every answer but that of the Boltzmann rule comes with a
+    certificate.
 
     Args:
         table: a problem with an infinite horizon.
@@ -42,16 +45,13 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
     """
     check_nothing_final(table)
     _check_evidence(table)
-    start = _linear(table, optimism, rule)
+    start = approach(table, optimism) if rule == "soft" else None
+    if start is None:
+        start = _linear(table, optimism, rule)
     try:
-        found = fixed_point(table, optimism, rule, start)
+        return Stationary.of(table, optimism, rule, fixed_point(table, optimism, rule, start))
     except Diverges as reason:
         raise _divergence(table, optimism, rule, reason, start) from None
-    alpha = table.temperature
-    error = None if found.error is None else alpha * found.error
-    return Stationary(
-        table, optimism, found.log_values, rule, error=error, residual=alpha * found.residual
-    )
 
 
 def check_nothing_final(table: Table) -> None:
@@ -77,13 +77,18 @@ def _check_evidence(table: Table) -> None:
         )
 
 
+def factorises(table: Table) -> bool:
+    """Whether a factorisation of the moves takes no minutes, as that of a large random graph."""
+    graph = moves(table)
+    return not fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads]))
+
+
 def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
     """Values at optimism 1; None where a factorisation would take minutes, or there are none.
 
     Newton's method does without one.
     """
-    graph = moves(table)
-    if fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads])):
+    if not factorises(table):
         return None
     try:
         return linear_values(table)
@@ -108,21 +113,25 @@ def _divergence(
         graph = moves(table).ending(never_paid(table))
         return divergence(System.of(graph, table.discount))
 
-    def solve(x: float) -> FixedPoint | None:
-        try:
-            return fixed_point(table, x, rule, start)
-        except Diverges:
-            return None
-
-    if eta == 0 or solve(0.0) is None:
+    if eta == 0 or _try(table, 0.0, rule, start) is None:
         return _endless(table, rule)
-    inside, outside = _critical(table, eta, solve)
+    if isinstance(reason, Undetermined):
+        return ValueError(
+            f"optimism: at optimism {eta:g} with the rule {rule!r} the values of an infinite "
+            "horizon are not determined in float64: nothing that is above rounding errors makes "
+            "one go on to the end. Either a way in a circle costs nothing, or so little, or it is "
+            "on the verge of a critical optimism. Give every step outside absorbing states a "
+            "cost, or take an optimism nearer to 0"
+        )
+    inside, outside = _critical(table, eta, rule, start)
     luck = (
         "beyond it luck is worth more than going on costs"
         if eta > 0
         else "beyond it nature can afford to put off the end for ever"
     )
-    found = f"about {(inside + outside) / 2:.6g}" if outside else f"beyond {inside:g}"
+    found = f"beyond {inside:g}"
+    if outside is not None:
+        found = f"about {(inside + outside) / 2:.{_digits(table)}g}"
     return ValueError(
         f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
         f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
@@ -130,23 +139,47 @@ def _divergence(
     )
 
 
-def _critical(table: Table, eta: float, solve: object) -> tuple[float, float | None]:
-    """The last optimism between 0 and η found to have values, and the first found to have none."""
-    assert callable(solve)
+def _try(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None, rescues: int = 7
+) -> FixedPoint | None:
+    try:
+        return fixed_point(table, eta, rule, start, rescues)
+    except Diverges:
+        return None
+
+
+def _digits(table: Table) -> int:
+    return 6 if table.log_dynamics.numel() <= _SMALL else 2
+
+
+def _critical(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None
+) -> tuple[float, float | None]:
+    """The last optimism between 0 and η found to have values, and the first found to have none.
+
+    Each search begins at the values of the last one that had any, from where Newton's method
+    hardly ever needs help: sweeps would cost more than everything else, where it fails for good.
+    """
     inside, outside = 0.0, eta
+
+    def solve(x: float) -> bool:
+        nonlocal start
+        found = _try(table, x, rule, start, rescues=2)
+        start = start if found is None else found.log_values
+        return found is not None
+
     if math.isinf(eta):
         outside = math.copysign(1.0, eta)
-        while solve(outside) is not None:
+        while solve(outside):
             inside, outside = outside, 4 * outside
             if abs(outside) > _FAR:
                 return inside, None
-    digits = 1e-7 if table.log_dynamics.numel() <= _SMALL else 1e-2
-    while abs(outside - inside) > digits * abs(outside):
+    while abs(outside - inside) > 10.0 ** -(_digits(table) + 1) * abs(outside):
         middle = (inside + outside) / 2
-        if solve(middle) is None:
-            outside = middle
-        else:
+        if solve(middle):
             inside = middle
+        else:
+            outside = middle
     return inside, outside
 
 
@@ -158,17 +191,27 @@ def _endless(table: Table, rule: bellman.Rule) -> ValueError:
     before = v
     for _ in range(n):
         v = bellman.backup(table, v, 0.0, rule)
-    rise = torch.where(v > -torch.inf, v - before, -torch.inf) / n
+    rise = torch.where(v.isfinite(), v - before, 0.0) / n
+    size = torch.where(v.isfinite(), v.abs(), 0.0).max() / n
     growth, s = rise.max(0)
+    live = endings(table, 0.0).live
+    if growth <= 1e-9 * size and (rise[live] < -1e-9 * size).any():
+        fall, s = torch.where(live, rise, 0.0).min(0)
+        return ValueError(
+            f"horizon: an infinite horizon ends, but too late for its values to be told in "
+            f"float64: from state {int(s)}, with the rule {rule!r}, they still fall by "
+            f"{-table.temperature * fall.item():.4g} in reward a step after {2 * n} steps. Take a "
+            "finite horizon or a lower discount, or make the end more probable"
+        )
+    gains = growth > 1e-9 * size
     what = (
         f"it gains {table.temperature * growth.item():.4g} in reward a step"
-        if growth > 1e-9
+        if gains
         else "it can go on without an end at no cost, so that values are not determined"
     )
-    where = int(s) if growth > 1e-9 else "some states"
     return ValueError(
         f"horizon: without a discount an infinite horizon has no finite values here: from "
-        f"{f'state {where}' if growth > 1e-9 else where}, with the rule {rule!r}, {what}. Give "
+        f"{f'state {int(s)}' if gains else 'some states'}, with the rule {rule!r}, {what}. Give "
         "every step outside absorbing states a cost, take a discount below one, or "
         "inference.average_reward"
     )

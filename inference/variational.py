@@ -100,10 +100,11 @@ def fit(
 
     Raises:
         ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
-            because a reward of -inf cannot be avoided by the policy, or the estimator needs a
-            model or a policy of another kind.
+            because a reward of -inf cannot be avoided by the policy, the horizon is infinite, or
+            the estimator needs a model or a policy of another kind.
     """
     _check(policy, estimator, steps, particles, learning_rate)
+    checks.finite_horizon(model, "fit")
     policy = copy.deepcopy(policy)
     table = None if remembers(policy) else enumerable(model)
     if table is not None:

@@ -12,7 +12,18 @@ from cai import checks
 
 
 def is_sparse(transitions: Any) -> bool:
-    """Whether transitions are a list of ``scipy.sparse`` matrices."""
+    """Whether transitions are a list of ``scipy.sparse`` matrices.
+
+    Raises:
+        ValueError: for one matrix without a list around it.
+    """
+    if scipy.sparse.issparse(transitions):
+        checks.refuse(
+            "transitions",
+            "a list of sparse matrices, one for each action",
+            f"one of shape {list(transitions.shape)}",
+            "put it into a list, [matrix], if there is only one action",
+        )
     return isinstance(transitions, list | tuple) and any(map(scipy.sparse.issparse, transitions))
 
 
@@ -27,7 +38,8 @@ def as_lists(
     Raises:
         ValueError: where the matrices are not square or not all of one size.
     """
-    rows = [_rows("transitions", matrix, transitions[0].shape) for matrix in transitions]
+    shape = next(matrix.shape for matrix in transitions if scipy.sparse.issparse(matrix))
+    rows = [_rows("transitions", matrix, shape) for matrix in transitions]
     S, A = rows[0].shape[0], len(rows)
     if arrival_reward is not None and not (is_sparse(arrival_reward) and len(arrival_reward) == A):
         checks.refuse(

@@ -104,7 +104,8 @@ def tabular(
         if listed is None:
             return arrival[s, a, s_next]
         here = (listed[s, a] == s_next.unsqueeze(-1)) & (P[s, a] > 0)
-        return torch.where(here, arrival[s, a], -torch.inf).amax(-1).nan_to_num(neginf=0.0)
+        paid = torch.where(here, arrival[s, a], -torch.inf).amax(-1)
+        return torch.where(here.any(-1), paid, 0.0)  # a reward of -inf is one, too
 
     return TrajectoryModel(
         initial=dist.Categorical(start),

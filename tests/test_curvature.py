@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_implicit import endless
 
 import cai
 from cai import inference, models
@@ -85,6 +86,46 @@ def test_large_lists_against_differences(eta, monkeypatch):
         )
     )
     u = torch.as_tensor(rng.normal(size=(S, A)))
+
+    def gradient(h):
+        reward = (table.reward + h * u).requires_grad_()
+        found = inference.bound(dataclasses.replace(table, reward=reward), eta)
+        return torch.autograd.grad(found, reward)[0]
+
+    found = inference.reward_hessian_vector_product(table, u, eta)
+    slope = (gradient(1e-5) - gradient(-1e-5)) / 2e-5
+    assert found.abs().max() > 0.01
+    torch.testing.assert_close(found, slope, rtol=1e-6, atol=1e-8)
+
+
+@given(
+    seed=seeds,
+    eta=st.sampled_from([-1.3, 0.0, 0.5, 1.0, 2.0]),
+    discount=st.sampled_from([1.0, 0.8]),
+    sure=st.booleans(),
+)
+def test_without_an_end(seed, eta, discount, sure):
+    """As with an end that is far off; with a goal or without, where nature may put it off."""
+    table = endless(seed, discount=discount, sure=sure or eta < 0)
+    rng = np.random.default_rng(seed)
+    u = torch.as_tensor(rng.normal(size=table.reward.shape))
+    if discount == 1:
+        u[-1] = 0
+    found = inference.reward_hessian_vector_product(table, u, eta)
+    long = dataclasses.replace(table, horizon=400)
+    expected = inference.reward_hessian_vector_product(long, u, eta)
+    if discount == 1:
+        assert (found[-1] == 0).all()
+        expected[-1] = 0
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8 * expected.abs().max())
+
+
+@pytest.mark.parametrize("eta", [-math.inf, -0.7, 1.0])
+def test_without_an_end_against_differences(eta):
+    table = endless(8, discount=0.9, sure=True)
+    rng = np.random.default_rng(8)
+    u = torch.as_tensor(rng.normal(size=table.reward.shape))
+    u[-1] = 0
 
     def gradient(h):
         reward = (table.reward + h * u).requires_grad_()

@@ -198,7 +198,7 @@ def wide(seed, S=300, A=3, K=2, T=40, **arguments):
 
 @pytest.mark.parametrize("eta", [-0.7, 0.0, 1.0])
 def test_lists_of_successors_against_finite_differences(eta, monkeypatch):
-    monkeypatch.setattr("cai.inference.adjoint._CHUNK", 5000)  # several chunks of steps
+    monkeypatch.setattr("cai.sweeps._CHUNK", 5000)  # a few steps at a time
     table = wide(1, discount=0.95, temperature=0.5)
     leaves, rebuild = parameters(dataclasses.replace(table, arrival_reward=torch.randn(300, 3, 2)))
     seen = torch.randint(300, (5, 40)), torch.randint(3, (5, 40))

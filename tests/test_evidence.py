@@ -1,5 +1,6 @@
 """More observed than optimality, or less: against sums over all paths, and against Pyro."""
 
+import dataclasses
 import itertools
 import math
 
@@ -195,6 +196,47 @@ def test_no_step_optimal_is_the_prior_and_a_goal_a_bridge():
     bridge = inference.posterior(model, {"s_12": 5}, none)
     assert bridge.bound == pytest.approx(math.log(prior.states[12, 5]), abs=1e-11)
     close(bridge.states[12], torch.eye(40)[5])
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0, 2.0, math.inf])
+@pytest.mark.parametrize("seed", range(4))
+def test_insisting_on_a_state_at_any_optimism_above_zero(seed, eta):
+    """In two parts, as the documentation says; with states that know the time; and at η = 1."""
+    problem = oracles.random_problem(seed, T=5)
+    model, x, t, S = problem.model(), seed % 3, 2, 3
+    later = inference.soft_values(dataclasses.replace(model, horizon=5 - t), eta)
+    final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)  # noqa: E731
+    found = inference.soft_values(dataclasses.replace(model, horizon=t, final_reward=final), eta)
+    P, arrival = np.zeros((6 * S, 2, 6 * S)), np.zeros((6 * S, 2, 6 * S))
+    for time in range(6):
+        here, there = slice(time * S, (time + 1) * S), slice((time + 1) * S, (time + 2) * S)
+        if time == 5:
+            P[here, :, here] = np.eye(S)[:, None]
+            break
+        P[here, :, there], arrival[here, :, there] = problem.P, problem.arrival
+        if time + 1 == t:
+            arrival[here, :, (time + 1) * S + np.delete(np.arange(S), x)] = -math.inf
+    knows = oracles.Problem(
+        initial=np.append(problem.initial, np.zeros(5 * S)),
+        prior=np.tile(problem.prior, (6, 1)),
+        P=P,
+        reward=np.tile(problem.reward, (6, 1)),
+        arrival=arrival,
+        final=np.tile(problem.final, 6),
+        T=5,
+        discount=1.0,
+        temperature=problem.temperature,
+    )
+    whole = inference.soft_values(knows.model(), eta)
+    assert found.bound == pytest.approx(whole.bound, abs=1e-10)
+    close(found.states[1], whole.states[1].view(6, S)[1])
+    close(whole.states[t, t * S + x], 1.0)
+    if eta == 1:
+        observed = inference.posterior(model, {f"s_{t}": x})
+        assert found.bound == pytest.approx(observed.bound, abs=1e-10)
+        close(found.states, observed.states[: t + 1])
+    for other in (0.0, -0.5):
+        assert inference.soft_values(knows.model(), other).bound == -math.inf
 
 
 def test_dead_at_a_step_is_dead_for_good():

@@ -234,6 +234,21 @@ def test_with_a_discount_the_goal_is_visited_until_death(eta):
     assert slope.item() == pytest.approx(difference, rel=1e-6)
 
 
+def test_exact_inference_without_a_factorisation_that_fills_in(monkeypatch):
+    """The same numbers by Newton's method and a transposed solve of its own."""
+    table = endless(6, sure=True)
+    answers = []
+    for fills_in in (False, True):
+        monkeypatch.setattr("cai.inference.stationary.fills_in", lambda P, fills=fills_in: fills)
+        if fills_in:
+            monkeypatch.setattr(implicit, "linear_system", lambda table: pytest.fail("factorised"))
+        reward = table.reward.clone().requires_grad_()
+        bound = inference.bound(dataclasses.replace(table, reward=reward), 1.0)
+        answers.append((bound, *torch.autograd.grad(bound, reward)))
+    for factorised, not_so in zip(*answers, strict=True):
+        torch.testing.assert_close(factorised, not_so, rtol=1e-10, atol=1e-10)
+
+
 def test_what_diverges_is_an_error():
     table = endless(1)
     table = dataclasses.replace(table, reward=table.reward + math.log(100.0))

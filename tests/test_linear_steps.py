@@ -40,7 +40,7 @@ def test_products_of_many_steps_are_log_space(seed, T, scale):
 def one_by_one(monkeypatch):
     """Counts the steps that are done alone: backward, and forward."""
     counts = [0, 0]
-    back, push = Step.back, sweeps._push
+    back, push = Step.back, sweeps.push
 
     def counted_back(*arguments):
         counts[0] += 1
@@ -51,7 +51,7 @@ def one_by_one(monkeypatch):
         return push(*arguments)
 
     monkeypatch.setattr(Step, "back", counted_back)
-    monkeypatch.setattr(sweeps, "_push", counted_push)
+    monkeypatch.setattr(sweeps, "push", counted_push)
     return counts
 
 

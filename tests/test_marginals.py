@@ -49,6 +49,9 @@ def test_marginals_by_paths(seed, discount, eta):
         ("s_2", "s_3"),
         ("s_0", "s_4"),
         ("a_3", "s_1"),
+        ("s_0", "a_3"),
+        ("a_3", "s_0", "s_2"),
+        ("s_0", "a_1", "a_0", "s_3", "a_3"),
         ("a_0", "a_3"),
         ("s_4", "a_0", "s_2"),
         ("a_2", "s_0", "a_1", "s_1", "s_3"),
@@ -98,7 +101,12 @@ def test_given_evidence():
     found = inference.posterior(problem.model(), known, optimal)
     paths = oracles.posterior(problem, observed=known, optimal=optimal)["paths"]
     paths = [dataclasses.replace(path, probability=p) for path, p in paths]
-    for sites in (("s_0", "s_4"), ("a_0", "s_2", "a_3"), ("a_1", "a_2")):
+    for sites in (
+        ("s_0", "s_4"),
+        ("a_0", "s_2", "a_3"),
+        ("a_1", "a_2"),
+        ("s_1", "a_1", "s_2", "a_2", "a_3"),
+    ):
         np.testing.assert_allclose(
             found.marginal(*sites), weights_of(paths, problem, sites), atol=1e-12
         )
@@ -225,6 +233,19 @@ def test_latents_at_the_ends_of_the_dial(form, eta, rule):
         torch.testing.assert_close(found.marginal("s_2", "a_2", "t2/wind"), expected)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_latents_given_a_state(form, discount):
+    """p(z | s_2, O) is p(z, s_2 | O) over p(s_2 | O)."""
+    model, _ = latent_problem(6, form, discount=discount)
+    found = inference.posterior(model)
+    for s in range(3):
+        seen = inference.posterior(model, {"s_2": s})
+        for name in ("t0/yaw", "t1/wind", "t2/yaw"):
+            joint = found.marginal(name, "s_2")[:, s]
+            torch.testing.assert_close(seen.marginal(name), joint / found.states[2, s])
+
+
 def test_latents_on_lists_of_successors():
     """Six hundred states: the table has lists, and moves are found in them."""
     S = 600
@@ -314,6 +335,8 @@ def test_a_joint_too_large_is_refused():
     successors = (np.arange(S)[:, None, None] + [1]) % S
     model = models.tabular(np.ones((S, 1, 1)), np.zeros((S, 1)), successors=successors, horizon=9)
     found = inference.posterior(model)
-    with pytest.raises(ValueError, match=r"at most 134217728 numbers, got 400000000 for 's_1'"):
-        found.marginal("s_1", "s_5")
+    for sites in (("s_1", "s_5"), ("s_1", "s_5", "a_6"), ("a_1", "s_5", "s_6")):
+        with pytest.raises(ValueError, match=r"at most 134217728 numbers, got 400000000"):
+            found.marginal(*sites)
     assert found.marginal("a_1", "s_5").shape == (1, S)
+    torch.testing.assert_close(found.marginal("s_1", "a_5").squeeze(1), found.states[1])

@@ -106,8 +106,9 @@ def test_bend_at_the_ends_of_the_dial(eta):
 
 
 def test_bend_of_a_step_outside_the_horizon_is_an_error():
-    with pytest.raises(ValueError, match=r"t: .*0 … 3, got 4"):
-        inference.posterior(models.ledge()).bend(4)
+    for t in (4, 0.5):
+        with pytest.raises(ValueError, match=rf"t: .*0 … 3, got {t}"):
+            inference.posterior(models.ledge()).bend(t)
 
 
 # Entropy, marginals, messages
@@ -184,6 +185,36 @@ def test_messages_only_where_they_are():
     for name in ("log_forward", "log_backward"):
         with pytest.raises(AttributeError, match=f"{name}: messages .* not at optimism 0.5"):
             getattr(found, name)
+
+
+@given(seed=seeds, discount=discounts, eta=st.sampled_from([0.0]) | etas)
+def test_what_would_be_the_messages_at_other_optimism(seed, discount, eta):
+    """Weights (p(τ,O)/π(τ))^η of the policy in the true dynamics: until t they sum to the forward
+    one, log states - ηV/α + η bound, from t on to the backward one, ηV/α."""
+    problem = oracles.random_problem(seed, discount=discount)
+    found = inference.soft_values(problem.model(), eta)
+    policy = found.policy.log_probs.exp().numpy()
+    prior, alpha = np.asarray(problem.prior), problem.temperature
+    forward, backward, times = np.zeros((4, 3)), np.zeros((4, 3)), np.zeros((4, 3))
+    for path in oracles.paths(problem, policy=policy):
+        gains = [  # log p(τ,O)/π(τ) of each step
+            (problem.reward[s][a] + problem.arrival[s][a][n]) / alpha
+            + math.log(prior[s][a] / policy[t][s][a])
+            for t, (s, a, n) in enumerate(steps_of(path))
+        ]
+        gains.append(problem.final[path.states[-1]] / alpha if path.survived else 0.0)
+        for t, s in enumerate(path.states):
+            if path.alive_at(t):
+                # A path is one way on from its beginning: p(path) sums to p(beginning).
+                forward[t, s] += path.probability * math.exp(eta * sum(gains[:t]))
+                backward[t, s] += path.probability * math.exp(eta * sum(gains[t:]))
+                times[t, s] += path.probability
+    reached = times > 0
+    V, bound = found.V.numpy() / alpha, found.bound
+    weights = forward * np.exp(eta * (V - bound))
+    np.testing.assert_allclose(weights[reached], found.states.numpy()[reached], atol=1e-11)
+    expected = (backward / np.where(reached, times, 1))[reached]
+    np.testing.assert_allclose(np.log(expected), (eta * V)[reached], atol=1e-10)
 
 
 # Samples

@@ -307,7 +307,6 @@ def test_bad_tolerance():
 @pytest.mark.parametrize(
     "method",
     [
-        inference.optimism_curve,
         inference.effective_sample_ceiling,
         lambda model: inference.robust(model, 0.1),
     ],

@@ -251,7 +251,9 @@ def test_the_curve_of_waiting_ends_at_the_cliff():
         inference.optimism_curve(waiting(), [-0.7, 0.0])
 
 
-@pytest.mark.parametrize(("cost", "eta"), [(1.0, -1.0), (1.0, -math.inf), (-1.0, 0.7)])
+@pytest.mark.parametrize(
+    ("cost", "eta"), [(1.0, -0.7), (1.0, -0.8), (1.0, -1.0), (1.0, -math.inf), (-1.0, 0.7)]
+)
 def test_waiting_breaks_down_at_the_logarithm_of_two(cost, eta):
     """A cost of one is worth waiting for ever to a paranoid, a gain of one to a dreamer."""
     words = r"optimism: .* no finite values at optimism .* about -?0\.69314.* optimism nearer to 0"
@@ -535,3 +537,109 @@ def test_the_boltzmann_rule_may_run_in_circles(habit):
         v = bellman.backup(found.table, found.log_values, 0.0, "boltzmann")
         assert found.error is None
         assert apart(v, found.log_values) == found.residual < 1e-13
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+@pytest.mark.parametrize("eta", [-1.0, 0.0, 0.5, 1.0])
+def test_a_long_way_into_a_reward_of_minus_infinity(eta, discount):
+    """State 1 costs nothing but leads to state 2, which does; none of it is ever seen."""
+    P = np.eye(4)[[3, 2, 2, 3]][:, None]
+    r = [[-1.0], [0.0], [-math.inf], [0.0]]
+    model = models.tabular(P, r, horizon=None, discount=discount, initial=[1.0, 0, 0, 0])
+    v = inference.soft_values(model, eta).V.tolist()
+    death = math.log1p(-discount) / eta if discount < 1 and eta > 0 else -math.inf
+    assert v == pytest.approx([-1.0, death, -math.inf, 0.0], abs=1e-12)
+
+
+def test_any_size_of_values_in_nats():
+    """A million a step at a temperature of 1e-9: 2e15 nats, and as many digits as ever."""
+    found = inference.soft_values(waiting(1e6, temperature=1e-9))
+    assert abs(found.V[0].item() + 2e6) <= found.error < 1e-6
+
+
+@pytest.mark.parametrize("eta", [0.0, 1e-12])
+def test_an_end_that_comes_too_late_is_not_called_free(eta):
+    model = models.tabular([[[1.0, 1e-17]], [[0, 1.0]]], [[-1.0], [0]], horizon=None)
+    words = r"horizon: .* too late .* from state 0, .* fall by 1 in reward a step"
+    with pytest.raises(ValueError, match=words):
+        inference.soft_values(model, eta)
+
+
+@pytest.mark.parametrize("eta", [1e8, math.inf])
+def test_a_circle_that_only_death_makes_dear_is_no_critical_optimism(eta):
+    """To go round costs log(γ)/η, which rounding errors swallow: v = max(1e6, v) has many roots."""
+    P = np.eye(2)[[[1, 0], [1, 1]]]
+    r = [[1e6, 0.0], [0, 0]]
+    model = models.tabular(P, r, horizon=None, discount=1 - 1e-6)
+    assert inference.soft_values(model, 1.0, "hard").V[0].item() == pytest.approx(1e6)
+    with pytest.raises(ValueError, match=r"optimism: .* are not determined in float64"):
+        inference.soft_values(model, eta, "hard")
+
+
+def test_the_critical_optimism_is_found_by_few_sweeps(monkeypatch):
+    """To the digits that are named, on a windy grid, where a search from afar takes thousands."""
+    n, wind = 6, 0.2
+    cell = np.arange(n * n)
+    moves = [np.clip(cell % n + dx, 0, n - 1) + n * np.clip(cell // n + dy, 0, n - 1)
+             for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]  # fmt: skip
+    P = np.zeros((n * n, 4, n * n))
+    for a in range(4):
+        for b, p in ((a, 1 - wind), ((a + 1) % 4, wind / 2), ((a + 3) % 4, wind / 2)):
+            P[cell, a, moves[b]] += p
+    P[-1] = np.eye(n * n)[-1]
+    r = -np.ones((n * n, 4))
+    r[-1] = 0
+    table = cai.tabulate(models.tabular(P, r, horizon=None))
+    sweeps, backup = [], bellman.backup
+    monkeypatch.setattr(bellman, "backup", lambda *args: sweeps.append(1) or backup(*args))
+    with pytest.raises(ValueError, match=r"critical optimism .* is about -0\.\d+") as raised:
+        inference.soft_values(table, -2.0)
+    assert len(sweeps) < 4000
+    edge = float(str(raised.value).split("is about ")[1].split(";")[0])
+    assert math.isfinite(inference.soft_values(table, 0.9999 * edge).bound)
+    with pytest.raises(ValueError, match="critical optimism"):
+        inference.soft_values(table, 1.0001 * edge)
+
+
+def test_a_comparison_keeps_the_certificate_of_its_posterior():
+    model = waiting()
+    exact = inference.soft_values(model, 1.0)
+    found = cai.compare(model, {"best": inference.soft_values(model)}).posterior
+    assert abs(found.V - exact.V).max() <= found.error + exact.error < 1e-11
+    mixed = inference.compose([exact, found], [0.5, 0.5])
+    assert max(exact.error, found.error) < mixed.error < 1e-11
+
+
+def test_weights_that_sum_to_one_but_for_rounding_leave_absorbing_states_at_zero():
+    exact = inference.soft_values(waiting(), 1.0)
+    mixed = inference.compose([exact, exact], [0.5, 0.5 + 9e-10])
+    assert apart(mixed.V, exact.V) <= exact.error + mixed.error
+    assert abs(mixed.V[1].item()) <= mixed.error
+    doubtful = dataclasses.replace(exact, error=None)
+    assert inference.compose([exact, doubtful], [0.5, 0.5]).error is None
+
+
+def test_policies_that_change_their_mind_late_are_not_stationary():
+    """And tables of any number of steps are said to change, not to be made for another model."""
+    model = waiting()
+    late = lambda t, s: dist.Categorical(  # noqa: E731
+        logits=torch.stack([torch.where(t > 50, 5.0, 0.0) + 0.0 * s, 0.0 * t + 0.0 * s], -1)
+    )
+    two = models.tabular(
+        [[[1.0, 0], [0, 1.0]], [[0, 1.0]] * 2], -torch.eye(2)[[0, 0]], horizon=None
+    )
+    with pytest.raises(ValueError, match=r"policy: an infinite horizon needs a stationary policy"):
+        cai.evaluate(two, late)
+    changing = cai.TabularPolicy.from_log_probs(torch.randn(5, 2, 2).double().log_softmax(-1))
+    with pytest.raises(ValueError, match=r"policy: an infinite horizon needs a stationary policy"):
+        cai.evaluate(two, changing)
+    with pytest.raises(ValueError, match=r"horizon: fit needs a finite number of steps"):
+        inference.fit(model, cai.TabularPolicy(model, stationary=True), steps=2, progress=False)
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+def test_a_discount_close_to_one_takes_no_digits_where_the_end_is_near(rule):
+    """Two steps on average until it is over, and 1e10 until death."""
+    found = inference.soft_values(waiting(discount=1 - 1e-10), 0.0, rule)
+    exact = -1 / (1 - 0.5 * found.table.discount)
+    assert abs(found.V[0].item() - exact) <= found.error < 1e-12

@@ -7,12 +7,12 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, kron
 
 import cai
-from cai import bellman, inference, models, transient
+from cai import approach, bellman, inference, models, transient
 from cai.transient import Transient, fills_in
 
 seeds = st.integers(0, 10**6)
@@ -90,7 +90,7 @@ def test_large_random_graphs_are_solved_without_a_factorisation(monkeypatch, dis
     found = inference.soft_values(table, eta)
     assert found.error < 1e-8
     v = found.log_values
-    assert (bellman.backup(table, v, eta) - v).abs().max() < 1e-14 * max(1.0, v.abs().max().item())
+    assert (bellman.backup(table, v, eta) - v).abs().max() < 1e-13 * max(1.0, v.abs().max().item())
     assert found.states.sum() > 10
     if discount < 1:
         long = dataclasses.replace(table, horizon=1500)
@@ -112,3 +112,39 @@ def test_only_graphs_without_geography_fill_in():
     assert not fills_in(csr_array(grid[mixed][:, mixed]))
     ends = np.random.default_rng(0).integers(n * n, size=(2, 6 * n * n))
     assert fills_in(csr_array((np.ones(ends.shape[1]), ends), shape=grid.shape))
+
+
+@settings(max_examples=25)
+@given(
+    seed=seeds, discount=st.sampled_from([0.9, 1.0]), eta=st.sampled_from([-0.02, 0.0, 0.5, 1.0])
+)
+def test_value_iteration_leads_where_newton_does(seed, discount, eta):
+    """What it settles at is a fixed point; what it leaves open others solve."""
+    problem = oracles.random_problem(seed, S=6, discount=discount)
+    problem.P[:] = 0.7 * problem.P + 0.3 * np.eye(6)[-1]
+    problem.P[-1] = np.eye(6)[-1]
+    for rewards in (problem.reward, problem.arrival):
+        rewards[:] = -np.abs(rewards)
+    problem.reward[-1] = problem.arrival[-1] = problem.final[:] = 0
+    table = dataclasses.replace(cai.tabulate(problem.model()), horizon=None)
+    exact = inference.soft_values(table, eta).log_values
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(approach, "_FEW", 0)
+        found = approach.approach(table, eta)
+        if found is not None:
+            torch.testing.assert_close(found, exact, rtol=0, atol=1e-8)
+        again = inference.soft_values(table, eta)
+    torch.testing.assert_close(again.log_values, exact, rtol=0, atol=1e-8)
+
+
+def test_value_iteration_is_not_waited_for_where_news_travel_far():
+    """On a long road a sweep carries them one state on."""
+    S = 600
+    road = np.minimum(np.arange(S)[:, None, None] + 1, S - 1)
+    reward = np.full((S, 1), -1.0)
+    reward[-1] = 0
+    table = cai.tabulate(models.tabular(np.ones((S, 1, 1)), reward, successors=road, horizon=None))
+    assert approach.approach(table, 0.0) is None
+    quick = dataclasses.replace(table, discount=0.5)
+    expected = -2 * (1 - 0.5 ** torch.arange(S - 1, -1, -1.0, dtype=torch.float64))
+    torch.testing.assert_close(approach.approach(quick, 0.0), expected, rtol=0, atol=1e-9)
