@@ -152,9 +152,6 @@ def test_k_simultaneous_sweeps_make_the_last_k_steps_optimal(seed, discount):
     for k in range(1, table.steps + 1):
         log_q = mirror_sweep(table, log_q)
         assert torch.allclose(log_q[-k:].exp(), best[-k:].exp(), rtol=0, atol=1e-12)
-        # No sooner, but where the first steps have nothing to choose.
-        if k == 1 and (best[0].exp() - policy.log_probs[0].exp()).abs().max() > 0.3:
-            assert not torch.allclose(log_q.exp(), best.exp(), rtol=0, atol=1e-6)
 
 
 @problems
@@ -183,7 +180,7 @@ def test_half_steps_halve_the_error(seed, discount):
     for before, after in itertools.pairwise(errors[:9]):
         assert torch.allclose(after[-1], before[-1] / 2, rtol=0, atol=1e-12)
     sizes = [error.abs().max().item() for error in errors]
-    assert sizes[-1] < 0.6 * sizes[-2] < 1e-6
+    assert sizes[-1] <= 0.6 * sizes[-2] < 1e-6  # zero where there is nothing to choose
 
 
 @problems
@@ -219,7 +216,7 @@ def product_mean(q, x):
 def test_mirror_descent_ends_at_the_optimum_in_as_many_steps_as_the_horizon(model):
     fitted = inference.fit(model, cai.TabularPolicy(model), estimator="mirror")
     assert fitted.estimator == "mirror"
-    assert len(fitted.losses) <= model.horizon + 1  # the last one finds nothing to gain
+    assert 2 <= len(fitted.losses) <= model.horizon + 1  # the last one finds nothing to gain
     assert fitted.elbo == pytest.approx(inference.soft_values(model).elbo, abs=1e-9)
     assert (fitted.losses.diff() < 1e-9).all()
     slow = inference.fit(
