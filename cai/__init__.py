@@ -9,6 +9,7 @@ from cai.gaussian import Gaussian, LinearMap, Quadratic
 from cai.gaussian_solution import GaussianSolution
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead
 from cai.histories import HistoryPolicy
+from cai.latent_policy import LatentPolicy
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
@@ -36,6 +37,7 @@ __all__ = [
     "GaussianPlan",
     "GaussianSolution",
     "HistoryPolicy",
+    "LatentPolicy",
     "Layout",
     "LinearGaussian",
     "LinearGaussianPolicy",
