@@ -10,6 +10,7 @@ from cai.gaussian_posterior import GaussianPosterior
 from cai.gaussian_solution import GaussianSolution
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead
 from cai.histories import HistoryPolicy
+from cai.latent_policy import LatentPolicy
 from cai.layout import Layout
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
@@ -38,6 +39,7 @@ __all__ = [
     "GaussianPosterior",
     "GaussianSolution",
     "HistoryPolicy",
+    "LatentPolicy",
     "Layout",
     "LinearGaussian",
     "LinearGaussianPolicy",

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
+from cai import checks
 from cai.policy import Policy, unrolled
-from cai.scores import exact
+from cai.scores import exact, exact_scores
 
 Episode: TypeAlias = Callable[[Any, Tensor, Tensor | None], Any]
 """(t, s_t, a_{t-1}) -> q(a_t | all that was seen), for one run over all steps in order."""
@@ -35,6 +37,26 @@ def begin(policy: Policy) -> Episode:
     return lambda t, s, before: step(t, s)
 
 
+def without_latents(policy: Policy) -> Policy:
+    """The policy as it can be scored along a trajectory alone, its latents summed out.
+
+    Raises:
+        ValueError: where it has latents and cannot sum them out.
+    """
+    if hasattr(policy, "marginal"):
+        summed: Policy = policy.marginal()
+        return summed
+    if hasattr(policy, "reverse"):
+        checks.refuse(
+            "policy",
+            "one without latents, or with a method marginal() that sums them out",
+            type(policy).__name__,
+            "train it with its sites: SVI(model.with_auxiliary(policy), model.rollout(policy), "
+            "optim, Trace_ELBO())",
+        )
+    return policy
+
+
 def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
     """log q(a_t | what the policy has seen by then) along n given trajectories, (n, T), nats.
 
@@ -46,6 +68,7 @@ def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
         actions: (n, T) + event shape.
     """
     n, T = states.shape[:2]
+    policy = without_latents(policy)
     if not remembers(policy):
         scores: Tensor = exact(policy(torch.arange(T).expand(n, T), states)).log_prob(actions)
         return scores
@@ -54,3 +77,24 @@ def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
         parts.append(exact(step(t, s, before)).log_prob(a).expand(n))
         before = a
     return torch.stack(parts, 1)
+
+
+def log_auxiliary(
+    policy: Any, latents: dict[str, Tensor], log_q: dict[str, Tensor], trajectory: Any
+) -> Tensor:
+    """log r(z|τ) - log q(z) of a policy's latents, nats, in the batch shape of the trajectories.
+
+    Args:
+        policy: with a method ``reverse``, see ``TrajectoryModel.with_auxiliary``.
+        latents: the values of the latent sites by name; others do not matter.
+        log_q: their scores where they were drawn.
+        trajectory: what ``reverse`` is called with: states, actions, alive.
+    """
+    program = poutine.condition(policy.reverse, data=latents)
+    with exact_scores():
+        trace = poutine.trace(program).get_trace(*trajectory)
+    total = torch.zeros((), dtype=torch.float64)
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample":
+            total = total + site["fn"].log_prob(site["value"]) - log_q[name]
+    return total

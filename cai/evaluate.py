@@ -38,7 +38,7 @@ class Evaluation:
     Attributes:
         elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
         expected_return: (), reward units: E_q[Σ rewards].
-        entropy: (), nats: E_q[Σ_t H(q(·|s_t))].
+        entropy: (), nats: E_q[Σ_t H(q(·|s_t))]; of a policy with a memory or latents, given them.
         states: (T+1, S): q(s_t=s, alive); None for continuous states.
         state_actions: (T, S, A): q(s_t=s, a_t=a, alive); None for continuous ones.
         elbo_stderr: (), nats; None where exact.
@@ -213,11 +213,14 @@ def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Ev
     s = paths.states[:, :-1]
     with torch.no_grad():
         t = torch.arange(T).expand(n, T)
-        log_q, p = log_probs_along(policy, s, paths.actions), exact(model.prior(s, t))
+        log_q, p = paths.log_policy, exact(model.prior(s, t))
+        if log_q is None:
+            log_q = log_probs_along(policy, s, paths.actions)
         log_q = torch.where(paths.alive[:, :-1], log_q, 0.0).double().sum(-1)
         log_p = torch.where(paths.alive[:, :-1], p.log_prob(paths.actions), 0.0).double().sum(-1)
     returns = paths.returns
-    elbo, elbo_stderr = _mean(returns / model.temperature - log_q + log_p)
+    latents = 0.0 if paths.log_auxiliary is None else paths.log_auxiliary
+    elbo, elbo_stderr = _mean(returns / model.temperature - log_q + log_p + latents)
     expected_return, expected_return_stderr = _mean(returns)
     entropy, entropy_stderr = _mean(-log_q)
     states, state_actions = _frequencies(model, paths)

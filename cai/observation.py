@@ -72,11 +72,43 @@ class View:
         seen = s if self._observe is None else self._observe(s)
         return seen.reshape(*s.shape[: s.dim() - self._event], -1).to(dtype)
 
+    def timed(self, t: Any, s: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., 1 + size): t/T in front of the features, t an int or a tensor of steps."""
+        state = self.features(s, dtype)
+        scale = float(self._model.horizon or 1)
+        if isinstance(t, int):
+            time = torch.full_like(state[..., :1], t / scale)
+        else:
+            time = t.to(dtype).unsqueeze(-1) / scale
+            time, _ = torch.broadcast_tensors(time, state[..., :1])
+            state = state.expand(*time.shape[:-1], -1)
+        return torch.cat([time, state], -1)
+
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:
         """p(a|s), shared by all states that look alike where not everything is seen."""
         if self._log_prior is None or self._seen is None:
             return self._model.prior(s, t)
         return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
+
+
+class Numbers:
+    """The values of a distribution as rows of numbers: one-hot for 0 … n-1, else flattened.
+
+    Attributes:
+        size: how many numbers a value becomes.
+    """
+
+    def __init__(self, distribution: TorchDistribution) -> None:
+        self._kinds, self._event = support_size(distribution), len(distribution.event_shape)
+        self.size = self._kinds or distribution.event_shape.numel()
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """(..., size), of values of batch shape (...)."""
+        if self._kinds is not None:
+            return torch.nn.functional.one_hot(value.long(), self._kinds).to(
+                torch.get_default_dtype()
+            )
+        return value.reshape(*value.shape[: value.dim() - self._event], -1)
 
 
 def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:

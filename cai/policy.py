@@ -143,25 +143,14 @@ class NeuralPolicy(nn.Module):
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
         self._head = head or head_for(prior)
-        self._scale = float(model.horizon or 1)
         self.inputs = 1 + self._view.size
         self.outputs = self._head.size(prior)
         self.network = network or perceptron((self.inputs, *hidden, self.outputs))
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        return self._head(self.network(self._features(t, s)), self._view.prior(s, t))
-
-    def _features(self, t: Any, s: Tensor) -> Tensor:
         dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
-        state = self._view.features(s, dtype)
-        if isinstance(t, int):
-            time = torch.full_like(state[..., :1], t / self._scale)
-        else:
-            time = t.to(state.dtype).unsqueeze(-1) / self._scale
-            time, _ = torch.broadcast_tensors(time, state[..., :1])
-            state = state.expand(*time.shape[:-1], -1)
-        return torch.cat([time, state], -1)
+        return self._head(self.network(self._view.timed(t, s, dtype)), self._view.prior(s, t))
 
 
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:

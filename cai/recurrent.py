@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from cai import checks
 from cai.episode import Episode
 from cai.heads import Head, head_for
-from cai.observation import Observe, View
+from cai.observation import Numbers, Observe, View
 from cai.policy import perceptron
-from cai.support import support_size
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -48,11 +47,9 @@ class RecurrentPolicy(nn.Module):
         checks.check_count("memory", memory)
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
-        self._num_actions, self._action_dims = support_size(prior), len(prior.event_shape)
-        self._action_size = self._num_actions or prior.event_shape.numel()
+        self._actions = Numbers(prior)
         self._head = head or head_for(prior)
-        self._scale = float(model.horizon or 1)
-        self.cell = nn.GRUCell(1 + self._view.size + self._action_size, memory)
+        self.cell = nn.GRUCell(1 + self._view.size + self._actions.size, memory)
         self.network = perceptron((memory, *hidden, self._head.size(prior)))
 
     def start(self) -> Episode:
@@ -68,19 +65,12 @@ class RecurrentPolicy(nn.Module):
         return step
 
     def _inputs(self, t: int, s: Tensor, before: Tensor | None) -> Tensor:
-        seen = self._view.features(s, self.cell.weight_ih.dtype)
-        did = self._action(before, seen)
+        seen = self._view.timed(t, s, self.cell.weight_ih.dtype)
+        did = seen.new_zeros(self._actions.size)
+        if before is not None:
+            did = self._actions(before).to(seen.dtype)
         seen, did = _broadcast(seen, did)
-        return torch.cat([torch.full_like(seen[..., :1], t / self._scale), seen, did], -1)
-
-    def _action(self, a: Any, like: Tensor) -> Tensor:
-        """The action before in numbers, (..., size); zeros at first."""
-        if a is None:
-            return like.new_zeros(self._action_size)
-        if self._num_actions is not None:
-            return nn.functional.one_hot(a.long(), self._num_actions).to(like.dtype)
-        flat: Tensor = a.reshape(*a.shape[: a.dim() - self._action_dims], -1)
-        return flat.to(like.dtype)
+        return torch.cat([seen, did], -1)
 
 
 def _broadcast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

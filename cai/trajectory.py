@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract
-from cai.episode import begin, remembers
+from cai.episode import begin, log_auxiliary, remembers
 from cai.layout import Layout
 from cai.policy import Policy, register
 from cai.scores import exact, exact_scores
@@ -56,6 +57,8 @@ class TrajectoryModel:
         optimality: "factor" multiplies in the undirected potential exp(r/α); "bernoulli" observes
             a binary O_t with p(O_t=1|s,a) = exp(r/α), for which every reward must be ≤ 0.
         layout: names and places of the states and actions, for pictures.
+        auxiliary: a policy with latents, which the program draws after the trajectory; see
+            :meth:`with_auxiliary`.
 
     Raises:
         ValueError: where an argument is out of range, dynamics or rewards do not broadcast or do
@@ -74,6 +77,7 @@ class TrajectoryModel:
     discount: float = 1.0
     optimality: Literal["factor", "bernoulli"] = "factor"
     layout: Layout | None = None
+    auxiliary: Any = None
 
     def __post_init__(self) -> None:
         checks.check_arguments(self)
@@ -86,7 +90,11 @@ class TrajectoryModel:
         """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
         T = checks.finite_horizon(self, "running the program")
         with exact_scores():
-            self._run(lambda t, s: self.prior(s, t), pyro.markov(range(T)), factors=True)
+            # What is drawn after the trajectory depends on all of it, which markov would forget.
+            steps = pyro.markov(range(T)) if self.auxiliary is None else range(T)
+            states, actions, alive = self._run(lambda t, s: self.prior(s, t), steps, factors=True)
+            if self.auxiliary is not None:
+                self.auxiliary.reverse(states, actions, alive)
 
     def rollout(self, policy: Policy) -> Callable[[], None]:
         """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
@@ -108,6 +116,27 @@ class TrajectoryModel:
                 self._run(policy, steps, factors=False)
 
         return guide
+
+    def with_auxiliary(self, policy: Any) -> Self:
+        """The model whose program also draws the latents of a policy, after the trajectory.
+
+        A guide that draws latents z needs a model that has them. With any r(z|τ) the ELBO is that
+        of the policy with z summed out, less E[KL(q(z|τ) ‖ r(z|τ))] (Agakov & Barber 2004):
+        ``SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())``.
+
+        Args:
+            policy: with a method ``reverse(states, actions, alive)``, a Pyro program that draws
+                the policy's latent sites by r(z|τ). It gets s_0 … s_T, a_0 … a_{T-1} and, with
+                a discount, whether one is alive at steps 0 … T, each a list of tensors.
+        """
+        if not callable(getattr(policy, "reverse", None)):
+            checks.refuse(
+                "policy",
+                "one with latents, which has a method reverse(states, actions, alive)",
+                type(policy).__name__,
+                "for instance cai.LatentPolicy; without latents the model is right as it is",
+            )
+        return dataclasses.replace(self, auxiliary=policy)
 
     def simulate(self, policy: Policy, n: int, seed: int | None = None) -> Trajectories:
         """Draws n independent trajectories of a policy in the true dynamics.
@@ -154,9 +183,13 @@ class TrajectoryModel:
         """r_T(s) in float64; zero where the model has none."""
         return _evaluate(self.final_reward or 0.0, s)
 
-    def _run(self, policy: Policy, steps: Iterable[int], factors: bool) -> None:
+    def _run(
+        self, policy: Policy, steps: Iterable[int], factors: bool
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The states, the actions, and with a discount whether alive at steps 0 … T."""
         s, a, episode = pyro.sample("s_0", self.initial), None, begin(policy)
         alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
+        states, actions, lives = [s], [], [alive]
         for t in steps:
             action = episode(t, s, a)
             if t == 0 and not factors:
@@ -176,6 +209,10 @@ class TrajectoryModel:
                 log_factor = self.final_rewards(s_next) / self.temperature
                 self._observe(t + 1, _while_alive(alive, log_factor))
             s = s_next
+            states.append(s)
+            actions.append(a)
+            lives.append(alive)
+        return states, actions, [x for x in lives if x is not None]
 
     def _observe(self, t: int, log_factor: Tensor) -> None:
         """The optimality factor exp(log_factor) of step t, the one primitive of the library.
@@ -193,9 +230,9 @@ class TrajectoryModel:
 
     def _simulate(self, policy: Policy, n: int) -> Trajectories:
         T = checks.finite_horizon(self, "simulating")
-        draws = _Draws(n)
+        draws = _Draws(n, scored=hasattr(policy, "reverse"))
         with draws:
-            self._run(policy, range(T), factors=False)
+            trajectory = self._run(policy, range(T), factors=False)
         s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
         alive = torch.ones(n, T + 1, dtype=torch.bool)
         if self.discount < 1:
@@ -212,6 +249,7 @@ class TrajectoryModel:
             rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
             final_rewards=_while_alive(alive[:, -1], self.final_rewards(s[:, -1]).expand(n)),
             alive=alive,
+            **(draws.of_latents(policy, trajectory, T) if hasattr(policy, "reverse") else {}),
         )
 
 
@@ -225,6 +263,8 @@ class Trajectories:
         rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once dead.
         final_rewards: (n,), reward units: r_T(s_T); zero once dead.
         alive: (n, T+1), boolean: whether the trajectory survived until step t.
+        log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z; else None.
+        log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
     """
 
     states: Tensor
@@ -232,6 +272,8 @@ class Trajectories:
     rewards: Tensor
     final_rewards: Tensor
     alive: Tensor
+    log_policy: Tensor | None = None
+    log_auxiliary: Tensor | None = None
 
     @property
     def returns(self) -> Tensor:
@@ -283,10 +325,11 @@ class _Draws(Messenger):
     What a plate would do, without scoring anything: simulation is the inner loop of training.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, scored: bool = False) -> None:
         super().__init__()
         self.shape = torch.Size((n,))
         self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] | None = {} if scored else None
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["stop"] = True  # no handler outside has a part in it
@@ -298,6 +341,15 @@ class _Draws(Messenger):
                 value = (fn if fn.batch_shape == self.shape else fn.expand(self.shape)).sample()
             msg["value"] = self.values[msg["name"]] = value
             msg["done"] = True
+            if self.scores is not None:
+                self.scores[msg["name"]] = exact(fn).log_prob(value).expand(self.shape)
+
+    def of_latents(self, policy: Any, trajectory: Any, T: int) -> dict[str, Tensor]:
+        """The scores of actions given the latents, and of the latents in the model and here."""
+        assert self.scores is not None
+        ratio = log_auxiliary(policy, self.values, self.scores, trajectory).expand(self.shape)
+        scores = torch.stack([self.scores[f"a_{t}"] for t in range(T)], 1)
+        return {"log_policy": scores, "log_auxiliary": ratio}
 
     def stack(self, prefix: str, steps: range) -> Tensor:
         """The values of one family of sites, shape (n, steps) + event shape."""

@@ -8,6 +8,7 @@ from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
+from cai.inference.gaussian_plan import GaussianPlans, gaussian_plan
 from cai.inference.goals import GoalValues, goal_values
 from cai.inference.linear_system import LinearValues, linear_system, linear_values
 from cai.inference.map_trajectory import MapTrajectory, map_trajectory
@@ -25,6 +26,7 @@ __all__ = [
     "Change",
     "Enumeration",
     "Fit",
+    "GaussianPlans",
     "GoalValues",
     "LinearValues",
     "MapTrajectory",
@@ -41,6 +43,7 @@ __all__ = [
     "effective_sample_ceiling",
     "enumeration",
     "fit",
+    "gaussian_plan",
     "goal_values",
     "linear_system",
     "linear_values",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.bellman import product
-from cai.episode import begin, remembers
+from cai.episode import begin, remembers, without_latents
 from cai.inference.gradient import Estimator, checked
 from cai.policy import Policy
 from cai.support import log_probs, support_size
@@ -79,6 +79,7 @@ def _future(model: TrajectoryModel, paths: Trajectories, paid: Tensor) -> Tensor
 def _all_log_probs(policy: Policy, states: Tensor, actions: Tensor, A: int) -> Tensor:
     """log q(a | what was seen by step t) of every action, (n, T, A); step by step with a memory."""
     n, T = actions.shape
+    policy = without_latents(policy)
     if not remembers(policy):
         steps = torch.arange(T).expand(n, T)
         return log_probs(policy(steps, states), A).expand(n, T, A)

@@ -13,12 +13,15 @@ from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.gradient import Estimator
 from cai.inference.mirror import natural_gradient
 from cai.inference.pathwise import pathwise_gradient
+from cai.inference.renyi_gradient import renyi_gradient
 from cai.inference.score_function import score_gradient
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
-EstimatorName: TypeAlias = Literal["auto", "exact", "mirror", "enumerated", "pathwise", "score"]
+EstimatorName: TypeAlias = Literal[
+    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "renyi"
+]
 
 
 def check_name(name: object) -> None:
@@ -35,6 +38,7 @@ def build(
     policy: nn.Module,
     table: Table | None,
     particles: int,
+    optimism: float,
 ) -> tuple[EstimatorName, Estimator]:
     """The estimator of a name, and its name where that was "auto", which takes the best there is.
 
@@ -44,6 +48,7 @@ def build(
         policy: the policy, the parameters of which get the gradient.
         table: of the model; None where it has none, or the policy has a memory.
         particles: trajectories a call, where they are sampled.
+        optimism: η of the bound of "renyi".
 
     Raises:
         ValueError: where the model or the policy is not of the kind that it needs.
@@ -71,6 +76,8 @@ def build(
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
         return name, pathwise_gradient(model, policy, particles)
+    if name == "renyi":
+        return name, renyi_gradient(model, policy, optimism, particles)
     A = None if name == "score" else num_actions(model)
     if A is not None:
         return "enumerated", enumerated_program_gradient(model, policy, A, particles)

@@ -9,7 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
-from cai.episode import begin
+from cai.episode import begin, log_auxiliary
 from cai.inference.gradient import Estimator, checked
 from cai.scores import exact
 from cai.support import check_support
@@ -21,6 +21,7 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
 
         ∇ELBO = E_noise[ ∇ Σ_t γ^t ((r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t)) + γ^T r_T/α ]
 
+    and with latents z of the policy log r(z|τ) - log q(z) besides,
     with a_t and s_{t+1} as functions of noise and of the parameters (Kingma and Welling 2014;
     Heess et al. 2015, SVG(∞)). The coin of death is independent of all else, so that it is taken in
     expectation. Unbiased where the return is a continuous function of the actions that is smooth
@@ -28,18 +29,26 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
 
     Raises:
         ValueError: from the estimator, where a site depends on the policy and has no ``rsample``,
-            or a state is an integer.
+            or a state is an integer; where a policy with latents meets a discount, as r(z|τ)
+            depends on when one died.
     """
+    if model.discount < 1 and hasattr(policy, "reverse"):
+        checks.refuse(
+            'estimator "pathwise"',
+            "a discount of 1 beside a policy with latents",
+            f"{model.discount:g}",
+            "take SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())",
+        )
     T = checks.finite_horizon(model, "fit")
     steps = torch.arange(T).expand(particles, T)
     weights = torch.full((T + 1,), model.discount, dtype=torch.float64).pow(torch.arange(T + 1))
 
     def estimate() -> float:
-        s, a, log_q = _rollout(model, policy, particles, T)
+        s, a, log_q, latents = _rollout(model, policy, particles, T)
         log_p = exact(model.prior(s[:, :-1], steps)).log_prob(a)
         scores = model.log_factor(s[:, :-1], a, s[:, 1:], steps) + log_p - log_q
         ends = model.final_rewards(s[:, -1]) / model.temperature
-        elbo = ((scores * weights[:-1]).sum(-1) + ends * weights[-1]).mean()
+        elbo = ((scores * weights[:-1]).sum(-1) + ends * weights[-1] + latents).mean()
         checked(elbo.item())
         (-elbo).backward()
         return -elbo.item()
@@ -49,8 +58,8 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
 
 def _rollout(
     model: TrajectoryModel, policy: nn.Module, particles: int, T: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """States (n, T+1, ...), actions (n, T, ...) and log q(a_t|s_t), (n, T), with gradients."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """States (n, T+1, ...), actions (n, T, ...), log q(a_t|s_t), (n, T), log r(z|τ)/q(z), (n,)."""
     with _Reparameterised(particles) as draws:
         at, a = begin(policy), None
         s = draws.draw("s_0", model.initial)
@@ -62,10 +71,15 @@ def _rollout(
             a = draws.draw(f"a_{t}", q)
             log_q.append(q.log_prob(a).expand(particles))
             draws.scope = f"t{t}/"
-            s = draws.draw(f"s_{t + 1}", model.transition(s, a, t))
+            next_state = model.transition(s, a, t)
+            draws.scope = ""
+            s = draws.draw(f"s_{t + 1}", next_state)
             states.append(s)
             actions.append(a)
-    return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(log_q, 1)
+    latents = torch.zeros((), dtype=torch.float64)
+    if hasattr(policy, "reverse"):
+        latents = log_auxiliary(policy, draws.values, draws.scores, (states, actions, []))
+    return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(log_q, 1), latents
 
 
 class _Reparameterised(Messenger):
@@ -75,11 +89,15 @@ class _Reparameterised(Messenger):
         super().__init__()
         self.shape = torch.Size((n,))
         self.scope = ""
+        self.values: dict[str, Tensor] = {}  # of sites that a program draws by itself
+        self.scores: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["stop"] = True  # no handler outside has a part in it
         if not msg["is_observed"]:
-            msg["value"] = self.draw(self.scope + msg["name"], msg["fn"])
+            name = self.scope + msg["name"]
+            msg["value"] = self.values[name] = self.draw(name, msg["fn"])
+            self.scores[name] = exact(msg["fn"]).log_prob(msg["value"])
             msg["done"] = True
 
     def draw(self, name: str, fn: Any) -> Tensor:

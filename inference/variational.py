@@ -16,6 +16,7 @@ from cai.evaluate import enumerable, evaluate
 from cai.inference import estimators
 from cai.inference.estimators import EstimatorName
 from cai.inference.gradient import Estimator
+from cai.inference.renyi_gradient import check_order
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
@@ -54,6 +55,7 @@ def fit(
     policy: nn.Module,
     *,
     estimator: EstimatorName = "auto",
+    optimism: float = 0.0,
     steps: int = 2000,
     particles: int = 100,
     learning_rate: float | None = None,
@@ -63,7 +65,7 @@ def fit(
     """Maximises the ELBO over policies that keep the true dynamics (Levine 2018, eqs. 20-22).
 
     The guide is ``model.rollout(policy)``. Its ELBO is at most the bound of
-    ``soft_values(model, optimism=0)``. Its gradient comes from an estimator, all of them unbiased:
+    ``soft_values(model, optimism=0)``. Its gradient comes from an unbiased estimator:
 
     * "exact": through the occupancies, where the model can be tabulated and the policy has no
       memory but a table; for a linear-Gaussian policy in such a model, in closed form. Nothing is
@@ -91,6 +93,10 @@ def fit(
         model: the model, or its table.
         policy: a torch module (t, s) -> distribution, the starting point.
         estimator: of the gradient, see above.
+        optimism: η ≤ 1 of "renyi", which maximises not the ELBO but a bound of K = particles
+            trajectories: the importance-weighted one at η = 1, and as K grows that of
+            ``soft_values(model, optimism=η)``. Its losses are of that bound. A policy that is
+            fitted so counts on luck that it does not have, so that there is a warning.
         steps: at most so many steps.
         particles: trajectories a step, where sampled; at least two, for the baseline.
         learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
@@ -105,13 +111,14 @@ def fit(
     """
     _check(policy, estimator, steps, particles, learning_rate)
     checks.finite_horizon(model, "fit")
+    check_order(estimator, optimism)
     policy = copy.deepcopy(policy)
     table = None if remembers(policy) else enumerable(model)
     if table is not None:
         _forbid_the_fatal(policy, table)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        name, estimate = estimators.build(estimator, model, policy, table, particles)
+        name, estimate = estimators.build(estimator, model, policy, table, particles, optimism)
         optimizer = _optimizer(name, policy, learning_rate)
         with contextlib.nullcontext() if table is None else table.threads():
             losses = _descend(estimate, optimizer, steps, progress)

@@ -19,6 +19,7 @@ from cai.inference.enumerated_actions import enumerated_program_gradient
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.mirror import mirror_sweep, natural_gradient
 from cai.inference.pathwise import pathwise_gradient
+from cai.inference.renyi_gradient import renyi_gradient
 from cai.inference.score_function import score_gradient
 
 
@@ -42,6 +43,14 @@ def check_unbiased(estimate, policy, exact, repeats, most):
 
 
 # Actions summed over, and the score function
+
+
+def tiny(discount):
+    """Two steps, two states, two actions, one of which leads where it leads for sure."""
+    problem = oracles.random_problem(3, 2, 2, 2, discount, zeros=0.0, forbidden=0.0)
+    problem.initial[:] = [1.0, 0.0]
+    problem.P[:, 1] = problem.P[:, 1].round()
+    return problem.model()
 
 
 def every_trajectory(model, policy):
@@ -84,10 +93,7 @@ def test_the_expectation_over_all_pairs_of_trajectories_is_the_exact_gradient(
     kind, discount, monkeypatch
 ):
     """Two particles, each the other's baseline: with nothing left to chance, to the last digit."""
-    problem = oracles.random_problem(3, S=2, A=2, T=2, discount=discount, zeros=0.0, forbidden=0.0)
-    problem.initial[:] = [1.0, 0.0]
-    problem.P[:, 1] = problem.P[:, 1].round()
-    model = problem.model()
+    model = tiny(discount)
     policy = scramble(cai.TabularPolicy(model))
     exact = gradient(exact_gradient(cai.tabulate(model), policy), policy)
     if kind == "enumerated":
@@ -131,6 +137,51 @@ def test_enumerated_actions_in_states_that_are_not():
     walk = continuous()
     with pytest.raises(ValueError, match='"enumerated": expected finitely many actions'):
         inference.fit(walk, cai.NeuralPolicy(walk), estimator="enumerated")
+
+
+# The Rényi bound
+
+
+@pytest.mark.parametrize(("eta", "discount"), [(1.0, 0.7), (0.5, 1.0), (-1.0, 0.7)])
+def test_the_renyi_gradient_over_all_pairs_of_trajectories(eta, discount, monkeypatch):
+    """E (1/η) log ½ (w_1^η + w_2^η), differentiated as it stands."""
+    model = tiny(discount)
+    policy = scramble(cai.TabularPolicy(model))
+    paths = list(every_trajectory(model, policy))
+    together = trajectories(model, paths)
+    alive, t = together.alive[:, :-1], torch.arange(2)
+    s, a = together.states[:, :-1], together.actions
+    log_q = torch.where(alive, policy.log_probs[t, s, a], 0.0).sum(-1)
+    log_p = torch.where(alive, cai.tabulate(model).log_prior[s, a], 0.0).sum(-1)
+    log_w = together.returns / model.temperature + log_p - log_q
+    chances = torch.tensor([path[0] for path in paths], dtype=torch.float64)
+    q = chances * (log_q - log_q.detach()).exp()
+    both = torch.logaddexp(eta * log_w.unsqueeze(0), eta * log_w.unsqueeze(1)) - math.log(2)
+    bound = (q.unsqueeze(0) * q.unsqueeze(1) * both).sum() / eta
+    (exact,) = torch.autograd.grad(-bound, policy.logits)
+    estimate = renyi_gradient(model, policy, eta, 2)
+    mean, pair = torch.zeros(exact.numel()).double(), None
+    monkeypatch.setattr(cai.TrajectoryModel, "simulate", lambda *_: trajectories(model, pair))
+    for pair in itertools.product(paths, paths):
+        mean = mean + pair[0][0] * pair[1][0] * gradient(estimate, policy)
+    assert torch.allclose(mean, exact.flatten(), rtol=0, atol=1e-12)
+
+
+def test_importance_weights_bring_the_optimism_back_and_a_warning_says_so():
+    model = models.ledge()
+    options = {"estimator": "renyi", "steps": 300, "learning_rate": 0.05}
+    with pytest.warns(UserWarning, match="Rényi bound at optimism 1 counts on luck"):
+        lucky = inference.fit(model, cai.TabularPolicy(model), optimism=1, particles=6, **options)
+    sober = inference.soft_values(model)
+    assert lucky.elbo < sober.elbo - 0.1
+    assert lucky.losses[-50:].mean() < -sober.elbo  # it imagines more than there is to have
+    with pytest.warns(UserWarning, match="optimism -1 fears"):
+        inference.fit(model, cai.TabularPolicy(model), **(options | {"optimism": -1, "steps": 1}))
+    for eta in (0.0, 2.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="optimism: expected a finite number other than 0"):
+            inference.fit(model, cai.TabularPolicy(model), estimator="renyi", optimism=eta)
+    with pytest.raises(ValueError, match=r"optimism: expected 0, got 0\.5"):
+        inference.fit(model, cai.TabularPolicy(model), optimism=0.5)
 
 
 # Mirror descent

@@ -1,5 +1,6 @@
 """Open loop and partial sight: the ladder of what is seen, by all plans and in closed form."""
 
+import dataclasses
 import itertools
 import math
 
@@ -16,8 +17,6 @@ from test_policy import scramble
 
 import cai
 from cai import inference, models
-from cai.gaussian import Gaussian, matvec
-from cai.gaussian_evaluation import acting, expected_return
 
 seeds = st.integers(0, 10**6)
 parity = lambda s: s % 2  # noqa: E731
@@ -142,66 +141,32 @@ def test_a_prior_forbids_a_plan_what_it_forbids_anywhere():
 # Gaussian plans in linear-Gaussian models
 
 
-def quadratic(model):
-    """Λ, b, c: E[Σ r/α + Σ log p(u) | u] = c + b'u - ½ u'Λu, by differentiating it twice."""
-    T, n, m = model.horizon, model.state_size, model.action_size
-
-    def value(u):
-        u = u.view(T, m)
-        mean, covariance = model.initial_mean, model.initial_covariance
-        means, covariances = [mean], [covariance]
-        for t in range(T):
-            step = model.step(t)
-            mean = matvec(step.A, mean) + matvec(step.B, u[t]) + step.c
-            covariance = step.A @ covariance @ step.A.mT + step.W
-            means.append(mean)
-            covariances.append(covariance)
-        states = Gaussian(torch.stack(means), torch.stack(covariances))
-        still, C = torch.zeros(T, m, n).double(), torch.zeros(T, m, m).double()
-        pairs = acting(Gaussian(states.mean[:-1], states.covariance[:-1]), still, u, C)
-        return (
-            expected_return(model, states, pairs) / model.temperature
-            + model.action_prior.log_prob(u).sum()
-        )
-
-    zero = torch.zeros(T * m, dtype=torch.float64)
-    slope = torch.autograd.functional.jacobian(value, zero)
-    return -torch.autograd.functional.hessian(value, zero), slope, value(zero)
-
-
-def best_plan(model):
-    """Mean, precision and bound of the best Gaussian plan."""
-    precision, b, c = quadratic(model)
-    mean = torch.linalg.solve(precision, b)
-    log_det = torch.logdet(precision)
-    bound = c + 0.5 * b @ mean + 0.5 * (len(b) * math.log(2 * math.pi) - log_det)
-    return mean, precision, bound.item()
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_gaussian_plans_in_closed_form(seed, flat):
+    """By simulation of both plans: their ELBOs, and so the gap between them."""
+    model = random_model(seed, T=4, n=2, m=2, flat=flat)
+    found = inference.gaussian_plan(model)
+    assert found.factorised_elbo < found.elbo - 1e-3
+    assert found.elbo < inference.soft_values(model).elbo
+    plans = (found.policy, found.elbo), (found.factorised, found.factorised_elbo)
+    for policy, expected in plans:
+        had = cai.evaluate(model, policy, samples=20_000)
+        assert abs(had.elbo - expected) < 4 * had.elbo_stderr
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gaussian_plans_in_closed_form(seed):
-    """The best correlated plan, and the best factorised one, ½(Σ log Λ_ii - log det Λ) below."""
-    model = random_model(seed, T=4, n=2, m=1)
-    mean, precision, bound = best_plan(model)
-    assert bound < inference.soft_values(model).elbo
-    joint, plan = cai.GaussianPlan(model), cai.Plan(model)
-    L = torch.linalg.cholesky(torch.linalg.inv(precision))
-    prior = model.action_prior
-    scale = precision.diagonal() ** -0.5
-    with torch.no_grad():
-        joint.mean.copy_(mean)
-        joint.log_scales.copy_(L.diagonal().log())
-        joint.lower.copy_(L.tril(-1))
-        plan.numbers[:, 0] = (mean - prior.mean.flatten()) / prior.stddev.flatten()
-        plan.numbers[:, 1] = (scale / prior.stddev.flatten()).log()
-    gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
-    assert gap > 1e-3
-    for policy, expected in ((joint, bound), (plan, bound - gap)):
-        found = cai.evaluate(model, policy, samples=20_000)
-        assert abs(found.elbo - expected) < 4 * found.elbo_stderr
-    entropy = cai.evaluate(model, joint, samples=20_000)
-    truth = torch.distributions.MultivariateNormal(mean, precision_matrix=precision).entropy()
-    assert abs(entropy.entropy - truth.item()) < 4 * entropy.entropy_stderr
+def test_the_best_gaussian_plan_leaves_no_choice(seed):
+    """log joint - log q is the same for every plan where states cannot differ: p(O) itself."""
+    model = random_model(seed, T=3, n=2, m=2)
+    certain = dataclasses.replace(
+        model, noise=torch.zeros(2, 2), initial_covariance=torch.zeros(2, 2)
+    )
+    found = inference.gaussian_plan(certain)
+    assert found.elbo == pytest.approx(inference.posterior(certain).bound, abs=1e-9)
+    had = cai.evaluate(certain, found.policy, samples=50)
+    assert had.elbo == pytest.approx(found.elbo, abs=1e-8)
+    assert had.elbo_stderr < 1e-8
 
 
 def test_a_gaussian_plan_scores_as_a_gaussian():
@@ -219,16 +184,16 @@ def test_a_gaussian_plan_scores_as_a_gaussian():
 
 def test_svi_finds_the_best_gaussian_plans_by_pathwise_gradients():
     model = random_model(0, T=3, n=2, m=1)
-    _, precision, bound = best_plan(model)
-    gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
-    for policy, best in ((cai.GaussianPlan(model), bound), (cai.Plan(model), bound - gap)):
+    best = inference.gaussian_plan(model)
+    plans = (cai.GaussianPlan(model), best.elbo), (cai.Plan(model), best.factorised_elbo)
+    for policy, reach in plans:
         optim = pyro.optim.ClippedAdam({"lr": 0.1, "lrd": 0.96})
         loss = Trace_ELBO(num_particles=128, vectorize_particles=True, max_plate_nesting=0)
         svi = SVI(model, model.rollout(policy), optim, loss)
         for _ in range(100):
             svi.step()
         found = cai.evaluate(model, policy, samples=20_000)
-        assert abs(found.elbo - best) < 4 * found.elbo_stderr + 0.02
+        assert abs(found.elbo - reach) < 4 * found.elbo_stderr + 0.02
 
 
 def test_a_squashed_plan_keeps_to_its_box_and_its_score_is_exact():
@@ -259,6 +224,11 @@ def test_what_no_plan_can_be_made_for():
         cai.Plan(models.ledge(horizon=None))
     with pytest.raises(ValueError, match="action_prior: expected a density, for a Gaussian plan"):
         cai.GaussianPlan(ledge)
+    with pytest.raises(ValueError, match="model: expected a linear-Gaussian one without"):
+        inference.gaussian_plan(ledge)
+    wild = dataclasses.replace(random_model(0, T=2, flat=True), R=-100 * torch.eye(2))
+    with pytest.raises(ValueError, match="reward: expected one that falls off with the size of"):
+        inference.gaussian_plan(wild)
     with pytest.raises(ValueError, match="horizon: expected at most 16777216 numbers"):
         cai.HistoryPolicy(models.ledge(horizon=40))
     with pytest.raises(ValueError, match=r"observe: expected a tensor .* got shape \[\]"):
