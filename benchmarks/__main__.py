@@ -40,6 +40,7 @@ from benchmarks import (
     fit,
     gradients,
     lake,
+    pathwise,
     posterior,
     programs,
     roads,
@@ -85,6 +86,7 @@ RACES: dict[str, Callable[[], Race]] = {
     **stationary.RACES,
     "program, integrator": programs.integrator,
     "program, gusts": programs.gusts,
+    "fit, pathwise / torch": pathwise.pendulum,
 }
 _RACE = (
     *("race", "sizes", "reference", "ours/ms", "theirs/ms"),

@@ -148,10 +148,13 @@ def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     m = prior.event_shape.numel()
     try:
-        mean, scale = prior.mean.detach(), prior.stddev.detach()
+        mean = prior.mean.detach()
+        if onto(prior) is not None:
+            return mean.new_zeros(m), mean.new_ones(m)
+        scale = prior.stddev.detach()
     except NotImplementedError:  # a flat prior has neither
         return x.new_zeros(m), x.new_ones(m)
-    if onto(prior) is not None or not (mean.isfinite() & scale.isfinite()).all():
+    if not (mean.isfinite() & scale.isfinite()).all():
         return mean.new_zeros(m), mean.new_ones(m)
     shape = (*prior.batch_shape, m)
     return mean.reshape(shape), scale.reshape(shape)
@@ -166,10 +169,10 @@ def onto(prior: TorchDistribution) -> Transform | None:
     support = elementwise(prior.support)
     if support is constraints.real:
         return None
-    bounds = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    if not support.is_discrete and None not in bounds:
-        return Squash(*bounds)
-    if not support.is_discrete and bounds != (None, None):
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    if not support.is_discrete and low is not None and high is not None:
+        return Squash(low, high)
+    if not support.is_discrete and (low is not None or high is not None):
         return biject_to(support)
     _refuse(prior, "a density on all numbers, a half line or a box, for instance Normal or Uniform")
 
