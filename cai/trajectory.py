@@ -115,6 +115,7 @@ class TrajectoryModel:
                 steps = range(T) if remembers(policy) else pyro.markov(range(T))
                 self._run(policy, steps, factors=False)
 
+        guide.policy = policy  # type: ignore[attr-defined] # what an objective may ask for
         return guide
 
     def with_auxiliary(self, policy: Any) -> Self:

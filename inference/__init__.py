@@ -16,6 +16,7 @@ from cai.inference.paths import MoveCounts, count_moves
 from cai.inference.posterior import posterior
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
+from cai.inference.rollout_elbo import RolloutELBO
 from cai.inference.soft_values import soft_values
 from cai.inference.variational import Fit, fit
 from cai.inference.z_learning import ZLearning, z_learning
@@ -34,6 +35,7 @@ __all__ = [
     "OptimismCurve",
     "RenyiBound",
     "Robust",
+    "RolloutELBO",
     "ZLearning",
     "average_reward",
     "belief_values",
