@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from typing import NoReturn, Protocol
+from weakref import WeakKeyDictionary
 
 import pyro.distributions as dist
 import torch
@@ -18,6 +19,10 @@ from torch.distributions import Transform, biject_to, constraints
 from cai import checks
 from cai.squash import Squash
 from cai.support import elementwise, log_probs, support_size
+
+# One prior serves all steps of most models, and is asked for these at each.
+_edges: WeakKeyDictionary[TorchDistribution, Transform | None] = WeakKeyDictionary()
+_moments: WeakKeyDictionary[TorchDistribution, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
 
 class Head(Protocol):
@@ -83,9 +88,11 @@ class GaussianHead:
             tril[..., rows, columns] = (scale[..., rows] * x[..., 2 * m :]).expand(
                 *scales.shape[:-1], -1
             )
-            return moved(dist.MultivariateNormal(location, scale_tril=tril), prior)
+            return moved(
+                dist.MultivariateNormal(location, scale_tril=tril, validate_args=False), prior
+            )
         shape = location.shape[:-1] + prior.event_shape
-        base = dist.Normal(location.reshape(shape), scales.reshape(shape))
+        base = dist.Normal(location.reshape(shape), scales.reshape(shape), validate_args=False)
         return moved(base.to_event(len(prior.event_shape)), prior)
 
 
@@ -118,7 +125,9 @@ class MixtureHead:
         location = location.unflatten(-1, (K, m)) + _circle(K, m).to(mean.dtype)
         location, scales = mean + scale * location, scale * log_scale.unflatten(-1, (K, m)).exp()
         shape = location.shape[:-1] + prior.event_shape
-        components = dist.Normal(location.reshape(shape), scales.reshape(shape))
+        components = dist.Normal(
+            location.reshape(shape), scales.reshape(shape), validate_args=False
+        )
         base = dist.MixtureSameFamily(
             dist.Categorical(logits=weights), components.to_event(len(prior.event_shape))
         )
@@ -138,7 +147,7 @@ def moved(base: TorchDistribution, prior: TorchDistribution) -> TorchDistributio
     edge = onto(prior)
     if edge is not None:
         parts.append(edge.with_cache())  # what was just drawn need not be inverted
-    return dist.TransformedDistribution(base, parts) if parts else base
+    return dist.TransformedDistribution(base, parts, validate_args=False) if parts else base
 
 
 def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,18 +155,21 @@ def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
 
     They are of the type of the prior's numbers, or where that is unknown of the type of x.
     """
+    if prior in _moments:
+        return _moments[prior]
     m = prior.event_shape.numel()
     try:
-        mean = prior.mean.detach()
-        if onto(prior) is not None:
-            return mean.new_zeros(m), mean.new_ones(m)
-        scale = prior.stddev.detach()
+        mean, bounded = prior.mean.detach(), onto(prior) is not None
+        scale = mean if bounded else prior.stddev.detach()  # which not every prior has
     except NotImplementedError:  # a flat prior has neither
         return x.new_zeros(m), x.new_ones(m)
-    if not (mean.isfinite() & scale.isfinite()).all():
-        return mean.new_zeros(m), mean.new_ones(m)
-    shape = (*prior.batch_shape, m)
-    return mean.reshape(shape), scale.reshape(shape)
+    if bounded or not (mean.isfinite() & scale.isfinite()).all():
+        found = mean.new_zeros(m), mean.new_ones(m)
+    else:
+        shape = (*prior.batch_shape, m)
+        found = mean.reshape(shape), scale.reshape(shape)
+    _moments[prior] = found
+    return found
 
 
 def onto(prior: TorchDistribution) -> Transform | None:
@@ -166,6 +178,12 @@ def onto(prior: TorchDistribution) -> Transform | None:
     Raises:
         ValueError: where the support is discrete, or no line, half line or box.
     """
+    if prior not in _edges:
+        _edges[prior] = _onto(prior)
+    return _edges[prior]
+
+
+def _onto(prior: TorchDistribution) -> Transform | None:
     support = elementwise(prior.support)
     if support is constraints.real:
         return None

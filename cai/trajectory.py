@@ -104,7 +104,7 @@ class TrajectoryModel:
         parameters of a policy that is a torch module are registered with Pyro.
 
         Args:
-            policy: (t, s) -> q(a_t|s_t).
+            policy: (t, s) -> q(a_t|s_t), or one with a memory, see :mod:`cai.episode`.
         """
         T = checks.finite_horizon(self, "a guide")
 
