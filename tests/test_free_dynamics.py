@@ -111,9 +111,9 @@ def test_svi_lands_on_the_dial(eta):
     model = models.ledge(horizon=2)
     free = cai.FreeDynamics(model, eta)
     guide = config_enumerate(free.guide, "parallel")
-    optim = pyro.optim.ClippedAdam({"lr": 0.3, "betas": (0.8, 0.95), "lrd": 0.98})
+    optim = pyro.optim.ClippedAdam({"lr": 0.4, "betas": (0.8, 0.95), "lrd": 0.97})
     svi = SVI(free.program, guide, optim, TraceEnum_ELBO(max_plate_nesting=0))
-    for _ in range(110):
+    for _ in range(80):
         svi.step()
     solution = inference.soft_values(model, eta)
     assert worth(free) == pytest.approx(solution.bound, abs=2e-3)

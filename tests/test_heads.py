@@ -156,7 +156,7 @@ def bandit(prior, log_density):
     )
 
 
-def trained(model, policy, steps=120, rate=0.1):
+def trained(model, policy, steps=90, rate=0.12):
     svi = SVI(
         model,
         model.rollout(policy),
