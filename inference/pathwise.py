@@ -21,11 +21,13 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
 
         ∇ELBO = E_noise[ ∇ Σ_t γ^t ((r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t)) + γ^T r_T/α ]
 
-    and with latents z of the policy log r(z|τ) - log q(z) besides,
-    with a_t and s_{t+1} as functions of noise and of the parameters (Kingma and Welling 2014;
-    Heess et al. 2015, SVG(∞)). The coin of death is independent of all else, so that it is taken in
-    expectation. Unbiased where the return is a continuous function of the actions that is smooth
-    almost everywhere: what a jump is worth, no path's gradient sees, and nothing here can tell.
+    with a_t and s_{t+1} as functions of noise and of the parameters, and log r(z|τ) - log q(z)
+    besides where the policy has latents z (Kingma and Welling 2014; Heess et al. 2015, SVG(∞)).
+    The coin of death is independent of all else, so that it is taken in expectation. Unbiased where
+    the return is a continuous function of the actions that is smooth almost everywhere: what a jump
+    is worth, no path's gradient sees, and nothing here can tell. Where small pushes grow with time,
+    as around the top of a pendulum, so does the gradient: over hundreds of steps few paths carry it
+    all, and its noise with it.
 
     Raises:
         ValueError: from the estimator, where a site depends on the policy and has no ``rsample``,

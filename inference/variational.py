@@ -78,8 +78,9 @@ def fit(
       (Williams 1992), less the mean of the other particles. For every program.
 
     * "pathwise": trajectories are differentiated, where all that lies between an action and the
-      rewards after it is reparameterised (``rsample``). The one with the least noise, but blind to
-      jumps: the return must be a continuous function of the actions.
+      rewards after it is reparameterised (``rsample``). Little noise as a rule, but blind to jumps:
+      the return must be a continuous function of the actions. Over hundreds of steps of unstable
+      dynamics its gradients explode.
 
     "auto" takes "exact" where it can be had, else "enumerated", else "score", and ``Fit.estimator``
     says which. Adam's rate decays by a factor of 100 over the steps, and the loop ends early once
