@@ -8,7 +8,6 @@ program, and a policy that is any distribution.
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 import cai
+from benchmarks.programs import step, twins
 from benchmarks.timing import Race, check_close
 from cai import models
 from cai.inference.pathwise import pathwise_gradient
@@ -28,30 +28,16 @@ def pendulum() -> Race:
     """A network of 64 by 64 that swings the pendulum up."""
     model = models.pendulum(horizon=HORIZON, noise=NOISE)
     torch.manual_seed(0)
-    policy = cai.NeuralPolicy(model)
-    nn.init.normal_(policy.network[-1].weight, std=0.1)  # a start at the prior would prove little
-    network = copy.deepcopy(policy.network)
+    policy, network = twins(model)
     estimate = pathwise_gradient(model, policy, PARTICLES)
-    optimizers = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (policy, network)]
-
-    def ours() -> None:
-        optimizers[0].zero_grad()
-        estimate()
-        optimizers[0].step()
-
-    def theirs() -> None:
-        optimizers[1].zero_grad()
-        by_hand(network)
-        optimizers[1].step()
-
     _check(estimate, policy, network)
     weights = sum(p.numel() for p in network.parameters())
     return Race(
         name="fit, pathwise / torch",
         sizes=f"T={HORIZON} n={PARTICLES}, {weights} weights",
         reference="the same estimator in torch",
-        ours=ours,
-        theirs=theirs,
+        ours=step(policy, estimate),
+        theirs=step(network, lambda: by_hand(network)),
         target=2 / 3,
     )
 

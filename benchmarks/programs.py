@@ -95,6 +95,25 @@ def gusts() -> Race:
     return _race("program, gusts", model, simulate, rewards)
 
 
+def twins(model: cai.TrajectoryModel) -> tuple[cai.NeuralPolicy, nn.Module]:
+    """A policy, and a copy of its network for the reference."""
+    policy = cai.NeuralPolicy(model)
+    nn.init.normal_(policy.network[-1].weight, std=0.1)  # a start at the prior would prove little
+    return policy, copy.deepcopy(policy.network)
+
+
+def step(module: nn.Module, gradient: Callable[[], object]) -> Callable[[], None]:
+    """One step of Adam along what a function adds to the gradients of a module."""
+    adam = torch.optim.Adam(module.parameters(), lr=1e-3)
+
+    def take() -> None:
+        adam.zero_grad()
+        gradient()
+        adam.step()
+
+    return take
+
+
 def _race(
     name: str,
     model: cai.TrajectoryModel,
@@ -102,24 +121,14 @@ def _race(
     rewards: Callable[[Tensor, Tensor], Tensor],
 ) -> Race:
     torch.manual_seed(0)
-    policy = cai.NeuralPolicy(model)
-    nn.init.normal_(policy.network[-1].weight, std=0.1)  # a start at the prior would prove little
-    network = copy.deepcopy(policy.network)
+    policy, network = twins(model)
     estimate = score_gradient(model, policy, PARTICLES)
-    optimizers = [torch.optim.Adam(m.parameters(), lr=1e-3) for m in (policy, network)]
 
-    def ours() -> None:
-        optimizers[0].zero_grad()
-        estimate()
-        optimizers[0].step()
-
-    def theirs() -> None:
-        optimizers[1].zero_grad()
+    def by_hand() -> None:
         with torch.no_grad():
             seen, actions = simulate(network, PARTICLES)
             reward = rewards(seen, actions)
         score_function(network, seen, actions, reward)
-        optimizers[1].step()
 
     _check(model, policy, network, simulate, rewards)
     weights = sum(p.numel() for p in network.parameters())
@@ -127,8 +136,8 @@ def _race(
         name=name,
         sizes=f"T={HORIZON} n={PARTICLES}, {weights} weights",
         reference="the same estimator in torch",
-        ours=ours,
-        theirs=theirs,
+        ours=step(policy, estimate),
+        theirs=step(network, by_hand),
         target=0.5,
     )
 

@@ -12,11 +12,12 @@ V = max_a Q, and the Boltzmann rule V = E_π[Q] with the π of the soft one.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.table import Table
 
 Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
@@ -26,6 +27,13 @@ _SHORT = 32  # an axis along which it is worth turning the tensor
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
 _TIE = 1e-12  # what is this close to the best, relative to its size above one, is as good
 _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
+
+
+def check_rule(rule: Rule) -> Rule:
+    """The rule; raises ValueError where it is none."""
+    if rule not in get_args(Rule):
+        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
+    return rule
 
 
 def backward(table: Table, eta: float, rule: Rule = "soft") -> Tensor:

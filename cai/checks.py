@@ -239,6 +239,17 @@ def check_rows(name: str, log_p: Tensor) -> None:
         )
 
 
+def check_optimism(eta: Any, name: str = "optimism") -> float:
+    """η as a float; raises ValueError where it is not one number, ±inf included."""
+    try:
+        number = float(eta)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if math.isnan(number):
+        refuse(name, "a real number or ±inf", repr(eta), "0 leaves the dynamics as they are")
+    return number
+
+
 def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:
     """Raises ValueError in the form that all messages have."""
     raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

@@ -69,7 +69,8 @@ class TabularPolicy(nn.Module):
     def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
         super().__init__()
         log_prior = log_prior_table(model)
-        steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)
+        what = "a time-dependent policy (not one with stationary=True)"
+        steps = () if stationary else (checks.finite_horizon(model, what),)
         self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
         self.register_buffer("log_prior", log_prior)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cai import bellman, checks
 from cai.inference import implicit
 from cai.inference.adjoint import chunks
-from cai.inference.linearised import Problem, chain, check_bound, check_optimism
+from cai.inference.linearised import Problem, chain, check_bound
 from cai.table import Table
 from cai.transient import Transient
 from cai.visits import counted
@@ -41,7 +41,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         ValueError: where optimism is not a number, the direction has another shape, the bound is
             -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
     """
-    table, eta = table.detached(), check_optimism(optimism)
+    table, eta = table.detached(), checks.check_optimism(optimism)
     if direction.shape != table.reward.shape:
         checks.refuse(
             "direction",

@@ -131,7 +131,10 @@ def optimism_curve(
     """
     table = tabulate(model)
     T = 1 if table.horizon is None else table.steps
-    etas = _grid(table) if optimisms is None else sorted({float(eta) for eta in optimisms})
+    if optimisms is None:
+        etas = _grid(table)
+    else:
+        etas = sorted({checks.check_optimism(eta, "optimisms") for eta in optimisms})
     steps = sorted(set(steps))
     if not etas:
         raise ValueError("optimisms: expected at least one, got none")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.inference import adjoint, implicit
-from cai.inference.linearised import Problem, Visits, check_bound, check_optimism, check_rule, lean
+from cai.inference.linearised import Problem, Visits, check_bound, lean
 from cai.table import Table
 from cai.trajectory import Trajectories
 
@@ -152,14 +152,14 @@ def _solve(
     table: Table, optimism: float, rule: bellman.Rule, visits: Visits | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
-    eta = check_optimism(optimism)
+    eta = checks.check_optimism(optimism)
     alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
     log_dynamics = table.log_dynamics
     if log_dynamics.requires_grad:
         log_dynamics = log_dynamics.log_softmax(-1)
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
-    problem = Problem(table, eta, check_rule(rule), visits)
+    problem = Problem(table, eta, bellman.check_rule(rule), visits)
     solve = adjoint.sweep if table.horizon is not None else implicit.fixed_point
     v, log_pi = solve(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,20 +68,6 @@ class Problem:
         arrival = None if t.arrival_reward is None else t.arrival_reward / alpha
         nats = (t.reward / alpha, arrival, t.final_reward / alpha)
         return self.with_tensors((*nats, t.log_prior, t.log_dynamics))
-
-
-def check_optimism(optimism: float) -> float:
-    """η as a float; raises ValueError where it is not a number."""
-    if math.isnan(optimism):
-        raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
-    return float(optimism)
-
-
-def check_rule(rule: bellman.Rule) -> bellman.Rule:
-    """The rule; raises ValueError where it is none."""
-    if rule not in get_args(bellman.Rule):
-        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
-    return rule
 
 
 def check_bound(bound: Tensor) -> None:

@@ -79,9 +79,7 @@ def renyi_bound(
         ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
             the policy does not fit the model, or a table is to be simulated.
     """
-    eta = float(eta)
-    if math.isnan(eta):
-        raise ValueError("eta: expected a real number or ±inf, got nan; 0 is the ELBO")
+    eta = checks.check_optimism(eta, "eta")
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     checks.finite_horizon(model, "renyi_bound")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args, overload
+from typing import Literal, overload
 
 from cai import bellman, checks
 from cai.checkpoints import Checkpoints, checkpoints
@@ -105,11 +105,10 @@ def soft_values(
             is), the discount is below one at η ≠ 0, or the rule is not soft. Checkpoints are for
             the soft rule and a finite η.
     """
-    eta = float(optimism)
-    if math.isnan(eta):
-        raise ValueError("optimism: expected a real number or ±inf, got nan; 0 is no optimism")
-    if rule not in get_args(bellman.Rule):
-        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
+    eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)
+    if checkpoint not in (True, False):
+        advice = "it says whether to keep few values, and writes no file"
+        checks.refuse("checkpoint", "True or False", repr(checkpoint), advice)
     if isinstance(model, LinearGaussian):
         if rule != "soft":
             checks.refuse(

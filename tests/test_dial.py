@@ -329,7 +329,7 @@ def test_curve_through_minus_infinity():
     ("arguments", "message"),
     [
         ({"optimisms": []}, "optimisms: expected at least one"),
-        ({"optimisms": [math.nan]}, "optimism: expected a real number"),
+        ({"optimisms": [math.nan]}, "optimisms: expected a real number"),
         ({"steps": [4]}, r"steps: expected steps in 0 … 3, got 4"),
         ({"least_visit": 1.5}, "least_visit: expected a probability"),
         ({"tolerance": 0.0}, "tolerance: expected a finite number above 0"),

@@ -102,6 +102,8 @@ def test_checkpoints_keep_few_numbers():
 
 
 def test_checkpoints_are_for_sums():
+    with pytest.raises(ValueError, match="checkpoint: expected True or False, got "):
+        inference.soft_values(models.ledge(), checkpoint="values.pt")
     for eta, rule in ((math.inf, "soft"), (0.0, "hard")):
         with pytest.raises(ValueError, match="checkpoint: expected the soft rule"):
             inference.soft_values(models.ledge(), eta, rule, checkpoint=True)

@@ -108,5 +108,7 @@ def test_what_may_not_be_seen():
         cai.NeuralPolicy(model, observe=lambda s: s[..., 1])
     with pytest.raises(ValueError, match=r"observe: expected a tensor .* got shape"):
         cai.NeuralPolicy(continuous(), observe=lambda s: s.sum())
+    with pytest.raises(ValueError, match=r"observe: expected a tensor .* got int"):
+        inference.belief_values(models.ledge(), 3)
     with pytest.raises(ValueError, match="memory: expected a whole number"):
         cai.RecurrentPolicy(continuous(), memory=0)

@@ -365,9 +365,13 @@ def test_evidence_zero_is_an_error_at_every_optimism(eta):
         inference.soft_values(model, eta)
 
 
-def test_optimism_must_be_a_number():
-    with pytest.raises(ValueError, match="optimism: expected a real number"):
-        inference.soft_values(models.ledge(), math.nan)
+@pytest.mark.parametrize("eta", [math.nan, "high", None, torch.tensor([0.0, 1.0])])
+def test_optimism_must_be_a_number(eta):
+    for method in (inference.soft_values, inference.bound):
+        with pytest.raises(ValueError, match="optimism: expected a real number or ±inf, got "):
+            method(cai.tabulate(models.ledge()), eta)
+    one = inference.soft_values(models.ledge(), torch.tensor(1.0))
+    assert one.log_evidence == inference.posterior(models.ledge()).log_evidence
 
 
 def test_bounds_by_other_names_only_where_they_are():
