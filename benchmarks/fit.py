@@ -100,7 +100,7 @@ def _check(elbo: type) -> None:
     model = lake()
     table, policy = cai.tabulate(model), random_policy(model)
     exact = _gradient(policy, exact_gradient(table, policy))
-    noise = _noise("", "", _our_draws(table, policy, 400), exact)
+    noise = noise_of("", "", _our_draws(table, policy, 400), exact)
     check_close("our gradient, in standard errors", noise.z, 0.0, 5)
     check_pyro(model, policy, elbo)
 
@@ -163,15 +163,15 @@ def noises() -> Iterator[list[Noise]]:
     table = cai.tabulate(model)
     for at, policy in _policies(model, table):
         exact = _gradient(policy, exact_gradient(table, policy))
-        group = [_noise(at, "this library", _our_draws(table, policy, DRAWS), exact)]
+        group = [noise_of(at, "this library", _our_draws(table, policy, DRAWS), exact)]
         for elbo in (Trace_ELBO, TraceGraph_ELBO):
             check_pyro(model, policy, elbo)
             draws = _pyro_draws(model, policy, elbo, DRAWS)
-            group.append(_noise(at, elbo.__name__, draws, exact))
+            group.append(noise_of(at, elbo.__name__, draws, exact))
         yield group
 
 
-def _noise(at: str, estimator: str, draws: Tensor, exact: Tensor) -> Noise:
+def noise_of(at: str, estimator: str, draws: Tensor, exact: Tensor) -> Noise:
     n = len(draws)
     off = draws.mean(0) - exact
     squares = (draws - draws.mean(0)).square().sum(1) * n / (n - 1)

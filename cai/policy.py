@@ -33,7 +33,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import bellman, checks
 from cai.heads import Head, head_for
 from cai.observation import Observe, View
 from cai.support import log_prior_table
@@ -86,7 +86,7 @@ class TabularPolicy(nn.Module):
     @property
     def log_probs(self) -> Tensor:
         """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
-        return (self.log_prior + self.logits).log_softmax(-1)
+        return bellman.log_softmax(self.log_prior + self.logits)
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
@@ -109,10 +109,10 @@ class TabularPolicy(nn.Module):
 class NeuralPolicy(nn.Module):
     """A policy whose distribution over actions comes from a network of (time, state).
 
-    The input is t/T, followed by a one-hot state or, for continuous states, the state itself. What
-    the network says goes to a head, a family of distributions on the support of the action prior:
-    a categorical one, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the actions that the prior
-    allows, or for continuous actions a Gaussian, squashed where the prior keeps to a box.
+    The input is t/T, unless stationary, and a one-hot state or, for continuous states, the state
+    itself. What the network says goes to a head, a family of distributions on the support of the
+    action prior: a categorical one, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the actions that
+    the prior allows, or for continuous actions a Gaussian, squashed where the prior keeps to a box.
 
     Args:
         model: says what the states and actions are.
@@ -121,6 +121,8 @@ class NeuralPolicy(nn.Module):
         head: replaces the one that suits the prior: ``GaussianHead("full")``, ``MixtureHead(4)``.
         observe: s -> what the policy sees of it, any function; everything if not given. States
             0 … S-1 that look alike then share the geometric mean of their priors.
+        stationary: the network does not see the time: on S states it is then asked S times a step
+            of training instead of T·S times, and it has a meaning without an end.
 
     Attributes:
         inputs: how many numbers go into the network.
@@ -139,19 +141,22 @@ class NeuralPolicy(nn.Module):
         network: nn.Module | None = None,
         head: Head | None = None,
         observe: Observe | None = None,
+        stationary: bool = False,
     ) -> None:
         super().__init__()
-        self._view = View(model, observe)
+        self._view, self._stationary = View(model, observe), stationary
         prior = self._view.prior(model.initial.sample(), 0)
         self._head = head or head_for(prior)
-        self.inputs = 1 + self._view.size
+        self.inputs = self._view.size + (not stationary)
         self.outputs = self._head.size(prior)
         self.network = network or perceptron((self.inputs, *hidden, self.outputs))
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
         dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
-        return self._head(self.network(self._view.timed(t, s, dtype)), self._view.prior(s, t))
+        view = self._view
+        x = view.features(s, dtype) if self._stationary else view.timed(t, s, dtype)
+        return self._head(self.network(x), view.prior(s, t))
 
 
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:

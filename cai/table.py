@@ -156,12 +156,13 @@ class Table:
         return matrix.scatter_add_(-1, index, moves.flatten(-2))
 
     @property
-    def _flows_in_matrices(self) -> bool:
+    def flows_in_matrices(self) -> bool:
+        """Whether :meth:`flow` makes matrices, (..., S, S)."""
         return self.successors is None or self.num_states <= _MATRIX_STATES
 
     def push(self, mass: Tensor, flow: Tensor) -> Tensor:
         """One step forward: what arrives in each state, from the mass (S,) in each and its flow."""
-        if self._flows_in_matrices:
+        if self.flows_in_matrices:
             return mass @ flow
         arrived = (mass.unsqueeze(-1) * flow).flatten()
         return torch.zeros_like(mass).index_add_(0, self.successor_index.flatten(), arrived)
@@ -172,7 +173,7 @@ class Table:
         Where nothing flows, a value of -inf counts nothing.
         """
         finite = math.isfinite(values.sum())
-        if self._flows_in_matrices:
+        if self.flows_in_matrices:
             if finite:
                 return flow @ values
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from cai.histories import worth as worth_of_histories
 from cai.inference.gradient import Estimator, checked, gains
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
+from cai.matrices import Array
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
@@ -28,25 +31,37 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
     """
     gain = gains(table)
     p = table.log_dynamics.exp() * table.discount
+    ahead = _ahead(table, p)
     initial = table.log_initial.exp()
 
     def estimate() -> float:
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
-            q = log_q.exp()
+            q, now = log_q.exp(), gain - log_q
             flow = table.flow(q.unsqueeze(-1) * p)
-            v = policy_values(table, product(q, gain - log_q).sum(-1), flow)
-            occupancy = occupancies(table, flow)
-            future = (p * table.gather(v[1:])).sum(-1)
-            weight = occupancy.unsqueeze(-1) * q
-            advantage = gain - log_q + future - v[:-1].unsqueeze(-1)
+            v = policy_values(table, product(q, now).sum(-1), flow)
             elbo = product(initial, v[0]).sum().item()
             checked(elbo)
-            slope = product(weight, advantage)
+            weight = occupancies(table, flow).unsqueeze(-1) * q
+            slope = product(weight, now + ahead(v[1:]) - v[:-1].unsqueeze(-1))
         log_q.backward(-slope)
         return -elbo
 
     return estimate
+
+
+def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
+    """v -> Σ p v(s') over the successors, (..., S) -> (..., S, A), by one product if it can be."""
+    weights = None
+    if table.flows_in_matrices:
+        weights = table.dense(table.log_dynamics).flatten(0, 1) * table.discount
+
+    def ahead(v: Tensor) -> Tensor:
+        if weights is not None and v.isfinite().all():
+            return (v @ weights.T).unflatten(-1, p.shape[:2])
+        return (p * table.gather(v)).sum(-1)
+
+    return ahead
 
 
 def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
@@ -60,15 +75,32 @@ def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
     T, S = gain.shape
     v = torch.empty(T + 1, S, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature
+    if table.flows_in_matrices:
+        # numpy asks less of each of many small products. What is lost, -inf, becomes NaN by them.
+        with np.errstate(invalid="ignore"):
+            _backward(flow.numpy(), gain.numpy(), v.numpy())
+        if v.isfinite().all():
+            return v
     for t in range(T - 1, -1, -1):
         torch.add(gain[t], table.pull(flow[t], v[t + 1]), out=v[t])
     return v
+
+
+def _backward(flow: Array, gain: Array, v: Array) -> None:
+    for t in range(len(gain) - 1, -1, -1):
+        np.matmul(flow[t], v[t + 1], out=v[t])
+        v[t] += gain[t]
 
 
 def occupancies(table: Table, flow: Tensor) -> Tensor:
     """q(s_t=s, alive) for t = 0 … T-1, shape (T, S), from the flow of a policy."""
     states = torch.empty(len(flow), table.num_states, dtype=torch.float64)
     states[0] = table.log_initial.exp()
+    if table.flows_in_matrices:
+        x, moves = states.numpy(), flow.numpy()
+        for t in range(len(moves) - 1):
+            np.matmul(x[t], moves[t], out=x[t + 1])
+        return states
     for t in range(len(flow) - 1):
         states[t + 1] = table.push(states[t], flow[t])
     return states

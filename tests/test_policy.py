@@ -19,6 +19,7 @@ def policies(model):
         cai.TabularPolicy(model, stationary=True),
         cai.NeuralPolicy(model),
         cai.NeuralPolicy(model, hidden=(8,)),
+        cai.NeuralPolicy(model, hidden=(8,), stationary=True),
     ]
 
 
@@ -29,7 +30,7 @@ def scramble(policy):
     return policy
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_untrained_policies_are_the_prior(which):
     problem = oracles.random_problem(4, forbidden=0.5)
     policy = policies(problem.model())[which]
@@ -38,7 +39,7 @@ def test_untrained_policies_are_the_prior(which):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_steps_and_states_broadcast(which):
     """One call for all steps and states is the same as one for each."""
     problem = oracles.random_problem(5, forbidden=0.5, T=4)
@@ -54,7 +55,7 @@ def test_steps_and_states_broadcast(which):
     forbidden = torch.as_tensor(problem.prior) == 0
     assert (together[:, forbidden] == -math.inf).all()
     varies = not torch.allclose(together[0], together[3])
-    assert varies == (which != 1)
+    assert varies == (which not in (1, 4))
 
 
 @pytest.mark.parametrize("module", [cai.policy, cai.flow])
