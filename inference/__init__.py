@@ -10,8 +10,10 @@ from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.gaussian import optimism_range
 from cai.inference.gaussian_plan import GaussianPlans, gaussian_plan
 from cai.inference.goals import GoalValues, goal_values
+from cai.inference.importance import ImportanceSample, importance
 from cai.inference.linear_system import LinearValues, linear_system, linear_values
 from cai.inference.map_trajectory import MapTrajectory, map_trajectory
+from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.inference.paths import MoveCounts, count_moves
 from cai.inference.posterior import posterior
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
@@ -29,6 +31,7 @@ __all__ = [
     "Fit",
     "GaussianPlans",
     "GoalValues",
+    "ImportanceSample",
     "LinearValues",
     "MapTrajectory",
     "MoveCounts",
@@ -47,12 +50,15 @@ __all__ = [
     "fit",
     "gaussian_plan",
     "goal_values",
+    "importance",
     "linear_system",
     "linear_values",
     "log_likelihood",
     "map_trajectory",
     "optimism_curve",
     "optimism_range",
+    "pareto_k",
+    "pareto_threshold",
     "posterior",
     "renyi_bound",
     "renyi_elbo",

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.evaluate import enumerable, policy_log_probs
+from cai.inference.importance import log_weights
 from cai.inference.soft_values import soft_values
 from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy
-from cai.scores import exact
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
@@ -95,7 +95,7 @@ def renyi_bound(
             "tabulated"
         )
     n = 10_000 if samples is None else samples
-    return _estimate(_log_weights(model, policy, n, seed), eta)
+    return _estimate(log_weights(model, policy, model.simulate(policy, n, seed)), eta)
 
 
 def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
@@ -156,19 +156,6 @@ def _sweep(table: Table, log_q: Tensor, eta: float) -> float:
         # What the policy never does counts nothing, even where p/q is infinite.
         w = bellman.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
     return bellman.soft_mean(table.log_initial, w, eta).item()
-
-
-def _log_weights(model: TrajectoryModel, policy: Policy, n: int, seed: int) -> Tensor:
-    """log p(τ,O)/q(τ) of n trajectories, (n,), nats."""
-    paths = model.simulate(policy, n, seed)
-    s, alive = paths.states[:, :-1], paths.alive[:, :-1]
-    steps = torch.arange(s.shape[1]).expand(n, -1)
-    with torch.no_grad():
-        log_q = exact(policy(steps, s)).log_prob(paths.actions)
-        log_p = exact(model.prior(s)).log_prob(paths.actions)
-    return paths.returns / model.temperature + torch.where(alive, log_p - log_q, 0.0).double().sum(
-        -1
-    )
 
 
 def _estimate(log_w: Tensor, eta: float) -> RenyiBound:
