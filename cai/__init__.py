@@ -19,6 +19,7 @@ from cai.plans import GaussianPlan, Plan
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.recurrent import RecurrentPolicy
 from cai.solution import Solution
+from cai.starts import Starts
 from cai.stationary import Stationary
 from cai.successors import Successors
 from cai.table import Table
@@ -52,6 +53,7 @@ __all__ = [
     "RecurrentPolicy",
     "Row",
     "Solution",
+    "Starts",
     "Stationary",
     "Successors",
     "Table",

@@ -96,6 +96,12 @@ def check_positive(name: str, value: float) -> None:
         refuse(name, "a finite number above 0", repr(value), "zero and infinity are limits")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raises ValueError unless value is a number, infinities among them."""
+    if not _within(value, lambda x: not math.isnan(x)):
+        refuse(name, "a number", repr(value), "infinities are allowed")
+
+
 def check_probability(name: str, value: float) -> None:
     """Raises ValueError unless value is a number in [0, 1]."""
     if not _within(value, lambda p: 0 <= p <= 1):

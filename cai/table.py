@@ -94,6 +94,16 @@ class Table:
         """
         return dataclasses.replace(self, precision=torch.float32)
 
+    def to(self, device: torch.device) -> Table:
+        """The same problem on another device; the table itself where it is there already."""
+        if self.reward.device == device:
+            return self
+        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        there: dict[str, Any] = {
+            name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)
+        }
+        return dataclasses.replace(self, **there)
+
     @cached_property
     def matrices(self) -> dict[Any, Any]:
         """What the sweeps of ``sweeps.py`` keep with the table: the matrices of the last η."""

@@ -13,6 +13,7 @@ from cai.inference.goals import GoalValues, goal_values
 from cai.inference.importance import ImportanceSample, importance
 from cai.inference.linear_system import LinearValues, linear_system, linear_values
 from cai.inference.map_trajectory import MapTrajectory, map_trajectory
+from cai.inference.not_finite import FitStopped
 from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.inference.paths import MoveCounts, count_moves
 from cai.inference.posterior import posterior
@@ -29,6 +30,7 @@ __all__ = [
     "Change",
     "Enumeration",
     "Fit",
+    "FitStopped",
     "GaussianPlans",
     "GoalValues",
     "ImportanceSample",

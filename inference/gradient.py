@@ -16,13 +16,20 @@ Estimator: TypeAlias = Callable[[], float]
 
 
 def checked(elbo: float) -> None:
-    """Raises ValueError where the ELBO is not finite, since its gradient is not either."""
-    if not math.isfinite(elbo):
+    """Raises where the ELBO is not finite, since its gradient is not either.
+
+    Raises:
+        ValueError: where it is -inf, which a reward can make it.
+        FloatingPointError: where it is NaN or +inf, which is a matter of numbers.
+    """
+    if elbo == -math.inf:
         raise ValueError(
             f"fit: the ELBO is {elbo:g}: the policy can reach a reward of -inf, where it has no "
             "gradient; forbid the actions that lead there, by probability zero in action_prior, "
             "or make the reward finite"
         )
+    if not math.isfinite(elbo):
+        raise FloatingPointError(f"the loss is {-elbo:g}")
 
 
 def gains(table: Table) -> Tensor:

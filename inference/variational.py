@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import dataclasses
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cai import bellman, checks
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
-from cai.inference import estimators
+from cai.inference import estimators, training_file
 from cai.inference.estimators import EstimatorName
 from cai.inference.gradient import Estimator
+from cai.inference.not_finite import stopped
 from cai.inference.renyi_gradient import check_order
+from cai.inference.training import WINDOW, MakeOptimizer, MakeSchedule, Training, make_steps
+from cai.inference.training_loop import Budget, check_device, seeded, train
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
-
-_WINDOW = 50  # steps that the running mean of the losses covers
-_ROUNDING = 1e-11  # what is left of a natural gradient of zero, relative to the ELBO above one
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,23 +31,28 @@ class Fit:
     """A policy trained by the ELBO.
 
     Attributes:
-        policy: the trained copy of the policy that was passed.
+        policy: the trained copy of the policy that was passed: the latest parameters whose mean
+            loss was as low as any before, within two standard errors.
         elbo: (), nats: exact where the model can be enumerated, else from 10 000 trajectories.
-        losses: (steps,), nats: -ELBO at each step, estimated where the gradient was sampled.
+        losses: (steps,), nats: -ELBO at each step and at its temperature, estimated where the
+            gradient was sampled.
         estimator: the name of the estimator of the gradient: what "auto" chose, or what was asked.
+        converged: whether the losses no longer fell; False where the steps ran out before, or an
+            interrupt ended them.
     """
 
     policy: nn.Module
     elbo: float
     losses: Tensor
     estimator: str
+    converged: bool
 
     @property
     def running_mean(self) -> Tensor:
         """(steps,), nats: the mean of the last 50 losses, or of as many as there were."""
         total = torch.cat([self.losses.new_zeros(1), self.losses.cumsum(0)])
         last = torch.arange(1, len(total))
-        first = (last - _WINDOW).clamp(min=0)
+        first = (last - WINDOW).clamp(min=0)
         return (total[last] - total[first]) / (last - first)
 
 
@@ -59,6 +65,14 @@ def fit(
     steps: int = 2000,
     particles: int = 100,
     learning_rate: float | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule | None = None,
+    clip: float | None = None,
+    temperature: Callable[[int], float] | None = None,
+    tolerance: float = 1e-6,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 100,
+    device: str | torch.device = "cpu",
     seed: int = 0,
     progress: bool = True,
 ) -> Fit:
@@ -83,12 +97,17 @@ def fit(
       dynamics its gradients explode.
 
     "auto" takes "exact" where it can be had, else "enumerated", else "score", and ``Fit.estimator``
-    says which. Adam's rate decays by a factor of 100 over the steps, and the loop ends early once
-    the losses no longer fall; "mirror" takes equal steps until its gradient is zero.
+    says which. The loop ends early once the losses no longer fall; "mirror" takes equal steps until
+    its gradient is zero.
 
     A copy is trained; the policy that was passed, and Pyro's parameter store, stay as they are.
-    An interrupt (Ctrl-C) ends the loop and returns what was reached; passing ``fitted.policy``
-    goes on from there.
+    Each particle starts in a state of its own, drawn from the model; to amortise over a set of
+    starts, give the model ``initial=cai.Starts(states)``, and the particles are a minibatch.
+
+    Ctrl-C ends the loop after the step it is in and returns the best there was; a second one
+    interrupts at once. Passing ``fitted.policy`` goes on from there with a fresh optimiser. With a
+    checkpoint the same call goes on exactly where the file left it: the outcome is that of a run
+    that was never interrupted, bit for bit on one machine.
 
     Args:
         model: the model, or its table.
@@ -102,90 +121,106 @@ def fit(
         particles: trajectories a step, where sampled; at least two, for the baseline.
         learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
             For "mirror" its step size, one if not given.
+        optimizer: parameters -> a torch optimiser, in place of Adam and its rate:
+            ``functools.partial(torch.optim.RMSprop, lr=1e-3)``. LBFGS fits "exact".
+        schedule: optimiser -> a torch scheduler of its rate, stepped once a step. If not given,
+            Adam's falls by a factor of 100 over the steps, and that of an ``optimizer`` stays.
+        clip: the largest norm that a gradient keeps; longer ones are scaled down to it.
+        temperature: step -> α at that step, 0 … steps - 1, for annealing. ``Fit.elbo`` is at the
+            model's own, where the schedule should end.
+        tolerance: the loop ends once the mean loss of the last fifth of ``steps`` is not lower by
+            so much than that of the fifth before, relative to its size above one; 0 for any
+            fall, -inf for no such test.
+        checkpoint: path of a file, written whole every ``every`` steps and at the end. Where it
+            exists already the run goes on from it.
+        every: steps from one checkpoint to the next.
+        device: where to train, "cpu" or "cuda"; the table and the policy go there, and the
+            policy comes back. A program must have its own tensors there.
         seed: of the simulation.
         progress: whether to show a progress bar on a terminal.
 
     Raises:
         ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
-            because a reward of -inf cannot be avoided by the policy, the horizon is infinite, or
-            the estimator needs a model or a policy of another kind.
+            because a reward of -inf cannot be avoided by the policy, the horizon is infinite, the
+            estimator needs a model or a policy of another kind, or the checkpoint is truncated,
+            of something else, or of a run with other settings.
+        FitStopped: a ValueError that names the step and the site where a loss or its gradient was
+            not finite, and carries the last good parameters as ``.policy``.
     """
-    _check(policy, estimator, steps, particles, learning_rate)
+    _check(policy, estimator, steps, particles)
     checks.finite_horizon(model, "fit")
     check_order(estimator, optimism)
-    policy = copy.deepcopy(policy)
+    place, home = check_device(device), next(policy.parameters()).device
+    checks.check_count("every", every)
+    checks.check_number("tolerance", tolerance)
+    if clip is not None:
+        checks.check_positive("clip", clip)
+    file = None if checkpoint is None else training_file.check(checkpoint)
+    budget = Budget(steps, tolerance, temperature, file, every)
+    policy = _copy(policy)
     table = None if remembers(policy) else enumerable(model)
     if table is not None:
         _forbid_the_fatal(policy, table)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        name, estimate = estimators.build(estimator, model, policy, table, particles, optimism)
-        optimizer = _optimizer(name, policy, learning_rate)
-        with contextlib.nullcontext() if table is None else table.threads():
-            losses = _descend(estimate, optimizer, steps, progress)
-    elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
-    return Fit(policy, elbo, losses, name)
+        table = table.to(place)
+    policy = policy.to(place)
 
+    def build(alpha: float) -> tuple[EstimatorName, Estimator]:
+        one = model if alpha == model.temperature else dataclasses.replace(model, temperature=alpha)
+        two = None if table is None else dataclasses.replace(table, temperature=alpha)
+        return estimators.build(estimator, one, policy, two, particles, optimism)
 
-def _optimizer(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Optimizer:
-    """Adam, or steps along the gradient itself where it is the natural one."""
-    if rate is None:
-        rate = 1.0 if name == "mirror" else 0.2 if isinstance(policy, TabularPolicy) else 0.01
-    if name == "mirror":
-        return torch.optim.SGD(policy.parameters(), lr=rate)
-    # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
-    betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)
-    return torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
-
-
-def _descend(
-    estimate: Estimator, optimizer: torch.optim.Optimizer, steps: int, progress: bool
-) -> Tensor:
-    """Steps until there is nothing to gain, of decaying size by Adam; the losses of all of them."""
-    natural = isinstance(optimizer, torch.optim.SGD)
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 1 if natural else 0.01 ** (1 / steps))
-    losses: list[float] = []
-    bar = tqdm(total=steps, desc="fit", unit="step", disable=None if progress else True)
-    with bar:
+    with seeded(seed, place, table):
+        name, estimate = build(model.temperature)
+        by, rates = make_steps(name, policy, steps, learning_rate, optimizer, schedule)
+        run = Training(
+            policy=policy,
+            build=lambda alpha: build(alpha)[1],
+            estimate=estimate,
+            temperature=model.temperature,
+            optimizer=by,
+            schedule=rates,
+            clip=clip,
+            natural=name == "mirror",
+        )
+        settings = {
+            "estimator": name,
+            "optimism": optimism,
+            "steps": steps,
+            "particles": particles,
+            "seed": seed,
+            "clip": clip,
+            "optimizer": f"{type(by).__name__} at {by.param_groups[0]['lr']}",
+            "policy": _parameters(policy),
+            "horizon": model.horizon,
+            "discount": model.discount,
+        }
         try:
-            while len(losses) < steps and not (
-                _at_rest(optimizer, losses) if natural else _plateau(losses, steps)
-            ):
-                optimizer.zero_grad()
-                losses.append(estimate())
-                optimizer.step()
-                decay.step()
-                bar.update()
-                if len(losses) % _WINDOW == 0:
-                    bar.set_postfix(elbo=f"{-sum(losses[-_WINDOW:]) / _WINDOW:.4f} nats")
-        except KeyboardInterrupt:
-            bar.write("fit: interrupted, returning what was reached")
-    return torch.tensor(losses, dtype=torch.float64)
+            converged = train(run, budget, settings, progress)
+        except (FloatingPointError, ValueError) as error:
+            if isinstance(error, ValueError) and not run.losses:
+                raise  # not a matter of numbers, but of what was passed
+            raise stopped(error, model, policy, particles, run.losses) from error
+        run.restore()
+        elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
+    losses = torch.tensor(run.losses, dtype=torch.float64)
+    return Fit(policy.to(home), elbo, losses, name, converged)
 
 
-def _at_rest(optimizer: torch.optim.Optimizer, losses: list[float]) -> bool:
-    """Whether the gradient of the last step was zero but for rounding errors."""
-    if not losses:
-        return False
-    slopes = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    tiny = _ROUNDING * max(1.0, abs(losses[-1]))
-    return all(slope is None or bool(slope.abs().max() <= tiny) for slope in slopes)
+def _copy(policy: nn.Module) -> nn.Module:
+    """A copy that holds each of its numbers once, so that they can be put back."""
+    own = copy.deepcopy(policy)
+    for tensor in (*own.parameters(), *own.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return own
 
 
-def _plateau(losses: list[float], steps: int) -> bool:
-    """Whether the mean loss of the last fifth of the budget is no lower than of the one before."""
-    window = max(_WINDOW, steps // 5)
-    n = len(losses)
-    if n < 2 * window or n % _WINDOW:
-        return False
-    last = sum(losses[-window:]) / window
-    before = sum(losses[-2 * window : -window]) / window
-    return before - last < 1e-6 * max(1.0, abs(last))
+def _parameters(policy: nn.Module) -> str:
+    """The name of a policy and the shapes of its parameters."""
+    shapes = ", ".join(f"{name} {list(p.shape)}" for name, p in policy.named_parameters())
+    return f"{type(policy).__name__}({shapes})"
 
 
-def _check(
-    policy: object, estimator: object, steps: int, particles: int, rate: float | None
-) -> None:
+def _check(policy: object, estimator: object, steps: int, particles: int) -> None:
     if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
         raise ValueError(
             "policy: fit trains the parameters of a torch module, got "
@@ -196,8 +231,6 @@ def _check(
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
     checks.check_count("particles", particles)
-    if rate is not None:
-        checks.check_positive("learning_rate", rate)
     if particles < 2:
         raise ValueError("particles: expected at least 2, got 1; the baseline needs another one")
 

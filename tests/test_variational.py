@@ -219,22 +219,6 @@ def test_running_mean_and_early_stop():
     assert mean[200].item() == pytest.approx(losses[151:201].mean().item(), abs=1e-12)
 
 
-def test_an_interrupt_keeps_what_was_reached(monkeypatch):
-    model = models.ledge()
-    steps = iter(range(10))
-    step = torch.optim.Adam.step
-
-    def interrupted(self, *arguments):
-        if next(steps) == 7:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
-    fitted = inference.fit(model, cai.TabularPolicy(model), steps=100)
-    assert len(fitted.losses) == 8
-    assert -3.5 < fitted.elbo < inference.soft_values(model).elbo
-
-
 def test_a_progress_bar_on_a_terminal_only(capsys):
     model = models.ledge()
     inference.fit(model, cai.TabularPolicy(model), steps=3)
