@@ -1,5 +1,6 @@
 """Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
 
+from cai.bracket import EvidenceBracket
 from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
 from cai.evaluate import Evaluation, evaluate
@@ -31,6 +32,7 @@ __all__ = [
     "Checkpoints",
     "Comparison",
     "Evaluation",
+    "EvidenceBracket",
     "FlatPrior",
     "FlowHead",
     "FreeDynamics",

@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from cai import bellman, riccati
-from cai.bellman import product
+from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
+from cai.divergence import Split, measured
 from cai.episode import remembers
-from cai.evaluate import Evaluation, enumerable, evaluate, evaluate_table, policy_log_probs
-from cai.fixed_point import Diverges, fixed_point
-from cai.gaussian_divergence import divergences as gaussian_divergences
+from cai.evaluate import Evaluation
 from cai.gaussian_solution import GaussianSolution
-from cai.linear_gaussian import LinearGaussian
-from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy
 from cai.solution import Solution
-from cai.stationary import Stationary
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
+from cai.yardsticks import Yardsticks, same, yardsticks
 
 _HEADINGS = {
     "imagined_bound": "bound",
@@ -34,13 +29,17 @@ _HEADINGS = {
     "elbo": "ELBO",
     "expected_return": "return",
     "optimism_gap": "optimism",
+    "restriction": "restriction",
     "entropy": "entropy",
     "kl_start": "start",
     "kl_actions": "actions",
     "kl_dynamics": "dynamics",
     "kl": "total",
+    "kl_lower": "at least",
+    "kl_upper": "at most",
 }
-_GROUPS = (("imagines", 2), ("gets", 2), ("gap", 1), ("policy", 1), ("KL to p(τ|O)", 4))
+_GROUPS = (("imagines", 2), ("gets", 2), ("gap", 2), ("policy", 1), ("KL to p(τ|O)", 6))
+_TOGETHER = 100  # trajectories at a time in a bracket of the log evidence
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,12 +57,18 @@ class Row:
         optimism_gap: imagined_bound less what the method's own objective is worth in the true
             dynamics: the ELBO, or return/α where actions are not counted; None where the method
             believes in the true dynamics.
+        restriction: the highest ELBO that any policy has, ``soft_values(model).elbo``, less this
+            one: what it costs not to see, not to remember, to be of one family, or not to be
+            trained to the end. None where that is not known, or the method bends the dynamics.
         entropy: E_q[Σ_t H(q(·|s_t))] of its policy in the true dynamics.
         kl_start: KL(p(s_0) ‖ p(s_0|O)).
         kl_actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
         kl_dynamics: Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))].
         kl: the sum of the three, which is log p(O) - elbo; None, as its parts, where the exact
             posterior is out of reach.
+        kl_lower: where it is, the lower bound of log p(O) less the ELBO.
+        kl_upper: the upper number less the ELBO: a bound or an estimate, see
+            :attr:`Comparison.bracket`.
         evaluation: the policy's evaluation in the true dynamics.
         method: what was passed to the comparison.
     """
@@ -79,12 +84,21 @@ class Row:
     optimism_gap: float | None
     entropy: float
     entropy_stderr: float | None
-    kl_start: float | None
-    kl_actions: float | None
-    kl_dynamics: float | None
-    kl: float | None
     evaluation: Evaluation
     method: Any
+    restriction: float | None = None
+    restriction_stderr: float | None = None
+    kl_start: float | None = None
+    kl_actions: float | None = None
+    kl_actions_stderr: float | None = None
+    kl_dynamics: float | None = None
+    kl_dynamics_stderr: float | None = None
+    kl: float | None = None
+    kl_stderr: float | None = None
+    kl_lower: float | None = None
+    kl_lower_stderr: float | None = None
+    kl_upper: float | None = None
+    kl_upper_stderr: float | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,12 +113,15 @@ class Comparison(Mapping[str, Row]):
         log_evidence: log p(O) in nats; None where the exact posterior is out of reach.
         posterior: the exact posterior that the divergences are measured to; or None.
         model: what was compared on.
+        bracket: log p(O) between two numbers, where the exact posterior is out of reach; from
+            half of the trajectories of the method that is closest on the other half.
     """
 
     rows: dict[str, Row]
     log_evidence: float | None
     posterior: Solution | GaussianSolution | None
     model: TrajectoryModel | Table
+    bracket: EvidenceBracket | None = None
 
     def __getitem__(self, name: str) -> Row:
         return self.rows[name]
@@ -116,9 +133,10 @@ class Comparison(Mapping[str, Row]):
         return len(self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """{"log_evidence": nats or None, "rows": {name: {column: number or None}}}."""
+        """{"log_evidence", "bracket": …, "rows": {name: {column: number or None}}}, nats."""
         return {
             "log_evidence": self.log_evidence,
+            "bracket": None if self.bracket is None else dataclasses.asdict(self.bracket),
             "rows": {
                 name: {
                     field.name: getattr(row, field.name)
@@ -192,10 +210,15 @@ class Comparison(Mapping[str, Row]):
     def _columns(self) -> list[tuple[str, str, str]]:
         """(field, title, unit) of each column that any row fills."""
         return [
-            (field, title, "reward" if "return" in field else "nats")
+            (field, self._title(field, title), "reward" if "return" in field else "nats")
             for field, title in _HEADINGS.items()
             if any(getattr(row, field) is not None for row in self.rows.values())
         ]
+
+    def _title(self, field: str, title: str) -> str:
+        """What is no bound is not called one."""
+        loose = field == "kl_upper" and self.bracket is not None and self.bracket.kind != "bound"
+        return "estimate" if loose else title
 
     def _groups(self) -> list[str]:
         """The group of each column."""
@@ -218,7 +241,7 @@ class Comparison(Mapping[str, Row]):
         return [
             [name]
             + [
-                _number(getattr(row, field), getattr(row, f"{field}_stderr", None))
+                _number(_settled(row, field), getattr(row, f"{field}_stderr", None))
                 for field, _, _ in self._columns()
             ]
             for name, row in self.rows.items()
@@ -228,12 +251,19 @@ class Comparison(Mapping[str, Row]):
         notes = []
         if self.log_evidence is not None:
             notes.append(f"log p(O) = {_number(self.log_evidence)} nats = ELBO + KL, in every row.")
+        if self.bracket is not None:
+            notes.append(f"{self.bracket}.")
         if any(row.elbo_stderr is not None for row in self.rows.values()):
             notes.append("± is one standard error of a simulation; without it a number is exact.")
         return notes
 
 
-def compare(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Comparison:
+def compare(
+    model: TrajectoryModel | Table,
+    methods: Mapping[str, Any],
+    *,
+    value: ValueFunction | None = None,
+) -> Comparison:
     """Puts solutions, fits and policies side by side on one model.
 
     The divergence of each policy, as a guide with the true dynamics, to the exact posterior is
@@ -242,89 +272,49 @@ def compare(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Compa
         log p(O) - ELBO(q) = KL(p(s_0) ‖ p(s_0|O)) + Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))]
                              + Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))]
 
+    Where the exact posterior is out of reach, log p(O) is put between two numbers, as
+    ``inference.evidence_bracket`` does, by importance weights of the best of the policies.
+
     Args:
         model: the model, or its table.
         methods: name -> a Solution, a fit, or a policy (t, s) -> Distribution.
+        value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number of
+            that bracket a bound; see ``inference.evidence_bracket``.
 
     Raises:
-        ValueError: where a method has no policy, does not fit the model, or the evidence is zero.
+        ValueError: where a method has no policy, does not fit the model, or the evidence is zero;
+            where a value is given that is too low, or of no use since the posterior is known.
     """
     if not methods:
         raise ValueError("methods: expected at least one, as {name: solution or policy}, got none")
-    table = enumerable(model)
-    posterior: Solution | GaussianSolution | None = _gaussian_posterior(model)
-    if table is not None:
-        posterior = _posterior(table, methods)
-        if posterior is not None and posterior.bound == -math.inf:
+    known = yardsticks(model, methods)
+    if known.posterior is not None and known.posterior.bound == -math.inf:
+        raise ValueError(
+            "evidence: p(O) = 0, there is no posterior to compare with; no trajectory has a "
+            "reward above -inf"
+        )
+    rows = {name: _row(name, method, model, known) for name, method in methods.items()}
+    if known.posterior is not None:
+        if value is not None:
             raise ValueError(
-                "evidence: p(O) = 0, there is no posterior to compare with; no trajectory has a "
-                "reward above -inf"
+                "value: expected None where log p(O) is known exactly, as here; leave it out"
             )
-    rows = {name: _row(name, method, model, table, posterior) for name, method in methods.items()}
-    return Comparison(rows, posterior.bound if posterior else None, posterior, model)
+        return Comparison(rows, known.posterior.bound, known.posterior, model)
+    found = _bracket(model, rows, value)
+    if found is not None:
+        rows = {name: _between(row, found) for name, row in rows.items()}
+    return Comparison(rows, None, None, model, found)
 
 
-def _posterior(table: Table, methods: Mapping[str, Any]) -> Solution | None:
-    """The exact posterior, one of the methods perhaps; None where it is infinite, p(O) = ∞."""
-    if table.horizon is not None:
-        return Solution(table, 1.0, bellman.backward(table, 1.0))
-    for method in methods.values():
-        exact = isinstance(method, Stationary) and method.optimism == 1 and method.rule == "soft"
-        if exact and same(method.table, table):
-            return method
-    try:
-        return Stationary.of(table, 1.0, "soft", fixed_point(table, 1.0))
-    except Diverges:
-        return None
-
-
-def _gaussian_posterior(model: TrajectoryModel | Table) -> GaussianSolution | None:
-    """The posterior of a linear-Gaussian model; None where it is not Gaussian or p(O) = ∞."""
-    if not isinstance(model, LinearGaussian) or model.discount < 1 or model.horizon is None:
-        return None
-    try:
-        return GaussianSolution.at(model, 1.0)
-    except riccati.Breakdown:
-        return None
-
-
-def _row(
-    name: str,
-    method: Any,
-    model: TrajectoryModel | Table,
-    table: Table | None,
-    posterior: Solution | GaussianSolution | None,
-) -> Row:
-    policy: Policy = getattr(method, "policy", method)
-    if not callable(policy):
-        raise ValueError(
-            f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
-            f"got {type(method).__name__}"
-        )
-    if isinstance(method, Solution) and table is not None and not same(method.table, table):
-        raise ValueError(
-            f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
-            "another problem; solve this one, or pass its policy alone, solution.policy"
-        )
-    split: tuple[float | None, ...]
-    if table is None or not isinstance(posterior, Solution) or remembers(policy):
-        evaluation, split = evaluate(model, policy), (None, None, None)
-        if isinstance(posterior, GaussianSolution) and isinstance(policy, LinearGaussianPolicy):
-            split = gaussian_divergences(posterior, policy)
-        if isinstance(posterior, Solution) and evaluation.elbo_stderr is None:
-            split = with_memory(posterior, evaluation)
-    else:
-        with table.threads(), torch.no_grad():
-            log_policy = policy_log_probs(policy, table)
-            evaluation = evaluate_table(table, log_policy)
-            split = divergences(posterior, log_policy, evaluation)
+def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardsticks) -> Row:
+    policy = _policy(name, method, known.table)
+    evaluation, split = measured(model, policy, known.table, known.posterior)
     bends = isinstance(method, Solution | GaussianSolution) and method.optimism != 0
     had = evaluation.elbo
     if isinstance(method, Solution) and method.rule != "soft":
         had = evaluation.expected_return / method.table.temperature
     bound = method.bound if bends else had
-    parts = [part for part in split if part is not None]
-    gap = bound - had if bound != had else 0.0  # both may be -inf
+    short = None if bends or known.best is None else _less(known.best, evaluation.elbo)
     return Row(
         imagined_bound=bound,
         imagined_return=method.imagined_return if bends else evaluation.expected_return,
@@ -335,73 +325,86 @@ def _row(
         entropy_stderr=evaluation.entropy_stderr,
         expected_return=evaluation.expected_return,
         expected_return_stderr=evaluation.expected_return_stderr,
-        optimism_gap=gap if bends else None,
+        optimism_gap=_less(bound, had) if bends else None,
         entropy=evaluation.entropy,
-        kl_start=split[0],
-        kl_actions=split[1],
-        kl_dynamics=split[2],
-        kl=sum(parts) if parts else None,
+        restriction=short,
+        restriction_stderr=None if short is None else evaluation.elbo_stderr,
         evaluation=evaluation,
         method=method,
+        **({} if split is None else _parts(split)),
     )
 
 
-def same(one: Table, other: Table) -> bool:
-    """Whether two tables hold the same problem, number for number."""
-
-    def equal(x: Any, y: Any) -> bool:
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            return torch.equal(x, y)
-        return x is y if isinstance(x, Tensor) or isinstance(y, Tensor) else bool(x == y)
-
-    names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
-    return one is other or all(equal(getattr(one, n), getattr(other, n)) for n in names)
-
-
-def divergences(
-    posterior: Solution, log_policy: Tensor, evaluation: Evaluation
-) -> tuple[float, float, float]:
-    """KL(q(τ) ‖ p(τ|O)) of a policy in the true dynamics, split into start, actions, dynamics.
-
-    Args:
-        posterior: the exact posterior.
-        log_policy: (T, S, A), log q(a_t|s_t); (S, A) with an infinite horizon.
-        evaluation: of that policy, with its occupancies.
-
-    Returns:
-        Three divergences in nats; +inf where the posterior excludes what the policy does.
-    """
-    table = posterior.table
-    assert evaluation.states is not None
-    of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
-    before = evaluation.states if table.horizon is None else evaluation.states[:-1]
-    start, dynamics = _luck(posterior, evaluation)
-    return start, product(before, of_actions).sum().item(), dynamics
+def _policy(name: str, method: Any, table: Table | None) -> Policy:
+    policy: Any = getattr(method, "policy", method)
+    if not (callable(policy) or remembers(policy)):
+        raise ValueError(
+            f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
+            f"got {type(method).__name__}"
+        )
+    if isinstance(method, Solution) and table is not None and not same(method.table, table):
+        raise ValueError(
+            f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
+            "another problem; solve this one, or pass its policy alone, solution.policy"
+        )
+    found: Policy = policy
+    return found
 
 
-def with_memory(posterior: Solution, evaluation: Evaluation) -> tuple[float, float, float]:
-    """The same of a policy with a memory, whose actions account for what the rest does not."""
-    start, dynamics = _luck(posterior, evaluation)
-    total = posterior.bound - evaluation.elbo
-    return start, math.inf if total == math.inf else total - start - dynamics, dynamics
+def _parts(split: Split) -> dict[str, float | None]:
+    return {
+        "kl_start": split.start,
+        "kl_actions": split.actions,
+        "kl_actions_stderr": split.actions_stderr,
+        "kl_dynamics": split.dynamics,
+        "kl_dynamics_stderr": split.dynamics_stderr,
+        "kl": split.total,
+        "kl_stderr": split.total_stderr,
+    }
 
 
-def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
-    """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
-    table = posterior.table
-    lasting = table.horizon is None
-    assert evaluation.state_actions is not None
-    start = bellman.kl(table.log_initial, posterior.log_initial)
-    dynamics = torch.zeros((), dtype=torch.float64)
-    occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
-    for t, occupancy in enumerate(occupancies):
-        bend = bellman.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
-        if table.discount < 1:
-            v_next = posterior.log_values if lasting else posterior.log_values[t + 1]
-            coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
-            bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
-        dynamics += product(occupancy, bend).sum()
-    return start.item(), dynamics.item()
+def _bracket(
+    model: TrajectoryModel | Table, rows: Mapping[str, Row], value: ValueFunction | None
+) -> EvidenceBracket | None:
+    """log p(O) by the policy that is closest to it; None where nothing is simulated."""
+    weights = [row.evaluation.log_weights for row in rows.values()]
+    halves = [w.tensor_split(2) for w in weights if w is not None]
+    if not halves or not isinstance(model, TrajectoryModel):
+        return None
+    # Chosen by one half, measured by the other: the best of several numbers is too good.
+    lower = [bracket(choosing, _TOGETHER).lower for choosing, _ in halves]
+    chosen = max(range(len(halves)), key=lower.__getitem__)
+    above = None
+    if value is not None:
+        row = [row for row in rows.values() if row.evaluation.log_weights is not None][chosen]
+        policy = getattr(row.method, "policy", row.method)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            above = from_above(model, value, model.simulate(policy, 100))
+    return bracket(halves[chosen][1], _TOGETHER, above)
+
+
+def _between(row: Row, found: EvidenceBracket) -> Row:
+    """A row with its divergence to the posterior between two numbers."""
+    error = row.elbo_stderr or 0.0
+    return dataclasses.replace(
+        row,
+        kl_lower=_less(found.lower, row.elbo),
+        kl_lower_stderr=math.hypot(found.lower_stderr, error),
+        kl_upper=_less(found.upper, row.elbo),
+        kl_upper_stderr=math.hypot(found.upper_stderr, error),
+    )
+
+
+def _less(x: float, y: float) -> float:
+    """x - y, zero where both are the same infinity."""
+    return x - y if x != y else 0.0
+
+
+def _settled(row: Row, field: str) -> float | None:
+    """A number of a row; what training still lacks in the fourth digit is no restriction."""
+    x: float | None = getattr(row, field)
+    return 0.0 if field == "restriction" and x is not None and abs(x) < 5e-4 else x
 
 
 def _number(x: float | None, stderr: float | None = None) -> str:

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import visits
+from cai import visits, weights
 from cai.bellman import product
-from cai.episode import log_probs_along, remembers
+from cai.episode import remembers
 from cai.gaussian_evaluation import worth
 from cai.histories import HistoryPolicy
 from cai.histories import worth as worth_of_histories
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import Policy, TabularPolicy
-from cai.scores import exact
 from cai.support import NotEnumerable, log_probs, support_size
 from cai.sweeps import follow
 from cai.table import Table
@@ -44,6 +43,7 @@ class Evaluation:
         elbo_stderr: (), nats; None where exact.
         expected_return_stderr: (), reward units; None where exact.
         entropy_stderr: (), nats; None where exact.
+        log_weights: (n,), nats: log p(τ,O)/q(τ) of the trajectories simulated; None where exact.
     """
 
     elbo: float
@@ -54,6 +54,7 @@ class Evaluation:
     elbo_stderr: float | None = None
     expected_return_stderr: float | None = None
     entropy_stderr: float | None = None
+    log_weights: Tensor | None = None
 
 
 def evaluate(
@@ -97,7 +98,7 @@ def evaluate(
             "policy: with a memory it is simulated, which a table cannot be; pass the model"
         )
     n = 10_000 if samples is None else samples
-    return _estimate(model, policy, model.simulate(policy, n, seed))
+    return of_trajectories(model, policy, model.simulate(policy, n, seed))
 
 
 def _in_closed_form(model: LinearGaussian, policy: LinearGaussianPolicy) -> Evaluation:
@@ -208,21 +209,12 @@ def evaluate_table(table: Table, log_policy: Tensor) -> Evaluation:
     )
 
 
-def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Evaluation:
-    n, T = paths.rewards.shape
-    s = paths.states[:, :-1]
-    with torch.no_grad():
-        t = torch.arange(T).expand(n, T)
-        log_q, p = paths.log_policy, exact(model.prior(s, t))
-        if log_q is None:
-            log_q = log_probs_along(policy, s, paths.actions)
-        log_q = torch.where(paths.alive[:, :-1], log_q, 0.0).double().sum(-1)
-        log_p = torch.where(paths.alive[:, :-1], p.log_prob(paths.actions), 0.0).double().sum(-1)
-    returns = paths.returns
-    latents = 0.0 if paths.log_auxiliary is None else paths.log_auxiliary
-    elbo, elbo_stderr = _mean(returns / model.temperature - log_q + log_p + latents)
-    expected_return, expected_return_stderr = _mean(returns)
-    entropy, entropy_stderr = _mean(-log_q)
+def of_trajectories(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Evaluation:
+    """The worth of a policy, estimated from trajectories that were simulated with it."""
+    log_q, log_w = weights.scores(model, policy, paths)
+    elbo, elbo_stderr = weights.mean(log_w)
+    expected_return, expected_return_stderr = weights.mean(paths.returns)
+    entropy, entropy_stderr = weights.mean(-log_q)
     states, state_actions = _frequencies(model, paths)
     return Evaluation(
         elbo,
@@ -233,13 +225,8 @@ def _estimate(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Ev
         elbo_stderr,
         expected_return_stderr,
         entropy_stderr,
+        log_w,
     )
-
-
-def _mean(x: Tensor) -> tuple[float, float]:
-    """The mean and its standard error."""
-    stderr = x.std() / len(x) ** 0.5 if len(x) > 1 else torch.tensor(torch.inf)
-    return x.mean().item(), stderr.item()
 
 
 def _frequencies(

@@ -74,16 +74,21 @@ def divergences(
     T = checks.finite_horizon(model, "a comparison")
     start = Gaussian(model.initial_mean, model.initial_covariance)
     states, state_actions = moments(start, true_dynamics(model), policy, T)
-    mean, root = (torch.as_tensor(x) for x in riccati.model_start(model))
-    at_start = Gaussian(mean, torch.zeros_like(root))
-    _, of_start = luck(posterior.first, root, theta, at_start)
     around = arrivals(model, state_actions)
     _, of_dynamics = luck(posterior.next, model.noise_root.factor, theta, around)
     before = Gaussian(states.mean[:-1], states.covariance[:-1])
     of_actions = _policy_kl(policy, posterior.policy, before)
     alive = survival(model.discount, T)[:-1]
     actions, dynamics = ((alive * kl).sum().item() for kl in (of_actions, of_dynamics))
-    return of_start.item(), actions, dynamics
+    return of_start(posterior), actions, dynamics
+
+
+def of_start(posterior: GaussianSolution) -> float:
+    """KL(p(s_0) ‖ p(s_0|O)), nats."""
+    model = posterior.model
+    mean, root = (torch.as_tensor(x) for x in riccati.model_start(model))
+    theta = posterior.optimism / model.temperature
+    return luck(posterior.first, root, theta, Gaussian(mean, torch.zeros_like(root)))[1].item()
 
 
 def _policy_kl(q: LinearGaussianPolicy, p: LinearGaussianPolicy, states: Gaussian) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cai import bellman
 from cai import graph as graphs
+from cai.bracket import EvidenceBracket
 from cai.canvas import IMAGINED as _IMAGINED
 from cai.canvas import REAL as _REAL
 from cai.canvas import caption as _caption
@@ -44,9 +45,9 @@ def comparison(report: Comparison) -> Figure:
     Args:
         report: from :func:`cai.compare`.
     """
-    split = report.log_evidence is not None
+    split, between = report.log_evidence is not None, report.bracket
     names, rows = list(report), list(report.values())
-    figure, panels = _figure(3 if split else 2, height=0.5 * len(rows) + 2.2)
+    figure, panels = _figure(3 if split or between else 2, height=0.5 * len(rows) + 2.2)
     y = np.arange(len(rows))
     pairs = (
         ("imagined_bound", "elbo", "bound, ELBO (nats)"),
@@ -71,6 +72,9 @@ def comparison(report: Comparison) -> Figure:
             left += parts
         panels[2].set(yticks=y, yticklabels=names, xlabel="KL to the exact posterior (nats)")
         panels[2].legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False)
+    elif between is not None:
+        _between(panels[2], rows, between)
+        panels[2].set(yticks=y, yticklabels=names, xlabel="KL to the exact posterior (nats)")
     for axes in panels:
         axes.invert_yaxis()
     for axes in panels[1:]:
@@ -83,10 +87,26 @@ def comparison(report: Comparison) -> Figure:
             " Right: what separates each policy, with the true dynamics, from the exact posterior; "
             "the dynamics part is luck that no policy can have."
             if split
+            else " Right: how far each policy is from the exact posterior, which is out of reach: "
+            "at least the dark part."
+            if between
             else ""
         ),
     )
     return figure
+
+
+def _between(axes: Axes, rows: list[Row], between: EvidenceBracket) -> None:
+    """The divergence of each row, which is known between two numbers only."""
+    y = np.arange(len(rows))
+    least = np.array([_finite(row.kl_lower) for row in rows])
+    most = np.array([_finite(row.kl_upper) for row in rows])
+    error = [_finite(row.kl_lower_stderr) for row in rows]
+    axes.barh(y, least, 0.6, color=_PARTS["kl_actions"], label="at least", xerr=error)
+    what = "at most" if between.kind == "bound" else "estimate, no bound"
+    width = np.maximum(most - least, 0)
+    axes.barh(y, width, 0.6, least, color=_PARTS["kl_actions"], alpha=0.4, label=what)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False)
 
 
 def occupancy(report: Comparison) -> Figure:

@@ -154,6 +154,20 @@ class TrajectoryModel:
                 torch.manual_seed(seed)
             return self._simulate(policy, n)
 
+    def draw_step(self, t: Any, s: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the prior and the dynamics from each of n states, independently.
+
+        Args:
+            t: the step, an int or a tensor (n,).
+            s: (n,) + event shape.
+
+        Returns:
+            a ~ p(a|s) and s' ~ p(s'|s,a), each (n,) + event shape.
+        """
+        with torch.no_grad(), _Draws(len(s)):
+            a = pyro.sample("a", self.prior(s, t))
+            return a, pyro.sample("s", self.transition(s, a, t))
+
     # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
     # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
 

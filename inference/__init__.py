@@ -2,6 +2,7 @@
 
 from cai.inference.average import AverageReward, average_reward
 from cai.inference.belief_values import BeliefSolution, belief_values
+from cai.inference.bracket import evidence_bracket
 from cai.inference.composition import compose
 from cai.inference.curvature import reward_hessian_vector_product
 from cai.inference.dial import Change, OptimismCurve, optimism_curve
@@ -49,6 +50,7 @@ __all__ = [
     "count_moves",
     "effective_sample_ceiling",
     "enumeration",
+    "evidence_bracket",
     "fit",
     "gaussian_plan",
     "goal_values",

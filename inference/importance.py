@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.episode import log_probs_along
 from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.policy import Policy
-from cai.scores import exact
 from cai.trajectory import Trajectories, TrajectoryModel
+from cai.weights import scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +130,4 @@ def importance(
 
 def log_weights(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Tensor:
     """log p(τ,O)/q(τ) of trajectories that a policy drew, (n,), nats; latents of it included."""
-    s, alive = paths.states[:, :-1], paths.alive[:, :-1]
-    n, T = paths.rewards.shape
-    with torch.no_grad():
-        log_q = paths.log_policy
-        if log_q is None:
-            log_q = log_probs_along(policy, s, paths.actions)
-        log_p = exact(model.prior(s, torch.arange(T).expand(n, T))).log_prob(paths.actions)
-    actions = torch.where(alive, log_p - log_q, 0.0).double().sum(-1)
-    latents = 0.0 if paths.log_auxiliary is None else paths.log_auxiliary
-    return paths.returns / model.temperature + actions + latents
+    return scores(model, policy, paths).log_weights

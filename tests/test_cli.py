@@ -27,6 +27,7 @@ COLUMNS = [
     "elbo",
     "expected_return",
     "optimism_gap",
+    "restriction",
     "entropy",
     "kl_start",
     "kl_actions",
@@ -238,9 +239,9 @@ def test_the_table_shows_the_numbers_of_the_json(ledge_run):
     lines = result.out.splitlines()
     assert "imagines" in lines[0]
     assert "KL to p(τ|O)" in lines[0]
-    titles = ["bound", "return", "ELBO", "return", "optimism", "entropy"]
+    titles = ["bound", "return", "ELBO", "return", "optimism", "restriction", "entropy"]
     assert lines[1].split() == [*titles, "start", "actions", "dynamics", "total"]
-    units = ["(nats)", "(reward)", "(nats)", "(reward)"] + ["(nats)"] * 6
+    units = ["(nats)", "(reward)", "(nats)", "(reward)"] + ["(nats)"] * 7
     assert lines[2].split() == units
     for line, (name, row) in zip(lines[4:], found["rows"].items(), strict=False):
         assert line.startswith(name)
@@ -436,11 +437,13 @@ def test_a_continuous_model(chase_run):
     assert prior["elbo"] == pytest.approx(-1.0, abs=5 * prior["elbo_stderr"])
     best = -0.5 * torch.tensor(2.0).log().item() - 0.25
     assert fitted["elbo"] == pytest.approx(best, abs=0.02 + 5 * fitted["elbo_stderr"])
+    assert found["bracket"]["lower"] - prior["elbo"] == pytest.approx(prior["kl_lower"])
     title, units = result.out.splitlines()[1:3]
-    assert title.split() == ["bound", "return", "ELBO", "return", "entropy"]
-    assert units.split() == ["(nats)", "(reward)", "(nats)", "(reward)", "(nats)"]
+    words = ["bound", "return", "ELBO", "return", "entropy", "at", "least", "estimate"]
+    assert title.split() == words
+    assert units.split() == ["(nats)", "(reward)", "(nats)", "(reward)", *["(nats)"] * 3]
     (line,) = [line for line in result.out.splitlines() if line.startswith("prior ")]
-    assert line.count("±") == 5  # what is simulated never passes for exact
+    assert line.count("±") == 7  # what is simulated never passes for exact
     elbo, stderr = line.split()[7], line.split()[9]
     assert float(elbo) == pytest.approx(prior["elbo"], abs=5.1e-4)
     assert float(stderr) == pytest.approx(prior["elbo_stderr"], rel=0.06)

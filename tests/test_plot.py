@@ -252,11 +252,16 @@ def test_comparison_stacks_the_parts_of_the_divergence(model):
     assert np.allclose(left, [row.kl for row in report.values()], atol=1e-12)
 
 
-def test_comparison_without_a_posterior_has_two_panels_and_standard_errors():
+def test_comparison_without_a_posterior_has_a_bracket_and_standard_errors():
     report = compared_by_simulation()
     figure = plot.comparison(report)
-    bounds, returns = figure.axes
-    assert "posterior" not in caption(figure)
+    bounds, returns, between = figure.axes
+    assert "out of reach" in caption(figure)
+    assert list(bars(between)) == ["at least", "estimate, no bound"]
+    least, rest = bars(between).values()
+    assert widths(least) == [row.kl_lower for row in report.values()]
+    ends = [patch.get_x() + patch.get_width() for patch in rest]
+    assert ends == pytest.approx([row.kl_upper for row in report.values()])
     rows = list(report.values())
     for axes, field in ((bounds, "elbo"), (returns, "expected_return")):
         real = next(c for c in axes.containers if c.get_label() == "real")
