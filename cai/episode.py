@@ -8,19 +8,24 @@ rollout, ``start()`` and the function may draw sample sites of their own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
 from cai.policy import Policy, unrolled
 from cai.scores import exact, exact_scores
+from cai.support import check_support
 
 Episode: TypeAlias = Callable[[Any, Tensor, Tensor | None], Any]
 """(t, s_t, a_{t-1}) -> q(a_t | all that was seen), for one run over all steps in order."""
+
+_OF_THE_MODEL = re.compile(r"(s|a|o|alive)_\d+$|t\d+/")  # the names of a trajectory's sites
 
 
 def remembers(policy: Policy) -> bool:
@@ -35,6 +40,55 @@ def begin(policy: Policy) -> Episode:
         return episode
     step = unrolled(policy)
     return lambda t, s, before: step(t, s)
+
+
+def first_action(policy: Policy, episode: Episode, s: Tensor, prior: Any) -> Any:
+    """q(a_0|s_0), with a look at whether the policy is one for this model.
+
+    Raises:
+        ValueError: where it is no distribution on the support of the prior, or the policy draws
+            sites that are the model's, or latents that nothing scores.
+    """
+    with NoSites(latents=hasattr(policy, "reverse")):
+        action = episode(0, s, None)
+    check_support(action, prior)
+    return action
+
+
+class DrawsSites(ValueError):
+    """A policy drew a site that it must not draw."""
+
+
+class NoSites(Messenger):
+    """Refuses the sites that a policy must not draw: the model's, and latents that none scores.
+
+    Args:
+        latents: whether it may draw latents, since it has a ``reverse``.
+    """
+
+    def __init__(self, latents: bool = False) -> None:
+        super().__init__()
+        self.latents = latents
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if _OF_THE_MODEL.match(msg["name"]):
+            refuse_site(msg["name"])
+        if not self.latents:
+            raise DrawsSites(
+                "policy: expected a distribution of actions without sites of its own, got one that "
+                f"draws the site {msg['name']}; a policy with latents draws them in start() and "
+                "scores them in reverse(states, actions, alive), see cai.LatentPolicy"
+            )
+
+
+def refuse_site(name: str) -> NoReturn:
+    """Raises DrawsSites for a site that a policy draws though it is the model's."""
+    raise DrawsSites(
+        f"policy, site {name}: expected the model alone to draw it, since a guide keeps the true "
+        "dynamics, got another draw; return the distribution of the action and leave the drawing "
+        "to model.rollout(policy), give latents other names, and for a guide that bends the "
+        "dynamics take cai.FreeDynamics"
+    )
 
 
 def without_latents(policy: Policy) -> Policy:
@@ -86,13 +140,24 @@ def log_auxiliary(
 
     Args:
         policy: with a method ``reverse``, see ``TrajectoryModel.with_auxiliary``.
-        latents: the values of the latent sites by name; others do not matter.
+        latents: the values of the latent sites by name, among those of the model.
         log_q: their scores where they were drawn.
         trajectory: what ``reverse`` is called with: states, actions, alive.
+
+    Raises:
+        ValueError: where ``reverse`` leaves a latent out, which would go unpaid.
     """
     program = poutine.condition(policy.reverse, data=latents)
     with exact_scores():
         trace = poutine.trace(program).get_trace(*trajectory)
+    forgotten = {x for x in latents if not _OF_THE_MODEL.match(x)} - trace.nodes.keys()
+    if forgotten:
+        checks.refuse(
+            "policy.reverse",
+            "a program that draws all latents of the policy, r(z|τ)",
+            f"one without the site {min(forgotten)}",
+            "draw each of them there under the same name",
+        )
     total = torch.zeros((), dtype=torch.float64)
     for name, site in trace.nodes.items():
         if site["type"] == "sample":

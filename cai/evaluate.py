@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cai import visits, weights
 from cai.bellman import product
-from cai.episode import remembers
+from cai.episode import DrawsSites, NoSites, remembers
 from cai.gaussian_evaluation import worth
 from cai.histories import HistoryPolicy
 from cai.histories import worth as worth_of_histories
@@ -147,9 +147,12 @@ def _called(policy: Policy, times: Tensor, S: int, A: int) -> Tensor:
     T = len(times)
     t, s = times.unsqueeze(1), torch.arange(S).unsqueeze(0)
     try:
-        distribution = policy(t, s)
+        with NoSites():
+            distribution = policy(t, s)
         log_q = _log_probs(distribution, A)
         return log_q.expand(T, S, A)
+    except DrawsSites:
+        raise
     except Exception as error:
         raise ValueError(
             f"policy: called with steps of shape {[T, 1]} and states of shape {[1, S]} it raised "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, constraints, transforms
 
+from cai import checks
 from cai.scores import exact
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def check_support(policy: Any, prior: Any) -> None:
 
     Deltas and supports of unknown kinds are let pass: what they score says the rest.
     """
+    if not isinstance(policy, torch.distributions.Distribution):
+        checks.refuse(
+            "policy",
+            "a distribution over actions from (t, s)",
+            type(policy).__name__,
+            "return the distribution itself; the rollout draws from it",
+        )
     if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
         return
     sizes = support_size(policy), support_size(prior)

@@ -15,11 +15,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract
-from cai.episode import begin, log_auxiliary, remembers
+from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
 from cai.layout import Layout
 from cai.policy import Policy, register
 from cai.scores import exact, exact_scores
-from cai.support import check_support
 
 Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -206,9 +205,10 @@ class TrajectoryModel:
         alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
         states, actions, lives = [s], [], [alive]
         for t in steps:
-            action = episode(t, s, a)
             if t == 0 and not factors:
-                check_support(action, self.prior(s, t))
+                action = first_action(policy, episode, s, self.prior(s, t))
+            else:
+                action = episode(t, s, a)
             if alive is not None and not factors:
                 action = _where_alive(alive, action, self.prior(s, t))
             a = pyro.sample(f"a_{t}", action)
@@ -354,6 +354,8 @@ class _Draws(Messenger):
                 value = fn.sample(self.shape)
             else:
                 value = (fn if fn.batch_shape == self.shape else fn.expand(self.shape)).sample()
+            if msg["name"] in self.values:
+                refuse_site(msg["name"])
             msg["value"] = self.values[msg["name"]] = value
             msg["done"] = True
             if self.scores is not None:

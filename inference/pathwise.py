@@ -9,10 +9,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
-from cai.episode import begin, log_auxiliary
+from cai.episode import begin, first_action, log_auxiliary
 from cai.inference.gradient import Estimator, checked
 from cai.scores import exact
-from cai.support import check_support
 from cai.trajectory import TrajectoryModel
 
 
@@ -67,9 +66,9 @@ def _rollout(
         s = draws.draw("s_0", model.initial)
         states, actions, log_q = [s], [], []
         for t in range(T):
-            q = exact(at(t, s, a))
-            if t == 0:
-                check_support(q, model.prior(s, t))
+            first = t == 0
+            q = first_action(policy, at, s, model.prior(s, t)) if first else at(t, s, a)
+            q = exact(q)
             a = draws.draw(f"a_{t}", q)
             log_q.append(q.log_prob(a).expand(particles))
             draws.scope = f"t{t}/"

@@ -237,3 +237,14 @@ def test_what_is_no_latent_policy():
     smooth = LatentPolicy(model, dist.Normal(torch.zeros(2), 1.0).to_event(1))
     with pytest.raises(ValueError, match=r"latent: expected a finite one, .* SVI"):
         inference.fit(model, smooth, steps=2)
+
+
+def test_a_latent_that_reverse_forgets_is_not_free():
+    class Forgetful(cai.LatentPolicy):
+        def reverse(self, states, actions, alive):
+            pass
+
+    model = models.ledge()
+    policy = Forgetful(model, dist.Categorical(torch.ones(2)))
+    with pytest.raises(ValueError, match=r"policy\.reverse: .* one without the site z; draw each"):
+        cai.evaluate(model, policy)

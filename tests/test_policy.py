@@ -4,12 +4,14 @@ import doctest
 import math
 
 import oracles
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
 import cai
-from cai import models
+from cai import inference, models
 from cai.evaluate import policy_log_probs
 
 
@@ -106,3 +108,57 @@ def test_time_dependent_tables_need_a_horizon():
         match=r"time-dependent policy .*stationary=True\) needs",
     ):
         cai.TabularPolicy(model)
+
+
+class Drawing(torch.nn.Module):
+    """A policy that does something of its own before it answers."""
+
+    def __init__(self, deed):
+        super().__init__()
+        self.logits, self.deed = torch.nn.Parameter(torch.zeros(2)), deed
+
+    def forward(self, t, s):
+        answer = dist.Categorical(logits=self.logits + 0 * s.unsqueeze(-1))
+        instead = self.deed(t, answer)
+        return answer if instead is None else instead
+
+
+def draws_dynamics(t, answer):
+    if torch.as_tensor(t).min() == 0:
+        pyro.sample("s_1", dist.Categorical(torch.ones(5)))
+
+
+def draws_dynamics_late(t, answer):
+    if (torch.as_tensor(t) == 2).any():
+        pyro.sample("s_2", dist.Categorical(torch.ones(5)))
+
+
+def draws_latents(t, answer):
+    pyro.sample("luck", dist.Normal(0.0, 1.0))
+
+
+def draws_actions(t, answer):
+    return pyro.sample("a_0", answer)
+
+
+def returns_draws(t, answer):
+    return answer.sample()
+
+
+@pytest.mark.parametrize(
+    ("deed", "message"),
+    [
+        (draws_dynamics, "policy, site s_1: expected the model alone to draw it"),
+        (draws_dynamics_late, "policy, site s_2: expected the model alone"),
+        (draws_latents, "got one that draws the site luck; a policy with latents"),
+        (draws_actions, "policy, site a_0: .* leave the drawing to model.rollout"),
+        (returns_draws, r"policy: expected a distribution over actions|it raised .* 'Tensor'"),
+    ],
+)
+def test_a_policy_draws_nothing_itself(deed, message):
+    model, policy = models.ledge(), Drawing(deed)
+    for estimator in ("exact", "enumerated", "score"):
+        with pytest.raises(ValueError, match=message):
+            inference.fit(model, policy, steps=2, estimator=estimator)
+    with pytest.raises(ValueError, match=message):
+        model.simulate(policy, 5)
