@@ -4,6 +4,7 @@ from cai.inference.average import AverageReward, average_reward
 from cai.inference.belief_values import BeliefSolution, belief_values
 from cai.inference.bracket import evidence_bracket
 from cai.inference.composition import compose
+from cai.inference.critic import critic_gradient
 from cai.inference.curvature import reward_hessian_vector_product
 from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
@@ -48,6 +49,7 @@ __all__ = [
     "bound",
     "compose",
     "count_moves",
+    "critic_gradient",
     "effective_sample_ceiling",
     "enumeration",
     "evidence_bracket",

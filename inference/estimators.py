@@ -7,10 +7,11 @@ from typing import Literal, NoReturn, TypeAlias, get_args
 from torch import nn
 
 from cai import checks
+from cai.inference.critic import critic_gradient
 from cai.inference.enumerated import enumerated_gradient
 from cai.inference.enumerated_actions import enumerated_program_gradient, num_actions
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
-from cai.inference.gradient import Estimator
+from cai.inference.gradient import Estimator, EstimatorFactory
 from cai.inference.mirror import natural_gradient
 from cai.inference.pathwise import pathwise_gradient
 from cai.inference.renyi_gradient import renyi_gradient
@@ -20,30 +21,34 @@ from cai.table import Table
 from cai.trajectory import TrajectoryModel
 
 EstimatorName: TypeAlias = Literal[
-    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "renyi"
+    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "renyi"
 ]
+EstimatorChoice: TypeAlias = EstimatorName | EstimatorFactory
 
 
 def check_name(name: object) -> None:
-    """Raises ValueError where there is no estimator of that name."""
+    """Raises ValueError where there is no estimator of that name, nor a function that makes one."""
     names = get_args(EstimatorName)
-    if name not in names:
+    if not callable(name) and name not in names:
         expected = ", ".join(f'"{known}"' for known in names)
-        raise ValueError(f'estimator: expected one of {expected}, got {name!r}; "auto" chooses')
+        raise ValueError(
+            f"estimator: expected one of {expected}, or a function (model, policy, particles) that "
+            f'makes one, got {name!r}; "auto" chooses'
+        )
 
 
 def build(
-    name: EstimatorName,
+    name: EstimatorChoice,
     model: TrajectoryModel | Table,
     policy: nn.Module,
     table: Table | None,
     particles: int,
     optimism: float,
-) -> tuple[EstimatorName, Estimator]:
+) -> tuple[str, Estimator]:
     """The estimator of a name, and its name where that was "auto", which takes the best there is.
 
     Args:
-        name: which.
+        name: which, or a function that makes one.
         model: the model.
         policy: the policy, the parameters of which get the gradient.
         table: of the model; None where it has none, or the policy has a memory.
@@ -53,6 +58,9 @@ def build(
     Raises:
         ValueError: where the model or the policy is not of the kind that it needs.
     """
+    if not isinstance(name, str):
+        made = getattr(name, "func", name)  # of a partial
+        return getattr(made, "__name__", type(made).__name__), name(model, policy, particles)
     if name in ("auto", "exact"):
         exact = _exact(model, policy, table)
         if exact is not None:
@@ -76,6 +84,8 @@ def build(
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
         return name, pathwise_gradient(model, policy, particles)
+    if name == "critic":
+        return name, critic_gradient(model, policy, particles)
     if name == "renyi":
         return name, renyi_gradient(model, policy, optimism, particles)
     A = None if name == "score" else num_actions(model)

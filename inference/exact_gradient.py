@@ -75,7 +75,7 @@ def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
     T, S = gain.shape
     v = torch.empty(T + 1, S, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature
-    if table.flows_in_matrices:
+    if table.flows_in_matrices and flow.is_cpu:
         # numpy asks less of each of many small products. What is lost, -inf, becomes NaN by them.
         with np.errstate(invalid="ignore"):
             _backward(flow.numpy(), gain.numpy(), v.numpy())
@@ -96,7 +96,7 @@ def occupancies(table: Table, flow: Tensor) -> Tensor:
     """q(s_t=s, alive) for t = 0 … T-1, shape (T, S), from the flow of a policy."""
     states = torch.empty(len(flow), table.num_states, dtype=torch.float64)
     states[0] = table.log_initial.exp()
-    if table.flows_in_matrices:
+    if table.flows_in_matrices and flow.is_cpu:
         x, moves = states.numpy(), flow.numpy()
         for t in range(len(moves) - 1):
             np.matmul(x[t], moves[t], out=x[t + 1])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cai import bellman
 from cai.table import Table
 
 Estimator: TypeAlias = Callable[[], float]
-"""Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate."""
+"""Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate.
+
+One that learns something of its own, such as a critic, has that as an attribute ``module``, a torch
+module: its ``state_dict`` belongs to a checkpoint as the policy's does.
+"""
+
+EstimatorFactory: TypeAlias = Callable[[Any, nn.Module, int], Estimator]
+"""(model, policy, particles) -> the estimator; the model or its table."""
 
 
 def checked(elbo: float) -> None:

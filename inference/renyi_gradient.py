@@ -15,7 +15,7 @@ from cai.scores import exact
 from cai.trajectory import TrajectoryModel
 
 
-def check_order(name: str, eta: float) -> None:
+def check_order(name: object, eta: float) -> None:
     """Raises ValueError unless η is what the estimator of that name can take.
 
     Where it can, a warning says what is to be expected of the policy.

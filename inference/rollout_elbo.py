@@ -11,7 +11,7 @@ from cai import checks
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
 from cai.inference import estimators
-from cai.inference.estimators import EstimatorName
+from cai.inference.estimators import EstimatorChoice
 from cai.inference.gradient import Estimator
 from cai.policy import register
 from cai.trajectory import TrajectoryModel
@@ -33,7 +33,7 @@ class RolloutELBO(Trace_ELBO):
             no rollout of a policy with parameters, or the estimator needs another model.
     """
 
-    def __init__(self, estimator: EstimatorName = "auto", num_particles: int = 100) -> None:
+    def __init__(self, estimator: EstimatorChoice = "auto", num_particles: int = 100) -> None:
         estimators.check_name(estimator)
         if estimator == "renyi":
             checks.refuse("estimator", "one of the ELBO's", '"renyi"', "take inference.renyi_elbo")

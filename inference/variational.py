@@ -15,7 +15,7 @@ from cai import bellman, checks
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
 from cai.inference import estimators, training_file
-from cai.inference.estimators import EstimatorName
+from cai.inference.estimators import EstimatorChoice
 from cai.inference.gradient import Estimator
 from cai.inference.not_finite import stopped
 from cai.inference.renyi_gradient import check_order
@@ -60,7 +60,7 @@ def fit(
     model: TrajectoryModel | Table,
     policy: nn.Module,
     *,
-    estimator: EstimatorName = "auto",
+    estimator: EstimatorChoice = "auto",
     optimism: float = 0.0,
     steps: int = 2000,
     particles: int = 100,
@@ -90,7 +90,8 @@ def fit(
       summed over the actions, what comes after it weighted by the score of the action drawn.
     * "score": trajectories are simulated and the score function is weighted by the reward to go
       (Williams 1992), less the mean of the other particles. For every program.
-
+    * "critic": the same, with a learnt function of step and state as the baseline besides; see
+      ``critic_gradient``, also for generalised advantages.
     * "pathwise": trajectories are differentiated, where all that lies between an action and the
       rewards after it is reparameterised (``rsample``). Little noise as a rule, but blind to jumps:
       the return must be a continuous function of the actions. Over hundreds of steps of unstable
@@ -112,7 +113,8 @@ def fit(
     Args:
         model: the model, or its table.
         policy: a torch module (t, s) -> distribution, the starting point.
-        estimator: of the gradient, see above.
+        estimator: of the gradient, see above; or a function (model, policy, particles) that makes
+            one, such as ``functools.partial(inference.critic_gradient, lam=0.95)``.
         optimism: η ≤ 1 of "renyi", which maximises not the ELBO but a bound of K = particles
             trajectories: the importance-weighted one at η = 1, and as K grows that of
             ``soft_values(model, optimism=η)``. Its losses are of that bound. A policy that is
@@ -164,7 +166,7 @@ def fit(
         table = table.to(place)
     policy = policy.to(place)
 
-    def build(alpha: float) -> tuple[EstimatorName, Estimator]:
+    def build(alpha: float) -> tuple[str, Estimator]:
         one = model if alpha == model.temperature else dataclasses.replace(model, temperature=alpha)
         two = None if table is None else dataclasses.replace(table, temperature=alpha)
         return estimators.build(estimator, one, policy, two, particles, optimism)
