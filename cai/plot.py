@@ -23,6 +23,7 @@ from cai.comparison import Comparison, Row
 from cai.dial_figure import optimism_curve as optimism_curve
 from cai.evaluate import policy_log_probs
 from cai.fixed_point import fixed_point
+from cai.ladder_figure import price_ladder as price_ladder
 from cai.layout import Layout
 from cai.solution import Solution
 from cai.table import Table

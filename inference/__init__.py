@@ -9,6 +9,7 @@ from cai.inference.curvature import reward_hessian_vector_product
 from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
+from cai.inference.factorised_plan import FactorisedPlan, factorised_plan
 from cai.inference.gaussian import optimism_range
 from cai.inference.gaussian_plan import GaussianPlans, gaussian_plan
 from cai.inference.goals import GoalValues, goal_values
@@ -19,6 +20,7 @@ from cai.inference.not_finite import FitStopped
 from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.inference.paths import MoveCounts, count_moves
 from cai.inference.posterior import posterior
+from cai.inference.price_ladder import PriceLadder, price_ladder
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
 from cai.inference.rollout_elbo import RolloutELBO
@@ -31,6 +33,7 @@ __all__ = [
     "BeliefSolution",
     "Change",
     "Enumeration",
+    "FactorisedPlan",
     "Fit",
     "FitStopped",
     "GaussianPlans",
@@ -40,6 +43,7 @@ __all__ = [
     "MapTrajectory",
     "MoveCounts",
     "OptimismCurve",
+    "PriceLadder",
     "RenyiBound",
     "Robust",
     "RolloutELBO",
@@ -53,6 +57,7 @@ __all__ = [
     "effective_sample_ceiling",
     "enumeration",
     "evidence_bracket",
+    "factorised_plan",
     "fit",
     "gaussian_plan",
     "goal_values",
@@ -66,6 +71,7 @@ __all__ = [
     "pareto_k",
     "pareto_threshold",
     "posterior",
+    "price_ladder",
     "renyi_bound",
     "renyi_elbo",
     "reward_hessian_vector_product",

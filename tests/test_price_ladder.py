@@ -1,0 +1,178 @@
+"""The price of each restriction: plans, partial sight, fixed dynamics, luck."""
+
+import itertools
+import json
+
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_linear_gaussian import random_model
+from test_plans import parity, value_of
+from test_policy import scramble
+from test_trajectory import continuous
+
+import cai
+from cai import inference, models, plot
+
+seeds = st.integers(0, 10**6)
+discounts = st.sampled_from([1.0, 0.8])
+
+
+# The factorised plan
+
+
+@settings(max_examples=10)
+@given(seed=seeds)
+def test_no_plan_on_a_fine_grid_is_better(seed):
+    """All pairs of coins for two steps: the ELBO from the worth of the four plans, by paths."""
+    problem = oracles.random_problem(seed, T=2, forbidden=0.0, scale=3.0)
+    found = inference.factorised_plan(problem.model())
+    first = torch.linspace(0, 1, 401).double()
+    coins = torch.stack([first, 1 - first], -1)
+    entropy = -torch.special.xlogy(coins, coins).sum(-1)
+    elbo = entropy.unsqueeze(1) + entropy
+    for a, b in itertools.product(range(2), repeat=2):
+        elbo = elbo + coins[:, None, a] * coins[None, :, b] * value_of(problem, (a, b))
+    assert elbo.max() - 1e-12 <= found.elbo <= elbo.max() + 1e-3
+    q = found.policy(torch.arange(2), torch.zeros(2)).probs.detach()
+    everywhere = [[row.tolist()] * 3 for row in q]
+    assert oracles.elbo(problem, everywhere)[0] == pytest.approx(found.elbo, abs=1e-10)
+
+
+@given(seed=seeds, discount=discounts)
+def test_a_factorised_plan_is_worth_what_it_says(seed, discount):
+    """By evaluation; never above the correlated one, and as good where there is one step."""
+    model = oracles.random_problem(seed, S=4, A=3, discount=discount, forbidden=0.1).model()
+    together = (cai.tabulate(model).log_prior > -torch.inf).all(0)
+    if not together.any():
+        with pytest.raises(ValueError, match="an action that is allowed in all states"):
+            inference.factorised_plan(model)
+        return
+    found = inference.factorised_plan(model, restarts=2)
+    assert cai.evaluate(model, found.policy).elbo == pytest.approx(found.elbo, abs=1e-10)
+    best = inference.belief_values(model)
+    assert found.elbo <= best.elbo + 1e-10
+    assert found.elbo == found.elbos.max()
+    short = oracles.random_problem(seed, T=1, discount=discount, forbidden=0.0).model()
+    one = inference.factorised_plan(short, restarts=1)
+    assert one.elbo == pytest.approx(inference.belief_values(short).elbo, abs=1e-11)
+
+
+def test_gradients_find_nothing_better():
+    model = oracles.random_problem(3, S=4, A=3, T=4, forbidden=0.0, scale=2.0).model()
+    found = inference.factorised_plan(model)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        climbed = inference.fit(model, scramble(cai.Plan(model)), learning_rate=0.2, steps=300)
+        assert climbed.elbo <= found.elbo + 1e-7
+    assert climbed.elbo == pytest.approx(found.elbo, abs=0.05)
+
+
+def test_it_commits_to_one_of_two_ways():
+    """Same or different, both fine together and bad mixed: independent steps lose log 2."""
+    P = torch.eye(3)[
+        torch.tensor([[1, 2], [1, 1], [2, 2]])
+    ]  # state 1 remembers action 0, state 2 action 1
+    reward = torch.tensor([[0.0, 0.0], [0.0, -20.0], [-20.0, 0.0]])
+    model = models.tabular(P, reward, horizon=2, initial=[1.0, 0, 0])
+    ladder = inference.price_ladder(model)
+    prices = list(ladder.prices.values())
+    assert prices[0] == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6)
+    assert prices[1:] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_losses_that_cannot_be_avoided_are_not_nan():
+    fatal = models.tabular(torch.ones(1, 2, 1), [[0.0, -torch.inf]], horizon=2)
+    found = inference.factorised_plan(fatal)
+    assert found.elbo == pytest.approx(2 * torch.tensor(0.5).log().item())
+    lost = models.tabular(torch.ones(1, 2, 1), [[-torch.inf, -torch.inf]], horizon=2)
+    assert inference.factorised_plan(lost).elbo == -torch.inf
+
+
+# The ladder
+
+
+@given(seed=seeds, discount=discounts)
+def test_every_rung_is_higher_and_attained(seed, discount):
+    model = oracles.random_problem(seed, S=4, discount=discount, forbidden=0.0).model()
+    ladder = inference.price_ladder(model, parity)
+    names = ["factorised plan", "correlated plan", "partial sight", "fixed dynamics"]
+    assert list(ladder.nats) == [*names, "log evidence"]
+    assert all(price >= -1e-10 for price in ladder.prices.values())
+    values = list(ladder.nats.values())
+    assert sum(ladder.prices.values()) == pytest.approx(values[-1] - values[0])
+    report = cai.compare(model, ladder.policies)
+    assert report.log_evidence == pytest.approx(ladder.nats["log evidence"], abs=1e-10)
+    for name, row in report.items():
+        assert row.elbo == pytest.approx(ladder.nats[name], abs=1e-10)
+        restriction = ladder.nats["fixed dynamics"] - ladder.nats[name]
+        assert row.restriction == pytest.approx(restriction, abs=1e-10)
+
+
+@given(seed=seeds)
+def test_where_nothing_is_left_to_chance_only_independence_costs(seed):
+    """Known start, deterministic dynamics: a plan sees all, and no luck is needed."""
+    problem = oracles.random_problem(seed, S=4, A=3, zeros=1.0, forbidden=0.0)
+    ladder = inference.price_ladder(problem.model(), parity)
+    apart, *others = ladder.prices.values()
+    assert apart >= -1e-10
+    assert others == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+@given(seed=seeds)
+def test_linear_gaussian_rungs_in_closed_form(seed):
+    """The mean-field gap from the precision of the best plan; what evaluation says of the rest."""
+    model = random_model(seed, T=3, n=2, m=1)
+    ladder = inference.price_ladder(model)
+    apart, blind, luck = ladder.prices.values()
+    precision = torch.cholesky_inverse(ladder.policies["correlated plan"].scale_tril)
+    gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+    assert apart == pytest.approx(gap.item(), abs=1e-9)
+    assert min(apart, blind, luck) >= -1e-9
+    best = cai.evaluate(model, ladder.policies["fixed dynamics"])
+    assert best.elbo == pytest.approx(ladder.nats["fixed dynamics"], abs=1e-9)
+    assert ladder.nats["log evidence"] == inference.posterior(model).log_evidence
+
+
+def test_what_is_left_out_is_said():
+    model = models.gridworld("cliff", horizon=20)
+    ladder = inference.price_ladder(model, parity)
+    assert list(ladder.nats) == ["factorised plan", "fixed dynamics", "log evidence"]
+    assert list(ladder.left_out) == ["correlated plan", "partial sight"]
+    together = "steps that cannot go together, not looking, not seeing all of the state"
+    assert list(ladder.prices) == [together, "luck that cannot be had"]
+    text = str(ladder)
+    assert "correlated plan: left out, 4^20 histories are too many to list" in text
+    assert text.splitlines()[1].split()[:2] == ["log", "evidence"]
+    assert json.loads(json.dumps(ladder.to_dict()))["left_out"] == ladder.left_out
+
+
+def test_what_has_no_ladder():
+    with pytest.raises(ValueError, match="a ladder of plans needs a finite number of steps"):
+        inference.price_ladder(models.ledge(horizon=None))
+    with pytest.raises(ValueError, match="observe: expected None for a linear-Gaussian model"):
+        inference.price_ladder(random_model(0), parity)
+    with pytest.raises(ValueError, match="initial: enumeration needs finitely many states"):
+        inference.price_ladder(continuous())
+    with pytest.raises(ValueError, match="restarts: expected a whole number of at least 1"):
+        inference.factorised_plan(models.ledge(), restarts=0)
+
+
+def test_the_figure_shows_the_prices():
+    model = oracles.random_problem(2, S=4, forbidden=0.0).model()
+    ladder = inference.price_ladder(model, parity)
+    figure = plot.price_ladder(ladder)
+    (axes,) = figure.axes
+    assert "nats" in axes.get_xlabel()
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(ladder.nats)
+    for container in axes.containers:
+        widths = [bar.get_width() for bar in container]
+        assert max(widths) == ladder.prices[container.get_label()]
+    ends = [
+        max(bars[i].get_x() + bars[i].get_width() for bars in axes.containers) for i in range(5)
+    ]
+    top = ladder.nats["log evidence"]
+    assert ends == pytest.approx([top - nats for nats in ladder.nats.values()], abs=1e-12)
+    assert "true dynamics" in figure._supxlabel.get_text()
