@@ -60,10 +60,12 @@ def test_a_factorised_plan_is_worth_what_it_says(seed, discount):
     assert one.elbo == pytest.approx(inference.belief_values(short).elbo, abs=1e-11)
 
 
-def test_gradients_find_nothing_better():
-    model = oracles.random_problem(3, S=4, A=3, T=4, forbidden=0.0, scale=2.0).model()
+@pytest.mark.parametrize("discount", [1.0, 0.6])
+def test_gradients_find_nothing_better(discount):
+    problem = oracles.random_problem(3, S=4, A=3, T=4, discount=discount, forbidden=0.0, scale=2.0)
+    model = problem.model()
     found = inference.factorised_plan(model)
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
         climbed = inference.fit(model, scramble(cai.Plan(model)), learning_rate=0.2, steps=300)
         assert climbed.elbo <= found.elbo + 1e-7
