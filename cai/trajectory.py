@@ -197,6 +197,33 @@ class TrajectoryModel:
         """r_T(s) in float64; zero where the model has none."""
         return _evaluate(self.final_reward or 0.0, s)
 
+    def paid(
+        self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
+    ) -> Trajectories:
+        """Trajectories with what the model pays for them, nothing to the dead.
+
+        Args:
+            states: (n, T+1) + event shape.
+            actions: (n, T) + event shape.
+            alive: (n, T+1), boolean.
+            scores: ``log_policy`` and ``log_auxiliary`` of the result.
+        """
+        n, T = alive.shape[0], alive.shape[1] - 1
+        before = states[:, :-1], actions, states[:, 1:]
+        rewards = self.rewards(*before[:2], torch.arange(T))
+        if self.arrival_reward is not None:
+            rewards = rewards + self.arrival_rewards(*before)
+        if self.optimality == "bernoulli":
+            checks.check_bernoulli("reward", rewards, self.discount)
+        return Trajectories(
+            states=states,
+            actions=actions,
+            rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
+            final_rewards=_while_alive(alive[:, -1], self.final_rewards(states[:, -1]).expand(n)),
+            alive=alive,
+            **scores,
+        )
+
     def _run(
         self, policy: Policy, steps: Iterable[int], factors: bool
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -252,18 +279,10 @@ class TrajectoryModel:
         alive = torch.ones(n, T + 1, dtype=torch.bool)
         if self.discount < 1:
             alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
-        before = s[:, :-1], a, s[:, 1:]
-        rewards = self.rewards(*before[:2], torch.arange(T))
-        if self.arrival_reward is not None:
-            rewards = rewards + self.arrival_rewards(*before)
-        if self.optimality == "bernoulli":
-            checks.check_bernoulli("reward", rewards, self.discount)
-        return Trajectories(
-            states=s,
-            actions=a,
-            rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
-            final_rewards=_while_alive(alive[:, -1], self.final_rewards(s[:, -1]).expand(n)),
-            alive=alive,
+        return self.paid(
+            s,
+            a,
+            alive,
             **(draws.of_latents(policy, trajectory, T) if hasattr(policy, "reverse") else {}),
         )
 

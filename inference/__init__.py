@@ -24,6 +24,7 @@ from cai.inference.price_ladder import PriceLadder, price_ladder
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
 from cai.inference.robust import Robust, robust
 from cai.inference.rollout_elbo import RolloutELBO
+from cai.inference.smc import ParticlePosterior, smc
 from cai.inference.soft_values import soft_values
 from cai.inference.variational import Fit, fit
 from cai.inference.z_learning import ZLearning, z_learning
@@ -43,6 +44,7 @@ __all__ = [
     "MapTrajectory",
     "MoveCounts",
     "OptimismCurve",
+    "ParticlePosterior",
     "PriceLadder",
     "RenyiBound",
     "Robust",
@@ -76,6 +78,7 @@ __all__ = [
     "renyi_elbo",
     "reward_hessian_vector_product",
     "robust",
+    "smc",
     "soft_values",
     "values",
     "z_learning",
