@@ -18,6 +18,7 @@ from cai.linear_policy import LinearGaussianPolicy
 from cai.moment import Moment
 from cai.plans import GaussianPlan, Plan
 from cai.policy import NeuralPolicy, TabularPolicy
+from cai.reactive import ReactivePolicy
 from cai.recurrent import RecurrentPolicy
 from cai.solution import Solution
 from cai.starts import Starts
@@ -52,6 +53,7 @@ __all__ = [
     "NeuralPolicy",
     "Plan",
     "Quadratic",
+    "ReactivePolicy",
     "RecurrentPolicy",
     "Row",
     "Solution",
