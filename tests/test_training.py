@@ -151,7 +151,7 @@ def table(path=None, at=lambda step: None, estimator="exact"):
     )  # fmt: skip
 
 
-def network(path=None, at=lambda step: None):
+def network(path=None, at=lambda step: None, estimator="pathwise"):
     def temperature(step):
         if step == 33:
             at(step)
@@ -160,7 +160,7 @@ def network(path=None, at=lambda step: None):
     torch.manual_seed(1)
     model = walk()
     return inference.fit(
-        model, cai.NeuralPolicy(model, (8,)), estimator="pathwise", steps=60, particles=9,
+        model, cai.NeuralPolicy(model, (8,)), estimator=estimator, steps=60, particles=9,
         checkpoint=path, every=8, temperature=temperature,
         optimizer=functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9),
         schedule=lambda by: torch.optim.lr_scheduler.CosineAnnealingLR(by, 60),
@@ -172,6 +172,8 @@ RUNS = {
     "enumerated": functools.partial(table, estimator="enumerated"),
     "mirror": functools.partial(table, estimator="mirror"),
     "network": network,
+    "critic": functools.partial(table, estimator="critic"),
+    "network, critic": functools.partial(network, estimator="critic"),
 }
 
 
