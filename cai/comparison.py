@@ -16,6 +16,7 @@ from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
 from cai.divergence import Split, measured
 from cai.episode import remembers
 from cai.evaluate import Evaluation
+from cai.free_dynamics import FreeDynamics
 from cai.gaussian_solution import GaussianSolution
 from cai.policy import Policy
 from cai.solution import Solution
@@ -309,15 +310,17 @@ def compare(
 def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardsticks) -> Row:
     policy = _policy(name, method, known.table)
     evaluation, split = measured(model, policy, known.table, known.posterior)
-    bends = isinstance(method, Solution | GaussianSolution) and method.optimism != 0
+    believer = policy if isinstance(policy, FreeDynamics) else method
+    bends = isinstance(believer, Solution | GaussianSolution | FreeDynamics)
+    bends = bends and believer.optimism != 0
     had = evaluation.elbo
     if isinstance(method, Solution) and method.rule != "soft":
         had = evaluation.expected_return / method.table.temperature
-    bound = method.bound if bends else had
+    bound = torch.as_tensor(believer.bound).item() if bends else had
     short = None if bends or known.best is None else _less(known.best, evaluation.elbo)
     return Row(
         imagined_bound=bound,
-        imagined_return=method.imagined_return if bends else evaluation.expected_return,
+        imagined_return=believer.imagined_return if bends else evaluation.expected_return,
         elbo=evaluation.elbo,
         elbo_stderr=evaluation.elbo_stderr,
         imagined_bound_stderr=None if bends else evaluation.elbo_stderr,

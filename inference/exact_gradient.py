@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cai.bellman import product
 from cai.evaluate import enumerable, policy_log_probs
+from cai.free_dynamics import FreeDynamics
 from cai.gaussian_evaluation import worth
 from cai.histories import HistoryPolicy
 from cai.histories import worth as worth_of_histories
@@ -109,19 +110,23 @@ def occupancies(table: Table, flow: Tensor) -> Tensor:
 def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
     """The gradient of an ELBO that is known in closed form; None of any other.
 
-    It is for a linear-Gaussian policy in such a model, and for a table of histories.
+    It is for a linear-Gaussian policy in such a model, for a table of histories, and for a guide
+    that bends the dynamics, whose objective is what it imagines.
     """
     if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
         found: Any = partial(worth, model, policy)
     elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
         found = partial(worth_of_histories, table, policy)
+    elif isinstance(policy, FreeDynamics):
+        found = partial(policy.worth, float(model.temperature))
     else:
         return None
 
     def estimate() -> float:
-        loss = -found().elbo
-        loss.backward()
+        value = found()
+        loss: Tensor = -(value if isinstance(value, Tensor) else value.elbo)
         checked(-loss.item())
+        loss.backward()
         return loss.item()
 
     return estimate

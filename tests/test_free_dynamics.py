@@ -29,7 +29,7 @@ def set_to(free, solution):
             return
         v = solution.log_values
         eta, gamma = free.optimism, table.discount
-        free.start.copy_(eta * v[0])
+        free.initial.copy_(eta * v[0])
         for t in range(table.steps):
             # Death pays nothing more, so surviving is weighed by exp(η v) against one.
             free.coins[t] = eta * v[t + 1]
@@ -84,7 +84,7 @@ def elbo_of(problem, eta, start, policy, moves, coins):
 def test_the_objective_by_all_paths(eta, discount):
     problem = oracles.random_problem(3, T=2, discount=discount)
     free = scramble(cai.FreeDynamics(problem.model(), eta))
-    start = (free._log_start + free.start).softmax(-1).detach()
+    start = (free._log_start + free.initial).softmax(-1).detach()
     moves = (free._log_moves + free.moves).softmax(-1).detach()
     policy = free.policy.log_probs.exp().detach()
     expected = elbo_of(problem, eta, start, policy, moves, free.coins.detach())
@@ -144,3 +144,57 @@ def test_it_starts_at_the_rollout_of_the_prior():
 def test_prices_that_are_no_maximum(eta):
     with pytest.raises(ValueError, match="optimism: expected a finite number of at least 0"):
         cai.FreeDynamics(models.ledge(), eta)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("eta", [0.0, 0.25, 1.0, 3.0])
+def test_the_objective_without_enumerating_the_program(eta, discount):
+    problem = oracles.random_problem(7, T=3, discount=discount)
+    free = scramble(cai.FreeDynamics(problem.model(), eta))
+    assert free.bound.item() == pytest.approx(worth(free), abs=1e-10)
+    bound = free.bound
+    slopes = torch.autograd.grad(bound, list(free.parameters()), allow_unused=True)
+    for parameter, slope in zip(free.parameters(), slopes, strict=True):
+        assert slope is None or slope.isfinite().all()
+        direction, h = torch.randn_like(parameter), 1e-5
+        with torch.no_grad():
+            parameter += h * direction
+            above = free.bound
+            parameter -= 2 * h * direction
+            below = free.bound
+            parameter += h * direction
+        expected = 0.0 if slope is None else (slope * direction).sum().item()
+        assert ((above - below) / (2 * h)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("eta", DIAL)
+def test_fit_lands_on_the_dial_and_compare_says_what_was_imagined(eta, discount):
+    model = models.ledge(horizon=3, discount=discount)
+    solution = inference.soft_values(model, eta)
+    fitted = inference.fit(model, cai.FreeDynamics(model, eta), learning_rate=0.3, steps=400)
+    assert fitted.estimator == "exact"
+    assert fitted.policy.bound.item() == pytest.approx(solution.bound, abs=1e-4)
+    assert -fitted.losses[-1].item() == pytest.approx(solution.bound, abs=1e-3)
+    rows = cai.compare(model, {"exact": solution, "free": fitted})
+    assert rows["free"].imagined_bound == pytest.approx(rows["exact"].imagined_bound, abs=1e-4)
+    imagined = rows["exact"].imagined_return
+    assert rows["free"].imagined_return == pytest.approx(imagined, abs=0.01)
+    had = cai.evaluate(model, fitted.policy.policy).elbo
+    assert fitted.elbo == rows["free"].elbo == pytest.approx(had, abs=1e-12)
+    if eta == 0:
+        assert rows["free"].optimism_gap is None
+    else:
+        gap = fitted.policy.bound.item() - fitted.elbo
+        assert rows["free"].optimism_gap == pytest.approx(gap, abs=1e-12)
+        assert rows["free"].optimism_gap > 0
+
+
+def test_the_return_that_is_imagined_is_that_of_the_dial():
+    """Arrival and final rewards, and the coin of death, which luck bends too."""
+    for eta in (0.5, 1.0):
+        model = oracles.random_problem(4, discount=0.8).model()
+        solution = inference.soft_values(model, eta)
+        free = cai.FreeDynamics(model, eta)
+        set_to(free, solution)
+        assert free.imagined_return == pytest.approx(solution.imagined_return, abs=1e-9)
