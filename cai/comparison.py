@@ -316,7 +316,7 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardstic
     had = evaluation.elbo
     if isinstance(method, Solution) and method.rule != "soft":
         had = evaluation.expected_return / method.table.temperature
-    bound = torch.as_tensor(believer.bound).item() if bends else had
+    bound = believer.bound if bends else had
     short = None if bends or known.best is None else _less(known.best, evaluation.elbo)
     return Row(
         imagined_bound=bound,

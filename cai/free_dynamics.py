@@ -85,9 +85,10 @@ class FreeDynamics(nn.Module):
         return self.policy(t, s)
 
     @property
-    def bound(self) -> Tensor:
-        """The objective, (), nats, exactly and differentiably: what it believes it achieves."""
-        return self.worth(self._model.temperature)
+    def bound(self) -> float:
+        """The objective, (), nats, exactly: what it believes it achieves."""
+        with torch.no_grad():
+            return self.worth(self._model.temperature).item()
 
     @property
     def imagined_return(self) -> float:
@@ -96,7 +97,7 @@ class FreeDynamics(nn.Module):
             return self.worth(1.0, cost=0.0).item()
 
     def worth(self, unit: float, cost: float = 1.0) -> Tensor:
-        """E_q of all rewards in a unit of reward, less what policy and bending cost, (), nats.
+        """E_q of all rewards in a unit of reward, less what policy and bending cost, (), nats; differentiable.
 
         Args:
             unit: reward per nat; the model's temperature for the objective.
