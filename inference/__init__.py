@@ -19,6 +19,7 @@ from cai.inference.map_trajectory import MapTrajectory, map_trajectory
 from cai.inference.not_finite import FitStopped
 from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.inference.paths import MoveCounts, count_moves
+from cai.inference.plan_sampling import PlanSamples, sample_plans
 from cai.inference.posterior import posterior
 from cai.inference.price_ladder import PriceLadder, price_ladder
 from cai.inference.renyi import RenyiBound, effective_sample_ceiling, renyi_bound, renyi_elbo
@@ -45,6 +46,7 @@ __all__ = [
     "MoveCounts",
     "OptimismCurve",
     "ParticlePosterior",
+    "PlanSamples",
     "PriceLadder",
     "RenyiBound",
     "Robust",
@@ -78,6 +80,7 @@ __all__ = [
     "renyi_elbo",
     "reward_hessian_vector_product",
     "robust",
+    "sample_plans",
     "smc",
     "soft_values",
     "values",
