@@ -97,7 +97,7 @@ class FreeDynamics(nn.Module):
             return self.worth(1.0, cost=0.0).item()
 
     def worth(self, unit: float, cost: float = 1.0) -> Tensor:
-        """E_q of all rewards in a unit of reward, less what policy and bending cost, (), nats; differentiable.
+        """E_q of all rewards in a unit of reward, less what they cost, (), nats, with a graph.
 
         Args:
             unit: reward per nat; the model's temperature for the objective.
