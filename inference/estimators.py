@@ -11,11 +11,14 @@ from cai.inference.critic import critic_gradient
 from cai.inference.enumerated import enumerated_gradient
 from cai.inference.enumerated_actions import enumerated_program_gradient, num_actions
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.gaussian_mirror import gaussian_natural_gradient
 from cai.inference.gradient import Estimator, EstimatorFactory
 from cai.inference.mirror import natural_gradient
 from cai.inference.pathwise import pathwise_gradient
 from cai.inference.renyi_gradient import renyi_gradient
 from cai.inference.score_function import score_gradient
+from cai.linear_gaussian import LinearGaussian
+from cai.linear_policy import LinearGaussianPolicy
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
@@ -44,6 +47,7 @@ def build(
     table: Table | None,
     particles: int,
     optimism: float,
+    rate: float = 1.0,
 ) -> tuple[str, Estimator]:
     """The estimator of a name, and its name where that was "auto", which takes the best there is.
 
@@ -54,6 +58,7 @@ def build(
         table: of the model; None where it has none, or the policy has a memory.
         particles: trajectories a call, where they are sampled.
         optimism: η of the bound of "renyi".
+        rate: the size of the steps that are to be taken along a natural gradient.
 
     Raises:
         ValueError: where the model or the policy is not of the kind that it needs.
@@ -76,10 +81,7 @@ def build(
     if name == "enumerated" and table is not None:
         return name, enumerated_gradient(table, policy, particles)
     if name == "mirror":
-        if table is None or not isinstance(policy, TabularPolicy) or policy.logits.dim() != 3:
-            came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
-            _refuse(name, "a time-dependent TabularPolicy, for a table", came, '"auto"')
-        return name, natural_gradient(table, policy)
+        return name, _natural(model, policy, table, rate)
     if isinstance(model, Table):
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
@@ -104,6 +106,23 @@ def _exact(
     if in_closed_form is not None or table is None:
         return in_closed_form
     return exact_gradient(table, policy)
+
+
+def _natural(
+    model: TrajectoryModel | Table, policy: nn.Module, table: Table | None, rate: float
+) -> Estimator:
+    """The natural gradient, of the two kinds of policy that have one in closed form."""
+    if table is not None and isinstance(policy, TabularPolicy):
+        return natural_gradient(table, policy, rate)
+    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        return gaussian_natural_gradient(model, policy, rate)
+    came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
+    _refuse(
+        "mirror",
+        "a TabularPolicy, for a table, or a LinearGaussianPolicy, in a linear-Gaussian model",
+        came,
+        '"auto"',
+    )
 
 
 def _refuse(name: str, expected: str, came: str, instead: str) -> NoReturn:

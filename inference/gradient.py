@@ -45,3 +45,12 @@ def gains(table: Table) -> Tensor:
     if table.arrival_reward is not None:
         reward = reward + bellman.mean(table.log_dynamics, table.arrival_reward)
     return table.log_prior + reward / table.temperature
+
+
+def not_too_far(elbo: float, after: Callable[[float], float], step: float) -> float:
+    """The largest of step, step/2, … after which the ELBO is no lower; zero where there is none."""
+    lowest = elbo - 1e-13 * max(1.0, abs(elbo))
+    for halvings in range(40):
+        if after(step / 2**halvings) >= lowest:
+            return step / 2**halvings
+    return 0.0

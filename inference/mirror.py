@@ -7,30 +7,46 @@ from torch import Tensor
 
 from cai import bellman
 from cai.bellman import product
-from cai.inference.gradient import Estimator, checked
+from cai.evaluate import policy_log_probs
+from cai.inference.exact_gradient import occupancies
+from cai.inference.gradient import Estimator, checked, not_too_far
 from cai.policy import TabularPolicy
 from cai.table import Table
 
 
-def natural_gradient(table: Table, policy: TabularPolicy) -> Estimator:
+def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> Estimator:
     """The natural gradient of the ELBO in the logits θ_t(s,a) of q ∝ p(a|s) exp(θ).
 
         Q_t^q(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s)
 
     The inverse Fisher information takes the occupancies out of the gradient (Kakade 2002), so that
-    a step of size λ along it is one :func:`mirror_sweep`.
+    a step of size λ along it is one :func:`mirror_sweep`. For a stationary table they stay in, as
+    the weights of a mean over all time, and no number of steps is promised; where a whole ``step``
+    would lower the ELBO, it is halved until it does not.
     """
-    start = table.log_initial.exp()
+    start, p = table.log_initial.exp(), table.log_dynamics.exp() * table.discount
+
+    def after(step: float, slope: Tensor) -> float:
+        log_q = bellman.log_softmax(policy.log_prior + policy.logits - step * slope)
+        v, _ = policy_values(table, log_q.expand(table.steps, *log_q.shape))
+        return product(start, v[0]).sum().item()
 
     def estimate() -> float:
         with torch.no_grad():
-            log_q = policy.log_probs
+            log_q = policy_log_probs(policy, table)
             v, q_values = policy_values(table, log_q)
             elbo = product(start, v[0]).sum().item()
             checked(elbo)
             slope = v[:-1].unsqueeze(-1) - (q_values + table.log_prior - log_q)
+            if policy.logits.dim() == 2:
+                flow = table.flow(log_q.exp().unsqueeze(-1) * p)
+                weight = occupancies(table, flow).unsqueeze(-1)
+                slope = product(weight, slope).sum(0) / weight.sum(0)
             # What the policy never does, and where everything is lost, stays as it is.
-            policy.logits.grad = torch.where(slope.isfinite(), slope, 0.0)
+            slope = torch.where(slope.isfinite(), slope, 0.0)
+            if policy.logits.dim() == 2:
+                slope = slope * (not_too_far(elbo, lambda to: after(to, slope), step) / step)
+            policy.logits.grad = slope
         return -elbo
 
     return estimate

@@ -84,8 +84,9 @@ def fit(
     * "exact": through the occupancies, where the model can be tabulated and the policy has no
       memory but a table; for a linear-Gaussian policy in such a model, in closed form. Nothing is
       sampled.
-    * "mirror": the natural gradient of a table, exact. A step of one reaches the optimum in at most
-      T steps, and ½ halves what is left in each.
+    * "mirror": the natural gradient of a table, or of a linear-Gaussian policy in such a model,
+      exact. A step of one reaches the optimum in at most T steps, and ½ halves what is left in
+      each. A stationary policy takes as long as it takes, by steps that never lower the ELBO.
     * "enumerated": for finitely many actions, in states that are sampled. What a step pays is
       summed over the actions, what comes after it weighted by the score of the action drawn.
     * "score": trajectories are simulated and the score function is weighted by the reward to go
@@ -169,7 +170,8 @@ def fit(
     def build(alpha: float) -> tuple[str, Estimator]:
         one = model if alpha == model.temperature else dataclasses.replace(model, temperature=alpha)
         two = None if table is None else dataclasses.replace(table, temperature=alpha)
-        return estimators.build(estimator, one, policy, two, particles, optimism)
+        rate = 1.0 if learning_rate is None else learning_rate
+        return estimators.build(estimator, one, policy, two, particles, optimism, rate)
 
     with seeded(seed, place, table):
         name, estimate = build(model.temperature)

@@ -250,6 +250,31 @@ def test_the_natural_gradient_by_the_fisher_information(seed, discount):
     assert product_mean(q, natural)[lived].abs().max() < 1e-12
 
 
+@problems
+def test_the_natural_gradient_of_a_stationary_table(seed, discount):
+    """The same with one table for all steps: the information of all of them together."""
+    model = oracles.random_problem(seed, T=4, discount=discount).model()
+    table, policy = cai.tabulate(model), scramble(cai.TabularPolicy(model, stationary=True))
+    slope = gradient(exact_gradient(table, policy), policy).view_as(policy.logits)
+    natural = gradient(natural_gradient(table, policy), policy).view_as(policy.logits)
+    q, visits = policy.log_probs.exp().detach(), cai.evaluate(table, policy).states[:-1].sum(0)
+    fisher = torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
+    through = torch.einsum("sab,sb->sa", visits[:, None, None] * fisher, natural)
+    assert torch.allclose(through, slope, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+def test_mirror_descent_of_a_stationary_table(discount):
+    model = models.gym("FrozenLake-v1", horizon=20, temperature=0.1, discount=discount)
+    policy = cai.TabularPolicy(model, stationary=True)
+    fitted = inference.fit(model, policy, estimator="mirror")
+    assert fitted.converged
+    slope = gradient(exact_gradient(cai.tabulate(model), fitted.policy), fitted.policy)
+    assert slope.abs().max() < 1e-9
+    adam = inference.fit(model, policy, estimator="exact")
+    assert adam.elbo == pytest.approx(fitted.elbo, abs=1e-4)
+
+
 def product_mean(q, x):
     return (q * x).sum(-1)
 
@@ -401,9 +426,8 @@ def test_what_has_no_pathwise_gradient():
         inference.fit(walk, mixture, estimator="pathwise")
     with pytest.raises(ValueError, match='estimator "pathwise": expected a model whose program'):
         inference.fit(cai.tabulate(ledge), cai.TabularPolicy(ledge), estimator="pathwise")
-    for policy in (cai.NeuralPolicy(ledge), cai.TabularPolicy(ledge, stationary=True)):
-        with pytest.raises(ValueError, match='"mirror": expected a time-dependent TabularPolicy'):
-            inference.fit(ledge, policy, estimator="mirror")
+    with pytest.raises(ValueError, match='"mirror": expected a TabularPolicy, for a table, or'):
+        inference.fit(ledge, cai.NeuralPolicy(ledge), estimator="mirror")
 
 
 def test_auto_says_what_it_chose():
