@@ -116,7 +116,7 @@ def importance(
             all weights are zero.
     """
     trajectories = model.simulate(policy, particles, seed)
-    log_w = log_weights(model, policy, trajectories)
+    log_w = scores(model, policy, trajectories).log_weights
     if log_w.max() == -math.inf:
         checks.refuse(
             "evidence",
@@ -126,8 +126,3 @@ def importance(
             "or inference.smc with a twist",
         )
     return ImportanceSample(trajectories, log_w)
-
-
-def log_weights(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Tensor:
-    """log p(τ,O)/q(τ) of trajectories that a policy drew, (n,), nats; latents of it included."""
-    return scores(model, policy, paths).log_weights

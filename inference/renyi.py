@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cai import bellman, checks
 from cai.evaluate import enumerable, policy_log_probs
-from cai.inference.importance import log_weights
 from cai.inference.soft_values import soft_values
 from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
+from cai.weights import scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,8 @@ def renyi_bound(
             "tabulated"
         )
     n = 10_000 if samples is None else samples
-    return _estimate(log_weights(model, policy, model.simulate(policy, n, seed)), eta)
+    paths = model.simulate(policy, n, seed)
+    return _estimate(scores(model, policy, paths).log_weights, eta)
 
 
 def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:

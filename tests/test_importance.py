@@ -14,6 +14,7 @@ from pyro.infer import Importance
 
 import cai
 from cai import inference, models
+from cai.inference.pareto import generalised_pareto
 
 seeds = st.integers(0, 10**6)
 
@@ -198,8 +199,16 @@ def test_the_fit_against_maximum_likelihood():
     for shape in (-0.3, 0.4, 1.0):
         x = scipy.stats.genpareto.rvs(shape, size=2000, random_state=1)
         other, _, _ = scipy.stats.genpareto.fit(x, floc=0)
-        ours = inference.pareto.generalised_pareto(torch.as_tensor(np.sort(x)))
+        ours = generalised_pareto(torch.as_tensor(np.sort(x)))
         assert ours == pytest.approx(other, abs=0.02)
+
+
+def test_the_tail_and_its_pull():
+    """100 weights have a tail of 20, less the largest of the others, and ten more of shape ½."""
+    log_w = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w = log_w.exp().sort().values
+    shape = generalised_pareto(w[80:] - w[79])
+    assert inference.pareto_k(log_w) == pytest.approx((20 * shape + 5) / 30, abs=1e-12)
 
 
 @settings(max_examples=15)
