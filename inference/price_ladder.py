@@ -60,7 +60,8 @@ class PriceLadder:
         for low, high in itertools.pairwise(found):
             between = rungs[rungs.index(low) : rungs.index(high)]
             paid_for = [_PRICES[rung] for rung in between if rung == low or rung in self.left_out]
-            prices[", ".join(paid_for)] = self.nats[high] - self.nats[low]
+            more, less = self.nats[high], self.nats[low]
+            prices[", ".join(paid_for)] = more - less if more != less else 0.0  # both may be -inf
         return prices
 
     def __str__(self) -> str:
@@ -68,7 +69,7 @@ class PriceLadder:
         lines = [f"{'':{width}}   best ELBO   short of the next (nats)"]
         prices = [*self.prices.items(), None]
         for (rung, nats), price in reversed(list(zip(self.nats.items(), prices, strict=True))):
-            what = "" if price is None else f"   {price[1]:9.3f}  for {price[0]}"
+            what = "" if price is None else f"   {max(price[1], 0.0):9.3f}  for {price[0]}"
             lines.append(f"{rung:{width}}   {nats:9.3f}{what}")
         lines += [f"{rung}: left out, {why}" for rung, why in self.left_out.items()]
         return "\n".join(lines)

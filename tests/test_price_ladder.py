@@ -93,6 +93,19 @@ def test_losses_that_cannot_be_avoided_are_not_nan():
     assert inference.factorised_plan(lost).elbo == -torch.inf
 
 
+def test_an_infinite_price_is_one():
+    """No plan avoids a reward of -inf, whoever looks does: infinity, once, and in the figure."""
+    P = torch.tensor([[[0.75, 0.25], [0.25, 0.75]], [[0.25, 0.75], [0.75, 0.25]]])
+    model = models.tabular(P, [[0.0, -torch.inf], [-torch.inf, 0.0]], horizon=3)
+    ladder = inference.price_ladder(model)
+    assert list(ladder.prices.values()) == [0, torch.inf, pytest.approx(0, abs=1e-12)]
+    figure = plot.price_ladder(ladder)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert "∞" in {text.get_text() for text in axes.texts}
+    assert " -∞" in {text.get_text() for text in axes.texts}
+
+
 # The ladder
 
 
