@@ -26,6 +26,10 @@ Pyro's validation is off on both sides. Nothing here is a test. All of it takes 
 a quiet machine.
 
     python -m benchmarks --only program --rounds 50
+
+How noisy every estimator of a gradient is, by horizon, is a table of its own:
+
+    python -m benchmarks.variances
 """
 
 from __future__ import annotations

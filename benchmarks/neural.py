@@ -21,6 +21,7 @@ from torch import Tensor
 import cai
 from benchmarks import fit
 from benchmarks.fit import Noise
+from benchmarks.programs import step
 from benchmarks.timing import Race, check_close
 from cai import models
 from cai.inference.enumerated import enumerated_gradient
@@ -60,8 +61,8 @@ def _against_torch(name: str, reference: str, timed: bool) -> Race:
         noise = fit.noise_of("", which, _draws(by_hand.policy, estimate, 100), exact)
         check_close(f"the gradient of {which}, in standard errors", noise.z, 0.0, 5)
     theirs = network(model, timed=timed)
-    step = _step(theirs, ByHand(model, theirs).estimate)
-    return _race(name, reference, _our_step(model, timed=timed), step, 1 / 1.5)
+    plain = step(theirs, ByHand(model, theirs).estimate)
+    return _race(name, reference, _our_step(model, timed=timed), plain, 1 / 1.5)
 
 
 def against_trace() -> Race:
@@ -92,8 +93,8 @@ def exact_against_sampled() -> Race:
     """The exact gradient of a table against those of 100 particles."""
     model = lake()
     table, policy = cai.tabulate(model), cai.TabularPolicy(model)
-    exact = _step(policy, exact_gradient(table, policy))
-    sampled = _step(policy, enumerated_gradient(table, policy, 100))
+    exact = step(policy, exact_gradient(table, policy))
+    sampled = step(policy, enumerated_gradient(table, policy, 100))
     return _race("fit, exact, 8x8 / 100 sampled", "our own sampled step", exact, sampled, 1)
 
 
@@ -179,19 +180,7 @@ def _ours(model: cai.TrajectoryModel, policy: cai.NeuralPolicy) -> Callable[[], 
 
 def _our_step(model: cai.TrajectoryModel, *, timed: bool = False) -> Callable[[], None]:
     policy = network(model, timed=timed)
-    return _step(policy, _ours(model, policy))
-
-
-def _step(policy: torch.nn.Module, estimate: Callable[[], float]) -> Callable[[], None]:
-    """Gradient and Adam, as ``fit`` runs them."""
-    adam = torch.optim.Adam(policy.parameters(), lr=_RATE)
-
-    def step() -> None:
-        adam.zero_grad()
-        estimate()
-        adam.step()
-
-    return step
+    return step(policy, _ours(model, policy))
 
 
 def _svi_step(model: cai.TrajectoryModel, elbo: type) -> Callable[[], float]:
