@@ -29,6 +29,7 @@ from cai.solution import Solution
 from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
+from cai.trajectory_figure import trajectories as trajectories
 
 _PARTS = {"kl_start": "#c9ada7", "kl_actions": "#81b29a", "kl_dynamics": _IMAGINED}
 _KINDS = {
