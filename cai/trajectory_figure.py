@@ -79,8 +79,12 @@ def _lines(axes: Axes, paths: np.ndarray) -> None:
     """Draws paths, (n, T+1, 2), with a dot where each starts and a square where it ends."""
     for path in paths:
         axes.plot(*path.T, color=REAL, alpha=0.55, linewidth=0.9)
-    axes.scatter(*paths[:, 0].T, s=9, color=REAL, marker="o", zorder=3, label="start")
-    axes.scatter(*paths[:, -1].T, s=16, color=IMAGINED, marker="s", zorder=3, label="end")
+    axes.scatter(
+        paths[:, 0, 0], paths[:, 0, 1], s=9, color=REAL, marker="o", zorder=3, label="start"
+    )
+    axes.scatter(
+        paths[:, -1, 0], paths[:, -1, 1], s=16, color=IMAGINED, marker="s", zorder=3, label="end"
+    )
 
 
 def _levels(
