@@ -54,6 +54,10 @@ def renyi_gradient(
     that and the ELBO. Each trajectory's score is weighted by what it adds to the bound over what
     there would be with the mean of the others in its place (Mnih and Rezende 2016, VIMCO).
 
+    Where there are paths, doubly reparameterised gradients (Tucker et al. 2019) of the
+    importance-weighted bound would be less noisy. They are not here: to plan by this bound is to
+    count on luck, and to evaluate by it, as ``compare`` does, takes no gradient.
+
     Returns:
         an estimator whose loss is the negative of that bound, not of the ELBO.
     """
