@@ -189,7 +189,7 @@ class _Target:
         gamma, t = model.discount, torch.arange(T, dtype=torch.float64)
         # log P(dying on arrival at step t + 1), t < T, and of surviving them all.
         dies = t * math.log(gamma) + (math.log1p(-gamma) if gamma < 1 else -math.inf)
-        self.log_death = torch.cat([dies, torch.tensor([T * math.log(gamma)]).double()])
+        self.log_death = torch.cat([dies, dies.new_tensor([T * math.log(gamma)])])
 
     def start(self) -> dict[str, Tensor]:
         """A plan of the prior and noise, to start from."""

@@ -347,3 +347,19 @@ def test_what_is_impossible_says_so():
     )
     with pytest.raises(ValueError, match="evidence: expected a plan of the prior that is possible"):
         inference.sample_plans(model)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_the_coin_of_death_is_summed_out(eta):
+    """Death on arrival at 1, at 2, or never: each with its probability, at the dial's mean."""
+    target = plan_sampling._Target(bumpy(True, 0.7), 2, eta, 2)
+    earned = torch.tensor([[1.0, -3.0, 2.0], [0.0, 4.0, -1.0]]).double()
+    chances = [0.3, 0.7 * 0.3, 0.7 * 0.7]
+    known = 0.0
+    for row in earned.tolist():
+        ends = list(zip(chances, row, strict=True))
+        if eta == 0:
+            known += sum(p * x for p, x in ends) / 2
+        else:
+            known += math.log(sum(p * math.exp(eta * x) for p, x in ends)) / eta / 2
+    assert target.worth(earned).item() == pytest.approx(known, abs=1e-12)
