@@ -35,11 +35,11 @@ def multigoal(
         r⁺(s,a,s') = -min_g |s' - g|²,   + goal_reward where that is closer than 1 to a goal
 
     State and action are a position and a step. The goals lie at (±5, 0) and (0, ±5), and none is
-    better than another: the best policy goes to each of them a quarter of the time, which no
-    unimodal one can. An episode ends at a goal: the mass is set down in its middle, where it stays,
-    and nothing is paid any more. This is the environment that was published with the paper; the
-    paper itself calls its reward a mixture of Gaussians. The authors multiply rewards by 0.1, which
-    is the temperature of 10 here, and discount by 0.99.
+    better than another: the best policy goes to each of them a quarter of the time, which a
+    unimodal one can do only by a first step in any direction. An episode ends at a goal: the mass
+    is set down in its middle, where it stays, and nothing is paid any more. This is the environment
+    that was published with the paper; the paper itself calls its reward a mixture of Gaussians. The
+    authors multiply rewards by 0.1, which is the temperature of 10 here, and discount by 0.99.
 
     The action prior is uniform on the square; steps outside it are clipped.
 
