@@ -50,7 +50,7 @@ def regulator(**changes):
 def test_plans_in_the_true_dynamics_are_those_of_the_closed_form(flat):
     """Pairs of noises make a quadratic return exact, however few they are."""
     model = regulator(action_prior=None) if flat else regulator()
-    found = inference.sample_plans(model, 100, 30, 2, noises=2, seed=1)
+    found = inference.sample_plans(model, 100, 50, 2, noises=2, seed=1)
     best = inference.gaussian_plan(model).policy
     root = best.scale_tril.detach()
     # Whitened, the plans are two independent standard normal numbers.
@@ -66,7 +66,7 @@ def test_plans_in_the_true_dynamics_are_those_of_the_closed_form(flat):
 
 def test_at_optimism_one_plans_and_states_are_the_posterior():
     model = regulator()
-    found = inference.sample_plans(model, 100, 30, 2, optimism=1.0)
+    found = inference.sample_plans(model, 60, 30, 2, optimism=1.0)
     exact = inference.posterior(model)
     known = exact.state_actions
     sd = known.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -147,7 +147,7 @@ def by_quadrature(noise, discount, eta):
     ("noise", "discount", "eta"), [(False, 0.8, 0.0), (True, 1.0, 1.0), (True, 0.8, 0.5)]
 )
 def test_against_quadrature(noise, discount, eta):
-    found = inference.sample_plans(bumpy(noise, discount), 120, 40, 1, optimism=eta)
+    found = inference.sample_plans(bumpy(noise, discount), 100, 30, 1, optimism=eta)
     mean, sd, survives = by_quadrature(noise, discount, eta)
     within(found, found.plans, mean, sd)
     lives = found.trajectories.alive[:, -1].double()
@@ -172,7 +172,7 @@ def forked():
 
 def test_both_of_two_modes_are_seen():
     """Left and right as often, and as far out as quadrature says."""
-    found = inference.sample_plans(forked(), 150, 60, 2, optimism=1.0, seed=2)
+    found = inference.sample_plans(forked(), 120, 40, 2, optimism=1.0, seed=2)
     u, e = np.meshgrid(np.linspace(-6, 6, 601), np.linspace(-0.8, 0.8, 81), indexing="ij")
     q = np.exp(-((u / 2) ** 2) / 2 - e**2 / 0.04 - ((u + e) ** 2 - 4) ** 2 / 8).sum(1)
     q, u = q / q.sum(), np.abs(u[:, 0])
