@@ -24,7 +24,7 @@ class FlowHead(nn.Module):
     >>> from pyro.distributions.transforms import conditional_spline
     >>> head = FlowHead(conditional_spline(input_dim=2, context_dim=16), context=16)
 
-    Its parameters are trained with those of the policy that holds it.
+    Its parameters, put into float64, are trained with those of the policy that holds it.
 
     Args:
         transforms: Pyro's conditional transforms of vectors of m numbers, in the order in which
@@ -45,7 +45,8 @@ class FlowHead(nn.Module):
                 ", ".join(type(x).__name__ for x in transforms) or "none",
                 "for instance pyro.distributions.transforms.conditional_spline(m, context)",
             )
-        self.transforms, self.context = nn.ModuleList(transforms), context
+        # Some transforms put values through their network, and values come in float64.
+        self.transforms, self.context = nn.ModuleList(transforms).double(), context
 
     def size(self, prior: TorchDistribution) -> int:
         """2m + context for an action of m numbers."""
@@ -76,18 +77,22 @@ class _Conditioned(Transform):
 
     def __init__(self, transform: Any, context: Tensor) -> None:
         super().__init__(cache_size=1)
-        self._transform, self._context = transform, context
+        self._transform = transform
+        self._dtype = next((p.dtype for p in transform.parameters()), torch.float64)
+        self._context = context.to(self._dtype)
         self._last: tuple[torch.Size, Any] | None = None
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        jacobian: Tensor = self._for(x).log_abs_det_jacobian(x, y)
+        jacobian: Tensor = self._for(x).log_abs_det_jacobian(x.to(self._dtype), y.to(self._dtype))
         return jacobian if self._for(x).codomain.event_dim else jacobian.sum(-1)
 
     def _call(self, x: Tensor) -> Tensor:
-        return self._for(x)(x)
+        y: Tensor = self._for(x)(x.to(self._dtype))
+        return y.to(x.dtype)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self._for(y).inv(y)
+        x: Tensor = self._for(y).inv(y.to(self._dtype))
+        return x.to(y.dtype)
 
     def _for(self, x: Tensor) -> Any:
         shape = torch.broadcast_shapes(x.shape[:-1], self._context.shape[:-1])

@@ -13,7 +13,7 @@ from test_policy import scramble
 from torch import nn
 
 import cai
-from cai import inference
+from cai import inference, models
 from cai.flow import FlowHead
 from cai.heads import CategoricalHead, GaussianHead, MixtureHead, head_for
 
@@ -27,7 +27,7 @@ def flow(m, context=3):
     transforms = [conditional_spline(m, context, count_bins=4)]
     if m > 1:
         transforms.append(conditional_affine_autoregressive(m, context))
-    return FlowHead(*transforms, context=context).double()
+    return FlowHead(*transforms, context=context)
 
 
 def heads(m):
@@ -309,3 +309,12 @@ def test_a_policy_may_keep_to_less(prior, policy):
         horizon=2,
     )
     assert model.simulate(lambda t, s: policy, 5, seed=0).actions.shape == (5, 2)
+
+
+def test_a_flow_of_transforms_in_float32_as_pyro_makes_them():
+    """Values in float64 go through networks in float32 that Pyro made: both are put right."""
+    model = models.multigoal(horizon=2, goal_reward=None)
+    for make in (conditional_affine_autoregressive, conditional_spline):
+        policy = cai.NeuralPolicy(model, hidden=(4,), head=FlowHead(make(2, 3), context=3))
+        fitted = inference.fit(model, policy, estimator="pathwise", steps=2, particles=5)
+        assert math.isfinite(fitted.elbo)
