@@ -47,6 +47,17 @@ class Plan(nn.Module):
         self._head = head or head_for(prior)
         self.numbers = nn.Parameter(torch.zeros(T, self._head.size(prior), dtype=torch.float64))
 
+    @classmethod
+    def of(cls, model: TrajectoryModel, log_probs: Tensor) -> Plan:
+        """The plan of given log q(a_t), (T, A), of discrete actions; nothing in it is trained.
+
+        It may hold an action that is forbidden in a state, such as one that cannot be reached then.
+        """
+        plan = cls(model).requires_grad_(False)
+        plan._blind = dist.Categorical(logits=torch.zeros_like(log_probs[0]))
+        plan.numbers.copy_(log_probs)
+        return plan
+
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t), for an int or a tensor t; of s nothing is used."""
         return self._head(self.numbers[t], self._prior(t))

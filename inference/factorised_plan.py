@@ -45,11 +45,13 @@ def factorised_plan(
 
     with the state at t as the steps before leave it. A sweep goes through all steps, last one
     first; each update is the exact maximum in its step, so that the ELBO never falls. It is not
-    concave in all steps together: the best of several starts is returned, the prior among them.
+    concave in all steps together: the best of several starts is returned, the prior among them, and
+    as many pure plans as plans at random. An action may be in the plan at a step where it is allowed
+    in all states that the steps before can lead to.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon.
-        restarts: how many random starts besides the prior.
+        restarts: how many random starts besides the prior, every other one a pure plan.
         sweeps: at most so many.
         seed: of the random starts.
 
@@ -61,23 +63,32 @@ def factorised_plan(
     checks.check_count("restarts", restarts)
     checks.check_count("sweeps", sweeps)
     table = tabulate(model)
-    S = table.num_states
-    prior = shared_log_prior(model, torch.zeros(S, dtype=torch.long))[0]
-    generator = torch.Generator().manual_seed(seed)
+    prior = shared_log_prior(model, torch.zeros(table.num_states, dtype=torch.long))[0]
+    P, generator = histories.moves(table), torch.Generator().manual_seed(seed)
     noise = torch.randn(restarts, T, len(prior), generator=generator, dtype=torch.float64)
-    start = torch.cat([torch.zeros(1, T, len(prior)).double(), 3 * noise])
     with table.threads():
-        log_q, elbos = _ascend(table, (start + prior).log_softmax(-1), sweeps)
+        start = torch.cat([torch.zeros_like(noise[:1]), 3 * noise]) + prior
+        start[2::2] = _pure(table, P, start[2::2], generator)
+        log_q, elbos = _ascend(table, P, start.log_softmax(-1), sweeps)
     best = int(elbos.argmax())
-    plan = Plan(model).requires_grad_(False)
-    plan.numbers.copy_(torch.where(prior > -torch.inf, log_q[best] - prior, 0.0))
-    return FactorisedPlan(elbos[best].item(), plan, elbos)
+    return FactorisedPlan(elbos[best].item(), Plan.of(model, log_q[best]), elbos)
 
 
-def _ascend(table: Table, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
+def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """As many random plans of one action a step, each allowed wherever those before it lead."""
+    log_q, x = torch.full_like(like, -torch.inf), table.log_initial.exp().expand(len(like), -1)
+    for t in range(like.shape[1]):
+        allowed = product(x.unsqueeze(-1), table.log_prior).sum(1) > -torch.inf
+        allowed = allowed | ~allowed.any(-1, keepdim=True)
+        a = torch.multinomial(allowed.double(), 1, generator=generator)
+        log_q[:, t].scatter_(-1, a, 0.0)
+        x = torch.einsum("ns,nsx->nx", x, P[:, a.squeeze(-1)].movedim(1, 0))
+    return log_q
+
+
+def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
     """log q(a_t) (N, T, A) of N starts, improved until nothing changes, and their ELBOs (N,)."""
     gain = histories.expected_reward(table) / table.temperature + table.log_prior  # (S, A), nats
-    P = histories.moves(table)
     elbos = torch.full((len(log_q),), -torch.inf, dtype=torch.float64)
     for _ in range(sweeps):
         log_q, found = _sweep(table, P, gain, log_q)
@@ -90,7 +101,6 @@ def _ascend(table: Table, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
 
 def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
     """Each step by itself, the last one first, given those before it as they were."""
-    allowed = log_q > -torch.inf
     steps = log_q.exp()
     occupancies = [table.log_initial.exp().expand(len(log_q), -1)]
     for t in range(log_q.shape[1] - 1):
@@ -101,7 +111,6 @@ def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor
     for t in range(log_q.shape[1] - 1, -1, -1):
         q, x = gain + _after(P, v), occupancies[t].unsqueeze(-1)  # (N, S, A)
         mean = product(x, q).sum(1) / x.sum(1)
-        mean = torch.where(allowed[:, t], mean, -torch.inf)
         lost = (mean == -torch.inf).all(-1, keepdim=True)  # whatever is done: as it was
         new[:, t] = torch.where(lost, log_q[:, t], mean).log_softmax(-1)
         log_p = new[:, t].unsqueeze(1)

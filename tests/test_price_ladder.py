@@ -2,11 +2,14 @@
 
 import itertools
 import json
+import math
 
+import numpy as np
 import oracles
+import pyro.distributions as dist
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_linear_gaussian import random_model
 from test_plans import parity, value_of
@@ -24,21 +27,41 @@ discounts = st.sampled_from([1.0, 0.8])
 
 
 @settings(max_examples=10)
-@given(seed=seeds)
-def test_no_plan_on_a_fine_grid_is_better(seed):
+@given(seed=seeds, forbidden=st.sampled_from([0.0, 0.5]))
+def test_no_plan_on_a_fine_grid_is_better(seed, forbidden):
     """All pairs of coins for two steps: the ELBO from the worth of the four plans, by paths."""
-    problem = oracles.random_problem(seed, T=2, forbidden=0.0, scale=3.0)
+    problem = oracles.random_problem(seed, T=2, forbidden=forbidden, scale=3.0, zeros=0.6)
+    assume((np.asarray(problem.prior) > 0).all(0).any())
     found = inference.factorised_plan(problem.model())
     first = torch.linspace(0, 1, 401).double()
     coins = torch.stack([first, 1 - first], -1)
     entropy = -torch.special.xlogy(coins, coins).sum(-1)
     elbo = entropy.unsqueeze(1) + entropy
     for a, b in itertools.product(range(2), repeat=2):
-        elbo = elbo + coins[:, None, a] * coins[None, :, b] * value_of(problem, (a, b))
+        share = coins[:, None, a] * coins[None, :, b]
+        elbo = elbo + torch.where(share > 0, share * value_of(problem, (a, b)), 0.0)
     assert elbo.max() - 1e-12 <= found.elbo <= elbo.max() + 1e-3
     q = found.policy(torch.arange(2), torch.zeros(2)).probs.detach()
     everywhere = [[row.tolist()] * 3 for row in q]
     assert oracles.elbo(problem, everywhere)[0] == pytest.approx(found.elbo, abs=1e-10)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_what_is_forbidden_out_of_reach_may_be_in_a_plan(restarts):
+    """The second action is forbidden at the end alone, where nobody acts."""
+    reward = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    allowed = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    model = cai.TrajectoryModel(
+        initial=dist.Categorical(torch.tensor([1.0, 0.0])),
+        dynamics=lambda s, a: dist.Delta(torch.ones_like(s)),
+        reward=lambda s, a: reward[s, a],
+        action_prior=lambda s: dist.Categorical(allowed[s]),
+        horizon=1,
+    )
+    found = inference.factorised_plan(model, restarts=restarts)
+    exact = math.log((1 + math.e) / 2)
+    assert found.elbo == pytest.approx(exact, abs=1e-12)
+    assert cai.evaluate(model, found.policy).elbo == pytest.approx(exact, abs=1e-12)
 
 
 @given(seed=seeds, discount=discounts)
