@@ -45,9 +45,9 @@ def factorised_plan(
 
     with the state at t as the steps before leave it. A sweep goes through all steps, last one
     first; each update is the exact maximum in its step, so that the ELBO never falls. It is not
-    concave in all steps together: the best of several starts is returned, the prior among them, and
-    as many pure plans as plans at random. An action may be in the plan at a step where it is allowed
-    in all states that the steps before can lead to.
+    concave in all steps together: the best of several starts is returned, the prior among them,
+    and as many pure plans as plans at random. An action may be in the plan at a step where it is
+    allowed in all states that the steps before can lead to.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon.
