@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.asking import numbers_at
 from cai.support import log_probs, support_size
 from cai.trajectory import Trajectories, TrajectoryModel
 from cai.weights import mean
@@ -195,14 +196,6 @@ def _worth(
 
 def _nats(model: TrajectoryModel, value: ValueFunction, t: Any, s: Tensor) -> Tensor:
     """V_t(s)/α, one number for each state."""
-    found = torch.as_tensor(value(t, s), dtype=torch.float64)
-    shape = s.shape[: s.dim() - len(model.initial.event_shape)]
-    try:
-        return (found / model.temperature).expand(shape)
-    except RuntimeError:
-        checks.refuse(
-            "value",
-            f"one number for each state, shape {list(shape)}",
-            f"shape {list(found.shape)}",
-            "value(t, s) broadcasts over steps and states",
-        )
+    advice = "value(t, s) says V_t(s) in reward units, and broadcasts over steps and states"
+    found = numbers_at("value", value, t, s, len(model.initial.event_shape), advice)
+    return found / model.temperature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -78,7 +79,23 @@ def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless value is an int ≥ 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        refuse(name, "a whole number of at least 1", repr(value), "count in steps or trajectories")
+        advice = "count in steps or trajectories"
+        if isinstance(value, numbers.Integral) and not isinstance(value, int) and int(value) >= 1:
+            advice = "int(…) makes a plain one of it"
+        refuse(name, "a whole number of at least 1", repr(value), advice)
+
+
+def check_seed(seed: Any) -> None:
+    """Raises ValueError unless torch's generators take it."""
+    if not _within(seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63):
+        refuse("seed", "a whole number", repr(seed), "the same one gives the same draws again")
+
+
+def check_model(model: Any) -> None:
+    """Raises ValueError unless it is a program, which a table is not."""
+    if not callable(getattr(model, "simulate", None)):
+        advice = "a table has no program to run, but table.program may be the one it was made of"
+        refuse("model", "a cai.TrajectoryModel", type(model).__name__, advice)
 
 
 def check_step(t: int, T: int) -> None:

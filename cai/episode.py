@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
+from cai.asking import check_policy, policy_at
 from cai.policy import Policy, unrolled
 from cai.scores import exact, exact_scores
 from cai.support import check_support
@@ -34,7 +35,12 @@ def remembers(policy: Policy) -> bool:
 
 
 def begin(policy: Policy) -> Episode:
-    """A fresh episode of any policy."""
+    """A fresh episode of any policy.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    check_policy(policy)
     if remembers(policy):
         episode: Episode = policy.start()  # type: ignore[attr-defined]
         return episode
@@ -50,7 +56,7 @@ def first_action(policy: Policy, episode: Episode, s: Tensor, prior: Any) -> Any
             sites that are the model's, or latents that nothing scores.
     """
     with NoSites(latents=hasattr(policy, "reverse")):
-        action = episode(0, s, None)
+        action = policy_at(episode, 0, s, None)
     check_support(action, prior)
     return action
 

@@ -135,7 +135,15 @@ def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
 
 def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
     """What is seen of states, checked to be a tensor with a row for each of them."""
-    seen: Any = observe(s) if callable(observe) else observe
+    try:
+        seen: Any = observe(s) if callable(observe) else observe
+    except Exception as error:
+        checks.refuse(
+            "observe",
+            f"a function that takes states of shape {list(s.shape)}, {s.dtype}",
+            f"one that raised {type(error).__name__}: {error}",
+            "for instance lambda s: s % 4",
+        )
     if not isinstance(seen, Tensor) or (length is not None and seen.shape[:1] != (length,)):
         came = f"shape {list(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
         checks.refuse(

@@ -150,6 +150,7 @@ class TrajectoryModel:
         checks.check_count("n", n)
         with torch.random.fork_rng(devices=[], enabled=seed is not None), torch.no_grad():
             if seed is not None:
+                checks.check_seed(seed)
                 torch.manual_seed(seed)
             return self._simulate(policy, n)
 

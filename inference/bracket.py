@@ -43,7 +43,9 @@ def evidence_bracket(
         ValueError: where the horizon is infinite, a number is out of range, the policy does not
             fit the model, or the value function fails the trial.
     """
+    checks.check_model(model)
     checks.finite_horizon(model, "a bracket")
+    checks.check_seed(seed)
     _check_groups(particles, together)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

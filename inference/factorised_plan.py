@@ -59,12 +59,14 @@ def factorised_plan(
         ValueError: where the model cannot be tabulated, the horizon is infinite, or every action
             is forbidden in some state.
     """
+    checks.check_model(model)
     T = checks.finite_horizon(model, "a plan")
+    checks.check_seed(seed)
     checks.check_count("restarts", restarts)
     checks.check_count("sweeps", sweeps)
     table = tabulate(model)
     prior = shared_log_prior(model, torch.zeros(table.num_states, dtype=torch.long))[0]
-    P, generator = histories.moves(table), torch.Generator().manual_seed(seed)
+    P, generator = histories.moves(table), torch.Generator().manual_seed(int(seed))
     noise = torch.randn(restarts, T, len(prior), generator=generator, dtype=torch.float64)
     with table.threads():
         start = torch.cat([torch.zeros_like(noise[:1]), 3 * noise]) + prior

@@ -81,12 +81,22 @@ class ImportanceSample:
 
     def mean(self, values: Tensor) -> Tensor:
         """The self-normalised mean Σ w x of values (n, ...), an estimate of E[x|O], (...)."""
-        return torch.tensordot(self.weights, values.double(), dims=([0], [0]))
+        return torch.tensordot(self.weights, self._of_each(values), dims=([0], [0]))
 
     def stderr(self, values: Tensor) -> Tensor:
         """The standard error of ``mean(values)``, by the delta method, (...)."""
-        away = (values.double() - self.mean(values)).square()
+        away = (self._of_each(values) - self.mean(values)).square()
         return torch.tensordot(self.weights.square(), away, dims=([0], [0])).sqrt()
+
+    def _of_each(self, values: Tensor) -> Tensor:
+        """The values of those that weigh anything, as float64; zero for the others."""
+        n = len(self.log_weights)
+        x = torch.as_tensor(values, dtype=torch.float64)
+        if x.shape[:1] != (n,):
+            shape, advice = list(x.shape), "for instance sample.trajectories.returns"
+            checks.refuse("values", f"one for each of {n} trajectories", f"shape {shape}", advice)
+        weightless = (self.weights == 0).view(n, *(1,) * (x.dim() - 1))
+        return torch.where(weightless, 0.0, x)
 
 
 def importance(
@@ -115,6 +125,8 @@ def importance(
         ValueError: where the horizon is infinite, the policy leaves the support of the prior, or
             all weights are zero.
     """
+    checks.check_model(model)
+    checks.check_count("particles", particles)
     trajectories = model.simulate(policy, particles, seed)
     log_w = scores(model, policy, trajectories).log_weights
     if log_w.max() == -math.inf:

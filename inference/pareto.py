@@ -36,7 +36,10 @@ def pareto_k(log_weights: Tensor) -> float:
     Raises:
         ValueError: for fewer than 25 weights, of which less than one is above zero, or NaN or +inf.
     """
-    log_w = torch.as_tensor(log_weights).detach().double()
+    try:
+        log_w = torch.as_tensor(log_weights, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        checks.refuse("log_weights", "numbers, nats", repr(log_weights), "one for each trajectory")
     if log_w.dim() != 1 or len(log_w) < _LEAST:
         advice = "draw more; a tail needs weights that are in it"
         checks.refuse("log_weights", f"shape (n,), n ≥ {_LEAST}", str(list(log_w.shape)), advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from dataclasses import dataclass
@@ -66,13 +67,23 @@ class PlanSamples:
 
     @cached_property
     def r_hat(self) -> Tensor:
-        """(T) + event shape: split R̂ of each number of the plan; one where chains agree."""
-        return stats.split_gelman_rubin(self._by_chain)
+        """(T) + event shape: split R̂ of each number of the plan; one where chains agree.
+
+        Infinite where none of the chains has moved at all.
+        """
+        r_hat = stats.split_gelman_rubin(self._by_chain)
+        return torch.where(self._stuck, math.inf, r_hat)
 
     @cached_property
     def n_eff(self) -> Tensor:
         """(T) + event shape: how many independent draws would say as much of its mean."""
-        return stats.effective_sample_size(self._by_chain)
+        n_eff = stats.effective_sample_size(self._by_chain)
+        return torch.where(self._stuck, float(self.chains), n_eff)
+
+    @property
+    def _stuck(self) -> Tensor:
+        """(T) + event shape: whether no chain has moved in this number, so that 0/0 is at hand."""
+        return (self._by_chain == self._by_chain[:, :1]).all(1).all(0)
 
     @property
     def _by_chain(self) -> Tensor:
@@ -132,12 +143,15 @@ def sample_plans(
         ValueError: where a site has no gradient (it is named), such as integers, the prior depends
             on the state, η is neither 0 nor 1/k, or no plan was found that is possible.
     """
+    checks.check_model(model)
     T = checks.finite_horizon(model, "a plan")
+    checks.check_seed(seed)
     for name, count in (("draws", draws), ("warmup", warmup), ("chains", chains)):
         checks.check_count(name, count)
     if draws < 4:
         checks.refuse("draws", "at least 4", str(draws), "R̂ compares halves of a chain")
     copies = _copies(optimism, noises)
+    _check_options(options)
     _check_actions(model)
     with torch.random.fork_rng(devices=[]), poutine.block():
         torch.manual_seed(seed)
@@ -320,6 +334,13 @@ def _copies(eta: Any, noises: int) -> int:
             "1 is the exact posterior, and 1/k takes k copies of the noise",
         )
     return round(1 / eta)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Raises ValueError where Pyro's NUTS does not know one of them."""
+    known = set(inspect.signature(NUTS).parameters) - {"model", "potential_fn", "transforms"}
+    if unknown := options.keys() - known:
+        checks.refuse("options", f"of {', '.join(sorted(known))}", min(unknown), "see Pyro's NUTS")
 
 
 def _check_actions(model: TrajectoryModel) -> None:

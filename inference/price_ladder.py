@@ -107,6 +107,7 @@ def price_ladder(
         ValueError: where the model cannot be tabulated, the horizon is infinite, or something is
             to be observed of a linear-Gaussian model.
     """
+    checks.check_model(model)
     checks.finite_horizon(model, "a ladder of plans")
     if isinstance(model, LinearGaussian):
         return _gaussian_ladder(model, observe)

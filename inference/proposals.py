@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.asking import check_policy
 from cai.episode import remembers, without_latents
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
@@ -83,6 +84,7 @@ class TrueDynamics:
     """The policy's actions in the model's own dynamics, latents of theirs included."""
 
     def __init__(self, model: TrajectoryModel, policy: Policy) -> None:
+        check_policy(policy)
         policy = without_latents(policy)
         if remembers(policy):
             checks.refuse(

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.asking import numbers_at, policy_at
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.proposals import Bent, Proposal, draw, proposal_of
 from cai.policy import Policy
 from cai.scores import exact
 from cai.solution import Solution
-from cai.support import check_support
+from cai.support import check_support, support_size
 from cai.trajectory import Trajectories, TrajectoryModel
 
 Twist: TypeAlias = Callable[[int, Tensor], Tensor]
@@ -90,13 +91,13 @@ def smc(
 
     Raises:
         ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
-            says NaN or +inf or belongs to another model, or the proposal does not fit.
+            says NaN or +inf or is of other steps or states, or the proposal does not fit.
     """
+    checks.check_model(model)
     T = checks.finite_horizon(model, "smc")
+    checks.check_seed(seed)
     checks.check_count("particles", particles)
-    if not 0 <= threshold <= 1:
-        advice = "0 never resamples, 1 at every step"
-        checks.refuse("threshold", "a share between 0 and 1", repr(threshold), advice)
+    checks.check_probability("threshold", threshold)
     q, look = proposal_of(model, proposal), _Twist(model, twist, T)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -145,7 +146,7 @@ def _act(
     model: TrajectoryModel, q: Proposal, t: int, s: Tensor, alive: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Actions, by the prior for the dead, and log p(a|s)/q(a|s) of the living, (n,)."""
-    policy, prior = q.policy(t, s), model.prior(s, t)
+    policy, prior = policy_at(q.policy, t, s), model.prior(s, t)
     if t == 0:
         check_support(policy, prior)
     a = draw(policy, len(s))
@@ -161,7 +162,7 @@ class _Twist:
     """log ψ_t(s), (n,), nats: zero for the dead, and at the end what is really paid there."""
 
     def __init__(self, model: TrajectoryModel, twist: Bent | Twist | None, T: int) -> None:
-        self.model, self.T, self.twist = model, T, _function(twist, T)
+        self.model, self.T, self.twist = model, T, _function(model, twist, T)
 
     def __call__(self, t: int, s: Tensor, alive: Tensor) -> Tensor:
         if t == self.T:
@@ -169,22 +170,24 @@ class _Twist:
         elif self.twist is None:
             log_psi = torch.zeros((), dtype=torch.float64)
         else:
-            log_psi = torch.as_tensor(self.twist(t, s)).double()
-        if (log_psi.isnan() | (log_psi == math.inf)).any():
             advice = "it is a guess of V_t(s)/α in nats; where there is none, 0"
-            came = "NaN" if log_psi.isnan().any() else "+inf"
-            checks.refuse(f"twist at step {t}", "numbers below +inf", came, advice)
+            event = len(self.model.initial.event_shape)
+            log_psi = numbers_at("twist", self.twist, t, s, event, advice)
+            if (log_psi == math.inf).any():
+                checks.refuse(f"twist at step {t}", "numbers below +inf", "+inf", advice)
         return torch.where(alive, log_psi.expand(len(s)), 0.0)
 
 
-def _function(twist: Any, T: int) -> Twist | None:
+def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     """What a solution is worth, or the user's own function."""
     if isinstance(twist, Solution):
-        _check_steps(twist.table.horizon, T)
+        here = (T, support_size(model.initial))
+        _check_fits((twist.table.horizon, twist.table.num_states), here)
         values = _hopeful(twist)
         return lambda t, s: values[t, s]
     if isinstance(twist, GaussianSolution):
-        _check_steps(twist.model.horizon, T)
+        shape = tuple(model.initial.event_shape)
+        _check_fits((twist.model.horizon, (twist.model.state_size,)), (T, shape))
         value, temperature = twist.V, twist.model.temperature
         return lambda t, s: value(t, s) / temperature
     if twist is not None and not callable(twist):
@@ -193,10 +196,13 @@ def _function(twist: Any, T: int) -> Twist | None:
     return twist
 
 
-def _check_steps(horizon: int | None, T: int) -> None:
-    if horizon != T:
-        advice = "solve the model that is to be sampled"
-        checks.refuse("twist", f"a solution of {T} steps", str(horizon), advice)
+def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
+    """Raises ValueError where a solution has other steps or other states than the model."""
+    for what, one, other in zip(("steps", "states"), came, expected, strict=True):
+        if one != other:
+            wanted = f"as many {what} as the model" if other is None else f"{other} {what}"
+            advice = "solve the model that is to be sampled"
+            checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
 
 
 def _hopeful(solution: Solution) -> Tensor:

@@ -1,0 +1,90 @@
+"""A user's own functions of (t, s): what they answer, or one message that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from cai import checks
+
+
+def check_policy(policy: Any) -> None:
+    """Raises ValueError unless it is a function, or has a memory."""
+    if (callable(policy) and not isinstance(policy, Distribution)) or hasattr(policy, "start"):
+        return
+    advice = "for a distribution that is the same everywhere, lambda t, s: distribution"
+    if hasattr(policy, "policy"):
+        advice = "pass its .policy"
+    checks.refuse("policy", "a function (t, s) -> distribution", type(policy).__name__, advice)
+
+
+def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
+    """What a policy answers to (t, s).
+
+    Raises:
+        ValueError: where it raises anything; its own ValueErrors as they are, but for those of
+            torch about parameters, which say neither where nor what to do.
+    """
+    try:
+        return step(t, s, *before)
+    except ValueError as error:
+        if not str(error).startswith("Expected parameter"):
+            raise
+        what = str(error).partition(" to satisfy")[0].removeprefix("Expected ")
+        raise ValueError(
+            f"policy: expected a distribution of finite parameters at step {t}, got another "
+            f"{what}; look for NaN in what the policy computes"
+        ) from error
+    except Exception as error:
+        _raised("policy", t, s, error, "return a distribution over the actions of this model")
+
+
+def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, advice: str) -> Tensor:
+    """What a function (t, s) -> number says, float64, expanded to one for each state.
+
+    Args:
+        name: of the argument, for the message.
+        function: what was passed.
+        t: an int, or a tensor of the batch shape of s.
+        s: states of any batch shape.
+        event_dims: of a state.
+        advice: what to try.
+
+    Raises:
+        ValueError: where it is no function, raises anything, or says something else or NaN.
+    """
+    if not callable(function) or isinstance(function, Tensor):
+        checks.refuse(name, "a function (t, s) -> numbers", type(function).__name__, advice)
+    try:
+        answer = function(t, s)
+    except Exception as error:
+        _raised(name, t, s, error, advice)
+    shape = list(s.shape[: s.dim() - event_dims])
+    try:
+        found = torch.as_tensor(answer, dtype=torch.float64).expand(shape)
+    except (RuntimeError, TypeError, ValueError):
+        tensor = isinstance(answer, Tensor)
+        came = f"shape {list(answer.shape)}" if tensor else type(answer).__name__
+        checks.refuse(name, f"one number for each state, shape {shape}", came, advice)
+    if found.isnan().any():
+        checks.refuse(name, "numbers", f"NaN at step {_first(t, found)}", advice)
+    return found
+
+
+def _first(t: Any, found: Tensor) -> int:
+    """The first step at which there is NaN."""
+    return t if isinstance(t, int) else int(t.expand(found.shape)[found.isnan()].min())
+
+
+def _raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -> NoReturn:
+    when = f"step {t}" if isinstance(t, int) else f"steps of shape {list(t.shape)}"
+    checks.refuse(
+        name,
+        f"a function that takes {when} and states of shape {list(s.shape)}, {s.dtype}",
+        f"one that raised {type(error).__name__}: {error}",
+        f"it may be made for another model; {advice}",
+    )
