@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -80,7 +79,7 @@ def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless value is an int ≥ 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         advice = "count in steps or trajectories"
-        if isinstance(value, numbers.Integral) and not isinstance(value, int) and int(value) >= 1:
+        if hasattr(value, "__index__") and not isinstance(value, int):
             advice = "int(…) makes a plain one of it"
         refuse(name, "a whole number of at least 1", repr(value), advice)
 
