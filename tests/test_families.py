@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.optimize
 import torch
+from pyro.distributions.transforms import conditional_spline
 from test_estimators import regulator
 
 import cai
@@ -136,6 +137,22 @@ def best_stationary_feedback(model):
     return inference.fit(model, policy, estimator="mirror").elbo
 
 
+def with_head(head):
+    return lambda model: cai.NeuralPolicy(model, hidden=(16,), head=head())
+
+
+def bent():
+    """A flow on single numbers."""
+    return cai.FlowHead(conditional_spline(1, 2, hidden_dims=[8], count_bins=4), context=2)
+
+
+NOISE = dist.Normal(torch.zeros(1), 1.0).to_event(1)
+
+
+def of_noise(model):
+    return cai.LatentPolicy(model, NOISE, per="step", hidden=(8,))
+
+
 FEEDBACK = ("exact", "mirror", *SIMULATED, GAE)
 GAUSSIAN = {
     "feedback": (cai.LinearGaussianPolicy, best, FEEDBACK),
@@ -147,7 +164,9 @@ GAUSSIAN = {
     "joint plan": (cai.GaussianPlan, lambda m: inference.gaussian_plan(m).elbo, SIMULATED),
     "plan": (cai.Plan, lambda m: inference.gaussian_plan(m).factorised_elbo, SIMULATED),
     "network": (functools.partial(cai.NeuralPolicy, hidden=(16,)), best, SIMULATED),
+    "flow": (with_head(bent), best, SIMULATED),
     "recurrent": (functools.partial(cai.RecurrentPolicy, memory=8), best, SIMULATED),
+    "continuous latent": (of_noise, best, ("pathwise",)),
 }
 
 
@@ -220,6 +239,8 @@ def best_gaussian():
 
 SQUARE = {
     "Gaussian": (cai.GaussianHead(), best_gaussian, 0.1, SIMULATED),
+    # Mirrored in the way to its goal, the best one looks the same, and has no correlation.
+    "full Gaussian": (cai.GaussianHead("full"), best_gaussian, 0.1, SIMULATED),
     "mixture": (cai.MixtureHead(4), best_of_all, 0.2, ("score", "critic")),
 }
 
