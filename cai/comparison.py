@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cai import weights
 from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
 from cai.divergence import Split, measured
 from cai.episode import remembers
 from cai.evaluate import Evaluation
 from cai.free_dynamics import FreeDynamics
 from cai.gaussian_solution import GaussianSolution
+from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy
 from cai.solution import Solution
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
-from cai.yardsticks import Yardsticks, same, yardsticks
+from cai.yardsticks import Yardsticks, same, same_gaussian, yardsticks
 
 _HEADINGS = {
     "imagined_bound": "bound",
@@ -274,7 +277,8 @@ def compare(
                              + Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))]
 
     Where the exact posterior is out of reach, log p(O) is put between two numbers, as
-    ``inference.evidence_bracket`` does, by importance weights of the best of the policies.
+    ``inference.evidence_bracket`` does, by importance weights of the best of the policies; but
+    not of an endless model, nor where no trajectory weighs anything.
 
     Args:
         model: the model, or its table.
@@ -284,10 +288,14 @@ def compare(
 
     Raises:
         ValueError: where a method has no policy, does not fit the model, or the evidence is zero;
-            where a value is given that is too low, or of no use since the posterior is known.
+            where a value is given that is too low, or of no use since the posterior is known
+            or the model is endless.
     """
-    if not methods:
-        raise ValueError("methods: expected at least one, as {name: solution or policy}, got none")
+    if not methods or not isinstance(methods, Mapping):
+        came = "none" if not methods else f"a {type(methods).__name__}"
+        raise ValueError(
+            f"methods: expected at least one, as {{name: solution or policy}}, got {came}"
+        )
     known = yardsticks(model, methods)
     if known.posterior is not None and known.posterior.bound == -math.inf:
         raise ValueError(
@@ -302,15 +310,20 @@ def compare(
             )
         return Comparison(rows, known.posterior.bound, known.posterior, model)
     found = _bracket(model, rows, value)
+    if found is None and value is not None:
+        raise ValueError(
+            "value: expected None where no trajectory can be drawn, as of an endless model; "
+            "leave it out, or take dataclasses.replace(model, horizon=100)"
+        )
     if found is not None:
         rows = {name: _between(row, found) for name, row in rows.items()}
     return Comparison(rows, None, None, model, found)
 
 
 def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardsticks) -> Row:
-    policy = _policy(name, method, known.table)
+    policy = _policy(name, method, model, known.table)
     evaluation, split = measured(model, policy, known.table, known.posterior)
-    believer = policy if isinstance(policy, FreeDynamics) else method
+    believer = _believer(method)
     bends = isinstance(believer, Solution | GaussianSolution | FreeDynamics)
     bends = bends and believer.optimism != 0
     had = evaluation.elbo
@@ -338,14 +351,28 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardstic
     )
 
 
-def _policy(name: str, method: Any, table: Table | None) -> Policy:
+def _believer(method: Any) -> Any:
+    """Who imagines something: a solution, or free dynamics, the policy of a fit perhaps."""
+    policy = getattr(method, "policy", None)
+    return policy if isinstance(policy, FreeDynamics) else method
+
+
+def _policy(name: str, method: Any, model: TrajectoryModel | Table, table: Table | None) -> Policy:
     policy: Any = getattr(method, "policy", method)
     if not (callable(policy) or remembers(policy)):
         raise ValueError(
             f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
             f"got {type(method).__name__}"
         )
-    if isinstance(method, Solution) and table is not None and not same(method.table, table):
+    if isinstance(method, Solution):
+        fits = table is not None and same(method.table, table)
+    elif isinstance(method, GaussianSolution):
+        fits = isinstance(model, LinearGaussian) and same_gaussian(method.model, model)
+    elif isinstance(free := _believer(method), FreeDynamics):
+        fits = table is not None and free.is_of(table)
+    else:
+        fits = True
+    if not fits:
         raise ValueError(
             f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
             "another problem; solve this one, or pass its policy alone, solution.policy"
@@ -369,22 +396,32 @@ def _parts(split: Split) -> dict[str, float | None]:
 def _bracket(
     model: TrajectoryModel | Table, rows: Mapping[str, Row], value: ValueFunction | None
 ) -> EvidenceBracket | None:
-    """log p(O) by the policy that is closest to it; None where nothing is simulated."""
-    weights = [row.evaluation.log_weights for row in rows.values()]
-    halves = [w.tensor_split(2) for w in weights if w is not None]
-    if not halves or not isinstance(model, TrajectoryModel):
+    """log p(O) by the policy that is closest to it; None where no trajectory weighs anything."""
+    if not isinstance(model, TrajectoryModel) or model.horizon is None:
         return None
+    policies = [getattr(row.method, "policy", row.method) for row in rows.values()]
+    halves = [
+        _log_weights(model, policy, row).tensor_split(2)
+        for policy, row in zip(policies, rows.values(), strict=True)
+    ]
     # Chosen by one half, measured by the other: the best of several numbers is too good.
-    lower = [bracket(choosing, _TOGETHER).lower for choosing, _ in halves]
-    chosen = max(range(len(halves)), key=lower.__getitem__)
+    worth = [(bracket(w, _TOGETHER).lower, w.logsumexp(0).item()) for w, _ in halves]
+    chosen = max(range(len(halves)), key=worth.__getitem__)
     above = None
     if value is not None:
-        row = [row for row in rows.values() if row.evaluation.log_weights is not None][chosen]
-        policy = getattr(row.method, "policy", row.method)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            above = from_above(model, value, model.simulate(policy, 100))
-    return bracket(halves[chosen][1], _TOGETHER, above)
+            above = from_above(model, value, model.simulate(policies[chosen], 100))
+    found = bracket(halves[chosen][1], _TOGETHER, above)
+    return found if found.effective > 0 or above is not None else None
+
+
+def _log_weights(model: TrajectoryModel, policy: Policy, row: Row) -> Tensor:
+    """(n,), nats; of one that was evaluated in closed form they are simulated now."""
+    found = row.evaluation.log_weights
+    if found is not None:
+        return found
+    return weights.scores(model, policy, model.simulate(policy, 10_000, seed=0)).log_weights
 
 
 def _between(row: Row, found: EvidenceBracket) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -73,7 +74,16 @@ def measured(
     if evaluation.log_weights is not None:
         assert isinstance(model, TrajectoryModel)
         paths = model.simulate(policy, len(evaluation.log_weights), seed=0)
-        return evaluation, along(posterior, paths, evaluation.log_weights)
+        split = along(posterior, paths, evaluation.log_weights)
+        if split.total == math.inf:  # of what is rare, a simulation may have seen nothing
+            evaluation = dataclasses.replace(
+                evaluation,
+                elbo=-math.inf,
+                elbo_stderr=0.0,
+                expected_return=-math.inf,
+                expected_return_stderr=0.0,
+            )
+        return evaluation, split
     if isinstance(posterior, Solution):
         return evaluation, with_memory(posterior, evaluation)
     assert isinstance(policy, LinearGaussianPolicy)
@@ -120,7 +130,7 @@ def along(
         start, lucky = _luck_of_states(posterior, paths)
     else:
         start, lucky = _luck_of_vectors(posterior, paths)
-    if not lucky.isfinite().all():  # the posterior excludes where the dynamics may lead
+    if start == math.inf or not lucky.isfinite().all():  # the posterior excludes what may be
         return Split(start, math.inf, math.inf, 0.0, 0.0, 0.0)
     minus, total_stderr = weights.mean(log_weights - posterior.bound)
     dynamics, dynamics_stderr = weights.mean(lucky)

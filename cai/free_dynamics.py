@@ -84,6 +84,18 @@ class FreeDynamics(nn.Module):
         """q(a_t|s_t), for an int or a tensor t that broadcasts with s."""
         return self.policy(t, s)
 
+    def is_of(self, table: Table) -> bool:
+        """Whether it bends this problem, number for number."""
+        mine = self._log_start, self._log_moves, self._reward, self._final, self._arrival
+        moves = table.dense(table.log_dynamics).log()
+        other = table.log_initial, moves, table.reward, table.final_reward, _on_arrival(table)
+        model = self._model
+        return (model.horizon, model.discount, model.temperature) == (
+            table.horizon,
+            table.discount,
+            table.temperature,
+        ) and all(torch.equal(x, y) for x, y in zip(mine, other, strict=True))
+
     @property
     def bound(self) -> float:
         """The objective, (), nats, exactly: what it believes it achieves."""

@@ -82,3 +82,22 @@ def same(one: Table, other: Table) -> bool:
 
     names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
     return one is other or all(equal(getattr(one, n), getattr(other, n)) for n in names)
+
+
+def same_gaussian(one: LinearGaussian, other: LinearGaussian) -> bool:
+    """Whether two linear-Gaussian models are the same problem, number for number."""
+    if one is other:
+        return True
+    for name in ("horizon", "temperature", "discount", "flat"):
+        if getattr(one, name) != getattr(other, name):
+            return False
+    names = (
+        *("A", "B", "drift", "noise", "Q", "R", "N", "q", "rho", "Q_final", "q_final"),
+        *("initial_mean", "initial_covariance"),
+    )
+    pairs = [(getattr(one, name), getattr(other, name)) for name in names]
+    if not one.flat:
+        priors: list[Any] = [one.action_prior, other.action_prior]
+        pairs += [(priors[0].loc, priors[1].loc)]
+        pairs += [(priors[0].covariance_matrix, priors[1].covariance_matrix)]
+    return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
