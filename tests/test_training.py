@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import math
 import os
 import pickle
@@ -247,6 +248,24 @@ def test_a_second_ctrl_c_interrupts_the_step(capsys):
     stopped = table(None, twice)
     assert len(stopped.losses) == 33
     assert "interrupted within a step" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.usefixtures("heard")
+def test_the_bar_shows_the_elbo_and_its_moving_average(monkeypatch, tmp_path):
+    path = tmp_path / "fit.pt"
+    stopped = table(path, lambda step: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fitted = table(path)
+    shown = sys.stderr.getvalue()
+    assert "57%" in shown  # 34 of 60 steps were there already
+    assert len(stopped.losses) == 34
+    last, mean = fitted.losses[-1], fitted.running_mean[-1]
+    assert f"ELBO {-last:.4f} nats, mean of 50: {-mean:.4f}" in shown
 
 
 def test_a_crash_while_writing_leaves_the_file_before(tmp_path, monkeypatch):
