@@ -312,8 +312,8 @@ def compare(
     found = _bracket(model, rows, value)
     if found is None and value is not None:
         raise ValueError(
-            "value: expected None where no trajectory can be drawn, as of an endless model; "
-            "leave it out, or take dataclasses.replace(model, horizon=100)"
+            "value: expected None where no trajectory can be drawn, as of an endless model or "
+            "with a flat prior and a discount; leave it out"
         )
     if found is not None:
         rows = {name: _between(row, found) for name, row in rows.items()}
@@ -399,6 +399,8 @@ def _bracket(
     """log p(O) by the policy that is closest to it; None where no trajectory weighs anything."""
     if not isinstance(model, TrajectoryModel) or model.horizon is None:
         return None
+    if isinstance(model, LinearGaussian) and model.flat and model.discount < 1:
+        return None  # the dead act by the prior, which cannot be sampled
     policies = [getattr(row.method, "policy", row.method) for row in rows.values()]
     halves = [
         _log_weights(model, policy, row).tensor_split(2)

@@ -76,7 +76,11 @@ class ImportanceSample:
 
     @property
     def reliable(self) -> bool:
-        """Whether k̂ is at most what this number of weights can bear, ``pareto_threshold(n)``."""
+        """Whether k̂ is at most what this number of weights can bear, ``pareto_threshold(n)``.
+
+        It is made for continuous weights. Where there are only a few different trajectories, as in
+        a small table, compare with ``posterior(model)`` instead.
+        """
         return self.pareto_k <= pareto_threshold(len(self.log_weights))
 
     def mean(self, values: Tensor) -> Tensor:

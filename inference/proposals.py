@@ -175,7 +175,7 @@ def _check_dynamics(model: TrajectoryModel, solution: Bent) -> None:
         other = solution.model
         same = other is model or (
             isinstance(model, LinearGaussian)
-            and other.horizon == model.horizon
+            and (other.horizon, other.discount) == (model.horizon, model.discount)
             and all(
                 getattr(other, name).shape == getattr(model, name).shape
                 and torch.equal(getattr(other, name), getattr(model, name))

@@ -91,7 +91,8 @@ def smc(
 
     Raises:
         ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
-            says NaN or +inf or is of other steps or states, or the proposal does not fit.
+            says NaN or +inf, is of other steps or states or holds observations, or the proposal
+            does not fit.
     """
     checks.check_model(model)
     T = checks.finite_horizon(model, "smc")
@@ -183,6 +184,9 @@ def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     if isinstance(twist, Solution):
         here = (T, support_size(model.initial))
         _check_fits((twist.table.horizon, twist.table.num_states), here)
+        if twist.evidence:
+            came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
+            checks.refuse("twist", "a solution without observations", came, advice)
         values = _hopeful(twist)
         return lambda t, s: values[t, s]
     if isinstance(twist, GaussianSolution):
@@ -192,7 +196,8 @@ def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
         return lambda t, s: value(t, s) / temperature
     if twist is not None and not callable(twist):
         advice = "for instance inference.soft_values(model, optimism=1)"
-        checks.refuse("twist", "a solution or a function (t, s) -> nats", repr(twist), advice)
+        came = type(twist).__name__
+        checks.refuse("twist", "a solution or a function (t, s) -> nats", came, advice)
     return twist
 
 

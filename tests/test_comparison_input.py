@@ -90,6 +90,14 @@ def test_a_value_is_of_no_use_to_an_endless_model():
         cai.compare(endless, methods, value=lambda t, s: 100.0)
 
 
+def test_a_flat_prior_with_a_discount_has_no_bracket():
+    model = dataclasses.replace(GAUSSIAN, action_prior=cai.FlatPrior(GAUSSIAN.action_size))
+    model = dataclasses.replace(model, discount=0.9)
+    report = cai.compare(model, {"best": inference.soft_values(model)})
+    assert report.bracket is None
+    assert report["best"].restriction == pytest.approx(0, abs=1e-9)
+
+
 def test_a_policy_in_closed_form_brackets_the_evidence_too():
     """With a discount the posterior of a linear-Gaussian model is not Gaussian."""
     model = dataclasses.replace(random_model(1), discount=0.9, temperature=20.0)

@@ -106,6 +106,17 @@ def test_linear_gaussian_with_the_exact_messages():
     assert found.log_evidence != pytest.approx(inference.posterior(other).bound, abs=1e-3)
 
 
+def test_a_proposal_without_the_coin_of_death_is_refused():
+    """It would let everybody live, and give the evidence of a model without a discount."""
+    model = random_gaussian()
+    mortal = dataclasses.replace(model, discount=0.9)
+    exact = inference.posterior(model)
+    with pytest.raises(ValueError, match=r"proposal: expected a solution of .* and discount"):
+        inference.smc(mortal, 9, exact, exact)
+    found = inference.smc(mortal, 9, exact, inference.soft_values(mortal))
+    assert not found.trajectories.alive.all()
+
+
 @pytest.mark.parametrize("name", ["none", "exact twist", "halfway", "bent without a twist"])
 def test_linear_gaussian_evidence_is_unbiased(name):
     model = random_gaussian()
@@ -246,6 +257,10 @@ def test_systematic_resampling(seed):
         ({"twist": 3.0}, "twist: expected a solution or a function"),
         ({"twist": lambda t, s: s * math.nan}, "twist: expected numbers, got NaN at step 0"),
         ({"twist": lambda t, s: s + math.inf}, r"twist at step 0: expected numbers below .* \+inf"),
+        (
+            {"twist": inference.posterior(models.ledge(), observed={"s_1": 1})},
+            "twist: expected a solution without observations",
+        ),
         (
             {"twist": inference.soft_values(models.ledge(horizon=3))},
             "twist: expected a solution of 4 steps, got 3",
