@@ -14,12 +14,16 @@ from cai import checks
 
 def check_policy(policy: Any) -> None:
     """Raises ValueError unless it is a function, or has a memory."""
-    if (callable(policy) and not isinstance(policy, Distribution)) or hasattr(policy, "start"):
+    known = callable(policy) and not isinstance(policy, Distribution | type)
+    if known or (hasattr(policy, "start") and not isinstance(policy, type)):
         return
     advice = "for a distribution that is the same everywhere, lambda t, s: distribution"
     if hasattr(policy, "policy"):
         advice = "pass its .policy"
-    checks.refuse("policy", "a function (t, s) -> distribution", type(policy).__name__, advice)
+    came = type(policy).__name__
+    if isinstance(policy, type):
+        came, advice = f"the class {policy.__name__}", "make one for the model"
+    checks.refuse("policy", "a function (t, s) -> distribution", came, advice)
 
 
 def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:

@@ -90,9 +90,13 @@ def check_seed(seed: Any) -> None:
         refuse("seed", "a whole number", repr(seed), "the same one gives the same draws again")
 
 
-def check_model(model: Any) -> None:
-    """Raises ValueError unless it is a program, which a table is not."""
-    if not callable(getattr(model, "simulate", None)):
+def check_model(model: Any, table: bool = False) -> None:
+    """Raises ValueError unless it is a program, which a table is not; with table=True, or one."""
+    if table:
+        if not hasattr(model, "horizon"):
+            advice = "for instance cai.models.ledge()"
+            refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
+    elif not callable(getattr(model, "simulate", None)):
         advice = "a table has no program to run, but table.program may be the one it was made of"
         refuse("model", "a cai.TrajectoryModel", type(model).__name__, advice)
 
@@ -104,6 +108,14 @@ def check_step(t: int, T: int) -> None:
             f"t: expected a step in 0 … {T - 1}, got {t}; the last transition leads from step T-1 "
             "to step T"
         )
+
+
+def check_widths(name: str, widths: Any) -> None:
+    """Raises ValueError unless widths of layers are a tuple or a list of whole numbers ≥ 1."""
+    if not isinstance(widths, tuple | list):
+        refuse(name, "a tuple of widths of layers", repr(widths), "(64, 64) is two layers")
+    for width in widths:
+        check_count(name, width)
 
 
 def check_positive(name: str, value: float) -> None:
@@ -205,6 +217,7 @@ def finite_horizon(model: Any, what: str) -> int:
     Raises:
         ValueError: where it is infinite, naming what needs it.
     """
+    check_model(model, table=True)
     if model.horizon is None:
         raise ValueError(
             f"horizon: {what} needs a finite number of steps, but the horizon is None (infinite); "

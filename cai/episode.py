@@ -130,7 +130,8 @@ def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
     n, T = states.shape[:2]
     policy = without_latents(policy)
     if not remembers(policy):
-        scores: Tensor = exact(policy(torch.arange(T).expand(n, T), states)).log_prob(actions)
+        at_once = policy_at(policy, torch.arange(T).expand(n, T), states)
+        scores: Tensor = exact(at_once).log_prob(actions)
         return scores
     step, before, parts = begin(policy), None, []
     for t, (s, a) in enumerate(zip(states.unbind(1), actions.unbind(1), strict=True)):

@@ -60,7 +60,8 @@ class FreeDynamics(nn.Module):
 
     def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= optimism < math.inf:
+        checks.check_model(model)
+        if not 0 <= checks.check_optimism(optimism) < math.inf:
             checks.refuse(
                 "optimism",
                 "a finite number of at least 0",

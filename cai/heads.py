@@ -134,8 +134,16 @@ class MixtureHead:
         return moved(base, prior)
 
 
-def head_for(prior: TorchDistribution) -> Head:
-    """The head that suits a prior: categorical, or Gaussian with a diagonal covariance."""
+def head_for(prior: TorchDistribution, chosen: Head | None = None) -> Head:
+    """The head that was chosen, or else suits a prior: categorical, or a diagonal Gaussian.
+
+    Raises:
+        ValueError: where what was chosen is no head.
+    """
+    if chosen is not None:
+        if isinstance(chosen, type) or not hasattr(chosen, "size") or not callable(chosen):
+            checks.refuse("head", "a head", repr(chosen), 'for instance cai.GaussianHead("full")')
+        return chosen
     return GaussianHead() if support_size(prior) is None else CategoricalHead()
 
 

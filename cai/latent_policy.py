@@ -59,10 +59,11 @@ class LatentPolicy(nn.Module):
     ) -> None:
         super().__init__()
         _check(latent, per)
+        checks.check_widths("hidden", hidden)
         self._view, self._latent, self._per = View(model, observe), latent, per
         s = model.initial.sample()
         prior = self._view.prior(s, 0)
-        self._head, self._kinds = head or head_for(prior), support_size(latent)
+        self._head, self._kinds = head_for(prior, head), support_size(latent)
         self._numbers, self._actions = Numbers(latent), Numbers(prior)
         self._state_dims, self._action_dims = len(model.initial.event_shape), len(prior.event_shape)
         seen, size = 1 + self._view.size, self._numbers.size

@@ -34,8 +34,8 @@ class LinearGaussianPolicy(nn.Module):
         lower: L below its diagonal, (T, m, m) or (m, m); the rest of it is not used.
 
     Raises:
-        ValueError: for an infinite horizon without ``stationary=True``, or a stationary policy
-            beside a prior that depends on the step.
+        ValueError: for a model of another kind, an infinite horizon without ``stationary=True``,
+            or a stationary policy beside a prior that depends on the step.
     """
 
     gains: Tensor
@@ -45,6 +45,13 @@ class LinearGaussianPolicy(nn.Module):
 
     def __init__(self, model: LinearGaussian, stationary: bool = False) -> None:
         super().__init__()
+        if not isinstance(model, LinearGaussian):
+            checks.refuse(
+                "model",
+                "a linear-Gaussian one, of models.linear_gaussian",
+                type(model).__name__,
+                "for any other take cai.NeuralPolicy(model)",
+            )
         n, m = model.state_size, model.action_size
         steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)
         mean, tril = torch.zeros(m, dtype=torch.float64), torch.eye(m, dtype=torch.float64)

@@ -38,6 +38,7 @@ class View:
     """
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
+        checks.check_model(model)
         self._model, self._observe = model, observe
         self._event = len(model.initial.event_shape)
         self._seen: Tensor | None = None

@@ -44,7 +44,7 @@ class Plan(nn.Module):
         T = checks.finite_horizon(model, "a plan")
         self._model, self._blind = model, _blind_prior(model)
         prior = self._prior(0)
-        self._head = head or head_for(prior)
+        self._head = head_for(prior, head)
         self.numbers = nn.Parameter(torch.zeros(T, self._head.size(prior), dtype=torch.float64))
 
     @classmethod
@@ -120,6 +120,8 @@ class GaussianPlan(nn.Module):
         noise: list[Tensor] = []  # of the steps before, (..., m) each
 
         def step(t: Any, s: Tensor, before: Tensor | None) -> TorchDistribution:
+            if (t + 1) * m > len(self.mean):
+                raise IndexError(f"this is a plan of {t} steps")
             if before is not None:
                 noise.append(self._noise(L, t - 1, noise, before))
             here = slice(t * m, (t + 1) * m)
@@ -158,6 +160,7 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
     Raises:
         ValueError: where there is none.
     """
+    checks.check_model(model)
     if support_size(model.prior(model.initial.sample())) is not None:
         return dist.Categorical(logits=shared_log_prior(model, classes(model, None))[0])
     if callable_prior(model.action_prior):

@@ -144,9 +144,10 @@ class NeuralPolicy(nn.Module):
         stationary: bool = False,
     ) -> None:
         super().__init__()
+        checks.check_widths("hidden", hidden)
         self._view, self._stationary = View(model, observe), stationary
         prior = self._view.prior(model.initial.sample(), 0)
-        self._head = head or head_for(prior)
+        self._head = head_for(prior, head)
         self.inputs = self._view.size + (not stationary)
         self.outputs = self._head.size(prior)
         self.network = network or perceptron((self.inputs, *hidden, self.outputs))
@@ -156,7 +157,15 @@ class NeuralPolicy(nn.Module):
         dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
         view = self._view
         x = view.features(s, dtype) if self._stationary else view.timed(t, s, dtype)
-        return self._head(self.network(x), view.prior(s, t))
+        numbers = self.network(x)
+        if numbers.shape[-1:] != (self.outputs,):
+            checks.refuse(
+                "network",
+                f"{self.outputs} outputs, what the head takes",
+                f"shape {list(numbers.shape)}",
+                "see the attributes inputs and outputs",
+            )
+        return self._head(numbers, view.prior(s, t))
 
 
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:

@@ -45,10 +45,11 @@ class RecurrentPolicy(nn.Module):
     ) -> None:
         super().__init__()
         checks.check_count("memory", memory)
+        checks.check_widths("hidden", hidden)
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
         self._actions = Numbers(prior)
-        self._head = head or head_for(prior)
+        self._head = head_for(prior, head)
         self.cell = nn.GRUCell(1 + self._view.size + self._actions.size, memory)
         self.network = perceptron((memory, *hidden, self._head.size(prior)))
 

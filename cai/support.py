@@ -127,6 +127,7 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     Raises:
         ValueError: where either is not finite, naming the argument that says so.
     """
+    checks.check_model(model)
     S = support_size(model.initial)
     if S is None:
         raise NotEnumerable(_not_finite("initial", "states", model.initial))

@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract
+from cai.asking import policy_at
 from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
 from cai.layout import Layout
 from cai.policy import Policy, register
@@ -236,7 +237,7 @@ class TrajectoryModel:
             if t == 0 and not factors:
                 action = first_action(policy, episode, s, self.prior(s, t))
             else:
-                action = episode(t, s, a)
+                action = policy_at(episode, t, s, a)
             if alive is not None and not factors:
                 action = _where_alive(alive, action, self.prior(s, t))
             a = pyro.sample(f"a_{t}", action)

@@ -47,8 +47,7 @@ def critic_gradient(
     Raises:
         ValueError: where λ is none, the horizon is infinite, or the model is a table.
     """
-    if not 0 <= lam <= 1:
-        checks.refuse("lam", "a number in [0, 1]", repr(lam), "1 is unbiased")
+    checks.check_probability("lam", lam)
     if isinstance(model, Table):
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
     T = checks.finite_horizon(model, "fit")

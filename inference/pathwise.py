@@ -9,6 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
+from cai.asking import policy_at
 from cai.episode import begin, first_action, log_auxiliary
 from cai.inference.gradient import Estimator, checked
 from cai.scores import exact
@@ -67,7 +68,7 @@ def _rollout(
         states, actions, log_q = [s], [], []
         for t in range(T):
             first = t == 0
-            q = first_action(policy, at, s, model.prior(s, t)) if first else at(t, s, a)
+            q = first_action(policy, at, s, model.prior(s, t)) if first else policy_at(at, t, s, a)
             q = exact(q)
             a = draws.draw(f"a_{t}", q)
             log_q.append(q.log_prob(a).expand(particles))

@@ -26,6 +26,7 @@ def check_order(name: object, eta: float) -> None:
                 "optimism", "0", repr(eta), 'only estimator="renyi" maximises another bound'
             )
         return
+    eta = checks.check_optimism(eta)
     if not (math.isfinite(eta) and eta != 0 and eta <= 1):
         checks.refuse(
             "optimism",

@@ -73,4 +73,11 @@ def _policy_of(model: Any, guide: Any) -> nn.Module:
             f"{type(model).__name__} and {getattr(guide, '__qualname__', type(guide).__name__)}",
             "any other guide goes with Pyro's own Trace_ELBO()",
         )
+    if not any(p.requires_grad for p in policy.parameters()):
+        checks.refuse(
+            "policy",
+            "one with parameters to train",
+            f"{type(policy).__name__} without any",
+            "for instance cai.TabularPolicy(model)",
+        )
     return policy

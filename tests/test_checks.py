@@ -1,5 +1,6 @@
 """What is wrong is said once: where, what was expected, what came, and what to try."""
 
+import dataclasses
 import math
 
 import pyro
@@ -9,6 +10,7 @@ import torch
 from test_trajectory import continuous
 
 import cai
+import cai.inference
 
 S, A = 4, 3
 NEXT = torch.arange(S * A).reshape(S, A) % S
@@ -264,3 +266,84 @@ def test_two_sites_of_one_name():
         return dist.Delta(s)
 
     refused("dynamics: two sites are called 'slip'", "rename", dynamics=twice)
+
+
+FAMILIES = (
+    cai.TabularPolicy,
+    cai.NeuralPolicy,
+    cai.Plan,
+    cai.GaussianPlan,
+    cai.HistoryPolicy,
+    cai.ReactivePolicy,
+    cai.RecurrentPolicy,
+    cai.LinearGaussianPolicy,
+    cai.FreeDynamics,
+    lambda model: cai.LatentPolicy(model, dist.Categorical(torch.ones(2))),
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("model", [None, "ledge", cai.tabulate(build())])
+def test_what_is_no_model(family, model):
+    with pytest.raises(ValueError, match=r"^model: expected a (cai|linear)"):
+        family(model)
+
+
+def test_no_model_to_fit_or_evaluate():
+    policy = cai.TabularPolicy(build())
+    for what in (cai.inference.fit, cai.evaluate):
+        with pytest.raises(ValueError, match=r"^model: expected a cai.TrajectoryModel"):
+            what(None, policy)
+    with pytest.raises(ValueError, match=r"^model: expected a linear-Gaussian one"):
+        cai.LinearGaussianPolicy(build())
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (None, "got NoneType"),
+        (lambda s: dist.Categorical(torch.ones(A)), "takes 1 positional argument"),
+        (lambda t, s: dist.Categorical(logits=torch.zeros(2, S, A)[t, s]), "index 2 is out of"),
+        (cai.TabularPolicy, "got the class TabularPolicy"),
+    ],
+)
+def test_policies_that_cannot_be_called_in_a_simulation(policy, message):
+    with pytest.raises(ValueError, match=rf"^policy: .*{message}"):
+        build().simulate(policy, 3)
+
+
+def test_plans_and_tables_for_fewer_steps():
+    model, longer = continuous(), dataclasses.replace(continuous(), horizon=9)
+    for plan in (cai.Plan(model), cai.GaussianPlan(model)):
+        with pytest.raises(ValueError, match=r"^policy: .* that takes step \d .* model"):
+            cai.inference.fit(longer, plan, steps=1, particles=2)
+    longer = build(horizon=6)
+    with pytest.raises(ValueError, match=r"^policy: expected a function that takes step 5"):
+        cai.inference.fit(longer, cai.TabularPolicy(build()), estimator="score", steps=1)
+
+
+def test_a_policy_that_takes_no_tensor_of_steps():
+    class Late(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.zeros(A))
+
+        def forward(self, t, s):
+            return dist.Categorical(logits=self.logits if t > 2 else torch.zeros(A))
+
+    with pytest.raises(ValueError, match=r"^policy: .* takes steps of shape \[2, 5\] and"):
+        cai.inference.fit(build(), Late(), estimator="score", steps=1, particles=2)
+
+
+def test_networks_of_no_shape():
+    for hidden in (8, None, "x", (0,), (2.5,), (-1,)):
+        with pytest.raises(ValueError, match="hidden: expected"):
+            cai.NeuralPolicy(build(), hidden)
+        with pytest.raises(ValueError, match="hidden: expected"):
+            cai.RecurrentPolicy(build(), hidden=hidden)
+    for head in ("full", cai.GaussianHead, 3):
+        with pytest.raises(ValueError, match="head: expected a head, got"):
+            cai.NeuralPolicy(continuous(), head=head)
+    policy = cai.NeuralPolicy(continuous(), network=torch.nn.Linear(3, 7))
+    with pytest.raises(ValueError, match="network: expected 2 outputs, what the head takes, got"):
+        cai.evaluate(continuous(), policy, samples=2)

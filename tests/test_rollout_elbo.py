@@ -70,4 +70,7 @@ def test_what_it_cannot_train():
     for guide in (lambda: None, model.rollout(lambda t, s: model.prior(s))):
         with pytest.raises(ValueError, match=r"RolloutELBO: expected SVI\(model, model.rollout"):
             SVI(model, guide, optim, elbo).step()
+    fixed = cai.TabularPolicy.from_log_probs(torch.full((5, 2), 0.5).log())
+    with pytest.raises(ValueError, match="policy: expected one with parameters to train, got Tab"):
+        SVI(model, model.rollout(fixed), optim, elbo).step()
     SVI(model, model.rollout(cai.TabularPolicy(model)), optim, Trace_ELBO()).step()
