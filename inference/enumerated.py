@@ -55,7 +55,7 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
             if alive is not None:
                 paid, ends = paid * alive[:-1], ends * alive[-1]
             future = ends + paid.flip(0).cumsum(0).flip(0) - paid
-            elbo = (paid[0] + future[0]).mean().item()
+            elbo = (paid.sum(0) + ends).mean().item()  # without the difference -inf - (-inf)
             checked(elbo)
             advantage = future - _others(future, at, T * S)
             living = torch.ones_like(advantage) if alive is None else alive[:-1]

@@ -65,7 +65,15 @@ def build(
     """
     if not isinstance(name, str):
         made = getattr(name, "func", name)  # of a partial
-        return getattr(made, "__name__", type(made).__name__), name(model, policy, particles)
+        estimate = name(model, policy, particles)
+        if not callable(estimate):
+            checks.refuse(
+                "estimator",
+                "a function that makes an estimator, () -> -ELBO in nats",
+                f"one that returns {type(estimate).__name__}",
+                "see inference.critic_gradient",
+            )
+        return getattr(made, "__name__", type(made).__name__), estimate
     if name in ("auto", "exact"):
         exact = _exact(model, policy, table)
         if exact is not None:

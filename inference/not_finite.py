@@ -53,10 +53,15 @@ def stopped(
     if site is None and isinstance(error, FloatingPointError):
         broken = [n for n, p in policy.named_parameters() if _broken(p.grad)]
         where = f", in the gradient of {', '.join(broken)}" if broken else ""
+    numbers = site is not None or isinstance(error, FloatingPointError)
+    advice = (
+        "; try clip=1.0, a lower learning_rate, or make what that site depends on finite"
+        if numbers
+        else ""
+    )
     message = (
         f"fit: stopped at step {len(losses)}: {str(error).removeprefix('fit: ')}{where}. The "
-        "parameters before it are in the exception's .policy; try clip=1.0, a lower learning_rate, "
-        "or make what that site depends on finite"
+        f"parameters before it are in the exception's .policy{advice}"
     )
     return FitStopped(message, len(losses), site, policy, torch.tensor(losses, dtype=torch.float64))
 

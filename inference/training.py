@@ -124,6 +124,15 @@ class Training:
         before = sum(losses[-2 * window : -window]) / window
         return before - last < tolerance * max(1.0, abs(last))
 
+    def _keep_types(self, state: dict[int, dict[str, Any]]) -> None:
+        """Undoes what torch does to the state of an optimiser: it casts it to the parameters'."""
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, kept in state.items():
+            mine = self.optimizer.state[held[index]]
+            for name, value in kept.items():
+                if isinstance(value, Tensor):
+                    mine[name] = mine[name].to(value.dtype)
+
     def _at_rest(self) -> bool:
         """Whether the gradient of the last step was zero but for rounding errors."""
         slopes = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
@@ -147,6 +156,7 @@ class Training:
         self.policy.load_state_dict(state["policy"])
         _teach(self.estimate, state["estimator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._keep_types(state["optimizer"]["state"])
         self.schedule.load_state_dict(state["schedule"])
         self.losses = state["losses"].tolist()
         for name in _KEPT:
@@ -185,6 +195,9 @@ def make_steps(
         checks.check_positive("learning_rate", learning_rate)
         if optimizer is not None:
             checks.refuse("learning_rate", "None beside an optimizer", repr(learning_rate), "one")
+    for what, given in (("optimizer", optimizer), ("schedule", schedule)):
+        if given is not None and not callable(given):
+            checks.refuse(what, "a function that makes one", repr(given), "see the examples of fit")
     made = (
         _descent(name, policy, learning_rate)
         if optimizer is None
@@ -196,6 +209,14 @@ def make_steps(
             "a function from parameters to a torch optimiser",
             f"one that returns {type(made).__name__}",
             "for instance functools.partial(torch.optim.SGD, lr=0.1)",
+        )
+    own = {id(p) for p in policy.parameters()}
+    if any(id(p) not in own for group in made.param_groups for p in group["params"]):
+        checks.refuse(
+            "optimizer",
+            "one of the parameters that it is called with",
+            "one of others",
+            "fit trains a copy of the policy",
         )
     falls = optimizer is None and name != "mirror"
     rates = (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 
 from cai import checks
@@ -24,19 +26,45 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         path: of the file.
         settings: what a run that goes on from here must have in common, plain values.
         state: tensors and plain values.
+
+    Raises:
+        ValueError: where something else is among them, which could not be read again.
     """
-    content = {"format": _FORMAT, "settings": settings, "state": state}
+    content = {"format": _FORMAT, "settings": settings, "state": _plain(state)}
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if not path.exists():  # once a run, rather than when it is too late
+            _check_readable(path, unfinished)
         os.replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished)
         raise
+
+
+def _plain(value: Any) -> Any:
+    """The same with Python's numbers for NumPy's, which would not be read again."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_readable(path: Path, unfinished: str) -> None:
+    try:
+        torch.load(unfinished, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {path}: expected a state of plain values and tensors, got something else "
+            "in the optimizer's, the schedule's or the estimator's: "
+            + " ".join(str(error).split())[:200]
+            + "; take another, or go without a checkpoint"
+        ) from None
 
 
 def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -53,9 +81,10 @@ def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, end of file: torch raises whatever it met
-        _refuse_file(path, f"a file that cannot be read ({type(error).__name__}), or only half")
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        _refuse_file(path, "a file of something else")
+        refuse_file(path, f"a file that cannot be read ({type(error).__name__}), or only half")
+    known = isinstance(content, dict) and content.get("format") == _FORMAT
+    if not known or not all(isinstance(content.get(x), dict) for x in ("settings", "state")):
+        refuse_file(path, "a file of something else")
     for name, value in settings.items():
         came = content["settings"].get(name)
         if came != value:
@@ -78,6 +107,8 @@ def check(path: Any) -> Path:
     """
     if not isinstance(path, str | os.PathLike):
         checks.refuse("checkpoint", "the path of a file", repr(path), 'for instance "fit.pt"')
+    if "\0" in os.fspath(path):
+        checks.refuse("checkpoint", "the path of a file", repr(path), "a name holds no zeros")
     file = Path(path)
     folder = file.absolute().parent
     if file.is_dir() or not folder.is_dir():
@@ -88,7 +119,8 @@ def check(path: Any) -> Path:
     return file
 
 
-def _refuse_file(path: Path, came: str) -> NoReturn:
+def refuse_file(path: Path, came: str) -> NoReturn:
+    """Raises ValueError for a file that fit did not write, or that another version did."""
     checks.refuse(
         f"checkpoint {path}",
         "a file that fit wrote",

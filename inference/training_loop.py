@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -46,6 +46,13 @@ class Budget:
         """
         if self.temperature is None:
             return otherwise
+        if not callable(self.temperature):
+            checks.refuse(
+                "temperature",
+                "a function step -> α",
+                repr(self.temperature),
+                "for one α give it to the model: dataclasses.replace(model, temperature=0.5)",
+            )
         alpha = self.temperature(step)
         checks.check_positive(f"temperature({step})", alpha)
         return float(alpha)
@@ -66,8 +73,12 @@ def train(run: Training, budget: Budget, settings: dict[str, Any], progress: boo
     if budget.file is not None:
         state = training_file.read(budget.file, settings)
         if state is not None:
-            run.load_state_dict(state["run"])
-            _set_generators(state["generators"])
+            try:
+                run.load_state_dict(state["run"])
+                _set_generators(state["generators"])
+            except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+                words = f"a state that does not fit ({type(error).__name__}: {error})"
+                training_file.refuse_file(budget.file, words)
     before = _generators()
     with _ProgressBar(budget.steps, len(run.losses), progress) as bar, _interruptible() as asked:
         try:
@@ -94,7 +105,16 @@ def train(run: Training, budget: Budget, settings: dict[str, Any], progress: boo
 
 
 def _keep(run: Training, file: Path, settings: dict[str, Any]) -> None:
-    training_file.write(file, settings, {"run": run.state_dict(), "generators": _generators()})
+    """Writes the checkpoint.
+
+    Raises:
+        ValueError: where the disk does not take it.
+    """
+    state = {"run": run.state_dict(), "generators": _generators()}
+    try:
+        training_file.write(file, settings, state)
+    except OSError as error:
+        checks.refuse(f"checkpoint {file}", "room to write", f"{error}", "mend it and go on")
 
 
 def check_device(device: Any) -> torch.device:
@@ -108,8 +128,14 @@ def check_device(device: Any) -> torch.device:
         torch.empty(0, device=place)
     except (RuntimeError, TypeError, AssertionError, ValueError) as error:
         words = str(error).split("\n")[0]
-        checks.refuse("device", '"cpu", or "cuda" where there is one', repr(device), words)
+        _refuse_device(device, words)
+    if place.type not in ("cpu", "cuda"):
+        _refuse_device(device, "no other has the float64 that this needs")
     return place
+
+
+def _refuse_device(device: Any, words: str) -> NoReturn:
+    checks.refuse("device", '"cpu", or "cuda" where there is one', repr(device), words)
 
 
 @contextlib.contextmanager

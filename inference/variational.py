@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from cai.inference.not_finite import stopped
 from cai.inference.renyi_gradient import check_order
 from cai.inference.training import WINDOW, MakeOptimizer, MakeSchedule, Training, make_steps
 from cai.inference.training_loop import Budget, check_device, seeded, train
+from cai.linear_gaussian import FlatPrior
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
@@ -146,7 +148,7 @@ def fit(
         ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
             because a reward of -inf cannot be avoided by the policy, the horizon is infinite, the
             estimator needs a model or a policy of another kind, or the checkpoint is truncated,
-            of something else, or of a run with other settings.
+            of something else, or of a run with other settings or of another model.
         FitStopped: a ValueError that names the step and the site where a loss or its gradient was
             not finite, and carries the last good parameters as ``.policy``.
     """
@@ -155,6 +157,7 @@ def fit(
     check_order(estimator, optimism)
     place, home = check_device(device), next(policy.parameters()).device
     checks.check_count("every", every)
+    checks.check_seed(seed)
     checks.check_number("tolerance", tolerance)
     if clip is not None:
         checks.check_positive("clip", clip)
@@ -180,24 +183,29 @@ def fit(
             policy=policy,
             build=lambda alpha: build(alpha)[1],
             estimate=estimate,
-            temperature=model.temperature,
+            temperature=float(model.temperature),
             optimizer=by,
             schedule=rates,
             clip=clip,
             natural=name == "mirror",
         )
         settings = {
-            "estimator": name,
-            "optimism": optimism,
-            "steps": steps,
-            "particles": particles,
-            "seed": seed,
-            "clip": clip,
-            "optimizer": f"{type(by).__name__} at {by.param_groups[0]['lr']}",
+            "estimator": _described(estimator, name),
+            "optimism": float(optimism),
+            "steps": int(steps),
+            "particles": int(particles),
+            "seed": int(seed),
+            "clip": None if clip is None else float(clip),
+            "optimizer": _with(type(by).__name__, by.defaults),
+            "schedule": type(rates).__name__,
             "policy": _parameters(policy),
-            "horizon": model.horizon,
-            "discount": model.discount,
+            "horizon": int(model.horizon or 0),
+            "discount": float(model.discount),
+            "temperature": float(model.temperature),
         }
+        if file is not None:
+            known = model if table is None else table
+            settings["the return under the model's prior"] = _return_of_the_prior(known)
         try:
             converged = train(run, budget, settings, progress)
         except (FloatingPointError, ValueError) as error:
@@ -218,10 +226,33 @@ def _copy(policy: nn.Module) -> nn.Module:
     return own
 
 
+def _described(estimator: EstimatorChoice, name: str) -> str:
+    """The name of an estimator, with the arguments that a partial function gives it."""
+    return _with(name, getattr(estimator, "keywords", {}))
+
+
+def _with(name: str, options: dict[str, Any]) -> str:
+    """A name with the options that are numbers, words, or pairs of numbers."""
+    plain = (int, float, str, tuple, Tensor)
+    given = [f"{k}={v}" for k, v in options.items() if isinstance(v, plain) and v is not False]
+    return f"{name}({', '.join(given)})" if given else name
+
+
 def _parameters(policy: nn.Module) -> str:
     """The name of a policy and the shapes of its parameters."""
     shapes = ", ".join(f"{name} {list(p.shape)}" for name, p in policy.named_parameters())
     return f"{type(policy).__name__}({shapes})"
+
+
+def _return_of_the_prior(model: TrajectoryModel | Table) -> str | None:
+    """What tells most models from one another, at little cost; None where the prior is flat."""
+    if isinstance(model, Table):
+        prior = TabularPolicy.from_log_probs(model.log_prior)
+        return f"{evaluate(model, prior).expected_return:.6g}"
+    if isinstance(model.action_prior, FlatPrior):
+        return None
+    paths = model.simulate(lambda t, s: model.prior(s, t), 4, seed=0)
+    return f"{paths.returns.sum().item():.6g}"
 
 
 def _check(policy: object, estimator: object, steps: int, particles: int) -> None:

@@ -6,10 +6,12 @@ import io
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -318,7 +320,7 @@ def test_a_file_cannot_run_anything(tmp_path, monkeypatch):
     [
         ({"steps": 6}, "expected a run with steps = 6, got one with steps = 5"),
         ({"seed": 1}, "seed = 1"),
-        ({"learning_rate": 0.5}, "optimizer = Adam at 0.5"),
+        ({"learning_rate": 0.5}, r"optimizer = Adam\(lr=0.5"),
         ({"estimator": "mirror"}, "estimator = mirror"),
     ],
 )
@@ -330,6 +332,98 @@ def test_a_file_of_another_run(change, message, tmp_path):
     lottery = models.lottery()
     with pytest.raises(ValueError, match=r"policy = TabularPolicy\(logits \[.*go on with"):
         inference.fit(lottery, cai.TabularPolicy(lottery), steps=5, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": 0.5}, "temperature = 0.5"),
+        ({"reward": lambda s, a: -2.0 * s}, "the return under the model's prior = "),
+        ({"final_reward": lambda s: -2.0 * s}, "the return under the model's prior = "),
+    ],
+)
+def test_a_file_of_another_model(change, message, tmp_path):
+    """Else the policy of the old rewards would come back, as one that is trained already."""
+    for model in (models.ledge(), walk()):
+        path = tmp_path / f"{model.horizon}.pt"
+        linear = isinstance(model.initial, dist.Categorical)
+        policy = cai.TabularPolicy(model) if linear else cai.NeuralPolicy(model, (4,))
+        how = {"steps": 3, "particles": 4, "checkpoint": path}
+        inference.fit(model, policy, **how)
+        with pytest.raises(ValueError, match=message):
+            inference.fit(dataclasses.replace(model, **change), policy, **how)
+
+
+def test_a_file_of_another_critic_or_schedule(tmp_path):
+    path = tmp_path / "fit.pt"
+    critic = functools.partial(inference.critic_gradient, lam=0.5)
+    how = {"steps": 3, "particles": 4, "checkpoint": path}
+    ledge(estimator=critic, **how)
+    with pytest.raises(ValueError, match=r"estimator = critic_gradient\(lam=0.1\), got one"):
+        ledge(estimator=functools.partial(inference.critic_gradient, lam=0.1), **how)
+    with pytest.raises(ValueError, match="schedule = StepLR"):
+        ledge(estimator=critic, schedule=lambda by: torch.optim.lr_scheduler.StepLR(by, 2), **how)
+
+
+def test_numbers_of_numpy_and_state_in_another_type_are_resumed(tmp_path):
+    """NAdam keeps a product in float32, which torch would give back in the policy's float64."""
+
+    def stop(step):
+        if step == 7:
+            raise Stop
+        return 1.0
+
+    how = {
+        "steps": 12, "particles": 4, "every": 4, "seed": np.int64(3), "clip": np.float32(0.5),
+        "tolerance": np.float64(0.0), "estimator": "score",
+        "optimizer": functools.partial(torch.optim.NAdam, lr=np.float64(0.1)),
+    }  # fmt: skip
+    model = dataclasses.replace(models.ledge(), discount=np.float64(0.9))
+    model = dataclasses.replace(model, temperature=np.float64(1.0))
+    policy, path = cai.TabularPolicy(model), tmp_path / "fit.pt"
+    with pytest.raises(Stop):
+        inference.fit(model, policy, checkpoint=path, temperature=stop, **how)
+    assert_same(inference.fit(model, policy, checkpoint=path, **how), ledge_of(model, **how))
+
+
+def ledge_of(model, **how):
+    return inference.fit(model, cai.TabularPolicy(model), **how)
+
+
+def test_a_state_that_could_not_be_read_again_is_refused_when_it_is_written(tmp_path):
+    class Odd(torch.optim.SGD):
+        def state_dict(self):
+            return {**super().state_dict(), "what": Stop()}
+
+    with pytest.raises(inference.FitStopped, match="expected a state of plain values") as caught:
+        ledge(steps=5, checkpoint=tmp_path / "fit.pt", optimizer=functools.partial(Odd, lr=0.1))
+    assert caught.value.policy.logits.any()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_goes_away_loses_nothing(tmp_path):
+    folder = tmp_path / "there"
+    folder.mkdir()
+
+    def temperature(step):
+        if step == 6:
+            shutil.rmtree(folder)
+        return 1.0
+
+    with pytest.raises(inference.FitStopped, match="expected room to write") as caught:
+        ledge(steps=20, every=5, checkpoint=folder / "fit.pt", temperature=temperature)
+    assert caught.value.step == 10
+    assert "clip" not in str(caught.value)  # which would be of no help
+
+
+def test_a_file_that_lacks_something(tmp_path):
+    path = tmp_path / "fit.pt"
+    ledge(steps=5, checkpoint=path)
+    content = torch.load(path, weights_only=True)
+    for less in ({}, {"settings": 3}, {"state": {}}):
+        torch.save({**content, **less} if less else {"format": content["format"]}, path)
+        with pytest.raises(ValueError, match="a file that fit wrote, got"):
+            ledge(steps=5, checkpoint=path)
 
 
 # What is not finite.
@@ -383,6 +477,13 @@ def test_a_policy_that_is_nan_names_its_site():
     assert e.value.step == len(e.value.losses) > 1
 
 
+@pytest.mark.parametrize("estimator", ["enumerated", "exact", "score"])
+def test_a_reward_of_minus_infinity_that_cannot_be_avoided(estimator):
+    model = dataclasses.replace(models.ledge(), reward=-math.inf)
+    with pytest.raises(ValueError, match=r"^fit: the ELBO is -inf: the policy can reach"):
+        ledge_of(model, estimator=estimator, particles=4)
+
+
 def test_a_reward_of_minus_infinity_late_loses_nothing():
     model = walk(reward=lambda s, a: torch.where(s > 1.5, -math.inf, s))
     with pytest.raises(inference.FitStopped, match=r"the ELBO is -inf.*the site o_") as e:
@@ -400,6 +501,26 @@ def test_what_cannot_be_trained_with(tmp_path):
         ledge(optimizer=lambda parameters: parameters)
     with pytest.raises(ValueError, match="schedule: expected a function from an optimiser"):
         ledge(schedule=lambda by: by)
+    with pytest.raises(ValueError, match="optimizer: expected a function that makes one, got 'a'"):
+        ledge(optimizer="a")
+    other = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="optimizer: expected one of the parameters that"):
+        ledge(optimizer=lambda parameters: torch.optim.SGD([other], lr=0.1))
+    with pytest.raises(ValueError, match="schedule: expected a function that makes one, got 3"):
+        ledge(schedule=3)
+    with pytest.raises(ValueError, match=r"temperature: expected a function step -> α, got 0.5"):
+        ledge(temperature=0.5)
+    with pytest.raises(ValueError, match="estimator: expected a function that makes an estimator"):
+        ledge(estimator=lambda model, policy, particles: None)
+    with pytest.raises(ValueError, match="lam: expected a probability"):
+        ledge(estimator=functools.partial(inference.critic_gradient, lam="x"))
+    with pytest.raises(ValueError, match="optimism: expected a real number"):
+        ledge(estimator="renyi", optimism="x")
+    with pytest.raises(ValueError, match=r"device: .*float64"):
+        ledge(device="meta")
+    for seed in (None, 0.5, "3", math.nan, 2**63):
+        with pytest.raises(ValueError, match="seed: expected a whole number"):
+            ledge(seed=seed)
     with pytest.raises(ValueError, match="clip: expected a finite number above 0, got 0"):
         ledge(clip=0)
     with pytest.raises(ValueError, match="every: expected a whole number"):
@@ -417,6 +538,8 @@ def test_what_cannot_be_trained_with(tmp_path):
         ledge(checkpoint=True)
     with pytest.raises(ValueError, match=r"checkpoint: .* does not exist"):
         ledge(checkpoint=tmp_path / "nowhere" / "fit.pt")
+    with pytest.raises(ValueError, match=r"checkpoint: expected .*a name holds no zeros"):
+        ledge(checkpoint="fit\0.pt")
     with pytest.raises(ValueError, match=r"checkpoint: expected .*: a folder"):
         ledge(checkpoint=tmp_path)
 
