@@ -28,6 +28,7 @@ ValueFunction: TypeAlias = Callable[[Any, Tensor], Tensor]
 
 _WALKS, _DRAWS, _FRESH = 32, 64, 100_000  # trajectories to check a value along, draws a state
 _SURE, _SLACK = 5.0, 1e-3  # standard errors, and nats, by which a value must fail
+_FAR = 100.0  # nats too little are not told from more, lest the numbers overflow
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -139,6 +140,8 @@ def from_above(
         return (log_probs(model.initial, S) + nats).logsumexp(-1).item(), 0.0
     nats = _nats(model, value, 0, model.initial.sample((_FRESH,)))
     whole = nats.logsumexp(0) - math.log(len(nats))
+    if not whole.isfinite():
+        return whole.item(), 0.0
     return whole.item(), ((nats - whole).exp().std() / len(nats) ** 0.5).item()
 
 
@@ -156,10 +159,12 @@ def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) 
     again, error = _worth(model, value, t[one], s[one], _FRESH)
     excess = (again - 1).item()
     if excess > _SURE * error.item() + _SLACK:
+        short = math.log1p(excess)
+        far = " or more" if short > _FAR - 1 else ""
         checks.refuse(
             "value",
             "at every step at least what a step and the value after it are worth",
-            f"{math.log1p(excess):.3g} nats too little at step {int(t[worst])} in state "
+            f"{short:.3g} nats{far} too little at step {int(t[worst])} in state "
             f"{s[worst].tolist()}",
             "take the exact value of a model that is easier everywhere, or leave it out: "
             "the upper number is an estimate then",
@@ -190,7 +195,7 @@ def _worth(
             after = torch.logaddexp(math.log(gamma) + after, dead)
         x = model.log_factor(s, a, s_next, t) + after - _nats(model, value, t, s)
     # -inf - -inf: where nothing is left, nothing is asked.
-    w = torch.where(x.isnan(), 0.0, x.exp()).view(-1, draws)
+    w = torch.where(x.isnan(), 0.0, x.clamp(max=_FAR).exp()).view(-1, draws)
     return w.mean(1), w.std(1) / draws**0.5
 
 

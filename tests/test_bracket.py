@@ -100,6 +100,9 @@ def test_the_exact_value_gives_the_evidence_and_less_is_refused():
         inference.evidence_bracket(model, policy, value=short(0.1, 4))
     with pytest.raises(ValueError, match="value: expected one number for each state"):
         inference.evidence_bracket(model, policy, value=lambda t, s: torch.zeros(3))
+    for far in (200.0, 5000.0):
+        with pytest.raises(ValueError, match=r"value: expected at every step .* 100 nats or more"):
+            inference.evidence_bracket(model, policy, value=short(far, 0))
     nothing = inference.evidence_bracket(model, policy, value=lambda t, s: 0.0)
     assert nothing.upper == pytest.approx(0.0)  # no reward is above zero
 
