@@ -72,7 +72,17 @@ class Training:
 
     def _loss_and_gradient(self) -> float:
         self.optimizer.zero_grad()
-        loss = self.estimate()
+        try:
+            loss = self.estimate()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            checks.refuse(
+                "policy",
+                "actions whose probabilities depend on its parameters",
+                f"{type(self.policy).__name__}, which does without them or detaches them",
+                "compute the distribution from the parameters, outside torch.inference_mode()",
+            )
         parameters = [p for p in self.policy.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not math.isfinite(loss):

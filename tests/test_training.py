@@ -544,6 +544,20 @@ def test_what_cannot_be_trained_with(tmp_path):
         ledge(checkpoint=tmp_path)
 
 
+@pytest.mark.parametrize("estimator", ["exact", "score", "critic"])
+def test_a_policy_that_does_without_its_parameters(estimator):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(2))
+
+        def forward(self, t, s):
+            return dist.Categorical(torch.ones(*s.shape, 2))
+
+    with pytest.raises(ValueError, match="policy: expected actions whose probabilities depend"):
+        inference.fit(models.ledge(), Idle(), estimator=estimator, steps=1)
+
+
 # A set of starts.
 
 
