@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     comparison.set_defaults(run=_compare)
     _add_model_arguments(comparison)
     comparison.add_argument("--seed", type=_seed, default=0, help="of the training (default 0)")
+    comparison.add_argument(
+        "--steps", type=_count, default=2000, help="of the training, at most (default 2000)"
+    )
     comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
     drawing = commands.add_parser("draw", help="draw the graphical model")
     drawing.set_defaults(run=_draw)
@@ -172,7 +175,11 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
         methods["exact posterior"] = inference.posterior(table)
         methods["fixed dynamics"] = inference.soft_values(table)
     fitted = inference.fit(
-        model if table is None else table, policy, seed=options.seed, progress=not options.quiet
+        model if table is None else table,
+        policy,
+        steps=options.steps,
+        seed=options.seed,
+        progress=not options.quiet,
     )
     methods["SVI"] = fitted
     report = compare(model if table is None else table, methods)

@@ -285,24 +285,25 @@ def test_the_training_is_held_against_the_best_with_fixed_dynamics(out, monkeypa
     assert drawn == pytest.approx([inference.soft_values(models.lottery(horizon=1)).elbo])
 
 
-def test_the_seed_is_that_of_the_training(out, monkeypatch):
-    seeds, fit = [], inference.fit
+def test_seed_and_steps_are_those_of_the_training(out, monkeypatch):
+    given, fit = [], inference.fit
 
     def keep(*arguments, **options):
-        seeds.append(options["seed"])
+        given.append((options["seed"], options["steps"]))
         return fit(*arguments, **options)
 
     monkeypatch.setattr(inference, "fit", keep)
-    assert run("compare", "lottery", "--horizon", 1, "--seed", 5, "--out", out).status == 0
-    assert seeds == [5]
+    how = ("--horizon", 1, "--seed", 5, "--steps", 7, "--out", out)
+    assert run("compare", "lottery", *how).status == 0
+    assert given == [(5, 7)]
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_a_continuous_model_is_sampled(name, out, monkeypatch):
     """What the prior gets is what the library estimates, and there is nothing exact beside it."""
     fit = inference.fit
-    monkeypatch.setattr(inference, "fit", functools.partial(fit, steps=3, particles=4))
-    result = run("compare", name, "--horizon", 2, "--json", "--out", out)
+    monkeypatch.setattr(inference, "fit", functools.partial(fit, particles=4))
+    result = run("compare", name, "--horizon", 2, "--steps", 3, "--json", "--out", out)
     assert result.status == 0
     assert "no exact posterior: initial: enumeration needs finitely many" in result.err
     rows = json.loads(result.out)["rows"]
