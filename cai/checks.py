@@ -130,6 +130,12 @@ def check_number(name: str, value: Any) -> None:
         refuse(name, "a number", repr(value), "infinities are allowed")
 
 
+def check_share(name: str, value: Any, advice: str) -> None:
+    """Raises ValueError unless value is a number in [0, 1], with what the ends mean."""
+    if not _within(value, lambda share: 0 <= share <= 1):
+        refuse(name, "a number in [0, 1]", repr(value), advice)
+
+
 def check_probability(name: str, value: float) -> None:
     """Raises ValueError unless value is a number in [0, 1]."""
     if not _within(value, lambda p: 0 <= p <= 1):

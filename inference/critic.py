@@ -47,7 +47,7 @@ def critic_gradient(
     Raises:
         ValueError: where λ is none, the horizon is infinite, or the model is a table.
     """
-    checks.check_probability("lam", lam)
+    checks.check_share("lam", lam, "1 is unbiased")
     if isinstance(model, Table):
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
     T = checks.finite_horizon(model, "fit")

@@ -178,7 +178,7 @@ def test_importance_weights_bring_the_optimism_back_and_a_warning_says_so():
     with pytest.warns(UserWarning, match="optimism -1 fears"):
         inference.fit(model, cai.TabularPolicy(model), **(options | {"optimism": -1, "steps": 1}))
     for eta in (0.0, 2.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="optimism: expected a finite number other than 0"):
+        with pytest.raises(ValueError, match=r"optimism: expected a (finite|real) number"):
             inference.fit(model, cai.TabularPolicy(model), estimator="renyi", optimism=eta)
     with pytest.raises(ValueError, match=r"optimism: expected 0, got 0\.5"):
         inference.fit(model, cai.TabularPolicy(model), optimism=0.5)

@@ -142,7 +142,7 @@ def test_it_starts_at_the_rollout_of_the_prior():
 
 @pytest.mark.parametrize("eta", [-0.5, float("inf"), float("nan")])
 def test_prices_that_are_no_maximum(eta):
-    with pytest.raises(ValueError, match="optimism: expected a finite number of at least 0"):
+    with pytest.raises(ValueError, match=r"optimism: expected a (finite|real) number"):
         cai.FreeDynamics(models.ledge(), eta)
 
 

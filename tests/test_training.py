@@ -512,7 +512,7 @@ def test_what_cannot_be_trained_with(tmp_path):
         ledge(temperature=0.5)
     with pytest.raises(ValueError, match="estimator: expected a function that makes an estimator"):
         ledge(estimator=lambda model, policy, particles: None)
-    with pytest.raises(ValueError, match="lam: expected a probability"):
+    with pytest.raises(ValueError, match="lam: expected a number"):
         ledge(estimator=functools.partial(inference.critic_gradient, lam="x"))
     with pytest.raises(ValueError, match="optimism: expected a real number"):
         ledge(estimator="renyi", optimism="x")
