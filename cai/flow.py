@@ -49,9 +49,31 @@ class FlowHead(nn.Module):
         self.transforms, self.context = nn.ModuleList(transforms).double(), context
 
     def size(self, prior: TorchDistribution) -> int:
-        """2m + context for an action of m numbers."""
+        """2m + context for an action of m numbers.
+
+        Raises:
+            ValueError: where a transform is of vectors of another length, or of another context.
+        """
         onto(prior)
-        return 2 * prior.event_shape.numel() + self.context
+        m = prior.event_shape.numel()
+        for transform in self.transforms:
+            self._try_out(transform, m)
+        return 2 * m + self.context
+
+    def _try_out(self, transform: Any, m: int) -> None:
+        try:
+            with torch.no_grad():
+                bent = _Conditioned(transform, torch.zeros(self.context))
+                came = str(list(bent(torch.zeros(1, m, dtype=torch.float64)).shape[1:]))
+        except (RuntimeError, ValueError, IndexError) as error:
+            came = str(error).split("\n")[0]
+        if came != f"[{m}]":
+            checks.refuse(
+                f"FlowHead, {type(transform).__name__}",
+                f"a transform of {m} numbers, as an action has, in a context of {self.context}",
+                f"one that gives {came}",
+                f"make it with input_dim={m} and context_dim={self.context}",
+            )
 
     def forward(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
         """The flow, batch shape (...)."""

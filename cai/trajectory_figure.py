@@ -140,7 +140,7 @@ def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) 
             "model",
             "states of two numbers or more, and actions that are vectors",
             f"states of shape {list(shape)} and actions of shape {list(prior.event_shape)}",
-            "plot.occupancies and plot.policies draw models with finitely many states",
+            "plot.occupancy and plot.policies draw models with finitely many states",
         )
     if len(set(coordinates)) != 2 or not all(0 <= i < shape[0] for i in coordinates):
         checks.refuse(

@@ -98,7 +98,7 @@ def smc(
     T = checks.finite_horizon(model, "smc")
     checks.check_seed(seed)
     checks.check_count("particles", particles)
-    checks.check_probability("threshold", threshold)
+    checks.check_share("threshold", threshold, "0 never resamples, 1 at every step")
     q, look = proposal_of(model, proposal), _Twist(model, twist, T)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cai import bellman, checks
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
+from cai.free_dynamics import FreeDynamics
 from cai.inference import estimators, training_file
 from cai.inference.estimators import EstimatorChoice
 from cai.inference.gradient import Estimator
@@ -165,6 +166,13 @@ def fit(
     budget = Budget(steps, tolerance, temperature, file, every)
     policy = _copy(policy)
     table = None if remembers(policy) else enumerable(model)
+    if isinstance(policy, FreeDynamics) and (table is None or not policy.is_of(table)):
+        checks.refuse(
+            "policy",
+            "a guide that bends the dynamics of the model that is fitted",
+            "FreeDynamics of another problem, whose rewards it would be trained for",
+            "make it anew, cai.FreeDynamics(model, optimism)",
+        )
     if table is not None:
         _forbid_the_fatal(policy, table)
         table = table.to(place)

@@ -200,3 +200,14 @@ def test_the_return_that_is_imagined_is_that_of_the_dial():
         free = cai.FreeDynamics(model, eta)
         set_to(free, solution)
         assert free.imagined_return == pytest.approx(solution.imagined_return, abs=1e-9)
+
+
+def test_free_dynamics_of_another_problem_are_not_trained():
+    """Of the same size, it would be trained for its own rewards without a word."""
+    model = models.ledge(horizon=3)
+    for other in (models.ledge(horizon=3, fall_reward=-8.0), models.ledge(), models.lottery()):
+        with pytest.raises(
+            ValueError, match=r"policy: expected a guide that bends .* make it anew"
+        ):
+            inference.fit(model, cai.FreeDynamics(other), steps=2)
+    assert inference.fit(cai.tabulate(model), cai.FreeDynamics(model), steps=2).losses.shape == (2,)

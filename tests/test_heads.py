@@ -318,3 +318,18 @@ def test_a_flow_of_transforms_in_float32_as_pyro_makes_them():
         policy = cai.NeuralPolicy(model, hidden=(4,), head=FlowHead(make(2, 3), context=3))
         fitted = inference.fit(model, policy, estimator="pathwise", steps=2, particles=5)
         assert math.isfinite(fitted.elbo)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        conditional_affine_autoregressive(3, 4),
+        conditional_spline(2, 3, count_bins=4),
+        conditional_spline(3, 4, count_bins=4),
+    ],
+)
+def test_a_flow_of_another_size_is_refused(transform):
+    """Three numbers for the two of an action, or three of a context of four."""
+    model = models.multigoal(horizon=2)
+    with pytest.raises(ValueError, match=r"FlowHead, .*: expected a transform of 2 numbers.*of 4"):
+        cai.NeuralPolicy(model, head=FlowHead(transform, context=4))

@@ -253,7 +253,7 @@ def test_systematic_resampling(seed):
     ("options", "message"),
     [
         ({"particles": 0}, "particles: expected a whole number of at least 1"),
-        ({"threshold": 1.5}, "threshold: expected a probability"),
+        ({"threshold": 1.5}, "threshold: expected a number in"),
         ({"twist": 3.0}, "twist: expected a solution or a function"),
         ({"twist": lambda t, s: s * math.nan}, "twist: expected numbers, got NaN at step 0"),
         ({"twist": lambda t, s: s + math.inf}, r"twist at step 0: expected numbers below .* \+inf"),

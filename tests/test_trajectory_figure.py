@@ -93,7 +93,7 @@ def test_a_reward_of_one_level_has_no_curves():
         (plane(), {}, {}, "policies: expected at least one"),
         (plane(), {"x": push(0, 0)}, {"coordinates": (0, 2)}, "two of 0 … 1, got"),
         (plane(), {"x": push(0, 0)}, {"coordinates": (1, 1)}, "two of 0 … 1, got"),
-        (models.ledge(), {"x": push(0, 0)}, {}, "plot.occupancies"),
+        (models.ledge(), {"x": push(0, 0)}, {}, "plot.occupancy and"),
         (plane(), {"x": push(0, 0)}, {"count": 0}, "count: expected"),
     ],
 )

@@ -122,7 +122,7 @@ def test_numbers_of_numpy():
         ValueError, match=r"particles: .* got np.int64\(9\); int\(…\) makes a plain"
     ):
         inference.smc(LEDGE, np.int64(9))
-    with pytest.raises(ValueError, match=r"threshold: expected a probability .* got '1'"):
+    with pytest.raises(ValueError, match=r"threshold: expected a number in .* got '1'"):
         inference.smc(LEDGE, threshold="1")
 
 
