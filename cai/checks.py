@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.scores import exact
 
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
+_LONGEST = 400  # letters of what came
 
 
 def check_arguments(model: Any) -> None:
@@ -84,6 +84,12 @@ def check_count(name: str, value: Any) -> None:
         refuse(name, "a whole number of at least 1", repr(value), advice)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless value is True or False."""
+    if not isinstance(value, bool):
+        refuse(name, "True or False", repr(value), "bool(…) says which one it would be")
+
+
 def check_seed(seed: Any) -> None:
     """Raises ValueError unless torch's generators take it."""
     if not _within(seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63):
@@ -143,39 +149,15 @@ def check_probability(name: str, value: float) -> None:
 
 
 def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
-    try:
-        return not isinstance(value, str) and allowed(float(value))
-    except (TypeError, ValueError):
+    """Whether value is one real number that is allowed; text, flags and arrays are none."""
+    if isinstance(value, str | bytes | bytearray | bool) or getattr(value, "shape", ()) != ():
         return False
-
-
-def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
-    """Weights ≥ 0 as a tensor of float64, no row of them all zero.
-
-    Args:
-        name: of the argument, for the message.
-        values: an array of numbers.
-        shapes: that it may have.
-
-    Raises:
-        ValueError: where it has another shape, or a weight is negative or not finite.
-    """
+    if any(kind in str(getattr(value, "dtype", "")) for kind in ("bool", "complex")):
+        return False
     try:
-        array = torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected an array of numbers: {error}") from None
-    if tuple(array.shape) not in shapes:
-        raise ValueError(
-            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
-            f"{list(array.shape)}"
-        )
-    if (array < 0).any() or not (array.sum(-1) > 0).all() or not array.isfinite().all():
-        raise ValueError(
-            f"{name}: expected finite weights ≥ 0, not all of them zero, got numbers from "
-            f"{array.min().item():g} to {array.max().item():g}; zero makes a state or an action "
-            "impossible"
-        )
-    return array
+        return allowed(float(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
 
 
 def check_payment(name: str, value: Any) -> None:
@@ -292,5 +274,7 @@ def check_optimism(eta: Any, name: str = "optimism") -> float:
 
 
 def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:
-    """Raises ValueError in the form that all messages have."""
+    """Raises ValueError in the form that all messages have, on one line whatever came."""
+    came = " ".join(came.split())
+    came = came if len(came) <= _LONGEST else f"{came[:_LONGEST]} …"
     raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

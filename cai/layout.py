@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
+
+from cai.checks import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +20,9 @@ class Layout:
         map: the rows of a text map, all of one length, or None where there is no map.
         cells: (row, column) of each of the S states on the map; several may share a cell.
         moves: (rows, columns) that each of the A actions aims at, for arrows; (0, 0) for none.
+
+    Raises:
+        ValueError: where a name is no text, a place no pair of integers, or there is no sequence.
     """
 
     states: tuple[str, ...] | None = None
@@ -22,3 +30,35 @@ class Layout:
     map: tuple[str, ...] | None = None
     cells: tuple[tuple[int, int], ...] | None = None
     moves: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("states", "actions", "map"):
+            object.__setattr__(self, field, _sequence(field, getattr(self, field), _text, "texts"))
+        for field in ("cells", "moves"):
+            pairs = _sequence(field, getattr(self, field), _pair, "pairs of integers")
+            object.__setattr__(self, field, pairs)
+
+
+def _sequence(field: str, entries: Any, read: Callable[[Any], Any], what: str) -> Any:
+    """A tuple of its own, since whoever made the list may go on to change it."""
+    if entries is None:
+        return None
+    try:
+        if isinstance(entries, str | bytes | Set | Mapping):
+            raise TypeError
+        return tuple(map(read, entries))
+    except (TypeError, ValueError):
+        refuse(
+            f"layout.{field}", f"a sequence of {what}", repr(entries), "a tuple keeps their order"
+        )
+
+
+def _text(entry: Any) -> str:
+    if not isinstance(entry, str):
+        raise TypeError
+    return str(entry)
+
+
+def _pair(entry: Any) -> tuple[int, int]:
+    first, second = map(operator.index, entry)
+    return first, second

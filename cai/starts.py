@@ -36,12 +36,13 @@ class Starts(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, states: Tensor) -> None:
-        if not isinstance(states, Tensor) or not states.is_floating_point():
-            came = getattr(states, "dtype", type(states).__name__)
+        tensor = isinstance(states, Tensor)
+        if not tensor or not states.is_floating_point() or states.layout != torch.strided:
+            came = f"{states.dtype}, {states.layout}" if tensor else type(states).__name__
             checks.refuse(
                 "states",
-                "a tensor of floating point, (N,) + the shape of a state",
-                str(came),
+                "a dense tensor of floating point, (N,) + the shape of a state",
+                came,
                 "for states 0 … S-1 take initial=dist.Categorical(counts)",
             )
         if states.dim() < 1 or not len(states) or not states.isfinite().all():
@@ -51,7 +52,7 @@ class Starts(TorchDistribution):
                 f"shape {list(states.shape)}" + ("" if states.isfinite().all() else " with others"),
                 "for one start take dist.Delta",
             )
-        self.states = states
+        self.states = states.clone()  # whoever made them may go on to write into them
         super().__init__(torch.Size(), states.shape[1:], validate_args=False)
 
     @property

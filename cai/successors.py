@@ -9,6 +9,10 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from cai.checks import refuse
+
+_INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 class Successors(TorchDistribution):
     """p(s'|s,a) where few of many states can follow: a categorical over K listed states.
@@ -20,6 +24,9 @@ class Successors(TorchDistribution):
         logits: log-probabilities up to a constant, shape (..., K); -inf for impossible.
         successors: integers in 0 … num_states - 1, shape (..., K); 0 … K-1 if not given.
         num_states: S, the size of the support; K if not given.
+
+    Raises:
+        ValueError: where they are no dense tensors, or their shapes do not broadcast.
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 - as torch declares it
@@ -32,11 +39,15 @@ class Successors(TorchDistribution):
         num_states: int | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        K = logits.shape[-1]
-        successors = torch.arange(K) if successors is None else successors
-        self.successors, self.logits = torch.broadcast_tensors(successors, logits.log_softmax(-1))
+        K = _check(logits, successors)
+        # Both are copies: whoever made the lists may go on to write into them.
+        listed = torch.arange(K) if successors is None else successors.clone()
+        self.successors, self.logits = torch.broadcast_tensors(listed, logits.log_softmax(-1))
         self.num_states = K if num_states is None else num_states
-        super().__init__(self.logits.shape[:-1], validate_args=validate_args)
+        try:
+            super().__init__(self.logits.shape[:-1], validate_args=validate_args)
+        except ValueError:
+            refuse("logits", "numbers, some above -inf in each row", "NaN", "look for 0/0 or -inf")
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
@@ -72,3 +83,22 @@ class Successors(TorchDistribution):
         states = torch.arange(self.num_states)
         states = states.reshape(-1, *(1,) * len(self.batch_shape))
         return states.expand(-1, *self.batch_shape) if expand else states
+
+
+def _check(logits: Any, successors: Any) -> int:
+    """K; raises ValueError unless both are dense tensors that broadcast with one another."""
+    dense = [isinstance(x, Tensor) and x.layout == torch.strided for x in (logits, successors)]
+    if not dense[0] or not logits.is_floating_point() or not logits.shape[-1:].numel():
+        refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K is ≥ 1")
+    if successors is None:
+        return int(logits.shape[-1])
+    if not dense[1] or successors.dtype not in _INTEGERS:
+        refuse("successors", "a dense tensor of integers, (..., K)", _what(successors), "or None")
+    if logits.shape[-1:] != successors.shape[-1:]:
+        came = f"shapes {list(logits.shape)} and {list(successors.shape)}"
+        refuse("logits, successors", "as many of both, (..., K)", came, "impossible ones at -inf")
+    return int(logits.shape[-1])
+
+
+def _what(x: Any) -> str:
+    return f"{x.dtype}, {x.layout}, {list(x.shape)}" if isinstance(x, Tensor) else repr(x)

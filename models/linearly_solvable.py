@@ -10,8 +10,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.layout import Layout
+from cai.models.sparse import square_rows
 from cai.trajectory import TrajectoryModel
 
 
@@ -86,7 +87,7 @@ def linearly_solvable(
     start = (
         torch.eye(1, S, dtype=torch.float64)[0]
         if initial is None
-        else checks.weights("initial", initial, (S,))
+        else arrays.weights("initial", initial, (S,))
     )
 
     def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
@@ -109,15 +110,15 @@ def linearly_solvable(
 
 def _lists(passive: Any) -> tuple[Tensor, Tensor]:
     """Probabilities and states of the successors, (S, K) each; short rows repeat their first."""
-    try:
-        matrix = sparse.csr_array(passive, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"passive: expected an array of shape (S, S): {error}") from None
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        checks.refuse(
-            "passive", "an array of shape (S, S)", f"shape {matrix.shape}", "rows are where from"
-        )
-    matrix.sum_duplicates()
+    if not sparse.issparse(passive):
+        expected = "an array of shape (S, S)"
+        dense = arrays.numbers("passive", passive, expected)
+        if dense.dim() != 2 or dense.shape[0] != dense.shape[1]:
+            checks.refuse("passive", expected, f"shape {list(dense.shape)}", "rows are where from")
+        passive = sparse.csr_array(dense.numpy(force=True))
+    matrix = square_rows("passive", passive)
+    if not matrix.shape[0]:
+        checks.refuse("passive", "at least one state", "none", "give one that stays where it is")
     matrix.eliminate_zeros()
     if not (matrix.data > 0).all():
         checks.refuse(
@@ -137,7 +138,7 @@ def _lists(passive: Any) -> tuple[Tensor, Tensor]:
 
 
 def _costs(name: str, values: Any, S: int) -> Tensor:
-    costs = torch.as_tensor(values, dtype=torch.float64)
+    costs = arrays.numbers(name, values)
     if costs.shape not in ((), (S,)):
         checks.refuse(
             name, f"one number for each of the {S} states", f"shape {list(costs.shape)}", "or one"

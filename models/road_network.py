@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pyro.distributions as dist
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
+from cai.models.nodes import Nodes, names
 from cai.trajectory import TrajectoryModel
 
 
@@ -31,16 +33,27 @@ def road_network(
     Action k is the k-th edge out of a state, in the order in which they are given; the prior is
     uniform over those that there are. Goals absorb, edges out of them are left out. From a state
     that is no goal and has no edge nothing is possible: it stays at a reward of -inf. A networkx
-    graph whose nodes are the integers 0 … S-1 gives its edges by
-    ``tails, heads, lengths = zip(*graph.edges(data="length"))``.
+    graph gives its edges by ``tails, heads, lengths = zip(*graph.edges(data="length"))``.
+
+    Nodes are named by integers of any size or by texts. Where they are 0 … S-1, they are the
+    states. Else the states are the nodes in ascending order, and ``layout.states`` has their names
+    as texts: ``dict(zip(model.layout.states, solution.V))``.
+
+    >>> from cai import inference, models
+    >>> model = models.road_network([5366821103, 42], [42, 7], [-1.0, -2.0], goals=7)
+    >>> model.layout.states
+    ('7', '42', '5366821103')
+    >>> inference.soft_values(model).V.tolist()
+    [0.0, -2.0, -3.0]
 
     Args:
-        tails: (E,), integers, the state that each edge leads from.
-        heads: (E,), integers, the state that it leads to. Several edges may join the same two.
+        tails: (E,), the node that each edge leads from.
+        heads: (E,), the node that it leads to. Several edges may join the same two.
         reward: (E,), or a number, reward units: what following the edge pays, mostly negative.
-        goals: one state or several.
-        num_states: S; one more than the largest state named if not given.
-        initial: p(s_0), weights of shape (S,), or one state; as likely in all states but the goals
+        goals: one node or several.
+        num_states: S, where the nodes are states 0 … S-1 of which some may be without an edge; as
+            many as there are nodes if not given.
+        initial: p(s_0), weights of shape (S,), or one node; as likely in all states but the goals
             if not given.
         recursive_logit: pays α log(number of edges) in each state, which cancels the uniform prior:
             then exp(V/α) is the plain sum of exp(reward/α) over all paths to a goal, as in the
@@ -51,13 +64,16 @@ def road_network(
         discount: γ.
 
     Raises:
-        ValueError: where shapes do not fit together, a state is outside 0 … S-1, a reward is NaN
-            or +inf, or there is no goal.
+        ValueError: where shapes do not fit together, a node is neither an integer nor a text or
+            outside 0 … S-1 as given, a reward is NaN or +inf, or there is no goal.
     """
     t, h, r = _edges(tails, heads, reward)
-    S = _count(num_states, t, h)
-    goal = _goals(goals, S)
+    nodes = _nodes(num_states, t, h)
+    S = len(nodes)
+    t, h = np.split(nodes.states("tails, heads", np.concatenate([t, h])), 2)
+    goal = _goals(goals, nodes)
     checks.check_positive("temperature", temperature)
+    checks.check_flag("recursive_logit", recursive_logit)
     keep = ~goal[t]
     t, h, r = t[keep], h[keep], r[keep]
     order = np.argsort(t, kind="stable")
@@ -78,78 +94,56 @@ def road_network(
         return dist.Categorical(logits=torch.where(allowed[s], 0.0, -torch.inf).double())
 
     return TrajectoryModel(
-        initial=dist.Categorical(_start(initial, goal)),
+        initial=dist.Categorical(_start(initial, goal, nodes)),
         dynamics=lambda s, a: dist.Delta(next_state[s, a]),
         reward=lambda s, a: paid[s, a],
         action_prior=action_prior,
         horizon=horizon,
         temperature=temperature,
         discount=discount,
+        layout=nodes.layout(),
     )
 
 
-def _edges(tails: Any, heads: Any, reward: Any) -> tuple[Any, Any, Any]:
-    t, h = (_states(name, x) for name, x in (("tails", tails), ("heads", heads)))
-    r = np.asarray(reward, dtype=np.float64)
+def _edges(tails: Any, heads: Any, reward: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    t, h = names("tails", tails), names("heads", heads)
+    r = arrays.numbers("reward", reward).numpy(force=True)
     if t.ndim != 1 or h.shape != t.shape or r.shape not in ((), t.shape):
         raise ValueError(
             "tails, heads, reward: expected one number for each edge, three arrays of shape (E,), "
             f"got shapes {list(t.shape)}, {list(h.shape)} and {list(r.shape)}; a street that can "
             "be driven both ways is two edges"
         )
-    r = np.broadcast_to(r, t.shape)
-    checks.check_reward("reward", torch.tensor(r))
-    return t, h, r
+    checks.check_reward("reward", torch.from_numpy(r))
+    return t, h, np.broadcast_to(r, t.shape)
 
 
-def _states(name: str, states: Any) -> Any:
-    array = np.asarray(states)
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        checks.refuse(name, "integers", f"an array of {array.dtype}", "number the states from 0")
-    return array.astype(np.int64)
+def _nodes(num_states: int | None, t: NDArray[Any], h: NDArray[Any]) -> Nodes:
+    if num_states is not None:
+        checks.check_count("num_states", num_states)
+        return Nodes(num_states)
+    if not t.size:
+        checks.refuse("tails, heads", "at least one edge", "none", "or give num_states, too")
+    return Nodes.named_by(t, h)
 
 
-def _count(num_states: int | None, t: Any, h: Any) -> int:
-    largest = int(max(t.max(initial=-1), h.max(initial=-1)))
-    if num_states is None:
-        num_states = largest + 1
-    checks.check_count("num_states", num_states)
-    smallest = int(min(t.min(initial=0), h.min(initial=0)))
-    if smallest < 0 or largest >= num_states:
-        checks.refuse(
-            "tails, heads",
-            f"states 0 … {num_states - 1}",
-            f"{smallest} … {largest}",
-            "number the states from 0, and let num_states count them",
-        )
-    return num_states
-
-
-def _goals(goals: Any, S: int) -> Any:
+def _goals(goals: Any, nodes: Nodes) -> NDArray[Any]:
     """(S,), boolean."""
-    listed = _states("goals", goals).reshape(-1)
-    if not len(listed) or listed.min() < 0 or listed.max() >= S:
-        checks.refuse(
-            "goals",
-            f"at least one state of 0 … {S - 1}",
-            f"{listed.tolist()}",
-            "name the states where walks end",
-        )
-    goal = np.zeros(S, dtype=bool)
-    goal[listed] = True
+    goal = np.zeros(len(nodes), dtype=bool)
+    listed = names("goals", [goals] if isinstance(goals, int | str) else goals).reshape(-1)
+    if not listed.size:
+        expected = f"at least one state of {nodes}"
+        checks.refuse("goals", expected, "[]", "name the states where walks end")
+    goal[nodes.states("goals", listed)] = True
     return goal
 
 
-def _start(initial: Any, goal: Any) -> Tensor:
+def _start(initial: Any, goal: NDArray[Any], nodes: Nodes) -> Tensor:
     S = len(goal)
     if initial is None:
-        weights = np.ones(S) if goal.all() else (~goal).astype(np.float64)
-    elif np.ndim(initial) == 0:
-        state = int(_states("initial", initial))
-        if not 0 <= state < S:
-            checks.refuse("initial", f"a state of 0 … {S - 1}", f"{state}", "or weights (S,)")
-        weights = np.zeros(S)
-        weights[state] = 1.0
-    else:
-        return checks.weights("initial", initial, (S,))
-    return torch.from_numpy(weights)
+        return torch.from_numpy(np.ones(S) if goal.all() else (~goal).astype(np.float64))
+    if isinstance(initial, str) or np.ndim(initial) == 0:
+        weights = torch.zeros(S, dtype=torch.float64)
+        weights[nodes.states("initial", names("initial", [initial]).reshape(1))] = 1
+        return weights
+    return arrays.weights("initial", initial, (S,))

@@ -38,9 +38,9 @@ def as_lists(
     Raises:
         ValueError: where the matrices are not square or not all of one size.
     """
-    shape = next(matrix.shape for matrix in transitions if scipy.sparse.issparse(matrix))
-    rows = [_rows("transitions", matrix, shape) for matrix in transitions]
-    S, A = rows[0].shape[0], len(rows)
+    S = next(matrix.shape[0] for matrix in transitions if scipy.sparse.issparse(matrix))
+    rows = [square_rows("transitions", matrix, S) for matrix in transitions]
+    A = len(rows)
     if arrival_reward is not None and not (is_sparse(arrival_reward) and len(arrival_reward) == A):
         checks.refuse(
             "arrival_reward",
@@ -49,7 +49,7 @@ def as_lists(
             "take scipy.sparse.csr_matrix of each; what is not stored is a reward of zero",
         )
     counts = np.stack([np.diff(matrix.indptr) for matrix in rows])
-    K = max(1, int(counts.max()))
+    K = max(1, int(counts.max(initial=0)))
     P = np.zeros((S, A, K))
     successors = np.tile(np.arange(S)[:, None, None], (1, A, K))
     paid = None if arrival_reward is None else np.zeros((S, A, K))
@@ -58,20 +58,34 @@ def as_lists(
         k = np.arange(len(s)) - matrix.indptr[s]
         P[s, a, k], successors[s, a, k] = matrix.data, matrix.indices
         if paid is not None:
-            pays = _rows("arrival_reward", arrival_reward[a], (S, S))
+            pays = square_rows("arrival_reward", arrival_reward[a], S)
             paid[s, a, k] = np.asarray(pays[s, matrix.indices]).ravel()
     return P, successors, paid
 
 
-def _rows(name: str, matrix: Any, shape: Any) -> Any:
-    """As CSR, each successor once."""
-    if not scipy.sparse.issparse(matrix) or matrix.shape != shape or shape[0] != shape[1]:
+def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
+    """A copy of a sparse matrix as CSR in float64, each entry of a row once.
+
+    Args:
+        name: of the argument, for the message.
+        matrix: of ``scipy.sparse``, of any format.
+        S: its size; any if not given.
+
+    Raises:
+        ValueError: where it is no square matrix of that size, or its numbers are not real.
+    """
+    shape = getattr(matrix, "shape", None)
+    fits = scipy.sparse.issparse(matrix) and len(shape) == 2 and shape[0] == shape[1]
+    if not fits or S not in (None, shape[0]):
+        size = "S" if S is None else S
         checks.refuse(
             name,
-            f"a sparse matrix of shape {[shape[0], shape[0]]} for each action",
-            f"{type(matrix).__name__} of shape {list(np.shape(matrix))}",
+            f"a sparse matrix of shape [{size}, {size}] for each action",
+            type(matrix).__name__ if shape is None else f"one of shape {list(shape)}",
             "row s of matrix a is p(s'|s,a)",
         )
-    rows = scipy.sparse.csr_matrix(matrix, copy=True)
+    if matrix.dtype.kind not in "biuf":
+        checks.refuse(name, "real numbers", f"a sparse matrix of {matrix.dtype}", "take its .real")
+    rows = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)
     rows.sum_duplicates()
     return rows

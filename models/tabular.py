@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.layout import Layout
 from cai.models.sparse import as_lists, is_sparse
 from cai.successors import Successors
@@ -34,8 +34,9 @@ def tabular(
     """A model of S states and A actions from arrays.
 
     Args:
-        transitions: P[s,a,s'], shape (S, A, S); with ``successors``, the probability of each
-            listed successor, shape (S, A, K); or a list of A ``scipy.sparse`` matrices (S, S),
+        transitions: P[s,a,s'], shape (S, A, S), as lists, arrays of NumPy or dense ones of torch,
+            or what NumPy reads; all arrays are copied. With ``successors``, the probability of
+            each listed successor, shape (S, A, K); or a list of A ``scipy.sparse`` matrices (S, S),
             whose row s is p(s'|s,a), of which no dense row is ever made.
         reward: r[s,a], shape (S, A), reward units; -inf forbids.
         horizon: T, or None for an infinite horizon.
@@ -63,13 +64,17 @@ def tabular(
                 "the columns of a sparse matrix say which states follow",
             )
         transitions, successors, arrival_reward = as_lists(transitions, arrival_reward)
-    P, r = _array("transitions", transitions), _array("reward", reward)
+    P, r = arrays.numbers("transitions", transitions), arrays.numbers("reward", reward)
     if P.dim() != 3 or r.shape != P.shape[:2]:
         raise ValueError(
             "transitions, reward: expected shapes (S, A, S) or (S, A, K), and (S, A), got "
             f"{list(P.shape)} and {list(r.shape)}; the state comes first, then the action"
         )
     S, A, K = P.shape
+    if not P.numel():
+        checks.refuse(
+            "transitions", "at least one state and one action", f"shape {list(P.shape)}", "give one"
+        )
     if (P < 0).any():
         state, action, _ = (P < 0).nonzero()[0].tolist()
         raise ValueError(
@@ -86,9 +91,9 @@ def tabular(
         )
     start = torch.zeros(S, dtype=torch.float64)
     start[0] = 1
-    start = checks.weights("initial", initial, (S,)) if initial is not None else start
+    start = arrays.weights("initial", initial, (S,)) if initial is not None else start
     prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
-    prior = checks.weights("action_prior", prior, (A,), (S, A))
+    prior = arrays.weights("action_prior", prior, (A,), (S, A))
     arrival = None if arrival_reward is None else _shaped("arrival_reward", arrival_reward, P)
     final = None if final_reward is None else _shaped("final_reward", final_reward, r[:, 0])
     if listed is not None and arrival is not None:
@@ -124,15 +129,8 @@ def tabular(
     )
 
 
-def _array(name: str, values: Any) -> Tensor:
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected an array of numbers: {error}") from None
-
-
 def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
-    array = _array(name, values)
+    array = arrays.numbers(name, values)
     if array.shape != like.shape:
         raise ValueError(
             f"{name}: expected shape {list(like.shape)}, got {list(array.shape)}; one number for "
@@ -143,14 +141,11 @@ def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
 
 
 def _successors(values: Any, P: Tensor) -> Tensor:
-    try:
-        listed = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"successors: expected an array of integers: {error}") from None
-    if listed.shape != P.shape or listed.dtype.is_floating_point:
+    listed = arrays.integers("successors", values)
+    if listed.shape != P.shape:
         raise ValueError(
-            f"successors: expected integers of shape {list(P.shape)}, as transitions, got "
-            f"{listed.dtype} of shape {list(listed.shape)}"
+            f"successors: expected integers of shape {list(P.shape)}, as transitions, got shape "
+            f"{list(listed.shape)}"
         )
     S = P.shape[0]
     if ((listed < 0) | (listed >= S)).any():
@@ -158,7 +153,7 @@ def _successors(values: Any, P: Tensor) -> Tensor:
             f"successors: expected states 0 … {S - 1}, got {listed.min().item()} … "
             f"{listed.max().item()}; fill up short lists with any state at probability zero"
         )
-    return listed.long()
+    return listed
 
 
 def _check_unambiguous(listed: Tensor, P: Tensor, arrival: Tensor) -> None:

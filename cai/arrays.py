@@ -1,0 +1,138 @@
+"""Arrays as users have them: lists, NumPy, torch, SciPy, data frames; each is read and copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cai.checks import refuse
+
+
+def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Tensor:
+    """An array of real numbers as a dense tensor of float64 that nobody else holds.
+
+    Args:
+        name: of the argument, for the message.
+        values: a number, nested lists, or anything that NumPy can read: arrays, data frames,
+            sparse matrices of SciPy. A torch tensor keeps its graph.
+        expected: what it should be, for the message.
+
+    Raises:
+        ValueError: where it is none of these, ragged, sparse in torch, complex, text or masked.
+    """
+    array = read(name, values, expected)
+    if isinstance(array, Tensor):
+        if array.is_complex():
+            refuse(name, expected, f"one of {array.dtype}", "take its .real")
+        return array.to(torch.float64, copy=True)
+    if array.dtype.kind == "O":
+        array = _from_objects(name, array, expected)
+    if array.dtype.kind not in "biuf":
+        refuse(name, expected, f"one of {array.dtype.name}", "real numbers only")
+    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
+
+
+def integers(name: str, values: Any) -> Tensor:
+    """An array of integers as a dense tensor of int64 that nobody else holds.
+
+    Args:
+        name: of the argument, for the message.
+        values: as :func:`numbers` takes them. Booleans and whole floats are no integers.
+
+    Raises:
+        ValueError: where it is none of these, or holds anything but integers of 64 bits.
+    """
+    array = read(name, values, "an array of integers")
+    array = array.numpy(force=True) if isinstance(array, Tensor) else array
+    if array.size and array.dtype.kind not in "iu":
+        advice = "astype(int) makes integers of whole numbers"
+        refuse(name, "integers", f"an array of {array.dtype.name}", advice)
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        refuse(name, "integers below 2**63", str(array.max()), "number them from 0")
+    return torch.from_numpy(np.array(array, dtype=np.int64, order="C"))
+
+
+def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
+    """Weights ≥ 0 as a tensor of float64 that nobody else holds, no row of them all zero.
+
+    Args:
+        name: of the argument, for the message.
+        values: an array of numbers.
+        shapes: that it may have.
+
+    Raises:
+        ValueError: where it has another shape, or a weight is negative or not finite.
+    """
+    array = numbers(name, values)
+    if tuple(array.shape) not in shapes:
+        raise ValueError(
+            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
+            f"{list(array.shape)}; one weight for each"
+        )
+    total = array.sum(-1)
+    if (array < 0).any() or not ((total > 0) & total.isfinite()).all():
+        raise ValueError(
+            f"{name}: expected finite weights ≥ 0, not all of them zero, got numbers from "
+            f"{array.min().item():g} to {array.max().item():g}; zero makes a state or an action "
+            "impossible"
+        )
+    return array
+
+
+def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
+    """A dense array of whatever type values have: torch's own for tensors, else NumPy's.
+
+    Args:
+        name: of the argument, for the message.
+        values: as :func:`numbers` takes them.
+        expected: what it should be, for the message.
+
+    Raises:
+        ValueError: where there is no such array.
+    """
+    if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_nested or values.is_quantized:
+            came = f"a torch tensor of layout {values.layout}"
+            advice = "take .to_dense(), or for large transitions matrices of scipy.sparse"
+            refuse(name, f"{expected}, dense", came, advice)
+        if values.is_meta:
+            refuse(name, expected, "a tensor without any", "make it on a device")
+        return values
+    try:
+        if scipy.sparse.issparse(values):
+            array = values.toarray()
+        else:
+            array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    except MemoryError as error:
+        refuse(name, f"{expected} that fits into memory", str(error), "make it smaller")
+    except Exception as error:  # whatever an object's own conversion raises
+        raise ValueError(f"{name}: expected {expected}: {_one_line(error)}") from None
+    if np.ma.is_masked(values):
+        refuse(name, expected, "one with masked entries", "fill them")
+    if array.dtype.kind == "O" and array.ndim == 0:
+        advice = "lists, arrays and data frames are taken"
+        refuse(name, expected, type(values).__name__, advice)
+    return array
+
+
+def _from_objects(name: str, array: NDArray[Any], expected: str) -> NDArray[Any]:
+    """Fractions, decimals and integers of any size as float64; nothing that is no number."""
+    try:
+        return np.array([_real(x) for x in array.flat]).reshape(array.shape)
+    except Exception as error:  # whatever an object's own conversion raises
+        raise ValueError(f"{name}: expected {expected}: {_one_line(error)}") from None
+
+
+def _real(x: Any) -> float:
+    if isinstance(x, str | bytes) or np.iscomplexobj(x):
+        raise TypeError(f"{type(x).__name__} in it")
+    return float(x)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
