@@ -96,12 +96,10 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
         ValueError: where there is no such array.
     """
     if isinstance(values, Tensor):
-        if values.layout != torch.strided or values.is_nested or values.is_quantized:
-            came = f"a torch tensor of layout {values.layout}"
+        if not is_dense(values):
+            came = f"a torch tensor of layout {values.layout} on {values.device}"
             advice = "take .to_dense(), or for large transitions matrices of scipy.sparse"
             refuse(name, f"{expected}, dense", came, advice)
-        if values.is_meta:
-            refuse(name, expected, "a tensor without any", "make it on a device")
         return values
     try:
         if scipy.sparse.issparse(values):
@@ -118,6 +116,13 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
         advice = "lists, arrays and data frames are taken"
         refuse(name, expected, type(values).__name__, advice)
     return array
+
+
+def is_dense(values: Any) -> bool:
+    """Whether values are a torch tensor of plain numbers, one beside the other."""
+    if not isinstance(values, Tensor) or values.layout != torch.strided:
+        return False
+    return not (values.is_nested or values.is_quantized or values.is_meta)
 
 
 def _from_objects(name: str, array: NDArray[Any], expected: str) -> NDArray[Any]:

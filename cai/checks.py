@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -62,17 +63,18 @@ def check_arguments(model: Any) -> None:
             repr(model.discount),
             "1 is no discount; 0 has no future",
         )
-    if model.optimality not in ("factor", "bernoulli"):
+    if not isinstance(model.optimality, str) or model.optimality not in ("factor", "bernoulli"):
         refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
 
 
 def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
     if callable(reward) or (optional and reward is None):
         return
-    single = getattr(reward, "shape", ()) == () and reward is not None
-    if not single or not _within(reward, lambda _: True):
-        shape = f"an array of shape {list(reward.shape)}" if hasattr(reward, "shape") else reward
-        refuse(name, "a function, or a number", f"{shape}", "index it: lambda s, a: REWARD[s, a]")
+    if not _within(reward, lambda _: True):
+        came = repr(reward)
+        if isinstance(reward, np.ndarray) or (isinstance(reward, Tensor) and not reward.is_nested):
+            came = f"an array of shape {list(reward.shape)}" if reward.ndim else came
+        refuse(name, "a function, or a number", came, "index it: lambda s, a: REWARD[s, a]")
 
 
 def check_count(name: str, value: Any) -> None:
@@ -124,10 +126,11 @@ def check_widths(name: str, widths: Any) -> None:
         check_count(name, width)
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raises ValueError unless value is a finite number > 0."""
+def check_positive(name: str, value: Any) -> float:
+    """Value as a plain number; raises ValueError unless it is a finite one > 0."""
     if not _within(value, lambda x: 0 < x < math.inf):
         refuse(name, "a finite number above 0", repr(value), "zero and infinity are limits")
+    return plain(value)
 
 
 def check_number(name: str, value: Any) -> None:
@@ -142,32 +145,41 @@ def check_share(name: str, value: Any, advice: str) -> None:
         refuse(name, "a number in [0, 1]", repr(value), advice)
 
 
-def check_probability(name: str, value: float) -> None:
-    """Raises ValueError unless value is a number in [0, 1]."""
+def check_probability(name: str, value: Any) -> float:
+    """Value as a plain number; raises ValueError unless it is one in [0, 1]."""
     if not _within(value, lambda p: 0 <= p <= 1):
         refuse(name, "a probability in [0, 1]", repr(value), "0 is never, 1 is always")
+    return plain(value)
 
 
 def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
     """Whether value is one real number that is allowed; text, flags and arrays are none."""
-    if isinstance(value, str | bytes | bytearray | bool) or getattr(value, "shape", ()) != ():
+    if isinstance(value, str | bytes | bytearray | bool):
         return False
     if any(kind in str(getattr(value, "dtype", "")) for kind in ("bool", "complex")):
         return False
     try:
-        return allowed(float(value))
+        return getattr(value, "shape", ()) == () and allowed(float(value))
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return False
 
 
-def check_payment(name: str, value: Any) -> None:
-    """Raises ValueError unless value is a number below +inf; -inf forbids."""
+def check_payment(name: str, value: Any) -> float:
+    """Value as a plain number; raises ValueError unless it is one below +inf; -inf forbids."""
     if not _within(value, lambda x: x < math.inf):
         refuse(name, "a number below +inf, in reward units", repr(value), "-inf forbids")
+    return plain(value)
+
+
+def plain(value: Any) -> float:
+    """A number as one of Python's, which nobody can write into; what requires grad as it is."""
+    return value if getattr(value, "requires_grad", False) else float(value)
 
 
 def check_layout(layout: Any, S: int | None, A: int | None) -> None:
     """Raises ValueError where names or places do not fit the numbers of states and actions."""
+    if not hasattr(layout, "moves"):
+        refuse("layout", "a cai.Layout", type(layout).__name__, "Layout(states=…, actions=…)")
     for field, size, what in (
         ("states", S, "state"),
         ("cells", S, "state"),

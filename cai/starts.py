@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 
 
 class Starts(TorchDistribution):
@@ -36,9 +36,9 @@ class Starts(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, states: Tensor) -> None:
-        tensor = isinstance(states, Tensor)
-        if not tensor or not states.is_floating_point() or states.layout != torch.strided:
-            came = f"{states.dtype}, {states.layout}" if tensor else type(states).__name__
+        if not arrays.is_dense(states) or not states.is_floating_point():
+            came = type(states).__name__
+            came = f"{states.dtype}, {states.layout}" if isinstance(states, Tensor) else came
             checks.refuse(
                 "states",
                 "a dense tensor of floating point, (N,) + the shape of a state",

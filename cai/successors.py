@@ -9,7 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cai.checks import refuse
+from cai.arrays import is_dense
+from cai.checks import check_count, refuse
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -40,6 +41,8 @@ class Successors(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         K = _check(logits, successors)
+        if num_states is not None:
+            check_count("num_states", num_states)
         # Both are copies: whoever made the lists may go on to write into them.
         listed = torch.arange(K) if successors is None else successors.clone()
         self.successors, self.logits = torch.broadcast_tensors(listed, logits.log_softmax(-1))
@@ -87,12 +90,11 @@ class Successors(TorchDistribution):
 
 def _check(logits: Any, successors: Any) -> int:
     """K; raises ValueError unless both are dense tensors that broadcast with one another."""
-    dense = [isinstance(x, Tensor) and x.layout == torch.strided for x in (logits, successors)]
-    if not dense[0] or not logits.is_floating_point() or not logits.shape[-1:].numel():
+    if not is_dense(logits) or not logits.is_floating_point() or not logits.shape[-1:].numel():
         refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K is ≥ 1")
     if successors is None:
         return int(logits.shape[-1])
-    if not dense[1] or successors.dtype not in _INTEGERS:
+    if not is_dense(successors) or successors.dtype not in _INTEGERS:
         refuse("successors", "a dense tensor of integers, (..., K)", _what(successors), "or None")
     if logits.shape[-1:] != successors.shape[-1:]:
         came = f"shapes {list(logits.shape)} and {list(successors.shape)}"
@@ -101,4 +103,4 @@ def _check(logits: Any, successors: Any) -> int:
 
 
 def _what(x: Any) -> str:
-    return f"{x.dtype}, {x.layout}, {list(x.shape)}" if isinstance(x, Tensor) else repr(x)
+    return f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else repr(x)

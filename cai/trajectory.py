@@ -81,6 +81,10 @@ class TrajectoryModel:
 
     def __post_init__(self) -> None:
         checks.check_arguments(self)
+        for name in ("temperature", "discount", "reward", "arrival_reward", "final_reward"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                object.__setattr__(self, name, checks.plain(value))
         contract.check_program(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:

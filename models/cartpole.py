@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from cai import checks
 from cai.models.process_noise import around, box, deviations
 from cai.trajectory import TrajectoryModel
 
@@ -57,6 +58,7 @@ def cartpole(
     Raises:
         ValueError: where an argument is out of range.
     """
+    checks.check_flag("continuous", continuous)
     sd = deviations(noise, ("x", "ẋ", "θ", "θ̇"), most=math.inf if continuous else _MOST_NOISE)
 
     def left_or_right(s: Tensor, a: Tensor) -> TorchDistribution:

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.models.process_noise import around, deviations
 from cai.trajectory import TrajectoryModel
 
@@ -52,8 +52,8 @@ def double_integrator(
         ValueError: where an argument is out of range.
     """
     sd = deviations(noise, ("x", "y", "ẋ", "ẏ"))
-    checks.check_positive("acceleration", acceleration)
-    checks.check_positive("obstacle_cost", obstacle_cost)
+    acceleration = checks.check_positive("acceleration", acceleration)
+    obstacle_cost = checks.check_positive("obstacle_cost", obstacle_cost)
     centres, radii = _hills(obstacles)
     dt = 0.1
     goal = torch.tensor([3.0, 0.0], dtype=torch.float64)
@@ -85,15 +85,13 @@ def double_integrator(
 
 def _hills(obstacles: Any) -> tuple[Tensor, Tensor]:
     """Centres (K, 2) and radii (K,)."""
-    try:
-        rows = torch.as_tensor(obstacles, dtype=torch.float64)
-        rows = rows.reshape(0, 3) if rows.numel() == 0 else rows
-    except (TypeError, ValueError, RuntimeError):
-        rows = torch.full((1,), torch.nan)
+    expected = "rows of three finite numbers"
+    rows = arrays.numbers("obstacles", obstacles, expected)
+    rows = rows.reshape(0, 3) if rows.dim() and not len(rows) else rows
     if rows.dim() != 2 or rows.shape[1] != 3 or not rows.isfinite().all():
         checks.refuse(
             "obstacles",
-            "rows of three finite numbers",
+            expected,
             repr(obstacles),
             "each is (x, y, radius); () is none",
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -63,8 +63,8 @@ def gridworld(
     ``gust``).
 
     Args:
-        map: the rows of a map, one string with line breaks, or the name of a built-in map:
-            "cliff" (Sutton and Barto's cliff walk), "bridge" or "rooms".
+        map: the rows of a map, one string with line breaks, a table of letters, or the name of a
+            built-in map: "cliff" (Sutton and Barto's cliff walk), "bridge" or "rooms".
         horizon: T.
         temperature: α.
         slip: the probability of moving at a right angle to the action, half to each side.
@@ -80,13 +80,14 @@ def gridworld(
             probability outside [0, 1].
     """
     rows = _rows(map)
-    checks.check_payment("step_reward", step_reward)
-    checks.check_payment("goal_reward", goal_reward)
-    checks.check_payment("pit_reward", pit_reward)
-    checks.check_probability("slip", slip)
-    checks.check_probability("wind", wind)
-    if wind_direction not in _MOVES:
-        raise ValueError(f"wind_direction: expected one of {list(_MOVES)}, got {wind_direction!r}")
+    step_reward = checks.check_payment("step_reward", step_reward)
+    goal_reward = checks.check_payment("goal_reward", goal_reward)
+    pit_reward = checks.check_payment("pit_reward", pit_reward)
+    slip, wind = checks.check_probability("slip", slip), checks.check_probability("wind", wind)
+    if not isinstance(wind_direction, str) or wind_direction not in _MOVES:
+        checks.refuse(
+            "wind_direction", f"one of {list(_MOVES)}", repr(wind_direction), "it blows there"
+        )
     cells = [(i, j) for i, row in enumerate(rows) for j, c in enumerate(row) if c != "#"]
     letters = [rows[i][j] for i, j in cells]
     index = {cell: k for k, cell in enumerate(cells)}
@@ -141,11 +142,14 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(map, str):
         rows = MAPS[map] if map in MAPS else tuple(map.strip().splitlines())
     else:
+        table = map.to_numpy() if hasattr(map, "to_numpy") else map
         try:
-            rows = tuple(map)
-        except TypeError:
+            if isinstance(table, Set | Mapping):  # which are in no order
+                raise TypeError
+            rows = tuple(_row(row) for row in table)
+        except (TypeError, ValueError):
             raise ValueError(
-                f"map: expected rows of text, got {map!r}; built-in: {', '.join(MAPS)}"
+                f"map: expected rows of text, got {type(map).__name__}; built-in: {', '.join(MAPS)}"
             ) from None
     rows = tuple(row.strip() for row in rows)
     if len({len(row) for row in rows}) != 1 or not rows[0]:
@@ -158,3 +162,10 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
         problem = f"the letters {unknown}" if unknown else "no start S"
         raise ValueError(f"map: expected {_LETTERS}, got {problem}; built-in: {', '.join(MAPS)}")
     return rows
+
+
+def _row(row: Any) -> str:
+    """A text, or a sequence of letters, which may be bytes as in Gymnasium's maps."""
+    if isinstance(row, str | bytes):
+        return row.decode() if isinstance(row, bytes) else row
+    return "".join(letter.decode() if isinstance(letter, bytes) else letter for letter in row)

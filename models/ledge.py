@@ -39,8 +39,8 @@ def ledge(
     Raises:
         ValueError: where ``gives_way`` is no probability, or another argument is out of range.
     """
-    checks.check_payment("fall_reward", fall_reward)
-    checks.check_probability("gives_way", gives_way)
+    fall_reward = checks.check_payment("fall_reward", fall_reward)
+    gives_way = checks.check_probability("gives_way", gives_way)
     onward = torch.tensor([BEND, LAST_BEND, HOME, HOME, RAVINE])
     step_reward = torch.tensor([-1.0, -1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
 

@@ -37,8 +37,8 @@ def lottery(
     Raises:
         ValueError: where ``chance`` is no probability, or another argument is out of range.
     """
-    checks.check_payment("prize", prize)
-    checks.check_probability("chance", chance)
+    prize = checks.check_payment("prize", prize)
+    chance = checks.check_probability("chance", chance)
 
     def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
         wins = pyro.sample("wins", dist.Bernoulli(chance)).bool()

@@ -60,7 +60,7 @@ def multigoal(
     """
     sd = deviations(noise, ("x", "y"), most=math.inf if goal_reward is None else _MOST_NOISE)
     if goal_reward is not None:
-        checks.check_payment("goal_reward", goal_reward)
+        goal_reward = checks.check_payment("goal_reward", goal_reward)
 
     def over(square: Tensor) -> Tensor:
         """Whether the episode has ended, by the squared distance to the nearest goal."""

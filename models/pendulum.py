@@ -52,8 +52,8 @@ def pendulum(
         ValueError: where an argument is out of range.
     """
     sd = deviations(noise, ("θ", "θ̇"))
-    checks.check_positive("gravity", gravity)
-    checks.check_positive("max_torque", max_torque)
+    gravity = checks.check_positive("gravity", gravity)
+    max_torque = checks.check_positive("max_torque", max_torque)
 
     def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
         angle, speed = s[..., 0], s[..., 1]

@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 
 
 def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf) -> Tensor | None:
@@ -25,10 +25,10 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
         ValueError: where they are neither all zero nor all above zero, or one is too large.
     """
     expected = f"one standard deviation, or {len(coordinates)}: of {', '.join(coordinates)}"
-    try:
-        sd = torch.as_tensor(noise, dtype=torch.float64).expand(len(coordinates))
-    except (TypeError, ValueError, RuntimeError):
+    sd = arrays.numbers("noise", noise, expected)
+    if isinstance(noise, bool) or sd.shape not in ((), (1,), (len(coordinates),)):
         checks.refuse("noise", expected, repr(noise), "0 for none")
+    sd = sd.expand(len(coordinates))
     if not (sd.isfinite() & (sd >= 0) & (sd <= most)).all():
         limit = "" if most == math.inf else f" and at most {most:g}"
         checks.refuse("noise", f"finite numbers ≥ 0{limit}", repr(noise), "they are deviations")

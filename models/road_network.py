@@ -72,7 +72,7 @@ def road_network(
     S = len(nodes)
     t, h = np.split(nodes.states("tails, heads", np.concatenate([t, h])), 2)
     goal = _goals(goals, nodes)
-    checks.check_positive("temperature", temperature)
+    temperature = checks.check_positive("temperature", temperature)
     checks.check_flag("recursive_logit", recursive_logit)
     keep = ~goal[t]
     t, h, r = t[keep], h[keep], r[keep]
@@ -83,6 +83,7 @@ def road_network(
         r = r + temperature * np.log(degree[t])
     k = np.arange(len(t)) - (np.cumsum(degree) - degree)[t]
     A = max(1, int(degree.max(initial=1)))
+    _check_memory("tails, heads", S, A)
     # What is not filled in below: staying, without a reward in a goal, at -inf elsewhere.
     successors = np.repeat(np.arange(S)[:, None], A, axis=1)
     rewards = np.repeat(np.where(goal | (degree > 0), 0.0, -np.inf)[:, None], A, axis=1)
@@ -121,10 +122,24 @@ def _edges(tails: Any, heads: Any, reward: Any) -> tuple[NDArray[Any], NDArray[A
 def _nodes(num_states: int | None, t: NDArray[Any], h: NDArray[Any]) -> Nodes:
     if num_states is not None:
         checks.check_count("num_states", num_states)
+        _check_memory("num_states", num_states, 1)
         return Nodes(num_states)
     if not t.size:
         checks.refuse("tails, heads", "at least one edge", "none", "or give num_states, too")
     return Nodes.named_by(t, h)
+
+
+def _check_memory(name: str, S: int, A: int) -> None:
+    """Raises ValueError where arrays of S states and A edges out of each do not fit into memory."""
+    try:
+        np.empty((S, A, 3))  # reserved, but not touched
+    except (MemoryError, OverflowError, ValueError):
+        checks.refuse(
+            name,
+            "arrays of S states and as many edges as lead out of any of them, in memory",
+            f"{S} × {A}, {24 * S * A} bytes",
+            "split a node that very many edges lead out of, or number the states without gaps",
+        )
 
 
 def _goals(goals: Any, nodes: Nodes) -> NDArray[Any]:
@@ -142,7 +157,7 @@ def _start(initial: Any, goal: NDArray[Any], nodes: Nodes) -> Tensor:
     S = len(goal)
     if initial is None:
         return torch.from_numpy(np.ones(S) if goal.all() else (~goal).astype(np.float64))
-    if isinstance(initial, str) or np.ndim(initial) == 0:
+    if isinstance(initial, int | str) or not arrays.read("initial", initial, "a state").ndim:
         weights = torch.zeros(S, dtype=torch.float64)
         weights[nodes.states("initial", names("initial", [initial]).reshape(1))] = 1
         return weights
