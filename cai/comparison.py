@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cai import weights
@@ -18,6 +17,7 @@ from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
 from cai.divergence import Split, measured
 from cai.episode import remembers
 from cai.evaluate import Evaluation
+from cai.exclusive import seeded
 from cai.free_dynamics import FreeDynamics
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
@@ -411,8 +411,7 @@ def _bracket(
     chosen = max(range(len(halves)), key=worth.__getitem__)
     above = None
     if value is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             above = from_above(model, value, model.simulate(policies[chosen], 100))
     found = bracket(halves[chosen][1], _TOGETHER, above)
     return found if found.effective > 0 or above is not None else None

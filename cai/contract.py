@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.checks import check_bernoulli, check_layout, check_reward, refuse
+from cai.exclusive import seeded
 from cai.scores import exact
 from cai.support import log_probs, support_size
 
@@ -33,8 +34,7 @@ def check_program(model: TrajectoryModel) -> None:
             is treated otherwise than alone, or a reward is NaN, +inf, or positive under
             ``optimality="bernoulli"``.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad(), poutine.block():
         s = _probe_states(model)
         _check_distribution("action_prior", call("action_prior", model.prior, s), s.shape[:1], None)
         check_allowed(model, s)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cai import visits, weights
 from cai.bellman import product
 from cai.episode import DrawsSites, NoSites, remembers
+from cai.exclusive import exclusive
 from cai.gaussian_evaluation import worth
 from cai.histories import HistoryPolicy
 from cai.histories import worth as worth_of_histories
@@ -147,7 +148,7 @@ def _called(policy: Policy, times: Tensor, S: int, A: int) -> Tensor:
     T = len(times)
     t, s = times.unsqueeze(1), torch.arange(S).unsqueeze(0)
     try:
-        with NoSites():
+        with exclusive(), NoSites():
             distribution = policy(t, s)
         log_q = _log_probs(distribution, A)
         return log_q.expand(T, S, A)

@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
+from cai.exclusive import exclusive
 from cai.policy import TabularPolicy, register, unrolled
 from cai.scores import exact, exact_scores
 from cai.table import Table
@@ -136,7 +137,7 @@ class FreeDynamics(nn.Module):
 
     def program(self) -> None:
         """The collapsed model, with the sites of start and dynamics at their price."""
-        with _Charge(self._price):
+        with exclusive(), _Charge(self._price):
             self._model()
 
     def guide(self) -> None:
@@ -145,7 +146,7 @@ class FreeDynamics(nn.Module):
             self._model.rollout(self.policy)()
             return
         register(self)
-        with _Charge(self._price), exact_scores():
+        with exclusive(), _Charge(self._price), exact_scores():
             self._run()
 
     @property

@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from cai import checks, contract
+from cai.exclusive import seeded
 from cai.support import support_size
 from cai.table import Table
 from cai.tabulation import tabulate
@@ -117,8 +118,7 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
     otherwise depends on it.
     """
     quiet = poutine.block(), pyro.validation_enabled(False)  # values may leave the support
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet[0], quiet[1]:
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad(), quiet[0], quiet[1]:
         s, a = _pairs(model)
         n = len(s)
         sites = contract.Latents({}, (n,))

@@ -15,7 +15,9 @@ from pyro import poutine
 from torch import Tensor
 
 from cai import checks
-from cai.outcomes import all_pairs, float64, with_latents
+from cai.default_type import float64
+from cai.exclusive import exclusive
+from cai.outcomes import all_pairs, with_latents
 from cai.table import Table
 from cai.tabulation import add_up
 
@@ -60,9 +62,10 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
 
 def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
     """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
-    with torch.no_grad(), poutine.block(), float64():
+    with exclusive(), torch.no_grad(), poutine.block():
         s, a = all_pairs(program, table.num_states, table.num_actions)
-        log_p, state, known = with_latents(program, s, a, table.num_states)
+        with float64():
+            log_p, state, known = with_latents(program, s, a, table.num_states)
     for name in names:
         if name not in known:
             checks.refuse(

@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import contract
+from cai.exclusive import seeded
 from cai.scores import exact
 from cai.successors import Successors
 from cai.support import NotEnumerable, log_probs, support_size
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
     """Every state and action, both (S, A), in the types in which they are sampled."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         s_type = model.initial.sample().dtype
         a_type = model.prior(torch.zeros((), dtype=s_type)).sample().dtype
     s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
@@ -133,14 +134,3 @@ class _Enumerate(Messenger):
         self.sizes.insert(0, len(values))
         self.log_probs.append(fn.log_prob(values).double())
         msg["value"], msg["done"] = values, True
-
-
-class float64:  # noqa: N801 - used as a context manager
-    """float64 as the default type, so that ``Bernoulli(0.2)`` is 0.2 and not 0.200000003."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-
-    def __exit__(self, *exception: object) -> None:
-        torch.set_default_dtype(self.before)

@@ -176,8 +176,8 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
     key = eta, eta == 1 if joint is None else joint
     step: Step | None = table.matrices.get(key)
     if step is None:
-        while len(table.matrices) >= _MATRICES:
-            del table.matrices[next(iter(table.matrices))]
+        while len(kept := list(table.matrices)) >= _MATRICES:
+            table.matrices.pop(kept[0], None)  # another thread may have done so
         step = table.matrices[key] = Step(table, *key)
     return step
 

@@ -11,7 +11,9 @@ from pyro import poutine
 from torch import Tensor
 
 from cai import checks, contract, threads
-from cai.outcomes import all_pairs, float64, outcomes
+from cai.default_type import float64
+from cai.exclusive import exclusive
+from cai.outcomes import all_pairs, outcomes
 from cai.successors import Successors
 from cai.support import log_prior_table, log_probs, require_finite
 from cai.table import Table
@@ -40,11 +42,13 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     if isinstance(model, Table):
         return model.detached()
     S, A = require_finite(model)
-    with torch.no_grad(), poutine.block(), float64(), threads.suited_to(S * A):
+    with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
-        log_prior = log_prior_table(model)
+        with float64():
+            log_prior = log_prior_table(model)
+            found = outcomes(model, s, a, S)
         contract.check_allowed(model, s[:, 0])
-        log_dynamics, successors = _compress(*outcomes(model, s, a, S), S, A)
+        log_dynamics, successors = _compress(*found, S, A)
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
         return Table(
@@ -86,7 +90,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
             f"{table.num_states} and {table.num_actions}",
             "take cai.tabulate(model)",
         )
-    with poutine.block(), float64():
+    with exclusive(), poutine.block():
         s, a = all_pairs(model, *sizes)
         paid = _rewards(model, s, a, table.log_dynamics, table.successors)
     reward, arrival, final = paid
@@ -139,10 +143,10 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
     K = int(count.max())
     rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
     if 2 * K >= S:  # an entry of a list holds a number and an index
-        dense = torch.full((S * A, S), -torch.inf)
+        dense = value.new_full((S * A, S), -torch.inf)
         dense[row, successor] = value
         return dense.log_softmax(-1).reshape(S, A, S), None
-    listed = torch.full((S * A, K), -torch.inf)
+    listed = value.new_full((S * A, K), -torch.inf)
     listed[row, rank] = value
     # The rest of a row points where its first successor is, at probability zero.
     states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
@@ -163,9 +167,10 @@ def _rewards(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
     S, A = s.shape
-    reward = contract.call("reward", model.rewards, s, a).expand(S, A)
-    arrival = _arrival_rewards(model, s, a, log_p, successors)
-    final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+    with float64():
+        reward = contract.call("reward", model.rewards, s, a).expand(S, A)
+        arrival = _arrival_rewards(model, s, a, log_p, successors)
+        final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
     checks.check_reward("reward", reward)
     checks.check_reward("final_reward", final)
     _check_temperature(model.temperature, reward, arrival, final)
@@ -202,10 +207,10 @@ def _check_against_scalars(
     pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long().tolist()
     for i, j in (divmod(pair, s.shape[1]) for pair in pairs):
         log_p, state = outcomes(model, s[i, j], a[i, j], S)
-        row, listed = torch.zeros(S), log_dynamics[i, j].exp()
+        row, listed = log_p.new_zeros(S), log_dynamics[i, j].exp()
         row.index_add_(0, torch.arange(S) if state is None else state, log_p.exp())
         into = torch.arange(S) if successors is None else successors[i, j]
-        if not torch.allclose(row, torch.zeros(S).index_add_(0, into, listed), atol=1e-6):
+        if not torch.allclose(row, log_p.new_zeros(S).index_add_(0, into, listed), atol=1e-6):
             raise ValueError(
                 f"dynamics: for state {i} and action {j} a scalar call gives another distribution "
                 "than the batch of all states and actions; replace Python `if` and reductions "

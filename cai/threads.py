@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 _MANY = 2**18  # numbers from which on a second thread can pay for its keep
+
+_lock = threading.Lock()
+_counts: list[int] = []  # one for each that works on few numbers now: what the first of them found
+_here = threading.local()  # .few: whether this thread does
 
 
 @contextmanager
@@ -17,10 +22,19 @@ def suited_to(numbers: int) -> Iterator[None]:
     torch splits some operations however small they are, log_softmax for one, and waiting for a
     second thread on a busy machine then takes a thousand times as long as the work.
     """
-    before = torch.get_num_threads()
-    if numbers < _MANY:
-        torch.set_num_threads(1)
+    if numbers >= _MANY or getattr(_here, "few", False):
+        yield
+        return
+    with _lock:
+        # A thread of Python that starts meanwhile finds one, and must not leave that behind.
+        before = _counts[0] if _counts else torch.get_num_threads()
+        _counts.append(before)
+    torch.set_num_threads(1)
+    _here.few = True
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _here.few = False
+        with _lock:
+            _counts.pop()
+            torch.set_num_threads(before)

@@ -17,6 +17,7 @@ from torch import Tensor
 from cai import checks, contract
 from cai.asking import policy_at
 from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
+from cai.exclusive import exclusive, seeded
 from cai.layout import Layout
 from cai.policy import Policy, register
 from cai.scores import exact, exact_scores
@@ -93,7 +94,7 @@ class TrajectoryModel:
     def __call__(self) -> None:
         """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
         T = checks.finite_horizon(self, "running the program")
-        with exact_scores():
+        with exclusive(), exact_scores():
             # What is drawn after the trajectory depends on all of it, which markov would forget.
             steps = pyro.markov(range(T)) if self.auxiliary is None else range(T)
             states, actions, alive = self._run(lambda t, s: self.prior(s, t), steps, factors=True)
@@ -112,6 +113,7 @@ class TrajectoryModel:
         """
         T = checks.finite_horizon(self, "a guide")
 
+        @exclusive()
         def guide() -> None:
             register(policy)
             with exact_scores():
@@ -153,10 +155,9 @@ class TrajectoryModel:
                 from the generator as it stands.
         """
         checks.check_count("n", n)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None), torch.no_grad():
-            if seed is not None:
-                checks.check_seed(seed)
-                torch.manual_seed(seed)
+        if seed is not None:
+            checks.check_seed(seed)
+        with seeded(seed), torch.no_grad():
             return self._simulate(policy, n)
 
     def draw_step(self, t: Any, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,7 +170,7 @@ class TrajectoryModel:
         Returns:
             a ~ p(a|s) and s' ~ p(s'|s,a), each (n,) + event shape.
         """
-        with torch.no_grad(), _Draws(len(s)):
+        with exclusive(), torch.no_grad(), _Draws(len(s)):
             a = pyro.sample("a", self.prior(s, t))
             return a, pyro.sample("s", self.transition(s, a, t))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from cai import bracket, checks, weights
 from cai.bracket import EvidenceBracket, ValueFunction
+from cai.exclusive import seeded
 from cai.policy import Policy
 from cai.trajectory import TrajectoryModel
 
@@ -47,8 +46,7 @@ def evidence_bracket(
     checks.finite_horizon(model, "a bracket")
     checks.check_seed(seed)
     _check_groups(particles, together)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         paths = model.simulate(policy, particles)
         above = None if value is None else bracket.from_above(model, value, paths)
     log_w = weights.scores(model, policy, paths).log_weights

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.bellman import product
 from cai.episode import begin, remembers, without_latents
+from cai.exclusive import seeded
 from cai.inference.gradient import Estimator, checked
 from cai.policy import Policy
 from cai.support import log_probs, support_size
@@ -16,7 +17,7 @@ from cai.trajectory import Trajectories, TrajectoryModel
 
 def num_actions(model: TrajectoryModel) -> int | None:
     """A, or None where the actions are not finitely many."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         return support_size(model.prior(model.initial.sample()))
 
 

@@ -12,6 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
+from cai.exclusive import exclusive
 from cai.gaussian import DegenerateNormal, matvec
 from cai.trajectory import TrajectoryModel
 
@@ -131,7 +132,7 @@ def roll(model: TrajectoryModel, plans: Tensor, numbers: Tensor | None) -> tuple
         ValueError: where a site is not a function of normal numbers with a gradient.
     """
     n, T = plans.shape[:2]
-    with Noise(numbers, n) as noise:
+    with exclusive(), Noise(numbers, n) as noise:
         s = noise.draw("s_0", model.initial)
         states = [s]
         for t in range(T):

@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
+from cai.exclusive import exclusive
 from cai.scores import exact
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
@@ -86,7 +87,7 @@ def first_site(
     if isinstance(model, Table):
         return None, None
     T = checks.finite_horizon(model, "fit")
-    with _Watched(n) as watch:
+    with exclusive(), _Watched(n) as watch:
         try:
             model._run(policy, range(T), factors=False)
         except ValueError as error:  # a distribution that refuses its parameters

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.asking import policy_at
 from cai.episode import begin, first_action, log_auxiliary
+from cai.exclusive import exclusive
 from cai.inference.gradient import Estimator, checked
 from cai.scores import exact
 from cai.trajectory import TrajectoryModel
@@ -62,7 +63,7 @@ def _rollout(
     model: TrajectoryModel, policy: nn.Module, particles: int, T: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """States (n, T+1, ...), actions (n, T, ...), log q(a_t|s_t), (n, T), log r(z|τ)/q(z), (n,)."""
-    with _Reparameterised(particles) as draws:
+    with exclusive(), _Reparameterised(particles) as draws:
         at, a = begin(policy), None
         s = draws.draw("s_0", model.initial)
         states, actions, log_q = [s], [], []

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from cai import checks
+from cai.exclusive import seeded
 from cai.inference.noise import roll
 from cai.linear_gaussian import FlatPrior
 from cai.support import support_size
@@ -153,8 +154,7 @@ def sample_plans(
     copies = _copies(optimism, noises)
     _check_options(options)
     _check_actions(model)
-    with torch.random.fork_rng(devices=[]), poutine.block():
-        torch.manual_seed(seed)
+    with seeded(seed), poutine.block():
         target = _Target(model, T, optimism, copies)
         seeds = torch.randint(2**31, (chains,)).tolist()
         runs: list[_Chain] = []

@@ -14,6 +14,7 @@ from torch import Tensor
 from cai import bellman, checks
 from cai.asking import check_policy
 from cai.episode import remembers, without_latents
+from cai.exclusive import exclusive
 from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy, unrolled
@@ -102,7 +103,7 @@ class TrueDynamics:
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """s' ~ p(s'|s,a), the coin of death, and zero."""
         n = len(s)
-        with poutine.block(), pyro.plate("particles", n):
+        with exclusive(), poutine.block(), pyro.plate("particles", n):
             next_state = self.model.transition(s, a, t)
         s_next = draw(next_state, n)
         if self.model.discount < 1:

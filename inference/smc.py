@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.asking import numbers_at, policy_at
+from cai.exclusive import seeded
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.proposals import Bent, Proposal, draw, proposal_of
 from cai.policy import Policy
@@ -100,8 +101,7 @@ def smc(
     checks.check_count("particles", particles)
     checks.check_share("threshold", threshold, "0 never resamples, 1 at every step")
     q, look = proposal_of(model, proposal), _Twist(model, twist, T)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         return _run(model, q, look, particles, threshold * particles, T)
 
 

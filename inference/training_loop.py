@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from cai import checks
+from cai.exclusive import exclusive
 from cai.inference import training_file
 from cai.inference.training import WINDOW, Training
 from cai.table import Table
@@ -140,9 +141,13 @@ def _refuse_device(device: Any, words: str) -> NoReturn:
 
 @contextlib.contextmanager
 def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None]:
-    """The surroundings of a training: generators of its own, threads that suit it, the device."""
+    """The surroundings of a training: generators of its own, threads that suit it, the device.
+
+    Other threads that sample wait until it has ended.
+    """
     devices = [place] if place.type == "cuda" else []
     with contextlib.ExitStack() as stack:
+        stack.enter_context(exclusive())
         stack.enter_context(torch.random.fork_rng(devices=devices))
         torch.manual_seed(seed)
         if table is not None:

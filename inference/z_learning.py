@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cai import bellman, checks
+from cai.exclusive import seeded
 from cai.policy import TabularPolicy
 from cai.support import log_probs, require_finite
 from cai.tabulation import add_up, tabulate
@@ -92,11 +93,10 @@ def z_learning(
     episode = dataclasses.replace(model, horizon=steps)
     log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)
     log_initial, bounds = log_probs(model.initial, S), []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         bar = tqdm(range(episodes), desc="z-learning", disable=None if progress else True)
         for _ in bar:
-            paths = episode.simulate(lambda t, s: model.prior(s), particles)
+            paths = episode.simulate(lambda t, s: model.prior(s, t), particles)
             states, rewards = paths.states.T.long(), paths.rewards.T / model.temperature
             alive = paths.alive.T
             for t in range(steps):
