@@ -25,6 +25,7 @@ from cai.policy import NeuralPolicy, TabularPolicy
 from cai.support import NotEnumerable
 from cai.table import Table
 from cai.tabulation import tabulate
+from cai.timeless import ChangesWithTime
 from cai.trajectory import TrajectoryModel
 
 _EXAMPLES = """\
@@ -203,7 +204,8 @@ def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
     try:
         return tabulate(model)
     except NotEnumerable as error:
-        if not model.initial.sample().dtype.is_floating_point:
+        numbered = not model.initial.sample().dtype.is_floating_point
+        if numbered and not isinstance(error, ChangesWithTime):
             raise  # numbered states that are not counted yet: the message says how
         if not options.quiet:
             print(f"no exact posterior: {error}", file=sys.stderr)

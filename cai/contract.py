@@ -35,24 +35,44 @@ def check_program(model: TrajectoryModel) -> None:
             ``optimality="bernoulli"``.
     """
     with seeded(0), torch.no_grad(), poutine.block():
+        _check_overrides(model)
         s = _probe_states(model)
-        _check_distribution("action_prior", call("action_prior", model.prior, s), s.shape[:1], None)
+        prior = call("action_prior", at_step(model.prior, 0), s)
+        _check_distribution("action_prior", prior, s.shape[:1], None)
         check_allowed(model, s)
-        a = call("action_prior", model.prior, s).sample()
-        a = a.expand(len(s), *a.shape[a.dim() - len(model.prior(s).event_shape) :])
+        a = prior.sample()
+        a = a.expand(len(s), *a.shape[a.dim() - len(prior.event_shape) :])
         _check_prior(model, s, a)
         if model.layout is not None:
-            sizes = support_size(model.initial), support_size(model.prior(s))
+            sizes = support_size(model.initial), support_size(prior)
             check_layout(model.layout, *sizes)
-        if (A := support_size(model.prior(s))) is not None:
+        if (A := support_size(prior)) is not None:
             a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
         _check_dynamics(model, s, a)
         _check_rewards(model, s, a)
 
 
+def _check_overrides(model: TrajectoryModel) -> None:
+    """Raises ValueError where a subclass overrides what not every method asks."""
+    if "log_factor" in model.overridden:
+        refuse(
+            "log_factor",
+            "what a step pays from rewards(s, a, t) and arrival_rewards(s, a, s_next) alone",
+            f"a version of its own in {type(model).__name__}, which simulate does not ask",
+            "override those two",
+        )
+    if model.horizon is None and "final_rewards" in model.overridden:
+        refuse(
+            "final_rewards",
+            "none with an infinite horizon, which has no last step",
+            f"one in {type(model).__name__}",
+            "pay it on arrival in an absorbing state, or give a finite horizon",
+        )
+
+
 def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
     """Raises ValueError where the prior leaves a state without any action."""
-    prior = call("action_prior", model.prior, s)
+    prior = call("action_prior", at_step(model.prior, 0), s)
     if (A := support_size(prior)) is None:
         return
     none = log_probs(prior, A).isnan().any(-1)
@@ -65,9 +85,9 @@ def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
 
 
 def _check_prior(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    batch = exact(model.prior(s))
+    batch = exact(model.prior(s, 0))
     for i in range(len(s)):
-        single = exact(call("action_prior", model.prior, s[i]))
+        single = exact(call("action_prior", at_step(model.prior, 0), s[i]))
         _check_distribution("action_prior", single, (), None)
         if not _same_distribution(batch, single, a, i, len(s)):
             raise ValueError(
@@ -129,12 +149,12 @@ def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
 def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     n = len(s)
     families: list[tuple[str, Any, tuple[Tensor, ...]]] = [
-        ("reward", model.rewards, (s, a)),
+        ("reward", at_step(model.rewards, 0), (s, a)),
         ("arrival_reward", model.arrival_rewards, (s, a, s.roll(1, 0))),
         ("final_reward", model.final_rewards, (s,)),
     ]
     for name, function, arguments in families:
-        if not callable(getattr(model, name)):
+        if not callable(getattr(model, name)) and f"{name}s" not in model.overridden:
             check_reward(name, function(*arguments))
             continue
         batch = call(name, function, *arguments)
@@ -153,29 +173,34 @@ def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
 
 def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     """Rewards of all states and actions, while that is quick."""
-    S, A = support_size(model.initial), support_size(model.prior(s))
+    S, A = support_size(model.initial), support_size(model.prior(s, 0))
     if S is None or A is None or S * A > 2**20:
         if model.optimality == "bernoulli":  # the rest is seen when it is paid
             check_bernoulli("final_reward", model.final_rewards(s), model.discount)
-            if model.arrival_reward is None:
-                check_bernoulli("reward", model.rewards(s, a), model.discount)
+            if not model.pays_on_arrival:
+                check_bernoulli("reward", model.rewards(s, a, 0), model.discount)
         return
     all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
     all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
-    rewards = call("reward", model.rewards, all_s, all_a).expand(S, A)
+    rewards = call("reward", at_step(model.rewards, 0), all_s, all_a).expand(S, A)
     final = call("final_reward", model.final_rewards, all_s[:, 0])
     check_reward("reward", rewards)
     check_reward("final_reward", final)
     if model.optimality == "bernoulli":
         check_bernoulli("final_reward", final, model.discount)
-        if model.arrival_reward is None:
+        if not model.pays_on_arrival:
             check_bernoulli("reward", rewards, model.discount)
 
 
-def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents) -> Any:
-    """p(s'|s,a) for given latents of the dynamics' own, in exact scores."""
+def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents, t: int = 0) -> Any:
+    """p(s'|s,a) of step t for given latents of the dynamics' own, in exact scores."""
     with latents:
-        return exact(call("dynamics", model.dynamics, s, a))
+        return exact(call("dynamics", at_step(model.transition, t), s, a))
+
+
+def at_step(method: Any, t: int) -> Any:
+    """A model's prior, transition or rewards as a function of states and actions alone."""
+    return lambda *arguments: method(*arguments, t)
 
 
 def call(name: str, function: Any, *arguments: Tensor) -> Any:

@@ -245,7 +245,7 @@ def _frequencies(
     steps = torch.arange(T + 1)
     states = torch.zeros(T + 1, S, dtype=torch.float64)
     states.index_put_((steps.expand(n, -1)[alive], s[alive]), torch.tensor(1.0).double(), True)
-    A = support_size(model.prior(torch.zeros((), dtype=paths.states.dtype)))
+    A = support_size(model.prior(torch.zeros((), dtype=paths.states.dtype), 0))
     if A is None:
         return states / n, None
     before = alive[:, :-1]

@@ -160,7 +160,7 @@ class FreeDynamics(nn.Module):
         alive = torch.ones((), dtype=torch.float64)
         for t in pyro.markov(range(len(moves))):
             # The dead act by the prior and drift by the true dynamics, which costs nothing.
-            a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s))))
+            a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
             bent = dist.Categorical(logits=moves[t, s, a])
             s = pyro.sample(
                 f"s_{t + 1}", _while(alive, bent, dist.Categorical(logits=self._log_moves[s, a]))

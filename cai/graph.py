@@ -15,7 +15,8 @@ from cai.exclusive import seeded
 from cai.support import support_size
 from cai.table import Table
 from cai.tabulation import tabulate
-from cai.trajectory import TrajectoryModel, callable_prior
+from cai.timeless import prior_sees_state
+from cai.trajectory import TrajectoryModel
 
 _FEWEST, _MOST = 2**12, 2**18  # draws from which dependencies are read off
 
@@ -43,27 +44,31 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
             f"steps: expected at most the horizon, {model.horizon}, got {T}; "
             "there is nothing to draw after the last step"
         )
-    latents, edges = _dependencies(model)
+    # All steps alike are looked at once.
+    every = range(T if "transition" in model.overridden else 1)
+    seen, sees_state = [_dependencies(model, t) for t in every], prior_sees_state(model)
     graph = nx.DiGraph()
     graph.add_node("s_0", kind="state", step=0, observed=False)
     for t in range(T):
+        latents, edges = seen[min(t, len(seen) - 1)]
         graph.add_node(f"a_{t}", kind="action", step=t, observed=False)
         for name in latents:
             graph.add_node(f"t{t}/{name}", kind="latent", step=t, observed=False)
         graph.add_node(f"s_{t + 1}", kind="state", step=t + 1, observed=False)
         graph.add_node(f"o_{t}", kind="optimality", step=t, observed=True)
-        if callable_prior(model.action_prior):
+        if sees_state:
             graph.add_edge(f"s_{t}", f"a_{t}")
         names = {"s": f"s_{t}", "a": f"a_{t}", "next": f"s_{t + 1}"}
         names |= {name: f"t{t}/{name}" for name in latents}
         graph.add_edges_from((names[parent], names[child]) for parent, child in edges)
-        if callable(model.reward) or callable(model.arrival_reward):
+        on_arrival = callable(model.arrival_reward) or "arrival_rewards" in model.overridden
+        if callable(model.reward) or "rewards" in model.overridden or on_arrival:
             graph.add_edges_from([(f"s_{t}", f"o_{t}"), (f"a_{t}", f"o_{t}")])
-        if callable(model.arrival_reward):
+        if on_arrival:
             graph.add_edge(f"s_{t + 1}", f"o_{t}")
         if model.discount < 1:
             _add_survival(graph, t)
-    if model.final_reward is not None and model.horizon == T:
+    if model.pays_at_end and model.horizon == T:
         graph.add_node(f"o_{T}", kind="optimality", step=T, observed=True)
         graph.add_edge(f"s_{T}", f"o_{T}")
         if model.discount < 1:
@@ -111,8 +116,8 @@ def _add_survival(graph: nx.DiGraph, t: int) -> None:
         graph.add_edge(f"alive_{t}", f"o_{t}")
 
 
-def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, str]]]:
-    """The latent sites of one step, and its edges between "s", "a", the latents and "next".
+def _dependencies(model: TrajectoryModel, t: int) -> tuple[list[str], list[tuple[str, str]]]:
+    """The latent sites of step t, and its edges between "s", "a", the latents and "next".
 
     An input is shuffled across a batch while all others stay: what then scores the same values
     otherwise depends on it.
@@ -122,16 +127,16 @@ def _dependencies(model: TrajectoryModel) -> tuple[list[str], list[tuple[str, st
         s, a = _pairs(model)
         n = len(s)
         sites = contract.Latents({}, (n,))
-        contract.next_state(model, s, a, sites)
+        contract.next_state(model, s, a, sites, t)
         given = {"s": s, "a": a} | _uniform(sites)
         latents = [name for name in given if name not in ("s", "a")]
-        following = contract.next_state(model, s, a, contract.Latents(given, (n,)))
+        following = contract.next_state(model, s, a, contract.Latents(given, (n,)), t)
         value = following.expand((n,)).sample()
-        before = _scores(model, given, given, value)
+        before = _scores(model, given, given, value, t)
         edges = []
         for parent in given:
             shuffled = given | {parent: given[parent][torch.randperm(n)]}
-            after = _scores(model, shuffled, given, value)
+            after = _scores(model, shuffled, given, value, t)
             edges += [
                 (parent, child)
                 for child in [*latents, "next"]
@@ -144,13 +149,13 @@ def _pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
     """States and actions: every pair several times where there are not too many, else draws."""
     S = support_size(model.initial)
     state = model.initial.sample()
-    A = support_size(model.prior(state))
+    A = support_size(model.prior(state, 0))
     if S is not None and A is not None and 4 * S * A <= _MOST:
         pair = torch.arange(max(_FEWEST, 4 * S * A)) % (S * A)
-        action = model.prior(state).sample()
+        action = model.prior(state, 0).sample()
         return (pair // A).to(state.dtype), (pair % A).to(action.dtype)
     s = _draws(model.initial, _FEWEST)
-    return s, _draws(model.prior(s), _FEWEST)
+    return s, _draws(model.prior(s, 0), _FEWEST)
 
 
 def _draws(distribution: Any, n: int) -> Tensor:
@@ -173,11 +178,15 @@ def _uniform(sites: contract.Latents) -> dict[str, Tensor]:
 
 
 def _scores(
-    model: TrajectoryModel, parents: dict[str, Tensor], values: dict[str, Tensor], value: Tensor
+    model: TrajectoryModel,
+    parents: dict[str, Tensor],
+    values: dict[str, Tensor],
+    value: Tensor,
+    t: int,
 ) -> dict[str, Tensor]:
     """Scores of fixed values of the latents, and of the next state, given their parents."""
     n = len(value)
     sites = contract.Latents(parents, (n,))
-    following = contract.next_state(model, parents["s"], parents["a"], sites)
+    following = contract.next_state(model, parents["s"], parents["a"], sites, t)
     scores = {name: d.log_prob(values[name]) for name, d in sites.distributions.items()}
     return scores | {"next": following.log_prob(value).expand(n)}

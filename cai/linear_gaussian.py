@@ -101,6 +101,7 @@ class LinearGaussian(TrajectoryModel):
     final_reward: FinalReward | None = field(init=False)
 
     def __post_init__(self) -> None:
+        _check_methods(self)
         if self.horizon is not None:
             checks.check_count("horizon", self.horizon)
         n, m = sizes(self.B)
@@ -193,6 +194,18 @@ class LinearGaussian(TrajectoryModel):
 
     def _final_reward(self, s: Tensor) -> Tensor:
         return self.final_form(self.horizon, s)
+
+
+def _check_methods(model: LinearGaussian) -> None:
+    """Raises ValueError where a subclass says something else than the matrices."""
+    for name in ("prior", "transition", "rewards", "arrival_rewards", "final_rewards"):
+        if getattr(type(model), name) is not getattr(LinearGaussian, name):
+            checks.refuse(
+                name,
+                "that of the matrices, which the exact methods read",
+                f"another in {type(model).__name__}",
+                "give each step matrices of its own, or derive from cai.TrajectoryModel",
+            )
 
 
 def at(x: Tensor, t: Any, dims: int) -> Tensor:

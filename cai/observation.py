@@ -11,7 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
-from cai.support import log_prior_table, require_finite, support_size
+from cai.support import require_finite, support_size
+from cai.timeless import log_prior_table, prior_sees_state
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -46,7 +47,7 @@ class View:
         S = support_size(model.initial)
         if S is not None and observe is not None:
             self._seen = classes(model, observe)
-            if support_size(model.prior(torch.zeros((), dtype=torch.long))) is not None:
+            if support_size(model.prior(torch.zeros((), dtype=torch.long), 0)) is not None:
                 self._log_prior = shared_log_prior(model, self._seen)
         elif observe is not None:
             s = model.initial.sample((3,))
@@ -56,8 +57,7 @@ class View:
             self.size = self._kinds
         elif observe is None:
             self.size = model.initial.event_shape.numel()
-        varies = not isinstance(model.action_prior, torch.distributions.Distribution)
-        if observe is not None and self._log_prior is None and varies:
+        if observe is not None and self._log_prior is None and prior_sees_state(model):
             checks.refuse(
                 "action_prior",
                 "one density for all states, beside observe=",

@@ -23,17 +23,19 @@ def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
     """Every state and action, both (S, A), in the types in which they are sampled."""
     with seeded(0):
         s_type = model.initial.sample().dtype
-        a_type = model.prior(torch.zeros((), dtype=s_type)).sample().dtype
+        a_type = model.prior(torch.zeros((), dtype=s_type), 0).sample().dtype
     s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
     return s, torch.arange(A, dtype=a_type).expand(S, A)
 
 
-def outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tensor, Tensor | None]:
+def outcomes(
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
+) -> tuple[Tensor, Tensor | None]:
     """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
 
     Latents are outcomes of their own where they say which state it is, and else summed out.
     """
-    log_p, state, _ = with_latents(model, s, a, S)
+    log_p, state, _ = with_latents(model, s, a, S, t)
     latents = log_p.dim() - s.dim() - 1
     if state is None:
         return log_p.flatten(0, latents - 1).logsumexp(0) if latents else log_p, None
@@ -43,9 +45,9 @@ def outcomes(model: TrajectoryModel, s: Tensor, a: Tensor, S: int) -> tuple[Tens
 
 
 def with_latents(
-    model: TrajectoryModel, s: Tensor, a: Tensor, S: int
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
 ) -> tuple[Tensor, Tensor | None, list[str]]:
-    """log p(latents, outcome|s,a), which state that is, and the names of the latents.
+    """log p(latents, outcome|s,a) of step t, which state that is, and the names of the latents.
 
     Returns:
         (latents…, *batch, K) in nats, the states in that shape or None where outcome k is state k,
@@ -53,7 +55,7 @@ def with_latents(
     """
     sites = _Enumerate(s.dim())
     with sites:
-        d = contract.call("dynamics", model.dynamics, s, a)
+        d = contract.call("dynamics", contract.at_step(model.transition, t), s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)

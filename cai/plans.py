@@ -15,7 +15,8 @@ from cai.heads import Head, head_for, moments, moved, onto
 from cai.observation import classes, shared_log_prior
 from cai.policy import Policy
 from cai.support import support_size
-from cai.trajectory import TrajectoryModel, callable_prior
+from cai.timeless import prior_sees_state
+from cai.trajectory import TrajectoryModel
 
 
 class Plan(nn.Module):
@@ -161,9 +162,9 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
         ValueError: where there is none.
     """
     checks.check_model(model)
-    if support_size(model.prior(model.initial.sample())) is not None:
+    if support_size(model.prior(model.initial.sample(), 0)) is not None:
         return dist.Categorical(logits=shared_log_prior(model, classes(model, None))[0])
-    if callable_prior(model.action_prior):
+    if prior_sees_state(model):
         checks.refuse(
             "action_prior",
             "one density for all states, since a plan does not see them",

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from cai import bellman, checks
 from cai.heads import Head, head_for
 from cai.observation import Observe, View
-from cai.support import log_prior_table
+from cai.timeless import log_prior_table
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel

@@ -111,16 +111,6 @@ def _described(distribution: Any) -> str:
     return f"{type(distribution).__name__} of event shape {shape} on {support}"
 
 
-def log_prior_table(model: TrajectoryModel) -> Tensor:
-    """log p(a|s) for all S states and A actions, shape (S, A), float64.
-
-    Raises:
-        ValueError: where the states or the actions are not finitely many.
-    """
-    S, A = require_finite(model)
-    return log_probs(model.prior(torch.arange(S)), A).expand(S, A)
-
-
 def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     """The numbers S of states and A of actions.
 
@@ -131,7 +121,7 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     S = support_size(model.initial)
     if S is None:
         raise NotEnumerable(_not_finite("initial", "states", model.initial))
-    prior = model.prior(torch.zeros((), dtype=torch.long))
+    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
     A = support_size(prior)
     if A is None:
         raise NotEnumerable(_not_finite("action_prior", "actions", prior))

@@ -15,8 +15,9 @@ from cai.default_type import float64
 from cai.exclusive import exclusive
 from cai.outcomes import all_pairs, outcomes
 from cai.successors import Successors
-from cai.support import log_prior_table, log_probs, require_finite
+from cai.support import log_probs, require_finite
 from cai.table import Table
+from cai.timeless import log_prior_table, refuse_changes, refuse_other_rewards
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
@@ -36,8 +37,9 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
 
     Raises:
         ValueError: for a site that cannot be enumerated (it is named), a successor outside the
-            states, rows that do not sum to one, rewards of NaN or +inf, or dynamics that treat the
-            elements of a batch otherwise than scalars.
+            states, rows that do not sum to one, rewards of NaN or +inf, dynamics that treat the
+            elements of a batch otherwise than scalars, or a subclass whose prior, dynamics or
+            rewards change with the step.
     """
     if isinstance(model, Table):
         return model.detached()
@@ -49,6 +51,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             found = outcomes(model, s, a, S)
         contract.check_allowed(model, s[:, 0])
         log_dynamics, successors = _compress(*found, S, A)
+        _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
         return Table(
@@ -162,13 +165,28 @@ def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
     return highest + total.log()
 
 
+def _refuse_other_dynamics(
+    model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
+) -> None:
+    """Raises ChangesWithTime where transition(s, a, t) is not that of step 0."""
+    S, A = s.shape
+
+    def at(t: int) -> tuple[Tensor, Tensor | None]:
+        with float64():
+            found = outcomes(model, s, a, S, t)
+        return _compress(*found, S, A)
+
+    refuse_changes(model, "transition", first, at)
+
+
 def _rewards(
     model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
     S, A = s.shape
     with float64():
-        reward = contract.call("reward", model.rewards, s, a).expand(S, A)
+        reward = contract.call("reward", contract.at_step(model.rewards, 0), s, a).expand(S, A)
+        refuse_other_rewards(model, s, a, reward)
         arrival = _arrival_rewards(model, s, a, log_p, successors)
         final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
     checks.check_reward("reward", reward)
@@ -183,7 +201,7 @@ def _rewards(
 def _arrival_rewards(
     model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
 ) -> Tensor | None:
-    if model.arrival_reward is None:
+    if not model.pays_on_arrival:
         return None
     s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
     s_next = s_next.expand(log_p.shape).to(s.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import pyro
@@ -39,6 +40,9 @@ class TrajectoryModel:
     a_1, …``; latent sites of the dynamics' own are scoped by step, ``t3/slip``. With a discount
     below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
     state of reward zero, where the actions follow the prior.
+
+    A subclass may let ``prior``, ``transition`` and ``rewards`` depend on the step t. Programs and
+    simulations obey it; tables, and the exact methods that work on them, refuse such a model.
 
     Dynamics and rewards must broadcast: s and a come as tensors of one batch shape, whichever,
     scalars included, and each element is treated on its own. (Only Pyro's enumeration of a program
@@ -176,6 +180,22 @@ class TrajectoryModel:
 
     # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
     # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
+    # What simulates then obeys; what needs a table of one step for all refuses such a model.
+
+    @cached_property
+    def overridden(self) -> frozenset[str]:
+        """Which of prior, transition, rewards, … a subclass has its own version of."""
+        return frozenset(x for x in _METHODS if getattr(type(self), x) is not _METHODS[x])
+
+    @cached_property
+    def pays_on_arrival(self) -> bool:
+        """Whether there is a reward r⁺(s,a,s')."""
+        return self.arrival_reward is not None or "arrival_rewards" in self.overridden
+
+    @cached_property
+    def pays_at_end(self) -> bool:
+        """Whether there is a reward r_T(s)."""
+        return self.final_reward is not None or "final_rewards" in self.overridden
 
     def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
         """p(a|s) at step t for states of any batch shape."""
@@ -188,7 +208,7 @@ class TrajectoryModel:
     def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
         """(r(s,a) + r⁺(s,a,s'))/α at step t in nats, float64, in the arguments' batch shape."""
         reward = self.rewards(s, a, t)
-        if self.arrival_reward is not None:
+        if self.pays_on_arrival:
             reward = reward + self.arrival_rewards(s, a, s_next)
         return reward / self.temperature
 
@@ -218,7 +238,7 @@ class TrajectoryModel:
         n, T = alive.shape[0], alive.shape[1] - 1
         before = states[:, :-1], actions, states[:, 1:]
         rewards = self.rewards(*before[:2], torch.arange(T))
-        if self.arrival_reward is not None:
+        if self.pays_on_arrival:
             rewards = rewards + self.arrival_rewards(*before)
         if self.optimality == "bernoulli":
             checks.check_bernoulli("reward", rewards, self.discount)
@@ -253,7 +273,7 @@ class TrajectoryModel:
                 self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next, t)))
             if alive is not None:
                 alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
-            if factors and t + 1 == self.horizon and self.final_reward is not None:
+            if factors and t + 1 == self.horizon and self.pays_at_end:
                 # Inside the last iteration: after the markov loop enumeration cannot pack it.
                 log_factor = self.final_rewards(s_next) / self.temperature
                 self._observe(t + 1, _while_alive(alive, log_factor))
@@ -397,6 +417,19 @@ class _Draws(Messenger):
     def stack(self, prefix: str, steps: range) -> Tensor:
         """The values of one family of sites, shape (n, steps) + event shape."""
         return torch.stack([self.values[f"{prefix}{t}"] for t in steps], 1)
+
+
+_METHODS: dict[str, Any] = {
+    name: getattr(TrajectoryModel, name)
+    for name in (
+        "prior",
+        "transition",
+        "rewards",
+        "arrival_rewards",
+        "final_rewards",
+        "log_factor",
+    )
+}
 
 
 def callable_prior(prior: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.canvas import IMAGINED, REAL, caption, figure
+from cai.timeless import first_change
 from cai.trajectory import TrajectoryModel
 
 _GRID = 120  # places along each side for which the reward is drawn
@@ -33,7 +34,8 @@ def trajectories(
 
     The level curves are of r(s,a) + r⁺(s,a,s), what it pays to rest at s with the mean action of
     the prior; coordinates that are not drawn are at their means over the starts. What pays -inf
-    stays white. All policies are simulated with the same seed.
+    stays white; where rewards change with the step there are no level curves. All policies are
+    simulated with the same seed.
 
     Args:
         model: whose states are vectors of two numbers or more.
@@ -94,9 +96,15 @@ def _levels(
     extent: tuple[tuple[float, float], tuple[float, float]],
     others: Tensor,
 ) -> Any:
-    """Draws the reward of resting at each place; None where it is the same everywhere."""
+    """Draws the reward of resting at each place; None where it is the same, or not at all times."""
     x, y = (torch.linspace(*span, _GRID, dtype=torch.float64) for span in extent)
-    paid = resting(model, coordinates, x, y, others)
+
+    def at(t: int) -> Tensor:
+        return resting(model, coordinates, x, y, others, t)
+
+    paid = at(0)
+    if any(first_change(model, name, paid, at) is not None for name in ("prior", "rewards")):
+        return None
     finite = paid[paid.isfinite()]
     if not len(finite) or finite.min() == finite.max():
         return None
@@ -105,7 +113,12 @@ def _levels(
 
 
 def resting(
-    model: TrajectoryModel, coordinates: tuple[int, int], x: Tensor, y: Tensor, others: Tensor
+    model: TrajectoryModel,
+    coordinates: tuple[int, int],
+    x: Tensor,
+    y: Tensor,
+    others: Tensor,
+    t: int = 0,
 ) -> Tensor:
     """r(s,a) + r⁺(s,a,s) at s = x across and y up, a the mean of the prior: (len y, len x).
 
@@ -115,12 +128,13 @@ def resting(
         x: (n,).
         y: (m,).
         others: a whole state, the other coordinates of which are taken.
+        t: the step.
     """
     s = others.double().expand(len(y), len(x), -1).clone()
     s[..., coordinates[0]], s[..., coordinates[1]] = x, y.unsqueeze(-1)
-    prior = model.prior(s)
+    prior = model.prior(s, t)
     a = prior.mean.expand(len(y), len(x), *prior.event_shape)
-    return model.log_factor(s, a, s) * model.temperature
+    return model.log_factor(s, a, s, t) * model.temperature
 
 
 def _extent(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -132,7 +146,7 @@ def _extent(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) -> None:
-    shape, prior = model.initial.event_shape, model.prior(model.initial.sample())
+    shape, prior = model.initial.event_shape, model.prior(model.initial.sample(), 0)
     if not policies:
         checks.refuse("policies", "at least one, by name", "none", 'for instance {"fitted": fit}')
     if len(shape) != 1 or shape[0] < 2 or not prior.event_shape:

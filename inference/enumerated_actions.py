@@ -18,7 +18,7 @@ from cai.trajectory import Trajectories, TrajectoryModel
 def num_actions(model: TrajectoryModel) -> int | None:
     """A, or None where the actions are not finitely many."""
     with seeded(0):
-        return support_size(model.prior(model.initial.sample()))
+        return support_size(model.prior(model.initial.sample(), 0))
 
 
 def enumerated_program_gradient(
@@ -69,7 +69,7 @@ def _future(model: TrajectoryModel, paths: Trajectories, paid: Tensor) -> Tensor
     """What comes after the action of each step, its own arrival reward included, (n, T), nats."""
     before, alive = paths.states[:, :-1], paths.alive[:, :-1]
     arrival = torch.zeros_like(paid)
-    if model.arrival_reward is not None:
+    if model.pays_on_arrival:
         arrival = model.arrival_rewards(before, paths.actions, paths.states[:, 1:])
         arrival = torch.where(alive, arrival / model.temperature, 0.0)
     total = paid + arrival

@@ -81,8 +81,8 @@ def build(
     if name == "exact":
         _refuse(
             name,
-            "a model with finitely many states and actions and discrete sites, whose step can be "
-            "tabulated, and a policy without a memory",
+            "a model with finitely many states and actions and discrete sites, whose steps are "
+            "alike and can be tabulated, and a policy without a memory",
             "another one",
             '"score", which works for any',
         )

@@ -23,7 +23,8 @@ from cai.exclusive import seeded
 from cai.inference.noise import roll
 from cai.linear_gaussian import FlatPrior
 from cai.support import support_size
-from cai.trajectory import Trajectories, TrajectoryModel, callable_prior
+from cai.timeless import prior_sees_state
+from cai.trajectory import Trajectories, TrajectoryModel
 
 _STARTS = 100  # plans of the prior that are tried for one of finite density
 
@@ -344,14 +345,14 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _check_actions(model: TrajectoryModel) -> None:
-    if callable_prior(model.action_prior):
+    if prior_sees_state(model):
         checks.refuse(
             "action_prior",
             "one density for all states, since a plan does not see them",
             "a function of the state",
             "give the model a distribution, or take inference.smc",
         )
-    prior = model.prior(torch.zeros(()))
+    prior = model.prior(torch.zeros(()), 0)
     if support_size(prior) is not None or prior.support.is_discrete:
         checks.refuse(
             "action_prior",

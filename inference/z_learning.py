@@ -78,8 +78,8 @@ def z_learning(
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        ValueError: where the states are not finitely many, the horizon is finite, or a number is
-            out of range.
+        ValueError: where the states are not finitely many, the horizon is finite, a number is out
+            of range, or a subclass changes with the step, or might.
     """
     S, _ = require_finite(model)
     if model.horizon is not None:
@@ -90,6 +90,8 @@ def z_learning(
     for name, value in (("episodes", episodes), ("steps", steps), ("particles", particles)):
         checks.check_count(name, value)
     checks.check_positive("half_life", half_life)
+    if model.overridden:
+        tabulate(model)  # which refuses steps that differ: there is one z for all of them
     episode = dataclasses.replace(model, horizon=steps)
     log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)
     log_initial, bounds = log_probs(model.initial, S), []
