@@ -88,15 +88,21 @@ class FreeDynamics(nn.Module):
 
     def is_of(self, table: Table) -> bool:
         """Whether it bends this problem, number for number."""
-        mine = self._log_start, self._log_moves, self._reward, self._final, self._arrival
         moves = table.dense(table.log_dynamics).log()
-        other = table.log_initial, moves, table.reward, table.final_reward, _on_arrival(table)
+        pairs = (
+            (self.policy.log_prior, table.log_prior),
+            (self._log_start, table.log_initial),
+            (self._log_moves, moves),
+            (self._reward, table.reward),
+            (self._final, table.final_reward),
+            (self._arrival, _on_arrival(table)),
+        )
         model = self._model
         return (model.horizon, model.discount, model.temperature) == (
             table.horizon,
             table.discount,
             table.temperature,
-        ) and all(torch.equal(x, y) for x, y in zip(mine, other, strict=True))
+        ) and all(torch.equal(x, y) for x, y in pairs)
 
     @property
     def bound(self) -> float:

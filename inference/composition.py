@@ -107,6 +107,11 @@ def _check_same(tables: list[Table]) -> None:
 
 
 def _check_linear(solutions: Sequence[Solution]) -> None:
+    if any(solution.evidence is not None for solution in solutions):
+        raise ValueError(
+            "solutions: expected none with observations, which are not goals and do not mix, got "
+            "one; solve the problems without them"
+        )
     if any(solution.rule != "soft" for solution in solutions):
         raise ValueError(
             "solutions: expected the soft rule, whose values are logarithms of sums; under another "

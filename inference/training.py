@@ -36,6 +36,8 @@ class Training:
         clip: the largest norm that a gradient keeps; None for any.
         natural: whether steps follow the natural gradient, which is zero at the optimum alone.
         losses: one a step, nats.
+        alphas: α at each of them.
+        rates: the optimiser's rates at each, one for each group of parameters.
         settled: the step from which on the temperature is what it is now.
         resting: whether the last natural gradient was zero.
         best: the lowest mean loss, and the latest parameters that were no worse.
@@ -50,6 +52,8 @@ class Training:
     clip: float | None
     natural: bool
     losses: list[float] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
+    rates: list[list[float]] = field(default_factory=list)
     settled: int = 0
     resting: bool = False
     best: tuple[float, dict[str, Tensor]] | None = None
@@ -60,8 +64,11 @@ class Training:
         Raises:
             FloatingPointError: where the loss or its gradient is not finite; nothing has moved.
         """
+        rates = rates_of(self.optimizer)
         loss = float(self.optimizer.step(self._loss_and_gradient))
         self.losses.append(loss)
+        self.alphas.append(self.temperature)
+        self.rates.append(rates)
         self.resting = self.natural and self._at_rest()
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(loss)
@@ -156,7 +163,7 @@ class Training:
             "estimator": _learnt(self.estimate),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            **{x: torch.tensor(getattr(self, x), dtype=torch.float64) for x in _EACH_STEP},
             **{name: getattr(self, name) for name in ("temperature", *_KEPT)},
         }
 
@@ -168,12 +175,19 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self._keep_types(state["optimizer"]["state"])
         self.schedule.load_state_dict(state["schedule"])
-        self.losses = state["losses"].tolist()
+        for name in _EACH_STEP:
+            setattr(self, name, state[name].tolist())
         for name in _KEPT:
             setattr(self, name, state[name])
 
 
 _KEPT = ("settled", "resting", "best")
+_EACH_STEP = ("losses", "alphas", "rates")
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rate of each group of parameters."""
+    return [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
 
 
 def _learnt(estimate: Estimator) -> dict[str, Any]:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cai import checks
 
-_FORMAT = "cai.inference.fit, 1"
+try:
+    import fcntl
+except ImportError:  # where there is none, an open file cannot be deleted anyway
+    fcntl = None  # type: ignore[assignment]
+
+_FORMAT = "cai.inference.fit, 2"
+_ANY_FORMAT = "cai.inference.fit, "
 
 
 def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
@@ -31,8 +41,11 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         ValueError: where something else is among them, which could not be read again.
     """
     content = {"format": _FORMAT, "settings": settings, "state": _plain(state)}
+    content["digest"] = _digest(content)
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    lock = os.dup(handle)
     try:
+        _lock(lock)
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)
             file.flush()
@@ -44,6 +57,52 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished)
         raise
+    finally:
+        os.close(lock)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what runs with this checkpoint left beside it when they were killed while writing.
+
+    A run that is alive holds a lock on the file that it writes, which is left alone.
+    """
+    ours = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]+")
+    for unfinished in path.parent.iterdir():
+        if ours.fullmatch(unfinished.name) and unfinished.is_file():
+            with contextlib.suppress(OSError), unfinished.open("rb") as file:
+                _lock(file.fileno())
+                unfinished.unlink()
+
+
+def _lock(handle: int) -> None:
+    """Raises OSError where another process holds the lock."""
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of plain values and tensors, which a flipped bit changes; torch does not look."""
+    found = hashlib.sha256()
+
+    def add(x: Any) -> None:
+        if isinstance(x, Mapping):
+            found.update(f"{{{len(x)}".encode())
+            for key, inner in x.items():
+                add(key)
+                add(inner)
+        elif isinstance(x, list | tuple):
+            found.update(f"[{len(x)}".encode())
+            for inner in x:
+                add(inner)
+        elif isinstance(x, Tensor):
+            found.update(f"{x.dtype}{list(x.shape)}".encode())
+            flat = x.detach().cpu().contiguous().flatten()
+            found.update(flat.view(torch.uint8).numpy().tobytes())
+        else:
+            found.update(repr(x).encode())
+
+    add(value)
+    return found.hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -82,19 +141,19 @@ def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, end of file: torch raises whatever it met
         refuse_file(path, f"a file that cannot be read ({type(error).__name__}), or only half")
-    known = isinstance(content, dict) and content.get("format") == _FORMAT
-    if not known or not all(isinstance(content.get(x), dict) for x in ("settings", "state")):
+    written = isinstance(content, dict) and str(content.get("format"))
+    if not written or not written.startswith(_ANY_FORMAT):
         refuse_file(path, "a file of something else")
+    if written != _FORMAT:
+        refuse_file(path, "one of another version of fit")
+    if not all(isinstance(content.get(x), dict) for x in ("settings", "state")):
+        refuse_file(path, "one that lacks something")
+    if content.pop("digest", None) != _digest(content):
+        refuse_file(path, "one that was changed or damaged after it was written")
     for name, value in settings.items():
         came = content["settings"].get(name)
         if came != value:
-            checks.refuse(
-                f"checkpoint {path}",
-                f"a run with {name} = {value}",
-                f"one with {name} = {came}",
-                "go on with what it was begun with, or give another file; Fit.policy can be "
-                "trained further with any settings",
-            )
+            refuse_run(path, f"with {name} = {value}", f"with {name} = {came}")
     state: dict[str, Any] = content["state"]
     return state
 
@@ -117,6 +176,17 @@ def check(path: Any) -> Path:
     if not os.access(folder, os.W_OK):
         checks.refuse("checkpoint", "a folder to write into", str(folder), "choose another one")
     return file
+
+
+def refuse_run(path: Path, expected: str, came: str) -> NoReturn:
+    """Raises ValueError for the file of a run that is not the one that is asked for."""
+    checks.refuse(
+        f"checkpoint {path}",
+        f"a run {expected}",
+        f"one {came}",
+        "go on with what it was begun with, or give another file; Fit.policy can be trained "
+        "further with any settings",
+    )
 
 
 def refuse_file(path: Path, came: str) -> NoReturn:

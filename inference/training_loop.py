@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -16,27 +15,25 @@ from tqdm import tqdm
 
 from cai import checks
 from cai.exclusive import exclusive
-from cai.inference import training_file
+from cai.inference.resumption import Resumption, generators, set_generators
 from cai.inference.training import WINDOW, Training
 from cai.table import Table
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a training goes on, at which temperatures, and where it is kept.
+    """How long a training goes on, at which temperatures, and how often it is kept.
 
     Attributes:
         steps: at most so many.
         tolerance: by how much the mean loss has to fall, see ``Training.plateau``.
         temperature: step -> α; None for the same at every step.
-        file: the checkpoint, or None.
         every: steps from one checkpoint to the next.
     """
 
     steps: int
     tolerance: float
     temperature: Callable[[int], float] | None
-    file: Path | None
     every: int
 
     def at(self, step: int, otherwise: float) -> float:
@@ -65,22 +62,15 @@ class Budget:
         return run.resting if run.natural else run.plateau(self.steps, self.tolerance)
 
 
-def train(run: Training, budget: Budget, settings: dict[str, Any], progress: bool) -> bool:
+def train(run: Training, budget: Budget, kept: Resumption | None, progress: bool) -> bool:
     """Steps until there is nothing to gain, the budget is spent, or Ctrl-C; whether it converged.
 
     Raises:
         FloatingPointError, ValueError: from a step; torch's generator is put where it was before.
     """
-    if budget.file is not None:
-        state = training_file.read(budget.file, settings)
-        if state is not None:
-            try:
-                run.load_state_dict(state["run"])
-                _set_generators(state["generators"])
-            except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-                words = f"a state that does not fit ({type(error).__name__}: {error})"
-                training_file.refuse_file(budget.file, words)
-    before = _generators()
+    if kept is not None:
+        kept.load(run)
+    before = generators()
     with _ProgressBar(budget.steps, len(run.losses), progress) as bar, _interruptible() as asked:
         try:
             while len(run.losses) < budget.steps and not budget.converged(run):
@@ -88,34 +78,21 @@ def train(run: Training, budget: Budget, settings: dict[str, Any], progress: boo
                     bar.say("fit: interrupted, returning the best so far")
                     break
                 run.anneal(budget.at(len(run.losses), run.temperature))
-                before = _generators()
+                before = generators()
                 run.step()
                 bar.update(run.losses)
-                if budget.file is not None and len(run.losses) % budget.every == 0:
-                    _keep(run, budget.file, settings)
+                if kept is not None and len(run.losses) % budget.every == 0:
+                    kept.keep(run)
         except KeyboardInterrupt:
             bar.say("fit: interrupted within a step, returning the best so far")
             return False
         except (FloatingPointError, ValueError):
-            _set_generators(before)
+            set_generators(before)
             raise
-    if budget.file is not None:
-        _keep(run, budget.file, settings)
+    if kept is not None:
+        kept.keep(run)
     run.remember()
     return budget.converged(run)
-
-
-def _keep(run: Training, file: Path, settings: dict[str, Any]) -> None:
-    """Writes the checkpoint.
-
-    Raises:
-        ValueError: where the disk does not take it.
-    """
-    state = {"run": run.state_dict(), "generators": _generators()}
-    try:
-        training_file.write(file, settings, state)
-    except OSError as error:
-        checks.refuse(f"checkpoint {file}", "room to write", f"{error}", "mend it and go on")
 
 
 def check_device(device: Any) -> torch.device:
@@ -155,21 +132,6 @@ def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None
         if place.type != "cpu":  # what it costs a call of torch to ask for the default is not small
             stack.enter_context(place)
         yield
-
-
-def _generators() -> list[torch.Tensor]:
-    """The states of torch's generators."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _on_cuda() else [])]
-
-
-def _set_generators(states: list[torch.Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if _on_cuda():
-        torch.cuda.set_rng_state_all(states[1:])
-
-
-def _on_cuda() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
 class _ProgressBar:

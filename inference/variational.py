@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,14 @@ from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
 from cai.free_dynamics import FreeDynamics
 from cai.inference import estimators, training_file
+from cai.inference.described import described, options
 from cai.inference.estimators import EstimatorChoice
 from cai.inference.gradient import Estimator
 from cai.inference.not_finite import stopped
 from cai.inference.renyi_gradient import check_order
+from cai.inference.resumption import Resumption
 from cai.inference.training import WINDOW, MakeOptimizer, MakeSchedule, Training, make_steps
 from cai.inference.training_loop import Budget, check_device, seeded, train
-from cai.linear_gaussian import FlatPrior
 from cai.policy import TabularPolicy
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
@@ -112,7 +112,11 @@ def fit(
     Ctrl-C ends the loop after the step it is in and returns the best there was; a second one
     interrupts at once. Passing ``fitted.policy`` goes on from there with a fresh optimiser. With a
     checkpoint the same call goes on exactly where the file left it: the outcome is that of a run
-    that was never interrupted, bit for bit on one machine.
+    that was never interrupted, bit for bit on one machine. A file is known as that of this problem
+    by a table's arrays, by the matrices of a linear-Gaussian model, and by what a program scores
+    and pays at states and actions that are kept in the file; and as that of this run by its
+    settings, by the temperatures and rates of the steps that were taken, and by what the policy
+    does at the parameters in the file. The parameters that a policy starts with are not compared.
 
     Args:
         model: the model, or its table.
@@ -163,7 +167,7 @@ def fit(
     if clip is not None:
         checks.check_positive("clip", clip)
     file = None if checkpoint is None else training_file.check(checkpoint)
-    budget = Budget(steps, tolerance, temperature, file, every)
+    budget = Budget(steps, tolerance, temperature, every)
     policy = _copy(policy)
     table = None if remembers(policy) else enumerable(model)
     if isinstance(policy, FreeDynamics) and (table is None or not policy.is_of(table)):
@@ -197,25 +201,28 @@ def fit(
             clip=clip,
             natural=name == "mirror",
         )
+        plain = {k: x for k, x in by.defaults.items() if isinstance(x, int | float | str | tuple)}
         settings = {
-            "estimator": _described(estimator, name),
+            "estimator": name if isinstance(estimator, str) else described(estimator, name),
             "optimism": float(optimism),
             "steps": int(steps),
             "particles": int(particles),
             "seed": int(seed),
             "clip": None if clip is None else float(clip),
-            "optimizer": _with(type(by).__name__, by.defaults),
+            "tolerance": float(tolerance),
+            "optimizer": f"{type(by).__name__}({', '.join(options(plain))})",
             "schedule": type(rates).__name__,
             "policy": _parameters(policy),
             "horizon": int(model.horizon or 0),
             "discount": float(model.discount),
             "temperature": float(model.temperature),
         }
+        kept = None
         if file is not None:
-            known = model if table is None else table
-            settings["the return under the model's prior"] = _return_of_the_prior(known)
+            whole = enumerable(model) if table is None else table
+            kept = Resumption(file, settings, model, whole, budget.at)
         try:
-            converged = train(run, budget, settings, progress)
+            converged = train(run, budget, kept, progress)
         except (FloatingPointError, ValueError) as error:
             if isinstance(error, ValueError) and not run.losses:
                 raise  # not a matter of numbers, but of what was passed
@@ -234,33 +241,12 @@ def _copy(policy: nn.Module) -> nn.Module:
     return own
 
 
-def _described(estimator: EstimatorChoice, name: str) -> str:
-    """The name of an estimator, with the arguments that a partial function gives it."""
-    return _with(name, getattr(estimator, "keywords", {}))
-
-
-def _with(name: str, options: dict[str, Any]) -> str:
-    """A name with the options that are numbers, words, or pairs of numbers."""
-    plain = (int, float, str, tuple, Tensor)
-    given = [f"{k}={v}" for k, v in options.items() if isinstance(v, plain) and v is not False]
-    return f"{name}({', '.join(given)})" if given else name
-
-
 def _parameters(policy: nn.Module) -> str:
     """The name of a policy and the shapes of its parameters."""
-    shapes = ", ".join(f"{name} {list(p.shape)}" for name, p in policy.named_parameters())
-    return f"{type(policy).__name__}({shapes})"
-
-
-def _return_of_the_prior(model: TrajectoryModel | Table) -> str | None:
-    """What tells most models from one another, at little cost; None where the prior is flat."""
-    if isinstance(model, Table):
-        prior = TabularPolicy.from_log_probs(model.log_prior)
-        return f"{evaluate(model, prior).expected_return:.6g}"
-    if isinstance(model.action_prior, FlatPrior):
-        return None
-    paths = model.simulate(lambda t, s: model.prior(s, t), 4, seed=0)
-    return f"{paths.returns.sum().item():.6g}"
+    shapes = [f"{name} {list(p.shape)}" for name, p in policy.named_parameters()]
+    if isinstance(policy, FreeDynamics):
+        shapes.append(f"optimism {policy.optimism:g}")
+    return f"{type(policy).__name__}({', '.join(shapes)})"
 
 
 def _check(policy: object, estimator: object, steps: int, particles: int) -> None:

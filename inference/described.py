@@ -1,0 +1,94 @@
+"""A function that a user passes in words and numbers, so that another one is told from it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DEEP = 4  # how far into objects and closures is looked
+
+
+def described(function: Any, name: str | None = None, deep: int = _DEEP) -> str:
+    """Its name, and in brackets what it was given, as "critic_gradient(lam=0.5)".
+
+    Of a function that the library does not have, its code, what it encloses and the numbers that it
+    finds in its module count too, as a digest.
+
+    Args:
+        function: any function, method or object that can be called.
+        name: to call it by, its own if not given.
+        deep: how many functions and objects within it are looked into.
+    """
+    function, given = _unwrapped(function, deep)
+    name = name or getattr(function, "__name__", type(function).__name__)
+    hidden = "" if deep == 0 else _hidden(function, deep - 1)
+    code = f"#{hashlib.sha256(hidden.encode()).hexdigest()[:8]}" if hidden else ""
+    return f"{name}{code}({', '.join(given)})" if given else f"{name}{code}"
+
+
+def options(given: dict[str, Any], deep: int = _DEEP) -> list[str]:
+    """Each as "name=value"; what is False is left out."""
+    return [f"{name}={_value(x, deep)}" for name, x in given.items() if x is not False]
+
+
+def _unwrapped(function: Any, deep: int) -> tuple[Any, list[str]]:
+    """What a partial function is of, and the arguments that it was given."""
+    given: list[str] = []
+    while isinstance(function, functools.partial):
+        own = [_value(x, deep) for x in function.args]
+        given = [*own, *options(function.keywords, deep), *given]
+        function = function.func
+    return function, given
+
+
+def _hidden(function: Any, deep: int) -> str:
+    """What a function depends on but for its arguments; empty for one of the library's."""
+    if (getattr(function, "__module__", None) or "").partition(".")[0] in ("cai", "torch"):
+        return ""
+    if isinstance(function, types.MethodType):
+        return described(function.__func__, deep=deep) + _value(function.__self__, deep)
+    if not isinstance(function, types.FunctionType):
+        return _value(getattr(function, "__dict__", None), deep)
+    cells = [_cell(x, deep) for x in function.__closure__ or ()]
+    found = {x: function.__globals__.get(x) for x in function.__code__.co_names}
+    plain = [f"{k}={_value(x, 0)}" for k, x in found.items() if isinstance(x, int | float | Tensor)]
+    extra = _value([function.__defaults__, function.__kwdefaults__], deep)
+    return "; ".join([*_code(function.__code__), *cells, *plain, extra])
+
+
+def _cell(cell: Any, deep: int) -> str:
+    try:
+        return _value(cell.cell_contents, deep)
+    except ValueError:  # it is still empty
+        return ""
+
+
+def _code(code: types.CodeType) -> Iterable[str]:
+    """The instructions and constants of a function, and of those within it."""
+    yield code.co_code.hex()
+    for x in code.co_consts:
+        yield from _code(x) if isinstance(x, types.CodeType) else [repr(x)]
+
+
+def _value(x: Any, deep: int) -> str:
+    """A value in words: numbers as they are, of anything else what it is made of."""
+    if isinstance(x, Tensor):
+        flat = x.detach().cpu().double().flatten()
+        weights = torch.arange(1, len(flat) + 1, dtype=torch.float64).sqrt()
+        short = f"sum {(flat * weights).sum():.9g} of {list(x.shape)}"
+        return f"{flat.tolist()}" if len(flat) <= 16 else short
+    if isinstance(x, list | tuple):
+        inner = ", ".join(_value(y, deep) for y in x)
+        return f"({inner})" if isinstance(x, tuple) else f"[{inner}]"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k}: {_value(y, deep)}" for k, y in x.items()) + "}"
+    if callable(x) and deep > 0:
+        return described(x, deep=deep - 1)
+    plain = x is None or isinstance(x, int | float | complex | str | bytes | torch.dtype)
+    return str(x) if plain else type(x).__name__
