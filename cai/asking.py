@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cai import checks
 
+_UNDRAWABLE = ("probability tensor", "normal expects", "Expected p_in")  # torch's, of NaN
+_SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
+
 
 def check_policy(policy: Any) -> None:
-    """Raises ValueError unless it is a function, or has a memory."""
+    """Raises ValueError unless it is a function, or has a memory, and has no NaN in its numbers."""
+    if isinstance(policy, nn.Module):
+        for name, x in itertools.chain(policy.named_parameters(), policy.named_buffers()):
+            checks.check_no_nan(f"policy.{name}", x, _SINCE)
     known = callable(policy) and not isinstance(policy, Distribution | type)
     if known or (hasattr(policy, "start") and not isinstance(policy, type)):
         return
@@ -36,15 +44,66 @@ def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
     try:
         return step(t, s, *before)
     except ValueError as error:
-        if not str(error).startswith("Expected parameter"):
-            raise
-        what = str(error).partition(" to satisfy")[0].removeprefix("Expected ")
-        raise ValueError(
-            f"policy: expected a distribution of finite parameters at step {t}, got another "
-            f"{what}; look for NaN in what the policy computes"
-        ) from error
+        _refuse_parameters("policy", f"step {t}", error)
     except Exception as error:
         _raised("policy", t, s, error, "return a distribution over the actions of this model")
+
+
+def move_at(transition: Callable[..., Any], s: Tensor, a: Tensor, t: Any) -> Any:
+    """What the dynamics of a model answer to (s, a, t).
+
+    Raises:
+        ValueError: in place of those of torch about parameters; all else as it is.
+    """
+    try:
+        return transition(s, a, t)
+    except ValueError as error:
+        _refuse_parameters("dynamics", f"step {t}", error)
+
+
+def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
+    """Values of a distribution that was expanded, or has no batch and is drawn so many times.
+
+    Raises:
+        ValueError: where it cannot be drawn from.
+    """
+    try:
+        value: Tensor = distribution.sample(shape)
+    except RuntimeError as error:
+        _refuse_draw(where, distribution, error)
+    return value
+
+
+def sampled(name: str, distribution: Any) -> Tensor:
+    """A sample site, drawn as the handlers around it will have it.
+
+    Raises:
+        ValueError: where torch cannot draw from the distribution.
+    """
+    try:
+        value: Tensor = pyro.sample(name, distribution)
+    except RuntimeError as error:
+        if not str(error).startswith(_UNDRAWABLE):
+            raise
+        _refuse_draw(name, distribution, error)
+    return value
+
+
+def _refuse_draw(where: str, distribution: Any, error: RuntimeError) -> NoReturn:
+    words = str(error).split("\n")[0]
+    came = f"a {type(distribution).__name__} that raised {type(error).__name__}: {words}"
+    checks.refuse(where, "a distribution that can be drawn from", came, _SINCE)
+
+
+def _refuse_parameters(where: str, when: str, error: ValueError) -> NoReturn:
+    """Raises ValueError in place of torch's own about parameters; any other as it is."""
+    if not str(error).startswith("Expected parameter"):
+        raise error
+    what = str(error).partition(" to satisfy")[0].removeprefix("Expected ")
+    raise ValueError(
+        f"{where}: expected a distribution of finite parameters at {when}, got another {what}; "
+        f"look for NaN in what the {where} computes"
+    ) from error
 
 
 def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, advice: str) -> Tensor:

@@ -240,6 +240,21 @@ def check_reward(name: str, reward: Tensor) -> None:
         )
 
 
+def holds_nan(x: Tensor) -> bool:
+    """Whether there is NaN among numbers, at the price of their sum."""
+    if not x.is_floating_point():
+        return False
+    x = x.detach()
+    return bool(x.sum().isnan()) and bool(x.isnan().any())  # inf - inf is NaN, too
+
+
+def check_no_nan(name: str, x: Tensor, advice: str) -> None:
+    """Raises ValueError where there is NaN among numbers, with its place."""
+    if holds_nan(x):
+        place = x.isnan().nonzero()[0].tolist()
+        refuse(name, "numbers", f"NaN at index {place}" if place else "NaN", advice)
+
+
 def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:
     """Raises ValueError where a reward is positive, so that exp(r/α) is no probability."""
     highest = reward.max().item()

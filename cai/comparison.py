@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from cai import weights
+from cai.asking import check_policy
 from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
 from cai.divergence import Split, measured
 from cai.episode import remembers
@@ -364,6 +365,7 @@ def _policy(name: str, method: Any, model: TrajectoryModel | Table, table: Table
             f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
             f"got {type(method).__name__}"
         )
+    check_policy(_believer(method) if isinstance(_believer(method), FreeDynamics) else policy)
     if isinstance(method, Solution):
         fits = table is not None and same(method.table, table)
     elif isinstance(method, GaussianSolution):

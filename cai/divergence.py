@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cai import bellman, weights
+from cai.asking import check_policy
 from cai.bellman import product
 from cai.episode import remembers
 from cai.evaluate import Evaluation, evaluate, evaluate_table, policy_log_probs
@@ -63,6 +64,7 @@ def measured(
         table: of the model, where it can be enumerated.
         posterior: the exact one; without it there is no split.
     """
+    check_policy(policy)
     if table is not None and isinstance(posterior, Solution) and not remembers(policy):
         with table.threads(), torch.no_grad():
             log_policy = policy_log_probs(policy, table)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import visits, weights
+from cai import checks, visits, weights
+from cai.asking import check_policy
 from cai.bellman import product
 from cai.episode import DrawsSites, NoSites, remembers
 from cai.exclusive import exclusive
@@ -80,6 +81,7 @@ def evaluate(
             simulated; with an infinite horizon where the policy is not stationary, may never end,
             or the model cannot be enumerated.
     """
+    check_policy(policy)
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     if (
@@ -132,9 +134,16 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
     With an infinite horizon (S, A).
 
     Raises:
-        ValueError: where the policy does not broadcast, or has another number of actions; with an
-            infinite horizon where it is not stationary.
+        ValueError: where the policy does not broadcast, has another number of actions or NaN; with
+            an infinite horizon where it is not stationary.
     """
+    log_q = _at_all_steps(policy, table)
+    advice = "it says log q(a|s) of every step, state and action, whether or not it gets there"
+    checks.check_no_nan("policy at (step, state, action)", log_q, advice)
+    return log_q
+
+
+def _at_all_steps(policy: Policy, table: Table) -> Tensor:
     if table.horizon is None:
         return _stationary(policy, table)
     T, S, A = table.steps, table.num_states, table.num_actions
@@ -157,10 +166,14 @@ def _called(policy: Policy, times: Tensor, S: int, A: int) -> Tensor:
     except Exception as error:
         raise ValueError(
             f"policy: called with steps of shape {[T, 1]} and states of shape {[1, S]} it raised "
-            f"{type(error).__name__}: {error}. A policy takes t as an int or a tensor and "
-            f"broadcasts, and returns a distribution over the {A} actions: index tables with t "
+            f"{type(error).__name__}: {_first_line(error)}. A policy takes t as an int or a tensor "
+            f"and broadcasts, and returns a distribution over the {A} actions: index tables with t "
             "and s, and use torch.where instead of Python `if`"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0]
 
 
 def _stationary(policy: Policy, table: Table) -> Tensor:

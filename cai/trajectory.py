@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks, contract
-from cai.asking import policy_at
+from cai.asking import check_policy, draw, move_at, policy_at, sampled
 from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
 from cai.exclusive import exclusive, seeded
 from cai.layout import Layout
@@ -116,6 +116,7 @@ class TrajectoryModel:
             policy: (t, s) -> q(a_t|s_t), or one with a memory, see :mod:`cai.episode`.
         """
         T = checks.finite_horizon(self, "a guide")
+        check_policy(policy)
 
         @exclusive()
         def guide() -> None:
@@ -265,9 +266,9 @@ class TrajectoryModel:
                 action = policy_at(episode, t, s, a)
             if alive is not None and not factors:
                 action = _where_alive(alive, action, self.prior(s, t))
-            a = pyro.sample(f"a_{t}", action)
+            a = sampled(f"a_{t}", action)
             with _Step(t):
-                next_state = self.transition(s, a, t)
+                next_state = move_at(self.transition, s, a, t)
             s_next = pyro.sample(f"s_{t + 1}", next_state)
             if factors:
                 self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next, t)))
@@ -303,6 +304,9 @@ class TrajectoryModel:
         with draws:
             trajectory = self._run(policy, range(T), factors=False)
         s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
+        advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
+        checks.check_no_nan("actions of (trajectory, step)", a, advice)
+        checks.check_no_nan("states of (trajectory, step)", s, advice)
         alive = torch.ones(n, T + 1, dtype=torch.bool)
         if self.discount < 1:
             alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
@@ -397,9 +401,10 @@ class _Draws(Messenger):
         if not msg["is_observed"]:
             fn = msg["fn"]
             if not fn.batch_shape:
-                value = fn.sample(self.shape)
+                value = draw(fn, self.shape, msg["name"])
             else:
-                value = (fn if fn.batch_shape == self.shape else fn.expand(self.shape)).sample()
+                whole = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
+                value = draw(whole, torch.Size(), msg["name"])
             if msg["name"] in self.values:
                 refuse_site(msg["name"])
             msg["value"] = self.values[msg["name"]] = value

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.episode import log_probs_along
 from cai.policy import Policy
 from cai.scores import exact
@@ -35,6 +36,7 @@ def scores(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Score
         if log_q is None:
             log_q = log_probs_along(policy, s, paths.actions)
         log_q = torch.where(alive, log_q, 0.0).double().sum(-1)
+        checks.check_no_nan("policy, log q(a|s) of trajectories", log_q, "look where it is from")
         log_p = torch.where(alive, prior.log_prob(paths.actions), 0.0).double().sum(-1)
     log_w = paths.returns / model.temperature - log_q + log_p
     return Scores(log_q, log_w if paths.log_auxiliary is None else log_w + paths.log_auxiliary)

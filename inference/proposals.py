@@ -11,8 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from cai import bellman, checks
-from cai.asking import check_policy
+from cai import asking, bellman, checks
+from cai.asking import check_policy, move_at
 from cai.episode import remembers, without_latents
 from cai.exclusive import exclusive
 from cai.gaussian_solution import GaussianSolution
@@ -75,9 +75,10 @@ def model_prior(model: TrajectoryModel) -> Policy:
 def draw(distribution: Any, n: int) -> Tensor:
     """n values, one of each where the distribution has a batch, (n, ...)."""
     shape = torch.Size((n,))
-    value: Tensor = (
-        distribution if distribution.batch_shape == shape else distribution.expand(shape)
-    ).sample()
+    fits = distribution.batch_shape == shape
+    whole = distribution if fits else distribution.expand(shape)
+    value = asking.draw(whole, torch.Size(), "particles")
+    checks.check_no_nan("particles", value, "look for 0/0 or 0·inf in what proposes them")
     return value
 
 
@@ -104,7 +105,7 @@ class TrueDynamics:
         """s' ~ p(s'|s,a), the coin of death, and zero."""
         n = len(s)
         with exclusive(), poutine.block(), pyro.plate("particles", n):
-            next_state = self.model.transition(s, a, t)
+            next_state = move_at(self.model.transition, s, a, t)
         s_next = draw(next_state, n)
         if self.model.discount < 1:
             alive = alive & (torch.rand(n, dtype=torch.float64) < self.model.discount)

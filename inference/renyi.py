@@ -14,6 +14,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import Tensor
 
 from cai import bellman, checks
+from cai.asking import check_policy
 from cai.evaluate import enumerable, policy_log_probs
 from cai.inference.soft_values import soft_values
 from cai.linear_gaussian import LinearGaussian
@@ -80,6 +81,7 @@ def renyi_bound(
             the policy does not fit the model, or a table is to be simulated.
     """
     eta = checks.check_optimism(eta, "eta")
+    check_policy(policy)
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     checks.finite_horizon(model, "renyi_bound")

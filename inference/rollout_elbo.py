@@ -8,6 +8,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from cai import checks
+from cai.asking import check_policy
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
 from cai.inference import estimators
@@ -73,6 +74,7 @@ def _policy_of(model: Any, guide: Any) -> nn.Module:
             f"{type(model).__name__} and {getattr(guide, '__qualname__', type(guide).__name__)}",
             "any other guide goes with Pyro's own Trace_ELBO()",
         )
+    check_policy(policy)
     if not any(p.requires_grad for p in policy.parameters()):
         checks.refuse(
             "policy",

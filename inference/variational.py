@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import bellman, checks
+from cai.asking import check_policy
 from cai.episode import remembers
 from cai.evaluate import enumerable, evaluate
 from cai.free_dynamics import FreeDynamics
@@ -257,6 +258,7 @@ def _check(policy: object, estimator: object, steps: int, particles: int) -> Non
             "cai.NeuralPolicy(model), and for a policy that calls pyro.param use "
             "SVI(model, model.rollout(policy), optim, Trace_ELBO())"
         )
+    check_policy(policy)
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
     checks.check_count("particles", particles)
