@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch.distributions import Distribution
 
 from cai.scores import exact
 
+# Arrays that went through here already: most tables of a loop differ in one of seven.
+_looked_at: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _LONGEST = 400  # letters of what came
 
@@ -56,15 +59,15 @@ def check_arguments(model: Any) -> None:
             "pay it on arrival in an absorbing state, as arrival_reward, or give a finite horizon",
         )
     check_positive("temperature", model.temperature)
-    if not _within(model.discount, lambda gamma: 0 < gamma <= 1):
-        refuse(
-            "discount",
-            "a number in (0, 1]",
-            repr(model.discount),
-            "1 is no discount; 0 has no future",
-        )
+    _check_discount(model.discount)
     if not isinstance(model.optimality, str) or model.optimality not in ("factor", "bernoulli"):
         refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
+
+
+def _check_discount(discount: Any) -> None:
+    if not _within(discount, lambda gamma: 0 < gamma <= 1):
+        came, advice = repr(discount), "1 is no discount; 0 has no future"
+        refuse("discount", "a number in (0, 1]", came, advice)
 
 
 def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
@@ -253,6 +256,41 @@ def check_no_nan(name: str, x: Tensor, advice: str) -> None:
     if holds_nan(x):
         place = x.isnan().nonzero()[0].tolist()
         refuse(name, "numbers", f"NaN at index {place}" if place else "NaN", advice)
+
+
+def check_table(table: Any) -> None:
+    """Raises ValueError where arrays of a table do not fit each other, or hold NaN or +inf."""
+    if table.horizon is not None:
+        check_count("horizon", table.horizon)
+    if not isinstance(table.temperature, Tensor):
+        check_positive("temperature", table.temperature)
+    _check_discount(table.discount)
+    shape = list(getattr(table.log_dynamics, "shape", ()))
+    if len(shape) != 3 or 0 in shape:
+        came = str(shape) if shape else type(table.log_dynamics).__name__
+        refuse("log_dynamics", "an array of shape (S, A, K)", came, "cai.tabulate(model) makes one")
+    S, A, K = shape
+    shapes = {"log_initial": (S,), "log_prior": (S, A), "reward": (S, A), "final_reward": (S,)}
+    optional = {"successors": (S, A, K), "arrival_reward": (S, A, K)}
+    for name, expected in {"log_dynamics": (S, A, K), **shapes, **optional}.items():
+        x = getattr(table, name)
+        if x is None and name in optional:
+            continue
+        if not isinstance(x, Tensor) or tuple(x.shape) != expected:
+            came = str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__
+            refuse(name, f"a tensor of shape {list(expected)}", came, "take that of cai.tabulate")
+        if _looked_at.get(id(x)) is not x and x.is_floating_point():
+            if not _below_infinity(x):
+                check_reward(name, x)
+            _looked_at[id(x)] = x
+
+
+def _below_infinity(x: Tensor) -> bool:
+    """Whether the sum of numbers is none of NaN and +inf, as that of what may forbid is -inf."""
+    try:
+        return bool(x.detach().sum() < math.inf)
+    except RuntimeError:  # under torch.func.vmap nothing can be asked of a number
+        return True
 
 
 def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:

@@ -294,6 +294,8 @@ def _prior(prior: Any, m: int, T: int | None) -> TorchDistribution:
             repr(prior),
             "models.linear_gaussian(action_prior=None) is flat",
         )
+    for name, x in (("mean", prior.loc), ("scale_tril", prior.scale_tril)):
+        checks.check_no_nan(f"action_prior, {name}", x, "look for 0/0 where it is made")
     return dist.MultivariateNormal(
         prior.loc.detach().double(),
         scale_tril=prior.scale_tril.detach().double(),

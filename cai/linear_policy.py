@@ -76,7 +76,12 @@ class LinearGaussianPolicy(nn.Module):
 
         C may be singular: then actions are decided along some directions, and score by the density
         on their support.
+
+        Raises:
+            ValueError: where there is NaN among them.
         """
+        for name, x in (("gains", gains), ("offsets", offsets), ("covariance", covariance)):
+            checks.check_no_nan(name, x, "look for 0/0 or inf - inf where they are made")
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         policy._set(nn.Buffer, gains, offsets, _lower(covariance))

@@ -43,6 +43,10 @@ class Solution:
     rule: bellman.Rule = "soft"
     evidence: Evidence | None = None
 
+    def __post_init__(self) -> None:
+        advice = "look for 0/0 or inf - inf where the values are made"
+        checks.check_no_nan("log_values", self.log_values, advice)
+
     def __repr__(self) -> str:
         rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "
         return f"Solution(optimism={self.optimism:g}, {rule}bound={self.bound:.6g} nats)"

@@ -42,6 +42,9 @@ class Table:
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
         program: the model that was enumerated, for what is asked of its latents; or None.
+
+    Raises:
+        ValueError: where shapes do not fit, or a number is NaN or +inf.
     """
 
     log_initial: Tensor
@@ -57,6 +60,9 @@ class Table:
     layout: Layout | None = None
     precision: torch.dtype = torch.float64
     program: TrajectoryModel | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        checks.check_table(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Arrays can be pickled, programs often not."""

@@ -100,7 +100,9 @@ class ImportanceSample:
             shape, advice = list(x.shape), "for instance sample.trajectories.returns"
             checks.refuse("values", f"one for each of {n} trajectories", f"shape {shape}", advice)
         weightless = (self.weights == 0).view(n, *(1,) * (x.dim() - 1))
-        return torch.where(weightless, 0.0, x)
+        counted = torch.where(weightless, 0.0, x)
+        checks.check_no_nan("values", counted, "look for 0/0 or inf - inf")
+        return counted
 
 
 def importance(
