@@ -1,6 +1,8 @@
 # Every target sets itself up: a virtual environment in .venv, renewed when its inputs change.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Property tests draw other examples each time; make test SEED=7 draws again those of 7.
+SEED ?= $(shell od -An -N3 -tu4 /dev/urandom)
 
 .PHONY: demo test check bench clean
 
@@ -17,7 +19,8 @@ demo: .venv/installed
 	$(BIN)/cai draw tutorials/my_dynamics.py:model --out out/my_dynamics
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	@seed=$(strip $(SEED)); echo "make test SEED=$$seed"; \
+	$(BIN)/python -m pytest -n 2 --hypothesis-seed=$$seed
 
 # mypy sees cai.models and cai.inference only where the package is really installed.
 check: .venv/installed

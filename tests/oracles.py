@@ -159,6 +159,16 @@ def paths(problem, initial=None, policy=None, dynamics=None):
             yield from walk(Path((s,), (), start[s], 0), 0)
 
 
+def terms(x):
+    """Σ|x|, the size of the terms of a sum, where x is finite.
+
+    A sum of n terms that were each rounded errs by up to n ε Σ|x|, however little of them is left
+    where they cancel: that is what its error has to be measured by, and not the sum itself.
+    """
+    x = torch.as_tensor(x, dtype=torch.float64).detach()
+    return x[x.isfinite()].abs().sum().item()
+
+
 def exp(x):
     return math.exp(x) if x > -math.inf else 0.0
 
@@ -245,6 +255,12 @@ def elbo(problem, policy):
         )
         expected += path.probability * path.reward
     return value, expected
+
+
+def spread(weighted):
+    """The standard deviation of pairs (probability, x) by its definition."""
+    mean = math.fsum(p * x for p, x in weighted)
+    return math.sqrt(math.fsum(p * (x - mean) ** 2 for p, x in weighted))
 
 
 def renyi(problem, policy, eta):

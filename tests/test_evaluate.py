@@ -52,6 +52,29 @@ def test_simulation_within_four_standard_errors(discount):
     torch.testing.assert_close(found.state_actions, exact.state_actions, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_standard_errors_by_all_paths(discount):
+    """The error of a mean of n is that of one path over √n, one path's by summing over all."""
+    problem, n = oracles.random_problem(3, discount=discount), 10_000
+    model = problem.model()
+    policy = inference.soft_values(model, 2.0).policy
+    q = policy.log_probs.exp().numpy()
+    ways = list(oracles.paths(problem, policy=q))
+    x = {
+        "elbo": [w.reward / problem.temperature - oracles.log_ratio(problem, w, q) for w in ways],
+        "expected_return": [w.reward for w in ways],
+        "entropy": [
+            -sum(math.log(q[t][w.states[t]][a]) for t, a in enumerate(w.actions)) for w in ways
+        ],
+    }
+    found = cai.evaluate(model, policy, samples=n, seed=1)
+    assert found.log_weights.shape == (n,)
+    for name, values in x.items():
+        one = oracles.spread(list(zip((w.probability for w in ways), values, strict=True)))
+        # The spread of n numbers errs by a percent or two itself, by their kurtosis.
+        assert getattr(found, f"{name}_stderr") == pytest.approx(one / n**0.5, rel=0.08)
+
+
 def test_a_gaussian_policy_in_closed_form():
     """s' = s + a + noise, r = -a: E[return] = -Tμ, and KL to the prior in closed form."""
     model = cai.TrajectoryModel(

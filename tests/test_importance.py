@@ -43,6 +43,28 @@ def test_against_sums_over_all_paths(seed, discount):
     assert (error.abs() <= 4.5 * found.stderr(lives) + 1e-9).all()
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_standard_errors_by_all_paths(discount):
+    """√(Var w/n)/E[w] of the log evidence; of a mean its influence w (x - E[x|O])/E[w]."""
+    problem, n = oracles.random_problem(5, discount=discount, scale=0.3), 20_000
+    model, policy = problem.model(), random_policy(5, problem)
+    q = policy.log_probs.exp().numpy()
+    weighted = [
+        (p.probability, p.reward, p.reward / problem.temperature - oracles.log_ratio(problem, p, q))
+        for p in oracles.paths(problem, policy=q)
+    ]
+    evidence = sum(p * math.exp(log_w) for p, _, log_w in weighted)
+    mean = sum(p * math.exp(log_w) * x for p, x, log_w in weighted) / evidence
+    one = oracles.spread([(p, math.exp(log_w) / evidence) for p, _, log_w in weighted])
+    influence = oracles.spread(
+        [(p, math.exp(log_w) * (x - mean) / evidence) for p, x, log_w in weighted]
+    )
+    found = inference.importance(model, policy, n, seed=0)
+    assert found.log_evidence_stderr == pytest.approx(one / n**0.5, rel=0.08)
+    stderr = found.stderr(found.trajectories.returns).item()
+    assert stderr == pytest.approx(influence / n**0.5, rel=0.08)
+
+
 @settings(max_examples=10)
 @given(seed=seeds)
 def test_weights_are_those_of_the_path(seed):

@@ -1,18 +1,17 @@
 """Large, sparse and long: lists instead of rows, few numbers kept, and how much is stored."""
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import oracles
+import pyro
+import pyro.distributions as dist
 import pytest
 import scipy.sparse
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cai
 from cai import inference, models
@@ -155,88 +154,71 @@ def test_sparse_matrices_that_do_not_fit_are_named():
         models.tabular([scipy.sparse.csr_matrix(np.diag([1, 0, 1.0])), eye], r, horizon=1)
 
 
-BUILDS = {
-    "a program with latents": """
-shift = torch.arange(3)
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that any operation of torch takes or makes."""
 
-def dynamics(s, a):
-    slip = pyro.sample("slip", dist.Bernoulli(0.2)).long()
-    gust = pyro.sample("gust", dist.Categorical(torch.ones(3)))
-    return dist.Delta((s + a * 7 - slip * 3 + shift[gust]) % S)
+    numel = 0
 
-model = cai.TrajectoryModel(
-    initial=dist.Categorical(torch.ones(S)), dynamics=dynamics, reward=lambda s, a: -(s % 5.0),
-    action_prior=dist.Categorical(torch.ones(A)), horizon=20,
-)
-""",
-    "sparse matrices": """
-where = (np.arange(S), np.arange(S))
-P = [scipy.sparse.csr_matrix((np.full(S, 0.5), (where[0], (where[1] + k + a) % S))) for k in (0, 9)
-     for a in range(A)]
-P = [P[a] + P[a + A] for a in range(A)]
-model = models.tabular(P, np.zeros((S, A)), horizon=20)
-""",
-}
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves((args, kwargs, made)):
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.untyped_storage().nbytes() // x.element_size())
+        return made
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts memory there")
-@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
-def test_no_dense_row_is_ever_made(build):
-    """50 000 states, where one (S, S) of booleans would be 2.5 GB: half a gigabyte is plenty."""
-    script = f"""
-import json, re
-import numpy as np, scipy.sparse, torch, pyro, pyro.distributions as dist
-import cai
-from cai import inference, models
+def a_program_with_latents(S, A):
+    shift = torch.arange(3)
 
-def used():  # megabytes at most so far; getrusage would count what the parent had, too
-    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
+    def dynamics(s, a):
+        slip = pyro.sample("slip", dist.Bernoulli(0.2)).long()
+        gust = pyro.sample("gust", dist.Categorical(torch.ones(3)))
+        return dist.Delta((s + a * 7 - slip * 3 + shift[gust]) % S)
 
-S, A = 50_000, 4
-cai.tabulate(models.ledge())  # what is imported late is imported now
-before = used()
-{build}
-table = cai.tabulate(model)
-for eta in (0.0, 1.0):
-    solution = inference.soft_values(table, eta)
-    solution.states, solution.imagined_return, solution.visits
-print(json.dumps([used() - before, table.successors.shape[-1]]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False
+    return cai.TrajectoryModel(
+        initial=dist.Categorical(torch.ones(S)),
+        dynamics=dynamics,
+        reward=lambda s, a: -(s % 5.0),
+        action_prior=dist.Categorical(torch.ones(A)),
+        horizon=20,
     )
-    assert done.returncode == 0, done.stderr
-    megabytes, successors = json.loads(done.stdout)
-    assert 2 <= successors <= 6
-    assert megabytes < 500
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts memory there")
-def test_checkpoints_take_the_memory_of_the_square_root_of_the_horizon():
-    """5000 steps of 5000 states are 200 MB of values, and 71 steps of them 3."""
-    script = """
-import re
-import torch
-import cai
-from cai import inference, models
+def sparse_matrices(S, A):
+    s = np.arange(S)
+    half = [[(np.full(S, 0.5), (s, (s + k + a) % S)) for k in (0, 9)] for a in range(A)]
+    P = [sum(scipy.sparse.csr_matrix(x, shape=(S, S)) for x in pair) for pair in half]
+    return models.tabular(P, np.zeros((S, A)), horizon=20)
 
-def used():
-    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read()).group(1)) / 1024
 
-S, T = 5000, 5000
-ways = torch.stack([(torch.arange(S) + k) % S for k in (0, 1)], 1).unsqueeze(1)
-P, reward = torch.full((S, 1, 2), 0.5), -torch.linspace(0, 1e-3, S).unsqueeze(1)
-table = cai.tabulate(models.tabular(P, reward, successors=ways, horizon=T))
-before = used()
-found = inference.soft_values(table, 1.0, checkpoint=True)
-found.imagined_return, found.at(1234).states
-print(used() - before)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 60
+@pytest.mark.parametrize("build", [a_program_with_latents, sparse_matrices])
+def test_no_dense_row_is_ever_made(build, monkeypatch):
+    """With 4 actions and at most 6 successors a (S, S) of 6000 states would stand out 16 times."""
+    S, A = 6000, 4
+    for kind in (scipy.sparse.csr_matrix, scipy.sparse.csr_array):
+        monkeypatch.setattr(kind, "toarray", lambda *_, **__: pytest.fail("made dense"))
+    with Largest() as largest:
+        table = cai.tabulate(build(S, A))
+        for eta in (0.0, 1.0):
+            solution = inference.soft_values(table, eta)
+            _ = solution.states, solution.imagined_return, solution.visits
+    assert 2 <= table.successors.shape[-1] <= 6
+    assert S * A * 2 <= largest.numel <= S * S / 16
+
+
+def test_a_walk_between_checkpoints_makes_no_trajectory_of_values():
+    """Of T = 900 steps of 40 states, no tensor holds more than a few times 30 steps."""
+    S, T = 40, 900
+    ways = torch.stack([(torch.arange(S) + k) % S for k in (0, 1)], 1).unsqueeze(1)
+    P, reward = torch.full((S, 1, 2), 0.5), -torch.linspace(0, 1e-3, S).unsqueeze(1)
+    table = cai.tabulate(models.tabular(P, reward, successors=ways, horizon=T))
+    with Largest() as largest:
+        found = inference.soft_values(table, 1.0, checkpoint=True)
+        _ = found.imagined_return, found.visits, found.at(123).states
+    assert 31 * S <= largest.numel <= 4 * 31 * S
+    with Largest() as largest:
+        _ = inference.soft_values(table, 1.0).imagined_return
+    assert largest.numel >= T * S
 
 
 @given(seed=seeds, forbidden=st.floats(0.1, 0.9))

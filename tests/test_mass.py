@@ -16,6 +16,7 @@ from cai.inference import adjoint, mass
 from cai.inference.linearised import Problem
 
 FIELDS = ("reward", "arrival_reward", "final_reward", "log_prior", "log_dynamics", "temperature")
+SCALE = ("reward", "arrival_reward", "final_reward", "V")
 seeds = st.integers(0, 10**6)
 etas = st.one_of(st.just(0.0), st.just(1.0), st.floats(-3, -0.1), st.floats(0.1, 3))
 
@@ -43,7 +44,11 @@ def lists(seed, S=140, A=3, K=4, T=7, discount=1.0):
 
 
 def gradients(table, eta, fields=FIELDS, seen=None, seed=0):
-    """By products and in log space, of a loss with signs of its own in every value and choice."""
+    """By products and in log space, of a loss with signs of its own in every value and choice.
+
+    Returns:
+        For each field its name, both derivatives, and the size of the terms that these are sums of.
+    """
     assert mass.suits(Problem(table, eta, "soft", None), dynamics=True)
     rng = np.random.default_rng(seed)
     leaves = {
@@ -59,12 +64,17 @@ def gradients(table, eta, fields=FIELDS, seen=None, seed=0):
         loss = loss + (torch.as_tensor(rng.normal(size=likely.shape)) * likely).sum()
     products = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)
     in_log_space = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    return list(zip(leaves, products, in_log_space, strict=True))
+    sizes = {name: x.abs().max().item() for name, x in zip(leaves, in_log_space, strict=True)}
+    if "temperature" in leaves:
+        # V scales with α and the rewards x: α ∂L/∂α = V·∂L/∂V - Σ x·∂L/∂x, and that may cancel.
+        by = dict(zip(leaves, in_log_space, strict=True)) | {"V": torch.autograd.grad(loss, V)[0]}
+        terms = [oracles.terms(x * by[n]) for n, x in (leaves | {"V": V}).items() if n in SCALE]
+        sizes["temperature"] = sum(terms) / table.temperature
+    return list(zip(leaves, products, in_log_space, sizes.values(), strict=True))
 
 
 def assert_same(found, rtol=1e-10):
-    for name, products, in_log_space in found:
-        size = in_log_space.abs().max().item()
+    for name, products, in_log_space, size in found:
         assert math.isfinite(size), name
         torch.testing.assert_close(products, in_log_space, rtol=rtol, atol=rtol * size, msg=name)
 
@@ -132,7 +142,7 @@ def test_the_impossible_and_the_hopeless(eta):
     assert (V[0] > -torch.inf).any()
     found = gradients(table, eta, seen=walks(table, 4))
     assert_same(found)
-    for name, products, _ in found:
+    for name, products, *_ in found:
         assert (products[getattr(table, name) == -torch.inf] == 0).all(), name
 
 
