@@ -17,6 +17,7 @@ from test_trajectory import continuous, sites
 
 import cai
 from cai import inference, models
+from cai.episode import log_auxiliary
 from cai.latent_policy import LatentPolicy
 
 SKILLS = dist.Categorical(torch.tensor([0.5, 0.3, 0.2]))
@@ -248,3 +249,22 @@ def test_a_latent_that_reverse_forgets_is_not_free():
     policy = Forgetful(model, dist.Categorical(torch.ones(2)))
     with pytest.raises(ValueError, match=r"policy\.reverse: .* one without the site z; draw each"):
         cai.evaluate(model, policy)
+
+
+def test_several_latents_are_all_paid_for():
+    """log r - log q of two latents is the sum of what each costs."""
+
+    class TwoLatents:
+        def reverse(self, states, actions, alive):
+            pyro.sample("y", dist.Normal(torch.tensor([1.0, 1.0]).double(), 2.0))
+            pyro.sample("z", dist.Bernoulli(torch.tensor([0.25, 0.25]).double()))
+
+    latents = {"y": torch.tensor([1.0, 3.0]).double(), "z": torch.tensor([1.0, 0.0]).double()}
+    log_q = {"y": torch.tensor([-0.5, 0.5]).double(), "z": torch.tensor([-2.0, -3.0]).double()}
+    density = -math.log(2 * math.sqrt(2 * math.pi))
+    by_hand = [
+        density + math.log(0.25) + 0.5 + 2.0,
+        density - 0.5 + math.log(0.75) - 0.5 + 3.0,
+    ]
+    found = log_auxiliary(TwoLatents(), latents, log_q, (None, None, None))
+    assert found.tolist() == pytest.approx(by_hand, abs=1e-12)

@@ -69,6 +69,9 @@ class Nature:
     def _choose(self, worths):
         """min over q of Σ q x + λ KL(q‖p), for pairs (p, x)."""
         p, x = np.array(worths).T
+        if self.price == 0:
+            worst = p * (x == x.min())
+            return x.min(), worst / worst.sum()
         u = -(x - x.min()) / self.price
         total = (p * np.exp(u)).sum()
         return x.min() - self.price * math.log(total), p * np.exp(u) / total
@@ -97,13 +100,20 @@ class Nature:
 
 
 def worst_case(problem, policy, budget):
-    """min over q within the budget of E_q[soft return] = max over λ of value(λ) - λρ, concave."""
+    """min over q within the budget of E_q[soft return] = max over λ of value(λ) - λρ, concave.
+
+    λ = 0 is looked at by itself: it is the answer where the budget is more than can be used, and
+    the least λ of the search would be short of it by as many times the budget.
+    """
     found = minimize_scalar(
         lambda u: math.exp(u) * budget - Nature(problem, policy, math.exp(u)).value,
         bounds=(-12, 14),
         method="bounded",
         options={"xatol": 1e-7},
     )
+    free = Nature(problem, policy, 0.0)
+    if free.value >= -found.fun:
+        return free.value, free
     return -found.fun, Nature(problem, policy, math.exp(found.x))
 
 
