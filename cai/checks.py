@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
-from weakref import WeakValueDictionary
 
 import numpy as np
 from torch import Tensor
@@ -13,8 +12,6 @@ from torch.distributions import Distribution
 
 from cai.scores import exact
 
-# Arrays that went through here already: most tables of a loop differ in one of seven.
-_looked_at: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _LONGEST = 400  # letters of what came
 
@@ -279,10 +276,8 @@ def check_table(table: Any) -> None:
         if not isinstance(x, Tensor) or tuple(x.shape) != expected:
             came = str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__
             refuse(name, f"a tensor of shape {list(expected)}", came, "take that of cai.tabulate")
-        if _looked_at.get(id(x)) is not x and x.is_floating_point():
-            if not _below_infinity(x):
-                check_reward(name, x)
-            _looked_at[id(x)] = x
+        if x.is_floating_point() and not _below_infinity(x):
+            check_reward(name, x)
 
 
 def _below_infinity(x: Tensor) -> bool:

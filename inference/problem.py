@@ -23,6 +23,7 @@ from torch.distributions import Independent
 
 from cai.episode import log_probs_along, without_latents
 from cai.evaluate import evaluate
+from cai.exclusive import seeded
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.policy import Policy, TabularPolicy
 from cai.scores import exact
@@ -105,8 +106,7 @@ def same_answers(one: Tensor | None, other: Tensor | None) -> bool:
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
     """Draws and scores here are no part of a training."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), poutine.block():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad(), poutine.block():
         yield
 
 
