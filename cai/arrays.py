@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cai.checks import refuse
 
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Tensor:
     """An array of real numbers as a dense tensor of float64 that nobody else holds.
@@ -37,21 +39,26 @@ def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Te
     return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
 
 
-def integers(name: str, values: Any) -> Tensor:
+def integers(name: str, values: Any, expected: str = "integers") -> Tensor:
     """An array of integers as a dense tensor of int64 that nobody else holds.
 
     Args:
         name: of the argument, for the message.
         values: as :func:`numbers` takes them. Booleans and whole floats are no integers.
+        expected: what it should be, for the message.
 
     Raises:
         ValueError: where it is none of these, or holds anything but integers of 64 bits.
     """
-    array = read(name, values, "an array of integers")
-    array = array.numpy(force=True) if isinstance(array, Tensor) else array
+    an_array = "an array of integers" if expected == "integers" else expected
+    array = read(name, values, an_array)
+    if isinstance(array, Tensor):
+        if array.dtype not in INTEGERS:
+            refuse(name, expected, f"an array of {array.dtype}", "take .long() of whole numbers")
+        return array.to(torch.int64, copy=True)
     if array.size and array.dtype.kind not in "iu":
         advice = "astype(int) makes integers of whole numbers"
-        refuse(name, "integers", f"an array of {array.dtype.name}", advice)
+        refuse(name, expected, f"an array of {array.dtype.name}", advice)
     if array.size and array.max() > np.iinfo(np.int64).max:
         refuse(name, "integers below 2**63", str(array.max()), "number them from 0")
     return torch.from_numpy(np.array(array, dtype=np.int64, order="C"))

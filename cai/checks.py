@@ -84,6 +84,8 @@ def check_count(name: str, value: Any) -> None:
         if hasattr(value, "__index__") and not isinstance(value, int):
             advice = "int(…) makes a plain one of it"
         refuse(name, "a whole number of at least 1", repr(value), advice)
+    if value >= 2**63:
+        refuse(name, "a whole number below 2**63", repr(value), "no computer counts so far")
 
 
 def check_flag(name: str, value: Any) -> None:

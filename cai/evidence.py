@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cai import bellman, sites
+from cai import arrays, bellman, sites
 from cai.table import Table
 
 
@@ -112,7 +113,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
 def _index(name: str, value: Any, size: int) -> int:
     try:
         index = operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # torch has errors of its own for what is no number
         index = -1
     if not 0 <= index < size:
         raise ValueError(
@@ -130,11 +131,11 @@ def mask(optimal: Any, T: int) -> Tensor:
     """
     if optimal is None:
         return torch.ones(T + 1, dtype=torch.bool)
-    seen = torch.as_tensor(optimal)
-    if seen.dtype != torch.bool or seen.shape != (T + 1,):
+    seen = arrays.read("optimal", optimal, f"{T + 1} booleans")
+    if seen.dtype not in (torch.bool, np.bool_) or tuple(seen.shape) != (T + 1,):
         raise ValueError(
             f"optimal: expected {T + 1} booleans, one for each o_0 … o_{T}, of which o_{T} is the "
             f"final reward, got shape {list(seen.shape)} of {seen.dtype}; for instance "
             f"torch.arange({T + 1}) >= {T}"
         )
-    return seen
+    return seen.clone() if isinstance(seen, Tensor) else torch.from_numpy(seen.copy())

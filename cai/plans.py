@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import arrays, checks
 from cai.episode import Episode
 from cai.heads import Head, head_for, moments, moved, onto
 from cai.observation import classes, shared_log_prior
@@ -54,6 +54,7 @@ class Plan(nn.Module):
 
         It may hold an action that is forbidden in a state, such as one that cannot be reached then.
         """
+        log_probs = arrays.numbers("log_probs", log_probs)
         plan = cls(model).requires_grad_(False)
         plan._blind = dist.Categorical(logits=torch.zeros_like(log_probs[0]))
         plan.numbers.copy_(log_probs)

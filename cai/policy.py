@@ -33,7 +33,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import bellman, checks
+from cai import arrays, bellman, checks
 from cai.heads import Head, head_for
 from cai.observation import Observe, View
 from cai.timeless import log_prior_table
@@ -76,11 +76,20 @@ class TabularPolicy(nn.Module):
 
     @classmethod
     def from_log_probs(cls, log_probs: Tensor) -> TabularPolicy:
-        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train."""
+        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train.
+
+        Raises:
+            ValueError: where they are no dense tensor of floating point.
+        """
+        if not arrays.is_dense(log_probs) or not log_probs.is_floating_point():
+            came = type(log_probs).__name__
+            came = f"{log_probs.dtype}, {log_probs.layout}" if came == "Tensor" else came
+            advice = "torch.as_tensor makes one of an array, .to_dense() of a sparse one"
+            checks.refuse("log_probs", "a dense tensor of floating point", came, advice)
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
-        policy.register_buffer("log_prior", log_probs)
+        policy.register_buffer("log_prior", log_probs.clone())  # its maker may write into it
         return policy
 
     @property

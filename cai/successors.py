@@ -9,10 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from cai.arrays import is_dense
+from cai.arrays import INTEGERS, is_dense
 from cai.checks import check_count, refuse
-
-_INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 class Successors(TorchDistribution):
@@ -94,7 +92,7 @@ def _check(logits: Any, successors: Any) -> int:
         refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K is ≥ 1")
     if successors is None:
         return int(logits.shape[-1])
-    if not is_dense(successors) or successors.dtype not in _INTEGERS:
+    if not is_dense(successors) or successors.dtype not in INTEGERS:
         refuse("successors", "a dense tensor of integers, (..., K)", _what(successors), "or None")
     if logits.shape[-1:] != successors.shape[-1:]:
         came = f"shapes {list(logits.shape)} and {list(successors.shape)}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cai import arrays, checks
 from cai.solution import Solution
 from cai.stationary import Stationary
 from cai.table import Table
@@ -36,7 +38,8 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
         ValueError: where the problems differ in more than their goals, the weights do not fit, or
             the backup is not linear, so that the mixture would solve nothing.
     """
-    w = torch.as_tensor(weights, dtype=torch.float64)
+    solutions = _listed(solutions)
+    w = arrays.numbers("weights", weights, "numbers above 0, one for each solution")
     _check_weights(len(solutions), w)
     tables = [solution.table for solution in solutions]
     _check_same(tables)
@@ -76,11 +79,26 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
     return composed
 
 
+def _listed(solutions: Any) -> list[Solution]:
+    listed = list(solutions) if isinstance(solutions, Sequence) else [solutions]
+    strange = [type(part).__name__ for part in listed if not isinstance(part, Solution)]
+    if strange or not isinstance(solutions, Sequence) or not listed:
+        checks.refuse(
+            "solutions",
+            "a list of solutions of tables, at least one",
+            strange[0] if strange else f"{type(solutions).__name__} of {len(listed)}",
+            "take what inference.posterior or soft_values returns for each goal",
+        )
+    return listed
+
+
 def _check_weights(n: int, w: Tensor) -> None:
-    if n == 0 or w.shape != (n,) or not ((w > 0) & w.isfinite()).all():
-        raise ValueError(
-            f"weights: expected {n} finite numbers above 0, one for each solution, got "
-            f"{w.tolist()}; leave out what has no weight"
+    if w.shape != (n,) or not ((w > 0) & w.isfinite()).all():
+        checks.refuse(
+            "weights",
+            f"{n} finite numbers above 0, one for each solution",
+            f"{w.tolist()}",
+            "leave out what has no weight",
         )
 
 

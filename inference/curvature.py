@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cai import bellman, checks
+from cai import arrays, bellman, checks
 from cai.inference import implicit
 from cai.inference.adjoint import chunks
 from cai.inference.linearised import Problem, chain, check_bound
@@ -42,6 +42,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
             -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
     """
     table, eta = table.detached(), checks.check_optimism(optimism)
+    direction = arrays.numbers("direction", direction)
     if direction.shape != table.reward.shape:
         checks.refuse(
             "direction",
@@ -52,7 +53,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     alpha = table.temperature
     problem = Problem(table, eta, "soft", None)
     table = problem.in_nats()
-    u = direction.detach().double() / alpha
+    u = direction.detach() / alpha
     with torch.no_grad(), table.threads():
         if table.horizon is None:
             return _at_fixed_point(problem, table, u) / alpha

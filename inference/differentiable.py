@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import bellman, checks
+from cai import arrays, bellman, checks
 from cai.inference import adjoint, implicit
 from cai.inference.linearised import Problem, Visits, check_bound, lean
 from cai.table import Table
@@ -178,7 +178,7 @@ def _visits(
     states, actions = (
         (observed.states, observed.actions)
         if isinstance(observed, Trajectories)
-        else (torch.as_tensor(x) for x in observed)
+        else _pair(observed, table)
     )
     if states.dim() != 2 or actions.dim() != 2 or len(states) != len(actions):
         checks.refuse(
@@ -201,11 +201,11 @@ def _visits(
         ("states", states, table.num_states),
         ("actions", actions, table.num_actions),
     ):
-        if index.dtype.is_floating_point or ((index < 0) | (index >= size)).any():
+        if ((index < 0) | (index >= size)).any():
             checks.refuse(
                 f"observed {name}",
                 f"integers in 0 … {size - 1}",
-                f"{index.dtype} from {index.min().item():g} to {index.max().item():g}",
+                f"numbers from {index.min().item():g} to {index.max().item():g}",
                 "number them as the table does",
             )
     alive = torch.ones(T, n, dtype=torch.bool)
@@ -215,6 +215,18 @@ def _visits(
     if table.horizon is None:  # one policy for all steps
         t = torch.zeros_like(t)
     return Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
+
+
+def _pair(observed: Any, table: Table) -> tuple[Tensor, Tensor]:
+    """States and actions as integers, from what a user passes for both."""
+    if not isinstance(observed, tuple | list) or len(observed) != 2:
+        came, advice = type(observed).__name__, "model.simulate(policy, n) returns some"
+        checks.refuse("observed", "trajectories, or a pair of states and actions", came, advice)
+    states, actions = observed
+    return (
+        arrays.integers("observed states", states, f"integers in 0 … {table.num_states - 1}"),
+        arrays.integers("observed actions", actions, f"integers in 0 … {table.num_actions - 1}"),
+    )
 
 
 class _SoftMean(torch.autograd.Function):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.inference.linear_system import RESIDUAL, solve
 from cai.inference.moves import moves
 from cai.inference.potentials import shortest_distances
@@ -85,13 +85,11 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
 
 
 def _checked(goals: Any, S: int) -> Tensor:
-    asked = torch.as_tensor(goals).reshape(-1)
-    whole = not (asked.dtype.is_floating_point or asked.dtype == torch.bool)
-    if not (whole and len(asked) and asked.min() >= 0 and asked.max() < S):
-        checks.refuse(
-            "goals", f"at least one state of 0 … {S - 1}", f"{asked.tolist()}", "name states"
-        )
-    return asked.long()
+    expected = f"at least one state of 0 … {S - 1}"
+    asked = arrays.integers("goals", goals, expected).reshape(-1)
+    if not (len(asked) and asked.min() >= 0 and asked.max() < S):
+        checks.refuse("goals", expected, f"{asked.tolist()}", "name states")
+    return asked
 
 
 def _around(system: System, center: int, goals: list[int]) -> dict[int, tuple[Any, float]]:

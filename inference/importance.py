@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.inference.pareto import pareto_k, pareto_threshold
 from cai.policy import Policy
 from cai.trajectory import Trajectories, TrajectoryModel
@@ -95,7 +95,7 @@ class ImportanceSample:
     def _of_each(self, values: Tensor) -> Tensor:
         """The values of those that weigh anything, as float64; zero for the others."""
         n = len(self.log_weights)
-        x = torch.as_tensor(values, dtype=torch.float64)
+        x = arrays.numbers("values", values)
         if x.shape[:1] != (n,):
             shape, advice = list(x.shape), "for instance sample.trajectories.returns"
             checks.refuse("values", f"one for each of {n} trajectories", f"shape {shape}", advice)

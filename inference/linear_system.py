@@ -18,7 +18,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from cai import bellman, checks
+from cai import arrays, bellman, checks
 from cai.bellman import product
 from cai.endings import never_paid
 from cai.inference.moves import Moves, moves
@@ -144,7 +144,10 @@ class LinearValues:
             (S,), expected numbers of visits, summed over all trajectories.
         """
         graph, factors = self.graph, self.factors
-        mass = start.detach().double().numpy()
+        mass = arrays.numbers("start", start).numpy(force=True)
+        if mass.shape != factors.live.shape:
+            expected = f"one number for each of {len(factors.live)} states"
+            checks.refuse("start", expected, f"shape {list(mass.shape)}", "zero for most of them")
         lost = (mass > 0) & ~(factors.live | graph.absorbing)
         if lost.any():
             checks.refuse(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 
 _LEAST = 25  # weights, of which five are then the tail
 
@@ -36,10 +36,7 @@ def pareto_k(log_weights: Tensor) -> float:
     Raises:
         ValueError: for fewer than 25 weights, of which less than one is above zero, or NaN or +inf.
     """
-    try:
-        log_w = torch.as_tensor(log_weights, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        checks.refuse("log_weights", "numbers, nats", repr(log_weights), "one for each trajectory")
+    log_w = arrays.numbers("log_weights", log_weights, "numbers, nats").detach()
     if log_w.dim() != 1 or len(log_w) < _LEAST:
         advice = "draw more; a tail needs weights that are in it"
         checks.refuse("log_weights", f"shape (n,), n ≥ {_LEAST}", str(list(log_w.shape)), advice)

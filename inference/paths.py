@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.inference.moves import moves
 from cai.table import Table
 from cai.tabulation import tabulate
@@ -87,7 +87,7 @@ def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> T
 def _as_tensors(paths: Any, table: Table) -> tuple[list[Tensor], list[Tensor]]:
     states, actions = [], []
     for i, (s, a) in enumerate(paths):
-        s, a = torch.as_tensor(s).long(), torch.as_tensor(a).long()
+        s, a = (arrays.integers(f"paths, number {i}", x) for x in (s, a))
         if s.dim() != 1 or a.dim() != 1 or len(s) != len(a) + 1:
             checks.refuse(
                 f"paths, number {i}",

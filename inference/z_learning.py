@@ -89,7 +89,8 @@ def z_learning(
         )
     for name, value in (("episodes", episodes), ("steps", steps), ("particles", particles)):
         checks.check_count(name, value)
-    checks.check_positive("half_life", half_life)
+    half_life = checks.check_positive("half_life", half_life)
+    checks.check_seed(seed)
     if model.overridden:
         tabulate(model)  # which refuses steps that differ: there is one z for all of them
     episode = dataclasses.replace(model, horizon=steps)
