@@ -65,8 +65,9 @@ class Table:
         checks.check_table(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Arrays can be pickled, programs often not."""
-        return self.__dict__ | {"program": None}
+        """The arrays alone: programs may be no one's to pickle, what sweeps keep is found by id."""
+        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return held | {"program": None}
 
     @property
     def num_states(self) -> int:

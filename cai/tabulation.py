@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -14,7 +13,7 @@ from cai import checks, contract, threads
 from cai.default_type import float64
 from cai.exclusive import exclusive
 from cai.outcomes import all_pairs, outcomes
-from cai.successors import Successors
+from cai.successors import Moves
 from cai.support import log_probs, require_finite
 from cai.table import Table
 from cai.timeless import log_prior_table, refuse_changes, refuse_other_rewards
@@ -119,14 +118,7 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
     return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
     """
     table = tabulate(model)
-    log_p, successors = table.log_dynamics, table.successors
-
-    def dynamics(s: Tensor, a: Tensor) -> Any:
-        if successors is None:
-            return dist.Categorical(logits=log_p[s, a])
-        return Successors(log_p[s, a], successors[s, a], table.num_states)
-
-    return dataclasses.replace(model, dynamics=dynamics)
+    return dataclasses.replace(model, dynamics=Moves(table.log_dynamics, table.successors))
 
 
 def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:

@@ -115,19 +115,9 @@ class TrajectoryModel:
         Args:
             policy: (t, s) -> q(a_t|s_t), or one with a memory, see :mod:`cai.episode`.
         """
-        T = checks.finite_horizon(self, "a guide")
+        checks.finite_horizon(self, "a guide")
         check_policy(policy)
-
-        @exclusive()
-        def guide() -> None:
-            register(policy)
-            with exact_scores():
-                # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
-                steps = range(T) if remembers(policy) else pyro.markov(range(T))
-                self._run(policy, steps, factors=False)
-
-        guide.policy = policy  # type: ignore[attr-defined] # what an objective may ask for
-        return guide
+        return _Rollout(self, policy)
 
     def with_auxiliary(self, policy: Any) -> Self:
         """The model whose program also draws the latents of a policy, after the trajectory.
@@ -344,6 +334,23 @@ class Trajectories:
     def returns(self) -> Tensor:
         """(n,), reward units: the sum of all rewards of each trajectory."""
         return self.rewards.sum(-1) + self.final_rewards
+
+
+@dataclass(frozen=True, eq=False)
+class _Rollout:
+    """The guide of a policy; an objective may ask for that."""
+
+    model: TrajectoryModel
+    policy: Policy
+
+    @exclusive()
+    def __call__(self) -> None:
+        T = checks.finite_horizon(self.model, "a guide")
+        register(self.policy)
+        with exact_scores():
+            # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
+            steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
+            self.model._run(self.policy, steps, factors=False)
 
 
 class Optimality(TorchDistribution):

@@ -230,6 +230,14 @@ class Factors:
     weights: csr_array
     lu: Any
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the factorisation, which SciPy cannot copy."""
+        return self.__dict__ | {"lu": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Factorises again."""
+        self.__dict__.update(state | {"lu": factorise(state["weights"])})
+
 
 def solve(system: System, distance: Any) -> Factors:
     """Solves a system by one factorisation, or more where the potential turns out too coarse.

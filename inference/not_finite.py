@@ -32,6 +32,10 @@ class FitStopped(ValueError):
         super().__init__(message)
         self.step, self.site, self.policy, self.losses = step, site, policy, losses
 
+    def __reduce__(self) -> Any:
+        """All of it, so that it comes out of a pool of processes as it was raised."""
+        return type(self), (str(self), self.step, self.site, self.policy, self.losses)
+
 
 def stopped(
     error: Exception,

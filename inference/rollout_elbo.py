@@ -45,6 +45,10 @@ class RolloutELBO(Trace_ELBO):
         self.estimator = estimator
         self._built: tuple[Any, Any, Estimator] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What it has built for a model and a policy is built again where it is needed."""
+        return self.__dict__ | {"_built": None}
+
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """-ELBO in nats: exact where the model can be enumerated, else from 10 000 trajectories."""
         policy = _policy_of(model, guide)

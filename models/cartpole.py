@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
@@ -60,24 +61,36 @@ def cartpole(
     """
     checks.check_flag("continuous", continuous)
     sd = deviations(noise, ("x", "ẋ", "θ", "θ̇"), most=math.inf if continuous else _MOST_NOISE)
-
-    def left_or_right(s: Tensor, a: Tensor) -> TorchDistribution:
-        force = torch.where(a == RIGHT, _FORCE, -_FORCE)
-        return around(torch.where(_standing(s).unsqueeze(-1), _step(s, force), _at_rest(s)), sd)
-
-    def any_force(s: Tensor, a: Tensor) -> TorchDistribution:
-        return around(_step(s, a[..., 0].clamp(-_FORCE, _FORCE)), sd)
-
+    cart = _Cart(sd)
     start = torch.full((4,), 0.05, dtype=torch.float64)
     return TrajectoryModel(
         initial=dist.Uniform(-start, start).to_event(1),
-        dynamics=any_force if continuous else left_or_right,
-        reward=_nearness if continuous else lambda s, a: _standing(s).double(),
+        dynamics=cart.any_force if continuous else cart.left_or_right,
+        reward=_nearness if continuous else _upright,
         action_prior=box(_FORCE, 1) if continuous else dist.Categorical(torch.ones(2)),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Cart:
+    """Where a step leads, within its noise."""
+
+    noise: Tensor | None
+
+    def left_or_right(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        force = torch.where(a == RIGHT, _FORCE, -_FORCE)
+        moved = torch.where(_standing(s).unsqueeze(-1), _step(s, force), _at_rest(s))
+        return around(moved, self.noise)
+
+    def any_force(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        return around(_step(s, a[..., 0].clamp(-_FORCE, _FORCE)), self.noise)
+
+
+def _upright(s: Tensor, a: Tensor) -> Tensor:
+    return _standing(s).double()
 
 
 def _nearness(s: Tensor, a: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
@@ -13,6 +14,8 @@ from cai import arrays, checks
 from cai.models.process_noise import around, deviations
 from cai.trajectory import TrajectoryModel
 
+_DT = 0.1  # s
+_GOAL = torch.tensor([3.0, 0.0], dtype=torch.float64)  # m
 _TWO_GATES = ((0.0, 2.4, 0.6), (0.0, 0.0, 0.6), (0.0, -2.4, 0.6))
 
 
@@ -55,32 +58,48 @@ def double_integrator(
     acceleration = checks.check_positive("acceleration", acceleration)
     obstacle_cost = checks.check_positive("obstacle_cost", obstacle_cost)
     centres, radii = _hills(obstacles)
-    dt = 0.1
-    goal = torch.tensor([3.0, 0.0], dtype=torch.float64)
-
-    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
-        p, v = s[..., :2], s[..., 2:]
-        return around(torch.cat([p + dt * v + 0.5 * dt**2 * a, v + dt * a], -1), sd)
-
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        p = s[..., :2]
-        squares = (p.unsqueeze(-2) - centres).square().sum(-1) / radii**2
-        hills = obstacle_cost * torch.exp(-0.5 * squares).sum(-1)
-        return -dt * (0.5 * (p - goal).square().sum(-1) + hills)
-
-    def final_reward(s: Tensor) -> Tensor:
-        return -5.0 * ((s[..., :2] - goal).square().sum(-1) + s[..., 2:].square().sum(-1))
-
+    point = _Point(centres, radii, obstacle_cost, sd)
     return TrajectoryModel(
         initial=dist.Normal(torch.tensor([-3.0, 0.0, 0.0, 0.0]).double(), 0.1).to_event(1),
-        dynamics=dynamics,
-        reward=reward,
-        final_reward=final_reward,
+        dynamics=point.dynamics,
+        reward=point.reward,
+        final_reward=point.final_reward,
         action_prior=dist.Normal(torch.zeros(2).double(), acceleration).to_event(1),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """How it moves, and what is paid.
+
+    Attributes:
+        centres: (K, 2), m, of the obstacles.
+        radii: (K,), m.
+        obstacle_cost: reward units per second in the middle of one.
+        noise: standard deviations, or None.
+    """
+
+    centres: Tensor
+    radii: Tensor
+    obstacle_cost: float
+    noise: Tensor | None
+
+    def dynamics(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        p, v = s[..., :2], s[..., 2:]
+        moved = torch.cat([p + _DT * v + 0.5 * _DT**2 * a, v + _DT * a], -1)
+        return around(moved, self.noise)
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        p = s[..., :2]
+        squares = (p.unsqueeze(-2) - self.centres).square().sum(-1) / self.radii**2
+        hills = self.obstacle_cost * torch.exp(-0.5 * squares).sum(-1)
+        return -_DT * (0.5 * (p - _GOAL).square().sum(-1) + hills)
+
+    def final_reward(self, s: Tensor) -> Tensor:
+        return -5.0 * ((s[..., :2] - _GOAL).square().sum(-1) + s[..., 2:].square().sum(-1))
 
 
 def _hills(obstacles: Any) -> tuple[Tensor, Tensor]:

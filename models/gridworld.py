@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pyro
@@ -92,7 +94,6 @@ def gridworld(
     letters = [rows[i][j] for i, j in cells]
     index = {cell: k for k, cell in enumerate(cells)}
     goal, pit = (torch.tensor([c == letter for c in letters]) for letter in "GP")
-    done = goal | pit
     neighbour = torch.tensor(
         [
             [index.get((i + di, j + dj), k) for di, dj in _MOVES.values()]
@@ -100,31 +101,12 @@ def gridworld(
         ]
     )
     blown = neighbour[:, list(_MOVES).index(wind_direction)]
-    turns = torch.tensor([1 - slip, slip / 2, slip / 2], dtype=torch.float64)
-
-    def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
-        direction = a
-        if slip > 0:
-            turn = pyro.sample("slip", dist.Categorical(turns))  # 0 straight on, 1 right, 2 left
-            direction = (a + turn + (turn == 2)) % 4
-        target = neighbour[s, direction]
-        if wind > 0:
-            gust = pyro.sample("gust", dist.Bernoulli(wind)).bool()
-            target = torch.where(gust & ~done[target], blown[target], target)
-        return dist.Delta(torch.where(done[s], s, target))
-
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        return torch.where(done[s], 0.0, step_reward)
-
-    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        paid = torch.where(goal[s_next], goal_reward, torch.where(pit[s_next], pit_reward, 0.0))
-        return torch.where(done[s], 0.0, paid)
-
+    walk = _Walk(neighbour, blown, goal, pit, slip, wind, step_reward, goal_reward, pit_reward)
     return TrajectoryModel(
         initial=dist.Categorical(torch.tensor([float(c == "S") for c in letters])),
-        dynamics=dynamics,
-        reward=reward,
-        arrival_reward=arrival_reward,
+        dynamics=walk.dynamics,
+        reward=walk.reward,
+        arrival_reward=walk.arrival_reward,
         action_prior=dist.Categorical(torch.ones(4)),
         horizon=horizon,
         temperature=temperature,
@@ -136,6 +118,56 @@ def gridworld(
             moves=tuple(_MOVES.values()),
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """How a walk goes on, and what is paid.
+
+    Attributes:
+        neighbour: (S, 4), the cell in each direction.
+        blown: (S,), the cell that a gust carries to.
+        goal: (S,), boolean.
+        pit: (S,), boolean.
+    """
+
+    neighbour: Tensor
+    blown: Tensor
+    goal: Tensor
+    pit: Tensor
+    slip: float
+    wind: float
+    step_reward: float
+    goal_reward: float
+    pit_reward: float
+
+    @cached_property
+    def done(self) -> Tensor:
+        return self.goal | self.pit
+
+    @cached_property
+    def turns(self) -> Tensor:
+        """p(straight on, right, left)."""
+        return torch.tensor([1 - self.slip, self.slip / 2, self.slip / 2], dtype=torch.float64)
+
+    def dynamics(self, s: Tensor, a: Tensor) -> dist.Delta:
+        direction, done = a, self.done
+        if self.slip > 0:
+            turn = pyro.sample("slip", dist.Categorical(self.turns))
+            direction = (a + turn + (turn == 2)) % 4
+        target = self.neighbour[s, direction]
+        if self.wind > 0:
+            gust = pyro.sample("gust", dist.Bernoulli(self.wind)).bool()
+            target = torch.where(gust & ~done[target], self.blown[target], target)
+        return dist.Delta(torch.where(done[s], s, target))
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        return torch.where(self.done[s], 0.0, self.step_reward)
+
+    def arrival_reward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        in_pit = torch.where(self.pit[s_next], self.pit_reward, 0.0)
+        paid = torch.where(self.goal[s_next], self.goal_reward, in_pit)
+        return torch.where(self.done[s], 0.0, paid)
 
 
 def _rows(map: str | Sequence[str]) -> tuple[str, ...]:

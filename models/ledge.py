@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -13,6 +15,9 @@ from cai.trajectory import TrajectoryModel
 
 START, BEND, LAST_BEND, HOME, RAVINE = range(5)
 SHORT_CUT, PATH = range(2)
+
+_ONWARD = torch.tensor([BEND, LAST_BEND, HOME, HOME, RAVINE])
+_STEP_REWARD = torch.tensor([-1.0, -1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
 
 
 def ledge(
@@ -41,22 +46,12 @@ def ledge(
     """
     fall_reward = checks.check_payment("fall_reward", fall_reward)
     gives_way = checks.check_probability("gives_way", gives_way)
-    onward = torch.tensor([BEND, LAST_BEND, HOME, HOME, RAVINE])
-    step_reward = torch.tensor([-1.0, -1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
-
-    def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
-        breaks = pyro.sample("gives_way", dist.Bernoulli(gives_way)).bool()
-        landing = torch.where(breaks, RAVINE, HOME)
-        return dist.Delta(torch.where((s == START) & (a == SHORT_CUT), landing, onward[s]))
-
-    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        return torch.where((s_next == RAVINE) & (s != RAVINE), fall_reward, 0.0)
-
+    ledge = _Ledge(gives_way, fall_reward)
     return TrajectoryModel(
         initial=dist.Categorical(torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])),
-        dynamics=dynamics,
-        reward=lambda s, a: step_reward[s],
-        arrival_reward=arrival_reward,
+        dynamics=ledge.dynamics,
+        reward=ledge.reward,
+        arrival_reward=ledge.arrival_reward,
         action_prior=dist.Categorical(torch.ones(2)),
         horizon=horizon,
         temperature=temperature,
@@ -66,3 +61,22 @@ def ledge(
             actions=("short cut", "path"),
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Ledge:
+    """How it goes on from each state, and what is paid."""
+
+    gives_way: float
+    fall_reward: float
+
+    def dynamics(self, s: Tensor, a: Tensor) -> dist.Delta:
+        breaks = pyro.sample("gives_way", dist.Bernoulli(self.gives_way)).bool()
+        landing = torch.where(breaks, RAVINE, HOME)
+        return dist.Delta(torch.where((s == START) & (a == SHORT_CUT), landing, _ONWARD[s]))
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        return _STEP_REWARD[s]
+
+    def arrival_reward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        return torch.where((s_next == RAVINE) & (s != RAVINE), self.fall_reward, 0.0)

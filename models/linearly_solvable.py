@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cai import arrays, checks
 from cai.layout import Layout
+from cai.models.lookup import Entry, Next, Weighted
 from cai.models.sparse import square_rows
 from cai.trajectory import TrajectoryModel
 
@@ -90,22 +92,29 @@ def linearly_solvable(
         else arrays.weights("initial", initial, (S,))
     )
 
-    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        assert on_exit is not None
-        return torch.where(exits[s], 0.0, on_exit[s_next])
-
     return TrajectoryModel(
         initial=dist.Categorical(start),
-        dynamics=lambda s, a: dist.Delta(successors[s, a]),
-        reward=lambda s, a: reward[s],
-        action_prior=lambda s: dist.Categorical(p[s]),
+        dynamics=Next(successors),
+        reward=Entry(reward.unsqueeze(1).expand(p.shape)),
+        action_prior=Weighted(p),
         horizon=horizon,
         temperature=temperature,
-        arrival_reward=None if on_exit is None else arrival_reward,
-        final_reward=None if final is None else lambda s: final[s],
+        arrival_reward=None if on_exit is None else _OnExit(exits, on_exit),
+        final_reward=None if final is None else Entry(final),
         discount=discount,
         layout=layout,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _OnExit:
+    """r⁺(s,a,s') of arriving in an exit from elsewhere; (S,) each."""
+
+    exits: Tensor
+    rewards: Tensor
+
+    def __call__(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        return torch.where(self.exits[s], 0.0, self.rewards[s_next])
 
 
 def _lists(passive: Any) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -39,25 +41,33 @@ def lottery(
     """
     prize = checks.check_payment("prize", prize)
     chance = checks.check_probability("chance", chance)
-
-    def dynamics(s: Tensor, a: Tensor) -> dist.Delta:
-        wins = pyro.sample("wins", dist.Bernoulli(chance)).bool()
-        return dist.Delta(torch.where((s == KIOSK) & (a == BUY) & wins, RICH, s))
-
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        return torch.where((s == KIOSK) & (a == BUY), -1.0, 0.0)
-
-    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        return torch.where((s == KIOSK) & (s_next == RICH), prize, 0.0)
-
+    lottery = _Lottery(chance, prize)
     return TrajectoryModel(
         initial=dist.Categorical(torch.tensor([1.0, 0.0])),
-        dynamics=dynamics,
-        reward=reward,
-        arrival_reward=arrival_reward,
+        dynamics=lottery.dynamics,
+        reward=lottery.reward,
+        arrival_reward=lottery.arrival_reward,
         action_prior=dist.Categorical(torch.ones(2)),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
         layout=Layout(states=("kiosk", "rich"), actions=("save", "buy")),
     )
+
+
+@dataclass(frozen=True)
+class _Lottery:
+    """How a ticket goes, and what is paid."""
+
+    chance: float
+    prize: float
+
+    def dynamics(self, s: Tensor, a: Tensor) -> dist.Delta:
+        wins = pyro.sample("wins", dist.Bernoulli(self.chance)).bool()
+        return dist.Delta(torch.where((s == KIOSK) & (a == BUY) & wins, RICH, s))
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        return torch.where((s == KIOSK) & (a == BUY), -1.0, 0.0)
+
+    def arrival_reward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        return torch.where((s == KIOSK) & (s_next == RICH), self.prize, 0.0)

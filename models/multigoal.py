@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
@@ -61,35 +62,44 @@ def multigoal(
     sd = deviations(noise, ("x", "y"), most=math.inf if goal_reward is None else _MOST_NOISE)
     if goal_reward is not None:
         goal_reward = checks.check_payment("goal_reward", goal_reward)
-
-    def over(square: Tensor) -> Tensor:
-        """Whether the episode has ended, by the squared distance to the nearest goal."""
-        return square < (_REACHED**2 if goal_reward is not None else 0.0)
-
-    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
-        moved = (s + a.clamp(-1, 1)).clamp(-_EDGE, _EDGE)
-        square, nearest = _squares(s).min(-1)
-        return around(torch.where(over(square).unsqueeze(-1), GOALS[nearest], moved), sd)
-
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        effort = 30 * a.clamp(-1, 1).square().sum(-1)
-        return torch.where(over(_squares(s).amin(-1)), 0.0, -effort)
-
-    def arrival_reward(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        square = _squares(s_next).amin(-1)
-        paid = torch.where(over(square), (goal_reward or 0.0) - square, -square)
-        return torch.where(over(_squares(s).amin(-1)), 0.0, paid)
-
+    mass = _Mass(goal_reward, sd)
     return TrajectoryModel(
         initial=dist.Normal(torch.zeros(2, dtype=torch.float64), 0.1).to_event(1),
-        dynamics=dynamics,
-        reward=reward,
-        arrival_reward=arrival_reward,
+        dynamics=mass.dynamics,
+        reward=mass.reward,
+        arrival_reward=mass.arrival_reward,
         action_prior=box(1.0, 2),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Mass:
+    """How it moves, and what is paid."""
+
+    goal_reward: float | None
+    noise: Tensor | None
+
+    def dynamics(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        moved = (s + a.clamp(-1, 1)).clamp(-_EDGE, _EDGE)
+        square, nearest = _squares(s).min(-1)
+        ended = self._over(square).unsqueeze(-1)
+        return around(torch.where(ended, GOALS[nearest], moved), self.noise)
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        effort = 30 * a.clamp(-1, 1).square().sum(-1)
+        return torch.where(self._over(_squares(s).amin(-1)), 0.0, -effort)
+
+    def arrival_reward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        square = _squares(s_next).amin(-1)
+        paid = torch.where(self._over(square), (self.goal_reward or 0.0) - square, -square)
+        return torch.where(self._over(_squares(s).amin(-1)), 0.0, paid)
+
+    def _over(self, square: Tensor) -> Tensor:
+        """Whether the episode has ended, by the squared distance to the nearest goal."""
+        return square < (_REACHED**2 if self.goal_reward is not None else 0.0)
 
 
 def _squares(s: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
@@ -54,25 +55,36 @@ def pendulum(
     sd = deviations(noise, ("θ", "θ̇"))
     gravity = checks.check_positive("gravity", gravity)
     max_torque = checks.check_positive("max_torque", max_torque)
-
-    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
-        angle, speed = s[..., 0], s[..., 1]
-        push = 1.5 * gravity * angle.sin() + 3.0 * a[..., 0].clamp(-max_torque, max_torque)
-        speed = (speed + push * _DT).clamp(-_MAX_SPEED, _MAX_SPEED)
-        return around(torch.stack([angle + speed * _DT, speed], -1), sd)
-
-    def reward(s: Tensor, a: Tensor) -> Tensor:
-        from_upright = (s[..., 0] + math.pi) % (2 * math.pi) - math.pi
-        torque = a[..., 0].clamp(-max_torque, max_torque)
-        return -(from_upright**2 + 0.1 * s[..., 1] ** 2 + 0.001 * torque**2)
-
+    rod = _Rod(gravity, max_torque, sd)
     start = torch.tensor([math.pi, 1.0], dtype=torch.float64)
     return TrajectoryModel(
         initial=dist.Uniform(-start, start).to_event(1),
-        dynamics=dynamics,
-        reward=reward,
+        dynamics=rod.dynamics,
+        reward=rod.reward,
         action_prior=box(max_torque, 1),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Rod:
+    """How it swings, and what is paid."""
+
+    gravity: float
+    max_torque: float
+    noise: Tensor | None
+
+    def dynamics(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        angle, speed = s[..., 0], s[..., 1]
+        push = 1.5 * self.gravity * angle.sin() + 3.0 * self._torque(a)
+        speed = (speed + push * _DT).clamp(-_MAX_SPEED, _MAX_SPEED)
+        return around(torch.stack([angle + speed * _DT, speed], -1), self.noise)
+
+    def reward(self, s: Tensor, a: Tensor) -> Tensor:
+        from_upright = (s[..., 0] + math.pi) % (2 * math.pi) - math.pi
+        return -(from_upright**2 + 0.1 * s[..., 1] ** 2 + 0.001 * self._torque(a) ** 2)
+
+    def _torque(self, a: Tensor) -> Tensor:
+        return a[..., 0].clamp(-self.max_torque, self.max_torque)

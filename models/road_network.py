@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cai import arrays, checks
+from cai.models.lookup import Allowed, Entry, Next
 from cai.models.nodes import Nodes, names
 from cai.trajectory import TrajectoryModel
 
@@ -91,14 +92,11 @@ def road_network(
     allowed = torch.from_numpy(np.arange(A) < np.maximum(degree, 1)[:, None])
     next_state, paid = torch.from_numpy(successors), torch.from_numpy(rewards)
 
-    def action_prior(s: Tensor) -> dist.Categorical:
-        return dist.Categorical(logits=torch.where(allowed[s], 0.0, -torch.inf).double())
-
     return TrajectoryModel(
         initial=dist.Categorical(_start(initial, goal, nodes)),
-        dynamics=lambda s, a: dist.Delta(next_state[s, a]),
-        reward=lambda s, a: paid[s, a],
-        action_prior=action_prior,
+        dynamics=Next(next_state),
+        reward=Entry(paid),
+        action_prior=Allowed(allowed),
         horizon=horizon,
         temperature=temperature,
         discount=discount,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import arrays, checks
 from cai.layout import Layout
+from cai.models.lookup import Entry, Weighted
 from cai.models.sparse import as_lists, is_sparse
-from cai.successors import Successors
+from cai.successors import Moves
 from cai.trajectory import TrajectoryModel
 
 
@@ -99,34 +100,36 @@ def tabular(
     if listed is not None and arrival is not None:
         _check_unambiguous(listed, P, arrival)
 
-    def dynamics(s: Tensor, a: Tensor) -> TorchDistribution:
-        if listed is None:
-            return dist.Categorical(logits=log_P[s, a])
-        return Successors(log_P[s, a], listed[s, a], S)
-
-    def arrival_rewards(s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        assert arrival is not None
-        if listed is None:
-            return arrival[s, a, s_next]
-        here = (listed[s, a] == s_next.unsqueeze(-1)) & (P[s, a] > 0)
-        paid = torch.where(here, arrival[s, a], -torch.inf).amax(-1)
-        return torch.where(here.any(-1), paid, 0.0)  # a reward of -inf is one, too
-
+    paid: Entry | _ArrivalRewards | None = None
+    if arrival is not None:
+        paid = Entry(arrival) if listed is None else _ArrivalRewards(arrival, listed, P > 0)
     return TrajectoryModel(
         initial=dist.Categorical(start),
-        dynamics=dynamics,
-        reward=lambda s, a: r[s, a],
-        action_prior=(
-            dist.Categorical(prior) if prior.dim() == 1 else lambda s: dist.Categorical(prior[s])
-        ),
+        dynamics=Moves(log_P, listed),
+        reward=Entry(r),
+        action_prior=dist.Categorical(prior) if prior.dim() == 1 else Weighted(prior),
         horizon=horizon,
         temperature=temperature,
-        arrival_reward=None if arrival is None else arrival_rewards,
-        final_reward=None if final is None else lambda s: final[s],
+        arrival_reward=paid,
+        final_reward=None if final is None else Entry(final),
         discount=discount,
         optimality=optimality,
         layout=layout,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _ArrivalRewards:
+    """r⁺(s,a,s') of lists of successors, each (S, A, K): rewards, states, and what is possible."""
+
+    rewards: Tensor
+    successors: Tensor
+    possible: Tensor
+
+    def __call__(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        here = (self.successors[s, a] == s_next.unsqueeze(-1)) & self.possible[s, a]
+        paid = torch.where(here, self.rewards[s, a], -torch.inf).amax(-1)
+        return torch.where(here.any(-1), paid, 0.0)  # a reward of -inf is one, too
 
 
 def _shaped(name: str, values: Any, like: Tensor) -> Tensor:

@@ -1,0 +1,348 @@
+"""Models, policies and results come out of pickle, deepcopy and other processes as they went in."""
+
+import copy
+import dataclasses
+import functools
+import inspect
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import scipy.sparse
+import torch
+
+import cai
+from cai import inference, models
+
+HALF = np.full((2, 2, 2), 0.5)
+PAID = [[0.0, -1.0], [-2.0, 0.0]]
+LISTS = np.array([[[0, 1], [1, 0]]] * 2)
+
+
+def line(horizon=3):
+    return models.linear_gaussian(
+        [[1.0]],
+        [[1.0]],
+        horizon=horizon,
+        noise=[[0.1]],
+        Q=[[1.0]],
+        R=[[1.0]],
+        action_prior=dist.MultivariateNormal(torch.zeros(1), torch.eye(1)),
+    )
+
+
+MODELS = {
+    "cartpole": lambda: models.cartpole(horizon=3),
+    "cartpole, a force": lambda: models.cartpole(horizon=3, continuous=True, noise=0.01),
+    "double_integrator": lambda: models.double_integrator(horizon=3),
+    "gridworld": lambda: models.gridworld("bridge", horizon=4, wind=0.2),
+    "gridworld without slip": lambda: models.gridworld("bridge", horizon=4, slip=0.0),
+    "gym": lambda: models.gym("FrozenLake-v1", horizon=4),
+    "ledge": models.ledge,
+    "linear_gaussian": line,
+    "linearly_solvable": lambda: models.linearly_solvable(
+        [[0.5, 0.5], [0.0, 1.0]], [1.0, 0.0], horizon=3, exit_cost=2.0, final_cost=1.0
+    ),
+    "lottery": lambda: models.lottery(horizon=3),
+    "multigoal": lambda: models.multigoal(horizon=3),
+    "multigoal without end": lambda: models.multigoal(horizon=3, goal_reward=None, noise=0.2),
+    "pendulum": lambda: models.pendulum(horizon=3, noise=0.1),
+    "road_network": lambda: models.road_network([0, 0, 1], [1, 2, 2], -1.0, goals=2, horizon=3),
+    "tabular": lambda: models.tabular(
+        HALF,
+        PAID,
+        horizon=3,
+        arrival_reward=HALF,
+        final_reward=[0.0, 1.0],
+        action_prior=[[0.5, 0.5], [0.9, 0.1]],
+    ),
+    "tabular, listed": lambda: models.tabular(
+        HALF, PAID, horizon=3, successors=LISTS, arrival_reward=HALF, discount=0.9
+    ),
+    "tabular, sparse": lambda: models.tabular(
+        [scipy.sparse.csr_matrix(HALF[:, 0])] * 2, PAID, horizon=3
+    ),
+    "collapsed": lambda: cai.collapse(models.ledge()),
+    "collapsed to lists": lambda: cai.collapse(models.gridworld("bridge", horizon=4)),
+    "changed": lambda: dataclasses.replace(models.ledge(), temperature=0.5),
+    "many starts": lambda: dataclasses.replace(
+        models.pendulum(horizon=3), initial=cai.Starts(torch.zeros(3, 2).double())
+    ),
+    "with latents": lambda: models.ledge().with_auxiliary(latent()),
+}
+
+
+def latent():
+    return cai.LatentPolicy(models.ledge(), dist.Categorical(torch.ones(2)))
+
+
+POLICIES = {
+    "TabularPolicy": lambda: (models.ledge(), cai.TabularPolicy(models.ledge())),
+    "NeuralPolicy": lambda: (models.ledge(), cai.NeuralPolicy(models.ledge())),
+    "NeuralPolicy that sees little": lambda: (
+        models.ledge(),
+        cai.NeuralPolicy(models.ledge(), observe=half),
+    ),
+    "NeuralPolicy of a torque": lambda: (
+        models.pendulum(horizon=3),
+        cai.NeuralPolicy(models.pendulum(horizon=3)),
+    ),
+    "GaussianHead": lambda: with_head(cai.GaussianHead("full")),
+    "MixtureHead": lambda: with_head(cai.MixtureHead(3)),
+    "FlowHead": lambda: with_head(
+        cai.FlowHead(dist.transforms.conditional_spline(2, 4), context=4)
+    ),
+    "CategoricalHead": lambda: (
+        models.ledge(),
+        cai.NeuralPolicy(models.ledge(), head=cai.CategoricalHead()),
+    ),
+    "RecurrentPolicy": lambda: (models.ledge(), cai.RecurrentPolicy(models.ledge())),
+    "ReactivePolicy": lambda: (models.ledge(), cai.ReactivePolicy(models.ledge(), observe=half)),
+    "LatentPolicy": lambda: (models.ledge(), latent()),
+    "Plan": lambda: (models.ledge(), cai.Plan(models.ledge())),
+    "GaussianPlan": lambda: (
+        models.pendulum(horizon=3),
+        cai.GaussianPlan(models.pendulum(horizon=3)),
+    ),
+    "HistoryPolicy": lambda: (models.ledge(), cai.HistoryPolicy(models.ledge(), observe=half)),
+    "FreeDynamics": lambda: (models.ledge(), cai.FreeDynamics(models.ledge(), 0.5).policy),
+    "LinearGaussianPolicy": lambda: (line(), cai.LinearGaussianPolicy(line())),
+    "of a solution": lambda: (models.ledge(), inference.posterior(models.ledge()).policy),
+    "of a Gaussian solution": lambda: (line(), inference.posterior(line()).policy),
+}
+
+
+def half(s):
+    return s // 2
+
+
+def with_head(head):
+    model = models.multigoal(horizon=3)
+    return model, cai.NeuralPolicy(model, head=head)
+
+
+def exact():
+    return inference.posterior(models.ledge())
+
+
+def stopped():
+    policy = cai.TabularPolicy(models.ledge())
+    return inference.FitStopped("stopped at step 1", 1, "a_0", policy, torch.zeros(1))
+
+
+def moves():
+    paths = exact().sample(3, 0)
+    home = [(s, a) for s, a in zip(paths.states, paths.actions, strict=True) if s[-1] == 3]
+    return inference.count_moves(models.ledge(), home)
+
+
+def used_objective():
+    model = models.ledge()
+    objective, policy = inference.RolloutELBO("score", num_particles=4), cai.TabularPolicy(model)
+    objective.loss_and_grads(model, model.rollout(policy))
+    return objective
+
+
+RESULTS = {
+    "AverageReward": lambda: inference.average_reward(models.tabular(HALF, PAID, horizon=None)),
+    "BeliefSolution": lambda: inference.belief_values(models.ledge()),
+    "Change": lambda: inference.Change(0.5, 0, 0, 1, 0),
+    "Checkpoints": lambda: inference.soft_values(models.ledge(), checkpoint=True),
+    "Comparison": lambda: cai.compare(models.ledge(), {"posterior": exact()}),
+    "Enumeration": lambda: inference.enumeration(models.ledge()),
+    "Evaluation": lambda: cai.evaluate(models.ledge(), cai.TabularPolicy(models.ledge())),
+    "EvidenceBracket": lambda: inference.evidence_bracket(
+        models.ledge(), cai.TabularPolicy(models.ledge()), particles=20, together=2
+    ),
+    "FactorisedPlan": lambda: inference.factorised_plan(models.ledge()),
+    "Fit": lambda: inference.fit(
+        models.ledge(), cai.NeuralPolicy(models.ledge(), hidden=(3,)), steps=2, progress=False
+    ),
+    "FitStopped": stopped,
+    "Gaussian": lambda: inference.posterior(line()).initial,
+    "GaussianPlans": lambda: inference.gaussian_plan(line()),
+    "GaussianPosterior": lambda: inference.posterior(line(), observed={"s_1": torch.zeros(1)}),
+    "GaussianSolution": lambda: inference.soft_values(line()),
+    "GoalValues": lambda: inference.goal_values(models.gridworld("bridge", horizon=None), [3]),
+    "ImportanceSample": lambda: inference.importance(
+        models.ledge(), cai.TabularPolicy(models.ledge()), 20
+    ),
+    "Layout": lambda: models.ledge().layout,
+    "LinearMap": lambda: line().step(0),
+    "LinearValues": lambda: inference.linear_system(models.ledge(horizon=None)),
+    "MapTrajectory": lambda: inference.map_trajectory(models.ledge()),
+    "Moment": lambda: exact().at(1),
+    "MoveCounts": moves,
+    "OptimismCurve": lambda: inference.optimism_curve(models.ledge(), [0.0, 1.0]),
+    "ParticlePosterior": lambda: inference.smc(models.ledge(), particles=20),
+    "PlanSamples": lambda: inference.sample_plans(
+        models.pendulum(horizon=2), draws=4, warmup=1, chains=1, progress=False
+    ),
+    "PriceLadder": lambda: inference.price_ladder(models.ledge()),
+    "Quadratic": lambda: line().reward_form,
+    "RenyiBound": lambda: inference.renyi_bound(
+        models.ledge(), cai.TabularPolicy(models.ledge()), 0.5
+    ),
+    "Robust": lambda: inference.robust(models.ledge(), 0.1),
+    "RolloutELBO": used_objective,
+    "Row": lambda: cai.compare(models.ledge(), {"posterior": exact()}).rows["posterior"],
+    "Solution": exact,
+    "Stationary": lambda: inference.soft_values(models.ledge(horizon=None)),
+    "Successors": lambda: cai.Successors(torch.zeros(2), torch.tensor([3, 1]), 5),
+    "Table": lambda: cai.tabulate(models.gridworld("bridge")),
+    "Trajectories": lambda: exact().sample(3, 0),
+    "ZLearning": lambda: inference.z_learning(
+        models.ledge(horizon=None), episodes=2, steps=3, progress=False
+    ),
+}
+
+
+def pickled(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+WAYS = {"pickle": pickled, "deepcopy": copy.deepcopy}
+
+
+def answers(model):
+    """Numbers that depend on all of a model."""
+    if isinstance(model, cai.LinearGaussian):
+        return inference.posterior(model).bound
+    paths = model.simulate(lambda t, s: model.prior(s, t), 5, seed=0)
+    found = [paths.states.tolist(), paths.actions.tolist(), paths.returns.tolist()]
+    if not paths.states.is_floating_point() and model.auxiliary is None:
+        found.append(inference.posterior(model).bound)
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", MODELS)
+def test_models_give_the_same_answers(name, way):
+    model = MODELS[name]()
+    assert answers(WAYS[way](model)) == answers(model)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_act_the_same_way(name, way):
+    model, policy = POLICIES[name]()
+    shaken = getattr(policy, "parameters", list)()
+    with torch.no_grad():
+        for x in shaken:
+            x.add_(0.1 * torch.randn_like(x))
+    one, other = (
+        inference.importance(model, acting, 20, seed=1) for acting in (policy, WAYS[way](policy))
+    )
+    assert torch.equal(one.trajectories.actions, other.trajectories.actions)
+    assert torch.equal(one.log_weights, other.log_weights)
+
+
+def content(x):
+    """What an object holds, as plain numbers and words; the same for the same content."""
+    if isinstance(x, torch.Tensor | np.ndarray):
+        return repr(x.tolist())
+    if scipy.sparse.issparse(x):
+        return repr(x.toarray().tolist())
+    if isinstance(x, dict):
+        return {str(k): content(v) for k, v in x.items() if k not in ("program", "lu", "_built")}
+    if isinstance(x, torch.nn.Module):
+        return type(x).__name__, content(x.state_dict())
+    if dataclasses.is_dataclass(x):
+        return type(x).__name__, content(
+            {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        )
+    if isinstance(x, list | tuple):
+        return [content(v) for v in x]
+    if x is None or isinstance(x, str | float | int) or callable(x) or not hasattr(x, "__dict__"):
+        return type(x).__name__ if callable(x) else repr(x)
+    return type(x).__name__, content(x.__dict__)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_hold_the_same_numbers(name, way):
+    result = RESULTS[name]()
+    assert type(result).__name__ == name
+    assert content(WAYS[way](result)) == content(result)
+
+
+def test_a_factorisation_that_was_pickled_solves_the_same_system():
+    found = inference.linear_system(models.ledge(horizon=None))
+    start = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
+    again = pickled(found)
+    assert torch.equal(again.expected_visits(start), found.expected_visits(start))
+    assert again.error == found.error
+
+
+def test_what_a_sweep_keeps_for_the_next_stays_at_home():
+    """It is found by the identity of tensors, which others have elsewhere."""
+    solution = inference.soft_values(cai.tabulate(models.gridworld("bridge")), optimism=0.5)
+    values = solution.log_values
+    assert len(solution.table.kept) == 1
+    assert len(values) > 0
+    for way in WAYS.values():
+        assert way(solution.table).kept == {}
+        assert way(solution).imagined_return == solution.imagined_return
+
+
+def test_an_objective_that_was_pickled_goes_on():
+    model = models.ledge()
+    policy, objective = cai.TabularPolicy(model), pickled(used_objective())
+    assert objective.loss_and_grads(model, model.rollout(policy)) < 10
+    assert policy.logits.grad is not None
+
+
+def test_estimators_with_options_and_guides_can_be_pickled():
+    model, policy = models.ledge(), cai.NeuralPolicy(models.ledge())
+    estimator = pickled(functools.partial(inference.critic_gradient, lam=0.5))
+    estimator(model, policy, 4)()
+    guide = pickled(model.rollout(policy))
+    with torch.no_grad():
+        torch.manual_seed(0)
+        guide()
+    assert isinstance(guide.policy, cai.NeuralPolicy)
+
+
+def test_every_public_class_is_among_these():
+    public = {
+        name
+        for module in (cai, inference)
+        for name in module.__all__
+        if inspect.isclass(getattr(module, name))
+    }
+    parts = {"TrajectoryModel", "LinearGaussian", "Starts", "FlatPrior"}  # of MODELS
+    assert public <= set(RESULTS) | set(POLICIES) | parts
+    assert {name.split(",")[0].split(" ")[0] for name in MODELS} >= set(models.__all__) - {
+        "published"
+    }
+
+
+def solved(model):
+    """In another process."""
+    return inference.posterior(model)
+
+
+def trained(model, policy):
+    """In another process."""
+    return inference.fit(model, policy, estimator="score", steps=2, progress=False)
+
+
+def stops(policy):
+    """In another process."""
+    raise inference.FitStopped("in vain", 3, "a_1", policy, torch.zeros(3))
+
+
+def test_a_pool_of_processes_gives_the_same_answers():
+    model, policy = models.ledge(), cai.NeuralPolicy(models.ledge(), hidden=(3,))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        found, fitted = pool.submit(solved, model), pool.submit(trained, model, policy)
+        failed = pool.submit(stops, policy)
+        assert found.result().bound == inference.posterior(model).bound
+        assert torch.equal(fitted.result().losses, trained(model, policy).losses)
+        with pytest.raises(inference.FitStopped, match="in vain") as caught:
+            failed.result()
+    assert (caught.value.step, caught.value.site) == (3, "a_1")
