@@ -22,14 +22,13 @@ are as many as the dynamics, wait for them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from cai import bellman, sweeps
 from cai.inference import mass
 from cai.inference.linearised import Problem, chain, gradients, observed, slopes
+from cai.inference.pullback import Needed, Operation, Tensors, chosen, taped
 from cai.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
@@ -42,30 +41,35 @@ def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         problem: what has no derivative.
         tensors: reward, arrival reward or None and final reward in nats, log prior, log dynamics.
     """
-    return _Sweep.apply(problem, *tensors)
+    seen: list[Table] = []
 
-
-class _Sweep(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        table = problem.with_tensors(tensors).detached()
+    def solve(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        table = problem.with_tensors(tensors)
+        seen.append(table)
         v = _values(problem, table)
-        ctx.problem, ctx.table = problem, table
-        ctx.save_for_backward(v, *tensors)
         return v, _log_policy_at_visits(problem, table, v)
 
-    @staticmethod
-    def backward(ctx: Any, on_v: Tensor, on_log_policy: Tensor) -> tuple[Tensor | None, ...]:
-        v, *tensors = ctx.saved_tensors
-        problem, needed = ctx.problem, ctx.needs_input_grad[1:]
-        if mass.suits(problem, needed[-1]) and not torch.is_grad_enabled():
-            # The table of the forward pass has the matrices.
-            found = mass.gradients(problem, ctx.table, v, on_v, on_log_policy, needed)
-        else:
-            table = problem.with_tensors(tuple(tensors))
+    def pullback(needed: Needed) -> Operation:
+        def tape(*tensors: Tensor) -> Tensors:
+            *inputs, v, _, on_v, on_log_policy = tensors
+            table = problem.with_tensors(tuple(inputs))
             with table.threads():
                 found = _mass(problem, table, v, on_v, on_log_policy, needed)
-        return None, *(grad if wanted else None for grad, wanted in zip(found, needed, strict=True))
+            return chosen(found, needed)
+
+        def quick(*tensors: Tensor) -> Tensors:
+            if not mass.suits(problem, needed[-1]):
+                return tape(*tensors)
+            *inputs, v, _, on_v, on_log_policy = tensors
+            # The table of the forward pass has the matrices, unless it was one of a batch.
+            table = seen[0] if len(seen) == 1 else problem.with_tensors(tuple(inputs))
+            found = mass.gradients(problem, table, v, on_v, on_log_policy, needed)
+            return chosen(found, needed)
+
+        return taped(tape, quick)
+
+    v, log_policy = Operation(solve, pullback)(*tensors)
+    return v, log_policy
 
 
 def _values(problem: Problem, table: Table) -> Tensor:

@@ -104,7 +104,7 @@ def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tens
 
 def _at_fixed_point(problem: Problem, table: Table, u: Tensor) -> Tensor:
     """As :func:`_response`, of an infinite horizon; nothing where nothing is ever paid again."""
-    v, _ = implicit.solved(problem, table.log_dynamics)
+    v, _ = implicit.solved(problem.table, problem.eta, problem.rule)
     check_bound(bellman.soft_mean(table.log_initial, v, problem.eta))
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
     counts = counted(table) & (v > -torch.inf)

@@ -5,7 +5,9 @@ The tensors of a table may require grad, each or all: ``reward``, ``arrival_rewa
 be a tensor of shape (). The functions here differentiate with respect to them, by one forward sweep
 (:mod:`cai.inference.adjoint`) instead of a tape of T steps, and without an end by one linear solve
 (:mod:`cai.inference.implicit`); every other function takes such a table as plain numbers.
-Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep.
+Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep; and so do the
+transforms of ``torch.func`` in any order, forward mode and ``hessian`` among them. What ``vmap``
+makes a batch of is solved one by one.
 
 Parameters at -inf (what is forbidden or impossible) have derivative zero. Rows of ``log_dynamics``
 and ``log_initial`` that require grad are normalised first, so that their derivatives are those
@@ -14,14 +16,13 @@ along the simplex; the prior is taken as it comes, normalised or not.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from cai import arrays, bellman, checks
 from cai.inference import adjoint, implicit
 from cai.inference.linearised import Problem, Visits, check_bound, lean
+from cai.inference.pullback import Needed, Operation, Tensors, chosen, taped
 from cai.table import Table
 from cai.trajectory import Trajectories
 
@@ -86,9 +87,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
     """
     v, _, _ = _solve(table, optimism, rule, None)
     first = v if table.horizon is None else v[0]
-    found = _SoftMean.apply(table.log_initial, first, float(optimism))
-    check_bound(found)
-    return found
+    return _soft_mean(float(optimism))(table.log_initial, first)[0]
 
 
 def log_likelihood(
@@ -100,10 +99,18 @@ def log_likelihood(
     r"""How probable the observed actions are: Σ_t log π_t(a_t|s_t) of each trajectory.
 
     What inverse reinforcement learning maximises: at η = 0 the likelihood of maximum causal
-    entropy (Ziebart 2010), at η = 1 that of an agent whose plan is the exact posterior. For a
-    linear reward the gradient is observed minus expected feature counts, over α. (Maximum-entropy
-    IRL in Ziebart's first form, 2008, scores states too, log p(τ|O): for that subtract
-    ``bound(table, 1.0)`` from the observed rewards over α.)
+    entropy (Ziebart 2010), at η = 1 that of an agent whose plan is the exact posterior. With
+    g_t^Q(s,a) and g_t^V(s) what is expected to be counted from step t on, once the action is known
+    and before, the derivatives of Q and V, its gradient in rewards r(s,a), times α, is
+
+        Σ_t [g_t^Q(s_t,a_t) - g_t^V(s_t)],
+
+    for a linear reward with features in the place of counts. On deterministic dynamics without a
+    discount that is observed minus expected counts of a whole trajectory. On stochastic dynamics it
+    is not: what chance brought about afterwards is not put down to the agent. (Observed minus
+    expected counts are the gradient of log p(τ|O), maximum-entropy IRL in Ziebart's first form,
+    2008, which scores states, too: for that subtract ``bound(table, 1.0)`` from the observed
+    rewards over α.)
 
     Args:
         table: a problem, as for :func:`values`.
@@ -153,13 +160,13 @@ def _solve(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
     eta = checks.check_optimism(optimism)
-    alpha = torch.as_tensor(table.temperature, dtype=torch.float64)
+    problem = Problem(table, eta, bellman.check_rule(rule), visits)
+    alpha = problem.alpha
     log_dynamics = table.log_dynamics
     if log_dynamics.requires_grad:
         log_dynamics = log_dynamics.log_softmax(-1)
     rewards = (table.reward, table.arrival_reward, table.final_reward)
     nats = [None if r is None else _scaled(r, 1 / alpha) for r in rewards]
-    problem = Problem(table, eta, bellman.check_rule(rule), visits)
     solve = adjoint.sweep if table.horizon is not None else implicit.fixed_point
     v, log_pi = solve(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi
@@ -229,18 +236,21 @@ def _pair(observed: Any, table: Table) -> tuple[Tensor, Tensor]:
     )
 
 
-class _SoftMean(torch.autograd.Function):
-    """(1/η) log E_p[exp(ηx)], (S,) -> ()."""
+def _soft_mean(eta: float) -> Operation:
+    """(1/η) log E_p[exp(ηx)], (S,) and (S,) -> ()."""
 
-    @staticmethod
-    def forward(ctx: Any, log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-        ctx.save_for_backward(log_p, x)
-        ctx.eta = eta
-        return bellman.soft_mean(log_p.log_softmax(-1), x, eta)
+    def mean(log_p: Tensor, x: Tensor) -> Tensors:
+        found = bellman.soft_mean(log_p.log_softmax(-1), x, eta)
+        check_bound(found)
+        return (found,)
 
-    @staticmethod
-    def backward(ctx: Any, on: Tensor) -> tuple[Tensor, Tensor, None]:
-        log_p, x = ctx.saved_tensors
-        log_p = log_p.log_softmax(-1)
-        bent = bellman.tilt(log_p, x, ctx.eta).exp()
-        return on * lean(log_p, x, bent, ctx.eta), on * bent, None
+    def pullback(needed: Needed) -> Operation:
+        def tape(log_p: Tensor, x: Tensor, _: Tensor, on: Tensor) -> Tensors:
+            log_p = log_p.log_softmax(-1)
+            bent = bellman.tilt(log_p, x, eta).exp()
+            by_log_p = on * lean(log_p, x, bent, eta) if needed[0] else None
+            return chosen((by_log_p, on * bent), needed)
+
+        return taped(tape)
+
+    return Operation(mean, pullback)

@@ -10,13 +10,14 @@ serves its derivative, too. Second derivatives take a dense solve, (S, S).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cai import bellman
 from cai.inference.linear_system import LinearValues, linear_system
 from cai.inference.linearised import Problem, chain, gradients, observed, slopes
+from cai.inference.pullback import Needed, Operation, Tensors, chosen, taped
 from cai.inference.stationary import check_nothing_final, factorises, stationary
 from cai.table import Table
 from cai.transient import Transient
@@ -36,58 +37,88 @@ def fixed_point(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tens
         ValueError: where there are no stationary values, as :func:`stationary` says; on the way
             back where they have no derivative, which the Boltzmann rule alone allows.
     """
-    return _FixedPoint.apply(problem, *tensors)
+    seen: list[LinearValues | None] = []
 
-
-class _FixedPoint(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        v, linear = solved(problem, tensors[-1])
-        ctx.problem, ctx.linear = problem, linear
-        ctx.save_for_backward(v, *tensors)
+    def solve(*tensors: Tensor) -> Tensors:
+        *nats, log_initial, alpha = tensors
+        table = problem.with_tensors(tuple(nats))
+        # An error should speak of the rewards that the user knows.
+        v, linear = solved(_in_units(table, log_initial, alpha), problem.eta, problem.rule)
+        seen.append(linear)
         if problem.visits is None:
             return v, v.new_zeros(0)
         _, index = problem.visits.within(_NOW)
-        table = problem.with_tensors(tensors).detached()
         with table.threads():
             return v, chain(problem, table, v.unsqueeze(0)).log_pi[index]
 
-    @staticmethod
-    def backward(ctx: Any, on_v: Tensor, on_log_policy: Tensor) -> tuple[Tensor | None, ...]:
-        v, *tensors = ctx.saved_tensors
-        problem, needed = ctx.problem, ctx.needs_input_grad[1:]
-        table = problem.with_tensors(tuple(tensors))
-        with table.threads():
-            at = chain(problem, table, v.unsqueeze(0))
-            by_q, by_prior = slopes(problem, at, v.unsqueeze(0))
-            paid = counted(table.detached())
-            source, asked = on_v, None
-            if problem.visits is not None:
-                on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
-                asked = on_prior, torch.where(paid.unsqueeze(-1), on_q, 0.0)
-                flow = table.flow(asked[1].unsqueeze(-1) * at.moves)
-                source = source + table.push(torch.ones_like(v), flow[0])
-            moves = by_q[0].unsqueeze(-1) * at.moves[0]
-            mass = _mass(table, moves, source, paid & (v > -torch.inf), ctx.linear)
-            mass = mass.reshape(1, -1, 1)
-            passing = mass * by_q, mass * by_prior
-            reward, arrival, *rest = gradients(problem, table, at, passing, asked, needed)
-        found = reward, arrival, torch.zeros_like(v), *rest
-        return None, *(grad if wanted else None for grad, wanted in zip(found, needed, strict=True))
+    def pullback(needed: Needed) -> Operation:
+        def tape(*tensors: Tensor) -> Tensors:
+            linear = seen[0] if len(seen) == 1 else None  # not one of a batch
+            *nats, log_initial, alpha, v, _, on_v, on_log_policy = tensors
+            table = problem.with_tensors(tuple(nats))
+            with table.threads():
+                found = _gradients(problem, table, v, on_v, on_log_policy, needed[:5], linear)
+            # These have no say in v, but forward mode asks of what has no tangent, too.
+            rest = torch.zeros_like(log_initial), torch.zeros_like(alpha)
+            return chosen((*found, *rest), needed)
+
+        return taped(tape)
+
+    fixed = problem.table.log_initial.detach(), problem.alpha.detach()
+    v, log_policy = Operation(solve, pullback)(*tensors, *fixed)
+    return v, log_policy
 
 
-def solved(problem: Problem, log_dynamics: Tensor | None) -> tuple[Tensor, LinearValues | None]:
+def _in_units(table: Table, log_initial: Tensor, alpha: Tensor) -> Table:
+    """A table in nats, with rewards in units of a temperature α, and with a start."""
+    arrival = None if table.arrival_reward is None else table.arrival_reward * alpha
+    return dataclasses.replace(
+        table,
+        log_initial=log_initial,
+        reward=table.reward * alpha,
+        arrival_reward=arrival,
+        final_reward=table.final_reward * alpha,
+        temperature=alpha.item(),
+    )
+
+
+def _gradients(
+    problem: Problem,
+    table: Table,
+    v: Tensor,
+    on_v: Tensor,
+    on_log_policy: Tensor,
+    needed: Needed,
+    linear: LinearValues | None,
+) -> tuple[Tensor | None, ...]:
+    """Of reward, arrival and final reward, log prior and log dynamics, all in nats."""
+    at = chain(problem, table, v.unsqueeze(0))
+    by_q, by_prior = slopes(problem, at, v.unsqueeze(0))
+    paid = counted(table.detached())
+    source, asked = on_v, None
+    if problem.visits is not None:
+        on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
+        asked = on_prior, torch.where(paid.unsqueeze(-1), on_q, 0.0)
+        flow = table.flow(asked[1].unsqueeze(-1) * at.moves)
+        source = source + table.push(torch.ones_like(v), flow[0])
+    moves = by_q[0].unsqueeze(-1) * at.moves[0]
+    mass = _mass(table, moves, source, paid & (v > -torch.inf), linear)
+    mass = mass.reshape(1, -1, 1)
+    passing = mass * by_q, mass * by_prior
+    reward, arrival, *rest = gradients(problem, table, at, passing, asked, needed)
+    return reward, arrival, torch.zeros_like(v), *rest
+
+
+def solved(table: Table, eta: float, rule: bellman.Rule) -> tuple[Tensor, LinearValues | None]:
     """v (S,), nats, and the factorisation that gave it, if one did that serves its derivative.
 
     Args:
-        problem: with an infinite horizon.
-        log_dynamics: (S, A, K), those of the problem, normalised.
+        table: a problem with an infinite horizon, plain numbers.
+        eta: the optimism η.
+        rule: how actions are chosen.
     """
-    assert log_dynamics is not None
-    # Not the table in nats: an error should speak of the rewards that the user knows.
-    table = dataclasses.replace(problem.table, log_dynamics=log_dynamics).detached()
-    if problem.eta != 1 or problem.rule != "soft" or not factorises(table):
-        return stationary(table, problem.eta, problem.rule).log_values, None
+    if eta != 1 or rule != "soft" or not factorises(table):
+        return stationary(table, eta, rule).log_values, None
     check_nothing_final(table)
     linear = linear_system(table)
     # What it takes for the end has visits, too, where they are counted until death.

@@ -55,6 +55,11 @@ class Problem:
     rule: bellman.Rule
     visits: Visits | None
 
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature α, reward units per nat, ()."""
+        return torch.as_tensor(self.table.temperature, dtype=torch.float64)
+
     def with_tensors(self, tensors: tuple[Tensor | None, ...]) -> Table:
         """The table in nats: temperature 1, and the tensors that have derivatives."""
         reward, arrival, final, log_prior, log_dynamics = tensors

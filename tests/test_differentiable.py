@@ -196,6 +196,83 @@ def wide(seed, S=300, A=3, K=2, T=40, **arguments):
     )
 
 
+def expected_counts(table, eta):
+    """g_t^V (T+1, S, S, A) and g_t^Q (T, S, A, S, A): counts to come under policy and bend."""
+    found = inference.soft_values(table, eta)
+    T, S, A = table.horizon, table.num_states, table.num_actions
+    V, Q = torch.zeros(T + 1, S, S, A).double(), torch.zeros(T, S, A, S, A).double()
+    for t in reversed(range(T)):
+        pi, moves = found.policy.log_probs[t].exp(), found.dynamics(t)
+        Q[t] = torch.einsum("san,nij->saij", moves, V[t + 1])
+        for s in range(S):
+            for a in range(A):
+                Q[t, s, a, s, a] += 1
+        V[t] = torch.einsum("sa,saij->sij", pi, Q[t])
+    return V, Q
+
+
+def likelihood_and_counts(model, eta, seed):
+    """The gradient of log_likelihood in rewards, over what was simulated; and the counts."""
+    table = cai.tabulate(model)
+    seen = model.simulate(cai.TabularPolicy(model), 20, seed=seed)
+    reward = table.reward.clone().requires_grad_()
+    likely = inference.log_likelihood(dataclasses.replace(table, reward=reward), seen, eta)
+    (gradient,) = torch.autograd.grad(likely.sum(), reward)
+    T, alpha = table.horizon, table.temperature
+    V, Q = expected_counts(table, eta)
+    t = torch.arange(T).expand(20, T)
+    s, a = seen.states[:, :T].long(), seen.actions.long()
+    actions = (Q[t, s, a] - V[t, s]).sum((0, 1)) / alpha
+    counts = torch.zeros_like(table.reward)
+    counts.index_put_((s, a), torch.ones(20, T).double(), accumulate=True)
+    return gradient, actions, (counts - V[0, s[:, 0]].sum(0)) / alpha
+
+
+@pytest.mark.parametrize("eta", [-0.5, 0.0, 0.5, 1.0])
+def test_the_gradient_of_the_likelihood_of_actions(eta):
+    """Σ_t [g_t^Q(s_t,a_t) - g_t^V(s_t)] over α; chance is not put down to the agent."""
+    rng = np.random.default_rng(5)
+    model = models.tabular(
+        rng.dirichlet(np.ones(4), size=(4, 3)),
+        rng.normal(size=(4, 3)),
+        initial=rng.random(4),
+        horizon=5,
+        temperature=0.7,
+    )
+    gradient, actions, observed_minus_expected = likelihood_and_counts(model, eta, 1)
+    torch.testing.assert_close(gradient, actions, rtol=0, atol=1e-11)
+    assert (gradient - observed_minus_expected).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("eta", [-0.5, 0.0, 0.5, 1.0])
+def test_on_deterministic_dynamics_it_is_observed_minus_expected(eta):
+    rng = np.random.default_rng(6)
+    model = models.tabular(
+        np.eye(4)[rng.integers(0, 4, size=(4, 3))],
+        rng.normal(size=(4, 3)),
+        initial=rng.random(4),
+        horizon=5,
+        temperature=0.7,
+    )
+    gradient, actions, observed_minus_expected = likelihood_and_counts(model, eta, 1)
+    torch.testing.assert_close(gradient, actions, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradient, observed_minus_expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("eta", [-0.5, 0.0, 0.5, 1.0])
+def test_one_ticket_by_hand(eta):
+    """Buying wins or loses by chance; what follows is the same, and so the score is 1 - π."""
+    P = np.zeros((2, 2, 2))
+    P[:, 0, 0], P[:, 1] = 1, [0.3, 0.7]
+    table = cai.tabulate(models.tabular(P, [[0.0, 0.4], [0.0, 0.4]], horizon=1))
+    reward = table.reward.clone().requires_grad_()
+    seen = torch.tensor([[0, 1]]), torch.tensor([[1]])
+    likely = inference.log_likelihood(dataclasses.replace(table, reward=reward), seen, eta)
+    (gradient,) = torch.autograd.grad(likely.sum(), reward)
+    buys = math.exp(0.4) / (1 + math.exp(0.4))
+    assert gradient.tolist() == [pytest.approx([buys - 1, 1 - buys]), [0.0, 0.0]]
+
+
 @pytest.mark.parametrize("eta", [-0.7, 0.0, 1.0])
 def test_lists_of_successors_against_finite_differences(eta, monkeypatch):
     monkeypatch.setattr("cai.sweeps._CHUNK", 5000)  # a few steps at a time

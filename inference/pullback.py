@@ -1,0 +1,166 @@
+"""Functions of plain tensors that autograd and every transform of torch.func can differentiate.
+
+A sweep or a linear solve works on numbers, with branches that depend on them, and partly in NumPy.
+The transforms of torch.func hand out tensors that stand for many (vmap) or that carry a tangent
+(jvp), which such code cannot take. So it is wrapped: the function itself, its derivative, the
+derivative's derivative and so on are each *one* operation, whose inside sees plain tensors only.
+
+The derivative is a pullback, (inputs, outputs, ∂loss/∂outputs) -> ∂loss/∂inputs, given by hand.
+From there on torch's own tape does it, of a second form of the pullback that is made of torch
+operations. Forward mode differentiates the pullback, which is linear in its last arguments:
+jvp(t) = ∂/∂u ⟨pullback(u), t⟩. A batch is done one by one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Needed: TypeAlias = tuple[bool, ...]
+"""Which of the inputs a derivative is wanted of."""
+
+Tensors: TypeAlias = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A function of tensors, and how to differentiate it.
+
+    Attributes:
+        compute: (*inputs) -> outputs, plain tensors, as quick as may be.
+        pullback: which inputs need a gradient -> the operation (*inputs, *outputs, *on_outputs) ->
+            the gradients of those inputs.
+        taped: as ``compute``, of operations that autograd differentiates; None where the pullback
+            is given by hand.
+    """
+
+    compute: Callable[..., Tensors]
+    pullback: Callable[[Needed], Operation]
+    taped: Callable[..., Tensors] | None = None
+
+    def __call__(self, *inputs: Tensor | None) -> Tensors:
+        """The outputs, differentiable."""
+        found: Tensors = _Apply.apply(self, *inputs)
+        return found
+
+
+def taped(
+    function: Callable[..., Tensors], quick: Callable[..., Tensors] | None = None
+) -> Operation:
+    """The operation that a function of torch operations is, to be differentiated by its tape.
+
+    Args:
+        function: (*inputs) -> outputs.
+        quick: another way to the same numbers.
+    """
+
+    def pullback(needed: Needed) -> Operation:
+        return taped(_vector_jacobian_product(function, needed))
+
+    return Operation(quick or function, pullback, function)
+
+
+def chosen(gradients: tuple[Tensor | None, ...], needed: Needed) -> Tensors:
+    """Those of the gradients that are needed."""
+    return tuple(g for g, each in zip(gradients, needed, strict=True) if each and g is not None)
+
+
+def _vector_jacobian_product(
+    function: Callable[..., Tensors], needed: Needed
+) -> Callable[..., Tensors]:
+    """(*inputs, *outputs, *on_outputs) -> the gradients of the inputs that are needed."""
+
+    def gradients(*tensors: Tensor) -> Tensors:
+        again, n = torch.is_grad_enabled(), len(needed)
+        with torch.enable_grad():
+            inputs = [_tracked(x) if on else x for x, on in zip(tensors, needed, strict=False)]
+            outputs = function(*inputs)
+            wanted = [x for x, each in zip(inputs, needed, strict=True) if each]
+            return _taken_back(outputs, tensors[n + len(outputs) :], wanted, again)
+
+    return gradients
+
+
+def _pushforward(operation: Operation, moved: Needed, num_outputs: int) -> Operation:
+    """(*inputs, *outputs, *tangents of the inputs that move) -> the tangents of the outputs."""
+    back = operation.pullback(moved).taped
+    assert back is not None
+
+    def tangents(*tensors: Tensor) -> Tensors:
+        again, first = torch.is_grad_enabled(), len(moved)
+        last = first + num_outputs
+        with torch.enable_grad():
+            on = [torch.zeros_like(y).requires_grad_() for y in tensors[first:last]]
+            return _taken_back(back(*tensors[:last], *on), tensors[last:], on, again)
+
+    return taped(tangents)
+
+
+def _tracked(x: Tensor) -> Tensor:
+    """An input of its own, whatever else it is used for."""
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+
+def _taken_back(outputs: Tensors, on: Tensors, inputs: Sequence[Tensor], again: bool) -> Tensors:
+    """Gradients of the inputs by torch's tape; with ``again``, to be differentiated."""
+    pairs = [(y, g) for y, g in zip(outputs, on, strict=True) if y.requires_grad]
+    if not pairs:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    return torch.autograd.grad(
+        [y for y, _ in pairs],
+        inputs,
+        [g for _, g in pairs],
+        create_graph=again,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+
+
+class _Apply(torch.autograd.Function):
+    """An operation as torch's transforms see it."""
+
+    @staticmethod
+    def forward(operation: Operation, *inputs: Tensor | None) -> Tensors:
+        return operation.compute(*(None if x is None else x.detach() for x in inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        operation, *tensors = inputs
+        ctx.operation, ctx.num_outputs = operation, len(output)
+        ctx.save_for_backward(*tensors, *output)
+        ctx.save_for_forward(*tensors, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *on: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        found = iter(ctx.operation.pullback(needed)(*ctx.saved_tensors, *on))
+        return None, *(next(found) if each else None for each in needed)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensors:
+        moved = tuple(t is not None for t in tangents)
+        forward = _pushforward(ctx.operation, moved, ctx.num_outputs)
+        return forward(*ctx.saved_tensors, *(t for t in tangents if t is not None))
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], operation: Operation, *inputs: Tensor | None
+    ) -> tuple[Tensors, Any]:
+        results = []
+        for i in range(info.batch_size):
+            one = (
+                x if x is None or dim is None else x.select(dim, i)
+                for x, dim in zip(inputs, in_dims[1:], strict=True)
+            )
+            results.append(operation(*one))
+        stacked = tuple(torch.stack(outputs) for outputs in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+
+# torch asks for it at every call, and finding it out takes longer than all else here.
+_Apply.forward.__signature__ = inspect.signature(_Apply.forward)  # type: ignore[attr-defined]
