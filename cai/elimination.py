@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+from cai.riccati import Array, definite
 
 _RANK = 1e-12  # directions in which a variable moves things by less than this fraction are none
+_ROUNDING = 1e-13  # of the size of what a curvature was added up from
 _AGREES = 1e-6  # how far off a constraint rounding may put a value, relative to its size
 
 
@@ -47,6 +46,7 @@ class Potential:
         k: ().
         C: (r, n), orthonormal rows.
         d: (r,).
+        size: (n, n), of the numbers that P was added up from: its rounding error is a fraction.
     """
 
     P: Array
@@ -54,21 +54,25 @@ class Potential:
     k: float
     C: Array
     d: Array
+    size: Array
 
     @classmethod
     def free(cls, P: Array, p: Array, k: float = 0.0) -> Potential:
         """A quadratic without constraints."""
-        return cls(P, p, k, np.zeros((0, len(p))), np.zeros(0))
+        return cls(P, p, k, np.zeros((0, len(p))), np.zeros(0), _diagonal(P))
 
     def of(self, J: Array, j: Array) -> Potential:
         """As a function of x, where w = J x + j. Rows of C may cease to be orthonormal."""
         slope = self.p - self.P @ j
         k = self.k + 0.5 * float((self.p + slope) @ j)
-        return Potential(J.T @ self.P @ J, J.T @ slope, k, self.C @ J, self.d - self.C @ j)
+        own = np.abs(J).T @ np.sqrt(np.abs(self.P.diagonal()))
+        size = J.T @ self.size @ J + np.diag(own**2)
+        return Potential(J.T @ self.P @ J, J.T @ slope, k, self.C @ J, self.d - self.C @ j, size)
 
     def plus(self, P: Array, p: Array, k: float = 0.0) -> Potential:
         """With another quadratic added."""
-        return replace(self, P=self.P + P, p=self.p + p, k=self.k + k)
+        size = self.size + _diagonal(P)
+        return replace(self, P=self.P + P, p=self.p + p, k=self.k + k, size=size)
 
     def at(self, w: Array) -> Potential:
         """As what comes before sees it where w is observed: its value there, along w alone.
@@ -81,7 +85,8 @@ class Potential:
             raise NoDensity(bool(gap <= _AGREES * (1 + np.abs(w).max())))
         n = len(w)
         value = self.k + float((self.p - 0.5 * self.P @ w) @ w)
-        return Potential(np.zeros((n, n)), np.zeros(n), value, np.eye(n), w)
+        nothing = np.zeros((n, n))
+        return Potential(nothing, np.zeros(n), value, np.eye(n), w, nothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,7 @@ class Conditional:
 
 
 def eliminate(
-    potential: Potential, n: int, alpha: float, scale: float
+    potential: Potential, n: int, alpha: float, scale: float, least: Array
 ) -> tuple[Potential, Conditional]:
     """α log ∫ exp(·/α) dy over all but the first n variables x, and the distribution of y given x.
 
@@ -110,6 +115,7 @@ def eliminate(
         alpha: α.
         scale: how much y can move what is constrained, at most: what is no more than a rounding
             error of it moves nothing.
+        least: curvature in y that is there for certain, (m, m), where the rest of it is ≥ 0.
 
     Raises:
         NoDensity: where a constraint is left that involves no x either.
@@ -125,13 +131,13 @@ def eliminate(
     J = np.block([[np.eye(n), np.zeros((n, free.shape[1]))], [E, free]])
     inner = potential.of(J, np.concatenate([np.zeros(n), e]))
     H, G, h = inner.P[n:, n:], inner.P[n:, :n], inner.p[n:]
-    try:
-        root = np.linalg.cholesky(0.5 * (H + H.T))
-    except np.linalg.LinAlgError:
-        raise Unbounded from None
-    K, o, inverse = np.linalg.solve(H, G), np.linalg.solve(H, h), np.linalg.inv(H)
+    inverse, log_det = _inverse(0.5 * (H + H.T), inner.size[n:, n:], free.T @ least @ free)
+    K, o = inverse @ G, inverse @ h
     P = inner.P[:n, :n] - G.T @ K
-    log_det = 2 * np.log(root.diagonal()).sum() + 2 * np.log(S[:rank]).sum()
+    unit = np.sqrt(np.abs(inner.P.diagonal()))
+    back = np.vstack([np.eye(n), -K])
+    size = back.T @ inner.size @ back + np.diag((unit[:n] + np.abs(K).T @ unit[n:]) ** 2)
+    log_det += 2 * np.log(S[:rank]).sum()
     k = inner.k + 0.5 * float(h @ o)
     k += 0.5 * alpha * (len(h) * math.log(2 * math.pi * alpha) - float(log_det))
     rest = Potential(
@@ -140,10 +146,36 @@ def eliminate(
         k,
         U[:, rank:].T @ C[:, :n],
         U[:, rank:].T @ d,
+        size,
     )
     covariance = alpha * free @ inverse @ free.T
     conditional = Conditional(E - free @ K, e + free @ o, 0.5 * (covariance + covariance.T))
     return _orthonormal(rest, alpha, float(np.linalg.norm(C[:, :n]))), conditional
+
+
+def _inverse(H: Array, size: Array, least: Array) -> tuple[Array, float]:
+    """H⁻¹ and log det H, where H > 0, if only since some part of it is.
+
+    Raises:
+        Unbounded: where it is not, beyond rounding.
+    """
+    if definite(H, size):
+        root = np.linalg.cholesky(H)
+        return np.linalg.inv(H), float(2 * np.log(root.diagonal()).sum())
+    slack = 2 * _ROUNDING * _diagonal(size)
+    if not (definite(least, least) and definite(H - least + slack, size)):
+        raise Unbounded
+    # What is certain may be lost in rounding beside the rest: in units of it, H is at least one.
+    root = np.linalg.cholesky(least)
+    units = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(units @ H @ units.T)
+    values, back = values.clip(1), vectors.T @ units
+    log_det = np.log(values).sum() + 2 * np.log(root.diagonal()).sum()
+    return (back.T / values) @ back, float(log_det)
+
+
+def _diagonal(P: Array) -> Array:
+    return np.diag(np.abs(P.diagonal()))
 
 
 def _orthonormal(potential: Potential, alpha: float, scale: float) -> Potential:

@@ -11,7 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-_RANK = 1e-12  # eigenvalues below this fraction of the largest are no noise at all
+_RANK = 1e-12  # eigenvalues of a correlation below this fraction of the largest are none
 _ON_SUPPORT = 1e-6  # how far off its support rounding may put a value, relative to its size
 
 
@@ -98,43 +98,46 @@ class LinearMap:
 
 @dataclass(frozen=True, eq=False)
 class Root:
-    """The root of a covariance, taken once: U diag(σ) with orthonormal columns U and σ ≥ 0.
+    """The root of a covariance, taken once, and its rank, in units in which variances are one.
 
     Attributes:
-        basis: (..., d, d), U.
-        scales: (..., d), σ, exactly zero along the directions without noise.
-        tril: (..., d, d), the Cholesky factor; None where a covariance is singular.
+        factor: (..., d, d), L with L L' the covariance; a Cholesky factor where all have full rank.
+        basis: (..., d, d), U of L = U diag(σ) V', orthonormal columns; None where all have full
+            rank.
+        scales: (..., d), σ, exactly zero along the directions without noise; None likewise.
     """
 
-    basis: Tensor
-    scales: Tensor
-    tril: Tensor | None
+    factor: Tensor
+    basis: Tensor | None = None
+    scales: Tensor | None = None
 
     @classmethod
     def of(cls, covariance: Tensor) -> Root:
         """The root of a symmetric covariance (..., d, d) without negative eigenvalues."""
-        values, basis = torch.linalg.eigh(covariance)
-        least = _RANK * values[..., -1:]
-        scales = torch.where(values > least, values, 0.0).sqrt()
-        full = bool((scales > 0).all())
-        return cls(basis, scales, torch.linalg.cholesky(covariance) if full else None)
-
-    @property
-    def factor(self) -> Tensor:
-        """(..., d, d): L = U diag(σ), so that L L' is the covariance."""
-        return self.basis * self.scales.unsqueeze(-2)
+        unit, correlation = standardised(covariance)
+        values, vectors = torch.linalg.eigh(correlation)
+        noisy = values > _RANK * values[..., -1:]
+        if noisy.all():
+            return cls(torch.linalg.cholesky(covariance))
+        roots = torch.where(noisy, values, 0.0).sqrt()
+        factor = unit.unsqueeze(-1) * vectors * roots.unsqueeze(-2)
+        basis, scales, _ = torch.linalg.svd(factor)
+        rank = noisy.sum(-1, keepdim=True)
+        return cls(factor, basis, torch.where(torch.arange(scales.shape[-1]) < rank, scales, 0.0))
 
     def at(self, t: Any) -> Root:
         """The root of step t, where there is one for each step."""
-        if self.scales.dim() == 1:
+        if self.factor.dim() == 2:
             return self
-        return Root(self.basis[t], self.scales[t], None if self.tril is None else self.tril[t])
+        if self.basis is None or self.scales is None:
+            return Root(self.factor[t])
+        return Root(self.factor[t], self.basis[t], self.scales[t])
 
     def around(self, mean: Tensor) -> TorchDistribution:
         """N(mean, L L'), by Pyro's own class where the covariance has full rank."""
-        if self.tril is None:
-            return DegenerateNormal(mean, self.basis, self.scales)
-        return dist.MultivariateNormal(mean, scale_tril=self.tril, validate_args=False)
+        if self.basis is None or self.scales is None:
+            return dist.MultivariateNormal(mean, scale_tril=self.factor, validate_args=False)
+        return DegenerateNormal(mean, self.basis, self.scales)
 
 
 class DegenerateNormal(TorchDistribution):
@@ -188,6 +191,13 @@ class DegenerateNormal(TorchDistribution):
         size = 1 + value.abs().amax(-1, keepdim=True) + self.loc.abs().amax(-1, keepdim=True)
         rest = torch.where(x.abs() <= _ON_SUPPORT * size, 0.0, -torch.inf)
         return torch.where(noisy, log_p, rest).sum(-1)
+
+
+def standardised(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviations, (..., d), 1 for one that is zero, and the covariance in these units."""
+    variances = covariance.diagonal(dim1=-2, dim2=-1)
+    unit = torch.where(variances > 0, variances, 1.0).sqrt()
+    return unit, covariance / unit.unsqueeze(-1) / unit.unsqueeze(-2)
 
 
 def matvec(M: Tensor, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A linear-Gaussian chain in the long run, and its discounted return."""
+"""A linear-Gaussian chain in the long run, and its return."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cai.gaussian import Gaussian, LinearMap, matvec
 from cai.gaussian_evaluation import acting
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
+from cai.riccati import Array, Breakdown, Problem
+from cai.riccati_equation import limit
 
 
 def long_run(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Gaussian, Gaussian]:
@@ -32,34 +34,50 @@ def long_run(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Gaussia
     return states, acting(states, policy.gains, policy.offsets, policy.covariance)
 
 
-def discounted_return(
+def long_run_return(
     model: LinearGaussian, start: Gaussian, dynamics: LinearMap, policy: LinearGaussianPolicy
 ) -> float:
-    """E[Σ_t γ^t r_t], reward units, γ < 1.
+    """E[Σ_t γ^t r_t], reward units; without a discount the average reward of a step.
 
-    Second moments of (s, 1) follow a linear recursion, so that their discounted sum solves a
-    Lyapunov equation.
+    By the value of the policy, as the limit of long horizons: states may run away, as long as no
+    reward depends on them.
+
+    Raises:
+        AttributeError: where the rewards run away.
     """
-    gamma, n = model.discount, model.state_size
     F, f, W = closed_loop(dynamics, policy)
-    step = np.block([[F, f[:, None]], [np.zeros((1, n)), np.ones((1, 1))]])
-    noise = scipy.linalg.block_diag(W, 0.0) * gamma / (1 - gamma)
-    m = np.append(start.mean.numpy(), 1.0)
-    first = np.outer(m, m) + scipy.linalg.block_diag(start.covariance.numpy(), 0.0)
-    total = scipy.linalg.solve_discrete_lyapunov(np.sqrt(gamma) * step, first + noise)
-    # As a Gaussian of the same first two moments, which is all that a quadratic reward sees.
-    mean = torch.as_tensor(total[:n, n] / total[n, n])
-    second = torch.as_tensor(total[:n, :n] / total[n, n])
-    states = Gaussian(mean, second - torch.outer(mean, mean))
-    average = model.reward_form.expectation(
-        acting(states, policy.gains, policy.offsets, policy.covariance)
+    P, p, paid = _paid(model, policy)
+    n, gamma = model.state_size, model.discount
+    chain = Problem(
+        *(x[None] for x in (F, np.zeros((n, 1)), f, np.zeros((n, n)), P)),
+        *(x[None] for x in (np.zeros((n, 1)), np.eye(1), p, np.zeros(1), np.zeros(1))),
+        alpha=1.0,
+        gamma=gamma,
     )
-    return average.item() / (1 - gamma)
+    try:
+        P, p = limit(chain, 0.0)
+    except Breakdown as breakdown:
+        raise AttributeError(
+            f"imagined_return: it is infinite, {breakdown}; take a finite horizon"
+        ) from None
+    step = paid + gamma * float((p - 0.5 * P @ f) @ f - 0.5 * (P * W).sum())
+    if gamma == 1:
+        return step
+    m, S = start.mean.numpy(), start.covariance.numpy()
+    return step / (1 - gamma) + float((p - 0.5 * P @ m) @ m - 0.5 * (P * S).sum())
 
 
-def closed_loop(
-    dynamics: LinearMap, policy: LinearGaussianPolicy
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _paid(model: LinearGaussian, policy: LinearGaussianPolicy) -> tuple[Array, Array, float]:
+    """P, p and k of the reward that a policy expects in a state."""
+    n = model.state_size
+    K, k = policy.gains.numpy(), policy.offsets.numpy()
+    M, slope = model.reward_curvature.numpy(), model.reward_slope.numpy()
+    J, j = np.vstack([np.eye(n), -K]), np.concatenate([np.zeros(n), k])
+    spread = 0.5 * (M[n:, n:] * policy.covariance.numpy()).sum()
+    return J.T @ M @ J, J.T @ (slope - M @ j), float((slope - 0.5 * M @ j) @ j - spread)
+
+
+def closed_loop(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Array, Array, Array]:
     """F, f and W of s' = F s + f + N(0, W) under a stationary policy."""
     B, C = dynamics.B, policy.covariance
     F: Tensor = dynamics.A - B @ policy.gains

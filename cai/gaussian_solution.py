@@ -12,7 +12,7 @@ from cai import checks, riccati, riccati_equation
 from cai.gaussian import Gaussian, LinearMap, Quadratic, matvec
 from cai.gaussian_divergence import arrivals, luck
 from cai.gaussian_evaluation import expected_return, moments
-from cai.gaussian_long_run import discounted_return, long_run
+from cai.gaussian_long_run import long_run, long_run_return
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
 
@@ -47,14 +47,16 @@ class GaussianSolution:
     growth: float | None = None
 
     @classmethod
-    def at(cls, model: LinearGaussian, eta: float) -> GaussianSolution:
-        """The solution at one optimism.
+    def at(
+        cls, model: LinearGaussian, eta: float, root: riccati_equation.Root = "limit"
+    ) -> GaussianSolution:
+        """The solution at one optimism, over an infinite horizon by one root of its equation.
 
         Raises:
             Breakdown: where a value is infinite.
         """
         if model.horizon is None:
-            found = riccati_equation.solve(model, eta)
+            found = riccati_equation.solve(model, eta, root)
             value = Quadratic(*map(torch.as_tensor, found.value))
             K, offset, H = map(torch.as_tensor, (found.K, found.offset, found.H))
             return cls(model, eta, value, K, offset, H, found.growth)
@@ -176,13 +178,14 @@ class GaussianSolution:
         """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy.
 
         For an infinite horizon without a discount, the average of a step in the long run.
+
+        Raises:
+            AttributeError: for an infinite horizon, where it is infinite.
         """
         model = self.model
         if model.horizon is not None:
             return expected_return(model, *self._moments).item()
-        if model.discount < 1:
-            return discounted_return(model, self.initial, self._bent, self.policy)
-        return model.reward_form.expectation(self.state_actions).item()
+        return long_run_return(model, self.initial, self._bent, self.policy)
 
     @cached_property
     def bend_start(self) -> float:

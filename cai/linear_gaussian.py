@@ -248,7 +248,7 @@ _ONCE = ("Q_final", "q_final", "initial_mean", "initial_covariance")
 
 def _tensor(name: str, value: Any, shape: tuple[int, ...], T: int | None) -> Tensor:
     """A checked float64 tensor of a shape, with or without a leading axis of T steps."""
-    x = torch.as_tensor(value, dtype=torch.float64).detach()
+    x = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     allowed = [shape] if T is None or name in _ONCE else [shape, (T, *shape)]
     if tuple(x.shape) not in allowed:
         advice = (
@@ -297,7 +297,7 @@ def _prior(prior: Any, m: int, T: int | None) -> TorchDistribution:
     for name, x in (("mean", prior.loc), ("scale_tril", prior.scale_tril)):
         checks.check_no_nan(f"action_prior, {name}", x, "look for 0/0 where it is made")
     return dist.MultivariateNormal(
-        prior.loc.detach().double(),
-        scale_tril=prior.scale_tril.detach().double(),
+        prior.loc.detach().double().clone(),
+        scale_tril=prior.scale_tril.detach().double().clone(),
         validate_args=False,
     )

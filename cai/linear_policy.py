@@ -10,11 +10,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.gaussian import Root, matvec
+from cai.gaussian import Root, matvec, standardised
 from cai.linear_gaussian import LinearGaussian, at
 from cai.policy import Policy
 
-_FLAT = 1e-14  # a variance below this fraction of the largest is a rounding error
+_FLAT = 1e-14  # an eigenvalue of a correlation below this fraction of the largest is none
 
 
 class LinearGaussianPolicy(nn.Module):
@@ -84,6 +84,9 @@ class LinearGaussianPolicy(nn.Module):
             checks.check_no_nan(name, x, "look for 0/0 or inf - inf where they are made")
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
+        gains, offsets, covariance = (
+            torch.as_tensor(x, dtype=torch.float64).clone() for x in (gains, offsets, covariance)
+        )
         policy._set(nn.Buffer, gains, offsets, _lower(covariance))
         return policy
 
@@ -126,13 +129,14 @@ def _act(gain: Tensor, offset: Tensor, tril: Tensor, s: Tensor) -> TorchDistribu
 
 def _lower(covariance: Tensor) -> Tensor:
     """L lower triangular with L L' = C, its diagonal zero where C is singular."""
-    values, basis = torch.linalg.eigh(covariance)
+    unit, correlation = standardised(covariance)
+    values, basis = torch.linalg.eigh(correlation)
     flat = values <= _FLAT * values[..., -1:]
     if not flat.any():
         return torch.linalg.cholesky(covariance)
-    root = basis * torch.where(flat, 0.0, values).sqrt().unsqueeze(-2)
+    root = unit.unsqueeze(-1) * basis * torch.where(flat, 0.0, values).sqrt().unsqueeze(-2)
     L = torch.linalg.qr(root.mT).R.mT
     diagonal = L.diagonal(dim1=-2, dim2=-1)
-    decided = diagonal.square() <= _FLAT * values[..., -1:]
+    decided = (diagonal / unit).square() <= _FLAT * values[..., -1:]
     L = L * torch.where(diagonal < 0, -1.0, 1.0).unsqueeze(-2)
     return L.tril(-1) + torch.diag_embed(torch.where(decided, 0.0, diagonal.abs()))

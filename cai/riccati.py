@@ -37,6 +37,7 @@ Value: TypeAlias = tuple[Array, Array, Any]
 START = "of the first state"
 _FLAT = 1e-12  # curvature and slope below this fraction of the largest possible count as none …
 _STEEP = 1e10  # … where θ times the largest curvature is above this
+_RANK = 1e-13  # curvature below this fraction of what it was added up from is a rounding error
 _LIMIT = 1e150  # a |θ| beyond this is infinite: products with it overflow
 
 
@@ -144,10 +145,12 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
     )
     value: Value = model.Q_final.numpy(), model.q_final.numpy(), 0.0
     sweep.P[T], sweep.p[T], sweep.k[T] = value
+    size = None if definite(problem.R, np.abs(problem.R)) else np.diag(np.abs(value[0].diagonal()))
     for t, step in reversed(list(enumerate(problem.over(T)))):
-        value, sweep.K[t], sweep.offset[t], sweep.H[t] = earlier(
-            problem, step, value, theta, f"of step {t}"
-        )
+        after, where = value, f"of step {t}"
+        value, sweep.K[t], sweep.offset[t], sweep.H[t] = earlier(problem, step, after, theta, where)
+        if size is not None:
+            size = _sizes(step, after, sweep.K[t], sweep.H[t], size, theta, where)
         sweep.P[t], sweep.p[t], sweep.k[t] = value
     soften(value, model_start(model)[1], theta, START)
     return sweep
@@ -180,7 +183,7 @@ def earlier(
     try:
         root = np.linalg.cholesky(H)
     except np.linalg.LinAlgError:
-        _unbounded_actions(where)
+        unbounded_actions(where)
     K, offset = np.linalg.solve(H, G), np.linalg.solve(H, h)
     P_before = Q + A.T @ (P @ A) - G.T @ K
     log_det = len(H) * math.log(2 * math.pi * alpha) - 2 * np.log(root.diagonal()).sum()
@@ -223,12 +226,13 @@ def spectrum(P: Array, p: Array, L: Array, theta: float) -> tuple[Array, Array, 
     lam, U = np.linalg.eigh(L.swapaxes(-1, -2) @ P @ L)
     X = L @ U
     y = _times(X.swapaxes(-1, -2), p)
-    size, slope = (L**2).sum((-1, -2)) * np.abs(P).sum((-1, -2)), np.abs(p).sum(-1)
-    if math.isinf(theta) or abs(theta) * size.max(initial=0.0) > _STEEP:
+    steep = ((L**2).sum((-1, -2)) * np.abs(P).sum((-1, -2))).max(initial=0.0)
+    if math.isinf(theta) or abs(theta) * steep > _STEEP:
         # Rounding must not pass for a chance.
-        slope = slope * np.sqrt((L**2).sum((-1, -2)))
-        curved = np.abs(lam) > _FLAT * size[..., None]
-        matters = curved | (np.abs(y) > _FLAT * slope[..., None])
+        largest = np.abs(L).swapaxes(-1, -2)
+        size = (largest @ np.abs(P) @ np.abs(L)).max((-1, -2), initial=0.0)[..., None]
+        slope = _times(largest, np.abs(p)).max(-1, initial=0.0)[..., None]
+        matters = (np.abs(lam) > _FLAT * size) | (np.abs(y) > _FLAT * slope)
         lam, y = np.where(matters, lam, 0.0), np.where(matters, y, 0.0)
     return X, lam, P @ X, y
 
@@ -264,7 +268,53 @@ def _times(M: Array, x: Array) -> Array:
     return (M @ x[..., None])[..., 0]
 
 
-def _unbounded_actions(where: str) -> NoReturn:
+def _sizes(
+    step: tuple[Any, ...],
+    after: Value,
+    K: Array,
+    H: Array,
+    size: Array,
+    theta: float,
+    where: str,
+) -> Array:
+    """The size of what P was added up from, (n, n): its rounding error is a fraction of that.
+
+    An error of the step after comes through the closed loop, and each step adds its own. Where the
+    actions of a step cost nothing by themselves, H > 0 is decided by it.
+
+    Raises:
+        Breakdown: where H is not.
+    """
+    A, B, _, L, Q, _, R = step[:7]
+    P = after[0]
+    Z, _, _ = bend(after, L, theta)
+    unit = np.sqrt(np.abs(P.diagonal()))
+    size = Z.T @ size @ Z + np.diag(unit**2)
+    own = np.abs(R.diagonal()) + (np.abs(B).T @ unit) ** 2
+    if not definite(H, B.T @ size @ B + np.diag(own)):
+        unbounded_actions(where)
+    loop = A - B @ K
+    own = np.abs(Q.diagonal()) + ((np.abs(A) + np.abs(B) @ np.abs(K)).T @ unit) ** 2
+    return loop.T @ size @ loop + np.diag(own)
+
+
+def definite(H: Array, size: Array) -> bool:
+    """Whether symmetric H > 0, beyond the rounding of the numbers that they were added up from.
+
+    Args:
+        H: (..., m, m).
+        size: (..., m, m), a bound of those numbers; its diagonal gives each variable its unit.
+    """
+    scale = size.diagonal(0, -2, -1)
+    if not (scale > 0).all():
+        return False
+    unit = 1 / np.sqrt(scale)
+    scaled = H * unit[..., None] * unit[..., None, :]
+    return bool((np.linalg.eigvalsh(scaled) > _RANK).all())
+
+
+def unbounded_actions(where: str) -> NoReturn:
+    """Raises Breakdown."""
     raise Breakdown(
         1, f"the value grows without limit in the action {where}: R + B'P̃B is not positive definite"
     )

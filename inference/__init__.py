@@ -10,7 +10,7 @@ from cai.inference.dial import Change, OptimismCurve, optimism_curve
 from cai.inference.differentiable import bound, log_likelihood, values
 from cai.inference.enumeration import Enumeration, enumeration
 from cai.inference.factorised_plan import FactorisedPlan, factorised_plan
-from cai.inference.gaussian import optimism_range
+from cai.inference.gaussian import optimism_range, stabilising_values
 from cai.inference.gaussian_plan import GaussianPlans, gaussian_plan
 from cai.inference.goals import GoalValues, goal_values
 from cai.inference.importance import ImportanceSample, importance
@@ -83,6 +83,7 @@ __all__ = [
     "sample_plans",
     "smc",
     "soft_values",
+    "stabilising_values",
     "values",
     "z_learning",
 ]

@@ -107,10 +107,10 @@ def _earlier(
         acting = Qt.plus(prior, np.concatenate([np.zeros(n), rho_prior - rho]), k)
         taken = known.get(("a", t))
         if taken is None:
-            V, action = eliminate(acting, n, alpha, 1.0)
+            V, action = eliminate(acting, n, alpha, 1.0, R_prior)
         else:
             acting = acting.of(np.eye(n + m, n), np.append(np.zeros(n), taken))
-            V, _ = eliminate(acting, n, alpha, 1.0)
+            V, _ = eliminate(acting, n, alpha, 1.0, np.zeros((0, 0)))
             action = _certain(taken, n)
     except (NoDensity, Unbounded) as error:
         _refuse(error, known, t + 1, what)
@@ -141,7 +141,7 @@ def _over_noise(
     price[x:, x:] = alpha * np.eye(n)
     both = after.of(np.hstack([M, L]), c)
     both = both.plus(price, np.zeros(x + n), -0.5 * alpha * n * math.log(2 * math.pi))
-    value, z = eliminate(both, x, alpha, float(np.linalg.norm(L, 2)))
+    value, z = eliminate(both, x, alpha, float(np.linalg.norm(L, 2)), price[x:, x:])
     spread = L @ z.covariance @ L.T
     return value, Conditional(M + L @ z.gain, c + L @ z.offset, 0.5 * (spread + spread.T))
 
@@ -185,7 +185,7 @@ def _parse(model: LinearGaussian, observed: Mapping[str, Any], T: int) -> Known:
         kind, t, _ = sites.parse("observed", name, T, model.discount)
         size = model.state_size if kind == "s" else model.action_size
         try:
-            vector = torch.as_tensor(value).detach().double()
+            vector = torch.as_tensor(value, dtype=torch.float64).detach()
         except (TypeError, ValueError, RuntimeError):
             vector = torch.tensor(math.nan)
         if vector.dim() == 0:

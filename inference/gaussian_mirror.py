@@ -27,7 +27,7 @@ from cai.gaussian_evaluation import moments, survival, true_dynamics, worth
 from cai.inference.gradient import Estimator, checked, not_too_far
 from cai.linear_gaussian import LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
-from cai.riccati import Array, Problem
+from cai.riccati import Array, Problem, definite
 
 Gaussians: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """K (T, m, n), k (T, m) and C (T, m, m) of N(k - Ks, C), or without the axis of steps."""
@@ -125,8 +125,9 @@ def _targets(
     P, p = model.Q_final.numpy(), model.q_final.numpy()  # V = -½ s'Ps + p's + …, reward units
     for t, (A, B, c, _, Q, N, R, q, rho, _) in reversed(list(enumerate(problem.over(T)))):
         onward, drift = gamma * P, gamma * (p - P @ c)
-        R, G, h = R + B.T @ onward @ B, N.T + B.T @ onward @ A, rho + B.T @ drift
-        if np.linalg.eigvalsh(R)[0] <= 0:
+        own, R = R, R + B.T @ onward @ B
+        G, h = N.T + B.T @ onward @ A, rho + B.T @ drift
+        if not definite(R, np.abs(own) + np.abs(B).T @ np.abs(onward) @ np.abs(B)):
             checks.refuse(
                 'estimator "mirror"',
                 "rewards that fall with the size of the actions, or a narrower action_prior",

@@ -14,6 +14,7 @@ from cai.gaussian_evaluation import acting, expected_return
 from cai.heads import moments
 from cai.linear_gaussian import LinearGaussian
 from cai.plans import GaussianPlan, Plan
+from cai.riccati import definite
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +58,14 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
         )
     checks.finite_horizon(model, "a plan")
     precision, b, k = _quadratic(model)
-    root, failed = torch.linalg.cholesky_ex(precision)
-    if failed:
+    if not definite(precision.numpy(), precision.abs().numpy()):
         checks.refuse(
             "reward",
             "one that falls off with the size of every plan",
             f"a precision with an eigenvalue of {torch.linalg.eigvalsh(precision)[0].item():g}",
             "let actions cost something, or give a prior",
         )
+    root = torch.linalg.cholesky(precision)
     mean = torch.cholesky_solve(b.unsqueeze(-1), root).squeeze(-1)
     half_log_det = root.diagonal().log().sum()
     elbo = k + 0.5 * b @ mean + 0.5 * len(b) * math.log(2 * math.pi) - half_log_det

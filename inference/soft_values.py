@@ -85,7 +85,9 @@ def soft_values(
         model: a model with finitely many states and actions, or its table; or a linear-Gaussian
             model, solved by its Riccati recursion. With an infinite horizon the solution is
             stationary, a :class:`cai.Stationary` without an axis for time, whose ``error`` is
-            certified: |V - its true value| is at most that.
+            certified: |V - its true value| is at most that. It is the limit of long horizons,
+            also of a linear-Gaussian model; where a state grows there and costs nothing, control
+            engineering may mean ``inference.stabilising_values`` instead.
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, and what a state is worth by them. The prior says which
             actions there are, also where the rule is hard.

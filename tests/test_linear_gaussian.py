@@ -657,7 +657,7 @@ def test_the_evidence_by_importance_sampling_of_the_program():
     """With W singular and steps that differ; the guide is the rollout of the posterior's policy."""
     model = random_model(4, T=3, cost=0.2)
     exact = inference.posterior(model)
-    with pyro.plate("particles", 40_000):
+    with pyro.plate("particles", 80_000):
         guide = poutine.trace(model.rollout(exact.policy)).get_trace()
         with poutine.replay(trace=guide):
             program = poutine.trace(model).get_trace()
