@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.layout import Layout
 from cai.trajectory import TrajectoryModel
 
@@ -174,7 +174,8 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(map, str):
         rows = MAPS[map] if map in MAPS else tuple(map.strip().splitlines())
     else:
-        table = map.to_numpy() if hasattr(map, "to_numpy") else map
+        framed = hasattr(map, "to_numpy") or hasattr(map, "__array__")
+        table = arrays.read("map", map, "rows of text") if framed else map
         try:
             if isinstance(table, Set | Mapping):  # which are in no order
                 raise TypeError

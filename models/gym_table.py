@@ -137,11 +137,9 @@ def _numbering(where: str, space: Any) -> Numbering:
 
 
 def _entries(where: str, table: Any, what: str) -> Iterator[tuple[Any, Any]]:
-    """The entries of a mapping, or those that there are in a list or an array, by their index."""
-    if table is None:
-        return iter(())
+    """The entries of a mapping, or of a list or an array by their index; without empty ones."""
     if isinstance(table, Mapping):
-        return iter(table.items())
+        return ((key, entry) for key, entry in table.items() if not _is_empty(entry))
     array = isinstance(table, np.ndarray) and table.ndim
     if not array and (not isinstance(table, Sequence) or isinstance(table, str | bytes)):
         advice = "a dict of dicts, P[state][action] = [(probability, state, reward, terminated)]"
@@ -207,8 +205,9 @@ def _start(env: Any, name: str, initial: Any, states: Numbering) -> NDArray[np.f
         start = np.zeros(states.n)
         start[states.number(argument, initial)] = 1
         return start
-    weights = arrays.weights(argument, initial, (states.n,), states.sizes)
-    return weights.flatten().numpy(force=True)
+    weights = arrays.numbers(argument, initial)
+    weights = weights.flatten() if shape == states.sizes else weights  # C order, as states
+    return arrays.weights(argument, weights, (states.n,)).numpy(force=True)
 
 
 def _whole(element: Any) -> NDArray[Any] | None:

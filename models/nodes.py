@@ -95,9 +95,13 @@ def names(argument: str, values: Any) -> NDArray[Any]:
         return array.astype(np.int64)
     if isinstance(values, list | tuple) and array.ndim == 1:
         array = np.array(values, dtype=object)  # else large integers become floats, and 1 a text
-    if not all(isinstance(name, str | Integral) for name in array.astype(object).flat):
+    if not all(_is_name(entry) for entry in array.astype(object).flat):
         advice = "or name the nodes by texts: str(…) makes one of any name"
         checks.refuse(argument, "integers", f"an array of {kind}", advice)
     named = np.empty(array.shape, dtype=object)
     named.flat = [x if isinstance(x, str) else int(x) for x in array.astype(object).flat]
     return named
+
+
+def _is_name(entry: Any) -> bool:
+    return isinstance(entry, str | Integral) and not isinstance(entry, bool)
