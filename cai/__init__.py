@@ -1,5 +1,19 @@
 """Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
 
+from cai import interruption
+
+interruption.end_quietly()  # until the command itself takes over, if this process is one
+
+import importlib.metadata
+import importlib.util
+
+if importlib.util.find_spec("cai.models") is None:
+    raise ImportError(
+        f"cai: {__path__[0]} is a folder of a checkout, to which models and inference do not "
+        "belong before it is installed; run `pip install -e .` in the checkout, or start Python "
+        "in another folder to use an installed copy"
+    )
+
 from cai.bracket import EvidenceBracket
 from cai.checkpoints import Checkpoints
 from cai.comparison import Comparison, Row, compare
@@ -27,6 +41,8 @@ from cai.successors import Successors
 from cai.table import Table
 from cai.tabulation import collapse, tabulate, tabulate_rewards
 from cai.trajectory import Trajectories, TrajectoryModel
+
+__version__ = importlib.metadata.version("control-as-inference")
 
 __all__ = [
     "CategoricalHead",

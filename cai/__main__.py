@@ -6,20 +6,22 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import inspect
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
-from cai import inference, models, plot
+from cai import __version__, inference, interruption, models, output_folder, plot, terminal
 from cai.comparison import Comparison, compare
 from cai.policy import NeuralPolicy, TabularPolicy
 from cai.support import NotEnumerable
@@ -48,6 +50,8 @@ _BUILT_IN = (
     "multigoal",
     "double_integrator",
 )
+_ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
+_OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
 _MOST = 10**9  # steps that anyone will wait for
 
 
@@ -56,35 +60,80 @@ class _Mistake(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 where the run failed, or 2 where the arguments are wrong."""
-    options = _parser().parse_args(arguments)
+    """Runs a command.
+
+    Returns:
+        0, or 1 where the run failed, 2 where the arguments are wrong, 130 where it was interrupted,
+        or 141 where whoever read the output has gone.
+    """
+    interruption.raise_again()
+    with terminal.prepared():
+        try:
+            options = _parser().parse_args(arguments)
+        except SystemExit as left:  # after --help, --version, or what argparse says of a mistake
+            sys.exit(_status(terminal.finish, "") or left.code)
+        return _status(lambda: options.run(options), getattr(options, "model", ""))
+
+
+def _status(run: Callable[[], None], model: str) -> int:
+    """The exit status of a run, of which it says what went wrong."""
     try:
-        options.run(options)
+        run()
     except _Mistake as mistake:
         return _fail(mistake, 2)
-    except (ValueError, OSError) as error:
-        return _fail(error, 1)
-    except (MemoryError, OverflowError, RuntimeError) as error:
-        if "allocate" not in str(error) and not isinstance(error, MemoryError | OverflowError):
-            raise  # a fault of this library, whose traceback is of use
-        return _fail(f"the model is too large for this machine: {error}", 1)
+    except terminal.NobodyReads:
+        return 141  # without a word, as a program that ends by SIGPIPE
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 1)
+        return _fail("interrupted; nothing was written", interruption.STATUS)
+    except BaseException as error:  # SystemExit is one, which a user's file may raise
+        return _fail(_explain(error, model), 1)
     return 0
 
 
+def _explain(error: BaseException, model: str) -> str:
+    """What went wrong in a run, with the line of the user's file where it began.
+
+    Raises:
+        BaseException: the error itself, where it is a fault of this library.
+    """
+    file = _file_of(model)
+    place = file and _place(error, file)
+    own = isinstance(error, ValueError | OSError)  # which speak for themselves
+    memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
+    if not (own or memory or place):
+        raise error  # its traceback is of use
+    words = str(error) if own and not (file and _line(error, file)) else _named(error)
+    if memory and not own:
+        words = f"the model is too large for this machine: {words}"
+    return f"{place}: {words}" if place else words
+
+
+def _named(error: BaseException) -> str:
+    """An error with its type; what SystemExit holds is a status, and no message."""
+    if isinstance(error, SystemExit):
+        return f"SystemExit: {error.code}; a model's code must not end the program"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _program() -> str:
+    """The command, by the name of the two under which it was called."""
+    called = Path(sys.argv[0]).stem
+    return called if called == "control-as-inference" else "cai"
+
+
 def _fail(message: object, status: int) -> int:
-    print(f"cai: error: {message}", file=sys.stderr)
+    terminal.note(f"{_program()}: error: {' '.join(str(message).split())}")
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cai",
+        prog=_program(),
         description="Control as inference: one model, every inference on it, side by side.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="compare | draw | models")
     comparison = commands.add_parser("compare", help="compare what the methods imagine and get")
     comparison.set_defaults(run=_compare)
@@ -128,14 +177,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MOST:
         raise argparse.ArgumentTypeError(
-            f"expected a whole number of at least 1 and at most {_MOST}, got {text}"
+            f"expected a whole number of at least 1 and at most {_MOST}, got {text!r}"
         )
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
     return int(text)
 
 
@@ -155,18 +204,19 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _compare(options: argparse.Namespace) -> None:
     # What a user's file prints must not mix with JSON.
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+    elsewhere = contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout)
+    with _output_folder(options.out), elsewhere:
         report = _run_comparison(options)
-    print(report.to_json() if options.json else report)
+    terminal.show(report.to_json() if options.json else report.to_text(terminal.encoding()))
 
 
 def _run_comparison(options: argparse.Namespace) -> Comparison:
-    _check_out(options.out)
     torch.manual_seed(options.seed)  # a network starts at random
     model = _load(options)
     if model.horizon is None:
         raise _Mistake("--horizon: the model's horizon is infinite; give a number of steps")
     table = _table(model, options)
+    output_folder.check_names(options.out, _ALWAYS if table is None else _ALWAYS + _OF_A_TABLE)
     methods: dict[str, Any] = {}
     if table is None:
         policy: Any = NeuralPolicy(model)
@@ -208,27 +258,26 @@ def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
         if numbered and not isinstance(error, ChangesWithTime):
             raise  # numbered states that are not counted yet: the message says how
         if not options.quiet:
-            print(f"no exact posterior: {error}", file=sys.stderr)
+            terminal.note(f"no exact posterior: {error}")
         return None
 
 
 def _draw(options: argparse.Namespace) -> None:
-    _check_out(options.out)
-    model = _load(options)
-    try:
-        figure = plot.graphical_model(model, options.steps)
-    except ValueError as error:
-        raise _Mistake(error) from None
-    _write(options, {"graphical_model": figure}, {})
+    with _output_folder(options.out):
+        output_folder.check_names(options.out, ["graphical_model.png"])
+        model = _load(options)
+        try:
+            figure = plot.graphical_model(model, options.steps)
+        except ValueError as error:
+            raise _Mistake(error) from None
+        _write(options, {"graphical_model": figure}, {})
 
 
 def _list_models(options: argparse.Namespace) -> None:
-    for name, constructor in _builtin().items():
-        print(f"{name:19}{(constructor.__doc__ or '').splitlines()[0]}")
-    print(f"{'FILE.py:NAME':19}A TrajectoryModel of your own, by its name in a Python file.")
-    print("Gymnasium environments with a published table:")
-    for name in models.published():
-        print(f"  {name}")
+    lines = [f"{n:19}{(make.__doc__ or '').splitlines()[0]}" for n, make in _builtin().items()]
+    lines += [f"{'FILE.py:NAME':19}A TrajectoryModel of your own, by its name in a Python file."]
+    lines += ["Gymnasium environments with a published table:"]
+    terminal.show("\n".join([*lines, *(f"  {name}" for name in models.published())]))
 
 
 def _builtin() -> dict[str, Callable[..., TrajectoryModel]]:
@@ -249,24 +298,56 @@ def _load(options: argparse.Namespace) -> TrajectoryModel:
     }
     extra = dict(options.option)
     name = options.model
+    twice = ", ".join(sorted(changes.keys() & extra.keys()))
+    if twice:
+        raise _Mistake(f"--option: {twice} is given twice, by --{twice} as well; leave one out")
     try:
-        if re.fullmatch(r".+\.py(:.*)?", name):
+        if _file_of(name) is not None:
             file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
             if file is None:
                 raise _Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
             if extra:
                 raise _Mistake("--option: a model from a file has no options; edit the file")
             return dataclasses.replace(_from_file(Path(file[1]), file[2] or "model"), **changes)
-        constructor = _builtin().get(name)
-        if constructor is None:
-            return models.gym(name, **changes, **extra)
-        unknown = sorted(extra.keys() - inspect.signature(constructor).parameters.keys())
-        if unknown:
-            known = ", ".join(inspect.signature(constructor).parameters)
-            raise _Mistake(f"--option: {name} has no {', '.join(unknown)}; it has {known}")
-        return constructor(**changes, **extra)
+        if name in _BUILT_IN:
+            return _from_options(name, changes, extra)
+        return _from_gymnasium(name, options.quiet, **changes, **extra)
     except (ValueError, TypeError) as error:
         raise _Mistake(error) from None
+
+
+def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
+    constructor = _builtin()[name]
+    known = inspect.signature(constructor).parameters
+    unknown = sorted(extra.keys() - known.keys())
+    if unknown:
+        words = f"{name} has no {', '.join(unknown)}; it has {', '.join(known)}"
+        raise _Mistake(f"--option: {words}")
+    try:
+        return constructor(**changes, **extra)
+    except (AttributeError, LookupError) as error:
+        words = ", ".join(f"{key}={value!r}" for key, value in extra.items())
+        raise _Mistake(f"--option: {name} cannot be made with {words}: {_named(error)}") from None
+
+
+def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            model = models.gym(name, **arguments)
+        except ValueError as error:
+            near = difflib.get_close_matches(name.lower(), _BUILT_IN, 1)
+            raise _Mistake(f"{error}{f'; or was {near[0]!r} meant?' if near else ''}") from None
+    for warning in [] if quiet else said:
+        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium paints them
+        terminal.note(" ".join(words.split()))
+    return model
+
+
+def _file_of(name: str) -> Path | None:
+    """The Python file that a model is taken from; None where it is named otherwise."""
+    file = re.fullmatch(r"(.+\.py)(:.*)?", name)
+    return Path(file[1]) if file else None
 
 
 def _from_file(file: Path, name: str) -> TrajectoryModel:
@@ -280,8 +361,10 @@ def _from_file(file: Path, name: str) -> TrajectoryModel:
     sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _Mistake(f"{_place(error, file)}: {type(error).__name__}: {error}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _Mistake(f"{_place(error, file) or file}: {_named(error)}") from None
     finally:
         sys.path.pop(0)
     if not hasattr(module, name):
@@ -297,42 +380,57 @@ def _from_file(file: Path, name: str) -> TrajectoryModel:
     return model
 
 
-def _place(error: BaseException, file: Path) -> str:
-    """The line of the user's file where an error came from."""
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
-    trace = error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).resolve() == file.resolve():
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"{file}, line {line}" if line else str(file)
+def _place(error: BaseException, file: Path) -> str | None:
+    """Where in the user's file an error came from, or None if it is from elsewhere."""
+    cause: BaseException | None = error
+    while cause is not None:
+        line = _line(cause, file)
+        if line is not None:
+            return f"{file}, line {line}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
-def _check_out(out: Path) -> None:
-    """Before the work rather than after it."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise _Mistake(f"--out: {there} is a file, expected a folder to write into")
-    if not os.access(there, os.W_OK):
-        raise _Mistake(f"--out: {there} cannot be written into; choose another folder")
+def _line(error: BaseException, file: Path) -> int | None:
+    """The innermost line of a file that an error went through, if it went through it."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).resolve() == file.resolve():
+            line = number
+    return line
+
+
+@contextlib.contextmanager
+def _output_folder(out: Path) -> Iterator[None]:
+    """The folder for the files, tried before the work rather than after it.
+
+    Raises:
+        _Mistake: where it cannot be written into.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(output_folder.prepared(out))
+        except OSError as error:
+            words = f"{error.filename or out}: {error.strerror}" if error.strerror else error
+            raise _Mistake(f"--out: {words}; choose another folder") from None
+        yield
 
 
 def _write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[str, str]) -> None:
     """Writes all files or none: they are finished beside the folder, then moved into it."""
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    for name in [*(f"{name}.png" for name in figures), *texts]:
-        if (out / name).is_dir():
-            raise IsADirectoryError(f"{out / name} is a folder; choose another --out")
-    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
+    with output_folder.unfinished(out) as folder:
         for name, figure in figures.items():
-            figure.savefig(Path(folder) / f"{name}.png", dpi=150)
+            figure.savefig(folder / f"{name}.png", dpi=150)
         for name, text in texts.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        for finished in sorted(Path(folder).iterdir()):
-            os.replace(finished, out / finished.name)
-            if not options.quiet:
-                print(f"wrote {out / finished.name}", file=sys.stderr)
+            (folder / name).write_text(text, encoding="utf-8")
+        files = sorted(path.name for path in folder.iterdir())
+        output_folder.check_names(out, files)
+        for name in files:
+            os.replace(folder / name, out / name)
+    if not options.quiet:
+        for name in files:
+            terminal.note(f"wrote {out / name}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from cai.gaussian_solution import GaussianSolution
 from cai.linear_gaussian import LinearGaussian
 from cai.policy import Policy
 from cai.solution import Solution
+from cai.spelling import spell
 from cai.table import Table
 from cai.trajectory import TrajectoryModel
 from cai.yardsticks import Yardsticks, same, same_gaussian, yardsticks
@@ -167,17 +168,25 @@ class Comparison(Mapping[str, Row]):
         return "".join("| " + " | ".join(line) + " |\n" for line in cells)
 
     def __str__(self) -> str:
+        return self.to_text()
+
+    def to_text(self, encoding: str = "utf-8") -> str:
+        """The table in columns of one width.
+
+        Args:
+            encoding: of where it goes. Symbols that it lacks are spelt: τ as tau, ± as +/-.
+        """
         units = ["", *(f"({unit})" for _, _, unit in self._columns())]
         titles = ["", *(title for _, title, _ in self._columns())]
-        body = [titles, units, *self._cells()]
+        body = [[spell(cell, encoding) for cell in x] for x in (titles, units, *self._cells())]
         widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-        lines = [self._group_line(widths)]
+        lines = [self._group_line(widths, encoding)]
         for line in body:
             cells = [line[0].ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
             lines.append("  ".join(cells).rstrip())
         lines.insert(3, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-        return "\n".join([*lines, *self._notes()])
+        return spell("\n".join([*lines, *self._notes()]), encoding)
 
     def __repr__(self) -> str:
         return str(self)
@@ -231,9 +240,9 @@ class Comparison(Mapping[str, Row]):
         of = dict(zip(_HEADINGS, groups, strict=True))
         return [of[field] for field, _, _ in self._columns()]
 
-    def _group_line(self, widths: list[int]) -> str:
+    def _group_line(self, widths: list[int], encoding: str) -> str:
         line = " " * widths[0]
-        groups = self._groups()
+        groups = [spell(group, encoding) for group in self._groups()]
         for i, group in enumerate(groups):
             if i and groups[i - 1] == group:
                 continue

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import io
 import json
 import os
@@ -555,7 +556,9 @@ def test_every_listed_model_can_be_named(name, out):
         (["compare", "ledge", "--discount", "0"], ["discount", "(0, 1]"]),
         (["compare", "ledge", "--discount", "1.5"], ["discount", "1.5"]),
         (["compare", "ledge", "--option", "horizon=None"], ["--horizon", "infinite"]),
-        (["compare", "ledge", "--option", "horizon=2", "--horizon", "3"], ["horizon"]),
+        (["compare", "ledge", "--option", "horizon=2", "--horizon", "3"], ["horizon", "twice"]),
+        (["compare", "ledge", "--horizon", ""], ["--horizon", "''"]),
+        (["compare", "gridworld", "--option", "map=[1, 2]"], ["map=[1, 2]"]),
         (["compare", "gridworld", "--option", "map=SX"], ["map", "X"]),
         (["compare", "gridworld", "--option", "slip=2"], ["slip", "[0, 1]", "2"]),
         (["compare", "Blackjack-v1"], ["Blackjack-v1", "table", "FrozenLake-v1"]),
@@ -625,7 +628,100 @@ def test_a_reward_of_minus_infinity_can_be_named(out):
 def test_a_file_that_ends_the_program_is_a_mistake(text, tmp_path, out):
     file = tmp_path / "leaves.py"
     file.write_text(text)
-    assert_mistake(run("compare", f"{file}:model", "--out", out), "SystemExit")
+    assert_mistake(run("compare", f"{file}:model", "--out", out), "SystemExit", "must not end")
+
+
+LATE = """
+def mistaken(s):
+    if (s == 7).any():
+        raise {error}
+    return s
+
+
+def prior(s):
+    return dist.Categorical(torch.ones((*mistaken(s).shape, 2)))
+
+
+def dynamics(s, a):
+    return dist.Delta(mistaken(s))
+
+
+twenty = dist.Categorical(torch.ones(20))
+still = lambda s, a: dist.Delta(s)
+ways = {{
+    "prior": lambda: ring(initial=twenty, action_prior=prior, dynamics=still),
+    "dynamics": lambda: ring(initial=twenty, dynamics=dynamics),
+    "reward": lambda: ring(initial=twenty, dynamics=still, reward=lambda s, a: -1.0 * mistaken(s)),
+}}
+model = ways[{way!r}]()
+"""
+
+
+@pytest.mark.parametrize("way", ["prior", "dynamics", "reward"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("SystemExit(0)", ["SystemExit: 0", "must not end the program"]),
+        ("GeneratorExit", ["GeneratorExit"]),
+        ("RuntimeError('out of luck')", ["RuntimeError: out of luck"]),
+        ("ZeroDivisionError", ["ZeroDivisionError"]),
+        ("BrokenPipeError('theirs')", ["BrokenPipeError: theirs"]),
+    ],
+)
+def test_an_error_of_a_file_in_the_middle_of_a_run(way, error, words, tmp_path, out):
+    """One line, with the line of the file; before the run where the model tries all states."""
+    path = write(tmp_path, "late.py", RING, LATE.format(error=error, way=way))
+    line = path.read_text(encoding="utf-8").splitlines().index(f"        raise {error}") + 1
+    result = run("compare", f"{path}:model", "--out", out)
+    assert result.status in (1, 2)
+    assert len(result.err.splitlines()) == 1
+    assert f"late.py, line {'' if way == 'reward' else line}" in result.err
+    for word in words:
+        assert word in result.err
+    assert not out.exists()
+
+
+def test_a_fault_of_the_library_keeps_its_traceback(out, monkeypatch):
+    def mistaken(*_):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(command, "tabulate", mistaken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        run("compare", "ledge", "--out", out)
+    assert not out.exists()
+
+
+def test_a_message_of_several_lines_becomes_one(tmp_path, out):
+    path = write(tmp_path, "lines.py", "raise ValueError('one\\n  two')\n")
+    result = run("compare", path, "--out", out)
+    assert_mistake(result, "lines.py, line 1: ValueError: one two")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_misspelt_name_of_a_model_is_guessed(out):
+    assert_mistake(run("compare", "leadge", "--out", out), "leadge", "was 'ledge' meant?")
+
+
+def test_what_gymnasium_warns_of_is_a_line(out):
+    loud = run("draw", "FrozenLake", "--out", out)
+    assert loud.status == 0
+    assert loud.err.startswith("WARN: Using the latest versioned environment `FrozenLake-v1`")
+    assert run("draw", "FrozenLake", "--out", out, "--quiet").err == ""
+    assert len(run("draw", "FrozenLake-v0", "--out", out).err.splitlines()) == 1
+
+
+def test_a_folder_in_the_way_is_seen_before_the_training(out, monkeypatch):
+    monkeypatch.setattr(inference, "fit", lambda *_, **__: pytest.fail("the training began"))
+    (out / "training.png").mkdir(parents=True)
+    result = run("compare", "ledge", "--out", out)
+    assert result.status == 1
+    assert "training.png" in result.err
+
+
+def test_the_version_is_that_of_the_installed_metadata():
+    result = run("--version")
+    assert (result.status, result.out) == (0, f"cai {cai.__version__}\n")
+    assert cai.__version__ == importlib.metadata.version("control-as-inference")
 
 
 def test_a_start_that_cannot_be_counted_says_how_to_write_it(tmp_path, out):
@@ -761,7 +857,7 @@ def test_an_interrupt_before_the_files(figure, out, monkeypatch):
 
     monkeypatch.setattr(plot, figure, interrupted)
     result = run("compare", "lottery", "--horizon", 1, "--out", out)
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (130, "")
     assert result.err == "cai: error: interrupted; nothing was written\n"
     assert not out.exists()
 
@@ -781,7 +877,7 @@ def test_a_failure_between_the_files(error, out, monkeypatch):
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fails)
     result = run("compare", "lottery", "--horizon", 1, "--out", out)
     assert len(saved) == 2
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (130 if isinstance(error, KeyboardInterrupt) else 1, "")
     assert result.err.startswith("cai: error: ")
     assert str(error) in result.err
     assert listing(out) == ["comparison.json"]

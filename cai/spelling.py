@@ -1,0 +1,79 @@
+"""Symbols spelt in ASCII for a stream whose encoding lacks them: τ as tau, ± as +/-."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SPELT = {
+    "–": "-",  # an en dash
+    "—": "-",
+    "−": "-",  # a minus sign
+    "…": "...",
+    "·": ".",
+    "±": "+/-",
+    "×": "x",
+    "∞": "inf",
+    "≤": "<=",
+    "≥": ">=",
+    "≠": "!=",
+    "≈": "~",
+    "∝": "~",
+    "→": "->",
+    "←": "<-",
+    "‖": "||",
+    "√": "sqrt",
+    "∂": "d",
+    "∫": "int",
+    "∈": "in",
+    "½": "1/2",
+    "°": "deg",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
+
+
+def spell(text: str, encoding: str) -> str:
+    """The same text, in which each character that an encoding lacks is spelt in ASCII.
+
+    Args:
+        text: any text.
+        encoding: a codec of Python's, such as "cp1252".
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(c if _has(encoding, c) else _spelling(c) for c in text)
+    return text
+
+
+def spell_what_is_lacking(error: UnicodeError) -> tuple[str, int]:
+    """Spells in ASCII what could not be encoded: an error handler for ``codecs``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(map(_spelling, lacking)), error.end
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _spelling(character: str) -> str:
+    """ASCII for a character: the name of a Greek letter, others without accents, or a code."""
+    if character in _SPELT:
+        return _SPELT[character]
+    words = unicodedata.name(character, "").split()
+    if words[:1] == ["GREEK"] and "LETTER" in words:
+        letter = words[words.index("LETTER") + 1]
+        return letter.capitalize() if "CAPITAL" in words else letter.lower()
+    letters = unicodedata.normalize("NFKD", character)
+    plain = "".join(c for c in letters if c.isascii())
+    if plain or all(map(unicodedata.combining, letters)):
+        return plain
+    return character.encode("ascii", "backslashreplace").decode("ascii")
