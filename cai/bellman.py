@@ -31,7 +31,7 @@ _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and η
 
 def check_rule(rule: Rule) -> Rule:
     """The rule; raises ValueError where it is none."""
-    if rule not in get_args(Rule):
+    if not isinstance(rule, str) or rule not in get_args(Rule):
         checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
     return rule
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -62,7 +63,7 @@ def check_arguments(model: Any) -> None:
 
 
 def _check_discount(discount: Any) -> None:
-    if not _within(discount, lambda gamma: 0 < gamma <= 1):
+    if not within(discount, lambda gamma: 0 < gamma <= 1):
         came, advice = repr(discount), "1 is no discount; 0 has no future"
         refuse("discount", "a number in (0, 1]", came, advice)
 
@@ -70,15 +71,38 @@ def _check_discount(discount: Any) -> None:
 def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
     if callable(reward) or (optional and reward is None):
         return
-    if not _within(reward, lambda _: True):
+    if not within(reward, lambda _: True):
         came = repr(reward)
         if isinstance(reward, np.ndarray) or (isinstance(reward, Tensor) and not reward.is_nested):
             came = f"an array of shape {list(reward.shape)}" if reward.ndim else came
         refuse(name, "a function, or a number", came, "index it: lambda s, a: REWARD[s, a]")
 
 
+def check_room(name: str, numbers: int, instead: str) -> None:
+    """Raises ValueError where so many float64 numbers are more than this machine's memory.
+
+    Args:
+        name: of what is to be made.
+        numbers: how many are held at once.
+        instead: what to take that needs less.
+    """
+    size, memory = 8 * numbers, _memory()
+    if size > memory:
+        most = f"at most the {memory:.3g} bytes of memory here"
+        refuse(name, most, f"{size:.3g} bytes for {numbers:.3g} numbers of float64", instead)
+
+
+def _memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # where the system does not say
+        return math.inf
+
+
 def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless value is an int ≥ 1."""
+    """Raises ValueError unless value is an int ≥ 1 that a machine can count to."""
+    if isinstance(value, int) and value >= 2**63:
+        refuse(name, "a whole number below 2**63", f"{value:.3g}", "nothing is counted so far")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         advice = "count in steps or trajectories"
         if hasattr(value, "__index__") and not isinstance(value, int):
@@ -96,14 +120,14 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_seed(seed: Any) -> None:
     """Raises ValueError unless torch's generators take it."""
-    if not _within(seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63):
+    if not within(seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63):
         refuse("seed", "a whole number", repr(seed), "the same one gives the same draws again")
 
 
 def check_model(model: Any, table: bool = False) -> None:
     """Raises ValueError unless it is a program, which a table is not; with table=True, or one."""
     if table:
-        if not hasattr(model, "horizon"):
+        if not hasattr(model, "horizon") or isinstance(model, type):
             advice = "for instance cai.models.ledge()"
             refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
     elif not callable(getattr(model, "simulate", None)):
@@ -111,13 +135,17 @@ def check_model(model: Any, table: bool = False) -> None:
         refuse("model", "a cai.TrajectoryModel", type(model).__name__, advice)
 
 
+def check_is_table(name: str, table: Any) -> None:
+    """Raises ValueError unless it is a table."""
+    if not hasattr(table, "log_dynamics"):
+        refuse(name, "a cai.Table", type(table).__name__, "take cai.tabulate(model)")
+
+
 def check_step(t: int, T: int) -> None:
     """Raises ValueError unless t is a whole number, 0 ≤ t < T."""
-    if not 0 <= t < T or t != int(t):
-        raise ValueError(
-            f"t: expected a step in 0 … {T - 1}, got {t}; the last transition leads from step T-1 "
-            "to step T"
-        )
+    if not within(t, lambda step: 0 <= step < T and step.is_integer()):
+        advice = "the last transition leads from step T-1 to step T"
+        refuse("t", f"a step in 0 … {T - 1}", str(t), advice)
 
 
 def check_widths(name: str, widths: Any) -> None:
@@ -130,31 +158,31 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    if not _within(value, lambda x: 0 < x < math.inf):
+    if not within(value, lambda x: 0 < x < math.inf):
         refuse(name, "a finite number above 0", repr(value), "zero and infinity are limits")
     return plain(value)
 
 
 def check_number(name: str, value: Any) -> None:
     """Raises ValueError unless value is a number, infinities among them."""
-    if not _within(value, lambda x: not math.isnan(x)):
+    if not within(value, lambda x: not math.isnan(x)):
         refuse(name, "a number", repr(value), "infinities are allowed")
 
 
 def check_share(name: str, value: Any, advice: str) -> None:
     """Raises ValueError unless value is a number in [0, 1], with what the ends mean."""
-    if not _within(value, lambda share: 0 <= share <= 1):
+    if not within(value, lambda share: 0 <= share <= 1):
         refuse(name, "a number in [0, 1]", repr(value), advice)
 
 
 def check_probability(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is one in [0, 1]."""
-    if not _within(value, lambda p: 0 <= p <= 1):
+    if not within(value, lambda p: 0 <= p <= 1):
         refuse(name, "a probability in [0, 1]", repr(value), "0 is never, 1 is always")
     return plain(value)
 
 
-def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
+def within(value: Any, allowed: Callable[[float], bool]) -> bool:
     """Whether value is one real number that is allowed; text, flags and arrays are none."""
     if isinstance(value, str | bytes | bytearray | bool):
         return False
@@ -168,7 +196,7 @@ def _within(value: Any, allowed: Callable[[float], bool]) -> bool:
 
 def check_payment(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is one below +inf; -inf forbids."""
-    if not _within(value, lambda x: x < math.inf):
+    if not within(value, lambda x: x < math.inf):
         refuse(name, "a number below +inf, in reward units", repr(value), "-inf forbids")
     return plain(value)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cai import weights
+from cai import checks, weights
 from cai.asking import check_policy
 from cai.bracket import EvidenceBracket, ValueFunction, bracket, from_above
 from cai.divergence import Split, measured
@@ -301,8 +301,9 @@ def compare(
             where a value is given that is too low, or of no use since the posterior is known
             or the model is endless.
     """
-    if not methods or not isinstance(methods, Mapping):
-        came = "none" if not methods else f"a {type(methods).__name__}"
+    checks.check_model(model, table=True)
+    if not isinstance(methods, Mapping) or not methods:
+        came = "none" if isinstance(methods, Mapping) else f"a {type(methods).__name__}"
         raise ValueError(
             f"methods: expected at least one, as {{name: solution or policy}}, got {came}"
         )

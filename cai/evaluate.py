@@ -81,6 +81,7 @@ def evaluate(
             simulated; with an infinite horizon where the policy is not stationary, may never end,
             or the model cannot be enumerated.
     """
+    checks.check_model(model, table=True)
     check_policy(policy)
     if isinstance(model, Table) and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
@@ -147,6 +148,8 @@ def _at_all_steps(policy: Policy, table: Table) -> Tensor:
     if table.horizon is None:
         return _stationary(policy, table)
     T, S, A = table.steps, table.num_states, table.num_actions
+    advice = "evaluate it by samples, or for a shorter horizon"
+    checks.check_room("policy, log q(a|s) of all steps", T * S * A, advice)
     if isinstance(policy, TabularPolicy):
         return _fitting(policy.log_probs, T, S, A)
     return _called(policy, torch.arange(T), S, A)

@@ -72,6 +72,9 @@ class FreeDynamics(nn.Module):
         T = checks.finite_horizon(model, "a guide")
         table = tabulate(model)
         S, A = table.num_states, table.num_actions
+        # The true dynamics and their logarithm, and what each step has of its own.
+        advice = "bend lists of successors: inference.soft_values(model, optimism) is the optimum"
+        checks.check_room("moves", (2 + T * (optimism > 0)) * S * A * S, advice)
         self.optimism, self._model = optimism, collapse(model)
         self.policy = TabularPolicy(model)
         self._log_start, self._log_moves = table.log_initial, table.dense(table.log_dynamics).log()

@@ -67,7 +67,7 @@ class GaussianHead:
     """
 
     def __init__(self, covariance: str = "diagonal") -> None:
-        if covariance not in ("diagonal", "full"):
+        if not isinstance(covariance, str) or covariance not in ("diagonal", "full"):
             checks.refuse("covariance", '"diagonal" or "full"', repr(covariance), "take either")
         self.full = covariance == "full"
 

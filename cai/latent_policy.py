@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from cai import checks
 from cai.episode import Episode
@@ -205,6 +206,9 @@ def _beside(x: Tensor, event: int) -> Tensor:
 
 
 def _check(latent: Any, per: Any) -> None:
+    if not isinstance(latent, Distribution):
+        came, advice = type(latent).__name__, "for instance dist.Categorical(torch.ones(2))"
+        checks.refuse("latent", "a Pyro distribution", came, advice)
     finite = support_size(latent) is not None
     if latent.batch_shape or not (finite or len(latent.event_shape) == 1):
         checks.refuse(
@@ -213,5 +217,5 @@ def _check(latent: Any, per: Any) -> None:
             f"{type(latent).__name__} of event shape {list(latent.event_shape)}",
             "for instance dist.Normal(torch.zeros(2), 1.0).to_event(1)",
         )
-    if per not in ("episode", "step"):
+    if not isinstance(per, str) or per not in ("episode", "step"):
         checks.refuse("per", '"episode" or "step"', repr(per), "an episode keeps one z")

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import arrays, checks
 from cai.gaussian import Root, matvec, standardised
 from cai.linear_gaussian import LinearGaussian, at
 from cai.policy import Policy
@@ -52,6 +52,7 @@ class LinearGaussianPolicy(nn.Module):
                 type(model).__name__,
                 "for any other take cai.NeuralPolicy(model)",
             )
+        checks.check_flag("stationary", stationary)
         n, m = model.state_size, model.action_size
         steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)
         mean, tril = torch.zeros(m, dtype=torch.float64), torch.eye(m, dtype=torch.float64)
@@ -78,10 +79,18 @@ class LinearGaussianPolicy(nn.Module):
         on their support.
 
         Raises:
-            ValueError: where there is NaN among them.
+            ValueError: where they are no numbers, or their shapes do not fit.
         """
+        advice = "K (m, n), k (m,) and C (m, m), each or none with an axis of T steps in front"
+        given = {"gains": gains, "offsets": offsets, "covariance": covariance}
+        gains, offsets, covariance = (arrays.numbers(x, y) for x, y in given.items())
         for name, x in (("gains", gains), ("offsets", offsets), ("covariance", covariance)):
             checks.check_no_nan(name, x, "look for 0/0 or inf - inf where they are made")
+        *steps, m, _ = gains.shape if gains.dim() in (2, 3) else (0, 0, 0)
+        shapes = tuple(offsets.shape), tuple(covariance.shape)
+        if m == 0 or shapes != ((*steps, m), (*steps, m, m)):
+            came = f"{list(gains.shape)}, {list(offsets.shape)} and {list(covariance.shape)}"
+            checks.refuse("gains, offsets, covariance", "shapes that fit", came, advice)
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         gains, offsets, covariance = (

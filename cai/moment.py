@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from cai import checks
 from cai.table import Table
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ class Moment:
 
 def check_time(table: Table, t: int) -> None:
     """Raises ValueError unless t is a whole number, 0 ≤ t ≤ T."""
-    if not 0 <= t <= table.steps or t != int(t):
-        raise ValueError(
-            f"t: expected a step in 0 … {table.steps}, got {t}; states are numbered from 0 to T"
-        )
+    if not checks.within(t, lambda step: 0 <= step <= table.steps and step.is_integer()):
+        came, advice = str(t), "states are numbered from 0 to T"
+        checks.refuse("t", f"a step in 0 … {table.steps}", came, advice)

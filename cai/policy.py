@@ -23,6 +23,7 @@ True
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -68,9 +69,12 @@ class TabularPolicy(nn.Module):
 
     def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
         super().__init__()
+        checks.check_flag("stationary", stationary)
         log_prior = log_prior_table(model)
         what = "a time-dependent policy (not one with stationary=True)"
         steps = () if stationary else (checks.finite_horizon(model, what),)
+        size = math.prod(steps) * log_prior.numel()
+        checks.check_room("logits", size, "take stationary=True, or a cai.NeuralPolicy")
         self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
         self.register_buffer("log_prior", log_prior)
 
@@ -79,13 +83,13 @@ class TabularPolicy(nn.Module):
         """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train.
 
         Raises:
-            ValueError: where they are no dense tensor of floating point.
+            ValueError: where they are no dense array of numbers, or of another shape.
         """
-        if not arrays.is_dense(log_probs) or not log_probs.is_floating_point():
-            came = type(log_probs).__name__
-            came = f"{log_probs.dtype}, {log_probs.layout}" if came == "Tensor" else came
-            advice = "torch.as_tensor makes one of an array, .to_dense() of a sparse one"
-            checks.refuse("log_probs", "a dense tensor of floating point", came, advice)
+        log_probs = arrays.numbers("log_probs", log_probs, "log q(a|s), normalised or not")
+        checks.check_no_nan("log_probs", log_probs, "log q(a|s), normalised or not")
+        if log_probs.dim() not in (2, 3) or 0 in log_probs.shape:
+            came = str(list(log_probs.shape))
+            checks.refuse("log_probs", "shape (T, S, A) or (S, A)", came, "one row for each state")
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
@@ -154,12 +158,18 @@ class NeuralPolicy(nn.Module):
     ) -> None:
         super().__init__()
         checks.check_widths("hidden", hidden)
+        checks.check_flag("stationary", stationary)
+        if network is not None and not isinstance(network, nn.Module):
+            came, advice = type(network).__name__, "it maps (..., inputs) to (..., outputs)"
+            checks.refuse("network", "a torch module", came, advice)
         self._view, self._stationary = View(model, observe), stationary
         prior = self._view.prior(model.initial.sample(), 0)
         self._head = head_for(prior, head)
         self.inputs = self._view.size + (not stationary)
         self.outputs = self._head.size(prior)
-        self.network = network or perceptron((self.inputs, *hidden, self.outputs))
+        self.network = (
+            perceptron((self.inputs, *hidden, self.outputs)) if network is None else network
+        )
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""

@@ -47,6 +47,7 @@ class ReactivePolicy(nn.Module):
         self, model: TrajectoryModel, observe: Observe | None = None, stationary: bool = False
     ) -> None:
         super().__init__()
+        checks.check_flag("stationary", stationary)
         what = "a time-dependent policy (not one with stationary=True)"
         steps = () if stationary else (checks.finite_horizon(model, what),)
         self.register_buffer("observations", classes(model, observe))

@@ -46,6 +46,7 @@ class RecurrentPolicy(nn.Module):
         super().__init__()
         checks.check_count("memory", memory)
         checks.check_widths("hidden", hidden)
+        checks.check_room("memory", 3 * memory**2, "32 numbers are a long memory")
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
         self._actions = Numbers(prior)

@@ -30,6 +30,10 @@ def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
     """Draws n independent trajectories, as ``Solution.sample`` documents it."""
     checks.check_count("n", n)
     T = checks.finite_horizon(solution.table, "sampling trajectories")
+    checks.check_room("n", n * (2 * T + 1), "draw fewer at a time")
+    if seed is not None:
+        checks.check_seed(seed)
+        seed = int(seed)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     states, actions = np.empty((T + 1, n), np.int64), np.empty((T, n), np.int64)
     chosen, alive = np.empty((T, n), np.int64), np.ones((T + 1, n), np.bool_)

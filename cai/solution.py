@@ -141,6 +141,7 @@ class Solution:
             ValueError: for a step outside the horizon.
         """
         checks.check_step(t, self.table.steps)
+        self.table.check_dense()
         with self.table.threads():
             log_q = self.log_transitions(slice(t, t + 1))[0]
             if self.table.discount < 1:
@@ -317,6 +318,8 @@ class Solution:
 
     @cached_property
     def _log_Q(self) -> Tensor:
+        size = self.table.steps * self.table.num_states * self.table.num_actions
+        checks.check_room("Q of all steps", size, "take solution.at(t), one step at a time")
         if self._by_products:
             return sweeps.action_values(self.table, self.optimism, self.log_values)
         with self.table.threads():

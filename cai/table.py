@@ -197,6 +197,12 @@ class Table:
             values = values[self.successor_index]
         return torch.where(flow > 0, flow * values, 0.0).sum(-1)
 
+    def check_dense(self) -> None:
+        """Raises ValueError where an array over all pairs of states is more than memory holds."""
+        size = self.num_states**2 * self.num_actions
+        instead = "take solution.sample or solution.at(t).rest.log_transitions, lists of successors"
+        checks.check_room("dynamics(t), (S, A, S)", size, instead)
+
     def dense(self, log_p: Tensor) -> Tensor:
         """exp(log_p) of each successor as a dense array over all states, (S, A, K) -> (S, A, S)."""
         if self.successors is None:

@@ -42,6 +42,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     """
     if isinstance(model, Table):
         return model.detached()
+    checks.check_model(model, table=True)
     S, A = require_finite(model)
     with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
@@ -85,6 +86,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
             or +inf, or above zero where the model's optimality is "bernoulli".
     """
     sizes = require_finite(model)
+    checks.check_is_table("table", table)
     if sizes != (table.num_states, table.num_actions):
         checks.refuse(
             "table",
@@ -117,6 +119,7 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
     What Pyro's whole-program enumeration and ``infer_discrete`` should be given: dynamics that
     return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
     """
+    checks.check_model(model)
     table = tabulate(model)
     return dataclasses.replace(model, dynamics=Moves(table.log_dynamics, table.successors))
 

@@ -131,6 +131,7 @@ class TrajectoryModel:
                 the policy's latent sites by r(z|τ). It gets s_0 … s_T, a_0 … a_{T-1} and, with
                 a discount, whether one is alive at steps 0 … T, each a list of tensors.
         """
+        check_policy(policy)
         if not callable(getattr(policy, "reverse", None)):
             checks.refuse(
                 "policy",
@@ -165,6 +166,8 @@ class TrajectoryModel:
         Returns:
             a ~ p(a|s) and s' ~ p(s'|s,a), each (n,) + event shape.
         """
+        if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
+            checks.refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
         with exclusive(), torch.no_grad(), _Draws(len(s)):
             a = pyro.sample("a", self.prior(s, t))
             return a, pyro.sample("s", self.transition(s, a, t))
@@ -290,6 +293,8 @@ class TrajectoryModel:
 
     def _simulate(self, policy: Policy, n: int) -> Trajectories:
         T = checks.finite_horizon(self, "simulating")
+        event = self.initial.event_shape.numel()
+        checks.check_room("n", n * (T + 1) * event, "simulate fewer trajectories at a time")
         draws = _Draws(n, scored=hasattr(policy, "reverse"))
         with draws:
             trajectory = self._run(policy, range(T), factors=False)

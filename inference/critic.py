@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
+from cai.asking import check_policy
 from cai.inference.gradient import Estimator
 from cai.inference.score_function import scored
 from cai.observation import View
@@ -50,6 +51,10 @@ def critic_gradient(
     checks.check_share("lam", lam, "1 is unbiased")
     if isinstance(model, Table):
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
+    check_policy(policy)
+    checks.check_count("particles", particles)
+    if particles < 2:
+        checks.refuse("particles", "at least 2", "1", "each is a baseline of the others")
     T = checks.finite_horizon(model, "fit")
     finite = support_size(model.initial) is not None
     critic: TabularCritic | NeuralCritic = TabularCritic(model) if finite else NeuralCritic(model)

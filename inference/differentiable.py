@@ -16,6 +16,8 @@ along the simplex; the prior is taken as it comes, normalised or not.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -150,6 +152,7 @@ def log_likelihood(
     >>> int(cost.argmin())
     2
     """
+    checks.check_is_table("table", table)
     visits, who, n = _visits(table, observed)
     _, _, log_pi = _solve(table, optimism, rule, visits)
     return log_pi.new_zeros(n).index_add(0, who, log_pi)
@@ -159,6 +162,7 @@ def _solve(
     table: Table, optimism: float, rule: bellman.Rule, visits: Visits | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
+    checks.check_is_table("table", table)
     eta = checks.check_optimism(optimism)
     problem = Problem(table, eta, bellman.check_rule(rule), visits)
     alpha = problem.alpha

@@ -13,6 +13,7 @@ from cai.inference.enumerated_actions import enumerated_program_gradient, num_ac
 from cai.inference.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.gaussian_mirror import gaussian_natural_gradient
 from cai.inference.gradient import Estimator, EstimatorFactory
+from cai.inference.guarded import Guarded, raising
 from cai.inference.mirror import natural_gradient
 from cai.inference.pathwise import pathwise_gradient
 from cai.inference.renyi_gradient import renyi_gradient
@@ -32,11 +33,11 @@ EstimatorChoice: TypeAlias = EstimatorName | EstimatorFactory
 def check_name(name: object) -> None:
     """Raises ValueError where there is no estimator of that name, nor a function that makes one."""
     names = get_args(EstimatorName)
-    if not callable(name) and name not in names:
+    if not callable(name) and not (isinstance(name, str) and name in names):
         expected = ", ".join(f'"{known}"' for known in names)
         raise ValueError(
             f"estimator: expected one of {expected}, or a function (model, policy, particles) that "
-            f'makes one, got {name!r}; "auto" chooses'
+            f'makes one, got {" ".join(repr(name).split())[:200]}; "auto" chooses'
         )
 
 
@@ -65,7 +66,9 @@ def build(
     """
     if not isinstance(name, str):
         made = getattr(name, "func", name)  # of a partial
-        estimate = name(model, policy, particles)
+        expected = "a function (model, policy, particles) that makes an estimator"
+        with raising("estimator", expected, "see inference.critic_gradient"):
+            estimate = name(model, policy, particles)
         if not callable(estimate):
             checks.refuse(
                 "estimator",
@@ -73,7 +76,10 @@ def build(
                 f"one that returns {type(estimate).__name__}",
                 "see inference.critic_gradient",
             )
-        return getattr(made, "__name__", type(made).__name__), estimate
+        own = getattr(made, "__module__", "").startswith("cai.")
+        return getattr(made, "__name__", type(made).__name__), estimate if own else Guarded(
+            estimate
+        )
     if name in ("auto", "exact"):
         exact = _exact(model, policy, table)
         if exact is not None:

@@ -106,6 +106,9 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
     Raises:
         ValueError: where no η has an answer, or the discount is below one.
     """
+    if not isinstance(model, LinearGaussian):
+        came, advice = type(model).__name__, "of a table, every optimism has an answer"
+        checks.refuse("model", "a linear-Gaussian one", came, advice)
     if model.discount < 1:
         checks.refuse(
             "discount",

@@ -49,6 +49,7 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
         ValueError: where the model is another, or Λ is not positive definite, so that some plan
             earns without limit.
     """
+    checks.check_model(model, table=True)
     if not isinstance(model, LinearGaussian) or model.discount < 1:
         checks.refuse(
             "model",

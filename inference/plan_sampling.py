@@ -148,6 +148,7 @@ def sample_plans(
     checks.check_model(model)
     T = checks.finite_horizon(model, "a plan")
     checks.check_seed(seed)
+    checks.check_flag("progress", progress)
     for name, count in (("draws", draws), ("warmup", warmup), ("chains", chains)):
         checks.check_count(name, count)
     if draws < 4:

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 from torch import Tensor
 
+from cai import checks
 from cai.gaussian_posterior import GaussianPosterior
 from cai.gaussian_solution import GaussianSolution
 from cai.inference.conditioning import conditioned
@@ -95,6 +96,10 @@ def posterior(
             length. In a linear-Gaussian model, where an integral is infinite, a state that is
             observed has no density, or the discount is below one.
     """
+    checks.check_model(model, table=True)
+    if observed is not None and not isinstance(observed, Mapping):
+        came, advice = type(observed).__name__, 'for instance {"s_3": 2, "a_0": 1}'
+        checks.refuse("observed", "a mapping from sites to values", came, advice)
     if model.horizon is None:
         raise ValueError(
             "horizon: the posterior of an infinite horizon has no marginals at finite steps; "

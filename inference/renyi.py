@@ -80,6 +80,7 @@ def renyi_bound(
         ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
             the policy does not fit the model, or a table is to be simulated.
     """
+    checks.check_model(model, table=True)
     eta = checks.check_optimism(eta, "eta")
     check_policy(policy)
     if isinstance(model, Table) and samples is not None:
@@ -117,7 +118,8 @@ def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO 
     Raises:
         ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
     """
-    eta = float(eta)
+    eta = checks.check_optimism(eta, "eta")
+    checks.check_count("num_particles", num_particles)
     if not math.isfinite(eta):
         checks.refuse("eta", "a finite number", repr(eta), "the exact method takes ±inf")
     if eta > 1:

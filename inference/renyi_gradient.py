@@ -20,13 +20,13 @@ def check_order(name: object, eta: float) -> None:
 
     Where it can, a warning says what is to be expected of the policy.
     """
-    if name != "renyi":
+    eta = checks.check_optimism(eta)
+    if not isinstance(name, str) or name != "renyi":
         if eta != 0:
             checks.refuse(
                 "optimism", "0", repr(eta), 'only estimator="renyi" maximises another bound'
             )
         return
-    eta = checks.check_optimism(eta)
     if not (math.isfinite(eta) and eta != 0 and eta <= 1):
         checks.refuse(
             "optimism",

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlate
 
 from cai import checks
 from cai.inference.gradient import Estimator
+from cai.inference.guarded import raising
 from cai.policy import TabularPolicy
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -91,6 +92,13 @@ class Training:
                 "compute the distribution from the parameters, outside torch.inference_mode()",
             )
         parameters = [p for p in self.policy.parameters() if p.grad is not None]
+        if not parameters:
+            checks.refuse(
+                "estimator",
+                "one that adds the gradient of -ELBO to the policy's parameters",
+                "one that adds none",
+                "call .backward() on what depends on them",
+            )
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss:g}")
@@ -222,11 +230,12 @@ def make_steps(
     for what, given in (("optimizer", optimizer), ("schedule", schedule)):
         if given is not None and not callable(given):
             checks.refuse(what, "a function that makes one", repr(given), "see the examples of fit")
-    made = (
-        _descent(name, policy, learning_rate)
-        if optimizer is None
-        else optimizer(policy.parameters())
-    )
+    expected, example = "a function that makes one", "see the examples of fit"
+    if optimizer is None:
+        made = _descent(name, policy, learning_rate)
+    else:
+        with raising("optimizer", expected, example):
+            made = optimizer(policy.parameters())
     if not isinstance(made, torch.optim.Optimizer):
         checks.refuse(
             "optimizer",
@@ -243,11 +252,11 @@ def make_steps(
             "fit trains a copy of the policy",
         )
     falls = optimizer is None and name != "mirror"
-    rates = (
-        ExponentialLR(made, 0.01 ** (1 / steps) if falls else 1.0)
-        if schedule is None
-        else schedule(made)
-    )
+    if schedule is None:
+        rates: LRScheduler = ExponentialLR(made, 0.01 ** (1 / steps) if falls else 1.0)
+    else:
+        with raising("schedule", expected, example):
+            rates = schedule(made)
     if not isinstance(rates, LRScheduler):
         checks.refuse(
             "schedule",

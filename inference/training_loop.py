@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cai import checks
 from cai.exclusive import exclusive
+from cai.inference.guarded import raising
 from cai.inference.resumption import Resumption, generators, set_generators
 from cai.inference.training import WINDOW, Training
 from cai.table import Table
@@ -51,7 +52,9 @@ class Budget:
                 repr(self.temperature),
                 "for one α give it to the model: dataclasses.replace(model, temperature=0.5)",
             )
-        alpha = self.temperature(step)
+        example = "for instance lambda step: max(0.1, 0.99**step)"
+        with raising("temperature", "a function step -> α", example):
+            alpha = self.temperature(step)
         checks.check_positive(f"temperature({step})", alpha)
         return float(alpha)
 

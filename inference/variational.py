@@ -158,12 +158,13 @@ def fit(
         FitStopped: a ValueError that names the step and the site where a loss or its gradient was
             not finite, and carries the last good parameters as ``.policy``.
     """
-    _check(policy, estimator, steps, particles)
     checks.finite_horizon(model, "fit")
+    _check(policy, estimator, steps, particles)
     check_order(estimator, optimism)
     place, home = check_device(device), next(policy.parameters()).device
     checks.check_count("every", every)
     checks.check_seed(seed)
+    checks.check_flag("progress", progress)
     checks.check_number("tolerance", tolerance)
     if clip is not None:
         checks.check_positive("clip", clip)

@@ -91,6 +91,7 @@ def z_learning(
         checks.check_count(name, value)
     half_life = checks.check_positive("half_life", half_life)
     checks.check_seed(seed)
+    checks.check_flag("progress", progress)
     if model.overridden:
         tabulate(model)  # which refuses steps that differ: there is one z for all of them
     episode = dataclasses.replace(model, horizon=steps)
