@@ -99,6 +99,20 @@ def _memory() -> float:
         return math.inf
 
 
+def several(name: str, values: Any, advice: str) -> list[Any]:
+    """The elements of what can be iterated over.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(values, str | bytes):
+        refuse(name, "several numbers", repr(values), advice)
+    try:
+        return list(values)
+    except (TypeError, RuntimeError, AttributeError, NotImplementedError):
+        refuse(name, "several numbers", type(values).__name__, advice)
+
+
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless value is an int ≥ 1 that a machine can count to."""
     if isinstance(value, int) and value >= 2**63:

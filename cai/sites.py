@@ -42,7 +42,8 @@ def parse(where: str, name: str, T: int, discount: float, latents: bool = False)
         if site.t in last.get(site.kind, ()):
             return site
     known = ", ".join(f"{kind}_{steps[0]} … {kind}_{steps[-1]}" for kind, steps in last.items())
-    raise ValueError(f"{where}: expected one of the sites {known}, got {name!r}; {_advice(name)}")
+    came = " ".join(repr(name).split())[:200]
+    raise ValueError(f"{where}: expected one of the sites {known}, got {came}; {_advice(name)}")
 
 
 def _advice(name: object) -> str:

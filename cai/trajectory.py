@@ -168,6 +168,9 @@ class TrajectoryModel:
         """
         if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
             checks.refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
+        if s.shape[1:] != self.initial.event_shape or s.is_complex():
+            came, advice = f"{list(s.shape)}, {s.dtype}", "see model.initial.sample((n,))"
+            checks.refuse("s", f"n states of shape {list(self.initial.event_shape)}", came, advice)
         with exclusive(), torch.no_grad(), _Draws(len(s)):
             a = pyro.sample("a", self.prior(s, t))
             return a, pyro.sample("s", self.transition(s, a, t))

@@ -41,6 +41,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         ValueError: where optimism is not a number, the direction has another shape, the bound is
             -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
     """
+    checks.check_is_table("table", table)
     table, eta = table.detached(), checks.check_optimism(optimism)
     direction = arrays.numbers("direction", direction)
     if direction.shape != table.reward.shape:

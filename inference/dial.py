@@ -134,13 +134,15 @@ def optimism_curve(
     if optimisms is None:
         etas = _grid(table)
     else:
-        etas = sorted({checks.check_optimism(eta, "optimisms") for eta in optimisms})
-    steps = sorted(set(steps))
+        given = checks.several("optimisms", optimisms, "for instance [-1, 0, 1]")
+        etas = sorted({checks.check_optimism(eta, "optimisms") for eta in given})
+    given = checks.several("steps", steps, "for instance [0, 5]")
     if not etas:
         raise ValueError("optimisms: expected at least one, got none")
-    for t in steps:
-        if not 0 <= t < T:
+    for t in given:
+        if not checks.within(t, lambda step: 0 <= step < T and step.is_integer()):
             checks.refuse("steps", f"steps in 0 … {T - 1}", repr(t), "the first is 0")
+    steps = sorted({int(t) for t in given})
     checks.check_probability("least_visit", least_visit)
     checks.check_positive("tolerance", tolerance)
     solve = partial(_solve, table, steps)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
+from cai import checks
 from cai.policy import Policy
 from cai.support import log_probs
 from cai.tabulation import collapse
@@ -55,14 +57,23 @@ def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumera
     Raises:
         ValueError: where the model cannot be tabulated, or its horizon is infinite.
     """
+    checks.check_model(model)
+    checks.finite_horizon(model, "enumeration")
     collapsed = collapse(model)
     program = config_enumerate(collapsed, "parallel")
-    log_evidence = -TraceEnum_ELBO(max_plate_nesting=0).loss(program, _nothing)
+    log_evidence = -_loss(program, _nothing)
     elbo = None
     if policy is not None:
-        guide = config_enumerate(collapsed.rollout(policy), "parallel")
-        elbo = -TraceEnum_ELBO(max_plate_nesting=0).loss(collapsed, guide)
+        elbo = -_loss(collapsed, config_enumerate(collapsed.rollout(policy), "parallel"))
     return Enumeration(collapsed, float(log_evidence), None if elbo is None else float(elbo))
+
+
+def _loss(model: Any, guide: Any) -> Any:
+    """Pyro's loss, without the shapes of all sites that it appends to an error."""
+    try:
+        return TraceEnum_ELBO(max_plate_nesting=0).loss(model, guide)
+    except ValueError as error:
+        raise ValueError(str(error).split("\n")[0]) from error
 
 
 def _nothing() -> None:

@@ -84,10 +84,15 @@ def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> T
     return found.int().argmax(1)
 
 
+_PATHS = "for each trajectory a pair (states, actions) of lists of integers"
+
+
 def _as_tensors(paths: Any, table: Table) -> tuple[list[Tensor], list[Tensor]]:
     states, actions = [], []
-    for i, (s, a) in enumerate(paths):
-        s, a = (arrays.integers(f"paths, number {i}", x) for x in (s, a))
+    for i, path in enumerate(checks.several("paths", paths, _PATHS)):
+        if not isinstance(path, tuple | list) or len(path) != 2:
+            checks.refuse(f"paths, number {i}", "states and actions", type(path).__name__, _PATHS)
+        s, a = (arrays.integers(f"paths, number {i}", x) for x in path)
         if s.dim() != 1 or a.dim() != 1 or len(s) != len(a) + 1:
             checks.refuse(
                 f"paths, number {i}",

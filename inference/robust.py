@@ -17,6 +17,7 @@ from cai.table import Table
 from cai.tabulation import tabulate
 from cai.trajectory import TrajectoryModel
 
+_TINY = 1e-280  # a price of nats below which optimism cannot be told from -inf
 _ROUNDING = 1e-12  # of the bound: what a search cannot tell apart
 
 
@@ -79,7 +80,7 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
         ValueError: where the budget is negative or no number, the tolerance is not positive, the
             horizon is infinite, or the evidence is zero.
     """
-    if not budget >= 0:
+    if not checks.within(budget, lambda rho: rho >= 0):
         checks.refuse("budget", "a number of nats ≥ 0", repr(budget), "inf is the worst case")
     checks.check_positive("tolerance", tolerance)
     table = tabulate(model)
@@ -88,7 +89,8 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
     if budget == 0 or nominal.bound == -math.inf:
         return Robust(nominal, float(budget), nominal.bound)
     paranoid = soft_values(table, -math.inf)
-    if math.isinf(budget) or nominal.bound - paranoid.bound <= _rounding(nominal.bound):
+    most = nominal.bound - paranoid.bound
+    if math.isinf(budget) or most <= max(_rounding(nominal.bound), _TINY * budget):
         return Robust(paranoid, float(budget), paranoid.bound)
     low, best, high = _search(table, float(budget), nominal.bound, paranoid.bound, tolerance)
     if best == 0:

@@ -260,6 +260,21 @@ def test_errors_of_a_simulated_split():
         paths = model.simulate(policy, 500, seed=seed)
         return along(exact, paths, weights.scores(model, policy, paths).log_weights)
 
+    paths = model.simulate(policy, 500, seed=0)
+    log_w = weights.scores(model, policy, paths).log_weights
+    table, luck = exact.table, torch.zeros(500, dtype=torch.float64)
+    for t in range(6):
+        true, bent = table.dense(table.log_dynamics), exact.dynamics(t)
+        lost = torch.where(true > 0, true * (true / bent).log(), 0.0).sum(-1)
+        luck += lost[paths.states[:, t], paths.actions[:, t]]
+    found = split(0)
+    assert found.dynamics == pytest.approx(luck.mean().item())
+    for x, error in (
+        (luck, found.dynamics_stderr),
+        (log_w, found.total_stderr),
+        (log_w + luck, found.actions_stderr),
+    ):
+        assert error == pytest.approx(x.std().item() / 500**0.5)
     several = [split(seed) for seed in range(60)]
     assert covers([(x.dynamics, right.kl_dynamics, x.dynamics_stderr) for x in several])
     assert covers([(x.actions, right.kl_actions, x.actions_stderr) for x in several])
