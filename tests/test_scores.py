@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 from pyro import poutine
 
@@ -64,6 +66,13 @@ def test_bernoulli(d, one, zero):
     found = [x.item() for x in scores(d, 1.0, 0.0)]
     assert found == pytest.approx([one, zero], abs=1e-15)
     assert not any(map(math.isnan, found))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_a_binomial_counts_the_ways(p):
+    k = np.arange(6.0)
+    found = exact(dist.Binomial(5, torch.tensor(p, dtype=torch.float64))).log_prob(torch.tensor(k))
+    np.testing.assert_allclose(found, scipy.stats.binom.logpmf(k, 5, p), rtol=1e-13)
 
 
 def test_everything_built_of_discrete_parts():
