@@ -1,37 +1,53 @@
-# Every target sets itself up: a virtual environment in .venv, renewed when its inputs change.
+# Every target sets itself up: a virtual environment of its own, renewed when its inputs change.
+# Another Python has another one: make test PYTHON=python3.13
 PYTHON ?= python3.11
-BIN := .venv/bin
+VENV ?= .venv$(if $(filter-out python3.11,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
 # Property tests draw other examples each time; make test SEED=7 draws again those of 7.
 SEED ?= $(shell od -An -N3 -tu4 /dev/urandom)
+# The tests build environments too, of the same versions.
+export CAI_CONSTRAINTS := $(CONSTRAINTS)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-lowest check dist bench clean
 
-.venv/installed: setup.cfg constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[test]"
+$(VENV)/installed: setup.cfg $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[test]"
 	touch $@
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/cai compare FrozenLake-v1 --horizon 60 --temperature 0.01 --out out/frozen_lake
 	$(BIN)/cai compare tutorials/my_dynamics.py:model --out out/my_dynamics
 	$(BIN)/cai draw tutorials/my_dynamics.py:model --out out/my_dynamics
 
-test: .venv/installed
+test: $(VENV)/installed
 	@seed=$(strip $(SEED)); echo "make test SEED=$$seed"; \
 	$(BIN)/python -m pytest -n 2 --hypothesis-seed=$$seed
 
+# The lowest versions that setup.cfg allows.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
 # mypy sees cai.models and cai.inference only where the package is really installed.
-check: .venv/installed
+check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/installed .
 	cd build/installed && ../../$(BIN)/mypy --config-file ../../setup.cfg -p cai
 
-bench: .venv/installed
+# What would be published: built, and read as a package index reads it.
+dist: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[release]"
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
+bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv out build dist *.egg-info
+	rm -rf .venv .venv-* out build dist *.egg-info

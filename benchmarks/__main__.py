@@ -61,6 +61,7 @@ from benchmarks import (
     sweeps,
 )
 from benchmarks.timing import Missing, Race, Result, run
+from cai import terminal
 
 RACES: dict[str, Callable[[], Race]] = {
     "evidence, program": evidence.from_program,
@@ -188,4 +189,5 @@ def _noise_cells(noise: fit.Noise, ours: fit.Noise) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal.prepared():  # its symbols are printed in any encoding
+        main()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import cai
-from cai import inference, models
+from cai import inference, models, terminal
 from cai.evaluate import enumerable
 from cai.inference import estimators
 from cai.inference.enumerated_actions import enumerated_program_gradient, num_actions
@@ -126,4 +126,5 @@ def _gradient(policy: nn.Module, estimate: Estimator) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    with terminal.prepared():  # its symbols are printed in any encoding
+        main()

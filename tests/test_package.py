@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import cai
 from cai import inference, models
 
 ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / os.environ.get("CAI_CONSTRAINTS", "constraints.txt")  # of this very run
+LEFT_OUT = (".git", ".venv*", "build", "dist", "out", "*.egg-info", "__pycache__", ".*_cache")
+LEFT_OUT += (".hypothesis", ".ipynb_checkpoints")
 FOLDERS = {"cai": "cai", "models": "cai/models", "inference": "cai/inference"}
 
 
@@ -35,17 +39,33 @@ def run(*command, cwd):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built from a copy, which leaves no build folder in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    left_out = shutil.ignore_patterns(
-        *(".git", ".venv", "build", "dist", "out", "*.egg-info", "__pycache__", ".*_cache")
-    )
-    shutil.copytree(ROOT, folder / "copy", ignore=left_out)
-    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation")
+def built(tmp_path_factory):
+    """The folder of what is published: a source distribution, and the wheel that it makes.
+
+    Built from a copy, which leaves no build folder in the checkout.
+    """
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, folder / "copy", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    build = (sys.executable, "-m", "build", "--no-isolation")
     run(*build, "--outdir", folder / "dist", folder / "copy", cwd=folder)
-    (built,) = (folder / "dist").iterdir()
-    return built
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (file,) = built.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def unpacked(built, tmp_path_factory):
+    """The root of the source distribution, unpacked elsewhere."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    (file,) = built.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        archive.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    return root
 
 
 def names(wheel):
@@ -77,6 +97,34 @@ def test_the_wheel_is_complete(wheel):
     assert {name for name in names(wheel) if not re.match(r"[^/]+\.dist-info/", name)} == expected
 
 
+def files(root):
+    """Everything below a folder but for what is made there."""
+    kept = []
+    for folder, inner, names_here in os.walk(root):
+        skip = shutil.ignore_patterns(*LEFT_OUT)(folder, [*inner, *names_here])
+        inner[:] = [name for name in inner if name not in skip]
+        kept += [Path(folder, name) for name in names_here if name not in skip]
+    return {path.relative_to(root).as_posix() for path in kept}
+
+
+def test_the_source_distribution_is_complete(unpacked):
+    """Whatever lies in a checkout: the tests, the tutorials, the picture of README, …"""
+    added = {"PKG-INFO", "setup.cfg"}  # its own, and one to which the metadata are added
+    assert files(unpacked) - added == files(ROOT) - added
+    assert {"tutorials/ledge.png", "constraints-lowest.txt", "CITATION.cff"} <= files(unpacked)
+
+
+def test_the_tests_of_the_source_distribution_run_there(unpacked):
+    """All of them are found, and those of its README pass."""
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    found = run(*pytest_, "--collect-only", "tests", cwd=unpacked)
+    modules = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    assert {
+        Path(line.split("::")[0]).stem for line in found.splitlines() if "::" in line
+    } == modules
+    run(*pytest_, "tests/test_readme.py", "-k", "links or makefile", cwd=unpacked)
+
+
 def test_the_metadata(wheel):
     about = email.message_from_string(metadata(wheel, "METADATA"))
     assert about["Name"] == "control-as-inference"
@@ -85,17 +133,26 @@ def test_the_metadata(wheel):
     assert about["Description-Content-Type"] == "text/markdown"
     assert about.get_payload().strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
     assert any("licenses/LICENSE" in name for name in names(wheel))
-    assert "cai = cai.__main__:main" in metadata(wheel, "entry_points.txt")
+    for command in ("cai", "control-as-inference"):
+        assert f"{command} = cai.__main__:main" in metadata(wheel, "entry_points.txt").splitlines()
+    assert about["Version"] == cai.__version__
 
 
 def test_every_requirement_has_a_tested_version(wheel):
-    """What the package and its tests need is pinned in constraints.txt."""
+    """What the package and its tests need is pinned, and so are the lower bounds of setup.cfg."""
     about = email.message_from_string(metadata(wheel, "METADATA"))
     required = {re.match(r"[\w.-]+", line)[0].lower() for line in about.get_all("Requires-Dist")}
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
     assert "torch" in required
     assert required <= pinned
+    bounds = [re.match(r"([\w.-]+)\s*>=\s*([\d.]+)$", x) for x in about.get_all("Requires-Dist")]
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    lowest = dict(line.split("==") for line in lines if "==" in line)
+    declared = {bound[1]: bound[2] for bound in bounds if bound}
+    assert declared.keys() == lowest.keys()
+    for name, bound in declared.items():  # 1.12 allows 1.12.0 and nothing lower
+        assert re.fullmatch(rf"{re.escape(bound)}(\.0)*", lowest[name]), name
 
 
 INSPECT = """
@@ -121,7 +178,7 @@ def test_an_installed_copy(wheel, tmp_path):
     run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"
-    install = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
+    install = (python, "-m", "pip", "install", "--quiet", "-c", CONSTRAINTS)
     run(*install, "torch", cwd=elsewhere)
     run(*install, wheel, cwd=elsewhere)
     run(python, "-m", "pip", "check", cwd=elsewhere)
@@ -148,3 +205,10 @@ def test_an_installed_copy(wheel, tmp_path):
         "comparison.png",
     }
     assert [path.name for path in elsewhere.iterdir()] == ["out"]
+    version = run(scripts / "control-as-inference", "--version", cwd=elsewhere)
+    assert version == f"control-as-inference {cai.__version__}\n"
+
+    command = [python, "-c", "from cai import inference"]
+    within = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert within.returncode == 1
+    assert "pip install -e ." in within.stderr.splitlines()[-1]
