@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution
 
+from cai import memory
 from cai.checks import check_bernoulli, check_layout, check_reward, refuse
 from cai.exclusive import seeded
 from cai.scores import exact
@@ -22,6 +23,13 @@ from cai.support import log_probs, support_size
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
+
+REWARDS = ("reward", "arrival_reward", "final_reward")
+
+SPARSE = (
+    "where few states follow each, return cai.Successors(logits, successors, num_states) or a "
+    "Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
+)
 
 _PROBES = 6
 
@@ -36,20 +44,25 @@ def check_program(model: TrajectoryModel) -> None:
     """
     with seeded(0), torch.no_grad(), poutine.block():
         _check_overrides(model)
-        s = _probe_states(model)
-        prior = call("action_prior", at_step(model.prior, 0), s)
-        _check_distribution("action_prior", prior, s.shape[:1], None)
-        check_allowed(model, s)
-        a = prior.sample()
-        a = a.expand(len(s), *a.shape[a.dim() - len(prior.event_shape) :])
-        _check_prior(model, s, a)
+        s = probe_states(model)
+        a = check_prior(model, s)
+        prior = model.prior(s, 0)
         if model.layout is not None:
             sizes = support_size(model.initial), support_size(prior)
             check_layout(model.layout, *sizes)
         if (A := support_size(prior)) is not None:
             a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
-        _check_dynamics(model, s, a)
-        _check_rewards(model, s, a)
+        check_dynamics(model, s, a, model.initial.event_shape)
+        with _NoSites():
+            for name in REWARDS:
+                check_reward_of(model, name, s, a)
+            _check_all_rewards(model, s, a)
+
+
+def _each(distribution: Any, n: int) -> Tensor:
+    """A draw for each of n states, which may all have the same distribution."""
+    draw: Tensor = distribution.sample()
+    return draw.expand(n, *draw.shape[draw.dim() - len(distribution.event_shape) :])
 
 
 def _check_overrides(model: TrajectoryModel) -> None:
@@ -84,8 +97,12 @@ def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
         )
 
 
-def _check_prior(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    batch = exact(model.prior(s, 0))
+def check_prior(model: TrajectoryModel, s: Tensor) -> Tensor:
+    """Calls the prior with a batch and with each of its elements; an action in each state."""
+    prior = call("action_prior", at_step(model.prior, 0), s)
+    _check_distribution("action_prior", prior, s.shape[:1], None)
+    check_allowed(model, s)
+    a, batch = _each(prior, len(s)), exact(prior)
     for i in range(len(s)):
         single = exact(call("action_prior", at_step(model.prior, 0), s[i]))
         _check_distribution("action_prior", single, (), None)
@@ -95,9 +112,10 @@ def _check_prior(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
                 f"distribution than a batch of {len(s)} that holds it; treat each element on its "
                 "own: torch.where instead of Python `if`, no reductions over the batch"
             )
+    return a
 
 
-def _probe_states(model: TrajectoryModel) -> Tensor:
+def probe_states(model: TrajectoryModel) -> Tensor:
     """A handful of states: spread over a finite support, drawn from p(s_0) otherwise."""
     S = support_size(model.initial)
     draws: Tensor = model.initial.sample((_PROBES,))
@@ -106,11 +124,17 @@ def _probe_states(model: TrajectoryModel) -> Tensor:
     return torch.linspace(0, S - 1, _PROBES).round().to(draws.dtype)
 
 
-def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    n, event_dims = len(s), len(model.initial.event_shape)
+def check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor, event: torch.Size) -> None:
+    """Calls the dynamics with scalars and two batch shapes; event is the shape of a next state.
+
+    Raises:
+        ValueError: where a shape does not fit, or the elements of a batch are treated otherwise
+            than alone.
+    """
+    n, event_dims = len(s), len(event)
     together = Latents({}, (n,))
     batch = next_state(model, s, a, together)
-    _check_distribution("dynamics", batch, (n,), model.initial.event_shape)
+    _check_distribution("dynamics", batch, (n,), event)
     value = call("dynamics, sampling what it returns", batch.sample)
     if value.dtype.is_floating_point and not s.dtype.is_floating_point:
         refuse(
@@ -121,13 +145,11 @@ def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
         )
     value = value.expand(n, *value.shape[value.dim() - event_dims :])
     grid = torch.stack([s, s.roll(1, 0)], 1), torch.stack([a, a], 1)
-    _check_distribution(
-        "dynamics", next_state(model, *grid, Latents({}, (n, 2))), (n, 2), model.initial.event_shape
-    )
+    _check_distribution("dynamics", next_state(model, *grid, Latents({}, (n, 2))), (n, 2), event)
     for i in range(n):
         alone = Latents({name: v[i] for name, v in together.values.items()}, ())
         single = next_state(model, s[i], a[i], alone)
-        _check_distribution("dynamics", single, (), model.initial.event_shape)
+        _check_distribution("dynamics", single, (), event)
         same = alone.values.keys() == together.values.keys() and all(
             _close(alone.scores[name], together.scores[name][i]) for name in alone.values
         )
@@ -140,35 +162,39 @@ def _check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
             )
 
 
-def _check_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    with _NoSites():
-        _check_each_reward(model, s, a)
-        _check_all_rewards(model, s, a)
+def check_reward_of(model: TrajectoryModel, name: str, s: Tensor, a: Tensor) -> None:
+    """Calls one of the rewards with a batch and with each of its elements.
 
-
-def _check_each_reward(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    Raises:
+        ValueError: where they differ, or a shape or a number is none that is allowed.
+    """
     n = len(s)
-    families: list[tuple[str, Any, tuple[Tensor, ...]]] = [
-        ("reward", at_step(model.rewards, 0), (s, a)),
-        ("arrival_reward", model.arrival_rewards, (s, a, s.roll(1, 0))),
-        ("final_reward", model.final_rewards, (s,)),
-    ]
-    for name, function, arguments in families:
-        if not callable(getattr(model, name)) and f"{name}s" not in model.overridden:
-            check_reward(name, function(*arguments))
-            continue
-        batch = call(name, function, *arguments)
-        _check_shape(name, batch.shape, (n,))
-        check_reward(name, batch)
-        for i in range(n):
-            alone = call(name, function, *(x[i] for x in arguments))
-            _check_shape(name, alone.shape, ())
-            if not _close(alone, batch.expand(n)[i]):
-                raise ValueError(
-                    f"{name}: for the state {s[i].tolist()} a scalar call gives {alone.item():g} "
-                    f"and a batch of {n} gives {batch.expand(n)[i].item():g}; treat each element "
-                    "on its own: torch.where instead of Python `if`, no reductions over the batch"
-                )
+    function, arguments = _reward_and_arguments(model, name, s, a)
+    if not callable(getattr(model, name)) and f"{name}s" not in model.overridden:
+        check_reward(name, function(*arguments))
+        return
+    batch = call(name, function, *arguments)
+    _check_shape(name, batch.shape, (n,))
+    check_reward(name, batch)
+    for i in range(n):
+        alone = call(name, function, *(x[i] for x in arguments))
+        _check_shape(name, alone.shape, ())
+        if not _close(alone, batch.expand(n)[i]):
+            raise ValueError(
+                f"{name}: for the state {s[i].tolist()} a scalar call gives {alone.item():g} "
+                f"and a batch of {n} gives {batch.expand(n)[i].item():g}; treat each element "
+                "on its own: torch.where instead of Python `if`, no reductions over the batch"
+            )
+
+
+def _reward_and_arguments(
+    model: TrajectoryModel, name: str, s: Tensor, a: Tensor
+) -> tuple[Any, tuple[Tensor, ...]]:
+    if name == "reward":
+        return at_step(model.rewards, 0), (s, a)
+    if name == "arrival_reward":
+        return model.arrival_rewards, (s, a, s.roll(1, 0))
+    return model.final_rewards, (s,)
 
 
 def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
@@ -213,6 +239,12 @@ def call(name: str, function: Any, *arguments: Tensor) -> Any:
         problem: Exception = error
     except Exception as error:
         problem = error
+    if isinstance(problem, MemoryError) or "allocate" in str(problem):
+        sizes = " and ".join(str(list(x.shape)) for x in arguments)
+        asked = memory.asked_for(problem)
+        memory.refuse(
+            name, f"one that asks for {asked} where arguments have shapes {sizes}", SPARSE
+        )
     shapes = " and ".join(str(list(x.shape)) for x in arguments)
     called = f"called with tensors of shape {shapes} it" if arguments else "this"
     raise ValueError(

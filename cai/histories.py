@@ -6,6 +6,7 @@ over all plans.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyro.distributions as dist
@@ -174,11 +175,24 @@ def _split(mass: Tensor, observations: Tensor) -> Tensor:
 
 def check_size(T: int, S: int, A: int, O: int) -> None:  # noqa: E741
     """Raises ValueError where histories are too many to list."""
-    numbers = (A * O) ** (T - 1) * O * A * S
-    if numbers > _LARGEST:
-        checks.refuse(
-            "horizon",
-            f"at most {_LARGEST} numbers, (A O)^(T-1) O A S",
-            f"{numbers:.3g} of {T} steps, {S} states, {A} actions and {O} observations",
-            "take cai.Plan(model), or cai.NeuralPolicy and cai.RecurrentPolicy with observe=",
-        )
+    numbers = (A * O) ** (T - 1) * O * A * S  # exact, since Python's integers have no end
+    if numbers <= _LARGEST:
+        return
+    fits = _longest(S, A, O)
+    at_most = f"at most {fits} step{'s' * (fits != 1)}" if fits else "fewer states or observations"
+    power = math.log10(numbers)
+    came = f"{numbers:.3g}" if power < 300 else f"10^{power:.0f}"
+    checks.refuse(
+        "horizon",
+        f"{at_most}, as (A O)^(T-1) O A S may be {_LARGEST} numbers",
+        f"{came} of {T} steps, {S} states, {A} actions and {O} observations",
+        "take cai.Plan(model), or cai.NeuralPolicy and cai.RecurrentPolicy with observe=",
+    )
+
+
+def _longest(S: int, A: int, O: int) -> int:  # noqa: E741
+    """The most steps of which all histories can be listed, where there are too many of some."""
+    numbers, T = O * A * S, 0
+    while numbers <= _LARGEST:
+        numbers, T = numbers * A * O, T + 1
+    return T

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from cai import checks, contract, threads
+from cai import checks, contract, memory, threads
 from cai.default_type import float64
 from cai.exclusive import exclusive
 from cai.outcomes import all_pairs, outcomes
@@ -20,6 +20,10 @@ from cai.timeless import log_prior_table, refuse_changes, refuse_other_rewards
 
 if TYPE_CHECKING:
     from cai.trajectory import TrajectoryModel
+
+
+_LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
+_COPIES = 7  # of a dense table at once, while it is made
 
 
 def tabulate(model: TrajectoryModel | Table) -> Table:
@@ -48,6 +52,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         s, a = all_pairs(model, S, A)
         with float64():
             log_prior = log_prior_table(model)
+            _check_size(model, s, a)
             found = outcomes(model, s, a, S)
         contract.check_allowed(model, s[:, 0])
         log_dynamics, successors = _compress(*found, S, A)
@@ -158,6 +163,20 @@ def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
     highest = torch.where(highest == -torch.inf, 0.0, highest)
     total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
     return highest + total.log()
+
+
+def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
+    (S, A), pairs = s.shape, s.numel()
+    if pairs * S < _LARGE:
+        return
+    one = outcomes(model, s[0, 0], a[0, 0], S)[0]
+    memory.check_fits(
+        "dynamics",
+        f"a table of {S} states and {A} actions with {one.numel()} outcomes each",
+        _COPIES * pairs * one.numel(),
+        contract.SPARSE,
+    )
 
 
 def _refuse_other_dynamics(

@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from cai import checks, contract
+from cai import checks, contract, event_dimensions
 from cai.asking import check_policy, draw, move_at, policy_at, sampled
 from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
 from cai.exclusive import exclusive, seeded
@@ -90,7 +90,11 @@ class TrajectoryModel:
             value = getattr(self, name)
             if value is not None and not callable(value):
                 object.__setattr__(self, name, checks.plain(value))
-        contract.check_program(self)
+        try:
+            contract.check_program(self)
+        except ValueError as error:
+            event_dimensions.explain(self, error)
+            raise
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:
         return self  # immutable, and a policy that knows its model is copied without it

@@ -1,0 +1,53 @@
+"""What would not fit into memory is refused with its bytes, before the allocator or the kernel is.
+
+An allocation may succeed on credit, and the process be killed once the numbers are written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NoReturn
+
+from cai import checks
+
+
+def check_fits(where: str, what: str, numbers: int, advice: str) -> None:
+    """Raises ValueError where so many numbers of float64 are more than the machine's memory.
+
+    Args:
+        where: the argument or function to name.
+        what: what the numbers are, with their sizes.
+        numbers: how many there will be at once.
+        advice: what to take instead.
+    """
+    if 8 * numbers > installed():
+        refuse(where, f"{what}, {readable(8 * numbers)}", advice)
+
+
+def refuse(where: str, what: str, advice: str) -> NoReturn:
+    """Raises ValueError for what is too large."""
+    checks.refuse(where, f"what fits into the memory of {readable(installed())}", what, advice)
+
+
+def installed() -> float:
+    """The bytes of memory that this machine has; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def asked_for(error: Exception) -> str:
+    """What an allocator says that it was asked for."""
+    found = re.search(r"(\d+) bytes", str(error))
+    return readable(int(found[1])) if found else f"more ({error})"
+
+
+def readable(size: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
