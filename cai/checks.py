@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -76,27 +75,6 @@ def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
         if isinstance(reward, np.ndarray) or (isinstance(reward, Tensor) and not reward.is_nested):
             came = f"an array of shape {list(reward.shape)}" if reward.ndim else came
         refuse(name, "a function, or a number", came, "index it: lambda s, a: REWARD[s, a]")
-
-
-def check_room(name: str, numbers: int, instead: str) -> None:
-    """Raises ValueError where so many float64 numbers are more than this machine's memory.
-
-    Args:
-        name: of what is to be made.
-        numbers: how many are held at once.
-        instead: what to take that needs less.
-    """
-    size, memory = 8 * numbers, _memory()
-    if size > memory:
-        most = f"at most the {memory:.3g} bytes of memory here"
-        refuse(name, most, f"{size:.3g} bytes for {numbers:.3g} numbers of float64", instead)
-
-
-def _memory() -> float:
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # where the system does not say
-        return math.inf
 
 
 def several(name: str, values: Any, advice: str) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks, visits, weights
+from cai import checks, memory, visits, weights
 from cai.asking import check_policy
 from cai.bellman import product
 from cai.episode import DrawsSites, NoSites, remembers
@@ -149,7 +149,7 @@ def _at_all_steps(policy: Policy, table: Table) -> Tensor:
         return _stationary(policy, table)
     T, S, A = table.steps, table.num_states, table.num_actions
     advice = "evaluate it by samples, or for a shorter horizon"
-    checks.check_room("policy, log q(a|s) of all steps", T * S * A, advice)
+    memory.check_fits("policy", "log q(a|s) of all steps", T * S * A, advice)
     if isinstance(policy, TabularPolicy):
         return _fitting(policy.log_probs, T, S, A)
     return _called(policy, torch.arange(T), S, A)

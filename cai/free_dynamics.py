@@ -17,7 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, memory
 from cai.exclusive import exclusive
 from cai.policy import TabularPolicy, register, unrolled
 from cai.scores import exact, exact_scores
@@ -74,7 +74,8 @@ class FreeDynamics(nn.Module):
         S, A = table.num_states, table.num_actions
         # The true dynamics and their logarithm, and what each step has of its own.
         advice = "bend lists of successors: inference.soft_values(model, optimism) is the optimum"
-        checks.check_room("moves", (2 + T * (optimism > 0)) * S * A * S, advice)
+        size = (2 + T * (optimism > 0)) * S * A * S
+        memory.check_fits("model", f"moves of {S} states", size, advice)
         self.optimism, self._model = optimism, collapse(model)
         self.policy = TabularPolicy(model)
         self._log_start, self._log_moves = table.log_initial, table.dense(table.log_dynamics).log()

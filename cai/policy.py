@@ -34,7 +34,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import arrays, bellman, checks
+from cai import arrays, bellman, checks, memory
 from cai.heads import Head, head_for
 from cai.observation import Observe, View
 from cai.timeless import log_prior_table
@@ -74,7 +74,8 @@ class TabularPolicy(nn.Module):
         what = "a time-dependent policy (not one with stationary=True)"
         steps = () if stationary else (checks.finite_horizon(model, what),)
         size = math.prod(steps) * log_prior.numel()
-        checks.check_room("logits", size, "take stationary=True, or a cai.NeuralPolicy")
+        advice = "take stationary=True, or a cai.NeuralPolicy"
+        memory.check_fits("model", "logits of all steps, states and actions", size, advice)
         self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
         self.register_buffer("log_prior", log_prior)
 

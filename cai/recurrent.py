@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.episode import Episode
 from cai.heads import Head, head_for
+from cai.memory import check_fits
 from cai.observation import Numbers, Observe, View
 from cai.policy import perceptron
 
@@ -46,7 +47,9 @@ class RecurrentPolicy(nn.Module):
         super().__init__()
         checks.check_count("memory", memory)
         checks.check_widths("hidden", hidden)
-        checks.check_room("memory", 3 * memory**2, "32 numbers are a long memory")
+        check_fits(
+            "memory", f"weights of {memory} units", 3 * memory**2, "32 numbers are a long memory"
+        )
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
         self._actions = Numbers(prior)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cai import bellman, checks
+from cai import bellman, checks, memory
 from cai.trajectory import Trajectories
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
     """Draws n independent trajectories, as ``Solution.sample`` documents it."""
     checks.check_count("n", n)
     T = checks.finite_horizon(solution.table, "sampling trajectories")
-    checks.check_room("n", n * (2 * T + 1), "draw fewer at a time")
+    memory.check_fits("n", f"{n} trajectories", n * (2 * T + 1), "draw fewer at a time")
     if seed is not None:
         checks.check_seed(seed)
         seed = int(seed)

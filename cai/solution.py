@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cai import bellman, chain, checks, evidence, marginals, messages, sampling, sweeps
+from cai import bellman, chain, checks, evidence, marginals, memory, messages, sampling, sweeps
 from cai.evidence import Evidence
 from cai.moment import Moment, check_time
 from cai.policy import TabularPolicy
@@ -319,7 +319,8 @@ class Solution:
     @cached_property
     def _log_Q(self) -> Tensor:
         size = self.table.steps * self.table.num_states * self.table.num_actions
-        checks.check_room("Q of all steps", size, "take solution.at(t), one step at a time")
+        advice = "take solution.at(t), one step at a time"
+        memory.check_fits("Q", "values of all steps, states and actions", size, advice)
         if self._by_products:
             return sweeps.action_values(self.table, self.optimism, self.log_values)
         with self.table.threads():

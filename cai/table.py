@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cai import checks, threads
+from cai import checks, memory, threads
 from cai.layout import Layout
 
 if TYPE_CHECKING:
@@ -199,9 +199,11 @@ class Table:
 
     def check_dense(self) -> None:
         """Raises ValueError where an array over all pairs of states is more than memory holds."""
-        size = self.num_states**2 * self.num_actions
+        S = self.num_states
         instead = "take solution.sample or solution.at(t).rest.log_transitions, lists of successors"
-        checks.check_room("dynamics(t), (S, A, S)", size, instead)
+        memory.check_fits(
+            "dynamics(t)", f"an array (S, A, S) of {S} states", S**2 * self.num_actions, instead
+        )
 
     def dense(self, log_p: Tensor) -> Tensor:
         """exp(log_p) of each successor as a dense array over all states, (S, A, K) -> (S, A, S)."""

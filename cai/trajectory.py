@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from cai import checks, contract, event_dimensions
+from cai import checks, contract, event_dimensions, memory
 from cai.asking import check_policy, draw, move_at, policy_at, sampled
 from cai.episode import begin, first_action, log_auxiliary, refuse_site, remembers
 from cai.exclusive import exclusive, seeded
@@ -301,7 +301,8 @@ class TrajectoryModel:
     def _simulate(self, policy: Policy, n: int) -> Trajectories:
         T = checks.finite_horizon(self, "simulating")
         event = self.initial.event_shape.numel()
-        checks.check_room("n", n * (T + 1) * event, "simulate fewer trajectories at a time")
+        advice = "simulate fewer trajectories at a time"
+        memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
         draws = _Draws(n, scored=hasattr(policy, "reverse"))
         with draws:
             trajectory = self._run(policy, range(T), factors=False)
