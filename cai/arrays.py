@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Te
         ValueError: where it is none of these, ragged, sparse in torch, complex, text or masked.
     """
     array = read(name, values, expected)
+    if not array.ndim and array.dtype in (torch.bool, np.bool_):
+        refuse(name, expected, repr(values), "a flag is no number; 1 and 0 are")
     if isinstance(array, Tensor):
         if array.is_complex():
             refuse(name, expected, f"one of {array.dtype}", "take its .real")
@@ -54,7 +57,7 @@ def integers(name: str, values: Any, expected: str = "integers") -> Tensor:
     array = read(name, values, an_array)
     if isinstance(array, Tensor):
         if array.dtype not in INTEGERS:
-            refuse(name, expected, f"an array of {array.dtype}", "take .long() of whole numbers")
+            refuse(name, expected, f"{array.dtype}", ".long() makes integers of whole numbers")
         return array.to(torch.int64, copy=True)
     if array.size and array.dtype.kind not in "iu":
         advice = "astype(int) makes integers of whole numbers"
@@ -119,7 +122,7 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
         raise ValueError(f"{name}: expected {expected}: {_one_line(error)}") from None
     if np.ma.is_masked(values):
         refuse(name, expected, "one with masked entries", "fill them")
-    if array.dtype.kind == "O" and array.ndim == 0:
+    if array.dtype.kind == "O" and array.ndim == 0 and not isinstance(values, Number):
         advice = "lists, arrays and data frames are taken"
         refuse(name, expected, type(values).__name__, advice)
     return array

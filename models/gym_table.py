@@ -50,24 +50,23 @@ class Numbering:
         Raises:
             ValueError: where it is no element.
         """
-        parts = _whole(element)
+        parts: Any = _whole(element)
         if parts is not None and parts.ndim == 0 and not self.single:
             if 0 <= parts < self.n:
                 return int(parts)
         elif parts is not None and parts.size == len(self.sizes):
             values = [int(x) - low for x, low in zip(parts.flat, self.start, strict=True)]
-            if all(0 <= x < size for x, size in zip(values, self.sizes, strict=True)):
+            if all(0 <= value < size for value, size in zip(values, self.sizes, strict=True)):
                 return int(np.ravel_multi_index(values, self.sizes))
         checks.refuse(where, str(self), repr(element), "see the spaces of the environment")
 
     def names(self) -> tuple[str, ...] | None:
         """What the environment calls each element; None where that is its number."""
         if self.single:
-            low, n = self.start[0], self.n
-            return None if low == 0 else tuple(str(low + k) for k in range(n))
-        values = (np.unravel_index(k, self.sizes) for k in range(self.n))
-        low = np.array(self.start)
-        return tuple(str(tuple((np.array(value) + low).tolist())) for value in values)
+            first = self.start[0]
+            return None if first == 0 else tuple(str(first + k) for k in range(self.n))
+        parts = np.stack(np.unravel_index(np.arange(self.n), self.sizes), -1) + self.start
+        return tuple(str(tuple(element)) for element in parts.tolist())
 
     def __str__(self) -> str:
         if self.single:
@@ -148,7 +147,9 @@ def _entries(where: str, table: Any, what: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_empty(entry: Any) -> bool:
-    return entry is None or (hasattr(entry, "__len__") and len(entry) == 0)
+    if isinstance(entry, np.ndarray):
+        return not entry.size
+    return entry is None or (isinstance(entry, Mapping | Sequence) and not entry)
 
 
 def _outcomes(where: str, listed: Any, states: Numbering) -> list[Outcome]:
@@ -164,7 +165,7 @@ def _outcomes(where: str, listed: Any, states: Numbering) -> list[Outcome]:
             )
         checks.check_probability(f"{where}[{k}]: probability", fields[0])
         if fields[0] > 0:  # what fills up a short list in an array may be no outcome at all
-            found.append(_outcome(f"{where}[{k}]", *fields, states))
+            found.append(_outcome(f"{where}[{k}]", fields, states))
     total = sum(outcome.probability for outcome in found)
     if not abs(total - 1) <= 1e-5:
         checks.refuse(where, "probabilities that sum to one", f"{total:g}", "divide by the sum")
@@ -180,7 +181,8 @@ def _listed(where: str, entry: Any) -> list[Any]:
     return list(entry)
 
 
-def _outcome(where: str, p: Any, state: Any, reward: Any, over: Any, states: Numbering) -> Outcome:
+def _outcome(where: str, fields: list[Any], states: Numbering) -> Outcome:
+    p, state, reward, over = fields
     checks.check_payment(f"{where}: reward", reward)
     if isinstance(over, str | bytes) or np.shape(over) != () or over not in (0, 1):
         checks.refuse(f"{where}: terminated", "True or False", repr(over), "is the episode over?")

@@ -98,9 +98,10 @@ def names(argument: str, values: Any) -> NDArray[Any]:
     if not all(_is_name(entry) for entry in array.astype(object).flat):
         advice = "or name the nodes by texts: str(…) makes one of any name"
         checks.refuse(argument, "integers", f"an array of {kind}", advice)
-    named = np.empty(array.shape, dtype=object)
-    named.flat = [x if isinstance(x, str) else int(x) for x in array.astype(object).flat]
-    return named
+    plain = [x if isinstance(x, str) else int(x) for x in array.astype(object).flat]
+    named = np.empty(len(plain), dtype=object)
+    named[:] = plain
+    return named.reshape(array.shape)
 
 
 def _is_name(entry: Any) -> bool:

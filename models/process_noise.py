@@ -26,7 +26,7 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
     """
     expected = f"one standard deviation, or {len(coordinates)}: of {', '.join(coordinates)}"
     sd = arrays.numbers("noise", noise, expected)
-    if isinstance(noise, bool) or sd.shape not in ((), (1,), (len(coordinates),)):
+    if sd.shape not in ((), (1,), (len(coordinates),)):
         checks.refuse("noise", expected, repr(noise), "0 for none")
     sd = sd.expand(len(coordinates))
     if not (sd.isfinite() & (sd >= 0) & (sd <= most)).all():

@@ -75,8 +75,8 @@ def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
         ValueError: where it is no square matrix of that size, or its numbers are not real.
     """
     shape = getattr(matrix, "shape", None)
-    fits = scipy.sparse.issparse(matrix) and len(shape) == 2 and shape[0] == shape[1]
-    if not fits or S not in (None, shape[0]):
+    square = shape is not None and len(shape) == 2 and shape[0] == shape[1]
+    if not scipy.sparse.issparse(matrix) or not square or S not in (None, matrix.shape[0]):
         size = "S" if S is None else S
         checks.refuse(
             name,
