@@ -133,6 +133,12 @@ def check_is_table(name: str, table: Any) -> None:
         refuse(name, "a cai.Table", type(table).__name__, "take cai.tabulate(model)")
 
 
+def check_kind(name: str, value: Any, kind: type, expected: str, advice: str) -> None:
+    """Raises ValueError unless a value is an instance of a class."""
+    if not isinstance(value, kind):
+        refuse(name, expected, type(value).__name__, advice)
+
+
 def check_step(t: int, T: int) -> None:
     """Raises ValueError unless t is a whole number, 0 ≤ t < T."""
     if not within(t, lambda step: 0 <= step < T and step.is_integer()):

@@ -160,9 +160,9 @@ class NeuralPolicy(nn.Module):
         super().__init__()
         checks.check_widths("hidden", hidden)
         checks.check_flag("stationary", stationary)
-        if network is not None and not isinstance(network, nn.Module):
-            came, advice = type(network).__name__, "it maps (..., inputs) to (..., outputs)"
-            checks.refuse("network", "a torch module", came, advice)
+        if network is not None:
+            advice = "it maps (..., inputs) to (..., outputs)"
+            checks.check_kind("network", network, nn.Module, "a torch module", advice)
         self._view, self._stationary = View(model, observe), stationary
         prior = self._view.prior(model.initial.sample(), 0)
         self._head = head_for(prior, head)

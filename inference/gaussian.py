@@ -106,9 +106,8 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
     Raises:
         ValueError: where no η has an answer, or the discount is below one.
     """
-    if not isinstance(model, LinearGaussian):
-        came, advice = type(model).__name__, "of a table, every optimism has an answer"
-        checks.refuse("model", "a linear-Gaussian one", came, advice)
+    advice = "of a table, every optimism has an answer"
+    checks.check_kind("model", model, LinearGaussian, "a linear-Gaussian one", advice)
     if model.discount < 1:
         checks.refuse(
             "discount",

@@ -97,9 +97,10 @@ def posterior(
             observed has no density, or the discount is below one.
     """
     checks.check_model(model, table=True)
-    if observed is not None and not isinstance(observed, Mapping):
-        came, advice = type(observed).__name__, 'for instance {"s_3": 2, "a_0": 1}'
-        checks.refuse("observed", "a mapping from sites to values", came, advice)
+    if observed is not None:
+        advice = 'for instance {"s_3": 2, "a_0": 1}'
+        expected = "a mapping from sites to values"
+        checks.check_kind("observed", observed, Mapping, expected, advice)
     if model.horizon is None:
         raise ValueError(
             "horizon: the posterior of an infinite horizon has no marginals at finite steps; "

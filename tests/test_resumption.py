@@ -238,6 +238,10 @@ def test_another_annealing(one, other, tmp_path):
             lambda o: lr_scheduler.LambdaLR(o, lambda k: 1 / (k + 2)),
         ),
         (
+            lambda o: lr_scheduler.LambdaLR(o, lambda k: 1.0),
+            lambda o: lr_scheduler.LambdaLR(o, lambda k: 0.5 if k == 2 else 1.0),
+        ),
+        (
             lambda o: lr_scheduler.OneCycleLR(o, 0.1, 12),
             lambda o: lr_scheduler.OneCycleLR(o, 0.1, 12, max_momentum=0.8),
         ),
