@@ -2,12 +2,23 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 
 import pytest
 
 from cai import output_folder
+
+
+class _Full(io.BytesIO):
+    """A file on a disk that takes so much and no more."""
+
+    def write(self, data):
+        if len(data) > 2**19:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="folders are locked on Unix only")
 
@@ -40,10 +51,7 @@ def test_what_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
         with pytest.raises(OSError), output_folder.prepared(out):  # noqa: PT011
             pytest.fail("the work began")
 
-    def full(**_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(output_folder.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(output_folder.tempfile, "TemporaryFile", lambda dir: _Full())
     with pytest.raises(OSError, match="No space"), output_folder.prepared(tmp_path / "new"):
         pytest.fail("the work began")
     assert listing(tmp_path) == ["file"]
