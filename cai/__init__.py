@@ -7,7 +7,7 @@ interruption.end_quietly()  # until the command itself takes over, if this proce
 import importlib.metadata
 import importlib.util
 
-if importlib.util.find_spec("cai.models") is None:
+if importlib.util.find_spec(f"{__name__}.models") is None:
     raise ImportError(
         f"cai: {__path__[0]} is a folder of a checkout, to which models and inference do not "
         "belong before it is installed; run `pip install -e .` in the checkout, or start Python "
