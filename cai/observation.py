@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
+from cai.action_prior import ActionPrior
 from cai.support import require_finite, support_size
 from cai.timeless import log_prior_table, prior_sees_state
 
@@ -40,7 +41,7 @@ class View:
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
         checks.check_model(model)
-        self._model, self._observe = model, observe
+        self._prior, self._observe = ActionPrior.of(model), observe
         self._event = len(model.initial.event_shape)
         self._seen: Tensor | None = None
         self._log_prior: Tensor | None = None
@@ -76,7 +77,7 @@ class View:
     def timed(self, t: Any, s: Tensor, dtype: torch.dtype) -> Tensor:
         """(..., 1 + size): t/T in front of the features, t an int or a tensor of steps."""
         state = self.features(s, dtype)
-        scale = float(self._model.horizon or 1)
+        scale = float(self._prior.horizon or 1)
         if isinstance(t, int):
             time = torch.full_like(state[..., :1], t / scale)
         else:
@@ -88,7 +89,7 @@ class View:
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:
         """p(a|s), shared by all states that look alike where not everything is seen."""
         if self._log_prior is None or self._seen is None:
-            return self._model.prior(s, t)
+            return self._prior(s, t)
         return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
 
 

@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import arrays, checks
+from cai.action_prior import ActionPrior
 from cai.episode import Episode
 from cai.heads import Head, head_for, moments, moved, onto
 from cai.observation import classes, shared_log_prior
@@ -43,7 +44,8 @@ class Plan(nn.Module):
     def __init__(self, model: TrajectoryModel, head: Head | None = None) -> None:
         super().__init__()
         T = checks.finite_horizon(model, "a plan")
-        self._model, self._blind = model, _blind_prior(model)
+        self._blind = _blind_prior(model)
+        self._action_prior = ActionPrior.of(model)
         prior = self._prior(0)
         self._head = head_for(prior, head)
         self.numbers = nn.Parameter(torch.zeros(T, self._head.size(prior), dtype=torch.float64))
@@ -70,7 +72,7 @@ class Plan(nn.Module):
         return lambda t, s: self._head(numbers[t], self._prior(t))
 
     def _prior(self, t: Any) -> TorchDistribution:
-        return self._model.prior(torch.zeros(()), t) if self._blind is None else self._blind
+        return self._action_prior(torch.zeros(()), t) if self._blind is None else self._blind
 
 
 class GaussianPlan(nn.Module):
@@ -103,7 +105,7 @@ class GaussianPlan(nn.Module):
                 "discrete actions",
                 "take cai.HistoryPolicy(model) for a joint table of all plans, or cai.Plan(model)",
             )
-        self._model = model
+        self._action_prior = ActionPrior.of(model)
         start = [moments(self._prior(t), torch.zeros((), dtype=torch.float64)) for t in range(T)]
         for t in range(T):
             onto(self._prior(t))
@@ -136,7 +138,7 @@ class GaussianPlan(nn.Module):
 
     def _centre(self, L: Tensor, t: int, noise: list[Tensor]) -> Tensor:
         """E[a_t | a_0, …, a_{t-1}] before squashing, (..., m)."""
-        m = len(self.mean) // int(self._model.horizon or 1)
+        m = len(self.mean) // int(self._action_prior.horizon or 1)
         mean = self.mean[t * m : (t + 1) * m]
         if not noise:
             return mean
@@ -144,7 +146,7 @@ class GaussianPlan(nn.Module):
 
     def _noise(self, L: Tensor, t: int, noise: list[Tensor], a: Tensor) -> Tensor:
         """The standard normal numbers that action a of step t came from, (..., m)."""
-        prior, m = self._prior(t), len(self.mean) // int(self._model.horizon or 1)
+        prior, m = self._prior(t), len(self.mean) // int(self._action_prior.horizon or 1)
         edge = onto(prior)
         x = a.double() if edge is None else edge.inv(a.double())
         x = x.reshape(*x.shape[: x.dim() - len(prior.event_shape)], m)
@@ -153,7 +155,7 @@ class GaussianPlan(nn.Module):
         return torch.linalg.solve_triangular(L[here, here], away, upper=False).squeeze(-1)
 
     def _prior(self, t: Any) -> TorchDistribution:
-        return self._model.prior(torch.zeros(()), t)
+        return self._action_prior(torch.zeros(()), t)
 
 
 def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:

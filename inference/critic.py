@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,25 +56,33 @@ def critic_gradient(
     checks.check_count("particles", particles)
     if particles < 2:
         checks.refuse("particles", "at least 2", "1", "each is a baseline of the others")
-    T = checks.finite_horizon(model, "fit")
+    checks.finite_horizon(model, "fit")
     finite = support_size(model.initial) is not None
     critic: TabularCritic | NeuralCritic = TabularCritic(model) if finite else NeuralCritic(model)
-    steps = torch.arange(T)
+    return _Estimator(model, policy, particles, lam, critic)
 
-    def estimate() -> float:
-        drawn = scored(model, policy, particles)
+
+@dataclass(frozen=True, eq=False)
+class _Estimator:
+    """The gradient, and the critic that it learns."""
+
+    model: TrajectoryModel
+    policy: nn.Module
+    particles: int
+    lam: float
+    module: TabularCritic | NeuralCritic  # see Estimator
+
+    def __call__(self) -> float:
+        drawn = scored(self.model, self.policy, self.particles)
         alive, s = drawn.alive, drawn.paths.states[:, :-1]
         with torch.no_grad():
-            v = torch.where(alive, critic(steps, s), 0.0)
-            ends = (drawn.paths.final_rewards / model.temperature).unsqueeze(1)
+            v = torch.where(alive, self.module(torch.arange(s.shape[1]), s), 0.0)
+            ends = (drawn.paths.final_rewards / self.model.temperature).unsqueeze(1)
             residuals = drawn.paid + torch.cat([v[:, 1:], ends], 1) - v
-            weight = _less_the_others(_accumulated(residuals, lam), alive) / particles
+            weight = _less_the_others(_accumulated(residuals, self.lam), alive) / self.particles
         (-(weight * drawn.log_q).sum()).backward()
-        critic.learn(s, drawn.to_go, alive)
+        self.module.learn(s, drawn.to_go, alive)
         return -drawn.to_go[:, 0].mean().item()
-
-    estimate.module = critic  # type: ignore[attr-defined] # see Estimator
-    return estimate
 
 
 def _accumulated(residuals: Tensor, lam: float) -> Tensor:
