@@ -179,12 +179,12 @@ def check_size(T: int, S: int, A: int, O: int) -> None:  # noqa: E741
     if numbers <= _LARGEST:
         return
     fits = _longest(S, A, O)
-    at_most = f"at most {fits} step{'s' * (fits != 1)}" if fits else "fewer states or observations"
+    so = f"so a horizon of at most {fits}" if fits else "which one step alone would be too long for"
     power = math.log10(numbers)
     came = f"{numbers:.3g}" if power < 300 else f"10^{power:.0f}"
     checks.refuse(
         "horizon",
-        f"{at_most}, as (A O)^(T-1) O A S may be {_LARGEST} numbers",
+        f"at most {_LARGEST} numbers, (A O)^(T-1) O A S, {so}",
         f"{came} of {T} steps, {S} states, {A} actions and {O} observations",
         "take cai.Plan(model), or cai.NeuralPolicy and cai.RecurrentPolicy with observe=",
     )
