@@ -1,18 +1,12 @@
 """Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
 
-from cai import interruption
+from cai import interruption as _interruption
 
-interruption.end_quietly()  # until the command itself takes over, if this process is one
+_interruption.end_quietly()  # until the command itself takes over, if this process is one
 
-import importlib.metadata
-import importlib.util
+from cai import installation as _installation
 
-if importlib.util.find_spec(f"{__name__}.models") is None:
-    raise ImportError(
-        f"cai: {__path__[0]} is a folder of a checkout, to which models and inference do not "
-        "belong before it is installed; run `pip install -e .` in the checkout, or start Python "
-        "in another folder to use an installed copy"
-    )
+_installation.check(__path__[0])
 
 from cai.bracket import EvidenceBracket
 from cai.checkpoints import Checkpoints
@@ -42,7 +36,7 @@ from cai.table import Table
 from cai.tabulation import collapse, tabulate, tabulate_rewards
 from cai.trajectory import Trajectories, TrajectoryModel
 
-__version__ = importlib.metadata.version("control-as-inference")
+__version__ = _installation.version()
 
 __all__ = [
     "CategoricalHead",

@@ -627,7 +627,7 @@ def test_a_reward_of_minus_infinity_can_be_named(out):
 @pytest.mark.parametrize("text", ["import sys\n\nsys.exit(0)\n", "raise SystemExit(3)\n"])
 def test_a_file_that_ends_the_program_is_a_mistake(text, tmp_path, out):
     file = tmp_path / "leaves.py"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     assert_mistake(run("compare", f"{file}:model", "--out", out), "SystemExit", "must not end")
 
 
@@ -730,7 +730,8 @@ def test_a_start_that_cannot_be_counted_says_how_to_write_it(tmp_path, out):
         "import cai, torch\nimport pyro.distributions as dist\n"
         "model = cai.TrajectoryModel(initial=dist.Delta(torch.tensor(0)),"
         " dynamics=lambda s, a: dist.Delta(s), reward=0.0,"
-        " action_prior=dist.Categorical(torch.ones(2)), horizon=2)\n"
+        " action_prior=dist.Categorical(torch.ones(2)), horizon=2)\n",
+        encoding="utf-8",
     )
     result = run("compare", file, "--out", out)
     assert result.status == 1
@@ -740,7 +741,7 @@ def test_a_start_that_cannot_be_counted_says_how_to_write_it(tmp_path, out):
 
 
 def test_a_folder_below_a_file_is_seen_before_the_work(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     result = run("compare", "ledge", "--out", tmp_path / "file" / "x" / "y")
     assert_mistake(result, "--out", "is a file")
 

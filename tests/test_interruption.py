@@ -50,7 +50,8 @@ def test_who_imports_the_library_is_interrupted_as_usual(arguments, tmp_path):
     (tmp_path / "torch.py").write_text(PRESSES, encoding="utf-8")
     (tmp_path / "mine.py").write_text("import cai\n", encoding="utf-8")
     (tmp_path / "script").mkdir()
-    (tmp_path / "script" / "cai.py").write_text("import sys; del sys.path[0]\nimport cai\n")
+    script = "import sys; del sys.path[0]\nimport cai\n"
+    (tmp_path / "script" / "cai.py").write_text(script, encoding="utf-8")
     where = tmp_path / "script" if arguments == ["cai.py"] else tmp_path
     done = start(sys.executable, *arguments, cwd=where, PYTHONPATH=str(tmp_path))
     assert done.returncode in (-signal.SIGINT, 1)
@@ -73,7 +74,7 @@ def test_the_command_itself_is_interrupted_by_an_exception():
 def test_a_folder_of_a_checkout_says_what_to_do(tmp_path):
     """Without the packages of the environment, -S, nothing maps cai.models to another folder."""
     (tmp_path / "cai").mkdir()
-    for name in ("__init__.py", "interruption.py"):
+    for name in ("__init__.py", "interruption.py", "installation.py"):
         shutil.copy(ROOT / name, tmp_path / "cai")
     done = start(sys.executable, "-S", "-c", "from cai import inference", cwd=tmp_path)
     assert done.returncode == 1
