@@ -33,7 +33,15 @@ class NoDensity(ArithmeticError):
 
 
 class Unbounded(ArithmeticError):
-    """The integral over some variables is infinite."""
+    """The integral over some variables is infinite.
+
+    Attributes:
+        lost: whether it is finite, but by a curvature that rounding has swallowed.
+    """
+
+    def __init__(self, lost: bool) -> None:
+        super().__init__(lost)
+        self.lost = lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +127,7 @@ def eliminate(
 
     Raises:
         NoDensity: where a constraint is left that involves no x either.
-        Unbounded: where the integral is infinite.
+        Unbounded: where the integral is infinite, or cannot be told from one that is.
     """
     C, d = potential.C, potential.d
     U, S, Vt = np.linalg.svd(C[:, n:])
@@ -131,13 +139,15 @@ def eliminate(
     J = np.block([[np.eye(n), np.zeros((n, free.shape[1]))], [E, free]])
     inner = potential.of(J, np.concatenate([np.zeros(n), e]))
     H, G, h = inner.P[n:, n:], inner.P[n:, :n], inner.p[n:]
-    inverse, log_det = _inverse(0.5 * (H + H.T), inner.size[n:, n:], free.T @ least @ free)
-    K, o = inverse @ G, inverse @ h
+    H = 0.5 * (H + H.T)
+    _check_finite(H, inner.size[n:, n:], free.T @ least @ free)
+    root = np.linalg.cholesky(H)
+    K, o, inverse = np.linalg.solve(H, G), np.linalg.solve(H, h), np.linalg.inv(H)
     P = inner.P[:n, :n] - G.T @ K
     unit = np.sqrt(np.abs(inner.P.diagonal()))
     back = np.vstack([np.eye(n), -K])
     size = back.T @ inner.size @ back + np.diag((unit[:n] + np.abs(K).T @ unit[n:]) ** 2)
-    log_det += 2 * np.log(S[:rank]).sum()
+    log_det = 2 * np.log(root.diagonal()).sum() + 2 * np.log(S[:rank]).sum()
     k = inner.k + 0.5 * float(h @ o)
     k += 0.5 * alpha * (len(h) * math.log(2 * math.pi * alpha) - float(log_det))
     rest = Potential(
@@ -153,25 +163,11 @@ def eliminate(
     return _orthonormal(rest, alpha, float(np.linalg.norm(C[:, :n]))), conditional
 
 
-def _inverse(H: Array, size: Array, least: Array) -> tuple[Array, float]:
-    """H⁻¹ and log det H, where H > 0, if only since some part of it is.
-
-    Raises:
-        Unbounded: where it is not, beyond rounding.
-    """
-    if definite(H, size):
-        root = np.linalg.cholesky(H)
-        return np.linalg.inv(H), float(2 * np.log(root.diagonal()).sum())
-    slack = 2 * _ROUNDING * _diagonal(size)
-    if not (definite(least, least) and definite(H - least + slack, size)):
-        raise Unbounded
-    # What is certain may be lost in rounding beside the rest: in units of it, H is at least one.
-    root = np.linalg.cholesky(least)
-    units = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(units @ H @ units.T)
-    values, back = values.clip(1), vectors.T @ units
-    log_det = np.log(values).sum() + 2 * np.log(root.diagonal()).sum()
-    return (back.T / values) @ back, float(log_det)
+def _check_finite(H: Array, size: Array, least: Array) -> None:
+    """Raises Unbounded unless H > 0, beyond the rounding of numbers of that size."""
+    if not definite(H, size):
+        slack = 2 * _ROUNDING * _diagonal(size)
+        raise Unbounded(definite(least, least) and definite(H - least + slack, size))
 
 
 def _diagonal(P: Array) -> Array:

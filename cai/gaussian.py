@@ -57,7 +57,7 @@ class Quadratic:
         P, p, k = self.P, self.p, self.k
         if k.dim():
             P, p, k = P[t], p[t], k[t]
-        z = torch.cat([part.double() for part in x], -1)
+        z = torch.cat([numbers(part) for part in x], -1)
         return k + ((p - 0.5 * matvec(P, z)) * z).sum(-1)
 
     def expectation(self, at: Gaussian) -> Tensor:
@@ -89,7 +89,7 @@ class LinearMap:
 
     def mean(self, s: Tensor, a: Tensor) -> Tensor:
         """E[s'|s,a], (..., n)."""
-        return matvec(self.A, s.double()) + matvec(self.B, a.double()) + self.c
+        return matvec(self.A, numbers(s)) + matvec(self.B, numbers(a)) + self.c
 
     def __call__(self, s: Tensor, a: Tensor) -> TorchDistribution:
         """The distribution of s' given s, (..., n), and a, (..., m)."""
@@ -198,6 +198,11 @@ def standardised(covariance: Tensor) -> tuple[Tensor, Tensor]:
     variances = covariance.diagonal(dim1=-2, dim2=-1)
     unit = torch.where(variances > 0, variances, 1.0).sqrt()
     return unit, covariance / unit.unsqueeze(-1) / unit.unsqueeze(-2)
+
+
+def numbers(x: Any) -> Tensor:
+    """A vector, or several, in float64: what a user writes as a list does not lose digits."""
+    return torch.as_tensor(x, dtype=torch.float64)
 
 
 def matvec(M: Tensor, x: Tensor) -> Tensor:

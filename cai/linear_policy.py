@@ -93,9 +93,7 @@ class LinearGaussianPolicy(nn.Module):
             checks.refuse("gains, offsets, covariance", "shapes that fit", came, advice)
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
-        gains, offsets, covariance = (
-            torch.as_tensor(x, dtype=torch.float64).clone() for x in (gains, offsets, covariance)
-        )
+        gains, offsets, covariance = (x.detach() for x in (gains, offsets, covariance))
         policy._set(nn.Buffer, gains, offsets, _lower(covariance))
         return policy
 
@@ -130,7 +128,7 @@ class LinearGaussianPolicy(nn.Module):
 
 
 def _act(gain: Tensor, offset: Tensor, tril: Tensor, s: Tensor) -> TorchDistribution:
-    mean = offset - matvec(gain, s.double())
+    mean = offset - matvec(gain, numbers(s))
     if (tril.diagonal(dim1=-2, dim2=-1) == 0).any():
         return Root.of(tril @ tril.mT).around(mean)
     return dist.MultivariateNormal(mean, scale_tril=tril, validate_args=False)

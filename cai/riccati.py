@@ -182,9 +182,9 @@ def earlier(
     h = rho + B.T @ slope
     try:
         root = np.linalg.cholesky(H)
+        K, offset = np.linalg.solve(H, G), np.linalg.solve(H, h)
     except np.linalg.LinAlgError:
         unbounded_actions(where)
-    K, offset = np.linalg.solve(H, G), np.linalg.solve(H, h)
     P_before = Q + A.T @ (P @ A) - G.T @ K
     log_det = len(H) * math.log(2 * math.pi * alpha) - 2 * np.log(root.diagonal()).sum()
     k_before = k - 0.5 * c @ P @ c + p @ c + 0.5 * h @ offset + 0.5 * alpha * log_det + prior

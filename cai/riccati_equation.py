@@ -77,6 +77,7 @@ def limit(problem: Problem, theta: float) -> tuple[Array, Array]:
         Breakdown: where a horizon has no value, or the values have no limit.
     """
     seen, s, back = _seen(problem)
+    theta = theta if problem.L.any() else 0.0
     step = seen.over(1)[0]
     P = np.zeros((len(step[0]),) * 2)
     if s:

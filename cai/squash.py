@@ -29,7 +29,10 @@ class Squash(Transform):
 
     def __init__(self, low: Any, high: Any, cache_size: int = 0) -> None:
         super().__init__(cache_size=cache_size)
-        self.low, self.high = torch.as_tensor(low), torch.as_tensor(high)
+        self.low, self.high = (
+            edge if isinstance(edge, Tensor) else torch.as_tensor(edge, dtype=torch.float64)
+            for edge in (low, high)
+        )
         self.codomain = constraints.interval(self.low, self.high)
 
     def with_cache(self, cache_size: int = 1) -> Squash:

@@ -10,6 +10,7 @@ from cai.linear_gaussian import LinearGaussian
 
 _EDGE = 1e-9  # relative width to which the edge of existence is bisected
 _LEAST = 1e-20  # an edge closer to zero than this is at zero
+_STRIDE = 8.0  # from one optimism to the next, where an edge is looked for
 _FAR = 2.0**60  # an optimism beyond which nobody looks for an edge
 
 
@@ -145,11 +146,11 @@ def _edge(model: LinearGaussian, side: int) -> float:
     if _side(model, good) == side:
         good, bad = -bad, good
         while _side(model, good) == side:
-            good, bad = 2 * good, good
+            good, bad = _STRIDE * good, good
             if abs(good) > _FAR:
                 return -far
     while _side(model, bad) != side:
-        good, bad = bad, 2 * bad
+        good, bad = bad, _STRIDE * bad
         if abs(bad) > _FAR:
             return far
     while abs(bad - good) > _EDGE * abs(bad) and abs(bad) > _LEAST:

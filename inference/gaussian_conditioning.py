@@ -217,6 +217,12 @@ def _rewarded(model: LinearGaussian, seen: Tensor, T: int) -> LinearGaussian:
 
 def _refuse(error: NoDensity | Unbounded, known: Known, first: int, what: str) -> NoReturn:
     """Says which integral is infinite, or that the first state observed from then on is wrong."""
+    if isinstance(error, Unbounded) and error.lost:
+        raise ValueError(
+            f"reward: expected one whose curvature leaves the integral over {what} its digits, got "
+            "one more than 1e13 times as sharp as the noise or the actions are free; observe "
+            "exactly what it asks for, or make it less sharp"
+        ) from None
     if isinstance(error, Unbounded):
         raise ValueError(
             f"evidence: p(observed, O) = ∞, the integral over {what} is infinite; let every action "

@@ -375,3 +375,56 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"t: expected a step in 0 … 5, got 6"):
         found.dynamics(6)
     assert "log_evidence=" in repr(found)
+
+
+# Numbers of Python are float64
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-8, 1e-10, 1e-14])
+@pytest.mark.parametrize("kind", [list, tuple, lambda x: torch.as_tensor(np.array(x))])
+def test_observed_lists_keep_their_digits(noise, kind):
+    """log p(s_0) + log p(s_1|s_0), by hand."""
+    A, B = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.0], [1.0]])
+    model = models.linear_gaussian(
+        A,
+        B,
+        horizon=1,
+        noise=noise * np.eye(2),
+        initial_covariance=np.eye(2),
+        action_prior=dist.MultivariateNormal(torch.zeros(1).double(), torch.eye(1).double()),
+    )
+    s, after = [0.1, 0.3], [0.13, 0.3]
+    expected = 0.0
+    for x, C in ((np.array(s), np.eye(2)), (after - A @ s, noise * np.eye(2) + B @ B.T)):
+        expected -= 0.5 * (x @ np.linalg.solve(C, x) + np.linalg.slogdet(2 * math.pi * C)[1])
+    found = inference.posterior(model, {"s_0": kind(s), "s_1": kind(after)})
+    arrays = inference.posterior(model, {"s_0": np.array(s), "s_1": np.array(after)})
+    assert found.log_evidence == arrays.log_evidence
+    # The action is seen through noise of which the precision is 1/noise, beside a prior of one.
+    assert found.log_evidence == pytest.approx(expected, abs=1e-12 + 1e-16 * 100 / noise)
+
+
+def test_lists_as_states_and_actions():
+    """A third is not a third of float32."""
+    model = random_model(1)
+    found = inference.posterior(model)
+    s, a = [1 / 3, 0.1, -0.7], [0.3, 1e-9]
+    x, y = np.array(s), np.array(a)
+    value = found.V(0, s).item()
+    P, p, k = (getattr(found.V, name)[0].numpy() for name in "Ppk")
+    assert value == pytest.approx(-0.5 * x @ P @ x + p @ x + k, rel=1e-14)
+    mean = model.A[0].numpy() @ x + model.B[0].numpy() @ y + model.drift[0].numpy()
+    np.testing.assert_allclose(model.transition(s, a).mean, mean, rtol=1e-14)
+    joint = model.reward_curvature[0].numpy()
+    z = np.concatenate([x, y])
+    paid = -0.5 * z @ joint @ z + model.q[0].numpy() @ x + model.rho[0].numpy() @ y
+    assert model.rewards(s, a, 0).item() == pytest.approx(paid, rel=1e-13)
+    policy = found.policy
+    expected = policy.offsets[0].numpy() - policy.gains[0].numpy() @ x
+    np.testing.assert_allclose(policy(0, s).mean, expected, rtol=1e-14)
+
+
+def test_edges_of_a_box_as_numbers():
+    squash = cai.squash.Squash(-0.1, 0.3)
+    x = torch.tensor([0.7], dtype=torch.float64)
+    assert squash(x).item() == pytest.approx(-0.1 + 0.2 * (1 + math.tanh(0.7)), rel=1e-15)

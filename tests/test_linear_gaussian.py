@@ -129,10 +129,11 @@ class Dense:
         if eta == 0:
             return c - 0.5 * np.trace(M)
         precision = np.eye(self.size) + eta * M
-        if np.linalg.eigvalsh(precision).min() <= 0:
+        values = np.linalg.eigvalsh(M)
+        if (1 + eta * values).min() <= 0:
             return math.copysign(math.inf, eta)
-        log_det = np.linalg.slogdet(precision)[1]
-        return c + (0.5 * eta**2 * v @ np.linalg.solve(precision, v) - 0.5 * log_det) / eta
+        log_det = np.log1p(eta * values).sum() / eta  # as exact at η = 1e-9 as anywhere
+        return c + 0.5 * eta * v @ np.linalg.solve(precision, v) - 0.5 * log_det
 
     def conditioned(self):
         """Mean and covariance of z given O."""
@@ -149,6 +150,11 @@ def normaliser(root):
 def square_root(C):
     values, vectors = np.linalg.eigh(C)
     return vectors * np.sqrt(values.clip(0))
+
+
+def allowed(model, eta):
+    """η, or half of the most negative one that exists where it is below that."""
+    return eta if eta >= 0 else max(eta, 0.5 * inference.optimism_range(model)[0])
 
 
 def dense(model, policy, seed=None):
@@ -188,6 +194,7 @@ def test_posterior_is_the_dense_gaussian_conditional(seed, flat):
 def test_bound_is_the_best_renyi_bound(seed, eta):
     """bound_η = max_π (1/η) log E_q[(p(τ,O)/q(τ))^η], the minimum for η > 1; any π at η = 1."""
     model = random_model(seed, cost=0.3, T=3)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
     assert found.bound == pytest.approx(dense(model, found.policy).renyi(eta), abs=1e-7)
     for nudge in range(4):
@@ -316,6 +323,7 @@ def test_actions_without_cost_have_no_answer():
 def test_derivatives_of_the_bound_are_moments_of_the_bent_chain(seed, eta):
     """∂bound/∂q_t = E[s_t]/α, ∂bound/∂ρ_t = E[a_t]/α, ∂bound/∂Q_t = -½ E[s_t s_t']/α, …"""
     model = random_model(seed, T=3, cost=0.3)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
     rng = np.random.default_rng(seed)
     n, alpha = model.state_size, model.temperature
@@ -347,6 +355,7 @@ def test_derivatives_of_the_bound_are_moments_of_the_bent_chain(seed, eta):
 @given(seed=seeds, eta=st.sampled_from([-0.01, 0.0, 0.5, 1.0, 3.0]), flat=st.booleans())
 def test_imagined_return_is_the_derivative_in_the_size_of_rewards(seed, eta, flat):
     model = random_model(seed, T=3, cost=0.3, flat=flat)
+    eta = allowed(model, eta)
     rewards = "Q", "N", "R", "q", "rho", "Q_final", "q_final"
     h = 1e-5
     up, down = (
@@ -366,6 +375,7 @@ def test_imagined_return_is_the_derivative_in_the_size_of_rewards(seed, eta, fla
 @given(seed=seeds, eta=st.sampled_from([-0.01, 1e-3, 0.5, 1.0, 3.0]))
 def test_slope_of_the_dial_is_the_bend_over_eta_squared(seed, eta):
     model = random_model(seed, T=3, cost=0.3)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
     h = 1e-3 * abs(eta)
     up, down = (inference.soft_values(model, eta + d).bound for d in (h, -h))
@@ -418,6 +428,7 @@ def test_policy_and_bent_dynamics_are_what_the_values_say(seed, eta, flat):
     names = "noise", "initial_covariance"
     full = {name: getattr(model, name) + 0.1 * torch.eye(3) for name in names}
     model = dataclasses.replace(model, **full)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
     rng = np.random.default_rng(seed)
     s, after = (torch.as_tensor(rng.normal(size=(model.horizon, 5, 3))) for _ in range(2))
@@ -441,15 +452,19 @@ def test_policy_and_bent_dynamics_are_what_the_values_say(seed, eta, flat):
 
 @given(seed=seeds, eta=st.sampled_from([-0.02, 0.0, 1.0, 5.0]))
 def test_optimism_is_control_authority(seed, eta):
-    """With N = 0: P⁻ = Q + A'(P⁻¹ + B R⁻¹ B' + θW)⁻¹A."""
+    """With N = 0: P⁻ = Q + A'(P⁻¹ + B R⁻¹ B' + θW)⁻¹A, the inverse as P(I + (…)P)⁻¹ for any P."""
     model = random_model(seed, flat=True, N=np.zeros((3, 2)), cost=0.3)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
     theta = eta / model.temperature
     for t in range(model.horizon):
         A, B, W = model.A[t], model.B[t], model.noise[t]
-        inner = found.V.P[t + 1].inverse() + B @ model.R[t].inverse() @ B.mT + theta * W
-        expected = model.Q[t] + A.mT @ inner.inverse() @ A
-        torch.testing.assert_close(found.V.P[t], expected, rtol=1e-8, atol=1e-8)
+        P, authority = found.V.P[t + 1], B @ torch.linalg.solve(model.R[t], B.mT) + theta * W
+        system = torch.eye(3) + authority @ P
+        expected = model.Q[t] + A.mT @ P @ torch.linalg.solve(system, A)
+        # Both sides lose what the condition of that system multiplies rounding by.
+        lost = 1e-14 * torch.linalg.cond(system).item() * expected.abs().max().item()
+        torch.testing.assert_close(found.V.P[t], expected, rtol=0, atol=1e-10 + lost)
 
 
 # Infinite horizon
@@ -842,3 +857,56 @@ def test_variants_by_replace():
     warm = dataclasses.replace(model, temperature=3.0, horizon=4)
     assert isinstance(warm, cai.LinearGaussian)
     assert inference.soft_values(warm).model.temperature == 3
+
+
+# Arrays that are written into afterwards
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_a_model_keeps_copies(kind):
+    """Every matrix of it, and the prior's: a sweep may write into one array."""
+    plain = random_model(3)
+    names = "A", "B", "drift", "noise", "Q", "R", "N", "q", "rho", "Q_final", "q_final"
+    arrays = {
+        name: kind(getattr(plain, name).clone().numpy())
+        for name in (*names, "initial_mean", "initial_covariance")
+    }
+    mean, tril = plain.action_prior.loc.clone(), plain.action_prior.scale_tril.clone()
+    prior = dist.MultivariateNormal(mean, scale_tril=tril)
+    made = models.linear_gaussian(
+        **arrays, horizon=4, action_prior=prior, temperature=plain.temperature
+    )
+    again = dataclasses.replace(plain, **arrays)
+    for x in (*arrays.values(), mean, tril):
+        x *= 0.1
+    expected = inference.soft_values(plain).bound
+    assert inference.soft_values(made).bound == expected
+    assert inference.soft_values(again).bound == expected
+    assert cai.evaluate(made, inference.soft_values(plain).policy).elbo == pytest.approx(expected)
+
+
+def test_policies_keep_copies():
+    model = random_model(3)
+    best = inference.soft_values(model)
+    gains, offsets = best.gains.clone(), best.offsets.clone()
+    covariance = best.policy.covariance.clone()
+    policy = cai.LinearGaussianPolicy.from_matrices(gains, offsets, covariance)
+    fitted = cai.LinearGaussianPolicy(model)
+    for x in (gains, offsets, covariance, model.action_prior.loc, model.action_prior.scale_tril):
+        x *= 0.1
+    assert cai.evaluate(random_model(3), policy).elbo == pytest.approx(best.elbo)
+    torch.testing.assert_close(fitted.offsets.data, random_model(3).action_prior.loc)
+
+
+def test_a_sweep_over_one_array():
+    """s' = a s with a = .5, 1, 2, all of one array: V_0 = -½ (1 + a² + a⁴) without actions."""
+    A, made = np.zeros((1, 1)), []
+    for a in (0.5, 1.0, 2.0):
+        A[0, 0] = a
+        made.append(
+            models.linear_gaussian(
+                A, [[0.0]], horizon=2, Q=[[1.0]], R=[[2 * math.pi]], Q_final=[[1.0]]
+            )
+        )
+    costs = [inference.soft_values(model).V.P[0].item() for model in made]
+    assert costs == pytest.approx([1 + a**2 + a**4 for a in (0.5, 1.0, 2.0)])
