@@ -263,6 +263,18 @@ def spread(weighted):
     return math.sqrt(math.fsum(p * (x - mean) ** 2 for p, x in weighted))
 
 
+def deviation(weighted, n):
+    """What the mean of n draws of pairs (probability, x) misses by more than once in 10^9 times.
+
+    Bernstein's inequality, for any distribution: P(|mean - E x| > d) ≤ 2 exp(-n d²/(2 (σ² + b d/3)))
+    with b = max |x - E x|. Standard errors that the draws say themselves cannot do that: what is
+    rare and heavy, and was not drawn, is not in them.
+    """
+    mean = math.fsum(p * x for p, x in weighted)
+    b, L = max(abs(x - mean) for p, x in weighted if p > 0), math.log(2e9)
+    return b * L / (3 * n) + math.hypot(b * L / (3 * n), spread(weighted) * math.sqrt(2 * L / n))
+
+
 def renyi(problem, policy, eta):
     """(1/η) log E_q[(p(τ,O)/q(τ))^η] by summing paths; the ELBO at η = 0."""
     if eta == 0:

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import oracles
 import pyro
 import pyro.distributions as dist
@@ -273,6 +274,34 @@ def test_mirror_descent_of_a_stationary_table(discount):
     assert slope.abs().max() < 1e-9
     adam = inference.fit(model, policy, estimator="exact")
     assert adam.elbo == pytest.approx(fitted.elbo, abs=1e-4)
+
+
+@pytest.mark.parametrize("base", [0.0, -40.0])
+def test_a_whole_step_that_goes_too_far_is_halved(base):
+    """Stay, then go: who always goes should stay, but not always, wherever zero is.
+
+    From A to B and back in two steps, of which only to end in B is worth 20 nats more. A stationary
+    policy that goes with probability p has it with (1-p) p. From p = 0.9 a whole step leads to p
+    below 1e-5.
+    """
+    model = models.tabular(
+        [[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]],
+        np.zeros((2, 2)),
+        horizon=2,
+        final_reward=[base, base + 20.0],
+    )
+    policy = cai.TabularPolicy(model, stationary=True)
+    with torch.no_grad():
+        policy.logits[0] = torch.tensor([0.1, 0.9], dtype=torch.float64).log()
+    first = cai.evaluate(model, policy).elbo
+    fitted = inference.fit(model, policy, estimator="mirror", steps=12, progress=False)
+    elbos = [first, *(-fitted.losses).tolist()]
+    assert all(after >= before - 1e-10 for before, after in itertools.pairwise(elbos))
+    p = np.linspace(0, 1, 100_001)[1:-1]
+    go, stay = np.log(2 * p), np.log(2 * (1 - p))
+    in_a = -(p * go + (1 - p) * stay)  # less what choosing costs
+    best = (base + 20 * (1 - p) * p + in_a + (1 - p) * in_a).max()
+    assert best - 1e-3 <= fitted.elbo <= best + 1e-9
 
 
 def product_mean(q, x):

@@ -1,5 +1,6 @@
 """Importance sampling with a policy: evidence, weights, how many count, and the tail's shape."""
 
+import itertools
 import math
 
 import numpy as np
@@ -27,20 +28,34 @@ def random_policy(seed, problem):
     )
 
 
+def weight_of(problem, path, q):
+    """w = p(τ,O)/q(τ) of a path."""
+    return math.exp(path.reward / problem.temperature - oracles.log_ratio(problem, path, q))
+
+
 @settings(max_examples=10)
 @given(seed=seeds, discount=st.sampled_from([1.0, 0.8]))
 def test_against_sums_over_all_paths(seed, discount):
-    """Evidence and marginals within 4.5 standard errors; latents in the dynamics."""
-    problem = oracles.random_problem(seed, discount=discount, scale=0.6)
+    """Evidence and marginals, each as close as the mean of w and of w (x - E[x|O]) has to be."""
+    problem, n = oracles.random_problem(seed, discount=discount, scale=0.6), 4000
     model, policy = problem.latent_model(), random_policy(seed, problem)
-    found = inference.importance(model, policy, 4000, seed)
+    found = inference.importance(model, policy, n, seed)
     truth = oracles.posterior(problem)
-    gap = found.log_weights.exp().mean() - truth["evidence"]
-    assert abs(gap) <= 4.5 * found.log_weights.exp().std() / 4000**0.5 + 1e-12
+    q = policy.log_probs.exp().numpy()
+    weighted = [(path, weight_of(problem, path, q)) for path in oracles.paths(problem, policy=q)]
+    evidence = oracles.deviation([(path.probability, w) for path, w in weighted], n)
+    mean_weight = found.log_weights.exp().mean().item()
+    assert abs(mean_weight - truth["evidence"]) <= evidence
     paths, S = found.trajectories, problem.sizes[0]
     lives = torch.nn.functional.one_hot(paths.states, S) * paths.alive.unsqueeze(-1)
-    error = found.mean(lives) - torch.tensor(truth["states"])
-    assert (error.abs() <= 4.5 * found.stderr(lives) + 1e-9).all()
+    error = (found.mean(lives) - torch.tensor(truth["states"])).abs() * mean_weight
+    for t, s in itertools.product(range(problem.T + 1), range(S)):
+        here = [path.alive_at(t) and path.states[t] == s for path, _ in weighted]
+        away = [
+            (path.probability, w * (x - truth["states"][t][s]))
+            for (path, w), x in zip(weighted, here, strict=True)
+        ]
+        assert error[t, s] <= oracles.deviation(away, n) + 1e-12
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])

@@ -29,18 +29,25 @@ discounts = st.sampled_from([1.0, 0.8])
 @settings(max_examples=10)
 @given(seed=seeds, forbidden=st.sampled_from([0.0, 0.5]))
 def test_no_plan_on_a_fine_grid_is_better(seed, forbidden):
-    """All pairs of coins for two steps: the ELBO from the worth of the four plans, by paths."""
+    """All pairs of coins for two steps: the ELBO from the worth of the four plans, by paths.
+
+    Between points h apart a grid loses little: with the other coin fixed the ELBO of p is
+    H(p) + c p, which at the next point of the grid is lower by at most -log(1 - h/2), as much as a
+    coin of p = h/2 gains over one of zero. One coin after the other is moved to the grid, the
+    second from its best answer to the first.
+    """
     problem = oracles.random_problem(seed, T=2, forbidden=forbidden, scale=3.0, zeros=0.6)
     assume((np.asarray(problem.prior) > 0).all(0).any())
     found = inference.factorised_plan(problem.model())
-    first = torch.linspace(0, 1, 401).double()
+    h = 1 / 400
+    first = torch.linspace(0, 1, 401, dtype=torch.float64)
     coins = torch.stack([first, 1 - first], -1)
     entropy = -torch.special.xlogy(coins, coins).sum(-1)
     elbo = entropy.unsqueeze(1) + entropy
     for a, b in itertools.product(range(2), repeat=2):
         share = coins[:, None, a] * coins[None, :, b]
         elbo = elbo + torch.where(share > 0, share * value_of(problem, (a, b)), 0.0)
-    assert elbo.max() - 1e-12 <= found.elbo <= elbo.max() + 1e-3
+    assert elbo.max() - 1e-12 <= found.elbo <= elbo.max() - 2 * math.log1p(-h / 2)
     q = found.policy(torch.arange(2), torch.zeros(2)).probs.detach()
     everywhere = [[row.tolist()] * 3 for row in q]
     assert oracles.elbo(problem, everywhere)[0] == pytest.approx(found.elbo, abs=1e-10)
