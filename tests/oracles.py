@@ -266,9 +266,9 @@ def spread(weighted):
 def deviation(weighted, n):
     """What the mean of n draws of pairs (probability, x) misses by more than once in 10^9 times.
 
-    Bernstein's inequality, for any distribution: P(|mean - E x| > d) ≤ 2 exp(-n d²/(2 (σ² + b d/3)))
-    with b = max |x - E x|. Standard errors that the draws say themselves cannot do that: what is
-    rare and heavy, and was not drawn, is not in them.
+    Bernstein's inequality, for any distribution: the mean is off by more than d with a probability
+    of at most 2 exp(-n d²/(2 (σ² + b d/3))), b = max |x - E x|. Standard errors that the draws say
+    themselves cannot do that: what is rare and heavy, and was not drawn, is not in them.
     """
     mean = math.fsum(p * x for p, x in weighted)
     b, L = max(abs(x - mean) for p, x in weighted if p > 0), math.log(2e9)

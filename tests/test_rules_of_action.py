@@ -235,3 +235,10 @@ def test_mistakes():
     gaussian = models.linear_gaussian(eye, eye, horizon=2, noise=eye, Q=eye, R=eye)
     with pytest.raises(ValueError, match=r"rule: .*linear-Gaussian"):
         inference.soft_values(gaussian, 0.0, "hard")
+
+
+def test_boltzmann_values_of_a_long_life_are_not_waited_for():
+    """One state, one action, a reward of one: 1/(1-γ), where a million sweeps would lead."""
+    model = models.tabular([[[1.0]]], [[1.0]], horizon=None, discount=1 - 1e-5)
+    found = inference.soft_values(model, 0.0, "boltzmann")
+    assert found.V.item() == pytest.approx(1e5, rel=1e-9)
