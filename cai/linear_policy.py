@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import arrays, checks
-from cai.gaussian import Root, matvec, standardised
+from cai.gaussian import Root, matvec, numbers, standardised
 from cai.linear_gaussian import LinearGaussian, at
 from cai.policy import Policy
 
