@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cai import bellman, chain, checks
 from cai.evaluate import evaluate_table
-from cai.fixed_point import Diverges, fixed_point
 from cai.inference.soft_values import soft_values
 from cai.solution import Solution
 from cai.table import Table
@@ -179,8 +178,8 @@ def _grid(table: Table) -> list[float]:
     for direction in (etas[19::-1], etas[21:]):
         for eta in direction:
             try:
-                fixed_point(table, eta)
-            except Diverges:
+                soft_values(table, eta)
+            except ValueError:
                 break
             found.append(eta)
     return sorted(found)
@@ -242,6 +241,7 @@ def _luck(solution: Solution, steps: slice) -> Tensor:
     variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))
     if table.discount == 1:
         return variance
+    v = torch.where(v.isfinite(), v, 0.0)  # as in a variance
     of_coin = table.discount * (1 - table.discount) * v.square()
     return variance + bellman.mean(log_q, table.gather(of_coin))
 

@@ -58,7 +58,9 @@ def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
         weights = table.dense(table.log_dynamics).flatten(0, 1) * table.discount
 
     def ahead(v: Tensor) -> Tensor:
-        if weights is not None and v.isfinite().all():
+        if not v.isfinite().all():  # what cannot be reached may be worth -inf
+            return product(p, table.gather(v)).sum(-1)
+        if weights is not None:
             return (v @ weights.T).unflatten(-1, p.shape[:2])
         return (p * table.gather(v)).sum(-1)
 
