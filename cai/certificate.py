@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _EPSILON = torch.finfo(torch.float64).eps
 _TRIES = 6  # each with a bracket four times as wide
+_CHOICES = 30  # times that whoever chooses among ties may choose anew
 _DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
 
 
@@ -40,7 +41,8 @@ def certified(
     T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
     super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
     come under the chain at v, or at first under one near by that is solved already; the narrower of
-    the two for a discount close to one, as the end may come long before death.
+    the two for a discount close to one, as the end may come long before death. That chain mixes
+    what ties, and where T takes a maximum or a minimum, the worst of it counts: see ``_side``.
     """
     if not ends.live.any():
         return step.v, 0.0
@@ -60,20 +62,56 @@ def certified(
             d = 4 * d
         if near is None:
             break
-    return found
+    sides = [_side(table, step, source, sign, eta, rule, ends) for sign in (1, -1)]
+    errors = [d.max().item() for d in sides if d is not None]
+    if len(errors) < 2 or (found[1] is not None and found[1] < max(errors)):
+        return found
+    return step.v, max(errors)
 
 
 def _holds(
     table: Table, v: Tensor, d: Tensor, eta: float, rule: bellman.Rule, ends: Endings
 ) -> bool:
     """Whether v - d is a sub-solution and v + d a super-solution, strictly."""
-    for sign in (1, -1):
-        w = ends.filled(v + sign * d)
-        margin = 2 * rounding(table, w, eta, ends)
-        rise = sign * (bellman.backup(table, w, eta, rule) - w)
-        if not (rise <= -margin)[ends.live].all():
-            return False
-    return True
+    return all(_on_one_side(table, v, sign * d, eta, rule, ends) for sign in (1, -1))
+
+
+def _on_one_side(
+    table: Table, v: Tensor, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> bool:
+    """Whether v + change ≥ T (v + change) strictly where it goes up, ≤ where it goes down."""
+    sign = torch.sign(change)
+    w = ends.filled(v + change)
+    margin = 2 * rounding(table, w, eta, ends)
+    return bool((sign * (bellman.backup(table, w, eta, rule) - w) <= -margin)[ends.live].all())
+
+
+def _side(
+    table: Table,
+    step: Step,
+    source: Tensor,
+    sign: int,
+    eta: float,
+    rule: bellman.Rule,
+    ends: Endings,
+) -> Tensor | None:
+    """d (S,), nats: v + d a super-solution (sign 1), v - d a sub-solution (-1); None if not found.
+
+    By Newton's method for the fixed point of T ± source, where a maximum or a minimum picks the one
+    of what ties that is best at v ± d: policy iteration among the ties, which mixed would sum up
+    to less than the worst of them does.
+    """
+    d = torch.zeros_like(source)
+    for _ in range(_CHOICES):
+        w = ends.filled(step.v + sign * d)
+        ahead = type(step).at(table, w, eta, rule, ends, greedy=True)
+        due = torch.where(ends.live, source + sign * ahead.gap, 0.0)
+        d = d + Transient(table, ahead.moves, ends.live).sums(due)
+        if not (d.isfinite() & (d >= 0)).all():
+            return None
+        if _on_one_side(table, step.v, sign * d, eta, rule, ends):
+            return d
+    return None
 
 
 def _macqueen(table: Table, step: Step, ends: Endings) -> tuple[Tensor, float]:
@@ -91,16 +129,20 @@ def rounding(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
     """(S,), nats: how far T v may be off for rounding errors.
 
     A sum of n terms errs by n ε of its size, exp and log by ε of their own; a logarithm of a
-    probability enters a soft mean over η. Numbers are taken in their sizes in the state itself.
+    probability enters a soft mean over η, as often as its outcome happens in the bent dynamics.
+    Numbers are taken in their sizes in the state itself.
     """
-    x = _size(bellman.outcome_values(table, v, eta), table.log_dynamics).amax(-1)
+    outcomes = bellman.outcome_values(table, v, eta)
+    x = _size(outcomes, table.log_dynamics).amax(-1)
     own = _size(table.reward / table.temperature, table.log_prior)
     prior = torch.where(table.log_prior > -torch.inf, table.log_prior.abs(), 0.0)
-    dynamics = torch.where(table.log_dynamics > -torch.inf, table.log_dynamics.abs(), 0.0).amax(-1)
+    logs = torch.where(table.log_dynamics > -torch.inf, table.log_dynamics.abs(), 0.0)
+    dynamics = logs.amax(-1)
     if abs(eta) >= 0.1:
         dynamics = dynamics / abs(eta)
-    elif eta != 0:  # the logarithm is taken around the mean unless 1/η is less than the spread
-        dynamics = dynamics * (1 + torch.where(2 * x * abs(eta) > 1, x, 0.0))
+    elif eta != 0 and (spread := 2 * x * abs(eta) > 1).any():  # else it is taken around the mean
+        met = bellman.product(bellman.tilt(table.log_dynamics, outcomes, eta).exp(), logs).sum(-1)
+        dynamics = torch.where(spread, (1 + met) / abs(eta), dynamics)
     size = torch.where(table.log_prior > -torch.inf, x + own + prior + dynamics, 0.0).amax(-1)
     n = int((table.log_dynamics > -torch.inf).sum(-1).max()) + table.num_actions
     return torch.where(ends.live, (n + 8) * _EPSILON * (10 + size), 0.0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 
 import torch
 from torch import Tensor
 
 from cai import bellman, checks
 from cai.approach import approach
+from cai.continuation import Reach, continued
 from cai.endings import endings, never_paid
 from cai.fixed_point import Diverges, FixedPoint, Undetermined, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
@@ -20,7 +20,6 @@ from cai.stationary import Stationary
 from cai.table import Table
 from cai.transient import fills_in
 
-_FAR = 2.0**20  # |η| at which the search for the critical one gives up
 _SMALL = 10**5  # numbers in a table up to which it is found to six digits
 
 
@@ -49,9 +48,10 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
     if start is None:
         start = _linear(table, optimism, rule)
     try:
-        return Stationary.of(table, optimism, rule, fixed_point(table, optimism, rule, start))
+        found = fixed_point(table, optimism, rule, start)
     except Diverges as reason:
-        raise _divergence(table, optimism, rule, reason, start) from None
+        found = _followed(table, optimism, rule, reason, start)
+    return Stationary.of(table, optimism, rule, found)
 
 
 def check_nothing_final(table: Table) -> None:
@@ -98,52 +98,39 @@ def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
         return None
 
 
-def _divergence(
+def _followed(
     table: Table, eta: float, rule: bellman.Rule, reason: Diverges, start: Tensor | None
-) -> ValueError:
-    """The error that says why there are no values, and what to change."""
+) -> FixedPoint:
+    """The values that can be followed from those at optimism 0, where Newton's method fails.
+
+    Raises:
+        ValueError: where there are none, with the reason, and what to change.
+    """
     if rule == "boltzmann":
-        return ValueError(
+        raise ValueError(
             f"rule: the Boltzmann rule has no stationary values at optimism {eta:g}: {reason}. It "
             "may run in circles, as raising one action's value may lower the state's; a higher "
             'temperature or a lower discount calms it, and the rule "soft" never does'
-        )
+        ) from None
 
     if eta == 1 and rule == "soft" and start is None:
         graph = moves(table).ending(never_paid(table))
-        return divergence(System.of(graph, table.discount))
-
-    if eta == 0 or _try(table, 0.0, rule, start) is None:
-        return _endless(table, rule)
-    if isinstance(reason, Undetermined):
-        return ValueError(
-            f"optimism: at optimism {eta:g} with the rule {rule!r} the values of an infinite "
-            "horizon are not determined in float64: nothing that is above rounding errors makes "
-            "one go on to the end. Either a way in a circle costs nothing, or so little, or it is "
-            "on the verge of a critical optimism. Give every step outside absorbing states a "
-            "cost, or take an optimism nearer to 0"
-        )
-    inside, outside = _critical(table, eta, rule, start)
-    luck = (
-        "beyond it luck is worth more than going on costs"
-        if eta > 0
-        else "beyond it nature can afford to put off the end for ever"
-    )
-    found = f"beyond {inside:g}"
-    if outside is not None:
-        found = f"about {(inside + outside) / 2:.{_digits(table)}g}"
-    return ValueError(
-        f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
-        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
-        "Take an optimism nearer to 0, a lower discount, or another price for each step"
-    )
+        raise divergence(System.of(graph, table.discount)) from None
+    careful = None if eta == 0 else _try(table, 0.0, rule, start)
+    if careful is None:
+        raise _endless(table, rule) from None
+    reach = continued(table, eta, rule, careful.log_values, 10.0 ** -(_digits(table) + 1))
+    if reach.inside == eta:
+        with contextlib.suppress(Diverges):
+            return fixed_point(table, eta, rule, reach.log_values, near=True)
+    if reach.outside is None and (reach.inside == eta or isinstance(reason, Undetermined)):
+        raise _undetermined(eta, rule) from None
+    raise _beyond(eta, rule, reach, _digits(table)) from None
 
 
-def _try(
-    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None, rescues: int = 7
-) -> FixedPoint | None:
+def _try(table: Table, eta: float, rule: bellman.Rule, start: Tensor | None) -> FixedPoint | None:
     try:
-        return fixed_point(table, eta, rule, start, rescues)
+        return fixed_point(table, eta, rule, start)
     except Diverges:
         return None
 
@@ -152,35 +139,31 @@ def _digits(table: Table) -> int:
     return 6 if table.log_dynamics.numel() <= _SMALL else 2
 
 
-def _critical(
-    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None
-) -> tuple[float, float | None]:
-    """The last optimism between 0 and η found to have values, and the first found to have none.
+def _undetermined(eta: float, rule: bellman.Rule) -> ValueError:
+    return ValueError(
+        f"optimism: at optimism {eta:g} with the rule {rule!r} the values of an infinite "
+        "horizon are not determined in float64: nothing that is above rounding errors makes "
+        "one go on to the end. Either a way in a circle costs nothing, or so little, or it is "
+        "on the verge of a critical optimism. Give every step outside absorbing states a "
+        "cost, or take an optimism nearer to 0"
+    )
 
-    Each search begins at the values of the last one that had any, from where Newton's method
-    hardly ever needs help: sweeps would cost more than everything else, where it fails for good.
-    """
-    inside, outside = 0.0, eta
 
-    def solve(x: float) -> bool:
-        nonlocal start
-        found = _try(table, x, rule, start, rescues=2)
-        start = start if found is None else found.log_values
-        return found is not None
-
-    if math.isinf(eta):
-        outside = math.copysign(1.0, eta)
-        while solve(outside):
-            inside, outside = outside, 4 * outside
-            if abs(outside) > _FAR:
-                return inside, None
-    while abs(outside - inside) > 10.0 ** -(_digits(table) + 1) * abs(outside):
-        middle = (inside + outside) / 2
-        if solve(middle):
-            inside = middle
-        else:
-            outside = middle
-    return inside, outside
+def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueError:
+    """The error that names the critical optimism."""
+    luck = (
+        "beyond it luck is worth more than going on costs"
+        if eta > 0
+        else "beyond it nature can afford to put off the end for ever"
+    )
+    found = f"beyond {reach.inside:g}"
+    if reach.outside is not None:
+        found = f"about {(reach.inside + reach.outside) / 2:.{digits}g}"
+    return ValueError(
+        f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
+        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
+        "Take an optimism nearer to 0, a lower discount, or another price for each step"
+    )
 
 
 def _endless(table: Table, rule: bellman.Rule) -> ValueError:

@@ -1,0 +1,65 @@
+"""How far stationary values can be followed from optimism 0, and where they end: the critical one.
+
+Values exist at every optimism between 0 and one where they do. At one a little further out those
+of the last are where Newton's method begins: for η > 0 they are a sub-solution, from where it goes
+up to the values, or beyond every bound; for η < 0 their policy still has values there unless the
+edge is close, and by the time it is close, that policy is nearly the one for the edge itself, so
+that a step too far is told by one solve (``fixed_point.followed``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cai import bellman
+from cai.fixed_point import followed
+from cai.table import Table
+
+_FAR = 2.0**20  # |η| at which the search gives up
+
+
+class Reach(NamedTuple):
+    """How far values were followed.
+
+    Attributes:
+        log_values: (S,), nats, at the last optimism that has values, close but not certified.
+        inside: that optimism; the one that was asked for, if it has values.
+        outside: an optimism without values; None where none was met.
+    """
+
+    log_values: Tensor
+    inside: float
+    outside: float | None
+
+
+def continued(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor, tolerance: float
+) -> Reach:
+    """Follows stationary values from optimism 0 towards another one, by steps that fit.
+
+    Args:
+        table: the problem; its horizon does not matter.
+        eta: η, where to go, any number but 0, and ±inf.
+        rule: "soft" or "hard".
+        start: (S,), nats, the values at optimism 0.
+        tolerance: between the last optimism with values and the first one without, relative.
+    """
+    far, found = min(abs(eta), _FAR), Reach(start, 0.0, None)
+    size = 0.0  # of the optimism that is reached
+    step, successes = min(far, 1.0) if math.isinf(eta) else far, 0
+    while size < far and step > tolerance * (size + step):
+        ahead = min(size + step, far)
+        v = followed(table, math.copysign(ahead, eta), rule, found.log_values)
+        if v is None:
+            found = found._replace(outside=math.copysign(ahead, eta))
+            step, successes = step / 2, 0
+        else:
+            size, successes = ahead, successes + 1
+            found = Reach(v, math.copysign(size, eta), found.outside)
+            step = 2 * step if successes > 1 else step
+    if size == far:
+        return found._replace(outside=None)
+    return found
