@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cai import arrays, checks
 from cai.action_prior import ActionPrior
 from cai.episode import Episode
+from cai.exclusive import seeded
 from cai.heads import Head, head_for, moments, moved, onto
 from cai.observation import classes, shared_log_prior
 from cai.policy import Policy
@@ -165,7 +166,9 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
         ValueError: where there is none.
     """
     checks.check_model(model)
-    if support_size(model.prior(model.initial.sample(), 0)) is not None:
+    with seeded(0):
+        prior = model.prior(model.initial.sample(), 0)
+    if support_size(prior) is not None:
         return dist.Categorical(logits=shared_log_prior(model, classes(model, None))[0])
     if prior_sees_state(model):
         checks.refuse(

@@ -10,6 +10,7 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
 from cai import checks
+from cai.exclusive import exclusive
 from cai.policy import Policy
 from cai.support import log_probs
 from cai.tabulation import collapse
@@ -38,11 +39,13 @@ class Enumeration:
         which run on unobserved, are counted too.
         """
         program = config_enumerate(self.model, "parallel")
-        found = TraceEnum_ELBO(max_plate_nesting=0).compute_marginals(program, _nothing)
+        with exclusive():
+            found = TraceEnum_ELBO(max_plate_nesting=0).compute_marginals(program, _nothing)
         sizes = {name: d.enumerate_support(expand=False).shape[0] for name, d in found.items()}
         return {name: log_probs(d, sizes[name]).exp() for name, d in found.items()}
 
 
+@exclusive()
 def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumeration:
     """Enumerates the whole program with Pyro: a second opinion on small models, and for teaching.
 

@@ -94,6 +94,31 @@ def bracketed(temperature):
     return inference.evidence_bracket(model, prior, particles=50, together=5).lower
 
 
+def enumerated(temperature):
+    found = inference.enumeration(models.ledge(temperature=temperature, horizon=3))
+    return found.log_evidence, found.marginals["s_2"].tolist()
+
+
+def planned_blindly(temperature):
+    return inference.factorised_plan(models.ledge(temperature=temperature)).elbo
+
+
+def compared(temperature):
+    model = models.pendulum(horizon=3, temperature=temperature)
+    return cai.compare(model, {"prior": lambda t, s: model.prior(s, t)}).to_json()
+
+
+def unwound(temperature):
+    """p(t0/gives_way|O), for which the program is enumerated anew."""
+    solution = inference.posterior(models.ledge(temperature=temperature))
+    return solution.marginal("t0/gives_way").tolist()
+
+
+def bent(temperature):
+    model = models.ledge(temperature=temperature)
+    return inference.fit(model, cai.FreeDynamics(model, 0.5), steps=2, progress=False).elbo
+
+
 def drawn(temperature):
     return len(graphical_model(models.ledge(temperature=temperature)).edges)
 
@@ -135,6 +160,11 @@ def _smooth(temperature):
         planned,
         bracketed,
         drawn,
+        enumerated,
+        planned_blindly,
+        compared,
+        unwound,
+        bent,
     ],
 )
 def test_a_pool_of_threads_has_the_numbers_of_the_loop(job):
@@ -147,7 +177,7 @@ def test_a_pool_of_threads_has_the_numbers_of_the_loop(job):
 
 
 def test_methods_of_all_kinds_at_once():
-    jobs = [evidence, simulated, fitted, filtered, evaluated_exactly, planned, weighed]
+    jobs = [evidence, simulated, fitted, filtered, evaluated_exactly, planned, weighed, enumerated]
     right = [job(1.0) for job in jobs]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda job: job(1.0), jobs * 2))
