@@ -49,8 +49,9 @@ def bend(weighted, eta):
         return p
     lost = [u == -INF for u in x]
     value = soft(weighted, eta)
-    if math.isinf(eta):
-        mass = [w if u == value else mpf(0) for w, u in weighted]
+    if math.isinf(eta):  # sums in another order tie, too, though their last digits may differ
+        tie = mpf(10) ** (8 - mp.dps) * (1 + abs(value))
+        mass = [w if u == value or abs(u - value) < tie else mpf(0) for w, u in weighted]
     elif eta < 0 and any(gone and w > 0 for gone, w in zip(lost, p, strict=True)):
         mass = [w if gone else mpf(0) for gone, w in zip(lost, p, strict=True)]
     elif value == -INF:
