@@ -117,7 +117,7 @@ def _named(error: BaseException) -> str:
 
 def _program() -> str:
     """The command, by the name of the two under which it was called."""
-    called = Path(sys.argv[0]).stem
+    called = Path(next(iter(sys.argv), "")).stem
     return called if called == "control-as-inference" else "cai"
 
 
@@ -194,7 +194,7 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that it raises
         pass
     try:
         return key, float(value)  # inf and -inf, which are no literals

@@ -28,7 +28,7 @@ def prepared() -> Iterator[None]:
         if sys.stderr is None:
             stack.enter_context(contextlib.redirect_stderr(_nowhere(stack)))
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
+            if isinstance(stream, io.TextIOWrapper) and not stream.closed:
                 stack.callback(_set_errors, stream, stream.errors)
                 stream.reconfigure(errors=_SPELLING)
         yield
@@ -39,7 +39,7 @@ def _nowhere(stack: contextlib.ExitStack) -> io.TextIOWrapper:
 
 
 def _set_errors(stream: io.TextIOWrapper, errors: str | None) -> None:
-    with contextlib.suppress(OSError):  # it flushes what nobody takes any more
+    with contextlib.suppress(OSError, ValueError):  # it flushes what nobody takes any more
         stream.reconfigure(errors=errors)
 
 
@@ -85,7 +85,7 @@ def _told() -> Iterator[None]:
 
 def note(text: object) -> None:
     """Prints a line of news where errors go; that nobody takes it is no reason to stop."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError if a user's file has closed it
         print(text, file=sys.stderr, flush=True)
 
 

@@ -546,6 +546,7 @@ def test_every_listed_model_can_be_named(name, out):
         (["compare", "ledge", "--nonsense", "1"], ["--nonsense"]),
         (["compare", "ledge", "--option", "depth=3"], ["depth", "gives_way"]),
         (["compare", "FrozenLake-v1", "--option", "depth=3"], ["FrozenLake-v1", "depth"]),
+        (["compare", "ledge", "--option", "gives_way={[]: 1}"], ["gives_way", "{[]: 1}"]),
         (["compare", "ledge", "--option", "gives_way"], ["KEY=VALUE", "gives_way"]),
         (["compare", "ledge", "--option", "2x=3"], ["KEY=VALUE", "2x=3"]),
         (["compare", "ledge", "--horizon", "0"], ["--horizon", "at least 1", "0"]),

@@ -128,3 +128,16 @@ def test_news_that_nobody_takes_stop_nothing(tmp_path):
     with contextlib.suppress(BrokenPipeError):
         stream.close()
     assert [path.name for path in tmp_path.iterdir()] == ["graphical_model.png"]
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_file_that_closes_a_stream(closed, tmp_path):
+    """The result is missed, and that is said; news are not missed."""
+    path = tmp_path / "closes.py"
+    path.write_text(f"import sys\n\nsys.{closed}.close()\nmodel = 3\n", encoding="utf-8")
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        assert command.main(["draw", str(path), "--out", str(tmp_path)]) == 2
+        if closed == "stdout":
+            assert command.main(["models"]) == 1
+            assert "cai: error: standard output: " in streams[1].buffer.getvalue().decode()
