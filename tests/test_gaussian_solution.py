@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import cai
 from cai import inference, models
+from cai.gaussian_long_run import long_run
 
 
 def drifting(**changes):
@@ -56,3 +58,22 @@ def test_a_reward_without_a_limit_is_had_or_lost_without_one(eta):
     )
     still = inference.soft_values(quiet).bound
     assert inference.soft_values(quiet, eta).bound == pytest.approx(still, abs=1e-12)
+
+
+def test_one_number_that_runs_away_leaves_no_long_run():
+    """A spectral radius is the largest: what holds still beside it does not count."""
+    policy = cai.LinearGaussianPolicy.from_matrices(
+        *(torch.zeros(shape, dtype=torch.float64) for shape in ((1, 2), (1,))),
+        torch.eye(1, dtype=torch.float64),
+    )
+    for fast, runs in ((0.9, False), (1.1, True)):
+        A, B = torch.diag(torch.tensor([fast, 0.5]).double()), torch.ones(2, 1).double()
+        dynamics = cai.LinearMap(A, B, torch.zeros(2).double(), torch.eye(2).double())
+        if runs:
+            with pytest.raises(AttributeError, match=r"runs away \(spectral radius 1.1"):
+                long_run(dynamics, policy)
+        else:
+            states, _ = long_run(dynamics, policy)
+            # each by itself: (1 + 1)/(1 - a²), noise of its own and of the action
+            slow = 2 / (1 - 0.5**2)
+            assert states.covariance[1, 1].item() == pytest.approx(slow, rel=1e-12)
