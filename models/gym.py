@@ -142,9 +142,7 @@ def _wrappers(env: Any) -> Iterator[Any]:
 
 
 def _time_limit(env: Any) -> int | None:
-    spec = getattr(env, "spec", None)
     limits = [getattr(wrapper, "_max_episode_steps", None) for wrapper in _wrappers(env)]
-    limits.append(None if spec is None else spec.max_episode_steps)
     return min((int(limit) for limit in limits if limit is not None), default=None)
 
 

@@ -38,9 +38,14 @@ class Nodes:
             if len({type(name) for name in every}) > 1:
                 checks.refuse("tails, heads", "names of one type", "integers and texts", "take str")
             return cls(len(every), np.array(sorted(every), dtype=object))
-        named = np.unique(np.concatenate(mentioned))
-        dense = named[0] < 0 or named[-1] == len(named) - 1  # below 0 is no name, but a mistake
-        return cls(int(named[-1]) + 1) if dense else cls(len(named), named)
+        every = np.concatenate(mentioned)
+        low, high = int(every.min()), int(every.max())
+        if low < 0:  # no name, but a mistake
+            return cls(high + 1)
+        if high < len(every) and np.bincount(every).all():  # without the sorting that unique does
+            return cls(high + 1)
+        named = np.unique(every)
+        return cls(len(named), named)
 
     def __len__(self) -> int:
         return self._count

@@ -116,6 +116,11 @@ def test_an_end_whose_own_row_goes_on_is_an_end():
     assert inference.soft_values(forever, rule="hard").V.tolist() == pytest.approx(BEST)
 
 
+def test_a_state_that_is_not_in_the_table_and_not_reached():
+    model = model_of(states=spaces.Discrete(4), start=[1.0, 0.0, 0.0, 0.0])
+    assert best(model) == [*BEST, 0.0]
+
+
 def without(s, a):
     return {i: {j: x for j, x in row.items() if (i, j) != (s, a)} for i, row in TABLE.items()}
 
@@ -319,6 +324,8 @@ def test_environments_as_objects():
         assert model.layout == named.layout
     assert models.gym(gymnasium.wrappers.TimeLimit(Own(), 9)).horizon == 9
     assert models.gym(gymnasium.make("FrozenLake-v1", max_episode_steps=12)).horizon == 12
+    for limit, first in ((9, 9), (200, 100)):  # whichever ends the episode
+        assert models.gym(gymnasium.wrappers.TimeLimit(env, limit)).horizon == first
 
 
 def test_a_wrapper_that_pays_otherwise_is_not_overlooked():

@@ -155,6 +155,10 @@ def test_nodes_of_a_graph_by_their_names():
         ({"tails": 0, "heads": 1, "reward": -1.0}, r"three arrays of shape \(E,\)"),
         ({"tails": [10, 20], "heads": [20, 30]}, "goals: .* of 10 … 30, those that edges join"),
         ({"tails": [10, 20], "heads": [20, 30], "goals": 30, "initial": 11}, "initial: .* got 11"),
+        (
+            {"tails": [10, 20], "heads": [20, 30], "goals": 99},
+            r"goals: .* of 10 … 30, .* got \[99\]",
+        ),
         ({"goals": "2"}, r"goals: expected at least one state of 0 … 2, got \['2'\]"),
         ({"goals": 2**65}, "goals: expected at least one state of 0 … 2"),
         ({"tails": ["a", "b"], "heads": ["b", "c"], "goals": "c", "num_states": 3}, "states 0 … 2"),
