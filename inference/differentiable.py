@@ -24,11 +24,12 @@ from torch import Tensor
 from cai import arrays, bellman, checks
 from cai.inference import adjoint, implicit
 from cai.inference.linearised import Problem, Visits, check_bound, lean
-from cai.inference.pullback import Needed, Operation, Tensors, chosen, taped
+from cai.inference.pullback import Needed, Operation, Tensors, chosen, eager, taped
 from cai.table import Table
 from cai.trajectory import Trajectories
 
 
+@eager
 def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
     r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
 
@@ -65,6 +66,7 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
     return _scaled(v, alpha)
 
 
+@eager
 def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
     r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
 
@@ -92,6 +94,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
     return _soft_mean(float(optimism))(table.log_initial, first)[0]
 
 
+@eager
 def log_likelihood(
     table: Table,
     observed: Trajectories | tuple[Tensor, Tensor],

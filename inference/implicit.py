@@ -131,16 +131,17 @@ def _mass(
 ) -> Tensor:
     """λ (S,) with λ (I - J) = source, J from moves (S, A, K); none where the value is fixed."""
     source = torch.where(answers, source, 0.0)
+    if linear is not None and not torch.is_grad_enabled():
+        return linear.expected_visits(source)
     if torch.is_grad_enabled():
         weights = torch.where(answers[:, None, None], moves, 0.0)
         S = table.num_states
         J = weights.new_zeros(S, S).scatter_add(1, table.successor_index, weights.flatten(1))
-        mass = torch.linalg.solve(torch.eye(S, dtype=J.dtype) - J.T, source)
-        return torch.where(answers, mass, 0.0)
-    if linear is not None:
-        return linear.expected_visits(source)
-    mass = Transient(table, moves, answers).visits(source)
-    if not mass.isfinite().all():
+        mass, singular = torch.linalg.solve_ex(torch.eye(S, dtype=J.dtype) - J.T, source)
+        mass = torch.where(answers, mass, 0.0)
+    else:
+        mass, singular = Transient(table, moves, answers).visits(source), None
+    if singular or not mass.isfinite().all():
         raise ValueError(
             "rule: the values are a fixed point v = T v that has no derivative, as I - ∂T/∂v is "
             "singular there; the Boltzmann rule changes its mind at this temperature, try another"

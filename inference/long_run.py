@@ -70,7 +70,9 @@ class LongRun:
         try:
             within = _columns_replaced(_part(leaving, self._settled), self._first, self._member)
             self._within = _Factors(within)
-            self._through = _Factors(_part(leaving, self._passed)) if len(self._passed) else None
+            self._through: Any = None
+            if len(self._passed):
+                self._through = _Factors(_part(leaving, self._passed))
             self._factored = True
         except Singular:  # exits are lost beside ones
             if chain.shape[0] > _CAREFUL:

@@ -13,10 +13,11 @@ jvp(t) = ∂/∂u ⟨pullback(u), t⟩. A batch is done one by one.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,21 @@ Needed: TypeAlias = tuple[bool, ...]
 """Which of the inputs a derivative is wanted of."""
 
 Tensors: TypeAlias = tuple[Tensor, ...]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that ``torch.compile`` leaves as it is: it branches on numbers."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            # Not before: the compiler takes seconds to import.
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
 
 
 @dataclass(frozen=True, eq=False)

@@ -273,5 +273,6 @@ def test_a_fixed_point_without_a_derivative_is_an_error():
     stays = torch.zeros_like(table.log_dynamics)
     stays[0, 0, 0] = 1.0
     ones = torch.ones(4)
-    with torch.no_grad(), pytest.raises(ValueError, match=r"rule: .* no derivative"):
-        implicit._mass(table, stays, ones.double(), ones.bool(), None)
+    for again in (False, True):  # whether the derivative is to be differentiated
+        with torch.set_grad_enabled(again), pytest.raises(ValueError, match="no derivative"):
+            implicit._mass(table, stays, ones.double(), ones.bool(), None)

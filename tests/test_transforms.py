@@ -223,3 +223,19 @@ def test_an_operation_is_differentiated_by_its_tape_as_often_as_one_likes():
     assert f(x, x) == 27
     assert grad(lambda z: f(z, z))(x) == 27
     assert grad(grad(lambda z: f(z, z)))(x) == 18
+
+
+def test_the_compiler_is_kept_out(monkeypatch):
+    """Each public function hands itself over as one that torch.compile does not look into."""
+    problem, kept_out = table("finite"), []
+
+    def disable(function):
+        kept_out.append(function.__name__)
+        return function
+
+    right = [f(problem.reward) for f in functions(problem, 0.5).values()]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.compiler, "disable", disable)
+    found = [f(problem.reward) for f in functions(problem, 0.5).values()]
+    assert kept_out == ["values", "bound", "log_likelihood"]
+    assert all(torch.equal(x, y) for x, y in zip(found, right, strict=True))
