@@ -26,7 +26,8 @@ class Table:
     """A control problem with S states and A actions as arrays in float64.
 
     Dynamics are kept as lists of the K states that can follow each state and action, or densely,
-    with K = S, whichever is smaller.
+    with K = S, whichever is smaller. Its arrays are its own where ``cai.tabulate`` made it. Of
+    others it holds what it is given, not copies, since learning makes a new table at every step.
 
     Attributes:
         log_initial: (S,), log p(s_0).
