@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cai import checks, contract
 from cai.exclusive import seeded
@@ -38,6 +39,8 @@ def explain(model: TrajectoryModel, error: ValueError) -> None:
     if name not in ("action_prior", "dynamics", *contract.REWARDS):
         return
     with seeded(0), torch.no_grad(), poutine.block():
+        if _runs(_Changed(model, {}), name):
+            return  # it failed for another reason
         for changed in _changes(model, name):
             if _runs(_Changed(model, changed), name):
                 _refuse(model, name, tuple(changed))
@@ -76,7 +79,7 @@ def _distribution(model: TrajectoryModel, variable: str) -> Any:
 
 
 def _shape(distribution: Any) -> tuple[int, ...] | None:
-    return None if distribution is None else tuple(distribution.event_shape)
+    return tuple(distribution.event_shape) if isinstance(distribution, Distribution) else None
 
 
 class _Changed:
@@ -128,7 +131,7 @@ def _runs(changed: Any, name: str) -> bool:
                 contract.check_dynamics(changed, s, contract.check_prior(model, s), shape)
             else:
                 contract.check_reward_of(changed, name, s, contract.check_prior(model, s))
-        except ValueError:
+        except Exception:  # whatever it is, the error that is being explained came first
             continue
         return True
     return False

@@ -41,6 +41,10 @@ class TrajectoryModel:
     below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
     state of reward zero, where the actions follow the prior.
 
+    Models and methods may be used in several threads at once; what runs a program takes turns.
+    Pyro's handlers are global to the process, so that plain Pyro inference on a model of one's own
+    has to be the only one: put it into ``with cai.exclusive.exclusive():``.
+
     A subclass may let ``prior``, ``transition`` and ``rewards`` depend on the step t. Programs and
     simulations obey it; tables, and the exact methods that work on them, refuse such a model.
 

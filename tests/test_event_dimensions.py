@@ -153,6 +153,9 @@ def test_with_the_event_dimension_it_runs():
         ({"reward": lambda s, a: torch.zeros(7)}, "does not broadcast"),
         ({"dynamics": lambda s, a: 1 / 0}, "raised ZeroDivisionError"),
         ({"action_prior": lambda s: 1 / 0}, "raised ZeroDivisionError"),
+        ({"action_prior": lambda s: torch.ones(3)}, "expected a distribution to be returned"),
+        ({"reward": lambda s, a: s * 0 + torch.inf}, "numbers below"),
+        ({"reward": lambda s, a: s**2, "optimality": "bernoulli"}, "needs rewards"),
     ],
 )
 def test_other_mistakes_keep_their_own_messages(changes, words):

@@ -184,6 +184,20 @@ def test_methods_of_all_kinds_at_once():
     assert found == right * 2
 
 
+def test_plain_pyro_in_a_pool_has_to_be_the_only_one():
+    """As the docstring of TrajectoryModel says."""
+
+    def log_joint(seed):
+        with seeded(seed):
+            return pyro.poutine.trace(models.ledge()).get_trace().log_prob_sum().item()
+
+    right = [log_joint(seed) for seed in range(5)]
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(evidence, 1.0) for _ in range(4)]
+        assert list(pool.map(log_joint, range(5))) == right
+        assert len({other.result() for other in others}) == 1
+
+
 def test_threads_share_a_table():
     table = cai.tabulate(models.gridworld("rooms", horizon=20))
     etas = [-0.5, 0.0, 0.25, 0.5, 1.0, 2.0]
