@@ -59,6 +59,7 @@ def unfinished(out: Path) -> Iterator[Path]:
     What runs that were killed have left is removed first. A run holds a lock on its own folder, as
     long as it lives, so that it is known from what was left.
     """
+    out.mkdir(parents=True, exist_ok=True)  # another run, which had made it, may have failed
     with contextlib.ExitStack() as stack:
         with _lock(out) as alone:  # nobody sees a folder of ours that is not locked yet
             if alone:

@@ -72,6 +72,18 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_needs_is_not(tm
     assert listing(tmp_path) == ["mine.txt"]
 
 
+def test_a_folder_that_another_run_took_away_is_made_again(tmp_path):
+    """It had made it, and has failed in the meantime."""
+    out = tmp_path / "a" / "out"
+    with output_folder.prepared(out):
+        out.rmdir()
+        out.parent.rmdir()
+        with output_folder.unfinished(out) as folder:
+            (folder / "file").write_text("", encoding="utf-8")
+            os.replace(folder / "file", out / "file")
+    assert listing(out) == ["file"]
+
+
 @unix
 def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     """On a file system that has none, nobody knows who is alive."""
