@@ -49,8 +49,16 @@ def long_run_return(
     P, p, paid = _paid(model, policy)
     n, gamma = model.state_size, model.discount
     chain = Problem(
-        *(x[None] for x in (F, np.zeros((n, 1)), f, np.zeros((n, n)), P)),
-        *(x[None] for x in (np.zeros((n, 1)), np.eye(1), p, np.zeros(1), np.zeros(1))),
+        A=F[None],
+        B=np.zeros((1, n, 1)),
+        c=f[None],
+        L=np.zeros((1, n, n)),
+        Q=P[None],
+        N=np.zeros((1, n, 1)),
+        R=np.ones((1, 1, 1)),
+        q=p[None],
+        rho=np.zeros((1, 1)),
+        k=np.zeros(1),
         alpha=1.0,
         gamma=gamma,
     )

@@ -13,12 +13,12 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from cai import checks, evidence, sites
-from cai.elimination import Array, Conditional, NoDensity, Potential, Unbounded, eliminate
+from cai.elimination import Conditional, NoDensity, Potential, Unbounded, eliminate
 from cai.gaussian import Gaussian, LinearMap, Quadratic
 from cai.gaussian_posterior import GaussianPosterior
 from cai.linear_gaussian import FlatPrior, LinearGaussian
 from cai.linear_policy import LinearGaussianPolicy
-from cai.riccati import Problem, model_start
+from cai.riccati import Array, Problem, model_start
 
 Known: TypeAlias = Mapping[tuple[str, int], Array]
 """What is observed: ("s" or "a", t) -> a vector."""
