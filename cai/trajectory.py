@@ -22,6 +22,7 @@ from cai.exclusive import exclusive, seeded
 from cai.layout import Layout
 from cai.policy import Policy, register
 from cai.scores import exact, exact_scores
+from cai.support import support_size
 
 Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -176,7 +177,8 @@ class TrajectoryModel:
         """
         if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
             checks.refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
-        if s.shape[1:] != self.initial.event_shape or s.is_complex():
+        whole = support_size(self.initial) is None or not s.is_floating_point()
+        if s.shape[1:] != self.initial.event_shape or s.is_complex() or not whole:
             came, advice = f"{list(s.shape)}, {s.dtype}", "see model.initial.sample((n,))"
             checks.refuse("s", f"n states of shape {list(self.initial.event_shape)}", came, advice)
         with exclusive(), torch.no_grad(), _Draws(len(s)):

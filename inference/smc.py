@@ -134,6 +134,9 @@ def _run(
         s, alive, ahead = s_next, lives, then
         history.actions.append(a)
     states, actions, lived, lineages = history.traced()
+    advice = "look for 0/0 or 0·inf in what the proposal or the dynamics compute"
+    checks.check_no_nan("actions of (particle, step)", actions, advice)
+    checks.check_no_nan("states of (particle, step)", states, advice)
     return ParticlePosterior(
         log_evidence,
         model.paid(states, actions, lived),
@@ -151,7 +154,11 @@ def _act(
     if t == 0:
         check_support(policy, prior)
     a = draw(policy, len(s))
-    log_ratio = exact(prior).log_prob(a) - exact(policy).log_prob(a)
+    try:
+        log_ratio = exact(prior).log_prob(a) - exact(policy).log_prob(a)
+    except ValueError as error:  # torch's, of a value outside the support, on many lines
+        words = str(error).partition(", but found")[0]
+        checks.refuse(f"proposal at step {t}", "actions that the prior can take", words, "see why")
     if not alive.all():
         dead = ~alive
         a = torch.where(dead.view(-1, *(1,) * (a.dim() - 1)), draw(prior, len(s)), a)
