@@ -12,6 +12,7 @@ digits of every exit kept (``rare_exits.py``).
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,9 +144,18 @@ class LongRun:
         visits[self._settled] = share
         return visits
 
+    @cached_property
+    def _trusted(self) -> bool:
+        """Whether the factors have the digits of every exit, as far as a probe can tell."""
+        if not self._factored:
+            return False
+        n = self._moving.shape[0]
+        _, bias = self._by_factors(np.cos(np.arange(n)))
+        return bool(np.abs(bias).max() <= _SUSPICIOUS) or n > _CAREFUL
+
     def _shares(self) -> Any:
         """How often each recurrent state is visited once in its class."""
-        if self._factored:
+        if self._trusted:
             ones = np.zeros(len(self._settled))
             ones[self._first] = 1.0
             share = np.maximum(self._within.solve(ones, transposed=True), 0.0)
@@ -158,7 +168,7 @@ class LongRun:
 
     def _sums(self, b: Any) -> Any:
         """What is paid, (passed, m), until one is absorbed."""
-        return self._through.solve(b) if self._factored else self._careful_sums(b)
+        return self._through.solve(b) if self._trusted else self._careful_sums(b)
 
     def _class(self, states: Any, paid: Any) -> RareExits:
         both = np.stack([paid, np.ones(len(states))], -1)

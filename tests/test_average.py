@@ -374,6 +374,26 @@ def test_the_long_run_of_a_chain_by_hand(exit_probability):
     assert visits.tolist() == pytest.approx([(1 - there) / 2] * 2 + [0, 0, there], rel=1e-12)
 
 
+def test_shares_of_two_halves_that_hardly_ever_meet():
+    """Balance by hand: what leaves one half by 1e-20 comes back by 3e-20."""
+    chain = np.array([[0.5, 0.5, 0, 0], [0.5, 0.5, 1e-20, 0], [0, 3e-20, 0.5, 0.5], [0, 0, 1, 0]])
+    shares = LongRun(chain).visits(np.ones(4) / 4)
+    assert shares.tolist() == pytest.approx([1 / 2.5, 1 / 2.5, 1 / 7.5, 1 / 15], rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+@pytest.mark.parametrize("eta", [-1.0, 0.0, 1.0])
+def test_sparse_chains_give_what_dense_ones_do(rule, eta, monkeypatch):
+    models_of_both_kinds = [problem(7), problem(8), stays(0.5, 2.0), stays(0.5, -2.0)]
+    dense = [inference.average_reward(m, eta, rule) for m in models_of_both_kinds]
+    monkeypatch.setattr(average, "DENSE", 0)
+    for model, right in zip(models_of_both_kinds, dense, strict=True):
+        found = inference.average_reward(model, eta, rule)
+        assert found.gain == pytest.approx(right.gain, abs=1e-12)
+        torch.testing.assert_close(found.V, right.V, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.states, right.states, rtol=0, atol=1e-10)
+
+
 @given(seed=seeds)
 def test_careful_elimination_agrees_with_a_dense_solve(seed):
     rng = np.random.default_rng(seed)
