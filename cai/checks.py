@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -353,14 +354,18 @@ def check_rows(name: str, log_p: Tensor) -> None:
 
 
 def check_optimism(eta: Any, name: str = "optimism") -> float:
-    """η as a float; raises ValueError where it is not one number, ±inf included."""
+    """η as a float; raises ValueError where it is not one number, ±inf included.
+
+    What is too small for all its digits is zero: 1/η would be infinite, and no value is so large
+    that it would make a difference.
+    """
     try:
         number = float(eta)
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):
         refuse(name, "a real number or ±inf", repr(eta), "0 leaves the dynamics as they are")
-    return number
+    return 0.0 if abs(number) < sys.float_info.min else number
 
 
 def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:

@@ -60,6 +60,18 @@ def test_against_differentiating_twice(seed, eta, discount):
         assert torch.linalg.eigvalsh(found).min() >= -1e-11
 
 
+@pytest.mark.parametrize("eta", [5e-324, -1e-310])
+def test_an_optimism_of_few_digits_is_none(eta):
+    """1/η is infinite there, and second derivatives by the tape would be NaN."""
+    table = cai.tabulate(oracles.random_problem(0).model())
+    reward = table.reward.clone().requires_grad_()
+    bound = inference.bound(dataclasses.replace(table, reward=reward), eta)
+    (gradient,) = torch.autograd.grad(bound, reward, create_graph=True)
+    (row,) = torch.autograd.grad(gradient[0, 0], reward)
+    torch.testing.assert_close(row.flatten(), hessian(table, 0.0)[0], rtol=0, atol=1e-12)
+    assert inference.soft_values(table, eta).bound == inference.soft_values(table).bound
+
+
 def test_neither_convex_nor_concave_below_zero():
     table = cai.tabulate(oracles.random_problem(3).model())
     eigenvalues = torch.linalg.eigvalsh(hessian(table, -2.0))
