@@ -158,7 +158,8 @@ def _act(
         log_ratio = exact(prior).log_prob(a) - exact(policy).log_prob(a)
     except ValueError as error:  # torch's, of a value outside the support, on many lines
         words = str(error).partition(", but found")[0]
-        checks.refuse(f"proposal at step {t}", "actions that the prior can take", words, "see why")
+        advice = "look for NaN, or numbers outside of the prior's support, in what it proposes"
+        checks.refuse(f"proposal at step {t}", "actions that the prior can take", words, advice)
     if not alive.all():
         dead = ~alive
         a = torch.where(dead.view(-1, *(1,) * (a.dim() - 1)), draw(prior, len(s)), a)
