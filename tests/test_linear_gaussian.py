@@ -157,6 +157,11 @@ def allowed(model, eta):
     return eta if eta >= 0 else max(eta, 0.5 * inference.optimism_range(model)[0])
 
 
+def slope_at_zero(f, h):
+    """f'(0) by differences, up to h⁴."""
+    return (8 * (f(h) - f(-h)) - f(2 * h) + f(-2 * h)) / (12 * h)
+
+
 def dense(model, policy, seed=None):
     """The dense trajectory under a policy, or near it: nudged at random by a seed."""
     T = model.horizon
@@ -341,15 +346,13 @@ def test_derivatives_of_the_bound_are_moments_of_the_bent_chain(seed, eta):
     }
     for name, slope in slopes.items():
         direction = torch.as_tensor(rng.normal(size=slope.shape))
-        h = 1e-5
-        up, down = (
-            inference.soft_values(
-                dataclasses.replace(model, **{name: getattr(model, name) + d * direction}), eta
-            ).bound
-            for d in (h, -h)
-        )
+
+        def bound(d, name=name, direction=direction):
+            changed = {name: getattr(model, name) + d * direction}
+            return inference.soft_values(dataclasses.replace(model, **changed), eta).bound
+
         expected = (slope * direction).sum().item() / alpha
-        assert (up - down) / (2 * h) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+        assert slope_at_zero(bound, 1e-5) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
 
 @given(seed=seeds, eta=st.sampled_from([-0.01, 0.0, 0.5, 1.0, 3.0]), flat=st.booleans())
@@ -510,6 +513,7 @@ def test_stationary_at_any_optimism_against_scipy(seed, eta):
     model = stationary_model(
         seed, action_prior=dist.MultivariateNormal(torch.ones(2), torch.eye(2))
     )
+    eta = allowed(model, eta)
     theta = eta / model.temperature
     inputs = np.hstack([model.B, square_root(model.noise.numpy() + 1e-30 * np.eye(3))])
     own = model.R.numpy() + model.temperature * np.eye(2)
@@ -530,8 +534,12 @@ def test_stationary_by_the_equation_alone(eta, monkeypatch):
 @given(seed=seeds, eta=st.sampled_from([-0.01, 0.0, 0.3, 1.0, 20.0, math.inf]))
 def test_stationary_is_the_limit_of_long_horizons(seed, eta):
     model = stationary_model(seed)
+    eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
-    T = 120
+    bent = found.dynamics()
+    radius = torch.linalg.eigvals(bent.A - bent.B @ found.gains).abs().max().item()
+    # Half of the steps forget either end: what is left of it is below 1e-13.
+    T = 120 if radius < 0.6 else min(4000, 2 * math.ceil(30 / -math.log(radius)))
     long = inference.soft_values(dataclasses.replace(model, horizon=T), eta)
     for here, there in ((found.V.P, long.V.P[0]), (found.V.p, long.V.p[0])):
         torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-7)
