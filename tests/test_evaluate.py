@@ -133,3 +133,9 @@ def test_a_table_for_one_step_is_not_stretched_to_four():
     policy = cai.TabularPolicy(models.ledge(horizon=1))
     with pytest.raises(ValueError, match=r"a table of shape \[1, 5, 2\] does not fit .* 4 steps"):
         cai.evaluate(models.ledge(horizon=4), policy)
+
+
+def test_one_draw_has_no_standard_error():
+    model = models.ledge()
+    found = cai.evaluate(model, cai.TabularPolicy(model), samples=1)
+    assert found.elbo_stderr == found.expected_return_stderr == found.entropy_stderr == math.inf
