@@ -118,10 +118,10 @@ def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO 
     Raises:
         ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
     """
-    eta = checks.check_optimism(eta, "eta")
     checks.check_count("num_particles", num_particles)
-    if not math.isfinite(eta):
+    if not checks.within(eta, math.isfinite):
         checks.refuse("eta", "a finite number", repr(eta), "the exact method takes ±inf")
+    eta = float(eta)
     if eta > 1:
         raise ValueError(
             f"eta: expected at most 1, got {eta:g}; for η > 1 the policy of the bound minimises "
