@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
