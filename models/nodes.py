@@ -38,13 +38,13 @@ class Nodes:
             if len({type(name) for name in every}) > 1:
                 checks.refuse("tails, heads", "names of one type", "integers and texts", "take str")
             return cls(len(every), np.array(sorted(every), dtype=object))
-        every = np.concatenate(mentioned)
-        low, high = int(every.min()), int(every.max())
+        ends = np.concatenate(mentioned)
+        low, high = int(ends.min()), int(ends.max())
         if low < 0:  # no name, but a mistake
             return cls(high + 1)
-        if high < len(every) and np.bincount(every).all():  # without the sorting that unique does
+        if high < len(ends) and np.bincount(ends).all():  # without the sorting that unique does
             return cls(high + 1)
-        named = np.unique(every)
+        named = np.unique(ends)
         return cls(len(named), named)
 
     def __len__(self) -> int:
