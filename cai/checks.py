@@ -95,15 +95,14 @@ def several(name: str, values: Any, advice: str) -> list[Any]:
 
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError unless value is an int ≥ 1 that a machine can count to."""
-    if isinstance(value, int) and value >= 2**63:
-        refuse(name, "a whole number below 2**63", f"{value:.3g}", "nothing is counted so far")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         advice = "count in steps or trajectories"
         if hasattr(value, "__index__") and not isinstance(value, int):
             advice = "int(…) makes a plain one of it"
         refuse(name, "a whole number of at least 1", repr(value), advice)
     if value >= 2**63:
-        refuse(name, "a whole number below 2**63", repr(value), "no computer counts so far")
+        came = f"one of {value.bit_length()} bits"  # Python may refuse to write it out
+        refuse(name, "a whole number below 2**63", came, "no computer counts so far")
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -88,13 +88,13 @@ class TabularPolicy(nn.Module):
         """
         log_probs = arrays.numbers("log_probs", log_probs, "log q(a|s), normalised or not")
         checks.check_no_nan("log_probs", log_probs, "log q(a|s), normalised or not")
-        if log_probs.dim() not in (2, 3) or 0 in log_probs.shape:
+        if log_probs.dim() not in (2, 3) or 0 in log_probs.shape[-2:]:
             came = str(list(log_probs.shape))
             checks.refuse("log_probs", "shape (T, S, A) or (S, A)", came, "one row for each state")
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
-        policy.register_buffer("log_prior", log_probs.clone())  # its maker may write into it
+        policy.register_buffer("log_prior", log_probs)
         return policy
 
     @property

@@ -181,9 +181,7 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
                 raise TypeError
             rows = tuple(_row(row) for row in table)
         except (TypeError, ValueError):
-            raise ValueError(
-                f"map: expected rows of text, got {type(map).__name__}; built-in: {', '.join(MAPS)}"
-            ) from None
+            checks.refuse("map", "rows of text", repr(map), f"built-in: {', '.join(MAPS)}")
     rows = tuple(row.strip() for row in rows)
     if len({len(row) for row in rows}) != 1 or not rows[0]:
         raise ValueError(

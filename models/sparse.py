@@ -81,7 +81,7 @@ def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
         checks.refuse(
             name,
             f"a sparse matrix of shape [{size}, {size}] for each action",
-            type(matrix).__name__ if shape is None else f"one of shape {list(shape)}",
+            f"{type(matrix).__name__} of shape {list(shape or ())}",
             "row s of matrix a is p(s'|s,a)",
         )
     if matrix.dtype.kind not in "biuf":

@@ -559,7 +559,7 @@ def test_every_listed_model_can_be_named(name, out):
         (["compare", "ledge", "--option", "horizon=None"], ["--horizon", "infinite"]),
         (["compare", "ledge", "--option", "horizon=2", "--horizon", "3"], ["horizon", "twice"]),
         (["compare", "ledge", "--horizon", ""], ["--horizon", "''"]),
-        (["compare", "gridworld", "--option", "map=[1, 2]"], ["map=[1, 2]"]),
+        (["compare", "gridworld", "--option", "map=[1, 2]"], ["map", "[1, 2]"]),
         (["compare", "gridworld", "--option", "map=SX"], ["map", "X"]),
         (["compare", "gridworld", "--option", "slip=2"], ["slip", "[0, 1]", "2"]),
         (["compare", "Blackjack-v1"], ["Blackjack-v1", "table", "FrozenLake-v1"]),

@@ -118,8 +118,6 @@ def test_imports(path):
     names = imported(path.read_text(encoding="utf-8"), package_of(path))
     for package in forbidden[folder]:
         assert not within(names, package)
-    if path.name != "__init__.py" and folder != "cai":
-        assert names, "it builds on the vocabulary of cai"
 
 
 def test_importing_cai_imports_neither_models_nor_inference():
