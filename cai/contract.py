@@ -86,9 +86,13 @@ def _check_overrides(model: TrajectoryModel) -> None:
 def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
     """Raises ValueError where the prior leaves a state without any action."""
     prior = call("action_prior", at_step(model.prior, 0), s)
-    if (A := support_size(prior)) is None:
-        return
-    none = log_probs(prior, A).isnan().any(-1)
+    if (A := support_size(prior)) is not None:
+        check_some_allowed(log_probs(prior, A), s)
+
+
+def check_some_allowed(log_prior: Tensor, s: Tensor) -> None:
+    """Raises ValueError where log p(a|s) of states s leaves one of them without any action."""
+    none = log_prior.isnan().any(-1)
     if none.any():
         state = s[none][0].item() if none.dim() else "any"
         raise ValueError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -104,22 +102,3 @@ def _check(logits: Any, successors: Any) -> int:
 
 def _what(x: Any) -> str:
     return f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else repr(x)
-
-
-@dataclass(frozen=True, eq=False)
-class Moves:
-    """(s, a) -> p(s'|s,a), looked up in an array.
-
-    Attributes:
-        log_p: (S, A, K), log-probabilities of the successors; -inf for impossible.
-        successors: (S, A, K), which states they are; None for all, then K = S.
-    """
-
-    log_p: Tensor
-    successors: Tensor | None
-
-    def __call__(self, s: Tensor, a: Tensor) -> TorchDistribution:
-        """p(s'|s,a), in the batch shape of s and a."""
-        if self.successors is None:
-            return dist.Categorical(logits=self.log_p[s, a])
-        return Successors(self.log_p[s, a], self.successors[s, a], len(self.log_p))

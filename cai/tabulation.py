@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cai import checks, contract, memory, threads
 from cai.default_type import float64
 from cai.exclusive import exclusive
+from cai.lookup import Lookup, Moves
 from cai.outcomes import all_pairs, outcomes
-from cai.successors import Moves
 from cai.support import log_probs, require_finite
 from cai.table import Table
 from cai.timeless import log_prior_table, refuse_changes, refuse_other_rewards
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
+_ROUNDING = 1e-5  # of a probability, where a program computes in float32
 _COPIES = 7  # of a dense table at once, while it is made
 
 
@@ -50,11 +54,11 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     S, A = require_finite(model)
     with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
-        with float64():
+        with _types(model):
             log_prior = log_prior_table(model)
             _check_size(model, s, a)
             found = outcomes(model, s, a, S)
-        contract.check_allowed(model, s[:, 0])
+        contract.check_some_allowed(log_prior, s[:, 0])
         log_dynamics, successors = _compress(*found, S, A)
         _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
@@ -165,6 +169,15 @@ def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
     return highest + total.log()
 
 
+def _types(model: TrajectoryModel) -> AbstractContextManager[Any]:
+    """What gives the numbers in a user's functions their type; looking things up needs none."""
+    functions = [model.dynamics, model.reward, model.arrival_reward, model.final_reward]
+    if not isinstance(model.action_prior, Distribution):
+        functions.append(model.action_prior)
+    found = all(isinstance(f, Lookup) or not callable(f) for f in functions)
+    return contextlib.nullcontext() if found and not model.overridden else float64()
+
+
 def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
     (S, A), pairs = s.shape, s.numel()
@@ -198,7 +211,7 @@ def _rewards(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
     S, A = s.shape
-    with float64():
+    with _types(model):
         reward = contract.call("reward", contract.at_step(model.rewards, 0), s, a).expand(S, A)
         refuse_other_rewards(model, s, a, reward)
         arrival = _arrival_rewards(model, s, a, log_p, successors)
@@ -236,15 +249,23 @@ def _check_against_scalars(
     S: int,
 ) -> None:
     """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
-    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long().tolist()
-    for i, j in (divmod(pair, s.shape[1]) for pair in pairs):
-        log_p, state = outcomes(model, s[i, j], a[i, j], S)
-        row, listed = log_p.new_zeros(S), log_dynamics[i, j].exp()
-        row.index_add_(0, torch.arange(S) if state is None else state, log_p.exp())
-        into = torch.arange(S) if successors is None else successors[i, j]
-        if not torch.allclose(row, log_p.new_zeros(S).index_add_(0, into, listed), atol=1e-6):
-            raise ValueError(
-                f"dynamics: for state {i} and action {j} a scalar call gives another distribution "
-                "than the batch of all states and actions; replace Python `if` and reductions "
-                "such as .all() over s and a by torch.where(condition, x, y)"
-            )
+    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long()
+    i, j = pairs // s.shape[1], pairs % s.shape[1]
+    listed = log_dynamics[i, j].exp()
+    if successors is not None:
+        listed = listed.new_zeros(len(pairs), S).scatter_add_(1, successors[i, j], listed)
+    rows = listed.clone()
+    for k, (s_k, a_k) in enumerate(zip(s[i, j], a[i, j], strict=True)):
+        log_p, state = outcomes(model, s_k, a_k, S)
+        if state is None:
+            rows[k] -= log_p.exp()
+        else:
+            rows[k].index_add_(0, state, log_p.exp(), alpha=-1)
+    differs = (rows.abs() > _ROUNDING * (0.1 + listed)).any(1)
+    if differs.any():
+        k = int(differs.nonzero()[0])
+        raise ValueError(
+            f"dynamics: for state {int(i[k])} and action {int(j[k])} a scalar call gives another "
+            "distribution than the batch of all states and actions; replace Python `if` and "
+            "reductions such as .all() over s and a by torch.where(condition, x, y)"
+        )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cai import arrays, checks
 from cai.layout import Layout
-from cai.models.lookup import Entry, Next, Weighted
+from cai.lookup import Entry, Lookup, Next, Weighted
 from cai.models.sparse import square_rows
 from cai.trajectory import TrajectoryModel
 
@@ -107,7 +107,7 @@ def linearly_solvable(
 
 
 @dataclass(frozen=True, eq=False)
-class _OnExit:
+class _OnExit(Lookup):
     """r⁺(s,a,s') of arriving in an exit from elsewhere; (S,) each."""
 
     exits: Tensor

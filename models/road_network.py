@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cai import arrays, checks
-from cai.models.lookup import Allowed, Entry, Next
+from cai.lookup import Allowed, Entry, Next
 from cai.models.nodes import Nodes, names
 from cai.trajectory import TrajectoryModel
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from cai import arrays, checks
 from cai.layout import Layout
-from cai.models.lookup import Entry, Weighted
+from cai.lookup import Entry, Lookup, Moves, Weighted
 from cai.models.sparse import as_lists, is_sparse
-from cai.successors import Moves
 from cai.trajectory import TrajectoryModel
 
 
@@ -119,7 +118,7 @@ def tabular(
 
 
 @dataclass(frozen=True, eq=False)
-class _ArrivalRewards:
+class _ArrivalRewards(Lookup):
     """r⁺(s,a,s') of lists of successors, each (S, A, K): rewards, states, and what is possible."""
 
     rewards: Tensor

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+
+from cai.successors import Successors
+
+
+class Lookup:
+    """A function whose numbers all stand in arrays, so that it has no default type to choose."""
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(Lookup):
     """(s, a, …) -> array[s, a, …].
 
     Attributes:
@@ -25,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Next:
+class Next(Lookup):
     """(s, a) -> the state that follows for certain.
 
     Attributes:
@@ -40,7 +47,7 @@ class Next:
 
 
 @dataclass(frozen=True, eq=False)
-class Weighted:
+class Weighted(Lookup):
     """s -> p(a|s), by weights.
 
     Attributes:
@@ -55,7 +62,7 @@ class Weighted:
 
 
 @dataclass(frozen=True, eq=False)
-class Allowed:
+class Allowed(Lookup):
     """s -> p(a|s), uniform over the actions that are allowed.
 
     Attributes:
@@ -67,3 +74,22 @@ class Allowed:
     def __call__(self, s: Tensor) -> dist.Categorical:
         """p(a|s)."""
         return dist.Categorical(logits=torch.where(self.allowed[s], 0.0, -torch.inf).double())
+
+
+@dataclass(frozen=True, eq=False)
+class Moves(Lookup):
+    """(s, a) -> p(s'|s,a), looked up in an array.
+
+    Attributes:
+        log_p: (S, A, K), log-probabilities of the successors; -inf for impossible.
+        successors: (S, A, K), which states they are; None for all, then K = S.
+    """
+
+    log_p: Tensor
+    successors: Tensor | None
+
+    def __call__(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        """p(s'|s,a), in the batch shape of s and a."""
+        if self.successors is None:
+            return dist.Categorical(logits=self.log_p[s, a])
+        return Successors(self.log_p[s, a], self.successors[s, a], len(self.log_p))
