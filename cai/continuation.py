@@ -2,9 +2,10 @@
 
 Values exist at every optimism between 0 and one where they do. At one a little further out those
 of the last are where Newton's method begins: for η > 0 they are a sub-solution, from where it goes
-up to the values, or beyond every bound; for η < 0 their policy still has values there unless the
-edge is close, and by the time it is close, that policy is nearly the one for the edge itself, so
-that a step too far is told by one solve (``fixed_point.followed``).
+up to the values, or beyond every bound; for η < 0 their policy still has values there unless its
+edge is close, so that a step too far is told by one solve (``fixed_point.followed``). Right behind
+that edge the values may go on with a policy that was none of the best before it: whether one has
+values there is told by ``stopping.py``, and they are followed from those.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from cai import bellman
 from cai.fixed_point import followed
+from cai.stopping import values_by_stopping
 from cai.table import Table
 
 _FAR = 2.0**20  # |η| at which the search gives up
+_POLICIES = 30  # whose edges are passed, for η < 0
 
 
 class Reach(NamedTuple):
@@ -48,8 +51,25 @@ def continued(
         tolerance: between the last optimism with values and the first one without, relative.
     """
     far, found = min(abs(eta), _FAR), Reach(start, 0.0, None)
-    size = 0.0  # of the optimism that is reached
-    step, successes = min(far, 1.0) if math.isinf(eta) else far, 0
+    found = _walked(table, eta, rule, found, far, tolerance)
+    for _ in range(_POLICIES if eta < 0 else 0):
+        if found.outside is None:
+            break
+        v = values_by_stopping(table, found.outside, rule, found.log_values)
+        if v is None:
+            break
+        found = _walked(table, eta, rule, Reach(v, found.outside, None), far, tolerance)
+    return found
+
+
+def _walked(
+    table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
+) -> Reach:
+    """As :func:`continued`, from values at another optimism on, as far as |η| = far at most."""
+    size = abs(found.inside)
+    step, successes = far - size, 0
+    if math.isinf(eta):
+        step = min(step, max(size, 1.0))
     while size < far and step > tolerance * (size + step):
         ahead = min(size + step, far)
         v = followed(table, math.copysign(ahead, eta), rule, found.log_values)

@@ -17,6 +17,7 @@ from cai.inference.moves import moves
 from cai.inference.spectrum import divergence
 from cai.inference.system import System
 from cai.stationary import Stationary
+from cai.stopping import values_by_stopping
 from cai.table import Table
 from cai.transient import fills_in
 
@@ -117,6 +118,12 @@ def _followed(
         graph = moves(table).ending(never_paid(table))
         raise divergence(System.of(graph, table.discount)) from None
     careful = None if eta == 0 else _try(table, 0.0, rule, start)
+    if -torch.inf < eta < 0:
+        shape = table.reward.new_zeros(table.num_states) if careful is None else careful.log_values
+        with contextlib.suppress(Diverges):
+            v = values_by_stopping(table, eta, rule, shape)
+            if v is not None:
+                return fixed_point(table, eta, rule, v, near=True)
     if careful is None:
         raise _endless(table, rule) from None
     reach = continued(table, eta, rule, careful.log_values, 10.0 ** -(_digits(table) + 1))
