@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _EPSILON = torch.finfo(torch.float64).eps
 _TRIES = 6  # each with a bracket four times as wide
+_WIDE = 1e-10  # of a bracket, relative to the largest value and one: a chain near by is not near
 _CHOICES = 30  # times that whoever chooses among ties may choose anew
 _DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
 
@@ -40,9 +41,10 @@ def certified(
     At η = 0 with a discount γ by MacQueen's bounds (1966): with δ = T v - v, the fixed point is
     T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
     super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
-    come under the chain at v, or at first under one near by that is solved already; the narrower of
-    the two for a discount close to one, as the end may come long before death. That chain mixes
-    what ties, and where T takes a maximum or a minimum, the worst of it counts: see ``_side``.
+    come under the chain at v, or at first under one near by that is solved already, unless that is
+    wide; the narrowest of all for a discount close to one, as the end may come long before death.
+    That chain mixes what ties, and where T takes a maximum or a minimum, the worst of it counts:
+    see ``_side``.
     """
     if not ends.live.any():
         return step.v, 0.0
@@ -53,15 +55,20 @@ def certified(
             return found
     noise = rounding(table, step.v, eta, ends)
     source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * noise), 0.0)
+    held = False
+    wide = _WIDE * (1 + torch.where(ends.live, step.v, 0.0).abs().max().item())
     for chain in (near, None):
         d = (chain or Transient(table, step.moves, ends.live)).sums(source)
         for _ in range(_TRIES if (d.isfinite() & (d >= source)).all() else 0):
             if _holds(table, step.v, d, eta, rule, ends):
-                error = d.max().item()
-                return found if found[1] is not None and found[1] < error else (step.v, error)
+                held, error = True, d.max().item()
+                found = found if found[1] is not None and found[1] < error else (step.v, error)
+                break
             d = 4 * d
-        if near is None:
+        if near is None or (held and found[1] is not None and found[1] <= wide):
             break
+    if held:
+        return found
     sides = [_side(table, step, source, sign, eta, rule, ends) for sign in (1, -1)]
     errors = [d.max().item() for d in sides if d is not None]
     if len(errors) < 2 or (found[1] is not None and found[1] < max(errors)):

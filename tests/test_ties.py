@@ -1,5 +1,6 @@
 """The hard rule without an end where actions tie: textbook problems, by hand and by sweeps."""
 
+import itertools
 import math
 
 import numpy as np
@@ -110,6 +111,29 @@ def test_slippery_ground_with_symmetric_ways():
     V = found.V.view(n, n)
     assert (V - V.T).abs().max() <= 2 * found.error < 1e-8
     assert (torch.as_tensor(r + P @ found.V.numpy()).amax(-1) - found.V).abs().max() < 1e-11
+
+
+@pytest.mark.parametrize("eta", [-1.0, 0.5, 1.0, 2.0, 30.0])
+def test_the_tower_of_hanoi(eta):
+    """Three discs: V is minus the number of moves, 7 at first; the certificate is as close."""
+    places = list(itertools.product(range(3), repeat=3))  # of the discs, the smallest first
+    P = np.zeros((27, 6, 27))
+    for s, place in enumerate(places):
+        for a, (here, there) in enumerate(itertools.permutations(range(3), 2)):
+            disc = place.index(here) if here in place else None
+            if disc is None or there in place[:disc]:
+                P[s, a, s] = 1
+            else:
+                P[s, a, places.index((*place[:disc], there, *place[disc + 1 :]))] = 1
+    r = -np.ones((27, 6))
+    P[-1], r[-1] = np.eye(27)[-1], 0
+    moves = np.where(np.arange(27) == 26, 0, 99)
+    for _ in range(7):
+        moves = np.where(moves == 0, 0, 1 + moves[P.argmax(-1)].min(-1))
+    assert moves[0] == 7
+    found = hard(P, r, eta)
+    assert found.V.tolist() == pytest.approx((-moves).tolist(), abs=1e-12)
+    assert found.error < 1e-9
 
 
 def random_problem(seed):
