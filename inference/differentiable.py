@@ -16,6 +16,7 @@ along the simplex; the prior is taken as it comes, normalised or not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,16 @@ from torch import Tensor
 from cai import arrays, bellman, checks
 from cai.inference import adjoint, implicit
 from cai.inference.linearised import Problem, Visits, check_bound, lean
-from cai.inference.pullback import Needed, Operation, Tensors, chosen, eager, taped
+from cai.inference.pullback import (
+    Needed,
+    Operation,
+    Tensors,
+    chosen,
+    eager,
+    is_batch,
+    is_wrapped,
+    taped,
+)
 from cai.table import Table
 from cai.trajectory import Trajectories
 
@@ -47,8 +57,8 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
         (T+1, S), reward units.
 
     Raises:
-        ValueError: where optimism is not a number, or the horizon is infinite and there are no
-            values, as :func:`soft_values` says.
+        ValueError: where optimism is not a plain number, or the horizon is infinite and there are
+            no values, as :func:`soft_values` says.
 
     A reward that is a network, on the states and actions of a table made once:
 
@@ -156,7 +166,21 @@ def log_likelihood(
     2
     """
     checks.check_is_table("table", table)
-    visits, who, n = _visits(table, observed)
+    states, actions, alive = _observed(table, observed)
+    n, T = actions.shape
+    if is_batch(states) or is_batch(actions):
+        steps = torch.arange(1 if table.horizon is None else T)
+        states, actions = Operation(partial(_in_range, table), _constant)(states, actions)
+        sizes = len(steps), table.num_states, table.num_actions
+        everywhere = torch.cartesian_prod(steps, *map(torch.arange, sizes[1:]))
+        visits = Visits(*everywhere.T.contiguous())
+        _, _, log_pi = _solve(table, optimism, rule, visits)
+        return log_pi.view(sizes)[steps, states, actions].sum(-1)
+    states, actions = _in_range(table, states, actions)
+    t, who = alive.T.nonzero(as_tuple=True)
+    if table.horizon is None:  # one policy for all steps
+        t = torch.zeros_like(t)
+    visits = Visits(t, states.T[alive.T].long(), actions.T[alive.T].long())
     _, _, log_pi = _solve(table, optimism, rule, visits)
     return log_pi.new_zeros(n).index_add(0, who, log_pi)
 
@@ -166,6 +190,13 @@ def _solve(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
     checks.check_is_table("table", table)
+    if isinstance(optimism, Tensor) and (optimism.requires_grad or is_wrapped(optimism)):
+        checks.refuse(
+            "optimism",
+            "a plain number",
+            "a tensor to be differentiated, or a batch",
+            "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism",
+        )
     eta = checks.check_optimism(optimism)
     problem = Problem(table, eta, bellman.check_rule(rule), visits)
     alpha = problem.alpha
@@ -185,10 +216,10 @@ def _scaled(x: Tensor, factor: Tensor) -> Tensor:
     return torch.where(finite, torch.where(finite, x, 0.0) * factor, -torch.inf)
 
 
-def _visits(
+def _observed(
     table: Table, observed: Trajectories | tuple[Tensor, Tensor]
-) -> tuple[Visits, Tensor, int]:
-    """What living agents did, in the order of time; who did it, (N,); and how many there are."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States and actions, (n, T) each, and who is alive, (n, T), booleans."""
     states, actions = (
         (observed.states, observed.actions)
         if isinstance(observed, Trajectories)
@@ -210,7 +241,14 @@ def _visits(
             f"{T} actions and {states.shape[1]} states",
             "cut the trajectories, or lengthen the horizon with dataclasses.replace(table, …)",
         )
-    states = states[:, :T]
+    alive = torch.ones(n, T, dtype=torch.bool)
+    if isinstance(observed, Trajectories):
+        alive = observed.alive[:, :T]
+    return states[:, :T], actions, alive
+
+
+def _in_range(table: Table, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, where they are some of the table's."""
     for name, index, size in (
         ("states", states, table.num_states),
         ("actions", actions, table.num_actions),
@@ -222,13 +260,12 @@ def _visits(
                 f"numbers from {index.min().item():g} to {index.max().item():g}",
                 "number them as the table does",
             )
-    alive = torch.ones(T, n, dtype=torch.bool)
-    if isinstance(observed, Trajectories):
-        alive = observed.alive[:, :T].T
-    t, who = alive.nonzero(as_tuple=True)
-    if table.horizon is None:  # one policy for all steps
-        t = torch.zeros_like(t)
-    return Visits(t, states.T[alive].long(), actions.T[alive].long()), who, n
+    return states, actions
+
+
+def _constant(needed: Needed) -> Operation:
+    """The derivative of what has none."""
+    return taped(lambda *_: ())
 
 
 def _pair(observed: Any, table: Table) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,20 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
+def is_batch(x: Tensor) -> bool:
+    """Whether a tensor stands for many, within vmap, so that no branch can depend on it."""
+    while is_wrapped(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a transform of torch.func handed out a tensor."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """A function of tensors, and how to differentiate it.

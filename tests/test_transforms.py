@@ -110,6 +110,34 @@ def test_batches_of_rewards(kind, eta):
             close(vmap(jacrev(f))(some[:1])[0], jacrev(f)(r))
 
 
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+@pytest.mark.parametrize("kind", [*KINDS, "forbidden"])
+def test_batches_of_trajectories(kind, rule):
+    """The likelihood of each and its gradient, one trajectory after another by autograd."""
+    problem = table("finite" if kind == "forbidden" else kind)
+    if kind == "forbidden":  # the first step of the first trajectory
+        log_prior = problem.log_prior.clone()
+        log_prior[0, 1] = -math.inf
+        problem = dataclasses.replace(problem, log_prior=log_prior)
+    r, (states, actions) = problem.reward, SEEN
+
+    def each(reward, s, a):
+        changed, seen = dataclasses.replace(problem, reward=reward), (s[None], a[None])
+        return inference.log_likelihood(changed, seen, 0.5, rule).squeeze(0)
+
+    one_by_one = torch.stack([each(r, *seen) for seen in zip(*SEEN, strict=True)])
+    assert one_by_one.isinf()[0] or kind != "forbidden"
+    close(vmap(each, in_dims=(None, 0, 0))(r, states, actions), one_by_one)
+    close(vmap(each, in_dims=(None, 0, None))(r, states[:1], actions[0]), one_by_one[:1])
+    right = torch.autograd.functional.jacobian(
+        lambda x: torch.stack([each(x, *seen) for seen in zip(*SEEN, strict=True)]), r
+    )
+    close(vmap(grad(each), in_dims=(None, 0, 0))(r, states, actions), right)
+    for wrong in ((states + 7, actions), (states, actions - 1)):
+        with pytest.raises(ValueError, match=r"observed (states|actions): expected integers in 0"):
+            vmap(each, in_dims=(None, 0, 0))(r, *wrong)
+
+
 @pytest.mark.parametrize("eta", [-0.5, 0.0, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_second_derivatives(kind, eta):
@@ -199,6 +227,25 @@ def test_refusals_are_as_clear_as_without_a_transform():
     f = functions(table("endless"), 1.0)["bound"]
     with pytest.raises(ValueError, match=r"log p\(O\) of this infinite horizon is infinite"):
         grad(f)(-problem.reward.abs() + 3)
+
+
+def test_optimism_has_no_derivative_here():
+    """Not even zero, as a number that is taken out of a tensor would have."""
+    problem, eta = table("finite"), torch.tensor(0.5)
+    for f in (
+        lambda eta: inference.bound(problem, eta),
+        lambda eta: inference.values(problem, eta).sum(),
+        lambda eta: inference.log_likelihood(problem, SEEN, eta).sum(),
+    ):
+        assert f(eta) == f(0.5)
+        for call in (
+            lambda f=f: grad(f)(eta),
+            lambda f=f: jvp(f, (eta,), (eta,)),
+            lambda f=f: vmap(f)(eta.reshape(1)),
+            lambda f=f: f(eta.clone().requires_grad_()),
+        ):
+            with pytest.raises(ValueError, match="optimism: expected a plain number"):
+                call()
 
 
 def test_an_operation_is_differentiated_by_its_tape_as_often_as_one_likes():
