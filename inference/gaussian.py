@@ -153,7 +153,7 @@ def _edge(model: LinearGaussian, side: int) -> float:
         good, bad = bad, _STRIDE * bad
         if abs(bad) > _FAR:
             return far
-    while abs(bad - good) > _EDGE * abs(bad) and abs(bad) > _LEAST:
+    while abs(bad - good) > _EDGE * abs(bad) and max(abs(good), abs(bad)) > _LEAST:
         middle = 0.5 * (good + bad)
         good, bad = (good, middle) if _side(model, middle) == side else (middle, bad)
     return good

@@ -918,3 +918,25 @@ def test_a_sweep_over_one_array():
         )
     costs = [inference.soft_values(model).V.P[0].item() for model in made]
     assert costs == pytest.approx([1 + a**2 + a**4 for a in (0.5, 1.0, 2.0)])
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("a", [1.0, -1.3, 2.0])
+def test_an_edge_at_zero_optimism(a, sign):
+    """s' = a s + w, r = sign s²/2: at η = 0 no long horizon has a value, beside it each has one.
+
+    The noise is a control, and |η| P² + (1 - |η| - a²) P = 1 for the size of P.
+    """
+    model = models.linear_gaussian(
+        [[a]], [[0.0]], horizon=None, noise=[[1.0]], Q=[[-sign]], R=[[1]]
+    )
+    near, far = sorted(inference.optimism_range(model), key=abs)
+    assert 0 < -sign * near < 1e-20
+    assert far == -sign * math.inf
+    for size in (1e-9, 1e-3, 1.0, 40.0):
+        b = 1 - size - a * a
+        root = (-b + math.sqrt(b * b + 4 * size)) / (2 * size)
+        found = inference.soft_values(model, -sign * size)
+        assert found.V.P.item() == pytest.approx(-sign * root, rel=1e-9)
+    with pytest.raises(ValueError, match="the value is [+]∞" if sign > 0 else "the value is -∞"):
+        inference.soft_values(model, 0.0)
