@@ -100,6 +100,8 @@ class Transient:
     @cached_property
     def _factors(self) -> Any:
         matrix = eye_array(self.sparse.shape[0], format="csc") - self.sparse.tocsc()
+        if not matrix.diagonal().all():  # a state is never left; SuperLU may crash on it
+            return None
         # Probabilities need no pivoting, as the diagonal dominates.
         pivoting = 0.0 if self.sparse.data.min(initial=0.0) >= 0 else 1.0
         try:

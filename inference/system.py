@@ -95,8 +95,15 @@ def row_logsumexp(x: csr_array, also: Any) -> Any:
 
 
 def factorise(weights: csr_array) -> Any:
-    """SuperLU of I - weights, which needs no pivoting, as the diagonal dominates."""
+    """SuperLU of I - weights, which needs no pivoting, as the diagonal dominates.
+
+    Raises:
+        RuntimeError: where it is singular. A state that is never left is told here, for SuperLU may
+            crash where a pivot is not stored.
+    """
     matrix = eye_array(weights.shape[0], format="csc") - weights.tocsc()
+    if not matrix.diagonal().all():
+        raise RuntimeError("singular: a state is never left")
     return splu(
         matrix,
         permc_spec="MMD_AT_PLUS_A",

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import cai
@@ -86,6 +86,7 @@ def test_dense_solve_and_spectral_radius(seed, discount):
 def test_value_iteration(seed, discount):
     """The second method: as many steps of the finite recursion as it takes."""
     table = random_table(seed, discount, level=-3.0)
+    assume(np.abs(np.linalg.eigvals(dense_system(table)[0])).max() < 0.9)
     found = linear_system(table)
     v = torch.zeros(table.num_states, dtype=torch.float64)
     for _ in range(400):
@@ -279,6 +280,7 @@ def rational_solution(table):
 @given(seed=seeds, discount=discounts)
 def test_expected_moves_are_the_derivatives_of_the_values(seed, discount):
     table = random_table(seed, discount, level=-3.0)
+    assume(np.abs(np.linalg.eigvals(dense_system(table)[0])).max() < 0.9)
     found = linear_system(table)
     start = torch.where(found.log_values > -torch.inf, torch.rand(table.num_states).double(), 0.0)
     counts = found.expected_moves(start)

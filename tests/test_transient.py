@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, kron
 
 import cai
 from cai import approach, bellman, inference, models, transient
+from cai.inference.system import factorise
 from cai.transient import Transient, fills_in
 
 seeds = st.integers(0, 10**6)
@@ -56,6 +57,22 @@ def test_every_method_solves_the_same_system(seed, rare, signs):
                 expected = truth(table, moves, keep, b, transposed)
                 scale = expected.abs().max().item()
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * max(1.0, scale))
+
+
+@pytest.mark.parametrize("ways", [[2, 1, 2, 2, 1, 2, 2], [0, 0], [1, 2, 2]])
+def test_a_state_that_is_never_left_is_told_and_crashes_nothing(monkeypatch, ways):
+    """SuperLU falls over the first of these, where pivots are missing, and the process with it."""
+    S = len(ways) + 1
+    P = np.zeros((S, S))
+    P[np.arange(S - 1), ways] = 1
+    P[ways, 2 % S] += 1e-320  # as good as never, but it is stored
+    with pytest.raises(RuntimeError, match="singular"):
+        factorise(csr_array(P))
+    monkeypatch.setattr(transient, "_DENSE", 0)
+    uniform = models.tabular(np.full((S, 1, S), 1 / S), np.ones((S, 1)), horizon=1)
+    table = cai.tabulate(uniform)
+    solver = Transient(table, torch.from_numpy(P[:, None]), torch.arange(S) < S - 1)
+    assert not solver.sums(torch.ones(S, dtype=torch.float64)).isfinite().all()
 
 
 def test_a_series_with_one_mode_that_lasts_is_cut_short():
