@@ -7,6 +7,7 @@ shapes.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,6 +75,14 @@ def _check_overrides(model: TrajectoryModel) -> None:
             f"a version of its own in {type(model).__name__}, which simulate does not ask",
             "override those two",
         )
+    for name, arguments in (("arrival_rewards", "s, a, s_next"), ("final_rewards", "s")):
+        if name in model.overridden and "t" in inspect.signature(getattr(model, name)).parameters:
+            refuse(
+                name,
+                f"a method of {arguments}, which is not told the step",
+                f"one of t, too, in {type(model).__name__}",
+                "pay what depends on the step in rewards(s, a, t)",
+            )
     if model.horizon is None and "final_rewards" in model.overridden:
         refuse(
             "final_rewards",

@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.exclusive import seeded
 from cai.scores import exact
 from cai.support import NotEnumerable, log_probs, require_finite, support_size
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _STEPS, _NUMBERS = 2**10, 2**26  # the most that are compared
 _FEWEST = 8
-_SAMPLE = (1, 2, 3, 10, 100, 1000, 10_000)  # of an infinite horizon
+_EARLY, _LATE = 2**8, (1000, 10_000)  # of an infinite horizon: all up to here, and two more
 _ROUNDING = 1e-9
 
 
@@ -33,14 +34,16 @@ class ChangesWithTime(NotEnumerable):
 def later_steps(model: TrajectoryModel, numbers: int) -> list[int]:
     """The steps to hold against the first: all of them, or where they are many some and the last.
 
+    Of an infinite horizon they are the first, and two that come late.
+
     Args:
         model: says how many there are.
         numbers: how many have to be compared for each.
     """
-    if model.horizon is None:
-        return list(_SAMPLE)
-    T = int(model.horizon)
     most = min(_STEPS, max(_FEWEST, _NUMBERS // max(numbers, 1)))
+    if model.horizon is None:
+        return [*range(1, min(most, _EARLY) + 1), *_LATE]
+    T = int(model.horizon)
     if most >= T:
         return list(range(1, T))
     return torch.linspace(1, T - 1, most, dtype=torch.float64).round().long().unique().tolist()
@@ -61,10 +64,20 @@ def first_change(
         return None
     first = found if isinstance(found, tuple) else (found,)
     for t in later_steps(model, sum(x.numel() for x in first if x is not None)):
-        then = at(t)
+        then = _asked(model, name, at, t)
         if not _same(first, then if isinstance(then, tuple) else (then,)):
             return t
     return None
+
+
+def _asked(model: TrajectoryModel, name: str, at: Callable[[int], Any], t: int) -> Any:
+    """What a method says at a step; one that knows fewer steps than there are is refused."""
+    try:
+        return at(t)
+    except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
+        steps = "each step, without an end" if model.horizon is None else f"{model.horizon} steps"
+        came = f"{type(error).__name__} at step {t} ({' '.join(str(error).split())[:200]})"
+        checks.refuse(name, f"an answer at {steps}", came, "give the model a horizon that it knows")
 
 
 def refuse_changes(model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]) -> None:

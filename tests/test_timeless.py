@@ -267,6 +267,40 @@ def test_infinite_horizons_are_compared_at_some_steps(changes):
         assert inference.soft_values(model).bound == pytest.approx(right, abs=1e-12)
 
 
+def test_an_infinite_horizon_that_changes_at_one_early_step():
+    class Once(cai.TrajectoryModel):
+        def rewards(self, s, a, t=0):
+            return super().rewards(s, a) - (torch.as_tensor(t) == 29).double()
+
+    model = Once(**_same_arguments(models.ledge(horizon=None)))
+    with pytest.raises(ChangesWithTime, match=r"^rewards: .* at step 29 "):
+        inference.soft_values(model)
+
+
+@pytest.mark.parametrize("name", WHAT)
+@pytest.mark.parametrize(("horizon", "said"), [(T + 2, f"{T + 2} steps"), (None, "each step")])
+def test_what_knows_fewer_steps_than_there_are_is_told_so_in_one_line(name, horizon, said):
+    """Arrays of T steps, all alike, of which the horizon asks more."""
+    model = of([], horizon=horizon)
+    with pytest.raises(ValueError, match=rf"{said}|raised IndexError") as caught:
+        inference.soft_values(dataclasses.replace(model, discount=0.9))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("arrival_rewards", lambda self, s, a, s_next, t=0: 1.0 * s + t),
+        ("arrival_rewards", lambda self, s, a, s_next, t: 1.0 * s + t),
+        ("final_rewards", lambda self, s, t=0: 1.0 * s + t),
+    ],
+)
+def test_what_is_paid_on_arrival_and_at_the_end_is_not_told_the_step(name, method):
+    kind = type("Kind", (cai.TrajectoryModel,), {name: method})
+    with pytest.raises(ValueError, match=rf"^{name}: .* not told the step, .* rewards\(s, a, t\)"):
+        kind(**_same_arguments(models.ledge()))
+
+
 class Paying(cai.TrajectoryModel):
     """What is paid on arrival and at the end, without the fields."""
 
