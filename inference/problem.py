@@ -162,7 +162,7 @@ def _of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
             "final_reward": model.final_rewards(s).expand(len(s)),
             "action_prior": _score(model.prior(s, t), a),
         }
-        if model.arrival_reward is not None:
+        if model.pays_on_arrival:
             found["arrival_reward"] = model.arrival_rewards(s, a, after).expand(len(s))
         with _Scores(len(s), latents) as scores:
             moves = model.transition(s, a, t)

@@ -145,6 +145,17 @@ class Earlier(Late):
     last = 2
 
 
+class Arriving(cai.TrajectoryModel):
+    pays = 1.0
+
+    def arrival_rewards(self, s, a, s_next):
+        return self.pays * s_next.double()
+
+
+class Leaving(Arriving):
+    pays = -1.0
+
+
 PROGRAMS = {
     "mirrored": (walk(), walk(lambda s, a: dist.Normal(0.9 * s - 0.5 * a, 0.1))),
     "noise": (walk(), walk(lambda s, a: dist.Normal(0.9 * s + 0.5 * a, 0.101))),
@@ -162,6 +173,8 @@ PROGRAMS = {
         walk(arrival_reward=lambda s, a, s_next: s_next - s),
         walk(arrival_reward=lambda s, a, s_next: s - s_next),
     ),
+    "by a method of arrival": (walk(kind=Arriving), walk(kind=Leaving)),
+    "with a method of arrival": (walk(), walk(kind=Arriving)),
     "certain": (walk(lambda s, a: dist.Delta(s + a)), walk(lambda s, a: dist.Delta(s - a))),
     "a latent": (walk(slipping(0.1)), walk(slipping(0.101))),
     "later": (walk(kind=Late), walk(kind=Earlier)),
