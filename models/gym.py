@@ -92,6 +92,9 @@ def gym(
 
 def _made(name: Any, options: dict[str, Any]) -> Any:
     """The environment of that name, closed again, since its table is all that is needed."""
+    if isinstance(name, type):
+        came, advice = f"the class {name.__name__}", f"make one: {name.__name__}(…)"
+        checks.refuse("name", "an environment, or its name", came, advice)
     if not isinstance(name, str | EnvSpec):
         if not hasattr(name, "unwrapped") and not hasattr(name, "P"):
             advice = f"for instance one of {', '.join(sorted(published()))}"

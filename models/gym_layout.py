@@ -45,7 +45,9 @@ def _map(env: Any, table: GymTable, origin: list[int]) -> Layout | None:
         actions = ("left", "down", "right", "up")
     else:
         return None
-    if len(actions) != table.actions.n or sum(map(len, rows)) < table.states.n:
+    size = len(rows), min(map(len, rows), default=0)
+    off = any(not (0 <= i < size[0] and 0 <= j < size[1]) for i, j in cells)
+    if off or len(actions) != table.actions.n:  # it is another environment's map
         return None
     return Layout(
         actions=actions,

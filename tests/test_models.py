@@ -126,6 +126,21 @@ def test_bad_maps(arguments, message):
         models.gridworld(**arguments)
 
 
+def test_a_taxi_lies_on_its_map():
+    """Its 500 states are more than the map has cells: passenger and destination count, too."""
+    layout = models.gym("Taxi-v4", horizon=2).layout
+    assert layout.map == ("R...G", ".....", ".....", ".....", "Y..B.")
+    env = gymnasium.make("Taxi-v4").unwrapped
+    assert layout.cells[:500] == tuple(tuple(env.decode(s))[:2] for s in range(500))
+    assert layout.actions == ("down", "up", "right", "left", "pick up", "drop off")
+
+
+def test_a_class_is_no_environment():
+    kind = type(gymnasium.make("FrozenLake-v1").unwrapped)
+    with pytest.raises(ValueError, match=r"name: .* got the class FrozenLakeEnv; make one"):
+        models.gym(kind)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
