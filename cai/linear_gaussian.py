@@ -11,7 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import arrays, checks
 from cai.gaussian import LinearMap, Quadratic, Root
 from cai.trajectory import ArrivalReward, Dynamics, FinalReward, Reward, TrajectoryModel
 
@@ -219,7 +219,7 @@ def sizes(B: Any) -> tuple[int, int]:
     Raises:
         ValueError: where B is no matrix, nor one for each step.
     """
-    shape = torch.as_tensor(B).shape
+    shape = arrays.read("B", B, "an array of shape (n, m)").shape
     if len(shape) not in (2, 3) or 0 in shape:
         checks.refuse("B", "a shape (n, m) or (T, n, m)", str(list(shape)), "a state has n numbers")
     return shape[-2], shape[-1]
@@ -248,7 +248,7 @@ _ONCE = ("Q_final", "q_final", "initial_mean", "initial_covariance")
 
 def _tensor(name: str, value: Any, shape: tuple[int, ...], T: int | None) -> Tensor:
     """A checked float64 tensor of a shape, with or without a leading axis of T steps."""
-    x = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    x = arrays.numbers(name, value, f"an array of shape {shape}").detach()
     allowed = [shape] if T is None or name in _ONCE else [shape, (T, *shape)]
     if tuple(x.shape) not in allowed:
         advice = (

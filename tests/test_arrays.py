@@ -60,6 +60,8 @@ def value(model):
     """A number that every array of a model has a part in."""
     if not model.initial.event_shape:
         return inference.posterior(model).bound
+    if isinstance(model, cai.LinearGaussian):
+        return inference.soft_values(model).bound
     s = torch.tensor([[-1.0, 0.5, 0.2, 0.1]], dtype=torch.float64)
     a = torch.ones(1, 2, dtype=torch.float64)
     step = model.transition(s, a).log_prob(s)
@@ -67,11 +69,23 @@ def value(model):
 
 
 CONTINUOUS = {"noise": [0.1, 0.2, 0.3, 0.4], "obstacles": [[0.0, 0.5, 0.6], [1.0, 1.0, 0.5]]}
+MATRICES = {
+    **{name: [[0.5, 0.1], [0.1, 0.25]] for name in ("A", "B", "noise", "Q", "R", "N", "Q_final")},
+    **{name: [0.5, 0.25] for name in ("drift", "q", "rho", "q_final", "initial_mean")},
+    "initial_covariance": [[0.5, 0.1], [0.1, 0.25]],
+}
+
+
+def linear(**given):
+    return models.linear_gaussian(given.pop("A"), given.pop("B"), horizon=3, **given)
+
+
 MAKERS = {
     "tabular": (tabular, TABULAR),
     "linearly solvable": (solvable, SOLVABLE),
     "road network": (roads, ROADS),
     "double integrator": (noisy, CONTINUOUS),
+    "linear-Gaussian": (linear, MATRICES),
 }
 
 
@@ -323,6 +337,20 @@ def test_numbers_keep_their_graph_and_read_only_memory_is_no_hindrance():
 
 
 EYE = torch.eye(2)
+
+
+def test_matrices_of_any_kind():
+    right = value(linear(**MATRICES))
+    for convert in (scipy.sparse.csr_array, Frame, Exports, lambda x: np.array(x, dtype=object)):
+        matrices = {k: convert(x) if np.ndim(x) == 2 else x for k, x in MATRICES.items()}
+        assert value(linear(**matrices)) == right
+    for wrong in (None, "a", [[1, 2], [3]], 1j * np.eye(2)):
+        for name in ("A", "B", "Q"):
+            with pytest.raises(ValueError, match=rf"^{name}: expected ") as caught:
+                linear(**MATRICES | {name: wrong if wrong is not None or name != "Q" else {}})
+            assert "\n" not in str(caught.value)
+
+
 SPARSE = [EYE.to_sparse(), torch.full((2, 2, 2), 0.5).to_sparse(), EYE.to(torch.complex64)]
 
 
