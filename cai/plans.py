@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import arrays, checks
+from cai import arrays, checks, memory
 from cai.action_prior import ActionPrior
 from cai.episode import Episode
 from cai.exclusive import seeded
@@ -19,6 +19,8 @@ from cai.policy import Policy
 from cai.support import support_size
 from cai.timeless import prior_sees_state
 from cai.trajectory import TrajectoryModel
+
+_SHORTER = "take a shorter horizon, or a cai.NeuralPolicy"
 
 
 class Plan(nn.Module):
@@ -49,6 +51,7 @@ class Plan(nn.Module):
         self._action_prior = ActionPrior.of(model)
         prior = self._prior(0)
         self._head = head_for(prior, head)
+        memory.check_fits("model", f"a plan of {T} steps", T * self._head.size(prior), _SHORTER)
         self.numbers = nn.Parameter(torch.zeros(T, self._head.size(prior), dtype=torch.float64))
 
     @classmethod
@@ -58,6 +61,7 @@ class Plan(nn.Module):
         It may hold an action that is forbidden in a state, such as one that cannot be reached then.
         """
         log_probs = arrays.numbers("log_probs", log_probs)
+        checks.check_no_nan("log_probs", log_probs, "log q(a), normalised or not")
         plan = cls(model).requires_grad_(False)
         plan._blind = dist.Categorical(logits=torch.zeros_like(log_probs[0]))
         plan.numbers.copy_(log_probs)
@@ -107,6 +111,8 @@ class GaussianPlan(nn.Module):
                 "take cai.HistoryPolicy(model) for a joint table of all plans, or cai.Plan(model)",
             )
         self._action_prior = ActionPrior.of(model)
+        size = T * self._prior(0).event_shape.numel()
+        memory.check_fits("model", f"the covariance of {size} numbers", size**2, _SHORTER)
         start = [moments(self._prior(t), torch.zeros((), dtype=torch.float64)) for t in range(T)]
         for t in range(T):
             onto(self._prior(t))

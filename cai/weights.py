@@ -13,6 +13,8 @@ from cai.policy import Policy
 from cai.scores import exact
 from cai.trajectory import Trajectories, TrajectoryModel
 
+_ADVICE = "look for 0/0, 0·inf or a root of what is negative, where trajectories lead"
+
 
 class Scores(NamedTuple):
     """What n trajectories of a policy in the true dynamics score, nats; the dead score nothing.
@@ -36,8 +38,10 @@ def scores(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Score
         if log_q is None:
             log_q = log_probs_along(policy, s, paths.actions)
         log_q = torch.where(alive, log_q, 0.0).double().sum(-1)
-        checks.check_no_nan("policy, log q(a|s) of trajectories", log_q, "look where it is from")
+        checks.check_no_nan("policy, log q(a|s) of trajectories", log_q, _ADVICE)
         log_p = torch.where(alive, prior.log_prob(paths.actions), 0.0).double().sum(-1)
+        checks.check_no_nan("action_prior, log p(a|s) of trajectories", log_p, _ADVICE)
+    checks.check_no_nan("rewards of trajectories, their sum", paths.returns, _ADVICE)
     log_w = paths.returns / model.temperature - log_q + log_p
     return Scores(log_q, log_w if paths.log_auxiliary is None else log_w + paths.log_auxiliary)
 

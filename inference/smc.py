@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, memory
 from cai.asking import numbers_at, policy_at
 from cai.exclusive import seeded
 from cai.gaussian_solution import GaussianSolution
@@ -100,6 +100,9 @@ def smc(
     checks.check_seed(seed)
     checks.check_count("particles", particles)
     checks.check_share("threshold", threshold, "0 never resamples, 1 at every step")
+    event = model.initial.event_shape.numel()
+    advice = "take fewer particles, or a better twist"
+    memory.check_fits("particles", f"{particles} of them", particles * (T + 1) * event, advice)
     q, look = proposal_of(model, proposal), _Twist(model, twist, T)
     with seeded(seed), torch.no_grad():
         return _run(model, q, look, particles, threshold * particles, T)
@@ -276,7 +279,11 @@ def _effective_size(log_w: Tensor, t: int, n: int) -> float:
             "proposal the solution inference.soft_values(model, optimism=1), of a simpler model "
             "if need be",
         )
-    return 1 / log_w.softmax(0).square().sum().item()
+    size = 1 / log_w.softmax(0).square().sum().item()
+    if math.isnan(size):
+        where = f"prior, dynamics or rewards before step {t}"
+        checks.refuse(where, "numbers", "NaN", "look for 0/0 or 0·inf, where particles lead")
+    return size
 
 
 def _systematic(weights: Tensor) -> Tensor:

@@ -194,6 +194,38 @@ def test_a_solution_with_nan_in_its_values(solve):
         dataclasses.replace(solution, log_values=values)
 
 
+def with_(**changes):
+    return dataclasses.replace(WALK, **changes)
+
+
+ASTRAY = {  # where trajectories lead, though not where a model looks when it is made
+    "reward": with_(reward=lambda s, a: torch.where(s > 1.5, math.nan, -(s**2))),
+    "at the end": with_(final_reward=lambda s: torch.where(s > 1.5, math.nan, 0.0)),
+    "on arrival": with_(arrival_reward=lambda s, a, after: torch.where(after > 1.5, math.nan, 0.0)),
+    "dynamics": with_(
+        dynamics=lambda s, a: dist.Normal(
+            torch.where(s > 1.2, math.nan, 0.9 * s + 0.5 * a), 0.1, validate_args=False
+        )
+    ),
+    "prior": with_(
+        action_prior=lambda s: dist.Normal(
+            torch.where(s > 1.2, math.nan, 0 * s), 1.0, validate_args=False
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASTRAY)
+@pytest.mark.parametrize("taker", ["evaluate", "compare", "importance", "bracket", "renyi", "smc"])
+def test_nan_that_only_trajectories_meet(name, taker):
+    def ahead(t, s):
+        return dist.Normal(0 * s + 2.0, 1.0)
+
+    with pytest.raises(ValueError, match=r"NaN|finite parameters|drawn from") as error:
+        TAKERS[taker](ASTRAY[name], ahead)
+    assert "\n" not in str(error.value)
+
+
 def test_a_value_function_and_a_twist_with_nan():
     def value(t, s):
         return torch.where(torch.as_tensor(t) == 2, math.nan, 9.0) + 0 * s
