@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, memory
 from cai.table import Table
 
 Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
@@ -55,6 +55,7 @@ def by_products(eta: float) -> bool:
 
 def in_log_space(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
     """As :func:`backward`, the recursion as it is written above, for every η and rule."""
+    memory.check_values(table.steps, table.num_states)
     v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
     v[-1] = table.final_reward / table.temperature
     with table.threads():

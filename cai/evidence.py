@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import arrays, bellman, sites
+from cai import arrays, bellman, memory, sites
 from cai.table import Table
 
 
@@ -92,6 +92,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
         ValueError: for an unknown site, a value out of range, or a mask of another length or type.
     """
     T = table.steps
+    memory.check_values(T, table.num_states)
     states, actions = torch.full((T + 1,), -1), torch.full((T,), -1)
     living = torch.ones(T + 1, dtype=torch.bool)
     dead = torch.ones(T + 1, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import arrays, checks
+from cai import arrays, checks, memory
 from cai.gaussian import Root, matvec, numbers, standardised
 from cai.linear_gaussian import LinearGaussian, at
 from cai.policy import Policy
@@ -55,6 +56,8 @@ class LinearGaussianPolicy(nn.Module):
         checks.check_flag("stationary", stationary)
         n, m = model.state_size, model.action_size
         steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)
+        size, advice = math.prod(steps) * m * (n + 1 + 2 * m), "take stationary=True"
+        memory.check_fits("model", "gains and covariances of all steps", size, advice)
         mean, tril = torch.zeros(m, dtype=torch.float64), torch.eye(m, dtype=torch.float64)
         if isinstance(model.action_prior, dist.MultivariateNormal):
             mean, tril = model.action_prior.loc, model.action_prior.scale_tril

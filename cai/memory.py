@@ -25,6 +25,16 @@ def check_fits(where: str, what: str, numbers: int, advice: str) -> None:
         refuse(where, f"{what}, {readable(8 * numbers)}", advice)
 
 
+def check_values(steps: int, states: int) -> None:
+    """Raises ValueError where the values of all steps and states would not fit into memory."""
+    check_fits(
+        "horizon",
+        f"values of {steps} steps and {states} states",
+        (steps + 1) * states,
+        "take a shorter or an infinite one, or inference.soft_values(…, checkpoint=True)",
+    )
+
+
 def refuse(where: str, what: str, advice: str) -> NoReturn:
     """Raises ValueError for what is too large."""
     checks.refuse(where, f"what fits into the memory of {readable(installed())}", what, advice)

@@ -190,6 +190,8 @@ class NeuralPolicy(nn.Module):
 
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
     """A network with tanh between its layers, which starts close to the prior."""
+    size = sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    memory.check_fits("hidden", f"a network of widths {widths}", size, "64 is wide for most models")
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]

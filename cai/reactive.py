@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, memory
 from cai.observation import Observe, classes, shared_log_prior
 from cai.policy import Policy
 
@@ -53,6 +54,8 @@ class ReactivePolicy(nn.Module):
         self.register_buffer("observations", classes(model, observe))
         self.register_buffer("log_prior", shared_log_prior(model, self.observations))
         shape = (*steps, *self.log_prior.shape)
+        advice = "take stationary=True, or a cai.NeuralPolicy"
+        memory.check_fits("model", "logits of all steps", math.prod(shape), advice)
         self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import bellman, linear_steps
+from cai import bellman, linear_steps, memory
 from cai.bellman import product
 from cai.matrices import Array
 from cai.push import Moves, moves_of, push, survival
@@ -42,6 +42,7 @@ def backward(
         steps: how many come before it.
         forward_follows: whether to keep, within bounds, what saves :func:`forward` work.
     """
+    memory.check_values(steps, table.num_states)
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai import checks, histories
+from cai import checks, histories, memory
 from cai.bellman import product
 from cai.observation import shared_log_prior
 from cai.plans import Plan
@@ -67,6 +67,8 @@ def factorised_plan(
     table = tabulate(model)
     prior = shared_log_prior(model, torch.zeros(table.num_states, dtype=torch.long))[0]
     P, generator = histories.moves(table), torch.Generator().manual_seed(int(seed))
+    size, advice = restarts * T * len(prior), "take a shorter horizon, or fewer restarts"
+    memory.check_fits("restarts", f"{restarts} plans of {T} steps", size, advice)
     noise = torch.randn(restarts, T, len(prior), generator=generator, dtype=torch.float64)
     with table.threads():
         start = torch.cat([torch.zeros_like(noise[:1]), 3 * noise]) + prior

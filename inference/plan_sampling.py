@@ -18,7 +18,7 @@ from pyro.ops import stats
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from cai import checks
+from cai import checks, memory
 from cai.exclusive import seeded
 from cai.inference.noise import roll
 from cai.linear_gaussian import FlatPrior
@@ -200,6 +200,8 @@ class _Target:
             self.size = roll(model, self.plan(self.start()["plan"]).unsqueeze(0), None)[1]
         self.copies = copies if self.size else 1
         self.sampled = self.size > 0 and eta > 0
+        size, advice = self.copies * self.size, "take fewer noises"
+        memory.check_fits("noises", f"{self.copies} of {self.size} numbers", size, advice)
         half = torch.randn(self.copies // 2, self.size, dtype=torch.float64)
         self.fixed = torch.cat([half, -half]) if self.size else half.new_zeros(1, 0)
         gamma, t = model.discount, torch.arange(T, dtype=torch.float64)
