@@ -139,9 +139,9 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
         Breakdown: where a value is infinite; every step is checked, and the first state, too.
     """
     T, n, m = int(model.horizon or 0), model.state_size, model.action_size
-    size = (T + 1) * (n * n + n + 1) + T * m * (n + 1 + m)
+    count = (T + 1) * (n * n + n + 1) + T * m * (n + 1 + m)
     advice = "take a shorter or an infinite one"
-    memory.check_fits("horizon", f"values and policies of {T} steps", size, advice)
+    memory.check_fits("horizon", f"values and policies of {T} steps", count, advice)
     problem, theta = Problem.of(model), price(model, eta)
     sweep = Sweep(
         *(np.empty((T + 1, n, n)), np.empty((T + 1, n)), np.empty(T + 1)),

@@ -186,7 +186,7 @@ def log_likelihood(
 
 
 def _solve(
-    table: Table, optimism: float, rule: bellman.Rule, visits: Visits | None
+    table: Table, optimism: Any, rule: bellman.Rule, visits: Visits | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
     checks.check_is_table("table", table)
