@@ -39,18 +39,19 @@ class Reach(NamedTuple):
 
 
 def continued(
-    table: Table, eta: float, rule: bellman.Rule, start: Tensor, tolerance: float
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor, tolerance: float, at: float = 0.0
 ) -> Reach:
-    """Follows stationary values from optimism 0 towards another one, by steps that fit.
+    """Follows stationary values from one optimism, 0 as a rule, away from 0, by steps that fit.
 
     Args:
         table: the problem; its horizon does not matter.
         eta: η, where to go, any number but 0, and ±inf.
         rule: "soft" or "hard".
-        start: (S,), nats, the values at optimism 0.
+        start: (S,), nats, the values to begin with.
         tolerance: between the last optimism with values and the first one without, relative.
+        at: the optimism of the start, 0 or one of the sign of η.
     """
-    far, found = min(abs(eta), _FAR), Reach(start, 0.0, None)
+    far, found = min(abs(eta), _FAR), Reach(start, at, None)
     found = _walked(table, eta, rule, found, far, tolerance)
     for _ in range(_POLICIES if eta < 0 else 0):
         if found.outside is None:

@@ -92,6 +92,25 @@ def _surely_ending(table: Table, ended: Tensor) -> Tensor:
         inside = found
 
 
+def may_go_on(table: Table) -> Tensor:
+    """(S,), boolean: the states from which the trajectory may never end, for some actions.
+
+    From the others the end is sure whatever is done, if late: some way to it is always possible.
+    """
+    _, possible, heads = _affordable(table)
+    ended = torch.from_numpy(never_paid(table))
+    allowed = possible.any(-1)
+    closed = ~ended  # the states that some choice of actions never leaves, in the end
+    while True:
+        stays = allowed & (closed[heads] | ~possible).all(-1)
+        inside = closed & stays.any(-1)
+        if torch.equal(inside, closed):
+            break
+        closed = inside
+    tails, column = possible.flatten(1).nonzero(as_tuple=True)
+    return reaching(tails, table.successor_index[tails, column], closed)
+
+
 def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
     """Actions that never cost -inf (S, A), what is possible and where to, (S, A, K) each."""
     S, A = table.num_states, table.num_actions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from cai import bellman, checks
 from cai.approach import approach
 from cai.continuation import Reach, continued
-from cai.endings import endings, never_paid
+from cai.endings import endings, may_go_on, never_paid
 from cai.fixed_point import Diverges, FixedPoint, Undetermined, check_lost, fixed_point
 from cai.inference.linear_system import linear_values
 from cai.inference.moves import moves
@@ -22,6 +23,7 @@ from cai.table import Table
 from cai.transient import fills_in
 
 _SMALL = 10**5  # numbers in a table up to which it is found to six digits
+_CLOSER = 16  # optimisms that are tried, each eight times nearer to 0
 
 
 def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
@@ -124,9 +126,12 @@ def _followed(
             v = values_by_stopping(table, eta, rule, shape)
             if v is not None:
                 return fixed_point(table, eta, rule, v, near=True)
-    if careful is None:
+    first = _nearest(table, eta, rule, start) if careful is None else (0.0, careful)
+    if first is None:
         raise _endless(table, rule) from None
-    reach = continued(table, eta, rule, careful.log_values, 10.0 ** -(_digits(table) + 1))
+    at, values = first
+    tolerance = 10.0 ** -(_digits(table) + 1)
+    reach = continued(table, eta, rule, values.log_values, tolerance, at)
     if reach.inside == eta:
         with contextlib.suppress(Diverges):
             return fixed_point(table, eta, rule, reach.log_values, near=True)
@@ -140,6 +145,25 @@ def _try(table: Table, eta: float, rule: bellman.Rule, start: Tensor | None) -> 
         return fixed_point(table, eta, rule, start)
     except Diverges:
         return None
+
+
+def _nearest(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None
+) -> tuple[float, FixedPoint] | None:
+    """An optimism towards η with values, and those, where there are none at 0; None for none.
+
+    Where one goes on for 1e15 steps the values at 0 are out of reach, but away from it nature or
+    luck soon makes an end. Not where one need not end at all, nor in large problems.
+    """
+    sure = ~may_go_on(table).any()
+    if eta == 0 or not sure or table.log_dynamics.numel() > _SMALL:
+        return None
+    for k in range(_CLOSER):
+        at = math.copysign(min(abs(eta) / 4, 1.0) / 8**k, eta)
+        values = _try(table, at, rule, start)
+        if values is not None:
+            return at, values
+    return None
 
 
 def _digits(table: Table) -> int:
@@ -185,15 +209,18 @@ def _endless(table: Table, rule: bellman.Rule) -> ValueError:
     size = torch.where(v.isfinite(), v.abs(), 0.0).max() / n
     growth, s = rise.max(0)
     live = endings(table, 0.0).live
-    if growth <= 1e-9 * size and (rise[live] < -1e-9 * size).any():
-        fall, s = torch.where(live, rise, 0.0).min(0)
+    gains = growth > 1e-9 * size
+    falls = not gains and (rise[live] < -1e-9 * size).any()
+    if falls:
+        growth, s = torch.where(live, rise, 0.0).min(0)
+    if falls or (gains and not may_go_on(table)[s]):
         return ValueError(
             f"horizon: an infinite horizon ends, but too late for its values to be told in "
-            f"float64: from state {int(s)}, with the rule {rule!r}, they still fall by "
-            f"{-table.temperature * fall.item():.4g} in reward a step after {2 * n} steps. Take a "
-            "finite horizon or a lower discount, or make the end more probable"
+            f"float64: from state {int(s)}, with the rule {rule!r}, they still "
+            f"{'fall' if falls else 'rise'} by {table.temperature * growth.abs().item():.4g} in "
+            f"reward a step after {2 * n} steps. Take a finite horizon or a lower discount, or "
+            "make the end more probable"
         )
-    gains = growth > 1e-9 * size
     what = (
         f"it gains {table.temperature * growth.item():.4g} in reward a step"
         if gains

@@ -13,7 +13,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import cai
@@ -106,6 +106,7 @@ def ill_conditioned(seed, A, least=-11.0):
 
 @pytest.mark.parametrize("actions", [1, 2])
 @settings(max_examples=8)
+@example(399047, -1)  # values at optimism 0 are out of reach
 @given(seeds, st.sampled_from([-1, 1]))
 def test_random_ill_conditioned_problems(actions, seed, sign):
     P, W = ill_conditioned(seed, actions)
@@ -199,6 +200,21 @@ def test_values_near_the_edge_solve_the_linear_system(seed, share, sign):
     off = (found.V[:-1] - torch.tensor(exact, dtype=torch.float64)).abs().max().item()
     # Rows sum to one but for 1e-16, which counts as often as one goes round before the end.
     assert off <= found.error + 1e-9 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_values_that_are_out_of_reach_at_optimism_zero(rule, sign):
+    """1e15 steps at ∓5 wait there; away from it nature, or luck, ends them. The edge is log(2).
+
+    It is where state 0, left at even odds, is worth staying in for ever at ±1 a step.
+    """
+    P = np.array([[0.5, 0.5, 0], [0, 1 - 1e-15, 1e-15], [0, 0, 1]])[:, None]
+    W = sign * np.array([1.0, -5.0, 0.0])[:, None, None] * np.ones((3, 1, 3))
+    check(tabular(P, W), rule, sign * math.log(2))
+    rises = "rise" if sign < 0 else "fall"
+    with pytest.raises(ValueError, match=f"too late .* still {rises} by 5 "):
+        inference.soft_values(tabular(P, W), 0.0, rule)
 
 
 def test_an_end_of_1e_17_is_told_where_optimism_discounts():
