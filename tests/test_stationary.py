@@ -185,9 +185,14 @@ def test_deterministic_dynamics_have_no_luck_without_a_discount(seed):
     problem.prior = np.full((5, 2), 0.5)
     problem.reward, problem.arrival = -np.abs(problem.reward), -np.abs(problem.arrival)
     careful, exact = solve(problem, 0.0), solve(problem, 1.0)
-    assert apart(careful.V, exact.V) < 1e-12
+    assert apart(careful.V, exact.V) <= careful.error + exact.error
     mortal = dataclasses.replace(problem, discount=0.9)
-    assert solve(mortal, 1.0).bound > solve(mortal, 0.0).bound + 1e-3
+    careful, exact = solve(mortal, 0.0), solve(mortal, 1.0)
+    error = careful.error + exact.error
+    assert (exact.V - careful.V).min() >= -error
+    # Where every way is over after a step, death comes too late to spare anything; state 0 may
+    # lead to state 1, which costs.
+    assert exact.V[0] > careful.V[0] + 10 * error
 
 
 @given(seeds, st.floats(0.5, 0.99))
@@ -205,7 +210,10 @@ def test_visits_sum_to_the_expected_lifetime(seed, discount):
 @given(seeds, discounts)
 def test_the_curve_is_that_of_a_long_horizon(seed, discount):
     """Bound, slope, worth, and where the policy changes its mind, also at the variance of η = 0."""
-    table = table_of(endless(seed, discount, S=4, A=3))
+    problem = endless(seed, discount, S=4, A=3)
+    # Changes are of states in which the policy ever is, which is at first in the long horizon.
+    problem.initial = np.full(4, 0.25)
+    table = table_of(problem)
     etas = (-0.8, 0.0, 1e-9, 0.7, 2.0)
     found = inference.optimism_curve(table, etas)
     long = inference.optimism_curve(dataclasses.replace(table, horizon=60), etas)
