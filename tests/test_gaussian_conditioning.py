@@ -161,7 +161,11 @@ def test_densities_integrate_to_the_evidence(site):
 
 @given(seed=seeds)
 def test_sharp_rewards_observe(seed):
-    """A reward of -½ λ |s_T - x|² with λ → ∞, without what makes it a density."""
+    """A reward of -½ λ |s_T - x|² with λ → ∞, without what makes it a density.
+
+    It sees x with a noise of covariance α/λ: beside that of s_T, S, this is a share of at most
+    α/(λ min S), and by this share of itself at most each thing that x says is less than it was.
+    """
     model = random_model(seed, Q_final=np.zeros((3, 3)), q_final=np.zeros(3))
     x = torch.as_tensor(np.random.default_rng(seed).normal(size=3))
     found = inference.posterior(model, {"s_4": x})
@@ -171,11 +175,22 @@ def test_sharp_rewards_observe(seed):
     )
     alpha = model.temperature
     own = 0.5 * sharp * float(x @ x) / alpha + 1.5 * math.log(2 * math.pi * alpha / sharp)
-    assert near.bound - own == pytest.approx(found.bound, rel=1e-4, abs=1e-3)
+    before = inference.posterior(model)
+    S, gap = before.states.covariance[-1], x - before.states.mean[-1]
+    share = alpha / (sharp * torch.linalg.eigvalsh(S).min().item())
+    surprise = (gap @ torch.linalg.solve(S, gap)).item()  # squared, in standard deviations
+    rounding = 1e-14 * sharp
+    assert near.bound - own == pytest.approx(
+        found.bound, rel=0, abs=share * (surprise + 3) / 2 + rounding * (1 + float(x @ x))
+    )
     for field in ("states", "state_actions"):
-        one, other = getattr(near, field), getattr(found, field)
-        torch.testing.assert_close(one.mean, other.mean, rtol=0, atol=1e-4)
-        torch.testing.assert_close(one.covariance, other.covariance, rtol=0, atol=1e-4)
+        one, other, wide = (getattr(y, field) for y in (near, found, before))
+        spread = wide.covariance.abs().max().item()
+        atol = share * math.sqrt(spread * surprise) + rounding
+        torch.testing.assert_close(one.mean, other.mean, rtol=0, atol=atol)
+        torch.testing.assert_close(
+            one.covariance, other.covariance, rtol=0, atol=share * spread + rounding
+        )
 
 
 @given(seed=seeds, flat=st.booleans())
