@@ -26,6 +26,8 @@ def start(*command, cwd, **variables):
         encoding="utf-8",
         check=False,
         timeout=60,
+        # Whoever runs the tests in the background may have them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
