@@ -221,6 +221,12 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
     ends = endings(table, eta)
     start = torch.where(start.isfinite(), start, 0.0)
     with table.threads(), torch.no_grad():
+        try:
+            check_lost(table, ends, eta, rule)
+        except Diverges:
+            return None
+        if not ends.live.any():
+            return ends.filled(start)
         step = Step.at(table, ends.filled(start), eta, rule, ends)
         for n in range(_STEPS):
             chain, ahead = _in_weights(table, step, eta, rule, ends)

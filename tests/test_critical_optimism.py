@@ -239,3 +239,27 @@ def test_what_lies_beyond_is_told_by_few_factorisations(monkeypatch):
             with pytest.raises(ValueError, match="critical optimism"):
                 inference.soft_values(table, eta)
             assert len(made) < 250
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_luck_that_makes_going_on_for_ever_pay(rule, beside):
+    """Two states that are never left, a toss of -3 or 1 a step, where E exp(ηr) = 1 is the edge.
+
+    Alone, or beside a state from where it is a step to the end, for a cost of 1.
+    """
+    P, W = np.full((2, 1, 2), 0.5), np.array([-3.0, 1.0]) * np.ones((2, 1, 2))
+    if beside:
+        P, W = np.pad(P, ((0, 2), (0, 0), (0, 2))), np.pad(W, ((0, 2), (0, 0), (0, 2)))
+        P[2:, :, 3] = 1
+        W[2, :, 3] = -1
+    model = tabular(P, W)
+    eta = edge(lambda eta: math.cosh(2 * eta) < math.exp(eta), 1, 1e-9)
+    for share in (-1.0, 0.5, 0.98):
+        if share > 0 or beside:
+            V = inference.soft_values(model, share * eta, rule).V
+            assert V.tolist() == [-math.inf, -math.inf, -1, 0][: len(V)]
+    for share in (1.02, 3.0, math.inf):
+        with pytest.raises(ValueError, match="critical optimism") as error:
+            inference.soft_values(model, share * eta, rule)
+        assert named(error) == pytest.approx(eta, rel=1e-5)
