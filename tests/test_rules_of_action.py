@@ -26,9 +26,9 @@ def soft_mean(p, x, eta):
     possible = [(p_k, x_k) for p_k, x_k in zip(p, x, strict=True) if p_k > 0]
     if math.isinf(eta):
         return (max if eta > 0 else min)(x_k for _, x_k in possible)
-    if eta == 0:
-        return sum(p_k * x_k for p_k, x_k in possible)
     m = sum(p_k * x_k for p_k, x_k in possible)
+    if abs(eta) < 1e-100:  # half of η times the variance is nothing; η x may have no digits left
+        return m
     return m + math.log1p(sum(p_k * math.expm1(eta * (x_k - m)) for p_k, x_k in possible)) / eta
 
 
