@@ -37,6 +37,7 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
     Raises:
         ValueError: for steps below one or beyond the horizon.
     """
+    checks.check_model(model)
     T = min(model.horizon or 3, 3) if steps is None else steps
     checks.check_count("steps", T)
     if model.horizon is not None and model.horizon < T:

@@ -63,6 +63,9 @@ class Plan(nn.Module):
         log_probs = arrays.numbers("log_probs", log_probs)
         checks.check_no_nan("log_probs", log_probs, "log q(a), normalised or not")
         plan = cls(model).requires_grad_(False)
+        if log_probs.shape != plan.numbers.shape:
+            expected, came = f"shape {list(plan.numbers.shape)}", str(list(log_probs.shape))
+            checks.refuse("log_probs", expected, came, "one row for each step")
         plan._blind = dist.Categorical(logits=torch.zeros_like(log_probs[0]))
         plan.numbers.copy_(log_probs)
         return plan

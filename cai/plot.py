@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from cai import bellman
+from cai import bellman, checks
 from cai import graph as graphs
 from cai.bracket import EvidenceBracket
 from cai.canvas import IMAGINED as _IMAGINED
@@ -47,6 +47,7 @@ def comparison(report: Comparison) -> Figure:
     Args:
         report: from :func:`cai.compare`.
     """
+    _check_report(report)
     split, between = report.log_evidence is not None, report.bracket
     names, rows = list(report), list(report.values())
     figure, panels = _figure(3 if split or between else 2, height=0.5 * len(rows) + 2.2)
@@ -233,6 +234,9 @@ def losses(fitted: Any, bound: float | None = None) -> Figure:
         fitted: from :func:`cai.inference.fit`.
         bound: the best possible ELBO in nats, ``soft_values(model).elbo``, drawn as a line.
     """
+    if not isinstance(getattr(fitted, "running_mean", None), Tensor):
+        advice = "take what inference.fit returns"
+        checks.refuse("fitted", "an inference.Fit", type(fitted).__name__, advice)
     figure, (axes,) = _figure(1, height=3.4)
     axes.plot(-fitted.losses.numpy(), color=_REAL, alpha=0.35, linewidth=0.8, label="ELBO")
     axes.plot(-fitted.running_mean.numpy(), color=_REAL, label="running mean of 50 steps")
@@ -314,7 +318,13 @@ def _map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list
     return figure, panels[:n]
 
 
+def _check_report(report: Any) -> None:
+    """Raises ValueError unless it is what compare returns."""
+    checks.check_kind("report", report, Comparison, "a cai.Comparison", "take that of cai.compare")
+
+
 def _table(report: Comparison) -> Table:
+    _check_report(report)
     if not isinstance(report.posterior, Solution):
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cai
-from cai import inference, models
+from cai import inference, models, plot
 
 ONE = torch.eye(2, dtype=torch.float64)
 LEDGE = models.ledge()
@@ -236,6 +236,30 @@ def test_an_answer_or_one_line(name):
 def test_the_words(take, said):
     with pytest.raises(ValueError, match=said):
         take()
+
+
+@pytest.mark.parametrize(
+    ("draw", "argument"),
+    [
+        (plot.comparison, "report"),
+        (plot.occupancy, "report"),
+        (plot.policies, "report"),
+        (plot.losses, "fitted"),
+        (plot.graphical_model, "model"),
+    ],
+)
+def test_what_a_figure_is_drawn_of(draw, argument):
+    for value in (None, 3, "x", [], {}, EXACT, int):
+        with pytest.raises(
+            ValueError, match=rf"^{argument}: expected a.*, got {type(value).__name__}"
+        ):
+            draw(value)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 0), (2,), (3, 2), (4, 3)])
+def test_a_plan_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"log_probs: expected shape \[4, 2\], got"):
+        cai.Plan.of(LEDGE, torch.zeros(shape))
 
 
 # What memory cannot hold.
