@@ -111,12 +111,19 @@ def test_nothing_beats_the_ceiling_and_optimism_two_attains_it(seed):
     evidence = inference.posterior(table).bound
     for policy in (inference.soft_values(table, 2.0).policy, random_policy(seed, problem)):
         limit = math.exp(2 * (evidence - inference.renyi_bound(table, policy, 2.0).bound))
-        w = inference.importance(model, policy, 20_000, seed).log_weights.exp()
-        fraction = w.mean() ** 2 / w.square().mean()
-        # The delta method: of 2 log mean w - log mean w².
-        influence = 2 * w / w.mean() - w.square() / w.square().mean()
-        stderr = fraction * influence.std() / len(w) ** 0.5
-        assert abs(fraction - limit) <= 4.5 * stderr + 1e-9
+        q, n = policy.log_probs.exp().numpy(), 20_000
+        w = inference.importance(model, policy, n, seed).log_weights.exp()
+        one, two = (
+            [
+                (path.probability, weight_of(problem, path, q) ** power)
+                for path in oracles.paths(problem, policy=q)
+            ]
+            for power in (1, 2)
+        )
+        first, second = (math.fsum(p * x for p, x in moment) for moment in (one, two))
+        assert first**2 / second == pytest.approx(limit, rel=1e-9)
+        assert abs(w.mean().item() - first) <= oracles.deviation(one, n) + 1e-12 * first
+        assert abs(w.square().mean().item() - second) <= oracles.deviation(two, n) + 1e-12 * second
         assert limit <= ceiling + 1e-9
     best = inference.soft_values(table, 2.0).policy
     attained = inference.renyi_bound(table, best, 2.0).bound
