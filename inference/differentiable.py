@@ -190,14 +190,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """v in nats, α, and the log-policy at the visits."""
     checks.check_is_table("table", table)
-    if isinstance(optimism, Tensor) and (optimism.requires_grad or is_wrapped(optimism)):
-        checks.refuse(
-            "optimism",
-            "a plain number",
-            "a tensor to be differentiated, or a batch",
-            "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism",
-        )
-    eta = checks.check_optimism(optimism)
+    eta = _plain(optimism)
     problem = Problem(table, eta, bellman.check_rule(rule), visits)
     alpha = problem.alpha
     log_dynamics = table.log_dynamics
@@ -208,6 +201,18 @@ def _solve(
     solve = adjoint.sweep if table.horizon is not None else implicit.fixed_point
     v, log_pi = solve(problem, *nats, table.log_prior, log_dynamics)
     return v, alpha, log_pi
+
+
+def _plain(optimism: Any) -> float:
+    """η, unless it should have a derivative."""
+    if isinstance(optimism, Tensor) and (optimism.requires_grad or is_wrapped(optimism)):
+        checks.refuse(
+            "optimism",
+            "a plain number",
+            "a tensor to be differentiated, or a batch",
+            "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism",
+        )
+    return checks.check_optimism(optimism)
 
 
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
