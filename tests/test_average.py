@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import cai
@@ -54,16 +54,32 @@ def test_the_eigenvalue_at_optimism_one(seed):
     np.testing.assert_allclose(found.states, weights / weights.sum(), atol=1e-10)
 
 
+def settled(model, eta):
+    """Values of so many steps that neither start nor end is felt half way, and how many those are.
+
+    Two states that luck would rather stay in are left as seldom as it likes: what a chain forgets
+    a step, λ, may be close to one. A change of (1 - λ) λ^t of 1e-11 a step leaves about 1e-10.
+    """
+    for T in (300, 1200, 4800):
+        far = inference.soft_values(dataclasses.replace(model, horizon=T), eta)
+        change = (far.states[T // 2] - far.states[T // 2 - 1]).abs().max()
+        bend = (far.V[0] - 2 * far.V[1] + far.V[2]).abs().max()
+        if change < 1e-11 and bend < 1e-11:
+            break
+    return far, T
+
+
+@example(seed=794040, eta=3.0)  # λ = 0.893
 @given(seed=seeds, eta=st.sampled_from([-2.0, -0.7, 0.0, 1e-6, 0.5, 3.0]))
 def test_a_long_horizon_gains_as_much_a_step(seed, eta):
     """V_0 - V_1 → g, the policy in the middle is the stationary one; and Q is a fixed point."""
     model = problem(seed, temperature=2.0, mixing=0.2)  # every chain forgets in time
     found = inference.average_reward(model, eta)
-    far = inference.soft_values(dataclasses.replace(model, horizon=300), eta)
+    far, T = settled(model, eta)
     gains = torch.full((5,), found.gain, dtype=torch.float64)
     torch.testing.assert_close(far.V[0] - far.V[1], gains, rtol=0, atol=1e-9)
     torch.testing.assert_close(far.policy.log_probs[0], found.policy.log_probs, rtol=0, atol=1e-9)
-    torch.testing.assert_close(far.states[150], found.states, rtol=0, atol=1e-9)
+    torch.testing.assert_close(far.states[T // 2], found.states, rtol=0, atol=1e-9)
     assert found.error < 1e-11
     torch.testing.assert_close(far.Q[0] - far.V[1, 0], found.Q - found.V[0], rtol=0, atol=1e-8)
 
