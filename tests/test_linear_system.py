@@ -89,7 +89,7 @@ def test_value_iteration(seed, discount):
     assume(np.abs(np.linalg.eigvals(dense_system(table)[0])).max() < 0.9)
     found = linear_system(table)
     v = torch.zeros(table.num_states, dtype=torch.float64)
-    for _ in range(400):
+    for _ in range(700):  # of which 0.9^700 = e^-74 is left, beside values of e^-30 and more
         v = one_step(table, v)
     stuck = found.log_values == -torch.inf
     assert (v[stuck] < -50).all()  # it pays for ever
@@ -285,14 +285,15 @@ def test_expected_moves_are_the_derivatives_of_the_values(seed, discount):
     start = torch.where(found.log_values > -torch.inf, torch.rand(table.num_states).double(), 0.0)
     counts = found.expected_moves(start)
     assert counts.shape == table.log_dynamics.shape
-    step = 1e-5
+    step = 1e-4
     for place in np.ndindex(*counts.shape):
         if table.log_prior[place[:2]] == -torch.inf or found.graph.absorbing[place[0]]:
             assert counts[place] == 0
             continue
-        up, down = table.arrival_reward.clone(), table.arrival_reward.clone()
-        up[place] += step
-        down[place] -= step
-        v = [linear_values(dataclasses.replace(table, arrival_reward=x)) for x in (up, down)]
-        slope = torch.where(start > 0, start * (v[0] - v[1]), 0.0).sum() / (2 * step)
-        assert counts[place].item() == pytest.approx(0.7 * slope.item(), abs=1e-7)
+        slope = 0.0
+        for k, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):  # by differences, up to step⁴
+            moved = table.arrival_reward.clone()
+            moved[place] += k * step
+            v = linear_values(dataclasses.replace(table, arrival_reward=moved))
+            slope += weight * torch.where(start > 0, start * v, 0.0).sum().item() / (12 * step)
+        assert counts[place].item() == pytest.approx(0.7 * slope, abs=1e-7)
