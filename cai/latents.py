@@ -45,8 +45,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
         checks.refuse(
             "marginal",
             f"a solution of a model whose dynamics sample {names[0]!r}",
-            "one of a table without a program, in which all latents are summed out; a copy out of "
-            "pickle or deepcopy has none",
+            "one of a table made without a program, or copied by pickle, which leaves it behind",
             "solve the model itself, or cai.tabulate(model)",
         )
     joint = _joint(table.program, table, names)
