@@ -13,7 +13,7 @@ from cai import inference, models
 from cai.inference import pullback
 
 # torch's own forward mode still compiles a formula or two in the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 SEEN = torch.tensor([[0, 1, 2], [1, 1, 3]]), torch.tensor([[1, 0, 1], [0, 1, 0]])
 ETAS = [-0.5, 0.0, 0.5, 1.0]
 
