@@ -27,7 +27,9 @@ def check(table, tolerance):
     torch.testing.assert_close(found.log_values, v, rtol=0, atol=atol)
     chain = cai.Solution(table, 1.0, v)._forward[0]
     torch.testing.assert_close(found.states, chain, rtol=0, atol=atol)
-    torch.testing.assert_close(found.states.sum(1), torch.ones(len(v)).double(), rtol=0, atol=1e-5)
+    # Each step rounds the S terms of a sum, and what is lost is not made up for.
+    lost = 4 * v.numel() * torch.finfo(torch.float32 if tolerance > 1e-6 else v.dtype).eps
+    torch.testing.assert_close(found.states.sum(1), torch.ones(len(v)).double(), rtol=0, atol=lost)
 
 
 @given(seed=seeds, T=st.integers(1, 200), scale=st.sampled_from([1e-3, 1.0, 10.0, 100.0]))
