@@ -45,7 +45,8 @@ def test_against_sums_over_all_paths(seed, discount):
     weighted = [(path, weight_of(problem, path, q)) for path in oracles.paths(problem, policy=q)]
     evidence = oracles.deviation([(path.probability, w) for path, w in weighted], n)
     mean_weight = found.log_weights.exp().mean().item()
-    assert abs(mean_weight - truth["evidence"]) <= evidence
+    rounding = n * np.finfo(float).eps * mean_weight  # all there is where one path is certain
+    assert abs(mean_weight - truth["evidence"]) <= evidence + rounding
     paths, S = found.trajectories, problem.sizes[0]
     lives = torch.nn.functional.one_hot(paths.states, S) * paths.alive.unsqueeze(-1)
     error = (found.mean(lives) - torch.tensor(truth["states"])).abs() * mean_weight
@@ -55,7 +56,7 @@ def test_against_sums_over_all_paths(seed, discount):
             (path.probability, w * (x - truth["states"][t][s]))
             for (path, w), x in zip(weighted, here, strict=True)
         ]
-        assert error[t, s] <= oracles.deviation(away, n) + 1e-12
+        assert error[t, s] <= oracles.deviation(away, n) + rounding
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
