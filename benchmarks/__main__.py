@@ -61,7 +61,7 @@ from benchmarks import (
     sweeps,
 )
 from benchmarks.timing import Missing, Race, Result, run
-from cai import terminal
+from cai.cli import terminal
 
 RACES: dict[str, Callable[[], Race]] = {
     "evidence, program": evidence.from_program,

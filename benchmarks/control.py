@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import cai
 from benchmarks import pendulum_control
 from cai import inference, models
-from cai.heads import MixtureHead
-from cai.models.multigoal import GOALS
+from cai.models.continuous.multigoal import GOALS
+from cai.policies.heads import MixtureHead
 
 STARTS = 2000
 

@@ -25,8 +25,8 @@ from torch import Tensor
 import cai
 from benchmarks.timing import Race, check_close
 from cai import inference, models
-from cai.inference.enumerated import enumerated_gradient
-from cai.inference.exact_gradient import exact_gradient
+from cai.inference.gradients.enumerated import enumerated_gradient
+from cai.inference.gradients.exact_gradient import exact_gradient
 
 PARTICLES = 100
 DRAWS = 5000

@@ -24,8 +24,8 @@ from benchmarks.fit import Noise
 from benchmarks.programs import step
 from benchmarks.timing import Race, check_close
 from cai import models
-from cai.inference.enumerated import enumerated_gradient
-from cai.inference.exact_gradient import exact_gradient
+from cai.inference.gradients.enumerated import enumerated_gradient
+from cai.inference.gradients.exact_gradient import exact_gradient
 
 PARTICLES = 256
 DRAWS = 300

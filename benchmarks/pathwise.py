@@ -18,7 +18,7 @@ import cai
 from benchmarks.programs import step, twins
 from benchmarks.timing import Race, check_close
 from cai import models
-from cai.inference.pathwise import pathwise_gradient
+from cai.inference.gradients.pathwise import pathwise_gradient
 
 HORIZON, PARTICLES, NOISE = 200, 256, 0.01
 _TORQUE, _DT, _SPEED = 2.0, 0.05, 8.0

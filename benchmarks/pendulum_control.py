@@ -16,7 +16,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from cai.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
 
 _DT, _TORQUE, _SPEED = 0.05, 2.0, 8.0
 _LIFT, _PUSH = 15.0, 3.0  # 1/s² a sine of the angle, and a N m

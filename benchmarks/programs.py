@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import cai
 from benchmarks.timing import Race, check_close
-from cai.inference.score_function import score_gradient
+from cai.inference.gradients.score_function import score_gradient
 
 HORIZON = 100
 PARTICLES = 100

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 import cai
-from cai import inference, models, terminal
-from cai.evaluate import enumerable
-from cai.inference import estimators
-from cai.inference.enumerated_actions import enumerated_program_gradient, num_actions
-from cai.inference.gradient import Estimator
+from cai import inference, models
+from cai.cli import terminal
+from cai.evaluation.evaluate import enumerable
+from cai.inference.gradients import estimators
+from cai.inference.gradients.enumerated_actions import enumerated_program_gradient, num_actions
+from cai.inference.gradients.gradient import Estimator
 
 PARTICLES = 100
 _LEARNING = 40  # steps before the draws

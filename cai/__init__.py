@@ -8,33 +8,33 @@ from cai import installation as _installation
 
 _installation.check(__path__[0])
 
-from cai.bracket import EvidenceBracket
-from cai.checkpoints import Checkpoints
-from cai.comparison import Comparison, Row, compare
-from cai.evaluate import Evaluation, evaluate
-from cai.flow import FlowHead
-from cai.free_dynamics import FreeDynamics
-from cai.gaussian import Gaussian, LinearMap, Quadratic
-from cai.gaussian_posterior import GaussianPosterior
-from cai.gaussian_solution import GaussianSolution
-from cai.heads import CategoricalHead, GaussianHead, MixtureHead
-from cai.histories import HistoryPolicy
-from cai.latent_policy import LatentPolicy
-from cai.layout import Layout
-from cai.linear_gaussian import FlatPrior, LinearGaussian
-from cai.linear_policy import LinearGaussianPolicy
-from cai.moment import Moment
-from cai.plans import GaussianPlan, Plan
-from cai.policy import NeuralPolicy, TabularPolicy
-from cai.reactive import ReactivePolicy
-from cai.recurrent import RecurrentPolicy
-from cai.solution import Solution
-from cai.starts import Starts
-from cai.stationary import Stationary
-from cai.successors import Successors
-from cai.table import Table
-from cai.tabulation import collapse, tabulate, tabulate_rewards
-from cai.trajectory import Trajectories, TrajectoryModel
+from cai.distributions.starts import Starts
+from cai.distributions.successors import Successors
+from cai.evaluation.bracket import EvidenceBracket
+from cai.evaluation.comparison import Comparison, Row, compare
+from cai.evaluation.evaluate import Evaluation, evaluate
+from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
+from cai.gaussian.gaussian_posterior import GaussianPosterior
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian
+from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.policies.flow import FlowHead
+from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.heads import CategoricalHead, GaussianHead, MixtureHead
+from cai.policies.history import HistoryPolicy
+from cai.policies.latent import LatentPolicy
+from cai.policies.neural import NeuralPolicy, TabularPolicy
+from cai.policies.plans import GaussianPlan, Plan
+from cai.policies.reactive import ReactivePolicy
+from cai.policies.recurrent import RecurrentPolicy
+from cai.program.layout import Layout
+from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.solutions.checkpoints import Checkpoints
+from cai.solutions.moment import Moment
+from cai.solutions.solution import Solution
+from cai.solutions.stationary import Stationary
+from cai.tables.table import Table
+from cai.tables.tabulation import collapse, tabulate, tabulate_rewards
 
 __version__ = _installation.version()
 

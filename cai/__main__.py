@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from cai import __version__, inference, interruption, models, output_folder, plot, terminal
-from cai.comparison import Comparison, compare
-from cai.policy import NeuralPolicy, TabularPolicy
-from cai.support import NotEnumerable
-from cai.table import Table
-from cai.tabulation import tabulate
-from cai.timeless import ChangesWithTime
-from cai.trajectory import TrajectoryModel
+from cai import __version__, inference, interruption, models, plot
+from cai.cli import output_folder, terminal
+from cai.distributions.support import NotEnumerable
+from cai.evaluation.comparison import Comparison, compare
+from cai.policies.neural import NeuralPolicy, TabularPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+from cai.tables.timeless import ChangesWithTime
 
 _EXAMPLES = """\
 examples:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cai.scores import exact
+from cai.distributions.exact_scores import exact
 
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _LONGEST = 400  # letters of what came

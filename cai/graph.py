@@ -10,13 +10,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from cai import checks, contract
-from cai.exclusive import seeded
-from cai.support import support_size
-from cai.table import Table
-from cai.tabulation import tabulate
-from cai.timeless import prior_sees_state
-from cai.trajectory import TrajectoryModel
+from cai import checks
+from cai.distributions.support import support_size
+from cai.numerics.exclusive import seeded
+from cai.program import contract
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+from cai.tables.timeless import prior_sees_state
 
 _FEWEST, _MOST = 2**12, 2**18  # draws from which dependencies are read off
 

@@ -1,17 +1,17 @@
 """Nouns: models that are ready to use."""
 
-from cai.models.cartpole import cartpole
-from cai.models.double_integrator import double_integrator
-from cai.models.gridworld import gridworld
-from cai.models.gym import gym, published
-from cai.models.ledge import ledge
-from cai.models.linear_gaussian import linear_gaussian
-from cai.models.linearly_solvable import linearly_solvable
-from cai.models.lottery import lottery
-from cai.models.multigoal import multigoal
-from cai.models.pendulum import pendulum
-from cai.models.road_network import road_network
-from cai.models.tabular import tabular
+from cai.models.continuous.cartpole import cartpole
+from cai.models.continuous.double_integrator import double_integrator
+from cai.models.continuous.linear_gaussian import linear_gaussian
+from cai.models.continuous.multigoal import multigoal
+from cai.models.continuous.pendulum import pendulum
+from cai.models.discrete.gridworld import gridworld
+from cai.models.discrete.ledge import ledge
+from cai.models.discrete.linearly_solvable import linearly_solvable
+from cai.models.discrete.lottery import lottery
+from cai.models.discrete.road_network import road_network
+from cai.models.discrete.tabular import tabular
+from cai.models.environments.gym import gym, published
 
 __all__ = [
     "cartpole",

@@ -1,0 +1,1 @@
+"""Exact scores, supports, and distributions that Pyro does not have."""

@@ -1,0 +1,142 @@
+"""Which values a distribution can take, and the exact log-probability of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, constraints, transforms
+
+from cai import checks
+from cai.distributions.exact_scores import exact
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+
+class NotEnumerable(ValueError):
+    """The randomness of a model is not discrete and finite, so that it cannot be tabulated."""
+
+
+def support_size(distribution: Any) -> int | None:
+    """N where the support is the integers 0 … n-1, None where it is anything else."""
+    if distribution.event_shape:
+        return None
+    support = distribution.support
+    support = getattr(support, "base_constraint", support)  # of a mixture
+    if support is constraints.boolean:
+        return 2
+    lower, upper = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
+    if not support.is_discrete or lower is None or upper is None:
+        return None
+    return int(torch.as_tensor(upper).max()) + 1 if torch.as_tensor(lower).eq(0).all() else None
+
+
+def log_probs(distribution: Any, n: int) -> Tensor:
+    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
+    distribution = exact(distribution)
+    values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
+    log_p: Tensor = distribution.log_prob(values).double()
+    return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
+
+
+def elementwise(support: Any) -> Any:
+    """The constraint on single numbers of a support of vectors, mixtures or the like."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def check_support(policy: Any, prior: Any) -> None:
+    """Raises ValueError where a policy's distribution leaves the support of the action prior.
+
+    Deltas and supports of unknown kinds are let pass: what they score says the rest.
+    """
+    if not isinstance(policy, torch.distributions.Distribution):
+        checks.refuse(
+            "policy",
+            "a distribution over actions from (t, s)",
+            type(policy).__name__,
+            "return the distribution itself; the rollout draws from it",
+        )
+    if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
+        return
+    sizes = support_size(policy), support_size(prior)
+    inner, outer = elementwise(policy.support), elementwise(prior.support)
+    if policy.event_shape != prior.event_shape or sizes[0] != sizes[1]:
+        fits = False
+    elif sizes[0] is not None or inner.is_discrete != outer.is_discrete:
+        fits = sizes[0] is not None
+    else:
+        fits = all(
+            _keeps_to(
+                getattr(inner, f"{end}_bound", None), getattr(outer, f"{end}_bound", None), sign
+            )
+            for end, sign in (("lower", 1), ("upper", -1))
+        )
+    if not fits:
+        raise ValueError(
+            f"policy: expected actions like those of action_prior, {_described(prior)}, got "
+            f"{_described(policy)}; take cai.NeuralPolicy(model), whose head suits the prior, or "
+            "give the policy a distribution that cannot leave that support"
+        )
+
+
+def _ends_affine(distribution: Any) -> bool:
+    """Whether the last of several transforms is affine: torch then calls the support the real line.
+
+    So it does for tanh and a scale, and for its own ``biject_to`` of an interval.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    last = getattr(distribution, "transforms", [None])[-1]
+    while isinstance(last, transforms.ComposeTransform):
+        last = last.parts[-1]
+    return isinstance(last, transforms.AffineTransform)
+
+
+def _keeps_to(inner: Any, outer: Any, sign: int) -> bool:
+    """Whether a lower bound (sign 1) is no lower than another, or an upper one (-1) no higher."""
+    if outer is None:
+        return True
+    return inner is not None and bool((sign * torch.as_tensor(inner - outer) >= 0).all())
+
+
+def _described(distribution: Any) -> str:
+    size, shape = support_size(distribution), list(distribution.event_shape)
+    if size is not None:
+        return f"{type(distribution).__name__} over 0 … {size - 1}"
+    support = elementwise(distribution.support)
+    return f"{type(distribution).__name__} of event shape {shape} on {support}"
+
+
+def require_finite(model: TrajectoryModel) -> tuple[int, int]:
+    """The numbers S of states and A of actions.
+
+    Raises:
+        ValueError: where either is not finite, naming the argument that says so.
+    """
+    checks.check_model(model)
+    S = support_size(model.initial)
+    if S is None:
+        raise NotEnumerable(_not_finite("initial", "states", model.initial))
+    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
+    A = support_size(prior)
+    if A is None:
+        raise NotEnumerable(_not_finite("action_prior", "actions", prior))
+    return S, A
+
+
+def _not_finite(argument: str, what: str, distribution: Any) -> str:
+    name = type(distribution).__name__
+    advice = (
+        "use a one-hot Categorical, for instance "
+        "dist.Categorical(torch.nn.functional.one_hot(torch.tensor(0), num_states).double())"
+        if name in ("Delta", "_Delta")
+        else f"give {argument} a Categorical, or use inference.fit, which samples"
+    )
+    return (
+        f"{argument}: enumeration needs finitely many {what}, counted from the support of "
+        f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
+    )

@@ -1,0 +1,201 @@
+"""How far a policy in the true dynamics is from the exact posterior: three divergences."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cai.evaluation.evaluate import Evaluation, evaluate, evaluate_table, policy_log_probs
+from cai.gaussian.bending import divergences as gaussian_divergences
+from cai.gaussian.bending import luck, of_start
+from cai.gaussian.forms import Gaussian
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.policies.neural import Policy
+from cai.program import importance_weights
+from cai.program.calling import check_policy
+from cai.program.episode import remembers
+from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.solutions.solution import Solution
+from cai.tables import bellman
+from cai.tables.bellman import product
+from cai.tables.table import Table
+
+
+class Split(NamedTuple):
+    """log p(O) - ELBO in three parts, nats; of a simulation with standard errors.
+
+    Attributes:
+        start: KL(p(s_0) ‖ p(s_0|O)), the same for all policies.
+        actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
+        dynamics: Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))].
+        actions_stderr: None where exact, as the next.
+        dynamics_stderr: of the dynamics.
+        total_stderr: of the sum.
+    """
+
+    start: float
+    actions: float
+    dynamics: float
+    actions_stderr: float | None = None
+    dynamics_stderr: float | None = None
+    total_stderr: float | None = None
+
+    @property
+    def total(self) -> float:
+        """(), nats."""
+        return self.start + self.actions + self.dynamics
+
+
+def measured(
+    model: TrajectoryModel | Table,
+    policy: Policy,
+    table: Table | None,
+    posterior: Solution | GaussianSolution | None,
+) -> tuple[Evaluation, Split | None]:
+    """The worth of a policy in the true dynamics, and where it is apart from the posterior.
+
+    Args:
+        model: the model, or its table.
+        policy: any.
+        table: of the model, where it can be enumerated.
+        posterior: the exact one; without it there is no split.
+    """
+    check_policy(policy)
+    if table is not None and isinstance(posterior, Solution) and not remembers(policy):
+        with table.threads(), torch.no_grad():
+            log_policy = policy_log_probs(policy, table)
+            evaluation = evaluate_table(table, log_policy)
+            return evaluation, divergences(posterior, log_policy, evaluation)
+    evaluation = evaluate(model, policy)
+    if posterior is None:
+        return evaluation, None
+    if evaluation.log_weights is not None:
+        assert isinstance(model, TrajectoryModel)
+        paths = model.simulate(policy, len(evaluation.log_weights), seed=0)
+        split = along(posterior, paths, evaluation.log_weights)
+        if split.total == math.inf:  # of what is rare, a simulation may have seen nothing
+            evaluation = dataclasses.replace(
+                evaluation,
+                elbo=-math.inf,
+                elbo_stderr=0.0,
+                expected_return=-math.inf,
+                expected_return_stderr=0.0,
+            )
+        return evaluation, split
+    if isinstance(posterior, Solution):
+        return evaluation, with_memory(posterior, evaluation)
+    assert isinstance(policy, LinearGaussianPolicy)
+    return evaluation, Split(*gaussian_divergences(posterior, policy))
+
+
+def divergences(posterior: Solution, log_policy: Tensor, evaluation: Evaluation) -> Split:
+    """KL(q(τ) ‖ p(τ|O)) of a policy in the true dynamics, split into start, actions, dynamics.
+
+    Args:
+        posterior: the exact posterior.
+        log_policy: (T, S, A), log q(a_t|s_t); (S, A) with an infinite horizon.
+        evaluation: of that policy, with its occupancies.
+
+    Returns:
+        Three divergences; +inf where the posterior excludes what the policy does.
+    """
+    table = posterior.table
+    assert evaluation.states is not None
+    of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
+    before = evaluation.states if table.horizon is None else evaluation.states[:-1]
+    start, dynamics = _luck(posterior, evaluation)
+    return Split(start, product(before, of_actions).sum().item(), dynamics)
+
+
+def with_memory(posterior: Solution, evaluation: Evaluation) -> Split:
+    """The same of a policy with a memory, whose actions account for what the rest does not."""
+    start, dynamics = _luck(posterior, evaluation)
+    total = posterior.bound - evaluation.elbo
+    return Split(start, _rest(total, start + dynamics), dynamics)
+
+
+def along(
+    posterior: Solution | GaussianSolution, paths: Trajectories, log_weights: Tensor
+) -> Split:
+    """The same by simulation, for any policy: its own trajectories say what luck it would need.
+
+    Args:
+        posterior: the exact posterior, with a finite horizon.
+        paths: n trajectories of the policy in the true dynamics.
+        log_weights: (n,), log p(τ,O)/q(τ), nats.
+    """
+    if isinstance(posterior, Solution):
+        start, lucky = _luck_of_states(posterior, paths)
+    else:
+        start, lucky = _luck_of_vectors(posterior, paths)
+    if start == math.inf or not lucky.isfinite().all():  # the posterior excludes what may be
+        return Split(start, math.inf, math.inf, 0.0, 0.0, 0.0)
+    minus, total_stderr = importance_weights.mean(log_weights - posterior.bound)
+    dynamics, dynamics_stderr = importance_weights.mean(lucky)
+    _, actions_stderr = importance_weights.mean(log_weights + lucky)
+    return Split(
+        start,
+        _rest(-minus, start + dynamics),
+        dynamics,
+        actions_stderr,
+        dynamics_stderr,
+        total_stderr,
+    )
+
+
+def _luck_of_states(posterior: Solution, paths: Trajectories) -> tuple[float, Tensor]:
+    """KL of the start, and Σ_t KL of the dynamics along each trajectory, (n,), nats."""
+    table = posterior.table
+    lucky = torch.zeros(len(paths.states), dtype=torch.float64)
+    for t in range(table.steps):
+        s, a = paths.states[:, t].long(), paths.actions[:, t].long()
+        lucky += torch.where(paths.alive[:, t], _bend(posterior, t)[s, a], 0.0)
+    return bellman.kl(table.log_initial, posterior.log_initial).item(), lucky
+
+
+def _luck_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple[float, Tensor]:
+    model, T = posterior.model, paths.rewards.shape[1]
+    lucky = torch.zeros(len(paths.states), dtype=torch.float64)
+    theta, factor = 1 / model.temperature, model.noise_root.factor
+    for t in range(T):
+        step = model.step(t)
+        at = step.mean(paths.states[:, t], paths.actions[:, t])
+        around = Gaussian(at, torch.zeros_like(step.W))
+        P, p, k = (x[t + 1].numpy() for x in (posterior.V.P, posterior.V.p, posterior.V.k))
+        here = factor if factor.dim() == 2 else factor[t]
+        lucky += luck((P, p, k), here, theta, around)[1]
+    return of_start(posterior), lucky
+
+
+def _rest(total: float, known: float) -> float:
+    """What is left for the actions."""
+    return math.inf if total == math.inf else total - known
+
+
+def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
+    """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
+    table = posterior.table
+    lasting = table.horizon is None
+    assert evaluation.state_actions is not None
+    start = bellman.kl(table.log_initial, posterior.log_initial)
+    dynamics = torch.zeros((), dtype=torch.float64)
+    occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
+    for t, occupancy in enumerate(occupancies):
+        dynamics += product(occupancy, _bend(posterior, t)).sum()
+    return start.item(), dynamics.item()
+
+
+def _bend(posterior: Solution, t: int) -> Tensor:
+    """KL of the dynamics of a step, true to bent, coin of death included, (S, A), nats."""
+    table = posterior.table
+    bend = bellman.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
+    if table.discount < 1:
+        v_next = posterior.log_values if table.horizon is None else posterior.log_values[t + 1]
+        coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
+        bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
+    return bend

@@ -1,0 +1,1 @@
+"""Linear-Gaussian problems: the model, its policy, Riccati recursions and solutions."""

@@ -1,0 +1,1 @@
+"""Infinite horizons: where they terminate, fixed points, and their certificates."""

@@ -1,0 +1,160 @@
+"""How far values are from the fixed point of a monotone recursion, for certain.
+
+Where T u ≤ u and T l ≥ l, with l ≤ u, a fixed point lies between them, for T is monotone. Both are
+checked in floating point with a margin for its rounding errors. Where both hold strictly, the chain
+between them ends (the spectral radius of ∂T/∂v is below one), and for η ≥ 0, where T is convex, no
+fixed point is lower: it is the limit of finite horizons, as long as these have one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cai.infinite.endings import Endings
+from cai.infinite.transient import Transient
+from cai.tables import bellman
+from cai.tables.table import Table
+
+if TYPE_CHECKING:
+    from cai.infinite.fixed_point import Step
+
+_EPSILON = torch.finfo(torch.float64).eps
+_TRIES = 6  # each with a bracket four times as wide
+_WIDE = 1e-10  # of a bracket, relative to the largest value and one: a chain near by is not near
+_CHOICES = 30  # times that whoever chooses among ties may choose anew
+_DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
+
+
+def certified(
+    table: Table,
+    step: Step,
+    eta: float,
+    rule: bellman.Rule,
+    ends: Endings,
+    near: Transient | None = None,
+) -> tuple[Tensor, float | None]:
+    """Values and how far they are off at most, nats; None where no bracket holds.
+
+    At η = 0 with a discount γ by MacQueen's bounds (1966): with δ = T v - v, the fixed point is
+    T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
+    super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
+    come under the chain at v, or at first under one near by that is solved already, unless that is
+    wide; the narrowest of all for a discount close to one, as the end may come long before death.
+    That chain mixes what ties, and where T takes a maximum or a minimum, the worst of it counts:
+    see ``_side``.
+    """
+    if not ends.live.any():
+        return step.v, 0.0
+    found: tuple[Tensor, float | None] = step.v, None
+    if eta == 0 and table.discount < 1:
+        found = _macqueen(table, step, ends)
+        if table.discount < _DISCOUNT:
+            return found
+    noise = rounding(table, step.v, eta, ends)
+    source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * noise), 0.0)
+    held = False
+    wide = _WIDE * (1 + torch.where(ends.live, step.v, 0.0).abs().max().item())
+    for chain in (near, None):
+        d = (chain or Transient(table, step.moves, ends.live)).sums(source)
+        for _ in range(_TRIES if (d.isfinite() & (d >= source)).all() else 0):
+            if _holds(table, step.v, d, eta, rule, ends):
+                held, error = True, d.max().item()
+                found = found if found[1] is not None and found[1] < error else (step.v, error)
+                break
+            d = 4 * d
+        if near is None or (held and found[1] is not None and found[1] <= wide):
+            break
+    if held:
+        return found
+    sides = [_side(table, step, source, sign, eta, rule, ends) for sign in (1, -1)]
+    errors = [d.max().item() for d in sides if d is not None]
+    if len(errors) < 2 or (found[1] is not None and found[1] < max(errors)):
+        return found
+    return step.v, max(errors)
+
+
+def _holds(
+    table: Table, v: Tensor, d: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> bool:
+    """Whether v - d is a sub-solution and v + d a super-solution, strictly."""
+    return all(_on_one_side(table, v, sign * d, eta, rule, ends) for sign in (1, -1))
+
+
+def _on_one_side(
+    table: Table, v: Tensor, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> bool:
+    """Whether v + change ≥ T (v + change) strictly where it goes up, ≤ where it goes down."""
+    sign = torch.sign(change)
+    w = ends.filled(v + change)
+    margin = 2 * rounding(table, w, eta, ends)
+    return bool((sign * (bellman.backup(table, w, eta, rule) - w) <= -margin)[ends.live].all())
+
+
+def _side(
+    table: Table,
+    step: Step,
+    source: Tensor,
+    sign: int,
+    eta: float,
+    rule: bellman.Rule,
+    ends: Endings,
+) -> Tensor | None:
+    """d (S,), nats: v + d a super-solution (sign 1), v - d a sub-solution (-1); None if not found.
+
+    By Newton's method for the fixed point of T ± source, where a maximum or a minimum picks the one
+    of what ties that is best at v ± d: policy iteration among the ties, which mixed would sum up
+    to less than the worst of them does.
+    """
+    d = torch.zeros_like(source)
+    for _ in range(_CHOICES):
+        w = ends.filled(step.v + sign * d)
+        ahead = type(step).at(table, w, eta, rule, ends, greedy=True)
+        due = torch.where(ends.live, source + sign * ahead.gap, 0.0)
+        d = d + Transient(table, ahead.moves, ends.live).sums(due)
+        if not (d.isfinite() & (d >= 0)).all():
+            return None
+        if _on_one_side(table, step.v, sign * d, eta, rule, ends):
+            return d
+    return None
+
+
+def _macqueen(table: Table, step: Step, ends: Endings) -> tuple[Tensor, float]:
+    gap = step.gap[ends.live]
+    if ends.ended.any():  # where δ = 0
+        gap = torch.cat([gap, gap.new_zeros(1)])
+    ahead = table.discount / (1 - table.discount)
+    lowest, highest = ahead * gap.min(), ahead * gap.max()
+    v = ends.filled(step.backed_up + (lowest + highest) / 2)
+    noise = rounding(table, v, 0.0, ends)[ends.live].max() / (1 - table.discount)
+    return v, ((highest - lowest) / 2 + 2 * noise).item()
+
+
+def rounding(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
+    """(S,), nats: how far T v may be off for rounding errors.
+
+    A sum of n terms errs by n ε of its size, exp and log by ε of their own; a logarithm of a
+    probability enters a soft mean over η, as often as its outcome happens in the bent dynamics.
+    Numbers are taken in their sizes in the state itself.
+    """
+    outcomes = bellman.outcome_values(table, v, eta)
+    x = _size(outcomes, table.log_dynamics).amax(-1)
+    own = _size(table.reward / table.temperature, table.log_prior)
+    prior = torch.where(table.log_prior > -torch.inf, table.log_prior.abs(), 0.0)
+    logs = torch.where(table.log_dynamics > -torch.inf, table.log_dynamics.abs(), 0.0)
+    dynamics = logs.amax(-1)
+    if abs(eta) >= 0.1:
+        dynamics = dynamics / abs(eta)
+    elif eta != 0 and (spread := 2 * x * abs(eta) > 1).any():  # else it is taken around the mean
+        met = bellman.product(bellman.tilt(table.log_dynamics, outcomes, eta).exp(), logs).sum(-1)
+        dynamics = torch.where(spread, (1 + met) / abs(eta), dynamics)
+    size = torch.where(table.log_prior > -torch.inf, x + own + prior + dynamics, 0.0).amax(-1)
+    n = int((table.log_dynamics > -torch.inf).sum(-1).max()) + table.num_actions
+    return torch.where(ends.live, (n + 8) * _EPSILON * (10 + size), 0.0)
+
+
+def _size(x: Tensor, log_p: Tensor) -> Tensor:
+    """|x| where it is finite and possible."""
+    return torch.where((log_p > -torch.inf) & x.isfinite(), x.abs(), 0.0)

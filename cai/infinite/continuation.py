@@ -1,0 +1,86 @@
+"""How far stationary values can be followed from optimism 0, and where they end: the critical one.
+
+Values exist at every optimism between 0 and one where they do. At one a little further out those
+of the last are where Newton's method begins: for η > 0 they are a sub-solution, from where it goes
+up to the values, or beyond every bound; for η < 0 their policy still has values there unless its
+edge is close, so that a step too far is told by one solve (``fixed_point.followed``). Right behind
+that edge the values may go on with a policy that was none of the best before it: whether one has
+values there is told by ``stopping.py``, and they are followed from those.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cai.infinite.fixed_point import followed
+from cai.infinite.stopping import values_by_stopping
+from cai.tables import bellman
+from cai.tables.table import Table
+
+_FAR = 2.0**20  # |η| at which the search gives up
+_POLICIES = 30  # whose edges are passed, for η < 0
+
+
+class Reach(NamedTuple):
+    """How far values were followed.
+
+    Attributes:
+        log_values: (S,), nats, at the last optimism that has values, close but not certified.
+        inside: that optimism; the one that was asked for, if it has values.
+        outside: an optimism without values; None where none was met.
+    """
+
+    log_values: Tensor
+    inside: float
+    outside: float | None
+
+
+def continued(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor, tolerance: float, at: float = 0.0
+) -> Reach:
+    """Follows stationary values from one optimism, 0 as a rule, away from 0, by steps that fit.
+
+    Args:
+        table: the problem; its horizon does not matter.
+        eta: η, where to go, any number but 0, and ±inf.
+        rule: "soft" or "hard".
+        start: (S,), nats, the values to begin with.
+        tolerance: between the last optimism with values and the first one without, relative.
+        at: the optimism of the start, 0 or one of the sign of η.
+    """
+    far, found = min(abs(eta), _FAR), Reach(start, at, None)
+    found = _walked(table, eta, rule, found, far, tolerance)
+    for _ in range(_POLICIES if eta < 0 else 0):
+        if found.outside is None:
+            break
+        v = values_by_stopping(table, found.outside, rule, found.log_values)
+        if v is None:
+            break
+        found = _walked(table, eta, rule, Reach(v, found.outside, None), far, tolerance)
+    return found
+
+
+def _walked(
+    table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
+) -> Reach:
+    """As :func:`continued`, from values at another optimism on, as far as |η| = far at most."""
+    size = abs(found.inside)
+    step, successes = far - size, 0
+    if math.isinf(eta):
+        step = min(step, max(size, 1.0))
+    while size < far and step > tolerance * (size + step):
+        ahead = min(size + step, far)
+        v = followed(table, math.copysign(ahead, eta), rule, found.log_values)
+        if v is None:
+            found = found._replace(outside=math.copysign(ahead, eta))
+            step, successes = step / 2, 0
+        else:
+            size, successes = ahead, successes + 1
+            found = Reach(v, math.copysign(size, eta), found.outside)
+            step = 2 * step if successes > 1 else step
+    if size == far:
+        return found._replace(outside=None)
+    return found

@@ -1,0 +1,159 @@
+"""How an infinite horizon ends: which states are worth nothing, which -inf, and which a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
+from torch import Tensor
+
+from cai.tables import bellman
+from cai.tables.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Endings:
+    """What is known of the values of an infinite horizon before any is computed.
+
+    Attributes:
+        ended: (S,), boolean: from here nothing is ever paid; V = 0.
+        live: (S,), boolean: the trajectory can end, or die, at no infinite cost; V is a number, if
+            there is one. The other states are lost, V = -inf, unless going on for ever pays.
+    """
+
+    ended: Tensor
+    live: Tensor
+
+    def filled(self, v: Tensor) -> Tensor:
+        """The values v (S,) of live states, with 0 and -inf in the others."""
+        return torch.where(self.live, v, torch.where(self.ended, 0.0, -torch.inf))
+
+
+def endings(table: Table, eta: float) -> Endings:
+    """Which states end at an optimism η.
+
+    Without a discount the end must be reached: for η > 0 by some way, since the dynamics bend
+    towards it; for η ≤ 0 surely, by some choice of actions. Actions whose cost may be infinite are
+    not among them.
+    """
+    ended = torch.from_numpy(never_paid(table))
+    if table.discount < 1:
+        return Endings(ended, _never_at_infinite_cost(table, eta, ended) & ~ended)
+    if eta > 0:
+        usable = (table.log_weights > -torch.inf).flatten(1)
+        tails, column = usable.nonzero(as_tuple=True)
+        heads = table.successor_index[tails, column]
+        return Endings(ended, reaching(tails, heads, ended) & ~ended)
+    return Endings(ended, _surely_ending(table, ended) & ~ended)
+
+
+def endings_at_worst(table: Table) -> Endings:
+    """Which states end whatever happens, by some choice of actions, at η = -∞.
+
+    Nature puts off the end wherever it can, as it does where going on costs. A discount does not
+    help, for it kills nobody who would rather be dead.
+    """
+    ended = torch.from_numpy(never_paid(table))
+    affordable, possible, heads = _affordable(table)
+    inside = ended
+    while True:
+        forced = (affordable & (inside[heads] | ~possible).all(-1)).any(-1) | ended
+        if torch.equal(forced, inside):
+            return Endings(ended, inside & ~ended)
+        inside = forced
+
+
+def _never_at_infinite_cost(table: Table, eta: float, ended: Tensor) -> Tensor:
+    """The states whose value is not -inf for rewards of -inf, with a discount."""
+    alive = torch.ones_like(ended)
+    while True:
+        v = torch.where(alive | ended, 0.0, -torch.inf).double()
+        still = bellman.backup(table, v, eta) > -torch.inf
+        if torch.equal(still, alive):
+            return alive
+        alive = still
+
+
+def _surely_ending(table: Table, ended: Tensor) -> Tensor:
+    """The states from which some choice of actions ends with probability one."""
+    affordable, possible, heads = _affordable(table)
+    inside = torch.ones_like(ended)
+    while True:
+        stays = (inside[heads] | ~possible).all(-1) & affordable & inside.unsqueeze(-1)
+        usable = possible & stays.unsqueeze(-1)
+        tails, action, k = usable.nonzero(as_tuple=True)
+        found = reaching(tails, heads[tails, action, k], ended)
+        if torch.equal(found, inside):
+            return inside
+        inside = found
+
+
+def may_go_on(table: Table) -> Tensor:
+    """(S,), boolean: the states from which the trajectory may never end, for some actions.
+
+    From the others the end is sure whatever is done, if late: some way to it is always possible.
+    """
+    _, possible, heads = _affordable(table)
+    ended = torch.from_numpy(never_paid(table))
+    allowed = possible.any(-1)
+    closed = ~ended  # the states that some choice of actions never leaves, in the end
+    while True:
+        stays = allowed & (closed[heads] | ~possible).all(-1)
+        inside = closed & stays.any(-1)
+        if torch.equal(inside, closed):
+            break
+        closed = inside
+    tails, column = possible.flatten(1).nonzero(as_tuple=True)
+    return reaching(tails, table.successor_index[tails, column], closed)
+
+
+def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
+    """Actions that never cost -inf (S, A), what is possible and where to, (S, A, K) each."""
+    S, A = table.num_states, table.num_actions
+    possible = possible_moves(table).reshape(S, A, -1)
+    costs_all = (table.log_weights == -torch.inf) & possible
+    affordable = (table.log_prior > -torch.inf) & ~costs_all.any(-1)
+    return affordable, possible, table.successor_index.reshape(S, A, -1)
+
+
+def never_paid(table: Table) -> Any:
+    """(S,), boolean: the states from which no move that pays can ever be reached.
+
+    They are worth nothing, like absorbing states, though they may run in circles.
+    """
+    possible = possible_moves(table)
+    paying = (possible & paying_moves(table)).any(1)
+    tails, column = possible.nonzero(as_tuple=True)
+    return ~reaching(tails, table.successor_index[tails, column], paying).numpy()
+
+
+def reaching(tails: Tensor, heads: Tensor, targets: Tensor) -> Tensor:
+    """(S,), boolean: the states from which moves tail -> head lead to a target (S,), or are one."""
+    S = len(targets)
+    # Backwards from a node of its own, S, to the targets, and on to the states before them.
+    at = targets.nonzero().squeeze(1).numpy()
+    rows = np.concatenate([heads.numpy(), np.full(len(at), S)])
+    columns = np.concatenate([tails.numpy(), at])
+    graph = csr_array((np.ones(len(rows)), (rows, columns)), shape=(S + 1, S + 1))
+    found = torch.zeros(S + 1, dtype=torch.bool)
+    order = breadth_first_order(graph, S, return_predecessors=False)
+    found[torch.from_numpy(order).long()] = True
+    return found[:S]
+
+
+def possible_moves(table: Table) -> Tensor:
+    """(S, A·K), boolean: what prior and dynamics allow, whatever it pays."""
+    possible = (table.log_prior.unsqueeze(-1) > -torch.inf) & (table.log_dynamics > -torch.inf)
+    return possible.reshape(table.num_states, -1)
+
+
+def paying_moves(table: Table) -> Tensor:
+    """(S, A·K), boolean: whether a move pays or costs anything."""
+    pays = (table.reward != 0).unsqueeze(-1)
+    if table.arrival_reward is not None:
+        pays = (table.reward.unsqueeze(-1) + table.arrival_reward) != 0
+    return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()

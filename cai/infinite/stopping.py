@@ -1,0 +1,133 @@
+"""Stationary values for η < 0 by policy iteration, from a policy that is sure to have some.
+
+Below zero optimism nature puts off the end, and a policy has values only where that costs nature
+more than it gains: where the spectral radius of w = M w + b, w = exp(ηv), is below one. Newton's
+method is policy iteration, so that it fails where the policy it begins with has no values, though
+another has; and no optimism nearer to 0 need tell of that one, which may be the best only after the
+values of the first have fallen by thousands of nats, a hair's breadth before its edge.
+
+So one may stop for a while, in every state, at a price that is far too high. To stop at once has
+values, no step of policy iteration loses them, and w falls with every step (Howard 1960). Where
+nobody stops in the end, the policy found has values without stopping; where somebody does at any
+price, none has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cai.infinite.certificate import rounding
+from cai.infinite.endings import Endings, endings
+from cai.infinite.fixed_point import Step
+from cai.tables import bellman
+from cai.tables.table import Table
+
+_MOST = 400  # states, as every step eliminates them one by one
+_STEPS = 1000  # of policy iteration; the end may spread by one state with each
+_DEARER = 64.0  # times, when somebody stops at a price
+_LOST = 80.0  # nats of w a state, by which exits drown in rounding errors
+
+
+def values_by_stopping(
+    table: Table, eta: float, rule: bellman.Rule, shape: Tensor
+) -> Tensor | None:
+    """Values at η, (S,), nats, close but not certified; None where no policy has any.
+
+    Args:
+        table: the problem; its horizon does not matter. None for one of more than 400 states.
+        eta: the optimism η, finite and below zero.
+        rule: "soft" or "hard".
+        shape: (S,), nats: from which values down the price of stopping is counted, those at a
+            higher optimism for the fewest steps.
+    """
+    ends = endings(table, eta)
+    if table.num_states > _MOST or not ends.live.any():
+        return None
+    with table.threads(), torch.no_grad():
+        shape = torch.where(shape.isfinite(), shape, 0.0)
+        costs = bellman.action_values(table, torch.zeros_like(shape), eta)
+        cost = torch.where(costs.isfinite(), costs.abs(), 0.0).max().item()
+        price = cost + _LOST / abs(eta) + (shape.max() - shape.min()).item()
+        most = table.num_states * (cost + _LOST / abs(eta))
+        while True:
+            v = _best_stopping(table, eta, rule, ends, ends.filled(shape - price))
+            if v is not None or price > most:
+                return v
+            price *= _DEARER
+
+
+def _best_stopping(
+    table: Table, eta: float, rule: bellman.Rule, ends: Endings, worth: Tensor
+) -> Tensor | None:
+    """Values where one may stop in each state, for what that is worth (S,); None if one does."""
+    v, going = worth, torch.zeros_like(ends.live)
+    for _ in range(_STEPS):
+        step = Step.at(table, v, eta, rule, ends)
+        noise = rounding(table, v, eta, ends)
+        change = None
+        for margin in (-noise, noise):  # to go on where it ties saves steps, unless for ever
+            on = going | (ends.live & (step.gap > margin))
+            change = _change(table, step, eta, rule, on)
+            if change is not None:
+                break
+        if change is None:
+            return None
+        still = bool((change.abs() <= 1e-9 / abs(eta) + 1e-12 * (1 + v.abs())).all())
+        if still and torch.equal(on, going):
+            return v if torch.equal(going, ends.live) else None
+        v, going = v + change, on
+    return None
+
+
+def _change(table: Table, step: Step, eta: float, rule: bellman.Rule, on: Tensor) -> Tensor | None:
+    """By how much values (S,), nats, change under the policy at v, which goes on in some states.
+
+    As in Newton's method, exp(η · change) = u solves u = G (J u + e), G = exp(η (T v - v)); in
+    logarithms, as the price of stopping is out of the range of floats. None where no u does.
+    """
+    x = bellman.outcome_values(table, step.v, eta)
+    q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+    log_moves = bellman.log_policy(table, q, rule).unsqueeze(-1)
+    log_moves = log_moves + bellman.tilt(table.log_dynamics, x, eta)
+    log_moves = log_moves + eta * torch.where(on, step.gap, 0.0)[:, None, None]
+    alive, dead = torch.zeros_like(step.v), torch.full_like(step.v, -torch.inf)
+    if table.discount < 1:
+        log_coin, of_coin = bellman.coin(step.v, table.discount)
+        alive, dead = bellman.tilt(log_coin, of_coin, eta).unbind(-1)
+    alive, dead = torch.where(on, alive, -torch.inf), torch.where(on, dead, 0.0)
+    here = on.nonzero().squeeze(1)
+    into = (log_moves + table.gather(alive))[here].flatten(1).numpy()
+    away = (log_moves + table.gather(dead))[here].flatten(1).logsumexp(-1).numpy()
+    place = torch.cumsum(on, 0).sub(1).clamp(min=0)
+    heads = place[table.successor_index[here]].numpy()
+    log_chain = np.full((len(here), len(here)), -np.inf)
+    np.logaddexp.at(log_chain, (np.arange(len(here))[:, np.newaxis], heads), into)
+    log_u = _log_solution(log_chain, away)
+    if log_u is None:
+        return None
+    change = torch.zeros_like(step.v)
+    change[here] = torch.from_numpy(log_u) / eta
+    return change
+
+
+def _log_solution(
+    log_chain: NDArray[np.float64], log_b: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """log u (n,) > -inf with u = M u + b, by elimination; None where there is none above zero."""
+    n = len(log_b)
+    for k in range(n - 1, -1, -1):
+        if not log_chain[k, k] < 0:  # M goes on for ever, or grows
+            return None
+        again = -np.log(-np.expm1(log_chain[k, k]))
+        log_chain[k, :k] += again
+        log_b[k] += again
+        share = log_chain[:k, k]
+        log_chain[:k, :k] = np.logaddexp(log_chain[:k, :k], share[:, np.newaxis] + log_chain[k, :k])
+        log_b[:k] = np.logaddexp(log_b[:k], share + log_b[k])
+    log_u = log_b
+    for k in range(1, n):
+        log_u[k] = np.logaddexp(log_b[k], np.logaddexp.reduce(log_chain[k, :k] + log_u[:k]))
+    return log_u if np.isfinite(log_u).all() else None

@@ -1,0 +1,175 @@
+"""Chains that end: (I - P)⁻¹ of what moves from state to state, by the method that suits its size.
+
+x = (I - P)⁻¹ b sums b over all steps to come, x = b (I - P)⁻¹ counts visits from a start b.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array, eye_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from scipy.sparse.linalg import gmres, splu
+from torch import Tensor
+
+from cai.tables.table import Table
+
+_DENSE = 400  # states up to which a dense factorisation is quicker than a sparse one
+_SWEEPS = 200  # products with P, which cost less than a sparse factorisation
+_STRIDE = 4  # of them between two looks at how much is left
+_SETTLED = 1e-15  # what is left of a geometric series, relative to its sum
+_NARROW = 3000  # states abreast, up to which a factorisation takes seconds
+_KEPT, _RESTARTS, _REFINEMENTS = 40, 25, 4  # vectors that Krylov's method keeps, and how long
+
+
+class Transient:
+    """(I - P)⁻¹ of a chain that ends.
+
+    Up to 400 states by one dense factorisation. Beyond, first by the series b + Pb + P²b + …, whose
+    terms cost a product with a sparse matrix each, and which quick mixing cuts short; where 200
+    terms are not enough, by SuperLU, in the order that suits networks with a geography, or by
+    Krylov's method where a factorisation would fill in, as that of a large random graph does.
+
+    Args:
+        table: the problem.
+        moves: (S, A, K), the probability of each move, alive; or numbers of any sign that take
+            their place, as the derivative of the Boltzmann rule has them.
+        keep: (S,), boolean: the states that count; moves into others are ends.
+    """
+
+    def __init__(self, table: Table, moves: Tensor, keep: Tensor) -> None:
+        self.keep, self._mixes = keep, True
+        index = table.successor_index
+        kept = keep[index] & keep.unsqueeze(1)
+        weights = torch.where(kept, moves.reshape(index.shape), 0.0)
+        S = table.num_states
+        self.dense: Tensor | None = None
+        if S <= _DENSE:
+            self.dense = weights.new_zeros(S, S).scatter_add_(1, index, weights)
+            return
+        rows, column = (weights != 0).nonzero(as_tuple=True)
+        entries = weights[rows, column].numpy()
+        where = rows.numpy(), index[rows, column].numpy()
+        self.sparse = csr_array((entries, where), shape=(S, S))
+
+    def sums(self, b: Tensor) -> Tensor:
+        """(I - P)⁻¹ b, (S,); nothing in states that do not count."""
+        return self._solve(b, transposed=False)
+
+    def visits(self, start: Tensor) -> Tensor:
+        """start (I - P)⁻¹, (S,): how often each state is visited from a start (S,)."""
+        return self._solve(start, transposed=True)
+
+    def _solve(self, b: Tensor, transposed: bool) -> Tensor:
+        b = torch.where(self.keep, b, 0.0)
+        if self.dense is not None:
+            solved = torch.linalg.lu_solve(*self._dense_factors, b.unsqueeze(1), adjoint=transposed)
+            return solved.squeeze(1)
+        P = self._transposed if transposed else self.sparse
+        found = _series(P, b.numpy()) if self._mixes else None
+        self._mixes = found is not None
+        if found is None and self._fills_in:
+            found = _krylov(P, b.numpy())
+        if found is None:
+            found = self._solve_sparse(b.numpy(), transposed)
+        return torch.from_numpy(found)
+
+    @cached_property
+    def _fills_in(self) -> bool:
+        return fills_in(self.sparse)
+
+    @cached_property
+    def _transposed(self) -> Any:
+        return self.sparse.T.tocsr()
+
+    @cached_property
+    def _dense_factors(self) -> tuple[Tensor, Tensor]:
+        assert self.dense is not None
+        matrix = torch.eye(len(self.dense), dtype=torch.float64) - self.dense
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+        return factors, pivots
+
+    def _solve_sparse(self, b: Any, transposed: bool) -> Any:
+        if self._factors is None:  # exactly singular
+            return np.full(len(b), np.nan)
+        return self._factors.solve(b, trans="T" if transposed else "N")
+
+    @cached_property
+    def _factors(self) -> Any:
+        matrix = eye_array(self.sparse.shape[0], format="csc") - self.sparse.tocsc()
+        if not matrix.diagonal().all():  # a state is never left; SuperLU may crash on it
+            return None
+        # Probabilities need no pivoting, as the diagonal dominates.
+        pivoting = 0.0 if self.sparse.data.min(initial=0.0) >= 0 else 1.0
+        try:
+            return splu(
+                matrix,
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=pivoting,
+                relax=1,
+                panel_size=1,
+                options={"SymmetricMode": True},
+            )
+        except RuntimeError:
+            return None
+
+
+def _series(P: Any, b: Any) -> Any:
+    """b + Pb + P²b + …; None where it does not settle soon.
+
+    What is left of it, (I - P)⁻¹ t of its last term t, is close to a multiple of t where one way of
+    going on outlasts all others, as under a discount or where the end is a rare event: the multiple
+    that leaves the least residual. Where P is not of probabilities, terms may leave the floats.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _summed(P, b)
+
+
+def _summed(P: Any, b: Any) -> Any:
+    term, total, before = b, np.zeros_like(b), np.inf  # total: all terms before this one
+    for n in range(0, _SWEEPS, _STRIDE):
+        for _ in range(_STRIDE):
+            total, term = total + term, P @ term
+        change = term - P @ term
+        multiple = (term @ change) / ((change @ change) or 1.0)
+        found = total + multiple * term
+        settled = _SETTLED * np.abs(found).max(initial=0.0)
+        left = np.abs(term - multiple * change).max(initial=0.0)
+        if left <= settled:
+            return found
+        hope = (left / before) ** ((_SWEEPS - n) / _STRIDE)
+        if not np.isfinite(left) or (n >= _SWEEPS // 4 and left * hope > settled):
+            return None
+        before = left
+    return None
+
+
+def _krylov(P: Any, b: Any) -> Any:
+    """By the method of generalised minimal residuals; None where it does not converge."""
+    A = eye_array(P.shape[0], format="csr") - P
+    x, left = np.zeros_like(b), b
+    for _ in range(_REFINEMENTS):
+        change, _ = gmres(A, left, rtol=1e-8, atol=0.0, restart=_KEPT, maxiter=_RESTARTS)
+        x = x + change
+        left = b - A @ x
+        if np.abs(left).max(initial=0.0) <= 4 * _SETTLED * np.abs(x).max(initial=0.0):
+            return x
+    return None
+
+
+def fills_in(P: Any) -> bool:
+    """Whether a factorisation would take minutes, as that of a large random graph does.
+
+    Between two halves of a network with a geography lie few states, in an order that keeps
+    neighbours together (Cuthill and McKee); the factors of those are a dense triangle.
+    """
+    if P.shape[0] <= _NARROW:
+        return False
+    order = reverse_cuthill_mckee(P)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order), dtype=order.dtype)
+    rows = np.repeat(np.arange(P.shape[0]), np.diff(P.indptr))
+    return bool(np.abs(place[rows] - place[P.indices]).max(initial=0) > _NARROW)

@@ -1,0 +1,84 @@
+"""How often a chain that does not change with time visits its states before it ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cai.infinite.endings import never_paid, reaching
+from cai.infinite.transient import Transient
+from cai.tables.bellman import product
+from cai.tables.table import Table
+
+
+def counted(table: Table) -> Tensor:
+    """(S,), boolean: the states whose visits count.
+
+    With a discount all of them, until death; without one, until nothing is ever paid again.
+    """
+    if table.discount < 1:
+        return torch.ones(table.num_states, dtype=torch.bool)
+    return ~torch.from_numpy(never_paid(table))
+
+
+def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor) -> Tensor:
+    """Expected numbers of visits while alive, by the transposed system x (I - P) = start.
+
+    Args:
+        table: the problem.
+        start: (S,), where it begins.
+        moves: (S, A, K), the probability of each action and successor, alive or not.
+        survival: (S,), the probability of being alive on arrival in each state.
+
+    Returns:
+        (S,); their sum is the expected lifetime.
+
+    Raises:
+        ValueError: where the chain can reach a state from which it never ends.
+    """
+    count = counted(table)
+    tails, column = (moves.flatten(1) > 0).nonzero(as_tuple=True)
+    heads = table.successor_index[tails, column]
+    on = count[heads] & (survival[heads] > 0)
+    ends = torch.zeros_like(count)
+    ends[tails[~count[heads] | (survival[heads] < 1)]] = True
+    # Backwards over the reversed moves is forwards: what can be reached from the start at all.
+    seen = reaching(heads[on], tails[on], (start > 0) & count) & count
+    lasting = seen & ~reaching(tails[on], heads[on], ends)
+    if lasting.any():
+        raise ValueError(
+            f"policy: the trajectory never ends once it is in state {int(lasting.nonzero()[0])}, "
+            "so that it has no finite number of visits, nor a return; take a policy that reaches "
+            "the end from there with some probability, or a discount"
+        )
+    found = Transient(table, moves * table.gather(survival), seen).visits(start)
+    return found.clamp(min=0)
+
+
+def of_policy(table: Table, log_policy: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Expected visits and return of a stationary policy in the true dynamics.
+
+    Args:
+        table: the problem.
+        log_policy: (S, A), log q(a|s).
+
+    Returns:
+        Visits of states (S,), of states and actions (S, A), and E[Σ rewards] in reward units.
+
+    Raises:
+        ValueError: where the policy may never end.
+    """
+    moves = log_policy.exp().unsqueeze(-1) * table.log_dynamics.exp()
+    survival = torch.full((table.num_states,), table.discount, dtype=torch.float64)
+    states = expected_visits(table, table.log_initial.exp(), moves, survival)
+    state_actions = states.unsqueeze(-1) * log_policy.exp()
+    return states, state_actions, earned(table, states, moves)
+
+
+def earned(table: Table, states: Tensor, moves: Tensor) -> float:
+    """(), reward units: E[Σ r + r⁺] of expected visits (S,) and moves (S, A, K)."""
+    flow = states[:, None, None] * moves
+    total = product(flow.sum(-1), table.reward).sum()
+    if table.arrival_reward is not None:
+        total = total + product(flow, table.arrival_reward).sum()
+    return float(total.item())

@@ -1,0 +1,1 @@
+"""Arrays, memory, threads and number types: what knows no control problem."""

@@ -1,0 +1,60 @@
+"""The price ladder in a picture: what each restricted guide is short of, and what for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cai.plot.canvas import caption, figure
+
+_COLOURS = {
+    "luck that cannot be had": "#d1603d",
+    "not seeing all of the state": "#e9c46a",
+    "not looking": "#81b29a",
+    "steps that cannot go together": "#6a4c93",
+}
+_NARROW = 0.05  # of the longest bar: a price below this has no room for its number
+
+
+def price_ladder(ladder: Any) -> Figure:
+    """How many nats each rung is short of log p(O), divided by what they are paid for.
+
+    An infinite price is drawn as long as all others together.
+
+    Args:
+        ladder: from :func:`cai.inference.price_ladder`.
+    """
+    rungs, prices = list(ladder.nats), ladder.prices
+    canvas, (axes,) = figure(1, height=0.5 * len(rungs) + 1.8)
+    canvas.set_figwidth(8.0)
+    y, left = np.arange(len(rungs)), np.zeros(len(rungs))
+    finite = sum(nats for nats in prices.values() if nats < np.inf)
+    drawn = {what: min(nats, max(finite, 1.0)) for what, nats in prices.items()}
+    total = sum(drawn.values())
+    for k, (what, nats) in reversed(list(enumerate(drawn.items()))):
+        width = np.where(y <= k, nats, 0.0)
+        bars = axes.barh(y, width, 0.6, left, color=_COLOURS[what.split(", ")[-1]], label=what)
+        if nats > _NARROW * total:
+            number = f"{prices[what]:.3g}".replace("inf", "∞")
+            axes.bar_label(bars, [number if x > 0 else "" for x in width], label_type="center")
+        left += width
+    for i, rung in enumerate(rungs):
+        axes.annotate(
+            f" {ladder.nats[rung]:.3f}".replace("inf", "∞"),
+            (left[i], i),
+            va="center",
+            fontsize=8,
+            color="#444444",
+        )
+    axes.set(yticks=y, yticklabels=rungs, xlabel="short of log p(O) (nats)")
+    axes.set_xlim(0, 1.15 * total if total > 0 else 1.0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=8)
+    caption(
+        canvas,
+        "Each row is the best guide under a restriction, with the true dynamics; its ELBO in nats "
+        "stands at the end of the bar. A colour is what one restriction costs, and the bar what "
+        "all of them cost together.",
+    )
+    return canvas

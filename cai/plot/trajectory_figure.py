@@ -1,0 +1,162 @@
+"""Trajectories of continuous models in a plane of their states, over what each place pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cai import checks
+from cai.plot.canvas import IMAGINED, REAL, caption, figure
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.timeless import first_change
+
+_GRID = 120  # places along each side for which the reward is drawn
+_MARGIN = 0.08  # around the trajectories, of their extent
+_LEVELS = 14
+
+
+def trajectories(
+    model: TrajectoryModel,
+    policies: Mapping[str, Any],
+    *,
+    count: int = 24,
+    coordinates: tuple[int, int] = (0, 1),
+    labels: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Trajectories of each policy in the true dynamics, over the level curves of the reward.
+
+    The level curves are of r(s,a) + r⁺(s,a,s), what it pays to rest at s with the mean action of
+    the prior; coordinates that are not drawn are at their means over the starts. What pays -inf
+    stays white; where rewards change with the step there are no level curves. All policies are
+    simulated with the same seed.
+
+    Args:
+        model: whose states are vectors of two numbers or more.
+        policies: by the titles of their panels: policies, or results that have one.
+        count: how many trajectories of each.
+        coordinates: which numbers of the state are across and up.
+        labels: what they are, with their units; ``s[0]`` and the like if not given.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: where the states have no such coordinates, there is no policy, or the horizon
+            is infinite.
+    """
+    checks.check_count("count", count)
+    _check(model, policies, coordinates)
+    names = labels or tuple(f"s[{i}]" for i in coordinates)
+    paths = {
+        name: model.simulate(getattr(policy, "policy", policy), count, seed=seed).states
+        for name, policy in policies.items()
+    }
+    drawn = torch.stack([*paths.values()])
+    extent = _extent(drawn[..., list(coordinates)].reshape(-1, 2))
+    others = drawn[0, :, 0].double().mean(0)
+    canvas, panels = figure(len(paths), height=4.2)
+    for axes, (name, states) in zip(panels, paths.items(), strict=True):
+        filled = _levels(axes, model, coordinates, extent, others)
+        _lines(axes, states[..., list(coordinates)].numpy())
+        axes.set(title=name, xlabel=names[0], xlim=extent[0], ylim=extent[1])
+    panels[0].set_ylabel(names[1])
+    panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
+    if filled is not None:
+        canvas.colorbar(filled, ax=panels, label="reward of a step", shrink=0.9)
+    caption(
+        canvas,
+        f"{count} trajectories of {model.horizon} steps in the true dynamics, from their starts "
+        "(dots) to their ends (squares), over what a step pays where one rests: the lighter, the "
+        "better.",
+    )
+    return canvas
+
+
+def _lines(axes: Axes, paths: np.ndarray) -> None:
+    """Draws paths, (n, T+1, 2), with a dot where each starts and a square where it ends."""
+    for path in paths:
+        axes.plot(*path.T, color=REAL, alpha=0.55, linewidth=0.9)
+    axes.scatter(
+        paths[:, 0, 0], paths[:, 0, 1], s=9, color=REAL, marker="o", zorder=3, label="start"
+    )
+    axes.scatter(
+        paths[:, -1, 0], paths[:, -1, 1], s=16, color=IMAGINED, marker="s", zorder=3, label="end"
+    )
+
+
+def _levels(
+    axes: Axes,
+    model: TrajectoryModel,
+    coordinates: tuple[int, int],
+    extent: tuple[tuple[float, float], tuple[float, float]],
+    others: Tensor,
+) -> Any:
+    """Draws the reward of resting at each place; None where it is the same, or not at all times."""
+    x, y = (torch.linspace(*span, _GRID, dtype=torch.float64) for span in extent)
+
+    def at(t: int) -> Tensor:
+        return resting(model, coordinates, x, y, others, t)
+
+    paid = at(0)
+    if any(first_change(model, name, paid, at) is not None for name in ("prior", "rewards")):
+        return None
+    finite = paid[paid.isfinite()]
+    if not len(finite) or finite.min() == finite.max():
+        return None
+    shown = paid.where(paid.isfinite(), torch.nan).numpy()
+    return axes.contourf(x.numpy(), y.numpy(), shown, _LEVELS, cmap="Greys_r", alpha=0.7)
+
+
+def resting(
+    model: TrajectoryModel,
+    coordinates: tuple[int, int],
+    x: Tensor,
+    y: Tensor,
+    others: Tensor,
+    t: int = 0,
+) -> Tensor:
+    """r(s,a) + r⁺(s,a,s) at s = x across and y up, a the mean of the prior: (len y, len x).
+
+    Args:
+        model: the model.
+        coordinates: of the state that x and y are.
+        x: (n,).
+        y: (m,).
+        others: a whole state, the other coordinates of which are taken.
+        t: the step.
+    """
+    s = others.double().expand(len(y), len(x), -1).clone()
+    s[..., coordinates[0]], s[..., coordinates[1]] = x, y.unsqueeze(-1)
+    prior = model.prior(s, t)
+    a = prior.mean.expand(len(y), len(x), *prior.event_shape)
+    return model.log_factor(s, a, s, t) * model.temperature
+
+
+def _extent(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What is shown across and up, with a margin around all points, (k, 2)."""
+    low, high = points.amin(0).double(), points.amax(0).double()
+    margin = _MARGIN * (high - low).clamp(min=1e-3)
+    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    return (left, right), (bottom, top)
+
+
+def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) -> None:
+    shape, prior = model.initial.event_shape, model.prior(model.initial.sample(), 0)
+    if not policies:
+        checks.refuse("policies", "at least one, by name", "none", 'for instance {"fitted": fit}')
+    if len(shape) != 1 or shape[0] < 2 or not prior.event_shape:
+        checks.refuse(
+            "model",
+            "states of two numbers or more, and actions that are vectors",
+            f"states of shape {list(shape)} and actions of shape {list(prior.event_shape)}",
+            "plot.occupancy and plot.policies draw models with finitely many states",
+        )
+    if len(set(coordinates)) != 2 or not all(0 <= i < shape[0] for i in coordinates):
+        checks.refuse(
+            "coordinates", f"two of 0 … {shape[0] - 1}", repr(coordinates), "count from 0"
+        )

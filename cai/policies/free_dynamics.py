@@ -1,0 +1,231 @@
+"""A guide that may also bend the start and the dynamics, at a price of 1/η nats a nat.
+
+Free of charge beyond the divergence itself (η = 1) this is variational inference before anything
+is fixed (Levine 2018, eq. 18): it reaches the log evidence and the optimistic posterior, and fails
+in the true dynamics. At η = 0 nothing can be bent, which is ``model.rollout(policy)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from cai import checks
+from cai.distributions.exact_scores import exact, exact_scores
+from cai.numerics import memory
+from cai.numerics.exclusive import exclusive
+from cai.policies.neural import TabularPolicy, register, unrolled
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import collapse, tabulate
+
+
+class FreeDynamics(nn.Module):
+    """q(s_0) ∏ q(a_t|s_t) q_t(s_{t+1}|s_t,a_t), each as a table, and the model with its price.
+
+    ``fit(model, free)`` trains it by the exact gradient, and plain Pyro does with the pair
+    ``SVI(free.program, free.guide, optim, TraceEnum_ELBO())``. The objective is
+
+        E_q[Σ rewards/α - Σ KL(π‖p(a|s)) - (1/η) Σ KL(q(s'|s,a)‖p)] - (1/η) KL(q(s_0)‖p(s_0))
+
+    with the coin of survival counted to the dynamics, and its maximum the bound of
+    ``soft_values(model, optimism=η)``. The charge is a scale on the sites of the start and of the
+    dynamics, in the program and in the guide. It starts at the true dynamics and the prior.
+
+    As a policy it is its q(a|s): ``evaluate``, ``compare`` and ``model.rollout`` put that into the
+    true dynamics, and ``compare`` holds what it imagined against what it gets.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon; its own latents
+            are summed out.
+        optimism: η ≥ 0. At 0 there is nothing to bend, and no parameter for it.
+
+    Attributes:
+        program: p(τ, O) with its charge, a Pyro program.
+        policy: q(a|s), a :class:`cai.TabularPolicy`, which can be evaluated in the true dynamics.
+        initial: (S,), log q(s_0)/p(s_0) up to a constant; float64.
+        moves: (T, S, A, S), log q_t(s'|s,a)/p(s'|s,a) up to a constant.
+        coins: (T, S), the change of the log-odds of surviving step t in state s'; of no effect
+            without a discount.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, its horizon is infinite, or η is below 0,
+            where nature plays against the policy and no maximum gives the bound.
+    """
+
+    def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
+        super().__init__()
+        checks.check_model(model)
+        if not 0 <= checks.check_optimism(optimism) < math.inf:
+            checks.refuse(
+                "optimism",
+                "a finite number of at least 0",
+                repr(optimism),
+                "a bend against the policy is a minimum: take inference.soft_values(optimism=η)",
+            )
+        T = checks.finite_horizon(model, "a guide")
+        table = tabulate(model)
+        S, A = table.num_states, table.num_actions
+        # The true dynamics and their logarithm, and what each step has of its own.
+        advice = "bend lists of successors: inference.soft_values(model, optimism) is the optimum"
+        size = (2 + T * (optimism > 0)) * S * A * S
+        memory.check_fits("model", f"moves of {S} states", size, advice)
+        self.optimism, self._model = optimism, collapse(model)
+        self.policy = TabularPolicy(model)
+        self._log_start, self._log_moves = table.log_initial, table.dense(table.log_dynamics).log()
+        self._reward, self._final = table.reward, table.final_reward
+        self._arrival = _on_arrival(table)
+        if optimism > 0:
+            self.initial = nn.Parameter(torch.zeros(S, dtype=torch.float64))
+            self.moves = nn.Parameter(torch.zeros(T, S, A, S, dtype=torch.float64))
+            self.coins = nn.Parameter(torch.zeros(T, S, dtype=torch.float64))
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """q(a_t|s_t), for an int or a tensor t that broadcasts with s."""
+        return self.policy(t, s)
+
+    def is_of(self, table: Table) -> bool:
+        """Whether it bends this problem, number for number."""
+        moves = table.dense(table.log_dynamics).log()
+        pairs = (
+            (self.policy.log_prior, table.log_prior),
+            (self._log_start, table.log_initial),
+            (self._log_moves, moves),
+            (self._reward, table.reward),
+            (self._final, table.final_reward),
+            (self._arrival, _on_arrival(table)),
+        )
+        model = self._model
+        return (model.horizon, model.discount, model.temperature) == (
+            table.horizon,
+            table.discount,
+            table.temperature,
+        ) and all(torch.equal(x, y) for x, y in pairs)
+
+    @property
+    def bound(self) -> float:
+        """The objective, (), nats, exactly: what it believes it achieves."""
+        with torch.no_grad():
+            return self.worth(self._model.temperature).item()
+
+    @property
+    def imagined_return(self) -> float:
+        """The expected return under its own start and dynamics, reward units."""
+        with torch.no_grad():
+            return self.worth(1.0, cost=0.0).item()
+
+    def worth(self, unit: float, cost: float = 1.0) -> Tensor:
+        """E_q of all rewards in a unit of reward, less what they cost, (), nats, with a graph.
+
+        Args:
+            unit: reward per nat; the model's temperature for the objective.
+            cost: of a nat; 0 leaves the rewards alone.
+        """
+        gamma, price, bent = self._model.discount, cost * self._price, self.optimism > 0
+        value = self._final / unit
+        for t in range(len(self.policy.logits) - 1, -1, -1):
+            q, luck = _tilted(self._log_moves, self.moves[t] if bent else None)
+            survival = (
+                _survival(gamma, self.coins[t])
+                if bent
+                else torch.tensor(gamma, dtype=torch.float64)
+            )
+            after = survival * value
+            if gamma < 1 and bent:
+                after = after - price * _coin_divergence(survival, gamma)
+            values = self._reward / unit + _mean(q, after + self._arrival / unit - price * luck)
+            pi, effort = _tilted(self.policy.log_prior, self.policy.logits[t])
+            value = _mean(pi, values - cost * effort)
+        start, luck = _tilted(self._log_start, self.initial if bent else None)
+        return _mean(start, value - price * luck)
+
+    def program(self) -> None:
+        """The collapsed model, with the sites of start and dynamics at their price."""
+        with exclusive(), _Charge(self._price):
+            self._model()
+
+    def guide(self) -> None:
+        """q(τ) at the same price, an ordinary guide; its sites are the program's."""
+        if self.optimism == 0:
+            self._model.rollout(self.policy)()
+            return
+        register(self)
+        with exclusive(), _Charge(self._price), exact_scores():
+            self._run()
+
+    @property
+    def _price(self) -> float:
+        return 1 / self.optimism if self.optimism > 0 else 1.0
+
+    def _run(self) -> None:
+        model, gamma = self._model, self._model.discount
+        policy, moves = unrolled(self.policy), (self._log_moves + self.moves).log_softmax(-1)
+        s = pyro.sample("s_0", dist.Categorical(logits=self._log_start + self.initial))
+        alive = torch.ones((), dtype=torch.float64)
+        for t in pyro.markov(range(len(moves))):
+            # The dead act by the prior and drift by the true dynamics, which costs nothing.
+            a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
+            bent = dist.Categorical(logits=moves[t, s, a])
+            s = pyro.sample(
+                f"s_{t + 1}", _while(alive, bent, dist.Categorical(logits=self._log_moves[s, a]))
+            )
+            if gamma < 1:
+                survival = _survival(gamma, self.coins[t, s])
+                alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(survival * alive))
+
+
+class _Charge(Messenger):
+    """Scales the log-probabilities of the start and of the dynamics, the coin included."""
+
+    def __init__(self, price: float) -> None:
+        super().__init__()
+        self._price = price
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"].startswith(("s_", "alive_")):
+            msg["scale"] = msg["scale"] * self._price
+
+
+def _while(alive: Tensor, living: Any, dead: Any) -> TorchDistribution:
+    return dist.Categorical(logits=torch.where(alive.unsqueeze(-1) > 0, living.logits, dead.logits))
+
+
+def _tilted(log_p: Tensor, tilt: Tensor | None) -> tuple[Tensor, Tensor]:
+    """q ∝ p exp(tilt), and log q/p, which is finite also where p is zero."""
+    if tilt is None:
+        return log_p.exp(), torch.zeros((), dtype=torch.float64)
+    ratio = tilt - (log_p + tilt).logsumexp(-1, keepdim=True)
+    return log_p.exp() * ratio.exp(), ratio
+
+
+def _mean(p: Tensor, x: Tensor) -> Tensor:
+    """E_p[x] with 0 · inf = 0, in the gradient too."""
+    return (p * torch.where(p > 0, x, 0.0)).sum(-1)
+
+
+def _survival(gamma: float, luck: Tensor) -> Tensor:
+    """γ with its log-odds changed by so much; one stays one."""
+    odds = gamma * luck.exp()
+    return odds / (odds + 1 - gamma)
+
+
+def _coin_divergence(survival: Tensor, gamma: float) -> Tensor:
+    """KL(Bernoulli(survival) ‖ Bernoulli(γ)), nats."""
+    lives = torch.xlogy(survival, survival / gamma)
+    return lives + torch.xlogy(1 - survival, (1 - survival) / (1 - gamma))
+
+
+def _on_arrival(table: Table) -> Tensor:
+    """r⁺(s,a,s') over all successors, (S, A, S) or (); zero where it cannot be had."""
+    paid = table.arrival_reward
+    if paid is None or table.successors is None:
+        return torch.zeros((), dtype=torch.float64) if paid is None else paid
+    dense = paid.new_zeros(table.num_states, table.num_actions, table.num_states)
+    return dense.scatter_(-1, table.successors, paid)

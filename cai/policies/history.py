@@ -1,0 +1,199 @@
+"""Policies on whole histories, as tables: q(a_t | o_0, a_0, o_1, …, o_t), o = observe(s).
+
+Where nothing is observed, a history is the actions so far, and the policy is a joint distribution
+over all plans.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from cai import checks
+from cai.policies.observation import Observe, classes, shared_log_prior
+from cai.program.episode import Episode
+from cai.tables import bellman
+from cai.tables.bellman import product
+from cai.tables.table import Table
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+_LARGEST = 2**24  # numbers in the largest array, histories times actions times states
+
+
+class HistoryPolicy(nn.Module):
+    """q(a_t | o_0, a_0, …, o_t) ∝ p(a|o_t) exp(θ_t(history)): perfect memory of what was seen.
+
+    The histories of step t are numbered: o_0 at first, then (h A + a) O + o after history h, action
+    a and observation o. There are (A O)^t O of them, so this is for short horizons.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon.
+        observe: s -> what is seen of it; nothing if not given, and the policy is a plan: a joint
+            distribution q(a_0, …, a_{T-1}), in which steps may go together.
+
+    Attributes:
+        logits: θ, for each step a tensor (histories, A); float64.
+        observations: (S,), the number of the observation that each state gives.
+        log_prior: (O, A), log p(a|o), the normalised geometric mean over states that look alike.
+
+    Raises:
+        ValueError: where the model is not finite, there are too many histories, or states that
+            look alike have no allowed action in common.
+    """
+
+    observations: Tensor
+    log_prior: Tensor
+
+    def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
+        super().__init__()
+        T = checks.finite_horizon(model, "a policy on histories")
+        self.register_buffer("observations", classes(model, observe))
+        self.register_buffer("log_prior", shared_log_prior(model, self.observations))
+        O, A = self.log_prior.shape  # noqa: E741
+        check_size(T, len(self.observations), A, O)
+        self.logits = nn.ParameterList(
+            torch.zeros((A * O) ** t * O, A, dtype=torch.float64) for t in range(T)
+        )
+
+    @property
+    def log_probs(self) -> list[Tensor]:
+        """log q(a_t | history), (histories, A) for each step."""
+        O = len(self.log_prior)  # noqa: E741
+        return [
+            (self.log_prior.repeat(len(logits) // O, 1) + logits).log_softmax(-1)
+            for logits in self.logits
+        ]
+
+    def start(self) -> Episode:
+        """A fresh episode, whose memory is the number of its history."""
+        log_probs, (O, A) = self.log_probs, self.log_prior.shape  # noqa: E741
+        history = torch.zeros((), dtype=torch.long)
+
+        def step(t: int, s: Tensor, before: Tensor | None) -> TorchDistribution:
+            nonlocal history
+            seen = self.observations[s.long()]
+            history = seen if before is None else (history * A + before.long()) * O + seen
+            return dist.Categorical(logits=log_probs[t][history])
+
+        return step
+
+
+class Worth(NamedTuple):
+    """What a policy on histories achieves in the true dynamics; the first three have gradients.
+
+    Attributes:
+        elbo: (), nats.
+        expected_return: (), reward units.
+        entropy: (), nats.
+        states: (T+1, S), occupancies of the living.
+        state_actions: (T, S, A).
+    """
+
+    elbo: Tensor
+    expected_return: Tensor
+    entropy: Tensor
+    states: Tensor
+    state_actions: Tensor
+
+
+def worth(table: Table, policy: HistoryPolicy) -> Worth:
+    """The exact worth of a policy on histories, by following all of them.
+
+    Raises:
+        ValueError: where the policy is for another number of steps, states or actions.
+    """
+    log_probs, (S, A) = policy.log_probs, (table.num_states, table.num_actions)
+    if (len(log_probs), *policy.observations.shape, policy.log_prior.shape[1]) != (
+        table.steps,
+        S,
+        A,
+    ):
+        checks.refuse(
+            "policy",
+            f"a policy on histories of {table.steps} steps, {S} states and {A} actions",
+            f"one of {len(log_probs)}, {len(policy.observations)} and {policy.log_prior.shape[1]}",
+            "make it for this model",
+        )
+    paid, P = expected_reward(table), moves(table)
+    x = seen_first(table, policy.observations)
+    elbo = expected_return = entropy = torch.zeros((), dtype=torch.float64)
+    states, state_actions = [x.sum(0)], []
+    for log_q in log_probs:
+        acting = x.unsqueeze(-1) * log_q.exp().unsqueeze(1)  # (histories, S, A)
+        state_actions.append(acting.sum(0))
+        earned = product(state_actions[-1], paid).sum()
+        entropy = entropy - product(acting, log_q.unsqueeze(1)).sum()
+        elbo = elbo + earned / table.temperature + product(state_actions[-1], table.log_prior).sum()
+        expected_return = expected_return + earned
+        x = seen_next(acting, P, policy.observations)
+        states.append(x.sum(0))
+    last = product(states[-1], table.final_reward).sum()
+    elbo = elbo + entropy + last / table.temperature
+    return Worth(
+        elbo,
+        expected_return + last,
+        entropy,
+        torch.stack(states).detach(),
+        torch.stack(state_actions).detach(),
+    )
+
+
+def expected_reward(table: Table) -> Tensor:
+    """r + E[r⁺|s,a], (S, A), reward units."""
+    if table.arrival_reward is None:
+        return table.reward
+    return table.reward + bellman.mean(table.log_dynamics, table.arrival_reward)
+
+
+def moves(table: Table) -> Tensor:
+    """γ p(s'|s,a), dense, (S, A, S)."""
+    return table.dense(table.log_dynamics) * table.discount
+
+
+def seen_first(table: Table, observations: Tensor) -> Tensor:
+    """p(o_0, s_0), (O, S)."""
+    return _split(table.log_initial.exp(), observations)
+
+
+def seen_next(acting: Tensor, P: Tensor, observations: Tensor) -> Tensor:
+    """The mass (N, S, A) of (history, s, a), moved on to the next histories, (N A O, S)."""
+    arrived = torch.einsum("hsa,san->han", acting, P)
+    return _split(arrived, observations).flatten(0, 2)
+
+
+def _split(mass: Tensor, observations: Tensor) -> Tensor:
+    """(..., S) -> (..., O, S), each state's mass where its observation is."""
+    alike = torch.nn.functional.one_hot(observations).T.to(mass.dtype)
+    return mass.unsqueeze(-2) * alike
+
+
+def check_size(T: int, S: int, A: int, O: int) -> None:  # noqa: E741
+    """Raises ValueError where histories are too many to list."""
+    numbers = (A * O) ** (T - 1) * O * A * S  # exact, since Python's integers have no end
+    if numbers <= _LARGEST:
+        return
+    fits = _longest(S, A, O)
+    so = f"so a horizon of at most {fits}" if fits else "which one step alone would be too long for"
+    power = math.log10(numbers)
+    came = f"{numbers:.3g}" if power < 300 else f"10^{power:.0f}"
+    checks.refuse(
+        "horizon",
+        f"at most {_LARGEST} numbers, (A O)^(T-1) O A S, {so}",
+        f"{came} of {T} steps, {S} states, {A} actions and {O} observations",
+        "take cai.Plan(model), or cai.NeuralPolicy and cai.RecurrentPolicy with observe=",
+    )
+
+
+def _longest(S: int, A: int, O: int) -> int:  # noqa: E741
+    """The most steps of which all histories can be listed, where there are too many of some."""
+    numbers, T = O * A * S, 0
+    while numbers <= _LARGEST:
+        numbers, T = numbers * A * O, T + 1
+    return T

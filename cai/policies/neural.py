@@ -1,0 +1,223 @@
+"""Policies: any callable (t, s) -> Distribution, and two that can be trained.
+
+A policy of one's own is a torch module, whose parameters are then trained with the rest:
+
+>>> import pyro.distributions as dist, torch
+>>> class Threshold(torch.nn.Module):
+...     '''Action 1 to the right of a learnt place, and more surely the further away.'''
+...
+...     def __init__(self):
+...         super().__init__()
+...         self.place = torch.nn.Parameter(torch.tensor(2.5))
+...
+...     def forward(self, t, s):
+...         return dist.Categorical(logits=torch.stack([self.place - s, s - self.place], -1))
+>>> import cai
+>>> from cai import inference, models
+>>> model = models.ledge()
+>>> fitted = inference.fit(model, Threshold(), steps=100)
+>>> fitted.elbo > cai.evaluate(model, Threshold()).elbo
+True
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from cai import checks
+from cai.numerics import arrays, memory
+from cai.policies.heads import Head, head_for
+from cai.policies.observation import Observe, View
+from cai.tables import bellman
+from cai.tables.timeless import log_prior_table
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+Policy: TypeAlias = Callable[[Any, Tensor], TorchDistribution]
+"""q(a_t|s_t): t is an int or an integer tensor that broadcasts with the batch shape of s."""
+
+
+class TabularPolicy(nn.Module):
+    """q(a_t=a|s_t=s) ∝ p(a|s) exp(θ_t(s,a)), one number for each step, state and action.
+
+    θ = 0 is the prior, and an action that the prior forbids stays forbidden.
+
+    Args:
+        model: a model with finitely many states and actions.
+        stationary: one table for all steps instead of one for each.
+
+    Attributes:
+        logits: θ, shape (T, S, A), or (S, A) where stationary; float64.
+        log_prior: log p(a|s), shape (S, A).
+
+    Raises:
+        ValueError: for continuous states or actions, or an infinite horizon without
+            ``stationary=True``.
+    """
+
+    logits: Tensor
+    log_prior: Tensor
+
+    def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
+        super().__init__()
+        checks.check_flag("stationary", stationary)
+        log_prior = log_prior_table(model)
+        what = "a time-dependent policy (not one with stationary=True)"
+        steps = () if stationary else (checks.finite_horizon(model, what),)
+        size = math.prod(steps) * log_prior.numel()
+        advice = "take stationary=True, or a cai.NeuralPolicy"
+        memory.check_fits("model", "logits of all steps, states and actions", size, advice)
+        self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
+        self.register_buffer("log_prior", log_prior)
+
+    @classmethod
+    def from_log_probs(cls, log_probs: Tensor) -> TabularPolicy:
+        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train.
+
+        Raises:
+            ValueError: where they are no dense array of numbers, or of another shape.
+        """
+        log_probs = arrays.numbers("log_probs", log_probs, "log q(a|s), normalised or not")
+        checks.check_no_nan("log_probs", log_probs, "log q(a|s), normalised or not")
+        if log_probs.dim() not in (2, 3) or 0 in log_probs.shape[-2:]:
+            came = str(list(log_probs.shape))
+            checks.refuse("log_probs", "shape (T, S, A) or (S, A)", came, "one row for each state")
+        policy = cls.__new__(cls)
+        nn.Module.__init__(policy)
+        policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
+        policy.register_buffer("log_prior", log_probs)
+        return policy
+
+    @property
+    def log_probs(self) -> Tensor:
+        """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
+        return bellman.log_softmax(self.log_prior + self.logits)
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
+        table = self.log_probs
+        return dist.Categorical(logits=table[s] if table.dim() == 2 else table[t, s])
+
+    def unroll(self) -> Policy:
+        """The same policy for one run over all steps.
+
+        Splitting the table once costs its gradient one allocation; indexing it at every step
+        would allocate the whole of it T times.
+        """
+        table = self.log_probs
+        if table.dim() == 2:
+            return lambda t, s: dist.Categorical(logits=table[s])
+        steps = table.unbind()
+        return lambda t, s: dist.Categorical(logits=steps[t][s])
+
+
+class NeuralPolicy(nn.Module):
+    """A policy whose distribution over actions comes from a network of (time, state).
+
+    The input is t/T, unless stationary, and a one-hot state or, for continuous states, the state
+    itself. What the network says goes to a head, a family of distributions on the support of the
+    action prior: a categorical one, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the actions that
+    the prior allows, or for continuous actions a Gaussian, squashed where the prior keeps to a box.
+
+    Args:
+        model: says what the states and actions are.
+        hidden: widths of the hidden layers of the network built here.
+        network: replaces it; maps (..., inputs) to (..., outputs), see the attributes.
+        head: replaces the one that suits the prior: ``GaussianHead("full")``, ``MixtureHead(4)``.
+        observe: s -> what the policy sees of it, any function; everything if not given. States
+            0 … S-1 that look alike then share the geometric mean of their priors.
+        stationary: the network does not see the time: on S states it is then asked S times a step
+            of training instead of T·S times, and it has a meaning without an end.
+
+    Attributes:
+        inputs: how many numbers go into the network.
+        outputs: how many come out, ``head.size(prior)``: A for discrete actions; for a Gaussian
+            with a diagonal covariance twice the dimension of an action.
+
+    Raises:
+        ValueError: where the head has no distribution on the support of the action prior, observe
+            does not broadcast, or the prior tells what it does not.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryModel,
+        hidden: tuple[int, ...] = (64, 64),
+        network: nn.Module | None = None,
+        head: Head | None = None,
+        observe: Observe | None = None,
+        stationary: bool = False,
+    ) -> None:
+        super().__init__()
+        checks.check_widths("hidden", hidden)
+        checks.check_flag("stationary", stationary)
+        if network is not None:
+            advice = "it maps (..., inputs) to (..., outputs)"
+            checks.check_kind("network", network, nn.Module, "a torch module", advice)
+        self._view, self._stationary = View(model, observe), stationary
+        prior = self._view.prior(model.initial.sample(), 0)
+        self._head = head_for(prior, head)
+        self.inputs = self._view.size + (not stationary)
+        self.outputs = self._head.size(prior)
+        self.network = (
+            perceptron((self.inputs, *hidden, self.outputs)) if network is None else network
+        )
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
+        dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
+        view = self._view
+        x = view.features(s, dtype) if self._stationary else view.timed(t, s, dtype)
+        numbers = self.network(x)
+        if numbers.shape[-1:] != (self.outputs,):
+            checks.refuse(
+                "network",
+                f"{self.outputs} outputs, what the head takes",
+                f"shape {list(numbers.shape)}",
+                "see the attributes inputs and outputs",
+            )
+        return self._head(numbers, view.prior(s, t))
+
+
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """A network with tanh between its layers, which starts close to the prior."""
+    size = sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    memory.check_fits("hidden", f"a network of widths {widths}", size, "64 is wide for most models")
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+    for parameter in layers[-2].parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(*layers[:-1])
+
+
+def unrolled(policy: Policy) -> Policy:
+    """The policy for one run over all steps: ``policy.unroll()`` where it has one."""
+    unroll = getattr(policy, "unroll", None)
+    return policy if unroll is None else unroll()
+
+
+_serial = itertools.count()
+_names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def register(policy: Policy) -> None:
+    """Registers the parameters of a policy with Pyro, under a name that no other policy has.
+
+    Pyro's parameter store is global: two policies under one name would share their parameters.
+    """
+    if isinstance(policy, nn.Module):
+        if policy not in _names:
+            _names[policy] = f"policy_{next(_serial)}"
+        pyro.module(_names[policy], policy)

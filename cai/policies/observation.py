@@ -1,0 +1,181 @@
+"""What a policy sees of the state: observe(s), any function of it, invertible or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.support import require_finite, support_size
+from cai.program.action_prior import ActionPrior
+from cai.tables.timeless import log_prior_table, prior_sees_state
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+Observe: TypeAlias = Callable[[Tensor], Tensor]
+"""s -> what is seen of it: numbers or vectors, for states of any batch shape."""
+
+
+class View:
+    """What a network is given of a state, and the action prior for one who sees only that.
+
+    States 0 … S-1 come as one-hot vectors, of the observation where there is one; others as they
+    are, or as they are seen, in one row of numbers.
+
+    Args:
+        model: says what the states are.
+        observe: s -> what is seen of it; everything if not given.
+
+    Attributes:
+        size: how many numbers a state becomes.
+
+    Raises:
+        ValueError: where observe does not broadcast, or the prior tells what is not seen.
+    """
+
+    def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
+        checks.check_model(model)
+        self._prior, self._observe = ActionPrior.of(model), observe
+        self._event = len(model.initial.event_shape)
+        self._seen: Tensor | None = None
+        self._log_prior: Tensor | None = None
+        S = support_size(model.initial)
+        if S is not None and observe is not None:
+            self._seen = classes(model, observe)
+            if support_size(model.prior(torch.zeros((), dtype=torch.long), 0)) is not None:
+                self._log_prior = shared_log_prior(model, self._seen)
+        elif observe is not None:
+            s = model.initial.sample((3,))
+            self.size = look(observe, s, 3)[0].numel()
+        self._kinds = S if self._seen is None else int(self._seen.max()) + 1
+        if self._kinds is not None:
+            self.size = self._kinds
+        elif observe is None:
+            self.size = model.initial.event_shape.numel()
+        if observe is not None and self._log_prior is None and prior_sees_state(model):
+            checks.refuse(
+                "action_prior",
+                "one density for all states, beside observe=",
+                "a function of the state, which tells what is not seen",
+                "give the model a distribution",
+            )
+
+    def features(self, s: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., size) numbers, of states of batch shape (...)."""
+        if self._kinds is not None:
+            index = s.long() if self._seen is None else self._seen[s.long()]
+            return torch.nn.functional.one_hot(index, self._kinds).to(dtype)
+        seen = s if self._observe is None else self._observe(s)
+        return seen.reshape(*s.shape[: s.dim() - self._event], -1).to(dtype)
+
+    def timed(self, t: Any, s: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., 1 + size): t/T in front of the features, t an int or a tensor of steps."""
+        state = self.features(s, dtype)
+        scale = float(self._prior.horizon or 1)
+        if isinstance(t, int):
+            time = torch.full_like(state[..., :1], t / scale)
+        else:
+            time = t.to(dtype).unsqueeze(-1) / scale
+            time, _ = torch.broadcast_tensors(time, state[..., :1])
+            state = state.expand(*time.shape[:-1], -1)
+        return torch.cat([time, state], -1)
+
+    def prior(self, s: Tensor, t: Any) -> TorchDistribution:
+        """p(a|s), shared by all states that look alike where not everything is seen."""
+        if self._log_prior is None or self._seen is None:
+            return self._prior(s, t)
+        return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
+
+
+class Numbers:
+    """The values of a distribution as rows of numbers: one-hot for 0 … n-1, else flattened.
+
+    Attributes:
+        size: how many numbers a value becomes.
+    """
+
+    def __init__(self, distribution: TorchDistribution) -> None:
+        self._kinds, self._event = support_size(distribution), len(distribution.event_shape)
+        self.size = self._kinds or distribution.event_shape.numel()
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """(..., size), of values of batch shape (...)."""
+        if self._kinds is not None:
+            return torch.nn.functional.one_hot(value.long(), self._kinds).to(
+                torch.get_default_dtype()
+            )
+        return value.reshape(*value.shape[: value.dim() - self._event], -1)
+
+
+def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
+    """Which observation each state gives, (S,), numbered 0, 1, …; all 0 where nothing is seen.
+
+    Raises:
+        ValueError: where the states are not finitely many, or observe does not broadcast.
+    """
+    S, _ = require_finite(model)
+    if observe is None:
+        return torch.zeros(S, dtype=torch.long)
+    s = torch.arange(S)
+    seen = look(observe, s, S)
+    for i in (0, S - 1):
+        if not torch.equal(look(observe, s[i], None), seen[i]):
+            checks.refuse(
+                "observe",
+                "what a state gives alone also where it is one of many",
+                f"something else for state {i}",
+                "treat each element on its own: torch.where instead of Python `if`",
+            )
+    return torch.unique(seen, dim=0, return_inverse=True)[1]
+
+
+def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
+    """What is seen of states, checked to be a tensor with a row for each of them."""
+    try:
+        seen: Any = observe(s) if callable(observe) else observe
+    except Exception as error:
+        checks.refuse(
+            "observe",
+            f"a function that takes states of shape {list(s.shape)}, {s.dtype}",
+            f"one that raised {type(error).__name__}: {error}",
+            "for instance lambda s: s % 4",
+        )
+    if not isinstance(seen, Tensor) or (length is not None and seen.shape[:1] != (length,)):
+        came = f"shape {list(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
+        checks.refuse(
+            "observe",
+            f"a tensor for states of shape {list(s.shape)}, with their shape in front",
+            came,
+            "for instance lambda s: s % 4, or lambda s: s[..., :2]; None sees nothing",
+        )
+    return seen
+
+
+def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
+    """The normalised geometric mean of p(a|s) over states that look alike, (O, A), logarithms.
+
+    A policy that does not tell states apart can do only what is allowed in all of them.
+
+    Raises:
+        ValueError: where that is nothing.
+    """
+    log_prior = log_prior_table(model)
+    alike = torch.nn.functional.one_hot(observations).double()  # (S, O)
+    weight = (alike / alike.sum(0)).T.unsqueeze(-1)
+    shared = torch.where(weight > 0, weight * log_prior, 0.0).sum(1)
+    nothing = ~(shared > -torch.inf).any(-1)
+    if nothing.any():
+        alikes = (observations == nothing.nonzero()[0]).nonzero().flatten().tolist()
+        checks.refuse(
+            "action_prior",
+            "an action that is allowed in all states that look alike",
+            f"none for states {alikes}",
+            "let a forbidden move stay where it is instead, or observe more",
+        )
+    return shared.log_softmax(-1)

@@ -1,0 +1,95 @@
+"""Functions of states and actions that look up arrays; they can be pickled, as closures cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from cai.distributions.successors import Successors
+
+
+class Lookup:
+    """A function whose numbers all stand in arrays, so that it has no default type to choose."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry(Lookup):
+    """(s, a, …) -> array[s, a, …].
+
+    Attributes:
+        array: (S, …), or (S, A, …).
+    """
+
+    array: Tensor
+
+    def __call__(self, *indices: Tensor) -> Tensor:
+        """The entries at these indices, in their batch shape."""
+        return self.array[indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Next(Lookup):
+    """(s, a) -> the state that follows for certain.
+
+    Attributes:
+        states: (S, A), integers.
+    """
+
+    states: Tensor
+
+    def __call__(self, s: Tensor, a: Tensor) -> dist.Delta:
+        """p(s'|s,a)."""
+        return dist.Delta(self.states[s, a])
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Lookup):
+    """s -> p(a|s), by weights.
+
+    Attributes:
+        weights: (S, A), at least 0.
+    """
+
+    weights: Tensor
+
+    def __call__(self, s: Tensor) -> dist.Categorical:
+        """p(a|s)."""
+        return dist.Categorical(self.weights[s])
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed(Lookup):
+    """s -> p(a|s), uniform over the actions that are allowed.
+
+    Attributes:
+        allowed: (S, A), boolean.
+    """
+
+    allowed: Tensor
+
+    def __call__(self, s: Tensor) -> dist.Categorical:
+        """p(a|s)."""
+        return dist.Categorical(logits=torch.where(self.allowed[s], 0.0, -torch.inf).double())
+
+
+@dataclass(frozen=True, eq=False)
+class Moves(Lookup):
+    """(s, a) -> p(s'|s,a), looked up in an array.
+
+    Attributes:
+        log_p: (S, A, K), log-probabilities of the successors; -inf for impossible.
+        successors: (S, A, K), which states they are; None for all, then K = S.
+    """
+
+    log_p: Tensor
+    successors: Tensor | None
+
+    def __call__(self, s: Tensor, a: Tensor) -> TorchDistribution:
+        """p(s'|s,a), in the batch shape of s and a."""
+        if self.successors is None:
+            return dist.Categorical(logits=self.log_p[s, a])
+        return Successors(self.log_p[s, a], self.successors[s, a], len(self.log_p))

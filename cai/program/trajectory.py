@@ -1,0 +1,490 @@
+"""The model: a control problem as a Pyro program p(τ, O) of a trajectory and its optimality."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self, TypeAlias
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.exact_scores import exact, exact_scores
+from cai.distributions.support import support_size
+from cai.numerics import memory
+from cai.numerics.exclusive import exclusive, seeded
+from cai.policies.neural import Policy, register
+from cai.program import contract, event_dimensions
+from cai.program.calling import check_policy, draw, move_at, policy_at, sampled
+from cai.program.episode import begin, first_action, log_auxiliary, refuse_site, remembers
+from cai.program.layout import Layout
+
+Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
+Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+ArrivalReward: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+FinalReward: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrajectoryModel:
+    """p(τ, O), the joint distribution of a trajectory and of its optimality (Levine 2018, eq. 4).
+
+        p(s_0) ∏_t p(a_t|s_t) p(s_{t+1}|s_t,a_t) exp((r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}))/α)
+               · exp(r_T(s_T)/α)
+
+    Calling the model runs it as an ordinary Pyro program with the sites ``s_0, a_0, s_1, o_0,
+    a_1, …``; latent sites of the dynamics' own are scoped by step, ``t3/slip``. With a discount
+    below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
+    state of reward zero, where the actions follow the prior.
+
+    Models and methods may be used in several threads at once; what runs a program takes turns.
+    Pyro's handlers are global to the process, so that plain Pyro inference on a model of one's own
+    has to be the only one: put it into ``with cai.numerics.exclusive.exclusive():``.
+
+    A subclass may let ``prior``, ``transition`` and ``rewards`` depend on the step t. Programs and
+    simulations obey it; tables, and the exact methods that work on them, refuse such a model.
+
+    Dynamics and rewards must broadcast: s and a come as tensors of one batch shape, whichever,
+    scalars included, and each element is treated on its own. (Only Pyro's enumeration of a program
+    that is not collapsed passes shapes that merely broadcast with one another.)
+
+    Args:
+        initial: p(s_0). Its support says how many states there are.
+        dynamics: (s, a) -> p(s'|s, a), a distribution; may sample latent sites of its own.
+        reward: r(s, a) in reward units, or a number.
+        action_prior: p(a|s), a distribution or a function of s that returns one; log-probabilities
+            of -inf forbid actions. Its support says how many actions there are.
+        horizon: T, the number of steps; None for an infinite horizon.
+        temperature: α > 0, in reward units per nat.
+        arrival_reward: r⁺(s, a, s'), paid on arrival; or a number, or None for none.
+        final_reward: r_T(s_T), paid at the end; or None for none.
+        discount: γ in (0, 1], the probability of surviving a step.
+        optimality: "factor" multiplies in the undirected potential exp(r/α); "bernoulli" observes
+            a binary O_t with p(O_t=1|s,a) = exp(r/α), for which every reward must be ≤ 0.
+        layout: names and places of the states and actions, for pictures.
+        auxiliary: a policy with latents, which the program draws after the trajectory; see
+            :meth:`with_auxiliary`.
+
+    Raises:
+        ValueError: where an argument is out of range, dynamics or rewards do not broadcast or do
+            not treat batch elements independently, or a reward is NaN, +inf, or positive under
+            ``optimality="bernoulli"``.
+    """
+
+    initial: TorchDistribution
+    dynamics: Dynamics
+    reward: Reward | float
+    action_prior: TorchDistribution | Callable[[Tensor], TorchDistribution]
+    horizon: int | None
+    temperature: float = 1.0
+    arrival_reward: ArrivalReward | float | None = None
+    final_reward: FinalReward | None = None
+    discount: float = 1.0
+    optimality: Literal["factor", "bernoulli"] = "factor"
+    layout: Layout | None = None
+    auxiliary: Any = None
+
+    def __post_init__(self) -> None:
+        checks.check_arguments(self)
+        for name in ("temperature", "discount", "reward", "arrival_reward", "final_reward"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                object.__setattr__(self, name, checks.plain(value))
+        try:
+            contract.check_program(self)
+        except ValueError as error:
+            event_dimensions.explain(self, error)
+            raise
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:
+        return self  # immutable, and a policy that knows its model is copied without it
+
+    def __call__(self) -> None:
+        """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
+        T = checks.finite_horizon(self, "running the program")
+        with exclusive(), exact_scores():
+            # What is drawn after the trajectory depends on all of it, which markov would forget.
+            steps = pyro.markov(range(T)) if self.auxiliary is None else range(T)
+            states, actions, alive = self._run(lambda t, s: self.prior(s, t), steps, factors=True)
+            if self.auxiliary is not None:
+                self.auxiliary.reverse(states, actions, alive)
+
+    def rollout(self, policy: Policy) -> Callable[[], None]:
+        """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
+
+        An ordinary Pyro guide with the same sites as the model, so that
+        ``SVI(model, model.rollout(policy), optim, Trace_ELBO())`` works as it stands. The
+        parameters of a policy that is a torch module are registered with Pyro.
+
+        Args:
+            policy: (t, s) -> q(a_t|s_t), or one with a memory, see :mod:`cai.program.episode`.
+        """
+        checks.finite_horizon(self, "a guide")
+        check_policy(policy)
+        return _Rollout(self, policy)
+
+    def with_auxiliary(self, policy: Any) -> Self:
+        """The model whose program also draws the latents of a policy, after the trajectory.
+
+        A guide that draws latents z needs a model that has them. With any r(z|τ) the ELBO is that
+        of the policy with z summed out, less E[KL(q(z|τ) ‖ r(z|τ))] (Agakov & Barber 2004):
+        ``SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())``.
+
+        Args:
+            policy: with a method ``reverse(states, actions, alive)``, a Pyro program that draws
+                the policy's latent sites by r(z|τ). It gets s_0 … s_T, a_0 … a_{T-1} and, with
+                a discount, whether one is alive at steps 0 … T, each a list of tensors.
+        """
+        check_policy(policy)
+        if not callable(getattr(policy, "reverse", None)):
+            checks.refuse(
+                "policy",
+                "one with latents, which has a method reverse(states, actions, alive)",
+                type(policy).__name__,
+                "for instance cai.LatentPolicy; without latents the model is right as it is",
+            )
+        return dataclasses.replace(self, auxiliary=policy)
+
+    def simulate(self, policy: Policy, n: int, seed: int | None = None) -> Trajectories:
+        """Draws n independent trajectories of a policy in the true dynamics.
+
+        Args:
+            policy: (t, s) -> q(a_t|s_t).
+            n: how many trajectories.
+            seed: makes the draw reproducible and leaves torch's generator as it was; None draws
+                from the generator as it stands.
+        """
+        checks.check_count("n", n)
+        if seed is not None:
+            checks.check_seed(seed)
+        with seeded(seed), torch.no_grad():
+            return self._simulate(policy, n)
+
+    def draw_step(self, t: Any, s: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the prior and the dynamics from each of n states, independently.
+
+        Args:
+            t: the step, an int or a tensor (n,).
+            s: (n,) + event shape.
+
+        Returns:
+            a ~ p(a|s) and s' ~ p(s'|s,a), each (n,) + event shape.
+        """
+        if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
+            checks.refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
+        whole = support_size(self.initial) is None or not s.is_floating_point()
+        if s.shape[1:] != self.initial.event_shape or s.is_complex() or not whole:
+            came, advice = f"{list(s.shape)}, {s.dtype}", "see model.initial.sample((n,))"
+            checks.refuse("s", f"n states of shape {list(self.initial.event_shape)}", came, advice)
+        with exclusive(), torch.no_grad(), _Draws(len(s)):
+            a = pyro.sample("a", self.prior(s, t))
+            return a, pyro.sample("s", self.transition(s, a, t))
+
+    # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
+    # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
+    # What simulates then obeys; what needs a table of one step for all refuses such a model.
+
+    @cached_property
+    def overridden(self) -> frozenset[str]:
+        """Which of prior, transition, rewards, … a subclass has its own version of."""
+        return frozenset(x for x in _METHODS if getattr(type(self), x) is not _METHODS[x])
+
+    @cached_property
+    def pays_on_arrival(self) -> bool:
+        """Whether there is a reward r⁺(s,a,s')."""
+        return self.arrival_reward is not None or "arrival_rewards" in self.overridden
+
+    @cached_property
+    def pays_at_end(self) -> bool:
+        """Whether there is a reward r_T(s)."""
+        return self.final_reward is not None or "final_rewards" in self.overridden
+
+    def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
+        """p(a|s) at step t for states of any batch shape."""
+        return self.action_prior(s) if callable_prior(self.action_prior) else self.action_prior
+
+    def transition(self, s: Tensor, a: Tensor, t: Any = 0) -> TorchDistribution:
+        """p(s'|s,a) at step t, for states and actions of any batch shape."""
+        return self.dynamics(s, a)
+
+    def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
+        """(r(s,a) + r⁺(s,a,s'))/α at step t in nats, float64, in the arguments' batch shape."""
+        reward = self.rewards(s, a, t)
+        if self.pays_on_arrival:
+            reward = reward + self.arrival_rewards(s, a, s_next)
+        return reward / self.temperature
+
+    def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """r(s,a) at step t in float64."""
+        return _evaluate(self.reward, s, a)
+
+    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        """r⁺(s,a,s') in float64; zero where the model has none."""
+        return _evaluate(self.arrival_reward or 0.0, s, a, s_next)
+
+    def final_rewards(self, s: Tensor) -> Tensor:
+        """r_T(s) in float64; zero where the model has none."""
+        return _evaluate(self.final_reward or 0.0, s)
+
+    def paid(
+        self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
+    ) -> Trajectories:
+        """Trajectories with what the model pays for them, nothing to the dead.
+
+        Args:
+            states: (n, T+1) + event shape.
+            actions: (n, T) + event shape.
+            alive: (n, T+1), boolean.
+            scores: ``log_policy`` and ``log_auxiliary`` of the result.
+        """
+        n, T = alive.shape[0], alive.shape[1] - 1
+        before = states[:, :-1], actions, states[:, 1:]
+        rewards = self.rewards(*before[:2], torch.arange(T))
+        if self.pays_on_arrival:
+            rewards = rewards + self.arrival_rewards(*before)
+        if self.optimality == "bernoulli":
+            checks.check_bernoulli("reward", rewards, self.discount)
+        return Trajectories(
+            states=states,
+            actions=actions,
+            rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
+            final_rewards=_while_alive(alive[:, -1], self.final_rewards(states[:, -1]).expand(n)),
+            alive=alive,
+            **scores,
+        )
+
+    def _run(
+        self, policy: Policy, steps: Iterable[int], factors: bool
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The states, the actions, and with a discount whether alive at steps 0 … T."""
+        s, a, episode = pyro.sample("s_0", self.initial), None, begin(policy)
+        alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
+        states, actions, lives = [s], [], [alive]
+        for t in steps:
+            if t == 0 and not factors:
+                action = first_action(policy, episode, s, self.prior(s, t))
+            else:
+                action = policy_at(episode, t, s, a)
+            if alive is not None and not factors:
+                action = _where_alive(alive, action, self.prior(s, t))
+            a = sampled(f"a_{t}", action)
+            with _Step(t):
+                next_state = move_at(self.transition, s, a, t)
+            s_next = pyro.sample(f"s_{t + 1}", next_state)
+            if factors:
+                self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next, t)))
+            if alive is not None:
+                alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
+            if factors and t + 1 == self.horizon and self.pays_at_end:
+                # Inside the last iteration: after the markov loop enumeration cannot pack it.
+                log_factor = self.final_rewards(s_next) / self.temperature
+                self._observe(t + 1, _while_alive(alive, log_factor))
+            s = s_next
+            states.append(s)
+            actions.append(a)
+            lives.append(alive)
+        return states, actions, [x for x in lives if x is not None]
+
+    def _observe(self, t: int, log_factor: Tensor) -> None:
+        """The optimality factor exp(log_factor) of step t, the one primitive of the library.
+
+        The observed value is a scalar: a batched one would claim the enumeration dimensions of
+        its neighbours, and ``pyro.markov`` would then recycle them while they are in use.
+        """
+        if self.optimality == "factor":
+            zero = torch.zeros(())
+            potential = dist.Delta(zero.expand(log_factor.shape), log_density=log_factor)
+            pyro.sample(f"o_{t}", potential, obs=zero)
+        else:
+            checks.check_bernoulli(f"o_{t}", log_factor * self.temperature, self.discount)
+            pyro.sample(f"o_{t}", Optimality(log_factor), obs=torch.ones(()))
+
+    def _simulate(self, policy: Policy, n: int) -> Trajectories:
+        T = checks.finite_horizon(self, "simulating")
+        event = self.initial.event_shape.numel()
+        advice = "simulate fewer trajectories at a time"
+        memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
+        draws = _Draws(n, scored=hasattr(policy, "reverse"))
+        with draws:
+            trajectory = self._run(policy, range(T), factors=False)
+        s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
+        advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
+        checks.check_no_nan("actions of (trajectory, step)", a, advice)
+        checks.check_no_nan("states of (trajectory, step)", s, advice)
+        alive = torch.ones(n, T + 1, dtype=torch.bool)
+        if self.discount < 1:
+            alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
+        return self.paid(
+            s,
+            a,
+            alive,
+            **(draws.of_latents(policy, trajectory, T) if hasattr(policy, "reverse") else {}),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """n trajectories of T steps, as tensors.
+
+    Attributes:
+        states: (n, T+1) + event shape, s_0 … s_T; after death the state runs on as a ghost.
+        actions: (n, T) + event shape.
+        rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once dead.
+        final_rewards: (n,), reward units: r_T(s_T); zero once dead.
+        alive: (n, T+1), boolean: whether the trajectory survived until step t.
+        log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z; else None.
+        log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    final_rewards: Tensor
+    alive: Tensor
+    log_policy: Tensor | None = None
+    log_auxiliary: Tensor | None = None
+
+    @property
+    def returns(self) -> Tensor:
+        """(n,), reward units: the sum of all rewards of each trajectory."""
+        return self.rewards.sum(-1) + self.final_rewards
+
+
+@dataclass(frozen=True, eq=False)
+class _Rollout:
+    """The guide of a policy; an objective may ask for that."""
+
+    model: TrajectoryModel
+    policy: Policy
+
+    @exclusive()
+    def __call__(self) -> None:
+        T = checks.finite_horizon(self.model, "a guide")
+        register(self.policy)
+        with exact_scores():
+            # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
+            steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
+            self.model._run(self.policy, steps, factors=False)
+
+
+class Optimality(TorchDistribution):
+    """The binary O_t with p(O_t=1) = exp(log_p), scored without leaving log space.
+
+    Args:
+        log_p: log-probabilities ≤ 0 in nats, any batch shape; -inf for never optimal.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = torch.distributions.constraints.boolean
+
+    def __init__(self, log_p: Tensor) -> None:
+        self.log_p = log_p
+        super().__init__(log_p.shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Optimality:
+        """The same distribution with a larger batch shape."""
+        return Optimality(self.log_p.expand(batch_shape))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        """Zeros and ones, shape sample_shape + batch_shape."""
+        return torch.bernoulli(self.log_p.exp().expand(self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log_p where the value is one, log(1 - exp(log_p)) where it is zero."""
+        return torch.where(value > 0.5, self.log_p, torch.log(-torch.expm1(self.log_p)))
+
+
+class _Step(Messenger):
+    """Scopes the dynamics' own latent sites by step, so that each step has its own."""
+
+    def __init__(self, t: int) -> None:
+        super().__init__()
+        self.prefix = f"t{t}/"
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["name"] = self.prefix + msg["name"]
+
+
+class _Draws(Messenger):
+    """Draws n values at every sample site, independently, and keeps them by name.
+
+    What a plate would do, without scoring anything: simulation is the inner loop of training.
+    """
+
+    def __init__(self, n: int, scored: bool = False) -> None:
+        super().__init__()
+        self.shape = torch.Size((n,))
+        self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] | None = {} if scored else None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["stop"] = True  # no handler outside has a part in it
+        if not msg["is_observed"]:
+            fn = msg["fn"]
+            if not fn.batch_shape:
+                value = draw(fn, self.shape, msg["name"])
+            else:
+                whole = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
+                value = draw(whole, torch.Size(), msg["name"])
+            if msg["name"] in self.values:
+                refuse_site(msg["name"])
+            msg["value"] = self.values[msg["name"]] = value
+            msg["done"] = True
+            if self.scores is not None:
+                self.scores[msg["name"]] = exact(fn).log_prob(value).expand(self.shape)
+
+    def of_latents(self, policy: Any, trajectory: Any, T: int) -> dict[str, Tensor]:
+        """The scores of actions given the latents, and of the latents in the model and here."""
+        assert self.scores is not None
+        ratio = log_auxiliary(policy, self.values, self.scores, trajectory).expand(self.shape)
+        scores = torch.stack([self.scores[f"a_{t}"] for t in range(T)], 1)
+        return {"log_policy": scores, "log_auxiliary": ratio}
+
+    def stack(self, prefix: str, steps: range) -> Tensor:
+        """The values of one family of sites, shape (n, steps) + event shape."""
+        return torch.stack([self.values[f"{prefix}{t}"] for t in steps], 1)
+
+
+_METHODS: dict[str, Any] = {
+    name: getattr(TrajectoryModel, name)
+    for name in (
+        "prior",
+        "transition",
+        "rewards",
+        "arrival_rewards",
+        "final_rewards",
+        "log_factor",
+    )
+}
+
+
+def callable_prior(prior: Any) -> bool:
+    """Whether an action prior is a function of the state (Pyro distributions are callable too)."""
+    return not isinstance(prior, torch.distributions.Distribution)
+
+
+def _evaluate(function: Any, *arguments: Tensor) -> Tensor:
+    value = function(*arguments) if callable(function) else function
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _while_alive(alive: Tensor | None, value: Tensor) -> Tensor:
+    """Zero for the dead; ``where``, since 0 · -inf would be NaN."""
+    return value if alive is None else torch.where(alive > 0, value, 0.0)
+
+
+def _where_alive(alive: Tensor, policy: Any, prior: Any) -> Any:
+    """The policy for the living, the prior for the dead."""
+    policy, prior = exact(policy), exact(prior)
+    if isinstance(policy, dist.Categorical) and isinstance(prior, dist.Categorical):
+        # One Categorical, since Pyro cannot enumerate a MaskedMixture.
+        logits = torch.where(alive.unsqueeze(-1) > 0, policy.logits, prior.logits)
+        return dist.Categorical(logits=logits)
+    return dist.MaskedMixture(alive > 0, prior, policy)

@@ -1,0 +1,121 @@
+"""A solution of a long horizon of which a few steps are kept, and the others computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cai.solutions.moment import Moment, check_time
+from cai.solutions.solution import Solution
+from cai.tables import bellman, sweeps
+from cai.tables.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoints:
+    """The soft solution at one optimism η, in memory of O(√T·S) instead of O(T·S).
+
+    Values are kept at every √T-th step; the steps between two of them are computed again when
+    somebody walks there, one stretch at a time. All of the horizon costs one more backward sweep.
+
+    Attributes:
+        table: the problem that was solved.
+        optimism: η, finite.
+        times: the steps that are kept, 0 < … < T, with both ends.
+        log_values: (len(times), S), nats, V_t(s)/α of those.
+    """
+
+    table: Table
+    optimism: float
+    times: tuple[int, ...]
+    log_values: Tensor
+
+    @cached_property
+    def bound(self) -> float:
+        """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
+        start = self.table.log_initial
+        return bellman.soft_mean(start, self.log_values[0], self.optimism).item()
+
+    @property
+    def initial(self) -> Tensor:
+        """(S,): q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α)."""
+        return bellman.tilt(self.table.log_initial, self.log_values[0], self.optimism).exp()
+
+    @cached_property
+    def imagined_return(self) -> float:
+        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        total = 0.0
+        for i in range(len(self.times) - 1):
+            piece, x = self._stretch(i)
+            total += sweeps.imagined(self.table, self.optimism, piece.log_values, x)
+        return total + sweeps.final(self.table, self._starts[-1])
+
+    @cached_property
+    def visits(self) -> Tensor:
+        """(S, A): Σ_t q(s_t=s, a_t=a, alive), how often an action is expected in a state."""
+        total = torch.zeros(self.table.num_states, self.table.num_actions, dtype=torch.float64)
+        for i in range(len(self.times) - 1):
+            piece, x = self._stretch(i)
+            total += sweeps.visits(self.table, self.optimism, piece.log_values, x)
+        return total
+
+    def at(self, t: int) -> Moment:
+        """Step t alone; the first one asked for costs a walk, the others a stretch of √T steps.
+
+        Args:
+            t: the step, 0 ≤ t ≤ T.
+
+        Raises:
+            ValueError: for a step outside the horizon.
+        """
+        check_time(self.table, t)
+        i = min(sum(time <= t for time in self.times), len(self.times) - 1) - 1
+        return self._moment(t, i, *self._stretch(i))
+
+    def walk(self) -> Iterator[Moment]:
+        """Steps 0 … T one after the other."""
+        for i in range(len(self.times) - 1):
+            piece, x = self._stretch(i)
+            last = i == len(self.times) - 2
+            for t in range(self.times[i], self.times[i + 1] + last):
+                yield self._moment(t, i, piece, x)
+
+    def _moment(self, t: int, i: int, piece: Solution, x: Tensor) -> Moment:
+        k, n = t - self.times[i], self.times[i + 1] - self.times[i]
+        return Moment(t, x[k], piece.piece(slice(k, min(k + 1, n))))
+
+    @cached_property
+    def _starts(self) -> Tensor:
+        """(len(times), S): the distributions of the states in the steps that are kept."""
+        starts = torch.empty_like(self.log_values)
+        starts[0] = self.initial
+        for i in range(len(self.times) - 1):
+            starts[i + 1] = self._from(i, starts[i])[1][-1]
+        return starts
+
+    def _stretch(self, i: int) -> tuple[Solution, Tensor]:
+        """All steps from one that is kept to the next: their solution, and their states."""
+        return self._from(i, self._starts[i])
+
+    def _from(self, i: int, start: Tensor) -> tuple[Solution, Tensor]:
+        n = self.times[i + 1] - self.times[i]
+        v = sweeps.backward(self.table, self.optimism, self.log_values[i + 1], n)
+        x = sweeps.forward(self.table, self.optimism, v, start)
+        return Solution(self.table, self.optimism, v), x
+
+
+def checkpoints(table: Table, eta: float) -> Checkpoints:
+    """Solves backward and keeps every √T-th step."""
+    T = table.steps
+    every = math.isqrt(T - 1) + 1
+    times = (*range(0, T, every), T)
+    kept = torch.empty(len(times), table.num_states, dtype=torch.float64)
+    kept[-1] = table.final_reward / table.temperature
+    for i in range(len(times) - 2, -1, -1):
+        kept[i] = sweeps.backward(table, eta, kept[i + 1], times[i + 1] - times[i])[0]
+    return Checkpoints(table, eta, times, kept)

@@ -1,0 +1,145 @@
+"""Marginals of sites by name: one, or several jointly, in one walk from the first to the last."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.program import sites
+from cai.program.sites import Site
+from cai.tables import latents
+from cai.tables.table import Table
+
+if TYPE_CHECKING:
+    from cai.solutions.solution import Solution
+
+_MOST = 2**27  # numbers held at once, a gibibyte
+
+
+def marginal(solution: Solution, names: tuple[str, ...]) -> Tensor:
+    """The joint distribution of sites, as ``Solution.marginal`` documents it."""
+    table = solution.table
+    found = [sites.parse("marginal", name, table.steps, table.discount, True) for name in names]
+    if len(found) == 1 and found[0].kind == "alive":
+        alive = solution.states[found[0].t].sum().clamp(max=1)
+        return torch.stack([1 - alive, alive])
+    _check(found, names)
+    order = sorted(found, key=lambda site: (site.t, site.kind != "s", site))
+    walk = _forward if _peak(table, order) <= _peak(table, order[::-1]) else _backward
+    with table.threads():
+        joint, sizes = walk(solution, order)
+    return joint.reshape(sizes).permute([order.index(site) for site in found]).clone()
+
+
+def _peak(table: Table, order: list[Site]) -> int:
+    """How many combinations are held beside the state before the last step is reached, roughly."""
+    sizes = {"s": table.num_states, "a": table.num_actions, "latent": 1}
+    return math.prod(sizes[site.kind] for site in order if site.t != order[-1].t)
+
+
+def _forward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+    """What is kept, in front of the state: (kept, S), multiplied by the matrices of each step."""
+    first, last = order[0].t, order[-1].t
+    held, sizes = solution.states[first].unsqueeze(0), list[int]()
+    for t in range(first, last + 1):
+        within = [site for site in order if site.t == t and site.kind != "s"]
+        keeps = Site("s", t) in order
+        sizes += [solution.table.num_states] * keeps
+        if t == last and not within:
+            break
+        values, steps = _steps(solution, t, within, t < last)
+        sizes += values
+        _check_size(math.prod(sizes) * (solution.table.num_states if t < last else 1))
+        if keeps:
+            parts = [held.unsqueeze(-1) * step.to_dense() for step in steps]
+        else:
+            parts = [(step.t() @ held.t()).t().unsqueeze(1) for step in steps]
+        held = torch.stack(parts, 2).flatten(0, 2)
+    return held, sizes
+
+
+def _backward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+    """What is kept given the state, behind it: (S, kept), from the last step to the first."""
+    first, last, S = order[0].t, order[-1].t, solution.table.num_states
+    held, sizes, keeps = torch.ones(S, 1, dtype=torch.float64), list[int](), False
+    for t in range(last, first - 1, -1):
+        within = [site for site in order if site.t == t and site.kind != "s"]
+        if t < last or within:
+            values, steps = _steps(solution, t, within, t < last)
+            sizes = values + [S] * keeps + sizes
+            _check_size(math.prod(sizes) * S)
+            if keeps:
+                parts = [step.to_dense().unsqueeze(-1) * held for step in steps]
+            else:
+                parts = [(step @ held if t < last else step).unsqueeze(1) for step in steps]
+            held = torch.stack(parts, 1).flatten(1)
+        keeps = Site("s", t) in order
+    start = solution.states[first]
+    return (start.unsqueeze(1) * held, [S, *sizes]) if keeps else (start @ held, sizes)
+
+
+def _steps(
+    solution: Solution, t: int, within: list[Site], goes_on: bool
+) -> tuple[list[int], list[Tensor]]:
+    """How many values of each site within step t, and what multiplies the state.
+
+    Where the chain goes on, a matrix (S, S) for each combination of their values, in which only
+    the living arrive; else one matrix (S, combinations).
+    """
+    table = solution.table
+    policy = solution.piece(slice(t, t + 1)).policy.log_probs[0].exp()
+    acts = bool(within) and within[0].kind == "a"
+    values = [table.num_actions] if acts else []
+    hidden = [site.name for site in within[len(values) :]]
+    if not goes_on and not hidden:
+        return values, [policy]
+    moves = policy.unsqueeze(-1) * solution.log_transitions(slice(t, t + 1))[0].exp()
+    if goes_on and table.discount < 1:
+        moves = moves * table.gather(solution.log_survival(slice(t, t + 1))[0].exp())
+    shares = moves.unsqueeze(0)
+    if hidden:
+        given = latents.given_successors(table, hidden)
+        values += given.shape[: len(hidden)]
+        shares = moves * given.flatten(0, len(hidden) - 1)
+    if not goes_on:
+        ends = shares.sum(-1).permute(1, 2, 0)
+        return values, [ends.flatten(1) if acts else ends.sum(1)]
+    parts = [slice(a, a + 1) for a in range(table.num_actions)] if acts else [slice(None)]
+    return values, [_matrix(table, share, part) for part in parts for share in shares]
+
+
+def _matrix(table: Table, moves: Tensor, actions: slice) -> Tensor:
+    """(S, A, K) moves by some actions as a matrix (S, S), sparse where the table has lists."""
+    moves = moves[:, actions]
+    if table.successors is None:
+        return moves.sum(1)
+    S = table.num_states
+    columns = table.successors[:, actions].flatten()
+    rows = torch.arange(S).repeat_interleave(len(columns) // S)
+    entries = torch.stack([rows, columns]), moves.flatten()
+    return torch.sparse_coo_tensor(*entries, (S, S), check_invariants=False)
+
+
+def _check(found: list[Site], names: tuple[str, ...]) -> None:
+    if not found or len(set(found)) < len(found) or any(site.kind == "alive" for site in found):
+        checks.refuse(
+            "marginal",
+            "one site, or several states, actions and latents, each named once",
+            ", ".join(map(repr, names)) or "none",
+            "a joint with s_t counts only who is alive there, so that alive_t stands alone",
+        )
+
+
+def _check_size(numbers: int) -> None:
+    if numbers > _MOST:
+        checks.refuse(
+            "marginal",
+            f"sites whose joint distribution, with one state more, has at most {_MOST} numbers",
+            f"{numbers}",
+            "name fewer states, or condition on one of them, inference.posterior(model, "
+            "observed={...})",
+        )

@@ -1,0 +1,143 @@
+"""Trajectories drawn from the bent chain: at η = 1, joint samples of the posterior p(τ|O).
+
+The chain is Markov, so that filtering backward (the values) and sampling forward is exact. Draws
+invert cumulative sums, and never land on what is impossible: they stay strictly below the total.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.numerics import memory
+from cai.program.trajectory import Trajectories
+from cai.tables import bellman
+
+if TYPE_CHECKING:
+    from cai.solutions.solution import Solution
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Indices: TypeAlias = npt.NDArray[np.int64]
+
+_CHUNK = 2**21  # numbers held at once
+_SMALL = 2**12  # a step of so many transitions is looked up in a table of all of them
+
+
+def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
+    """Draws n independent trajectories, as ``Solution.sample`` documents it."""
+    checks.check_count("n", n)
+    T = checks.finite_horizon(solution.table, "sampling trajectories")
+    memory.check_fits("n", f"{n} trajectories", n * (2 * T + 1), "draw fewer at a time")
+    if seed is not None:
+        checks.check_seed(seed)
+        seed = int(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    states, actions = np.empty((T + 1, n), np.int64), np.empty((T, n), np.int64)
+    chosen, alive = np.empty((T, n), np.int64), np.ones((T + 1, n), np.bool_)
+    walk = _Walk(solution, n)
+    states[0] = walk.start(_uniform(n, generator=generator))
+    with solution.table.threads():
+        for first in range(0, T, walk.chunk):
+            steps = slice(first, min(first + walk.chunk, T))
+            walk.prepare(steps)
+            uniform = _uniform(3, steps.stop - first, n, generator=generator)
+            for t in range(first, steps.stop):
+                here = states[t], alive[t], uniform[:, t - first]
+                actions[t], chosen[t], states[t + 1], alive[t + 1] = walk.step(t - first, *here)
+    return _paid(solution, *map(torch.from_numpy, (states, actions, chosen, alive)))
+
+
+class _Walk:
+    """One step at a time for n trajectories, with what all of them share computed in chunks."""
+
+    def __init__(self, solution: Solution, n: int) -> None:
+        self.solution, self.table = solution, solution.table
+        S, A, K = self.table.log_dynamics.shape
+        self.looks_up = max(_SMALL, n * K) >= S * A * K
+        self.chunk = max(1, _CHUNK // max(S * A * (K if self.looks_up else 1), 3 * n))
+        listed = self.table.successors
+        self.successors = None if listed is None else listed.numpy()
+        self.mortal = self.table.discount < 1
+        self.prior = _cumulative(self.table.log_prior) if self.mortal else None
+
+    def start(self, uniform: Array) -> Indices:
+        """s_0."""
+        row = _cumulative(self.solution.log_initial)
+        return _pick(np.broadcast_to(row, (len(uniform), len(row))), uniform)
+
+    def prepare(self, steps: slice) -> None:
+        """Policy, transitions and survival of a few steps, of all states."""
+        self.first = steps.start
+        self.policy = _cumulative(self.solution.piece(steps).policy.log_probs)
+        if self.looks_up:
+            self.moves = _cumulative(self.solution.log_transitions(steps))
+        if self.mortal:
+            self.survival = self.solution.log_survival(steps).exp().numpy()
+
+    def step(
+        self, i: int, s: Indices, alive: npt.NDArray[np.bool_], uniform: Array
+    ) -> tuple[Indices, Indices, Indices, npt.NDArray[np.bool_]]:
+        """Action, which successor it leads to, the next state, and who is alive there."""
+        ghosts = not alive.all()
+        rows = self.policy[i, s]
+        if ghosts:
+            assert self.prior is not None
+            rows = np.where(alive[:, None], rows, self.prior[s])
+        a = _pick(rows, uniform[0])
+        rows = self.moves[i, s, a] if self.looks_up else self._moves(i, s, a)
+        if ghosts:
+            dead = ~alive
+            rows[dead] = _cumulative(self.table.log_dynamics[s[dead], a[dead]])
+        k = _pick(rows, uniform[1])
+        s_next = k if self.successors is None else self.successors[s, a, k]
+        if self.mortal:
+            alive = alive & (uniform[2] < self.survival[i, s_next])
+        return a, k, s_next, alive
+
+    def _moves(self, i: int, s: Indices, a: Indices) -> Array:
+        """Cumulative q(s'|s,a) of n states and actions only, where there are many more."""
+        table, eta, t = self.table, self.solution.optimism, self.first + i
+        u = self.solution.log_values[t + 1]
+        if self.mortal:
+            log_coin, x = self.solution.coin(slice(t, t + 1))
+            u = bellman.soft_mean(log_coin, x[0], eta)
+        here = torch.from_numpy(s), torch.from_numpy(a)
+        x = u if table.successors is None else u[table.successors[here]]
+        known = self.solution.evidence
+        if table.arrival_reward is not None and (known is None or known.optimal[t]):
+            x = x + table.arrival_reward[here] / table.temperature
+        return _cumulative(bellman.tilt(table.log_dynamics[here], x, eta))
+
+
+def _uniform(*shape: int, generator: torch.Generator | None) -> Array:
+    return torch.rand(shape, dtype=torch.float64, generator=generator).numpy()
+
+
+def _cumulative(log_p: Tensor) -> Array:
+    return log_p.exp().cumsum(-1).numpy()
+
+
+def _pick(cumulative: Array, uniform: Array) -> Indices:
+    """Which of the last axis each draw falls on; never one of probability zero."""
+    draw = uniform * cumulative[:, -1]  # below the total, even for the largest double below 1
+    return (cumulative <= draw[:, None]).sum(1)
+
+
+def _paid(solution: Solution, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:
+    """The trajectories with their rewards, from (T, n) to (n, T); the dead earn nothing."""
+    table = solution.table
+    rewards = table.reward[s[:-1], a]
+    if table.arrival_reward is not None:
+        rewards = rewards + table.arrival_reward[s[:-1], a, k]
+    return Trajectories(
+        states=s.T.contiguous(),
+        actions=a.T.contiguous(),
+        rewards=torch.where(alive[:-1], rewards, 0.0).T.contiguous(),
+        final_rewards=torch.where(alive[-1], table.final_reward[s[-1]], 0.0),
+        alive=alive.T.contiguous(),
+    )

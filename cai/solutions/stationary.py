@@ -1,0 +1,130 @@
+"""What an exact method returns for an infinite horizon: the same, without an axis for time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from cai.infinite.fixed_point import FixedPoint
+from cai.infinite.visits import earned, expected_visits
+from cai.solutions import walk
+from cai.solutions.solution import Solution
+from cai.tables import bellman
+from cai.tables.table import Table
+
+_NOW = slice(0, 1)  # a stationary solution is one step of its own
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stationary(Solution):
+    """The Bellman solution of an infinite horizon at one optimism η, and the chain it believes in.
+
+    Everything is as in :class:`Solution`, without time: S states, A actions; ``V`` (S,), ``Q``
+    (S, A), a stationary ``policy``, ``log_values`` (S,).
+
+    Attributes:
+        error: (), reward units: ``V`` is off by at most this much, for certain; None for the
+            Boltzmann rule, where nothing can be promised but the residual.
+        residual: (), reward units: max |T V - V|, T the backward recursion.
+    """
+
+    error: float | None = None
+    residual: float = 0.0
+
+    @classmethod
+    def of(cls, table: Table, eta: float, rule: bellman.Rule, found: FixedPoint) -> Stationary:
+        """The solution that a fixed point is, in reward units."""
+        alpha = table.temperature
+        error = None if found.error is None else alpha * found.error
+        residual = alpha * found.residual
+        return cls(table, eta, found.log_values, rule, error=error, residual=residual)
+
+    def __repr__(self) -> str:
+        return f"Stationary{super().__repr__().removeprefix('Solution')}"
+
+    @property
+    def first_values(self) -> Tensor:
+        """(S,), nats: V(s)/α, at the start as at any step."""
+        return self.log_values
+
+    def dynamics(self, t: int | None = None) -> Tensor:
+        """(S, A, S): q(s'|s,a) ∝ p(s'|s,a) exp(η (r⁺ + V(s'))/α), the same at every step.
+
+        A row sums to the probability of surviving the step, which is one without a discount. From
+        a dead end the true dynamics.
+
+        Args:
+            t: the step, if it must be one; it does not matter.
+        """
+        with self.table.threads():
+            log_q = self.log_transitions(_NOW)[0]
+            if self.table.discount < 1:
+                log_q = log_q + self.table.gather(self.log_survival(_NOW)[0])
+            return self.table.dense(log_q)
+
+    def bend(self, t: int | None = None) -> Tensor:
+        """(S, A), nats: KL(q(s'|s,a) ‖ p(s'|s,a)), the coin of death included, at every step.
+
+        Args:
+            t: the step, if it must be one; it does not matter.
+        """
+        with self.table.threads():
+            return walk.bend(self, _NOW)[0]
+
+    @cached_property
+    def states(self) -> Tensor:
+        """(S,): expected numbers of visits while alive, under the bent chain.
+
+        They sum to the expected lifetime. Without a discount they are counted until nothing is
+        ever paid again, so that absorbing states report 0.
+
+        Raises:
+            ValueError: where the chain may never end.
+        """
+        with self.table.threads():
+            survival = self.log_survival(_NOW)[0].exp()
+            return expected_visits(self.table, self.initial, self._moves, survival)
+
+    @cached_property
+    def state_actions(self) -> Tensor:
+        """(S, A): expected numbers of times that an action is taken in a state, as ``states``."""
+        return self.states.unsqueeze(-1) * self._log_policy.exp()
+
+    @property
+    def visits(self) -> Tensor:
+        """(S, A): the same as ``state_actions``."""
+        return self.state_actions
+
+    @cached_property
+    def imagined_return(self) -> float:
+        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        return earned(self.table, self.states, self._moves)
+
+    def piece(self, steps: slice) -> Stationary:
+        """Itself: one step is as good as another."""
+        return self
+
+    @property
+    def _moves(self) -> Tensor:
+        """(S, A, K), the probability of each action and successor, alive or not."""
+        return self._log_policy.exp().unsqueeze(-1) * self.log_transitions(_NOW)[0].exp()
+
+    @cached_property
+    def _log_Q(self) -> Tensor:
+        with self.table.threads():
+            return bellman.action_values(self.table, self.log_values, self.optimism)
+
+    def log_transitions(self, steps: slice) -> Tensor:
+        """log q(s'|s,a) of each successor, (1, S, A, K), nats, whether or not it is survived."""
+        return self._log_bent
+
+    @cached_property
+    def _log_bent(self) -> Tensor:
+        x = bellman.outcome_values(self.table, self.log_values, self.optimism)
+        return bellman.tilt(self.table.log_dynamics, x, self.optimism).unsqueeze(0)
+
+    def coin(self, steps: slice) -> tuple[Tensor, Tensor]:
+        """The coin of death on arrival: log (γ, 1-γ), and what each is worth, (1, S, 2), nats."""
+        return bellman.coin(self.log_values.unsqueeze(0), self.table.discount)

@@ -1,0 +1,1 @@
+"""One step of a discrete program as arrays, and the recursions on them."""

@@ -1,0 +1,100 @@
+"""Latents of the dynamics' own, which a table has summed out: what a move says about them.
+
+A latent acts through the next state alone, and bending the dynamics at any optimism weighs next
+states. So under the bent chain, too, p(z|s,a,s') is the program's own: to bend z as well,
+q(z|s,a) ∝ p(z|s,a) E[exp(ηx)|s,a,z], says the same, and to bend it otherwise would cost more.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from cai import checks
+from cai.numerics.default_type import float64
+from cai.numerics.exclusive import exclusive
+from cai.tables.outcomes import all_pairs, with_latents
+from cai.tables.table import Table
+from cai.tables.tabulation import add_up
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+_AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars
+
+
+def given_successors(table: Table, names: list[str]) -> Tensor:
+    """p(latents | s, a, s') of each move in a table, enumerated anew with the latents kept.
+
+    Args:
+        table: the problem; it knows the program that it was made from.
+        names: of the latents, as the dynamics call them.
+
+    Returns:
+        (sizes of the latents…, S, A, K); zero where the move is impossible.
+
+    Raises:
+        ValueError: where the table was made without a program, its dynamics are no longer those of
+            the program, or the program has no such latent.
+    """
+    if table.program is None:
+        checks.refuse(
+            "marginal",
+            f"a solution of a model whose dynamics sample {names[0]!r}",
+            "one of a table made without a program, or copied by pickle, which leaves it behind",
+            "solve the model itself, or cai.tabulate(model)",
+        )
+    joint = _joint(table.program, table, names)
+    total = joint.logsumexp([*range(len(names))])
+    if not torch.allclose(total.exp(), table.log_dynamics.exp(), rtol=0, atol=_AGREEMENT):
+        checks.refuse(
+            "marginal",
+            "a table with the dynamics of its program",
+            "one whose dynamics were replaced",
+            f"tabulate a model whose dynamics sample {names[0]!r} as they should",
+        )
+    return torch.where(total > -torch.inf, joint - total, -torch.inf).exp()
+
+
+def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
+    """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
+    with exclusive(), torch.no_grad(), poutine.block():
+        s, a = all_pairs(program, table.num_states, table.num_actions)
+        with float64():
+            log_p, state, known = with_latents(program, s, a, table.num_states)
+    for name in names:
+        if name not in known:
+            checks.refuse(
+                "marginal",
+                f"a latent that the dynamics sample, {', '.join(sorted(known)) or 'of which none'}",
+                repr(name),
+                "the dynamics' pyro.sample gives the names, the step t goes in front, t0/name",
+            )
+    order = [known.index(name) for name in names]
+    others = [i for i in range(len(known)) if i not in order]
+    log_p = log_p.permute(*order, *others, -3, -2, -1)
+    if state is None:
+        log_p = log_p.logsumexp([*range(len(names), len(known))]) if others else log_p
+        if table.successors is None:
+            return log_p
+        return log_p.gather(-1, table.successors.expand(*log_p.shape[:-1], -1))
+    state = state.permute(*order, *others, -3, -2, -1)
+    return _collect(table, log_p, state, len(names))
+
+
+def _collect(table: Table, log_p: Tensor, state: Tensor, kept: int) -> Tensor:
+    """Adds up outcomes, (kept…, others…, S, A, k) each, where the table has their next state."""
+    shape = (*log_p.shape[:kept], *table.log_dynamics.shape)
+    place, possible = state, log_p > -torch.inf
+    if table.successors is not None:
+        found = state.unsqueeze(-1) == table.successors.unsqueeze(-2)
+        place = found.int().argmax(-1)
+    cell = torch.arange(math.prod(shape[:-1])).view(
+        *shape[:kept], *[1] * (log_p.dim() - kept - 3), *shape[kept:-1], 1
+    )
+    group = (cell * shape[-1] + place)[possible]
+    return add_up(log_p[possible], group, math.prod(shape)).view(shape)

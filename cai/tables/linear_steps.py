@@ -1,0 +1,89 @@
+"""Many steps of exact inference as plain products: at η = 1 without a discount a step is linear.
+
+    z_t = D W z_{t+1},      x_t = z_t y_t,      y_{t+1} = Wᵀ D y_t
+
+z is exp(V/α) and y the forward message, each up to a factor that all states share, and D what the
+rows of W are scaled by. Logarithms are taken, and factors seen to, for many steps at once. What
+left the range in which a product keeps all digits is found afterwards; there step.py goes on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cai.numerics.matrices import Array
+from cai.tables.one_step import Step
+
+_CHUNK = 2**15  # numbers at a time: what a cache holds beside a matrix
+_MOST = 64  # steps at a time
+
+
+def is_linear(step: Step) -> bool:
+    """Whether steps are linear, and a plain product might be all that they take."""
+    return step.joint and step.plain and step.table.discount == 1
+
+
+def backward(step: Step, v: Array, t: int) -> int:
+    """Fills in values (T+1, S), nats, before step t, as far as plain products go.
+
+    Returns:
+        The first step whose values stand.
+    """
+    most = _at_once(v)
+    z, n = np.empty((most + 1, v.shape[1]), step.W.dtype), min(4, most)
+    while t > 0:
+        n = min(n, t)
+        shift = v[t].max()
+        z[0] = np.exp(v[t] - shift)
+        for i in range(n):
+            step.W.times_into(z[i], z[i + 1])
+            z[i + 1] *= step.contraction
+        done = _leading(z[1 : n + 1].min(1) >= step.smallest)
+        if not done:
+            break
+        then = v[t - done : t]
+        np.log(z[done:0:-1], out=then, dtype=np.float64)
+        then += shift + step.growth * np.arange(done, 0, -1)[:, None]
+        t -= done
+        n = min(most, 2 * n) if done == n else done
+    return t
+
+
+def forward(step: Step, v: Array, x: Array, t: int) -> int:
+    """Fills in states (T+1, S) after step t from values (T+1, S), as far as plain products go.
+
+    Returns:
+        The last step whose states stand.
+    """
+    T, most, mass = len(v) - 1, _at_once(v), x[t].sum()
+    z = np.empty((most + 1, v.shape[1]))
+    y, move = np.empty(z.shape, step.W.dtype), np.empty(v.shape[1], step.W.dtype)
+    while t < T:
+        n = min(most, T - t)
+        now = v[t : t + n + 1]
+        shift = now.max(1)
+        np.exp(np.subtract(now, shift[:, None], out=z[: n + 1]), out=z[: n + 1])
+        n = _leading(z[: n + 1].min(1) >= step.smallest) - 1
+        if n < 1:
+            break
+        factors = np.exp(step.growth + np.diff(shift))
+        y[0] = x[t] / z[0]
+        for i in range(n):
+            np.multiply(step.contraction, y[i], out=move)
+            move *= factors[i]
+            step.W.transposed_times_into(move, y[i + 1])
+        then = z[1 : n + 1]
+        then *= y[1 : n + 1]
+        # What the rounding of values did to the factors does not add up.
+        np.multiply(then, mass / then.sum(1, keepdims=True), out=x[t + 1 : t + n + 1])
+        t += n
+    return t
+
+
+def _at_once(v: Array) -> int:
+    return min(_MOST, max(1, _CHUNK // v.shape[1]))
+
+
+def _leading(fine: Array) -> int:
+    """How many are fine before the first that is not."""
+    return len(fine) if fine.all() else int(fine.argmin())

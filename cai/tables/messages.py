@@ -1,0 +1,147 @@
+"""Messages along the chain p(τ, O) given evidence: sums for its marginals, maxima for its mode.
+
+One step is a table of log-weights, log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, without the rewards
+where o_t is not observed and with one action where a_t is; then the coin of death falls. Forward
+and backward messages (Levine 2018, section 2.3) are products with these tables, in log space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cai.tables.evidence import Evidence
+from cai.tables.table import Table
+
+
+class Total(NamedTuple):
+    """How what can happen is put together: over an axis of a tensor, and of two tensors."""
+
+    over: Callable[..., Any]
+    pair: Callable[[Tensor, Tensor], Tensor]
+
+
+SUM = Total(torch.logsumexp, torch.logaddexp)
+MAX = Total(torch.amax, torch.maximum)
+
+
+def weights(table: Table, optimal: bool, action: int) -> Tensor:
+    """Log-weights of one step, (S, A, K) in nats; (S, 1, K) where an action is observed, not -1."""
+    log_w = table.log_weights if optimal else table.log_prior.unsqueeze(-1) + table.log_dynamics
+    return log_w if action < 0 else log_w[:, action : action + 1]
+
+
+def row_weights(table: Table, s: int, optimal: bool, action: int) -> Tensor:
+    """``weights`` of one state, (A, K) or (1, K)."""
+    log_w = table.log_prior[s].unsqueeze(-1) + table.log_dynamics[s]
+    if optimal:
+        reward = table.reward[s].unsqueeze(-1)
+        if table.arrival_reward is not None:
+            reward = reward + table.arrival_reward[s]
+        log_w = log_w + reward / table.temperature
+    return log_w if action < 0 else log_w[action : action + 1]
+
+
+def successors(table: Table, action: int) -> Tensor | None:
+    """The successors that belong to ``weights``; None where dense."""
+    listed = table.successors
+    return listed if listed is None or action < 0 else listed[:, action : action + 1]
+
+
+def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
+    """The sum, or the largest, of what can follow: (T+1, S), nats.
+
+    With SUM, log p(what is observed at s_t and later | s_t=s, alive); with MAX, the log-probability
+    of the best way on, until the end or until death.
+    """
+
+    @cache
+    def step(optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
+        log_w, listed = weights(table, optimal, action), successors(table, action)
+        if listed is None:
+            return total.over(log_w, 1), None
+        return log_w.flatten(1), listed.flatten()
+
+    optimal, actions = evidence.optimal.tolist(), evidence.actions.tolist()
+    v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
+    v[-1] = table.final_reward / table.temperature if optimal[-1] else 0.0
+    restrict(v[-1], evidence, table.steps)
+    informed = informative(evidence).tolist()
+    with table.threads():
+        for t in range(table.steps - 1, -1, -1):
+            u = arrive(table, evidence, v[t + 1], t + 1, total)
+            log_w, listed = step(optimal[t], actions[t])
+            if listed is not None:
+                u = u.index_select(0, listed).view_as(log_w)
+            v[t] = total.over(log_w + u, -1)
+            if informed[t]:
+                restrict(v[t], evidence, t)
+    return v
+
+
+def arrive(table: Table, evidence: Evidence, v: Tensor, t: int, total: Total) -> Tensor:
+    """What arriving in step t is worth, before the coin of death falls, from what living is."""
+    if table.discount == 1:
+        return v
+    v = v + math.log(table.discount)
+    if not evidence.dead[t]:
+        return v
+    return total.pair(v, torch.full_like(v, math.log1p(-table.discount)))
+
+
+def informative(evidence: Evidence) -> Tensor:
+    """(T+1,), boolean: where something is observed of the state or of life."""
+    return (evidence.states >= 0) | ~evidence.living
+
+
+def restrict(v: Tensor, evidence: Evidence, t: int) -> None:
+    """Sets to -inf, in place, the states (S,) that do not agree with what is observed of s_t."""
+    s = int(evidence.states[t])
+    if not evidence.living[t]:
+        v.fill_(-torch.inf)
+    elif s >= 0:
+        here = v[s].clone()
+        v.fill_(-torch.inf)
+        v[s] = here
+
+
+def forward(table: Table, evidence: Evidence) -> Tensor:
+    """log p(s_t=s, alive, and what is observed before s_t), (T+1, S), nats."""
+
+    @cache
+    def step(optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
+        log_w, listed = weights(table, optimal, action), successors(table, action)
+        if listed is None:
+            return log_w.logsumexp(1) + math.log(table.discount), None
+        return log_w.flatten(1) + math.log(table.discount), listed.flatten()
+
+    optimal, actions = evidence.optimal.tolist(), evidence.actions.tolist()
+    informed = informative(evidence).tolist()
+    log_alpha = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
+    log_alpha[0] = table.log_initial
+    with table.threads():
+        for t in range(table.steps):
+            here = log_alpha[t]
+            if informed[t]:
+                here = here.clone()
+                restrict(here, evidence, t)
+            log_w, listed = step(optimal[t], actions[t])
+            arrived = here.unsqueeze(1) + log_w
+            if listed is None:
+                log_alpha[t + 1] = arrived.logsumexp(0)
+            else:
+                log_alpha[t + 1] = _scatter(arrived.flatten(), listed, table.num_states)
+    return log_alpha
+
+
+def _scatter(log_p: Tensor, states: Tensor, S: int) -> Tensor:
+    """log-sum-exp of what arrives in each state, with a shift of its own for each."""
+    highest = log_p.new_full((S,), -torch.inf).scatter_reduce_(0, states, log_p, "amax")
+    shift = torch.where(highest == -torch.inf, 0.0, highest)
+    total = log_p.new_zeros(S).index_add_(0, states, (log_p - shift[states]).exp())
+    return shift + total.log()

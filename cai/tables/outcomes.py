@@ -1,0 +1,138 @@
+"""The outcomes of one step of a discrete program: every value of its latents, every next state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from cai.distributions.exact_scores import exact
+from cai.distributions.successors import Successors
+from cai.distributions.support import NotEnumerable, log_probs, support_size
+from cai.numerics.exclusive import seeded
+from cai.program import contract
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+
+def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
+    """Every state and action, both (S, A), in the types in which they are sampled."""
+    with seeded(0):
+        s_type = model.initial.sample().dtype
+        a_type = model.prior(torch.zeros((), dtype=s_type), 0).sample().dtype
+    s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
+    return s, torch.arange(A, dtype=a_type).expand(S, A)
+
+
+def outcomes(
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
+
+    Latents are outcomes of their own where they say which state it is, and else summed out.
+    """
+    log_p, state, _ = with_latents(model, s, a, S, t)
+    latents = log_p.dim() - s.dim() - 1
+    if state is None:
+        return log_p.flatten(0, latents - 1).logsumexp(0) if latents else log_p, None
+    log_p, state = _latents_last(log_p, latents), _latents_last(state, latents)
+    _check_inside(state, log_p, S)
+    return log_p, state.clamp(0, S - 1)  # outside is nothing but what is impossible
+
+
+def with_latents(
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """log p(latents, outcome|s,a) of step t, which state that is, and the names of the latents.
+
+    Returns:
+        (latents…, *batch, K) in nats, the states in that shape or None where outcome k is state k,
+        and the name of each of the leading dimensions.
+    """
+    sites = _Enumerate(s.dim())
+    with sites:
+        d = contract.call("dynamics", contract.at_step(model.transition, t), s, a)
+    while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
+        d = d.base_dist
+    log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)
+    state: Tensor | None
+    if isinstance(d, dist.Delta) and not d.event_shape:
+        log_p, state = exact(d).log_density.unsqueeze(-1), _whole_numbers(d.v).unsqueeze(-1)
+    elif isinstance(d, Successors):
+        log_p, state = d.logits, d.successors
+    elif (size := support_size(d)) is None:
+        raise NotEnumerable(
+            f"dynamics: the next state comes from {type(d).__name__}, which has no finite support "
+            f"0 … {S - 1}; return a Categorical or a Delta of enumerable sites, or use "
+            "inference.fit, which samples"
+        )
+    else:
+        log_p, state = log_probs(d, size), None if size == S else torch.arange(size)
+    log_p = log_latent + log_p
+    shape = torch.broadcast_shapes(log_p.shape, (*sites.sizes, *s.shape, 1))
+    log_p = log_p.expand(shape)
+    return log_p, None if state is None else state.expand(shape), sites.names
+
+
+def _latents_last(x: Tensor, latents: int) -> Tensor:
+    """(latents…, *batch, K) -> (*batch, product of all else)."""
+    return x.flatten(0, latents - 1).movedim(0, -2).flatten(-2) if latents else x
+
+
+def _whole_numbers(v: Tensor) -> Tensor:
+    if v.dtype.is_floating_point and not torch.equal(v, v.round()):
+        raise NotEnumerable(
+            "dynamics: enumeration needs next states that are whole numbers, got "
+            f"{v.flatten()[0].item():g}; return integer states, or use inference.fit, which samples"
+        )
+    return v.long()
+
+
+def _check_inside(state: Tensor, log_p: Tensor, S: int) -> None:
+    outside = ((state < 0) | (state >= S)) & (log_p > -torch.inf)
+    if outside.any():
+        where = tuple(outside.nonzero()[0].tolist())
+        place = f" from state {where[0]} with action {where[1]}" if len(where) == 3 else ""
+        raise ValueError(
+            f"dynamics:{place} the next state is {state[where].item()}, outside the states "
+            f"0 … {S - 1}; they are counted from the support of `initial`: give it a category for "
+            "every state, with probability zero where no trajectory starts"
+        )
+
+
+class _Enumerate(Messenger):
+    """Gives every latent site its whole support, along a new dimension left of the batch."""
+
+    def __init__(self, batch_dims: int) -> None:
+        super().__init__()
+        self.dims = batch_dims
+        self.log_probs: list[Tensor] = []
+        self.names: list[str] = []  # from the left, as are their sizes
+        self.sizes: list[int] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        contract.check_site(msg)
+        if msg["is_observed"]:  # a deterministic site
+            return
+        fn = msg["fn"]
+        while isinstance(fn, dist.MaskedDistribution):
+            fn = fn.base_dist
+        fn = exact(fn)
+        try:
+            values = fn.enumerate_support(expand=False)
+        except NotImplementedError:
+            raise NotEnumerable(
+                f"dynamics: site {msg['name']!r} comes from {type(fn).__name__}, which cannot be "
+                "enumerated; exact inference needs discrete sites with finite support. Use "
+                "inference.fit, which samples, or write the site as Categorical or Bernoulli"
+            ) from None
+        values = values.reshape(len(values), *(1,) * self.dims, *fn.event_shape)
+        self.dims += 1
+        self.names.insert(0, msg["name"])
+        self.sizes.insert(0, len(values))
+        self.log_probs.append(fn.log_prob(values).double())
+        msg["value"], msg["done"] = values, True

@@ -1,0 +1,88 @@
+"""What moves a mass one step forward through the bent dynamics: w ⊙ Wᵀ(π x/E), see ``step.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cai.numerics.matrices import Array
+from cai.tables import bellman
+from cai.tables.one_step import Step
+
+
+@dataclass
+class Moves:
+    """What moves a mass forward through some steps.
+
+    Attributes:
+        v: (n, S), nats, the values of the steps after.
+        weights: (n, A, S), or (n, 1, S) where actions are summed with the successors: π/E, zero
+            where a row is done in log space.
+        policy: (n, A, S), π(a|s); None where actions are summed with the successors, or where
+            the weights were kept.
+        w: (n, S); None at η = 0.
+        survival: (n, S) or (), the bent probability to survive.
+        alone: (n, R), which rows are done in log space; None for none.
+    """
+
+    v: Array
+    weights: Array
+    policy: Array | None = None
+    w: Array | None = None
+    survival: Array | None = None
+    alone: Array | None = None
+
+    def flow(self, x: Array, i: int) -> Array:
+        """The mass (S,) of each state on the rows, over E, in one step: (R,)."""
+        return (self.weights[i] * x).ravel()
+
+    def flows(self, x: Array) -> Array:
+        """As :meth:`flow`, of all steps, (n, S) -> (n, R)."""
+        return (self.weights * x[:, None, :]).reshape(len(x), -1)
+
+    def mass_alone(self, x: Array, i: int) -> Array:
+        """The mass of each state on the rows that are done in log space, (S,) -> (R,)."""
+        assert self.alone is not None
+        mass = x if self.policy is None else (self.policy[i] * x).ravel()
+        return np.where(self.alone[i], mass, 0.0)
+
+
+def moves_of(step: Step, after: Array, q: Array, w: Array | None, E: Array | None) -> Moves:
+    """What carries a mass forward through steps with values ``after``, from ``step.log_rows``."""
+    policy, alone = None if step.joint else step.policy(q), None
+    weights: Array = np.ones(()) if policy is None else policy.reshape(q.shape)
+    if E is not None:
+        alone = step.underflowed(E) | ~step.possible
+        if alone.any():
+            weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
+        else:
+            weights, alone = weights / E, None
+    weights = weights.reshape(len(after), -1, after.shape[-1])
+    return Moves(after, weights, policy, w, survival(step, after), alone)
+
+
+def survival(step: Step, after: Array) -> Array | None:
+    """The bent probability to survive of each successor, (n, S) or (n, 1); None without death."""
+    return None if step.table.discount == 1 else step.survival(after)
+
+
+def push(step: Step, x: Array, moves: Moves, i: int) -> Array:
+    """One step forward: what arrives alive in each state from the mass (S,) in each."""
+    arrived = step.W.transposed_times(moves.flow(x, i))
+    if moves.w is not None:
+        arrived = arrived * moves.w[i]
+    if moves.alone is not None and moves.alone[i].any():
+        arrived += push_alone(step, moves.mass_alone(x, i), moves.v[i])
+    return arrived if moves.survival is None else arrived * moves.survival[i]
+
+
+def push_alone(step: Step, mass: Array, v_next: Array) -> Array:
+    """As :func:`push`, the rows with mass one by one, in log space."""
+    arrived = torch.zeros(len(v_next), dtype=torch.float64)
+    for rows in step.blocks(np.flatnonzero(mass)):
+        log_p, x, index = step.alone(rows, v_next)
+        flow = bellman.tilt(log_p, x, step.eta).exp() * torch.from_numpy(mass[rows]).unsqueeze(-1)
+        arrived.index_add_(0, index.expand(flow.shape).flatten(), flow.flatten())
+    return arrived.numpy()

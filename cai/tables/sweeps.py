@@ -1,0 +1,244 @@
+"""Finite-horizon sweeps at the speed of matrix products, backward and forward.
+
+The recursion is the one of bellman.py, one product a step (``step.py`` says how, and why no digits
+are lost). Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
+the bent dynamics. Policies and sums are not kept from the backward sweep but computed again from
+the values, several steps in one product: memory is that of the values and of one table. Exact
+inference takes many steps at once (``linear_steps.py``) as far as that goes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai.numerics import memory
+from cai.numerics.matrices import Array
+from cai.tables import bellman, linear_steps
+from cai.tables.bellman import product
+from cai.tables.one_step import Step, mean_arrival
+from cai.tables.push import Moves, moves_of, push, survival
+from cai.tables.table import Table
+
+_CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
+_KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
+_STRETCH = 16  # steps one by one before many at once are tried again
+_MATRICES = 4  # how many of these a table keeps
+
+
+def backward(
+    table: Table, eta: float, last: Tensor, steps: int, forward_follows: bool = True
+) -> Tensor:
+    """v_t(s) = V_t(s)/α at a finite η, from the last values back, (steps + 1, S), nats.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        last: (S,), nats, the values of the last step.
+        steps: how many come before it.
+        forward_follows: whether to keep, within bounds, what saves :func:`forward` work.
+    """
+    memory.check_values(steps, table.num_states)
+    step = step_of(table, eta)
+    v = np.empty((steps + 1, table.num_states))
+    v[-1] = last.numpy()
+    R, linear, t = len(step.possible), linear_steps.is_linear(step), steps
+    keeps = forward_follows and step.plain and not linear and steps * R <= _KEPT
+    weights = np.empty((steps, R)) if keeps else None
+    with quietly(table):
+        while t > 0:
+            if linear and not (t := linear_steps.backward(step, v, t)):
+                break
+            stretch = range(t - 1, max(t - _STRETCH, 0) - 1, -1)
+            for i in stretch:
+                v[i] = step.back(v[i + 1], None if weights is None else weights[i])
+            t = stretch[-1]
+    values = torch.from_numpy(v)
+    if weights is not None and not np.isnan(weights[:, 0]).any():
+        _keep(table, values, weights)
+    return values
+
+
+def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Tensor:
+    """q(s_t=s, alive) under the chain that is bent towards given values.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        log_values: (n+1, S), nats, the values of consecutive steps.
+        initial: (S,), the distribution at the first of them.
+
+    Returns:
+        (n+1, S).
+    """
+    step, v = step_of(table, eta), log_values.numpy()
+    kept = _kept(table, log_values)
+    x = np.empty(v.shape)
+    x[0] = initial.numpy()
+    linear, t, T = linear_steps.is_linear(step), 0, len(v) - 1
+    with quietly(table):
+        while t < T:
+            if linear and (t := linear_steps.forward(step, v, x, t)) == T:
+                break
+            n = min(_STRETCH, T - t) if linear else T - t
+            for start, moves in _moves(step, v[t : t + n + 1], kept):
+                for i in range(t + start, t + start + len(moves.v)):
+                    x[i + 1] = push(step, x[i], moves, i - t - start)
+            t += n
+    return torch.from_numpy(x)
+
+
+def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
+    """q_t(s,a) = Q_t(s,a)/α of consecutive steps, (n+1, S) -> (n, S, A), nats."""
+    step, v = step_of(table, eta, joint=False), log_values.numpy()
+    q = np.empty((len(v) - 1, table.num_actions, table.num_states))
+    with quietly(table):
+        for t, after in parts(step, v):
+            q[t : t + len(after)] = step.log_rows(after, prior=False)[0].reshape(-1, *q.shape[1:])
+    return torch.from_numpy(q).transpose(1, 2).contiguous()
+
+
+def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> float:
+    """(), reward units: E[Σ r + r⁺] over consecutive steps under the bent chain; r_T is not in it.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        log_values: (n+1, S), nats.
+        states: (n+1, S), what :func:`forward` gives.
+    """
+    step, x = step_of(table, eta), states.numpy()
+    total = 0.0
+    with quietly(table):
+        for t, moves in _moves(step, log_values.numpy()):
+            total += _earned(step, x[t : t + len(moves.v)], moves)
+    return total
+
+
+def visits(table: Table, eta: float, log_values: Tensor, states: Tensor) -> Tensor:
+    """Σ_t q(s_t=s, a_t=a, alive) over consecutive steps, (S, A); arguments as :func:`imagined`."""
+    step, x, v = step_of(table, eta, joint=False), states.numpy(), log_values.numpy()
+    total = np.zeros((table.num_actions, table.num_states))
+    with quietly(table):
+        for t, after in parts(step, v):
+            policy = step.policy(step.log_rows(after)[0])
+            total += np.einsum("nas,ns->as", policy, x[t : t + len(after)])
+    return torch.from_numpy(total).T.contiguous()
+
+
+def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
+    """Occupancies and expected return of a policy in the true dynamics.
+
+    Args:
+        table: the problem.
+        log_policy: (T, S, A), log q(a_t|s_t).
+
+    Returns:
+        q(s_t=s, alive), (T+1, S), and E[Σ rewards] in reward units.
+    """
+    step, T = step_of(table, 0.0), len(log_policy)
+    x = np.empty((T + 1, table.num_states))
+    x[0] = table.log_initial.exp().numpy()
+    counts = np.zeros((table.num_actions, table.num_states))
+    with quietly(table):
+        for t in range(T):
+            mass = log_policy[t].T.exp().numpy() * x[t]
+            counts += mass
+            x[t + 1] = table.discount * step.W.transposed_times(mass.ravel())
+    states = torch.from_numpy(x)
+    return states, _paid(table, torch.from_numpy(counts.T)) + final(table, states[-1])
+
+
+def final(table: Table, states: Tensor) -> float:
+    """(), reward units: E[r_T] of the probabilities (S,) of the last states."""
+    return product(states, table.final_reward).sum().item()
+
+
+def _paid(table: Table, counts: Tensor) -> float:
+    """(), reward units: Σ E[r + r⁺] of expected counts (S, A) in the true dynamics."""
+    total = product(counts, table.reward).sum().item()
+    if (mean := mean_arrival(table)) is not None:
+        total += product(counts, mean).sum().item()
+    return float(total)
+
+
+def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
+    """The matrices of one step, which the table keeps for the last few η.
+
+    Args:
+        table: the problem.
+        eta: η, finite.
+        joint: whether actions are summed with the successors; where η = 1, if not given.
+    """
+    key = eta, eta == 1 if joint is None else joint
+    step: Step | None = table.matrices.get(key)
+    if step is None:
+        while len(kept := list(table.matrices)) >= _MATRICES:
+            table.matrices.pop(kept[0], None)  # another thread may have done so
+        step = table.matrices[key] = Step(table, *key)
+    return step
+
+
+def _keep(table: Table, values: Tensor, weights: Array) -> None:
+    """Keeps what a backward sweep left, for as long as its values live, or until a later one."""
+    kept = table.kept
+    kept.clear()
+    kept[id(values)] = weights
+    weakref.finalize(values, kept.pop, id(values), None)
+
+
+def _kept(table: Table, values: Tensor) -> Array | None:
+    """The weights (n, R) that the sweep left that made these very values; only once."""
+    weights: Array | None = table.kept.pop(id(values), None)
+    return weights
+
+
+@contextmanager
+def quietly(table: Table) -> Iterator[None]:
+    """In as many threads as help; log 0 = -inf is meant, and what underflows is seen to."""
+    with table.threads(), np.errstate(divide="ignore", invalid="ignore", under="ignore"):
+        yield
+
+
+def parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
+    """The values of the steps after t, t+1, …, as many at once as a cache holds, with each t."""
+    T, n = len(v) - 1, max(1, _CHUNK // len(step.possible))
+    for t in range(0, T, n):
+        yield t, v[t + 1 : min(t + n, T) + 1]
+
+
+def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[int, Moves]]:
+    """What carries a mass forward, and from which t on; the weights as far as they were kept."""
+    for t, after in parts(step, v):
+        if kept is None:
+            yield t, moves_of(step, after, *step.log_rows(after))
+        else:
+            weights = kept[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
+            yield t, Moves(after, weights, w=step.w(after), survival=survival(step, after))
+
+
+def _earned(step: Step, x: Array, moves: Moves) -> float:
+    """Σ E[r + r⁺] of some steps, from the states (n, S) before them."""
+    table, total = step.table, 0.0
+    if moves.policy is not None:
+        counts = torch.from_numpy(np.einsum("nas,ns->sa", moves.policy, x))
+        if moves.w is None:
+            return _paid(table, counts)
+        total = product(counts, table.reward).sum().item()
+    if step.earnings is None:
+        return total
+    assert moves.w is not None
+    total += float(np.vdot(moves.flows(x), step.earnings.times(moves.w)))
+    if moves.alone is not None:
+        for i in np.flatnonzero(moves.alone.any(1)).tolist():
+            mass = moves.mass_alone(x[i], i)
+            for rows in step.blocks(np.flatnonzero(mass)):
+                log_p, worth, _ = step.alone(rows, moves.v[i])
+                each = product(bellman.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
+                total += float(each @ torch.from_numpy(mass[rows]))
+    return total

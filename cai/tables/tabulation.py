@@ -1,0 +1,273 @@
+"""One step of a discrete program, enumerated: its own latents are summed out into a table."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import Distribution
+
+from cai import checks
+from cai.distributions.support import log_probs, require_finite
+from cai.numerics import memory, threads
+from cai.numerics.default_type import float64
+from cai.numerics.exclusive import exclusive
+from cai.program import contract
+from cai.program.lookup import Lookup, Moves
+from cai.tables.outcomes import all_pairs, outcomes
+from cai.tables.table import Table
+from cai.tables.timeless import log_prior_table, refuse_changes, refuse_other_rewards
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+
+_LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
+_ROUNDING = 1e-5  # of a probability, where a program computes in float32
+_COPIES = 7  # of a dense table at once, while it is made
+
+
+def tabulate(model: TrajectoryModel | Table) -> Table:
+    """Enumerates one step of a program whose randomness is discrete and sums its latents out.
+
+    Exact methods work on this table, never on T steps. Every exact method takes the table where
+    it takes the model, so that the enumeration is paid for once. Tensors that the program keeps in
+    float32 are exact to about 1e-8; numbers written in it, as in ``Bernoulli(0.2)``, are float64.
+
+    Args:
+        model: a model with finitely many states and actions, counted from the supports of
+            ``initial`` and ``action_prior``; or a table, which is returned as it is, without the
+            graph of tensors that require grad.
+
+    Raises:
+        ValueError: for a site that cannot be enumerated (it is named), a successor outside the
+            states, rows that do not sum to one, rewards of NaN or +inf, dynamics that treat the
+            elements of a batch otherwise than scalars, or a subclass whose prior, dynamics or
+            rewards change with the step.
+    """
+    if isinstance(model, Table):
+        return model.detached()
+    checks.check_model(model, table=True)
+    S, A = require_finite(model)
+    with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
+        s, a = all_pairs(model, S, A)
+        with _types(model):
+            log_prior = log_prior_table(model)
+            _check_size(model, s, a)
+            found = outcomes(model, s, a, S)
+        contract.check_some_allowed(log_prior, s[:, 0])
+        log_dynamics, successors = _compress(*found, S, A)
+        _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
+        _check_against_scalars(model, s, a, log_dynamics, successors, S)
+        reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
+        return Table(
+            log_initial=log_probs(model.initial, S),
+            log_prior=log_prior,
+            log_dynamics=log_dynamics,
+            successors=successors,
+            reward=reward,
+            arrival_reward=arrival,
+            final_reward=final,
+            horizon=model.horizon,
+            temperature=float(model.temperature),
+            discount=float(model.discount),
+            layout=model.layout,
+            program=model,
+        )
+
+
+def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
+    """The table with the rewards that a model pays, and their graph: for learning rewards.
+
+    What the differentiable functions of ``inference`` return then has derivatives in the
+    parameters of the model's rewards. The rest is the table's own, so that dynamics which do not
+    change are enumerated once.
+
+    Args:
+        model: the model, whose rewards may be torch modules.
+        table: what :func:`tabulate` made of it, or of a model with the same dynamics.
+
+    Raises:
+        ValueError: where states or actions are not as many as the table's, or for rewards of NaN
+            or +inf, or above zero where the model's optimality is "bernoulli".
+    """
+    sizes = require_finite(model)
+    checks.check_is_table("table", table)
+    if sizes != (table.num_states, table.num_actions):
+        checks.refuse(
+            "table",
+            f"{sizes[0]} states and {sizes[1]} actions, as the model has",
+            f"{table.num_states} and {table.num_actions}",
+            "take cai.tabulate(model)",
+        )
+    with exclusive(), poutine.block():
+        s, a = all_pairs(model, *sizes)
+        paid = _rewards(model, s, a, table.log_dynamics, table.successors)
+    reward, arrival, final = paid
+    return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
+
+
+def _check_temperature(temperature: float, *rewards: Tensor | None) -> None:
+    """Raises ValueError where a finite reward over the temperature is not a finite number."""
+    for reward in rewards:
+        if reward is not None and (reward.isfinite() & ~(reward / temperature).isfinite()).any():
+            checks.refuse(
+                "temperature",
+                "one at which reward/temperature is a finite number",
+                f"{temperature:g}",
+                "raise it; 1e-3 of the largest reward is cold",
+            )
+
+
+def collapse(model: TrajectoryModel) -> TrajectoryModel:
+    """The model whose dynamics are its own table: no latents, one site for each next state.
+
+    What Pyro's whole-program enumeration and ``infer_discrete`` should be given: dynamics that
+    return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
+    """
+    checks.check_model(model)
+    table = tabulate(model)
+    return dataclasses.replace(model, dynamics=Moves(table.log_dynamics, table.successors))
+
+
+def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
+    """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
+    checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
+    log_p = log_p.reshape(S * A, -1)
+    if state is None:
+        row, successor = (log_p > -torch.inf).nonzero(as_tuple=True)
+        value = log_p[row, successor]
+    else:
+        possible = log_p > -torch.inf
+        key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
+        key, group = key.unique(return_inverse=True)
+        row, successor = key // S, key % S
+        value = add_up(log_p[possible], group, len(key))
+    count = torch.bincount(row, minlength=S * A)
+    K = int(count.max())
+    rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    if 2 * K >= S:  # an entry of a list holds a number and an index
+        dense = value.new_full((S * A, S), -torch.inf)
+        dense[row, successor] = value
+        return dense.log_softmax(-1).reshape(S, A, S), None
+    listed = value.new_full((S * A, K), -torch.inf)
+    listed[row, rank] = value
+    # The rest of a row points where its first successor is, at probability zero.
+    states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
+    states[row, rank] = successor
+    return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
+
+
+def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
+    """log-sum-exp within groups numbered 0 … n-1, shape (n,); -inf for an empty one."""
+    highest = log_p.new_full((n,), -torch.inf).scatter_reduce(0, group, log_p, "amax")
+    highest = torch.where(highest == -torch.inf, 0.0, highest)
+    total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
+    return highest + total.log()
+
+
+def _types(model: TrajectoryModel) -> AbstractContextManager[Any]:
+    """What gives the numbers in a user's functions their type; looking things up needs none."""
+    functions = [model.dynamics, model.reward, model.arrival_reward, model.final_reward]
+    if not isinstance(model.action_prior, Distribution):
+        functions.append(model.action_prior)
+    found = all(isinstance(f, Lookup) or not callable(f) for f in functions)
+    return contextlib.nullcontext() if found and not model.overridden else float64()
+
+
+def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
+    (S, A), pairs = s.shape, s.numel()
+    if pairs * S < _LARGE:
+        return
+    one = outcomes(model, s[0, 0], a[0, 0], S)[0]
+    memory.check_fits(
+        "dynamics",
+        f"a table of {S} states and {A} actions with {one.numel()} outcomes each",
+        _COPIES * pairs * one.numel(),
+        contract.SPARSE,
+    )
+
+
+def _refuse_other_dynamics(
+    model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
+) -> None:
+    """Raises ChangesWithTime where transition(s, a, t) is not that of step 0."""
+    S, A = s.shape
+
+    def at(t: int) -> tuple[Tensor, Tensor | None]:
+        with float64():
+            found = outcomes(model, s, a, S, t)
+        return _compress(*found, S, A)
+
+    refuse_changes(model, "transition", first, at)
+
+
+def _rewards(
+    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
+    S, A = s.shape
+    with _types(model):
+        reward = contract.call("reward", contract.at_step(model.rewards, 0), s, a).expand(S, A)
+        refuse_other_rewards(model, s, a, reward)
+        arrival = _arrival_rewards(model, s, a, log_p, successors)
+        final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+    checks.check_reward("reward", reward)
+    checks.check_reward("final_reward", final)
+    _check_temperature(model.temperature, reward, arrival, final)
+    if model.optimality == "bernoulli":
+        highest = reward if arrival is None else reward + arrival.amax(-1)
+        checks.check_bernoulli("reward", highest, model.discount)
+    return reward.contiguous(), arrival, final.contiguous()
+
+
+def _arrival_rewards(
+    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+) -> Tensor | None:
+    if not model.pays_on_arrival:
+        return None
+    s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
+    s_next = s_next.expand(log_p.shape).to(s.dtype)
+    here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
+    reward = contract.call("arrival_reward", model.arrival_rewards, *here, s_next)
+    reward = reward.expand(log_p.shape)
+    reward = torch.where(log_p > -torch.inf, reward, 0.0)
+    checks.check_reward("arrival_reward", reward)
+    return reward
+
+
+def _check_against_scalars(
+    model: TrajectoryModel,
+    s: Tensor,
+    a: Tensor,
+    log_dynamics: Tensor,
+    successors: Tensor | None,
+    S: int,
+) -> None:
+    """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
+    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long()
+    i, j = pairs // s.shape[1], pairs % s.shape[1]
+    listed = log_dynamics[i, j].exp()
+    if successors is not None:
+        listed = listed.new_zeros(len(pairs), S).scatter_add_(1, successors[i, j], listed)
+    rows = listed.clone()
+    for k, (s_k, a_k) in enumerate(zip(s[i, j], a[i, j], strict=True)):
+        log_p, state = outcomes(model, s_k, a_k, S)
+        if state is None:
+            rows[k] -= log_p.exp()
+        else:
+            rows[k].index_add_(0, state, log_p.exp(), alpha=-1)
+    differs = (rows.abs() > _ROUNDING * (0.1 + listed)).any(1)
+    if differs.any():
+        k = int(differs.nonzero()[0])
+        raise ValueError(
+            f"dynamics: for state {int(i[k])} and action {int(j[k])} a scalar call gives another "
+            "distribution than the batch of all states and actions; replace Python `if` and "
+            "reductions such as .all() over s and a by torch.where(condition, x, y)"
+        )

@@ -1,0 +1,150 @@
+"""Whether a model is the same at every step: a subclass may let its methods depend on t.
+
+What simulates a model obeys its steps. A table holds one step for all, so that it has to be refused
+where they differ; they are compared whenever a table is made, for subclasses that could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.distributions.support import NotEnumerable, log_probs, require_finite, support_size
+from cai.numerics.exclusive import seeded
+
+if TYPE_CHECKING:
+    from cai.program.trajectory import TrajectoryModel
+
+_STEPS, _NUMBERS = 2**10, 2**26  # the most that are compared
+_FEWEST = 8
+_EARLY, _LATE = 2**8, (1000, 10_000)  # of an infinite horizon: all up to here, and two more
+_ROUNDING = 1e-9
+
+
+class ChangesWithTime(NotEnumerable):
+    """A model has no table that serves for all its steps, since they differ."""
+
+
+def later_steps(model: TrajectoryModel, numbers: int) -> list[int]:
+    """The steps to hold against the first: all of them, or where they are many some and the last.
+
+    Of an infinite horizon they are the first, and two that come late.
+
+    Args:
+        model: says how many there are.
+        numbers: how many have to be compared for each.
+    """
+    most = min(_STEPS, max(_FEWEST, _NUMBERS // max(numbers, 1)))
+    if model.horizon is None:
+        return [*range(1, min(most, _EARLY) + 1), *_LATE]
+    T = int(model.horizon)
+    if most >= T:
+        return list(range(1, T))
+    return torch.linspace(1, T - 1, most, dtype=torch.float64).round().long().unique().tolist()
+
+
+def first_change(
+    model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]
+) -> int | None:
+    """The first step seen at which a method says something else than at step 0; None for none.
+
+    Args:
+        model: where it does not override the method there is nothing to compare.
+        name: of the method.
+        found: what it says at step 0, a tensor, or several with None among them.
+        at: what it says at another step, in the same form.
+    """
+    if name not in model.overridden:
+        return None
+    first = found if isinstance(found, tuple) else (found,)
+    for t in later_steps(model, sum(x.numel() for x in first if x is not None)):
+        then = _asked(model, name, at, t)
+        if not _same(first, then if isinstance(then, tuple) else (then,)):
+            return t
+    return None
+
+
+def _asked(model: TrajectoryModel, name: str, at: Callable[[int], Any], t: int) -> Any:
+    """What a method says at a step; one that knows fewer steps than there are is refused."""
+    try:
+        return at(t)
+    except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
+        steps = "each step, without an end" if model.horizon is None else f"{model.horizon} steps"
+        came = f"{type(error).__name__} at step {t} ({' '.join(str(error).split())[:200]})"
+        checks.refuse(name, f"an answer at {steps}", came, "give the model a horizon that it knows")
+
+
+def refuse_changes(model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]) -> None:
+    """Raises ChangesWithTime where there is a :func:`first_change`."""
+    t = first_change(model, name, found, at)
+    if t is not None:
+        raise ChangesWithTime(
+            f"{name}: expected the same at every step, as tables and exact methods take it, got "
+            f"another at step {t} than at step 0; take what runs the program, which knows the "
+            "step: simulate, inference.importance, inference.smc, or inference.fit of a "
+            "cai.NeuralPolicy"
+        )
+
+
+def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
+    return all(
+        x is y is None
+        or (
+            x is not None
+            and y is not None
+            and x.shape == y.shape
+            and (torch.equal(x, y) or torch.allclose(x, y, _ROUNDING, _ROUNDING, equal_nan=True))
+        )
+        for x, y in zip(first, then, strict=True)
+    )
+
+
+def log_prior_table(model: TrajectoryModel) -> Tensor:
+    """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
+
+    Raises:
+        ValueError: where the states or the actions are not finitely many, or it changes with time.
+    """
+    S, A = require_finite(model)
+    s = torch.arange(S)
+
+    def at(t: int) -> Tensor:
+        return log_probs(model.prior(s, t), A).expand(S, A)
+
+    log_prior = at(0)
+    refuse_changes(model, "prior", log_prior, at)
+    return log_prior
+
+
+def refuse_other_rewards(model: TrajectoryModel, s: Tensor, a: Tensor, reward: Tensor) -> None:
+    """Raises ChangesWithTime where rewards(s, a, t) are not those of step 0, (S, A)."""
+    with torch.no_grad():
+        refuse_changes(
+            model, "rewards", reward, lambda t: model.rewards(s, a, t).expand(reward.shape)
+        )
+
+
+def prior_sees_state(model: TrajectoryModel) -> bool:
+    """Whether p(a|s) depends on the state: it is a function of it, or an override that does."""
+    if "prior" not in model.overridden:
+        return not isinstance(model.action_prior, torch.distributions.Distribution)
+    with seeded(0), torch.no_grad():
+        steps = {0, (model.horizon or 1) - 1}
+        s: Tensor = model.initial.sample((_FEWEST,))
+        if (S := support_size(model.initial)) is not None:
+            s = torch.linspace(0, S - 1, _FEWEST).round().to(s.dtype)
+        for t in steps:
+            first = exact(model.prior(s[0], t))
+            if isinstance(first, dist.ImproperUniform):  # flat, which cannot be sampled
+                continue
+            a = first.sample()
+            scores = [exact(model.prior(x, t)).log_prob(a) for x in s]
+            if any(not torch.allclose(score, scores[0], equal_nan=True) for score in scores):
+                return True
+    return False

@@ -1,0 +1,1 @@
+"""Values, bounds and likelihoods that torch differentiates."""

@@ -1,0 +1,137 @@
+"""The derivative of the backward recursion: one forward sweep of mass, whatever the horizon.
+
+With everything in nats and mass λ_t(s) = ∂loss/∂v_t(s), the chain rule through
+
+    q_t(s,a) = r + (1/η) log Σ_k p_k exp(η x_k),    x_k = r⁺_k + c(v_{t+1}(s'_k)),
+    v_t(s)   = log Σ_a p(a|s) exp(q_t(s,a))
+
+runs forward in time. Mass moves by the policy and the *bent* dynamics, coin of death included:
+
+    m_t(s,a)      = λ_t(s) π_t(a|s)
+    λ_{t+1}(s')   = ∂loss/∂v_{t+1}(s') + Σ_{s,a} m_t(s,a) q(s', alive|s,a)
+
+so that, where the loss is the bound, λ are occupancies. What is paid collects the mass that passes,
+∂loss/∂r = Σ_t m_t, and the dynamics the bend, ∂loss/∂log p_k = Σ_t m_t (q_k - p_k)/η, which at
+η = 0 is p_k (x_k - E x). That is the derivative along the simplex: rows that require grad are
+normalised first. (Bent counts over η p, which leaves the rows as they come, differs by a constant
+of each row, and has no limit at η = 0.) Nothing is taped: the sweep keeps v, (T+1, S), recomputes
+policy and bend from it, and holds a few steps of (S, A, K) at once. With the soft rule, unless
+derivatives are differentiated, matrix products do (``_mass.py``), and the weights of one step,
+which are as many as the dynamics, wait for them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cai.inference.derivatives import _mass
+from cai.inference.derivatives._linearised import Problem, chain, gradients, observed, slopes
+from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
+from cai.tables import bellman, sweeps
+from cai.tables.table import Table
+
+_CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
+
+
+def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+    """v_t(s) and log π_t(a|s) at the visits, in nats, (T+1, S) and (N,), differentiable.
+
+    Args:
+        problem: what has no derivative.
+        tensors: reward, arrival reward or None and final reward in nats, log prior, log dynamics.
+    """
+    seen: list[Table] = []
+
+    def solve(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        table = problem.with_tensors(tensors)
+        seen.append(table)
+        v = _values(problem, table)
+        return v, _log_policy_at_visits(problem, table, v)
+
+    def pullback(needed: Needed) -> Operation:
+        def tape(*tensors: Tensor) -> Tensors:
+            *inputs, v, _, on_v, on_log_policy = tensors
+            table = problem.with_tensors(tuple(inputs))
+            with table.threads():
+                found = _collected(problem, table, v, on_v, on_log_policy, needed)
+            return chosen(found, needed)
+
+        def quick(*tensors: Tensor) -> Tensors:
+            if not _mass.suits(problem, needed[-1]):
+                return tape(*tensors)
+            *inputs, v, _, on_v, on_log_policy = tensors
+            # The table of the forward pass has the matrices, unless it was one of a batch.
+            table = seen[0] if len(seen) == 1 else problem.with_tensors(tuple(inputs))
+            found = _mass.gradients(problem, table, v, on_v, on_log_policy, needed)
+            return chosen(found, needed)
+
+        return taped(tape, quick)
+
+    v, log_policy = Operation(solve, pullback)(*tensors)
+    return v, log_policy
+
+
+def _values(problem: Problem, table: Table) -> Tensor:
+    """v, (T+1, S), nats, and nothing else that would wait for the derivative."""
+    eta, rule = problem.eta, problem.rule
+    if rule == "soft" and bellman.by_products(eta):
+        return sweeps.backward(table, eta, table.final_reward, table.steps, forward_follows=False)
+    return bellman.backward(table, eta, rule)
+
+
+def chunks(table: Table) -> list[slice]:
+    """The steps 0 … T-1 in slices of a bounded size."""
+    T, width = table.steps, max(1, _CHUNK // table.log_dynamics.numel())
+    return [slice(start, min(start + width, T)) for start in range(0, T, width)]
+
+
+def _log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
+    """log π_t(a|s) at the visits, (N,)."""
+    visits = problem.visits
+    if visits is None:
+        return v.new_zeros(0)
+    if _mass.suits(problem, dynamics=False):
+        return _mass.log_policy_at_visits(problem, table, v)
+    found = []
+    for steps in chunks(table):
+        _, index = visits.within(steps)
+        found.append(chain(problem, table, v[1:][steps]).log_pi[index])
+    return torch.cat(found)
+
+
+def _collected(
+    problem: Problem,
+    table: Table,
+    v: Tensor,
+    on_v: Tensor,
+    on_log_policy: Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of reward, arrival and final reward, log prior and log dynamics."""
+    ones = v.new_ones(table.num_states)
+    arriving = on_v[0]
+    total: list[Tensor | None] = [None] * 4
+    for steps in chunks(table):
+        at = chain(problem, table, v[1:][steps])
+        by_q, by_prior = slopes(problem, at, v[steps])
+        flow = table.flow(by_q.unsqueeze(-1) * at.moves)
+        asked = None
+        if problem.visits is not None:
+            asked = observed(problem, steps, at, v[steps], on_log_policy)
+            extra = table.flow(asked[1].unsqueeze(-1) * at.moves)
+        masses = []
+        for i, t in enumerate(range(steps.start, steps.stop)):
+            masses.append(torch.where(v[t] > -torch.inf, arriving, 0.0))
+            arriving = on_v[t + 1] + table.push(masses[-1], flow[i])
+            if asked is not None:
+                arriving = arriving + table.push(ones, extra[i])
+        present = torch.stack(masses).unsqueeze(-1)
+        found = gradients(problem, table, at, (present * by_q, present * by_prior), asked, needed)
+        total = [_plus(x, y) for x, y in zip(total, found, strict=True)]
+    final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
+    return total[0], total[1], final, total[2], total[3]
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    return x if y is None else y if x is None else x + y

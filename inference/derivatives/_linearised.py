@@ -1,0 +1,202 @@
+"""One step of the recursion, linearised: what mass does on its way from states to outcomes.
+
+Everything is in nats. A state's mass goes to its actions by ∂v/∂q, and on to their outcomes by the
+bent dynamics, coin of death included; the dynamics themselves collect the bend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.tables import bellman
+from cai.tables.table import Table
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Which actions were taken where, N of them, in the order of time.
+
+    Attributes:
+        t: (N,), steps, ascending.
+        s: (N,), states.
+        a: (N,), actions.
+    """
+
+    t: Tensor
+    s: Tensor
+    a: Tensor
+
+    def within(self, steps: slice) -> tuple[slice, tuple[Tensor, Tensor, Tensor]]:
+        """Which of the visits fall into some steps, and their indices into (steps, S, A)."""
+        first, last = torch.searchsorted(self.t, torch.tensor([steps.start, steps.stop])).tolist()
+        inside = slice(first, last)
+        return inside, (self.t[inside] - steps.start, self.s[inside], self.a[inside])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What of a problem has no derivative.
+
+    Attributes:
+        table: sizes, successors, horizon and discount; its tensors are replaced.
+        eta: the optimism η.
+        rule: how actions are chosen, and what a state is worth by them.
+        visits: where the log-policy is asked for.
+    """
+
+    table: Table
+    eta: float
+    rule: bellman.Rule
+    visits: Visits | None
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature α, reward units per nat, ()."""
+        return torch.as_tensor(self.table.temperature, dtype=torch.float64)
+
+    def with_tensors(self, tensors: tuple[Tensor | None, ...]) -> Table:
+        """The table in nats: temperature 1, and the tensors that have derivatives."""
+        reward, arrival, final, log_prior, log_dynamics = tensors
+        changes: dict[str, Any] = {"reward": reward, "arrival_reward": arrival}
+        changes |= {"final_reward": final, "log_prior": log_prior, "log_dynamics": log_dynamics}
+        return dataclasses.replace(self.table, temperature=1.0, **changes)
+
+    def in_nats(self) -> Table:
+        """The table in nats, temperature 1, as plain numbers."""
+        t, alpha = self.table, self.table.temperature
+        arrival = None if t.arrival_reward is None else t.arrival_reward / alpha
+        nats = (t.reward / alpha, arrival, t.final_reward / alpha)
+        return self.with_tensors((*nats, t.log_prior, t.log_dynamics))
+
+
+def check_bound(bound: Tensor) -> None:
+    """Raises ValueError where the bound is -inf, which has no derivative."""
+    if bound == -torch.inf:
+        checks.refuse(
+            "bound",
+            "a finite number to differentiate",
+            "-inf",
+            "look for rewards of -inf that cannot be avoided within the horizon, or make them "
+            "finite",
+        )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The solution within a few steps c: what to do, and how the dynamics are bent.
+
+    Attributes:
+        q: (c, S, A), nats.
+        log_pi: (c, S, A).
+        x: (c, S, A, K), nats: what each outcome is worth.
+        bent: (c, S, A, K): q(s'|s,a), whether or not the step is survived.
+        moves: (c, S, A, K): q(s', alive|s,a).
+    """
+
+    q: Tensor
+    log_pi: Tensor
+    x: Tensor
+    bent: Tensor
+    moves: Tensor
+
+
+def chain(problem: Problem, table: Table, v_next: Tensor) -> Chain:
+    """Policy and bend from the values of the steps after, (c, S)."""
+    x = bellman.outcome_values(table, v_next, problem.eta)
+    q = table.reward + bellman.soft_mean(table.log_dynamics, x, problem.eta)
+    log_pi = bellman.log_policy(table, q, problem.rule)
+    bent = bellman.tilt(table.log_dynamics, x, problem.eta).exp()
+    moves = bent
+    if table.discount < 1:
+        alive = bellman.survival(v_next, problem.eta, table.discount).exp()
+        moves = bent * table.gather(alive)
+    return Chain(q, log_pi, x, bent.expand_as(moves), moves)
+
+
+def slopes(problem: Problem, at: Chain, v: Tensor) -> tuple[Tensor, Tensor]:
+    """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
+
+    The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
+    """
+    pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_pi.exp(), 0.0)
+    if problem.rule == "soft":
+        return pi, pi
+    if problem.rule == "hard":
+        return pi, torch.zeros_like(pi)
+    better = torch.where(pi > 0, at.q - v.unsqueeze(-1), 0.0)
+    return pi * (1 + better), pi * better
+
+
+def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
+    """(q_k - p_k)/η for q ∝ p exp(ηx) over the last axis, without cancellation near η = 0."""
+    if math.isinf(eta):
+        return torch.zeros_like(bent)
+    p = log_p.exp()
+    if abs(eta) >= 0.1:
+        return (bent - p) / eta
+    soft = bellman.soft_mean(log_p, x, eta).unsqueeze(-1)
+    ahead = torch.where((p > 0) & (soft > -torch.inf), x - soft, 0.0)
+    if eta == 0:
+        return p * torch.where(ahead > -torch.inf, ahead, 0.0)
+    near = (eta * ahead).abs() < 1
+    d = torch.where(near, eta * ahead, 0.0)
+    return torch.where(near, p * d.expm1() / eta, (bent - p) / eta)
+
+
+def observed(
+    problem: Problem, steps: slice, at: Chain, v: Tensor, on_log_policy: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the log-policy at the visits asks of log p(a|s) and of q, (c, S, A) each.
+
+    An action counts once where it was taken, less its probability each time its state was
+    visited. The impossible stays so, and at a dead end the policy is the prior.
+    """
+    visits = problem.visits
+    assert visits is not None
+    inside, index = visits.within(steps)
+    on = torch.where(at.log_pi[index] > -torch.inf, on_log_policy[inside], 0.0)
+    taken = torch.zeros_like(at.log_pi).index_put(index, on, accumulate=True)
+    on_prior = taken - taken.sum(-1, keepdim=True) * at.log_pi.exp()
+    if problem.rule == "hard":
+        return on_prior, torch.zeros_like(on_prior)
+    return on_prior, torch.where(v.unsqueeze(-1) > -torch.inf, on_prior, 0.0)
+
+
+def gradients(
+    problem: Problem,
+    table: Table,
+    at: Chain,
+    mass: tuple[Tensor, Tensor],
+    asked: tuple[Tensor, Tensor] | None,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """What the mass of a few steps adds to the gradients.
+
+    Args:
+        problem: what has no derivative.
+        table: the problem in nats.
+        at: policy and bend.
+        mass: on q and on log p(a|s) by way of v, (c, S, A) each.
+        asked: what :func:`observed` gives, or None.
+        needed: whether arrival rewards, the second, and dynamics, the last, want a gradient.
+
+    Returns:
+        Of reward (S, A), arrival reward (S, A, K), log prior (S, A), log dynamics (S, A, K).
+    """
+    through, prior = mass
+    if asked is not None:
+        prior, through = prior + asked[0], through + asked[1]
+    each = through.unsqueeze(-1)
+    arrival = dynamics = None
+    if needed[1]:
+        arrival = (each * at.bent).sum(0)
+    if needed[-1]:
+        dynamics = (each * lean(table.log_dynamics, at.x, at.bent, problem.eta)).sum(0)
+    return through.sum(0), arrival, prior.sum(0), dynamics

@@ -1,0 +1,242 @@
+"""The forward sweep of mass at the speed of matrix products: first derivatives, the soft rule.
+
+``adjoint.py`` says what is computed, ``cai/step.py`` where the numbers come from: on its rows i,
+which are actions and states, the bent dynamics are W(i,s') w(s') / E(i). So a mass m on the rows
+arrives as w ⊙ Wᵀ(m/E), and what they collect from many steps is one product of two matrices,
+
+    Σ_t m_t(i) q_t(s'|i) = W(i,s') Σ_t (m_t/E_t)(i) w_t(s'),
+
+where nothing is of the size (T, S, A, S). At η = 0 the dynamics collect Σ_t m_t p (x_t - E x_t),
+with the values themselves for w. Rows that no product could sum are done in log space.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai.inference.derivatives._linearised import Problem, Visits
+from cai.numerics.matrices import Array
+from cai.tables import bellman
+from cai.tables.one_step import Step
+from cai.tables.push import moves_of, push, push_alone
+from cai.tables.sweeps import parts, quietly, step_of
+from cai.tables.table import Table
+
+_NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0
+
+
+def suits(problem: Problem, dynamics: bool) -> bool:
+    """Whether products can do it; derivatives in the dynamics not for bends that are too weak."""
+    eta = problem.eta
+    cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
+    return problem.rule == "soft" and bellman.by_products(eta) and not cancels
+
+
+def log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
+    """log π_t(a|s) at the visits, (N,), from values (T+1, S), nats."""
+    visits = problem.visits
+    assert visits is not None
+    rows, found = step_of(table, problem.eta, joint=False), [v.new_zeros(0)]
+    with quietly(table):
+        for t, after in parts(rows, v.numpy()):
+            inside, (i, s, a) = visits.within(slice(t, t + len(after)))
+            if inside.start < inside.stop:
+                logits = torch.from_numpy(rows.log_rows(after)[0])
+                logits = logits.unflatten(1, (table.num_actions, -1))[i, :, s]
+                dead_end = logits.amax(-1, keepdim=True) == -torch.inf
+                log_pi = torch.where(dead_end, table.log_prior[s], logits).log_softmax(-1)
+                found.append(log_pi.gather(-1, a.unsqueeze(-1)).squeeze(-1))
+    return torch.cat(found)
+
+
+def gradients(
+    problem: Problem,
+    table: Table,
+    v: Tensor,
+    on_v: Tensor,
+    on_log_policy: Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of reward, arrival and final reward, log prior and log dynamics, all in nats.
+
+    Args:
+        problem: what has no derivative.
+        table: the problem in nats, its tensors detached.
+        v: (T+1, S), nats.
+        on_v: (T+1, S), ∂loss/∂v.
+        on_log_policy: (N,), ∂loss/∂ log π at the visits.
+        needed: which of the gradients are wanted.
+    """
+    rows = step_of(table, problem.eta, joint=False)
+    on = on_v.numpy()
+    arriving = on[0]
+    paid = np.zeros((table.num_actions, table.num_states))
+    beside = np.zeros_like(paid)  # what is asked of log p(a|s) where it does not pass through q
+    bend = _Bend(rows) if needed[1] or needed[-1] else None
+    with quietly(table):
+        for t, after in parts(rows, v.numpy()):
+            part = _Part(rows, t, v.numpy()[t : t + len(after)], after)
+            sources, asked = on[t + 1 : t + 1 + len(after)], None
+            if problem.visits is not None:
+                asked, at_dead_ends = part.asked(problem.visits, on_log_policy)
+                beside += at_dead_ends
+                sources = sources + part.arrivals(asked)
+            mass, arriving = part.carried(arriving, sources)
+            paid += np.einsum("nas,ns->as", part.policy, mass)
+            if asked is not None:
+                paid += asked.sum(0)
+            if bend is not None:
+                by_action = part.policy * mass[:, None]
+                bend.collect(part, by_action if asked is None else by_action + asked)
+    reward, prior = (torch.from_numpy(x.T).contiguous() for x in (paid, paid + beside))
+    arrival, dynamics = (None, None) if bend is None else bend.gradients(reward)
+    return reward, arrival, torch.from_numpy(arriving), prior, dynamics
+
+
+class _Part:
+    """Consecutive steps n, from t on, with actions apart.
+
+    Args:
+        rows: the step, actions apart, R = A·S rows.
+        t: the first of the steps.
+        now: (n, S), nats, their values.
+        after: (n, S), nats, those of the steps after.
+
+    Attributes:
+        E: (n, R), the sums of the rows; None at η = 0.
+        moves: what carries a mass forward.
+        policy: (n, A, S), π(a|s).
+    """
+
+    def __init__(self, rows: Step, t: int, now: Array, after: Array) -> None:
+        self.rows, self.t, self.now = rows, t, now
+        self._logits, w, self.E = rows.log_rows(after)
+        self.moves = moves_of(rows, after, self._logits, w, self.E)
+        assert self.moves.policy is not None
+        self.policy: Array = self.moves.policy
+
+    def asked(self, visits: Visits, on_log_policy: Tensor) -> tuple[Array, Array]:
+        """What the log-policy at the visits asks of q, (n, A, S), and of dead ends' prior, (A, S).
+
+        An action counts where it was taken, less its probability each time its state was visited.
+        """
+        inside, index = visits.within(slice(self.t, self.t + len(self.now)))
+        i, s, a = (x.numpy() for x in index)
+        alive = self.now > -np.inf
+        logits = self._logits.reshape(self.policy.shape)[i, a, s]
+        prior = self.rows.table.log_prior.numpy()[s, a]
+        possible = np.where(alive[i, s], logits, prior) > -np.inf
+        taken = np.zeros_like(self.policy)
+        np.add.at(taken, (i, a, s), np.where(possible, on_log_policy.numpy()[inside], 0.0))
+        asked = taken - taken.sum(1, keepdims=True) * self.policy
+        return np.where(alive[:, None], asked, 0.0), np.where(alive[:, None], 0.0, asked).sum(0)
+
+    def carried(self, arriving: Array, sources: Array) -> tuple[Array, Array]:
+        """The masses (n, S) of the steps, and what arrives after the last, (S,).
+
+        Args:
+            arriving: (S,), what arrives at the first.
+            sources: (n, S), what is added on arrival at the steps after.
+        """
+        step, moves = step_of(self.rows.table, self.rows.eta), self.moves
+        if step.joint:  # quicker, as actions need not be told apart on the way
+            moves = moves_of(step, moves.v, *step.log_rows(moves.v))
+        mass = np.empty_like(self.now)
+        for i in range(len(mass)):  # no mass arrives where v = -inf
+            mass[i] = arriving
+            arriving = sources[i] + push(step, arriving, moves, i)
+        return mass, arriving
+
+    def arrivals(self, mass: Array) -> Array:
+        """What arrives alive in each state from masses on the rows, (n, A, S) -> (n, S)."""
+        moves = self.moves
+        arrived = self.rows.W.transposed_times(self.over(mass))
+        if moves.w is not None:
+            arrived = arrived * moves.w
+        for i, alone in enumerate(self.alone(mass)):
+            arrived[i] += push_alone(self.rows, alone, moves.v[i])
+        return arrived if moves.survival is None else arrived * moves.survival
+
+    def over(self, mass: Array) -> Array:
+        """mass/E, (n, A, S) -> (n, R), nothing on rows that are done in log space."""
+        mass = mass.reshape(len(mass), -1)
+        if (alone := self.moves.alone) is not None:
+            mass = np.where(alone, 0.0, mass)
+        return mass if self.E is None else mass / np.where(mass == 0, 1.0, self.E)
+
+    def alone(self, mass: Array) -> Array:
+        """The mass on the rows that are done in log space, (n, A, S) -> (n, R); (0, R) for none."""
+        if self.moves.alone is None:
+            return np.empty((0, len(self.rows.possible)))
+        return np.where(self.moves.alone, mass.reshape(len(mass), -1), 0.0)
+
+
+class _Bend:
+    """What outcomes and dynamics collect from masses on the rows, over all steps.
+
+    Args:
+        rows: the step, actions apart.
+    """
+
+    def __init__(self, rows: Step) -> None:
+        self.rows = rows
+        table, R = rows.table, len(rows.possible)
+        self._heads: Array | None = None
+        if table.successors is not None:
+            self._heads = table.successors.transpose(0, 1).flatten(0, 1).numpy()
+        self._ahead = np.zeros((R, table.log_dynamics.shape[-1]))  # Σ m/E w; at η = 0 Σ m u
+        self._alone: Array | None = None  # Σ m q of rows in log space
+
+    def collect(self, part: _Part, mass: Array) -> None:
+        """Adds what masses (n, A, S) leave in some steps."""
+        v_next, x = part.moves.v, part.moves.w
+        if x is None:
+            x = self.rows.table.discount * v_next
+            x = np.where(x > -np.inf, x, 0.0)  # with mass on it, a row reaches no such state
+        self._add(part.over(mass), x)
+        for i, row in enumerate(part.alone(mass)):
+            self._add_alone(v_next[i], row)
+
+    def _add(self, mass: Array, x: Array) -> None:
+        """Σ_t mass_t(i) x_t(s'_k), (n, R) and (n, S)."""
+        if self._heads is None:
+            self._ahead += mass.T @ x
+            return
+        mass, x = np.ascontiguousarray(mass.T), np.ascontiguousarray(x.T)
+        for k, heads in enumerate(self._heads.T):
+            self._ahead[:, k] += np.einsum("rn,rn->r", mass, x[heads])
+
+    def _add_alone(self, v_next: Array, mass: Array) -> None:
+        for part in self.rows.blocks(np.flatnonzero(mass)):
+            if self._alone is None:
+                self._alone = np.zeros_like(self._ahead)
+            log_p, x, _ = self.rows.alone(part, v_next)
+            self._alone[part] += (
+                mass[part, None] * bellman.tilt(log_p, x, self.rows.eta).exp().numpy()
+            )
+
+    def gradients(self, passed: Tensor) -> tuple[Tensor, Tensor]:
+        """Of arrival rewards and of log dynamics along the simplex, (S, A, K).
+
+        Args:
+            passed: (S, A), the mass on each row, over all steps.
+        """
+        table, eta, passed = self.rows.table, self.rows.eta, passed.unsqueeze(-1)
+        ahead, p = self._by_state(self._ahead), table.log_dynamics.exp()
+        if eta == 0:
+            if table.arrival_reward is not None:
+                ahead = ahead + passed * torch.where(
+                    table.arrival_reward > -torch.inf, table.arrival_reward, 0.0
+                )
+            return p * passed, p * (ahead - (p * ahead).sum(-1, keepdim=True))
+        counts = self._by_state(self.rows.listed_weights().numpy()) * ahead
+        if self._alone is not None:
+            counts = counts + self._by_state(self._alone)
+        return counts, (counts - p * passed) / eta
+
+    def _by_state(self, x: Array) -> Tensor:
+        """(R, K) -> (S, A, K)."""
+        shape = self.rows.table.num_actions, -1
+        return torch.from_numpy(x).unflatten(0, shape).transpose(0, 1).contiguous()

@@ -1,0 +1,83 @@
+"""The textbook way: Pyro's own parallel enumeration of the whole program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pyro.infer import TraceEnum_ELBO, config_enumerate
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.support import log_probs
+from cai.numerics.exclusive import exclusive
+from cai.policies.neural import Policy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.tabulation import collapse
+
+
+@dataclass(frozen=True, eq=False)
+class Enumeration:
+    """What Pyro finds by enumerating all T steps of a program, in float64.
+
+    Attributes:
+        model: the collapsed model that was enumerated.
+        log_evidence: (), nats: log p(O), every site summed out in the model.
+        elbo: (), nats: the exact ELBO of the policy, every site summed in the guide; None without.
+    """
+
+    model: TrajectoryModel
+    log_evidence: float
+    elbo: float | None
+
+    @cached_property
+    def marginals(self) -> dict[str, Tensor]:
+        """p(site|O) of ``s_0``, ``a_0``, … by name; the cost grows with the square of T.
+
+        With a discount there are sites ``alive_1``, …, and the states and actions of the dead,
+        which run on unobserved, are counted too.
+        """
+        program = config_enumerate(self.model, "parallel")
+        with exclusive():
+            found = TraceEnum_ELBO(max_plate_nesting=0).compute_marginals(program, _nothing)
+        sizes = {name: d.enumerate_support(expand=False).shape[0] for name, d in found.items()}
+        return {name: log_probs(d, sizes[name]).exp() for name, d in found.items()}
+
+
+@exclusive()
+def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumeration:
+    """Enumerates the whole program with Pyro: a second opinion on small models, and for teaching.
+
+    Pyro's ``TraceEnum_ELBO`` runs ``cai.collapse(model)``, whose dynamics have no latent sites
+    left: dynamics that return a ``Delta`` of latents would carry the dimensions of all earlier
+    steps along, at a cost exponential in T.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon.
+        policy: also its ELBO, by enumeration in the guide ``model.rollout(policy)``.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, or its horizon is infinite.
+    """
+    checks.check_model(model)
+    checks.finite_horizon(model, "enumeration")
+    collapsed = collapse(model)
+    program = config_enumerate(collapsed, "parallel")
+    log_evidence = -_loss(program, _nothing)
+    elbo = None
+    if policy is not None:
+        elbo = -_loss(collapsed, config_enumerate(collapsed.rollout(policy), "parallel"))
+    return Enumeration(collapsed, float(log_evidence), None if elbo is None else float(elbo))
+
+
+def _loss(model: Any, guide: Any) -> Any:
+    """Pyro's loss, without the shapes of all sites that it appends to an error."""
+    try:
+        return TraceEnum_ELBO(max_plate_nesting=0).loss(model, guide)
+    except ValueError as error:
+        raise ValueError(str(error).split("\n")[0]) from error
+
+
+def _nothing() -> None:
+    """The empty guide: nothing is sampled, everything is summed in the model."""

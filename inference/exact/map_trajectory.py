@@ -1,0 +1,176 @@
+"""The most probable trajectory: max-product messages, where smoothing takes sums."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai.inference.exact._conditioning import impossible
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import evidence, messages
+from cai.tables.evidence import Evidence
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+_TIE = 2.0**-46  # values that differ by less, relatively, are one: what rounding can do to a sum
+
+
+@dataclass(frozen=True, eq=False)
+class MapTrajectory:
+    """The trajectory of highest probability, and what is needed for one from any other state.
+
+    Attributes:
+        table: the problem.
+        evidence: what is observed.
+        log_values: (T+1, S), nats: the log-probability of the best way on from s_t=s, alive, until
+            the end or death, max log p(a_t, s_{t+1}, …, O_{t:T} | s_t).
+        log_probability: (), nats: log p(τ, O); given s_0 where the initial state was given.
+        states: (T+1,), integers: s_0, s_1, …; the last one of a trajectory that dies is where it
+            does, and after that -1.
+        actions: (T,), integers: a_0, a_1, …; -1 once dead.
+        alive: (T+1,), boolean.
+    """
+
+    table: Table
+    evidence: Evidence
+    log_values: Tensor
+    log_probability: float
+    states: Tensor
+    actions: Tensor
+    alive: Tensor
+
+    def __repr__(self) -> str:
+        return f"MapTrajectory(log_probability={self.log_probability:.6g} nats)"
+
+    def from_state(self, state: int) -> MapTrajectory:
+        """The most probable trajectory given s_0, from the same values, in O(T·A·K).
+
+        Raises:
+            ValueError: for no state of the model, or one from which p(O) = 0.
+        """
+        return _follow(self.table, self.evidence, self.log_values, _state(state, self.table))
+
+
+def map_trajectory(
+    model: TrajectoryModel | Table,
+    initial: int | None = None,
+    *,
+    observed: Mapping[str, Any] | None = None,
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> MapTrajectory:
+    """argmax p(τ, O), by max-product messages in log space (Levine 2018, section 2.2).
+
+        m_T(s) = r_T(s)/α
+        m_t(s) = max_{a,s'} log p(a|s) + log p(s'|s,a) + (r + r⁺)/α
+                            + max(log γ + m_{t+1}(s'), log(1-γ))
+
+    Where the dynamics are deterministic that is planning, with the prior as a cost of actions.
+    Where they are not, luck is chosen as well as actions, at the price of its improbability.
+
+    With a discount death is an outcome: a trajectory may end on arrival, with probability 1 - γ,
+    and then has the probability of its steps until there; how the ghost of the program runs on is
+    summed out. So early death can be the most probable trajectory, where every life is unlikely.
+
+    Ties go to the trajectory that is first in the order of s_0, a_0, s_1, a_1, …, lower indices
+    first, and life before death. Values that rounding cannot tell apart count as ties.
+
+    Only the values are kept, (T+1, S) numbers; the best actions are found again on the way.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or its table.
+        initial: s_0; by default the best one, its probability included.
+        observed: site -> value, as for :func:`cai.inference.posterior`.
+        optimal: which o_t are observed, (T+1,) booleans; all if None.
+
+    Raises:
+        ValueError: where the horizon is infinite, the initial state is none, nothing has positive
+            probability, or as ``posterior`` does for observations.
+    """
+    table = tabulate(model)
+    known = evidence.observe(table, observed or {}, optimal)
+    start = None if initial is None else _state(initial, table)
+    values = messages.backward(table, known, messages.MAX)
+    if start is None and (table.log_initial + values[0]).max() == -math.inf:
+        raise ValueError(impossible(table, observed or {}, optimal))
+    return _follow(table, known, values, start)
+
+
+def _state(state: Any, table: Table) -> int:
+    try:
+        index = operator.index(state)
+    except TypeError:
+        index = -1
+    if not 0 <= index < table.num_states:
+        raise ValueError(
+            f"initial: expected a state in 0 … {table.num_states - 1}, got {state!r}; "
+            "None starts in the most probable one"
+        )
+    return index
+
+
+def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) -> MapTrajectory:
+    """The best trajectory from its start on, by looking one step ahead at a time."""
+    T, m = table.steps, values.numpy()
+    if start is None:
+        first = table.log_initial.numpy() + m[0]
+        s = int(_ties(first).argmax())
+        log_probability = first[s]
+    else:
+        s, log_probability = start, m[0][start]
+    if log_probability == -math.inf:
+        raise ValueError(
+            f"initial: no trajectory from state {s} has positive probability and a reward above "
+            "-inf, so there is no most probable one; start elsewhere"
+        )
+    choose = _chooser(table, known)
+    states, actions = torch.full((T + 1,), -1), torch.full((T,), -1)
+    alive = torch.zeros(T + 1, dtype=torch.bool)
+    states[0], alive[0], t, lives = s, True, 0, True
+    while lives and t < T:
+        a, s, lives = choose(t, s, m[t + 1])
+        actions[t], states[t + 1], alive[t + 1] = a, s, lives
+        t += 1
+    return MapTrajectory(table, known, values, float(log_probability), states, actions, alive)
+
+
+def _chooser(table: Table, known: Evidence) -> Any:
+    """(t, s, m_{t+1}) -> the first of the best actions, next states, and whether it is survived."""
+    optimal, actions, dead = (x.tolist() for x in (known.optimal, known.actions, known.dead))
+    live, die = math.log(table.discount), math.log1p(-table.discount) if table.discount < 1 else 0
+
+    @cache
+    def row(s: int, pays: bool, action: int) -> tuple[Any, Any, int]:
+        log_w = messages.row_weights(table, s, pays, action).numpy()
+        listed = table.successors
+        first = max(action, 0)
+        if listed is None:
+            return log_w, np.arange(table.num_states), first
+        return log_w, listed[s, first : first + len(log_w)].numpy(), first
+
+    def choose(t: int, s: int, m: Any) -> tuple[int, int, bool]:
+        log_w, listed, first = row(s, optimal[t], actions[t])
+        onward = np.stack([log_w + (live + m[listed])])
+        if table.discount < 1 and dead[t + 1]:
+            onward = np.append(onward, [log_w + die], 0)
+        best = _ties(onward)
+        a = int(best.any((0, 2)).argmax())
+        lives_or_dies, k = best[:, a].nonzero()
+        reached = listed[k] if listed.ndim == 1 else listed[a, k]
+        s_next = int(reached.min())
+        return first + a, s_next, bool((lives_or_dies[reached == s_next] == 0).any())
+
+    return choose
+
+
+def _ties(x: Any) -> Any:
+    """Where x is as good as its maximum, up to rounding."""
+    best = x.max()
+    return x >= best - _TIE * abs(best)

@@ -1,0 +1,114 @@
+"""Exact smoothing: the posterior over trajectories given that all of them was optimal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+from torch import Tensor
+
+from cai import checks
+from cai.gaussian.gaussian_posterior import GaussianPosterior
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.exact._conditioning import conditioned
+from cai.inference.exact._gaussian_conditioning import conditioned_gaussian
+from cai.inference.exact.soft_values import soft_values
+from cai.program.trajectory import TrajectoryModel
+from cai.solutions.solution import Solution
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+
+@overload
+def posterior(model: LinearGaussian) -> GaussianSolution: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def posterior(  # type: ignore[overload-overlap]
+    model: LinearGaussian,
+    observed: Mapping[str, Any],
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> GaussianPosterior: ...
+
+
+@overload
+def posterior(  # type: ignore[overload-overlap]
+    model: LinearGaussian, *, optimal: Tensor | Sequence[bool]
+) -> GaussianPosterior: ...
+
+
+@overload
+def posterior(
+    model: TrajectoryModel | Table,
+    observed: Mapping[str, Any] | None = None,
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> Solution: ...
+
+
+def posterior(
+    model: TrajectoryModel | Table,
+    observed: Mapping[str, Any] | None = None,
+    optimal: Tensor | Sequence[bool] | None = None,
+) -> Solution | GaussianSolution | GaussianPosterior:
+    """p(τ|O) by forward and backward messages (Levine 2018, eqs. 6-7): optimism η = 1.
+
+    The posterior is Markov. It conditions the actions, p(a_t|s_t,O), and the dynamics and the
+    initial state with them, p(s'|s,a,O) ∝ p(s'|s,a) exp((r⁺ + V_{t+1}(s'))/α): it believes in luck.
+
+    More can be observed than optimality, or less: a prefix, a goal, any states and actions, and
+    only some of the o_t. The sites are named as in the Pyro program::
+
+        inference.posterior(model, observed={"s_0": 2, "a_0": 1, "s_20": goal}, optimal=mask)
+
+    Everything in the solution is then conditional on that; its bound is log p(observed, O). To
+    observe s_t or a_t is to observe that the trajectory is alive there. In a linear-Gaussian model
+    the values are vectors, and p(observed, O) is their density: the noise may be singular, or zero,
+    where actions or a start of some spread can make up for it.
+
+    Conditioning belongs to η = 1. To insist on s_t = x at another optimism is to forbid all other
+    states by rewards of -inf. For η ≤ 0 that is worth -inf wherever chance has a say: no policy is
+    sure to arrive, and nature does not help. For η > 0, with x in the middle and without a discount
+    (which the dead would escape by), solve from there on, and then up to there::
+
+        later = inference.soft_values(replace(model, horizon=T - t), eta)
+        final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)
+        inference.soft_values(replace(model, horizon=t, final_reward=final), eta)
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or its table; or
+            a linear-Gaussian model, of which everything is Gaussian (Kalman smoothing).
+        observed: site -> value: states ``s_0 … s_T`` and actions ``a_0 … a_{T-1}``, by index or as
+            vectors; with a discount also ``alive_1 … alive_T``, 0 or 1.
+        optimal: which o_t are observed, T+1 booleans, of which o_T is the final reward; all if
+            None. A step that is not observed to be optimal contributes neither r nor r⁺.
+
+    Returns:
+        The solution at η = 1: ``log_evidence``, the log backward messages as ``V`` and ``Q``,
+        ``policy`` p(a|s,O), ``states`` and ``state_actions`` (the marginals), ``dynamics(t)``,
+        ``initial`` and ``imagined_return``. A linear-Gaussian model has a
+        :class:`cai.GaussianSolution`, and with ``observed`` or ``optimal`` a
+        :class:`cai.GaussianPosterior`.
+
+    Raises:
+        ValueError: where the horizon is infinite, or the evidence is zero (naming the observation
+            that is impossible); for an unknown site, a value out of range, or a mask of another
+            length. In a linear-Gaussian model, where an integral is infinite, a state that is
+            observed has no density, or the discount is below one.
+    """
+    checks.check_model(model, table=True)
+    if observed is not None:
+        advice = 'for instance {"s_3": 2, "a_0": 1}'
+        expected = "a mapping from sites to values"
+        checks.check_kind("observed", observed, Mapping, expected, advice)
+    if model.horizon is None:
+        raise ValueError(
+            "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
+            "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
+            "dataclasses.replace(model, horizon=100) has a posterior"
+        )
+    if observed is not None or optimal is not None:
+        if isinstance(model, LinearGaussian):
+            return conditioned_gaussian(model, observed or {}, optimal)
+        return conditioned(tabulate(model), observed or {}, optimal)
+    return soft_values(model, optimism=1.0)

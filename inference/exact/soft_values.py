@@ -1,0 +1,160 @@
+"""The soft Bellman recursion: the best policy, at any optimism about the dynamics."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+from cai import checks
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.exact.gaussian_values import gaussian_values
+from cai.inference.infinite.stationary_values import stationary
+from cai.program.trajectory import TrajectoryModel
+from cai.solutions.checkpoints import Checkpoints, checkpoints
+from cai.solutions.solution import Solution
+from cai.tables import bellman
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+
+@overload
+def soft_values(  # type: ignore[overload-overlap]
+    model: LinearGaussian, optimism: float = 0.0, rule: bellman.Rule = "soft"
+) -> GaussianSolution: ...
+
+
+@overload
+def soft_values(
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    checkpoint: Literal[False] = False,
+) -> Solution: ...
+
+
+@overload
+def soft_values(
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    *,
+    checkpoint: Literal[True],
+) -> Checkpoints: ...
+
+
+def soft_values(
+    model: TrajectoryModel | Table,
+    optimism: float = 0.0,
+    rule: bellman.Rule = "soft",
+    checkpoint: bool = False,
+) -> Solution | GaussianSolution | Checkpoints:
+    r"""Values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
+
+        Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
+
+        rule "soft":       V = α log Σ_a p(a|s) exp(Q/α),   π(a|s) ∝ p(a|s) exp(Q/α)
+        rule "hard":       V = max_a Q,                     π: the prior among the best actions
+        rule "boltzmann":  V = E_π[Q],                      π(a|s) ∝ p(a|s) exp(Q/α)
+
+    The soft rule maximises over the policy and, for η > 0, over bent dynamics and initial state
+    (for η < 0 it minimises over them) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(bent‖true)/η: a
+    nat of bending costs 1/η nats. The hard rule does the same without the price on the policy: it
+    is the limit α → 0 with η/α as it is. The Boltzmann rule is no optimum of anything: it says what
+    an agent is worth whose hand trembles, and it neither charges nor rewards that.
+
+    ==========  ======  ======================================================================
+    rule        η       what it is
+    ==========  ======  ======================================================================
+    soft        1       the exact posterior p(τ|O), which conditions the dynamics too: maximum-
+                        entropy trajectories (Ziebart 2008, Toussaint 2009; Levine's eq. 7)
+    soft        0       the dynamics stay as they are: maximum causal entropy (Ziebart 2010), soft
+                        Q-learning, the best ELBO (Levine's eq. 15)
+    soft        > 0     in between, or beyond: optimism at a price of 1/η a nat
+    soft        < 0     nature plays against the agent, at a price: risk-averse, robust
+    hard        0       value iteration (Bellman 1957); α and the prior's weights have no say
+    hard        ≠ 0     risk-sensitive control of exp(η return/α) (Howard and Matheson 1972;
+                        Jacobson's LEQG 1973): averse below zero, seeking above
+    boltzmann   0       the softmax agent of agentmodels.org; Boltzmann exploration
+                        (compare Levine's section 5.2), without the entropy bonus
+    boltzmann   ≠ 0     that agent, in dynamics bent by its own values; nobody's method we know of
+    any         ±∞      the best, or the worst, outcome that is possible happens; hard at -∞ is
+                        minimax (Heger 1994), and at +∞ a shortest path
+    ==========  ======  ======================================================================
+
+    Args:
+        model: a model with finitely many states and actions, or its table; or a linear-Gaussian
+            model, solved by its Riccati recursion. With an infinite horizon the solution is
+            stationary, a :class:`cai.Stationary` without an axis for time, whose ``error`` is
+            certified: |V - its true value| is at most that. It is the limit of long horizons,
+            also of a linear-Gaussian model; where a state grows there and costs nothing, control
+            engineering may mean ``inference.stabilising_values`` instead.
+        optimism: η, any real number or ±inf.
+        rule: how actions are chosen, and what a state is worth by them. The prior says which
+            actions there are, also where the rule is hard.
+        checkpoint: whether to keep the values of every √T-th step only, and to compute the others
+            again, for a horizon of which not even the values fit into memory.
+
+    Returns:
+        The solution; with ``checkpoint`` its bound, returns and visits, any step ``at(t)``, and a
+        ``walk()`` through all of them.
+
+    Raises:
+        ValueError: where optimism is not a number, the rule is not one of the three, or the
+            evidence is zero; for the latter only if η > 0, since below it -inf is an answer while
+            log p(O) is finite. For an infinite horizon, where values are not finite (a discount
+            is no guarantee unless η = 0), naming the critical η or the spectral radius. For a
+            linear-Gaussian model, where a value is infinite at η (named: the last η at which none
+            is), the discount is below one at η ≠ 0, or the rule is not soft. Checkpoints are for
+            the soft rule and a finite η.
+    """
+    eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)
+    if checkpoint not in (True, False):
+        advice = "it says whether to keep few values, and writes no file"
+        checks.refuse("checkpoint", "True or False", repr(checkpoint), advice)
+    if isinstance(model, LinearGaussian):
+        if rule != "soft":
+            checks.refuse(
+                "rule",
+                '"soft" for a linear-Gaussian model',
+                repr(rule),
+                "with a flat action prior the hard one takes the mean of the soft policy",
+            )
+        return gaussian_values(model, eta)
+    table = tabulate(model)
+    if table.horizon is None:
+        if checkpoint:
+            checks.refuse(
+                "checkpoint",
+                "a finite horizon",
+                "an infinite one",
+                "leave it out: stationary values take no more memory than one step",
+            )
+        return stationary(table, eta, rule)
+    solution: Solution | Checkpoints
+    if checkpoint:
+        if rule != "soft" or not bellman.by_products(eta):
+            checks.refuse(
+                "checkpoint",
+                "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
+                f"rule {rule!r} at optimism {eta:g}",
+                "leave checkpoint out, or take a shorter horizon",
+            )
+        solution = checkpoints(table, eta)
+    else:
+        solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
+    if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
+        raise ValueError(
+            "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
+            "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
+            "make them finite"
+        )
+    return solution
+
+
+def _impossible(table: Table) -> bool:
+    """Whether log p(O) = -inf: the best case is impossible, too."""
+    v = table.final_reward / table.temperature
+    for _ in range(table.steps):
+        v = bellman.backup(table, v, math.inf)
+    return bellman.soft_mean(table.log_initial, v, math.inf).item() == -math.inf

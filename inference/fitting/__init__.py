@@ -1,0 +1,1 @@
+"""Training of guides: the loop, its progress, and its file."""

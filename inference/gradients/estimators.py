@@ -1,0 +1,143 @@
+"""Which estimator of the ELBO's gradient fits a model and a policy."""
+
+from __future__ import annotations
+
+from typing import Literal, NoReturn, TypeAlias, get_args
+
+from torch import nn
+
+from cai import checks
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.inference.fitting.guarded import Guarded, raising
+from cai.inference.gradients.critic import critic_gradient
+from cai.inference.gradients.enumerated import enumerated_gradient
+from cai.inference.gradients.enumerated_actions import enumerated_program_gradient, num_actions
+from cai.inference.gradients.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient
+from cai.inference.gradients.gradient import Estimator, EstimatorFactory
+from cai.inference.gradients.mirror import natural_gradient
+from cai.inference.gradients.pathwise import pathwise_gradient
+from cai.inference.gradients.renyi_gradient import renyi_gradient
+from cai.inference.gradients.score_function import score_gradient
+from cai.policies.neural import TabularPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+
+EstimatorName: TypeAlias = Literal[
+    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "renyi"
+]
+EstimatorChoice: TypeAlias = EstimatorName | EstimatorFactory
+
+
+def check_name(name: object) -> None:
+    """Raises ValueError where there is no estimator of that name, nor a function that makes one."""
+    names = get_args(EstimatorName)
+    if not callable(name) and not (isinstance(name, str) and name in names):
+        expected = ", ".join(f'"{known}"' for known in names)
+        raise ValueError(
+            f"estimator: expected one of {expected}, or a function (model, policy, particles) that "
+            f'makes one, got {" ".join(repr(name).split())[:200]}; "auto" chooses'
+        )
+
+
+def build(
+    name: EstimatorChoice,
+    model: TrajectoryModel | Table,
+    policy: nn.Module,
+    table: Table | None,
+    particles: int,
+    optimism: float,
+    rate: float = 1.0,
+) -> tuple[str, Estimator]:
+    """The estimator of a name, and its name where that was "auto", which takes the best there is.
+
+    Args:
+        name: which, or a function that makes one.
+        model: the model.
+        policy: the policy, the parameters of which get the gradient.
+        table: of the model; None where it has none, or the policy has a memory.
+        particles: trajectories a call, where they are sampled.
+        optimism: η of the bound of "renyi".
+        rate: the size of the steps that are to be taken along a natural gradient.
+
+    Raises:
+        ValueError: where the model or the policy is not of the kind that it needs.
+    """
+    if not isinstance(name, str):
+        made = getattr(name, "func", name)  # of a partial
+        expected = "a function (model, policy, particles) that makes an estimator"
+        with raising("estimator", expected, "see inference.critic_gradient"):
+            estimate = name(model, policy, particles)
+        if not callable(estimate):
+            checks.refuse(
+                "estimator",
+                "a function that makes an estimator, () -> -ELBO in nats",
+                f"one that returns {type(estimate).__name__}",
+                "see inference.critic_gradient",
+            )
+        own = getattr(made, "__module__", "").startswith("cai.")
+        return getattr(made, "__name__", type(made).__name__), estimate if own else Guarded(
+            estimate
+        )
+    if name in ("auto", "exact"):
+        exact = _exact(model, policy, table)
+        if exact is not None:
+            return "exact", exact
+    if name == "exact":
+        _refuse(
+            name,
+            "a model with finitely many states and actions and discrete sites, whose steps are "
+            "alike and can be tabulated, and a policy without a memory",
+            "another one",
+            '"score", which works for any',
+        )
+    if name == "enumerated" and table is not None:
+        return name, enumerated_gradient(table, policy, particles)
+    if name == "mirror":
+        return name, _natural(model, policy, table, rate)
+    if isinstance(model, Table):
+        _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
+    if name == "pathwise":
+        return name, pathwise_gradient(model, policy, particles)
+    if name == "critic":
+        return name, critic_gradient(model, policy, particles)
+    if name == "renyi":
+        return name, renyi_gradient(model, policy, optimism, particles)
+    A = None if name == "score" else num_actions(model)
+    if A is not None:
+        return "enumerated", enumerated_program_gradient(model, policy, A, particles)
+    if name == "enumerated":
+        _refuse(name, "finitely many actions", "an action_prior over others", '"score"')
+    return "score", score_gradient(model, policy, particles)
+
+
+def _exact(
+    model: TrajectoryModel | Table, policy: nn.Module, table: Table | None
+) -> Estimator | None:
+    """The exact estimator, or None where there is none."""
+    in_closed_form = closed_form_gradient(model, policy)
+    if in_closed_form is not None or table is None:
+        return in_closed_form
+    return exact_gradient(table, policy)
+
+
+def _natural(
+    model: TrajectoryModel | Table, policy: nn.Module, table: Table | None, rate: float
+) -> Estimator:
+    """The natural gradient, of the two kinds of policy that have one in closed form."""
+    if table is not None and isinstance(policy, TabularPolicy):
+        return natural_gradient(table, policy, rate)
+    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        return gaussian_natural_gradient(model, policy, rate)
+    came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
+    _refuse(
+        "mirror",
+        "a TabularPolicy, for a table, or a LinearGaussianPolicy, in a linear-Gaussian model",
+        came,
+        '"auto"',
+    )
+
+
+def _refuse(name: str, expected: str, came: str, instead: str) -> NoReturn:
+    checks.refuse(f'estimator "{name}"', expected, came, f"take {instead}")

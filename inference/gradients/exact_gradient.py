@@ -1,0 +1,134 @@
+"""The ELBO and its gradient without sampling: through occupancies, or in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cai.evaluation.evaluate import enumerable, policy_log_probs
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.gaussian.moments import worth
+from cai.inference.gradients.gradient import Estimator, checked, gains
+from cai.numerics.matrices import Array
+from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.history import HistoryPolicy
+from cai.policies.history import worth as worth_of_histories
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.bellman import product
+from cai.tables.table import Table
+
+
+def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
+    """The gradient of the ELBO through the occupancies of the policy, without sampling.
+
+    ∂ELBO/∂log q_t(a|s) = occupancy_t(s) q_t(a|s) (advantage_t(s,a)), the policy gradient theorem
+    for the objective of maximum entropy.
+    """
+    gain = gains(table)
+    p = table.log_dynamics.exp() * table.discount
+    ahead = _ahead(table, p)
+    initial = table.log_initial.exp()
+
+    def estimate() -> float:
+        log_q = policy_log_probs(policy, table)
+        with torch.no_grad():
+            q, now = log_q.exp(), gain - log_q
+            flow = table.flow(q.unsqueeze(-1) * p)
+            v = policy_values(table, product(q, now).sum(-1), flow)
+            elbo = product(initial, v[0]).sum().item()
+            checked(elbo)
+            weight = occupancies(table, flow).unsqueeze(-1) * q
+            slope = product(weight, now + ahead(v[1:]) - v[:-1].unsqueeze(-1))
+        log_q.backward(-slope)
+        return -elbo
+
+    return estimate
+
+
+def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
+    """v -> Σ p v(s') over the successors, (..., S) -> (..., S, A), by one product if it can be."""
+    weights = None
+    if table.flows_in_matrices:
+        weights = table.dense(table.log_dynamics).flatten(0, 1) * table.discount
+
+    def ahead(v: Tensor) -> Tensor:
+        if not v.isfinite().all():  # what cannot be reached may be worth -inf
+            return product(p, table.gather(v)).sum(-1)
+        if weights is not None:
+            return (v @ weights.T).unflatten(-1, p.shape[:2])
+        return (p * table.gather(v)).sum(-1)
+
+    return ahead
+
+
+def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
+    """v_t(s) of a policy, (T+1, S), nats: the ELBO from state s at step t on.
+
+    Args:
+        table: the problem.
+        gain: (T, S), expected reward and entropy of one step, nats.
+        flow: (T, S, ...), the flow of q(a|s) p(s'|s,a) γ.
+    """
+    T, S = gain.shape
+    v = torch.empty(T + 1, S, dtype=torch.float64)
+    v[T] = table.final_reward / table.temperature
+    if table.flows_in_matrices and flow.is_cpu:
+        # numpy asks less of each of many small products. What is lost, -inf, becomes NaN by them.
+        with np.errstate(invalid="ignore"):
+            _backward(flow.numpy(), gain.numpy(), v.numpy())
+        if v.isfinite().all():
+            return v
+    for t in range(T - 1, -1, -1):
+        torch.add(gain[t], table.pull(flow[t], v[t + 1]), out=v[t])
+    return v
+
+
+def _backward(flow: Array, gain: Array, v: Array) -> None:
+    for t in range(len(gain) - 1, -1, -1):
+        np.matmul(flow[t], v[t + 1], out=v[t])
+        v[t] += gain[t]
+
+
+def occupancies(table: Table, flow: Tensor) -> Tensor:
+    """q(s_t=s, alive) for t = 0 … T-1, shape (T, S), from the flow of a policy."""
+    states = torch.empty(len(flow), table.num_states, dtype=torch.float64)
+    states[0] = table.log_initial.exp()
+    if table.flows_in_matrices and flow.is_cpu:
+        x, moves = states.numpy(), flow.numpy()
+        for t in range(len(moves) - 1):
+            np.matmul(x[t], moves[t], out=x[t + 1])
+        return states
+    for t in range(len(flow) - 1):
+        states[t + 1] = table.push(states[t], flow[t])
+    return states
+
+
+def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
+    """The gradient of an ELBO that is known in closed form; None of any other.
+
+    It is for a linear-Gaussian policy in such a model, for a table of histories, and for a guide
+    that bends the dynamics, whose objective is what it imagines.
+    """
+    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        found: Any = partial(worth, model, policy)
+    elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
+        found = partial(worth_of_histories, table, policy)
+    elif isinstance(policy, FreeDynamics):
+        found = partial(policy.worth, float(model.temperature))
+    else:
+        return None
+
+    def estimate() -> float:
+        value = found()
+        loss: Tensor = -(value if isinstance(value, Tensor) else value.elbo)
+        checked(-loss.item())
+        loss.backward()
+        return loss.item()
+
+    return estimate

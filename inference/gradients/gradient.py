@@ -1,0 +1,56 @@
+"""What every estimator of the ELBO's gradient is, and what each of them checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from cai.tables import bellman
+from cai.tables.table import Table
+
+Estimator: TypeAlias = Callable[[], float]
+"""Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate.
+
+One that learns something of its own, such as a critic, has that as an attribute ``module``, a torch
+module: its ``state_dict`` belongs to a checkpoint as the policy's does.
+"""
+
+EstimatorFactory: TypeAlias = Callable[[Any, nn.Module, int], Estimator]
+"""(model, policy, particles) -> the estimator; the model or its table."""
+
+
+def checked(elbo: float) -> None:
+    """Raises where the ELBO is not finite, since its gradient is not either.
+
+    Raises:
+        ValueError: where it is -inf, which a reward can make it.
+        FloatingPointError: where it is NaN or +inf, which is a matter of numbers.
+    """
+    if elbo == -math.inf:
+        raise ValueError(
+            f"fit: the ELBO is {elbo:g}: the policy can reach a reward of -inf, where it has no "
+            "gradient; forbid the actions that lead there, by probability zero in action_prior, "
+            "or make the reward finite"
+        )
+    if not math.isfinite(elbo):
+        raise FloatingPointError(f"the loss is {-elbo:g}")
+
+
+def gains(table: Table) -> Tensor:
+    """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: what a step is worth but for log q(a|s)."""
+    reward = table.reward
+    if table.arrival_reward is not None:
+        reward = reward + bellman.mean(table.log_dynamics, table.arrival_reward)
+    return table.log_prior + reward / table.temperature
+
+
+def not_too_far(elbo: float, after: Callable[[float], float], step: float) -> float:
+    """The largest of step, step/2, … after which the ELBO is no lower; zero where there is none."""
+    lowest = elbo - 1e-13 * max(1.0, abs(elbo))
+    for halvings in range(40):
+        if after(step / 2**halvings) >= lowest:
+            return step / 2**halvings
+    return 0.0

@@ -1,0 +1,96 @@
+"""Mirror descent on a table, which is its natural gradient: at step one, dynamic programming."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cai.evaluation.evaluate import policy_log_probs
+from cai.inference.gradients.exact_gradient import occupancies
+from cai.inference.gradients.gradient import Estimator, checked, not_too_far
+from cai.policies.neural import TabularPolicy
+from cai.tables import bellman
+from cai.tables.bellman import product
+from cai.tables.table import Table
+
+
+def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> Estimator:
+    """The natural gradient of the ELBO in the logits θ_t(s,a) of q ∝ p(a|s) exp(θ).
+
+        Q_t^q(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s)
+
+    The inverse Fisher information takes the occupancies out of the gradient (Kakade 2002), so that
+    a step of size λ along it is one :func:`mirror_sweep`. For a stationary table they stay in, as
+    the weights of a mean over all time, and no number of steps is promised; where a whole ``step``
+    would lower the ELBO, it is halved until it does not.
+    """
+    start, p = table.log_initial.exp(), table.log_dynamics.exp() * table.discount
+
+    def after(step: float, slope: Tensor) -> float:
+        log_q = bellman.log_softmax(policy.log_prior + policy.logits - step * slope)
+        v, _ = policy_values(table, log_q.expand(table.steps, *log_q.shape))
+        return product(start, v[0]).sum().item()
+
+    def estimate() -> float:
+        with torch.no_grad():
+            log_q = policy_log_probs(policy, table)
+            v, q_values = policy_values(table, log_q)
+            elbo = product(start, v[0]).sum().item()
+            checked(elbo)
+            slope = v[:-1].unsqueeze(-1) - (q_values + table.log_prior - log_q)
+            if policy.logits.dim() == 2:
+                flow = table.flow(log_q.exp().unsqueeze(-1) * p)
+                weight = occupancies(table, flow).unsqueeze(-1)
+                slope = product(weight, slope).sum(0) / weight.sum(0)
+            # What the policy never does, and where everything is lost, stays as it is.
+            slope = torch.where(slope.isfinite(), slope, 0.0)
+            if policy.logits.dim() == 2:
+                slope = slope * (not_too_far(elbo, lambda to: after(to, slope), step) / step)
+            policy.logits.grad = slope
+        return -elbo
+
+    return estimate
+
+
+def mirror_sweep(table: Table, log_q: Tensor, step: float = 1.0, backward: bool = False) -> Tensor:
+    """One step of mirror descent in all rows of a policy, log q_t(a|s) of shape (T, S, A), nats.
+
+        q'_t(a|s) ∝ q_t(a|s)^{1-λ} [p(a|s) exp(Q_t^q(s,a)/α)]^λ
+
+    It maximises the gradient's λ <Q^q/α + log p - log q, q'> less KL(q'‖q) in each state (Geist,
+    Scherrer and Pietquin 2019). Simultaneous, every row takes the Q of the policy as it was: once
+    the steps behind it are right, an error shrinks by 1 - λ a sweep; with λ = 1, k sweeps make the
+    last k steps optimal, and T sweeps all. Backward, with the Q of the policy just made, one sweep
+    with λ = 1 is the soft Bellman recursion.
+
+    Args:
+        table: the problem.
+        log_q: the policy.
+        step: λ in (0, 1].
+        backward: whether each row is changed with the steps behind it changed already.
+    """
+    new = torch.empty_like(log_q)
+    v = table.final_reward / table.temperature
+    for t in range(table.steps - 1, -1, -1):
+        q_values = bellman.action_values(table, v, 0.0)
+        target = table.log_prior + q_values
+        new[t] = bellman.log_softmax(target if step == 1 else (1 - step) * log_q[t] + step * target)
+        v = _value(table, new[t] if backward else log_q[t], q_values)
+    return new
+
+
+def policy_values(table: Table, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """v_t(s) and Q_t(s,a)/α of a policy, (T+1, S) and (T, S, A), nats."""
+    v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
+    q_values = torch.empty_like(log_q)
+    v[-1] = table.final_reward / table.temperature
+    for t in range(table.steps - 1, -1, -1):
+        q_values[t] = bellman.action_values(table, v[t + 1], 0.0)
+        v[t] = _value(table, log_q[t], q_values[t])
+    return v, q_values
+
+
+def _value(table: Table, log_q: Tensor, q_values: Tensor) -> Tensor:
+    """E_q[Q/α + log p - log q], (S,), nats."""
+    gain = torch.where(log_q > -torch.inf, q_values + table.log_prior - log_q, 0.0)
+    return product(log_q.exp(), gain).sum(-1)

@@ -1,0 +1,90 @@
+"""The gradient of the variational Rényi bound, by samples: a policy that hopes for luck."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.inference.gradients.gradient import Estimator, checked
+from cai.program.episode import log_probs_along
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman
+
+
+def check_order(name: object, eta: float) -> None:
+    """Raises ValueError unless η is what the estimator of that name can take.
+
+    Where it can, a warning says what is to be expected of the policy.
+    """
+    eta = checks.check_optimism(eta)
+    if not isinstance(name, str) or name != "renyi":
+        if eta != 0:
+            checks.refuse(
+                "optimism", "0", repr(eta), 'only estimator="renyi" maximises another bound'
+            )
+        return
+    if not (math.isfinite(eta) and eta != 0 and eta <= 1):
+        checks.refuse(
+            "optimism",
+            'a finite number other than 0, at most 1, for estimator "renyi"',
+            repr(eta),
+            "0 is the ELBO, which every other estimator maximises; above 1 take "
+            "inference.soft_values(model, optimism=eta), which is exact",
+        )
+    mood = (
+        "counts on luck that it cannot bring about" if eta > 0 else "fears what nature will not do"
+    )
+    warnings.warn(
+        f"fit: a policy of the Rényi bound at optimism {eta:g} {mood}; to plan in the true "
+        'dynamics, leave estimator="renyi" out',
+        stacklevel=3,
+    )
+
+
+def renyi_gradient(
+    model: TrajectoryModel, policy: nn.Module, eta: float, particles: int
+) -> Estimator:
+    """The gradient of E[(1/η) log (1/K) Σ_k w_k^η], with w = p(τ,O)/q(τ) of K trajectories.
+
+    The importance-weighted ELBO at η = 1 (Burda et al. 2016), in general the Rényi bound of order
+    1 - η (Li and Turner 2016), which it comes to as K grows; with few particles it lies between
+    that and the ELBO. Each trajectory's score is weighted by what it adds to the bound over what
+    there would be with the mean of the others in its place (Mnih and Rezende 2016, VIMCO).
+
+    Where there are paths, doubly reparameterised gradients (Tucker et al. 2019) of the
+    importance-weighted bound would be less noisy. They are not here: to plan by this bound is to
+    count on luck, and to evaluate by it, as ``compare`` does, takes no gradient.
+
+    Returns:
+        an estimator whose loss is the negative of that bound, not of the ELBO.
+    """
+    T = checks.finite_horizon(model, "fit")
+    steps = torch.arange(T).expand(particles, T)
+    even = torch.full((particles,), -math.log(particles), dtype=torch.float64)
+
+    def bound(log_w: Tensor) -> Tensor:
+        return bellman.soft_mean(even, log_w, eta)
+
+    def estimate() -> float:
+        paths = model.simulate(policy, particles)
+        s, alive = paths.states[:, :-1], paths.alive[:, :-1]
+        log_q = log_probs_along(policy, s, paths.actions)
+        log_q = torch.where(alive, log_q, 0.0).double().sum(-1)
+        with torch.no_grad():
+            log_p = exact(model.prior(s, steps)).log_prob(paths.actions)
+            log_p = torch.where(alive, log_p, 0.0).double().sum(-1)
+            log_w = paths.returns / model.temperature + log_p - log_q
+            checked(log_w.min().item())
+            whole = bound(log_w)
+            others = (log_w.sum() - log_w) / (particles - 1)
+            without = bound(torch.where(torch.eye(particles) > 0, others.unsqueeze(1), log_w))
+            weight = whole - without - (eta * log_w).softmax(0)
+        (-(weight * log_q).sum()).backward()
+        return -whole.item()
+
+    return estimate

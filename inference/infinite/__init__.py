@@ -1,0 +1,1 @@
+"""Infinite horizons: stationary values, averages, linear systems and goals."""

@@ -1,0 +1,116 @@
+"""Observed trajectories of an infinite horizon, counted move by move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.inference.infinite._moves import moves
+from cai.numerics import arrays
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+
+@dataclass(frozen=True, eq=False)
+class MoveCounts:
+    """All that the likelihood of finished trajectories depends on.
+
+    Attributes:
+        moves: (S, A, K), how often each action led to each of its K listed successors;
+            waiting in an absorbing state is not counted.
+        starts: (S,), how many trajectories begin in each state.
+        deaths: (), how many end by death, none without a discount.
+    """
+
+    moves: Tensor
+    starts: Tensor
+    deaths: int
+
+
+def count_moves(model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]) -> MoveCounts:
+    """Counts the moves of trajectories of any length, each until it is absorbed or dies.
+
+    Args:
+        model: a discrete model, or its table.
+        paths: for each trajectory its states s_0 … s_n and its actions a_0 … a_{n-1}, as integers.
+
+    Raises:
+        ValueError: where a path is empty, names no state or action of the model, makes a move that
+            is impossible, or stops before it is absorbed though nothing dies, as γ = 1.
+    """
+    table = tabulate(model)
+    states, actions = _as_tensors(paths, table)
+    absorbing = torch.from_numpy(moves(table).absorbing)
+    S, A, K = table.log_dynamics.shape
+    tails, heads = torch.cat([s[:-1] for s in states]), torch.cat([s[1:] for s in states])
+    a = torch.cat(actions)
+    place = (tails * A + a) * K + _successor(table, tails, a, heads)
+    counts = torch.bincount(place[~absorbing[tails]], minlength=S * A * K).double()
+    ends = torch.stack([s[-1] for s in states])
+    alive = ends[~absorbing[ends]]
+    if len(alive) and table.discount == 1:
+        checks.refuse(
+            "paths",
+            "trajectories that run until an absorbing state",
+            f"one that stops in state {alive[0].item()}",
+            "with a discount of 1 nothing else ends them; leave unfinished ones out",
+        )
+    starts = torch.bincount(torch.stack([s[0] for s in states]), minlength=S).double()
+    return MoveCounts(counts.reshape(S, A, K), starts, len(alive))
+
+
+def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> Tensor:
+    """Which of the K listed successors each move leads to, (N,)."""
+    listed = torch.arange(table.num_states) if table.successors is None else table.successors
+    if table.successors is not None:
+        listed = listed[tails, actions]
+    found = (listed == heads.unsqueeze(1)) & (table.log_dynamics[tails, actions] > -torch.inf)
+    found &= (table.log_prior[tails, actions] > -torch.inf).unsqueeze(1)
+    impossible = ~found.any(1)
+    if impossible.any():
+        i = int(impossible.nonzero()[0])
+        checks.refuse(
+            "paths",
+            "moves that the model allows",
+            f"action {actions[i].item()} in state {tails[i].item()} leading to state "
+            f"{heads[i].item()}, which has probability zero",
+            "see log_prior and log_dynamics of cai.tabulate(model) for what it allows",
+        )
+    return found.int().argmax(1)
+
+
+_PATHS = "for each trajectory a pair (states, actions) of lists of integers"
+
+
+def _as_tensors(paths: Any, table: Table) -> tuple[list[Tensor], list[Tensor]]:
+    states, actions = [], []
+    for i, path in enumerate(checks.several("paths", paths, _PATHS)):
+        if not isinstance(path, tuple | list) or len(path) != 2:
+            checks.refuse(f"paths, number {i}", "states and actions", type(path).__name__, _PATHS)
+        s, a = (arrays.integers(f"paths, number {i}", x) for x in path)
+        if s.dim() != 1 or a.dim() != 1 or len(s) != len(a) + 1:
+            checks.refuse(
+                f"paths, number {i}",
+                "n + 1 states and n actions",
+                f"shapes {list(s.shape)} and {list(a.shape)}",
+                "the last state is the one where the path ends",
+            )
+        for name, x, size in (("state", s, table.num_states), ("action", a, table.num_actions)):
+            if len(x) and not (x.min() >= 0 and x.max() < size):
+                checks.refuse(
+                    f"paths, number {i}",
+                    f"{name}s 0 … {size - 1}",
+                    f"{x.min().item()} … {x.max().item()}",
+                    "number them as the model does",
+                )
+        states.append(s)
+        actions.append(a)
+    if not states:
+        checks.refuse("paths", "at least one trajectory", "none", "there is nothing to count")
+    return states, actions

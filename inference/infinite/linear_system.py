@@ -1,0 +1,302 @@
+"""Infinite horizons at optimism 1: the exact posterior is the solution of one linear system.
+
+With z = exp(V/α), one step of p(τ, O) is linear: z(s) = Σ_{a,s'} p(a|s) p(s'|s,a) exp((r + r⁺)/α)
+(γ z(s') + 1 - γ), and z = 1 in absorbing states. So (I - M) z = b, M over the other states. A value
+of thousands of nats fits in no float: a potential h is divided out, u = z exp(-h), which leaves the
+spectral radius as it is, and u stays in range where h is close to V/α.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from cai import checks
+from cai.inference.infinite._moves import Moves, moves
+from cai.inference.infinite._potentials import improvement, likely_excess, shortest_distances
+from cai.inference.infinite._spectrum import divergence, log_spectral_radius
+from cai.inference.infinite._system import System, factorise, negative_pivot, row_logsumexp
+from cai.inference.infinite.count_moves import MoveCounts
+from cai.infinite.endings import never_paid
+from cai.numerics import arrays
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman
+from cai.tables.bellman import product
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+_SHIFT = 650.0  # nats that u is scaled down by, so that V/α - h may be anything from 0 to 1350
+_LARGEST = 700.0  # nats, what exp still takes
+RESIDUAL = 1e-9  # nats
+_REFINEMENTS = 3
+_IMPROVEMENTS = 50
+
+
+def linear_values(table: Table) -> Tensor:
+    """v(s) = V(s)/α = log p(O|s_0=s) of an infinite horizon at optimism 1, shape (S,), nats.
+
+    See :func:`linear_system`, which keeps the factorisation, too.
+
+    Raises:
+        ValueError: as :func:`linear_system`.
+    """
+    return linear_system(table).log_values
+
+
+def linear_system(model: TrajectoryModel | Table) -> LinearValues:
+    """Exact values of an infinite horizon at optimism 1, by one sparse factorisation.
+
+    Solves (I - M) z = b for z = exp(V/α), M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the
+    states that are not absorbing, b what steps into absorbing states or into death are worth
+    (Todorov 2009; in route choice the recursive logit of Fosgerau, Frejinger and Karlstrom 2013).
+    States from which nothing is ever paid are worth 0, as absorbing states are; those that cannot
+    help paying for ever are worth -inf.
+
+    Args:
+        model: a discrete model with an infinite horizon, or its table.
+
+    Raises:
+        ValueError: where the horizon is finite, or the spectral radius of M is not below one, so
+            that p(O) is infinite; it is named.
+    """
+    table = tabulate(model)
+    if table.horizon is not None:
+        checks.refuse(
+            "horizon",
+            "None, an infinite horizon",
+            repr(table.horizon),
+            "take inference.posterior, or dataclasses.replace(model, horizon=None)",
+        )
+    graph = moves(table)
+    system = System.of(graph, table.discount)
+    distance = shortest_distances(system)
+    stuck = np.isinf(distance) & ~graph.absorbing
+    if stuck.any():
+        free = never_paid(table)
+        if (free & stuck).any():
+            graph = graph.ending(free)
+            system = System.of(graph, table.discount)
+            distance = shortest_distances(system)
+        _check_stuck(system, np.isinf(distance))
+    return LinearValues(table, graph, solve(system, distance))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearValues:
+    """Exact values of an infinite horizon at optimism 1, with the factorisation that gave them.
+
+    Attributes:
+        table: the problem, S states, A actions and K successors of each.
+        graph: its possible moves.
+        factors: the solved system.
+    """
+
+    table: Table
+    graph: Moves
+    factors: Factors
+
+    @property
+    def log_values(self) -> Tensor:
+        """(S,), nats: V(s)/α = log p(O|s_0=s); 0 where absorbed, -inf where it pays for ever."""
+        v = np.where(self.graph.absorbing, 0.0, self.factors.log_values)
+        return torch.from_numpy(v)
+
+    @property
+    def residual(self) -> float:
+        """(), nats: max |T V - V|/α, computed in log space."""
+        return self.factors.residual
+
+    def expected_moves(self, start: Tensor) -> Tensor:
+        """How often each move is made under p(τ|O, s_0), by one solve with the same factorisation.
+
+        They are the derivatives of Σ_s start(s) V(s) in the rewards r⁺(s,a,s'); summed over
+        successors, in r(s,a).
+
+        Args:
+            start: (S,), how many trajectories begin in each state.
+
+        Returns:
+            (S, A, K), expected numbers of moves, summed over all trajectories.
+
+        Raises:
+            ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
+        """
+        table, graph, factors = self.table, self.graph, self.factors
+        visits = self.expected_visits(start).numpy()
+        v = np.where(graph.absorbing, 0.0, factors.log_values)
+        then = bellman.continuation(torch.from_numpy(v), 1.0, table.discount).numpy()
+        on = factors.live[graph.tails]
+        tails, heads = graph.tails[on], graph.heads[on]
+        chance = np.exp(graph.log_weights[on] + (then[heads] - v[tails]))
+        out = np.zeros(table.log_dynamics.numel())
+        out[graph.places[on]] = visits[tails] * chance
+        return torch.from_numpy(out).reshape(table.log_dynamics.shape)
+
+    def expected_visits(self, start: Tensor) -> Tensor:
+        """How often each state is visited under p(τ|O, s_0), arguments as above; absorbing ones 0.
+
+        Returns:
+            (S,), expected numbers of visits, summed over all trajectories.
+        """
+        graph, factors = self.graph, self.factors
+        mass = arrays.numbers("start", start).numpy(force=True)
+        if mass.shape != factors.live.shape:
+            expected = f"one number for each of {len(factors.live)} states"
+            checks.refuse("start", expected, f"shape {list(mass.shape)}", "zero for most of them")
+        lost = (mass > 0) & ~(factors.live | graph.absorbing)
+        if lost.any():
+            checks.refuse(
+                "start",
+                "trajectories from states where p(O|s_0) > 0",
+                f"one from state {np.flatnonzero(lost)[0]}",
+                "no trajectory from there ends",
+            )
+        before = np.divide(mass, factors.u, out=np.zeros_like(mass), where=factors.live)
+        return torch.from_numpy(factors.lu.solve(before, trans="T") * factors.u)
+
+    def log_likelihood(self, observed: MoveCounts) -> float:
+        """Σ log p(τ|O, s_0) of observed trajectories, deaths included, (), nats.
+
+        Args:
+            observed: trajectories counted by :func:`count_moves`.
+        """
+        table, deaths = self.table, observed.deaths
+        ending = torch.from_numpy(self.graph.absorbing)[table.successor_index]
+        going_on = observed.moves.flatten(1)[~ending].sum().item() - deaths
+        paid = product(observed.moves, table.log_weights).sum().item()
+        if table.discount < 1:
+            paid += going_on * math.log(table.discount) + deaths * math.log1p(-table.discount)
+        return paid - product(observed.starts, self.log_values).sum().item()
+
+    def reward_gradient(self, observed: MoveCounts) -> Tensor:
+        """∂ log p(τ|O)/∂r of observed trajectories: observed minus expected counts, over α.
+
+        Args:
+            observed: trajectories counted by :func:`count_moves`.
+
+        Returns:
+            (S, A), nats per unit of reward; zero in absorbing states, which stay what they are.
+
+        Raises:
+            ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
+        """
+        more = observed.moves - self.expected_moves(observed.starts)
+        more[torch.from_numpy(self.graph.absorbing)] = 0.0
+        return more.sum(-1) / self.table.temperature
+
+    @cached_property
+    def error(self) -> float:
+        """(), nats: a bound on |V - exact V|/α in every state, by a sub- and a super-solution.
+
+        y = (I - M)⁻¹ u says how a residual adds up on the way to the end. Where u (1 ± ε) with
+        ε = 2 (residual + rounding) y/u is moved the right way by one step, the exact solution lies
+        between the two, and the spectral radius of M is below one. Takes one more solve.
+        """
+        found = self.factors
+        live, u = found.live, found.u
+        y = found.lu.solve(u)
+        with np.errstate(invalid="ignore"):
+            gained = (y - found.weights @ y)[live] / u[live]
+        if not gained.min(initial=1.0) > 0.5:  # NaN, too: y left the floats
+            return math.inf
+        size = np.abs(found.log_values[live]).max(initial=1.0)
+        slack = 2 * (found.residual + 8 * np.finfo(float).eps * size)
+        off = slack * (y[live] / u[live]).max(initial=0.0)
+        return float(-np.log1p(-off)) if off < 1 else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A solved system and its factorisation.
+
+    Attributes:
+        log_values: (S,), nats, v of the states that are neither absorbing nor stuck; else -inf.
+        residual: nats, max |T v - v|.
+        live: (S,), boolean: where v is finite.
+        u: (S,), exp(v - h - 650), zero where v = -inf.
+        weights: (S, S), exp(log_on - h(s) + h(s')).
+        lu: the factorisation of I - weights.
+    """
+
+    log_values: Any
+    residual: float
+    live: Any
+    u: Any
+    weights: csr_array
+    lu: Any
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the factorisation, which SciPy cannot copy."""
+        return self.__dict__ | {"lu": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Factorises again."""
+        self.__dict__.update(state | {"lu": factorise(state["weights"])})
+
+
+def solve(system: System, distance: Any) -> Factors:
+    """Solves a system by one factorisation, or more where the potential turns out too coarse.
+
+    Args:
+        system: z = M z + b.
+        distance: (S,), nats, minus the potential to begin with; +inf where z = 0.
+
+    Raises:
+        ValueError: where the spectral radius of M is not below one.
+    """
+    live = np.isfinite(distance)
+    system = system.restricted(live)
+    h = np.where(live, -distance, 0.0)
+    for i in range(_IMPROVEMENTS):
+        hopeless = i == 0 and likely_excess(system, h, live) > _SHIFT + _LARGEST
+        found = None if hopeless else _attempt(system, h, live)
+        if found is not None:
+            return found
+        try:
+            h = h + improvement(system, h, live)
+        except RuntimeError:  # singular: a policy so keen on going on that it never ends
+            break
+    raise divergence(system)
+
+
+def _attempt(system: System, h: Any, live: Any) -> Factors | None:
+    """The solution from a potential; None where that is too coarse, so that u leaves the floats."""
+    scaled = system.scaled(h)
+    if scaled.max(initial=0.0) > _LARGEST:
+        return None
+    weights = system.with_weights(np.exp(scaled))
+    b = np.exp(system.log_ends - h - _SHIFT)
+    try:
+        lu = factorise(weights)
+    except RuntimeError:  # singular: the spectral radius is one, or what overflowed met what did
+        raise divergence(system) from None
+    u = lu.solve(b)
+    for _ in range(_REFINEMENTS):
+        if not (np.isfinite(u[live]).all() and (u[live] > 0).all()):
+            if negative_pivot(lu):
+                raise divergence(system)
+            return None
+        with np.errstate(divide="ignore"):
+            v = np.log(u) + (h + _SHIFT)
+        residual = float(np.abs(system.step(v)[live] - v[live]).max(initial=0.0))
+        if residual < RESIDUAL:
+            return Factors(v, residual, live, u, weights, lu)
+        u = u + lu.solve(b + weights @ u - u)
+    return None
+
+
+def _check_stuck(system: System, stuck: Any) -> None:
+    """Raises ValueError unless the states that reach no end pay for ever, and so are worth -inf."""
+    inside = system.restricted(stuck)
+    nothing = np.full(len(stuck), -np.inf)
+    if row_logsumexp(inside.log_on, nothing).max(initial=-np.inf) < 0:
+        return
+    if log_spectral_radius(inside) > -1e-12:
+        raise divergence(inside)

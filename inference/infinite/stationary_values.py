@@ -1,0 +1,235 @@
+"""Infinite horizons: the stationary solution at any optimism, or the reason why there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.inference.infinite._approach import approach
+from cai.inference.infinite._moves import moves
+from cai.inference.infinite._spectrum import divergence
+from cai.inference.infinite._system import System
+from cai.inference.infinite.linear_system import linear_values
+from cai.infinite.continuation import Reach, continued
+from cai.infinite.endings import endings, may_go_on, never_paid
+from cai.infinite.fixed_point import Diverges, FixedPoint, Undetermined, check_lost, fixed_point
+from cai.infinite.stopping import values_by_stopping
+from cai.infinite.transient import fills_in
+from cai.solutions.stationary import Stationary
+from cai.tables import bellman
+from cai.tables.table import Table
+
+_SMALL = 10**5  # numbers in a table up to which it is found to six digits
+_CLOSER = 16  # optimisms that are tried, each eight times nearer to 0
+
+
+def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
+    """The stationary solution of an infinite horizon; what ``soft_values`` returns for one.
+
+    Value iteration comes first, for as long as it settles quickly (``approach.py``). At η = 1 the
+    soft rule is a linear system (``linear_system.py``), one factorisation where Newton's method
+    takes one a step; its values also are where the others start, for they know how far the end is,
+    unless a factorisation would fill in. Every answer but that of the Boltzmann rule comes with a
+    certificate.
+
+    Args:
+        table: a problem with an infinite horizon.
+        optimism: η, any real number or ±inf.
+        rule: how actions are chosen.
+
+    Raises:
+        ValueError: where values are not finite, naming the critical optimism, the spectral radius,
+            or the state where going on for ever pays; where the evidence is zero; for a final
+            reward, which is never paid.
+    """
+    check_nothing_final(table)
+    _check_evidence(table)
+    start = approach(table, optimism) if rule == "soft" else None
+    if start is None:
+        start = _linear(table, optimism, rule)
+    try:
+        found = fixed_point(table, optimism, rule, start)
+    except Diverges as reason:
+        found = _followed(table, optimism, rule, reason, start)
+    return Stationary.of(table, optimism, rule, found)
+
+
+def check_nothing_final(table: Table) -> None:
+    """Raises ValueError where a final reward would never be paid."""
+    if (table.final_reward != 0).any():
+        checks.refuse(
+            "final_reward",
+            "none, as an infinite horizon has no last step",
+            "one that is not zero",
+            "pay it on arrival in an absorbing state, or take a finite horizon",
+        )
+
+
+def _check_evidence(table: Table) -> None:
+    ends = endings(table, 1.0)
+    if ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
+        return
+    with contextlib.suppress(Diverges):  # unless the others go on for ever, and are paid for it
+        check_lost(table, ends, 1.0, "soft")
+        raise ValueError(
+            "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
+            "-inf; look for an absorbing state that can be reached, or take a discount below one"
+        )
+
+
+def factorises(table: Table) -> bool:
+    """Whether a factorisation of the moves takes no minutes, as that of a large random graph."""
+    graph = moves(table)
+    return not fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads]))
+
+
+def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
+    """Values at optimism 1; None where a factorisation would take minutes, or there are none.
+
+    Newton's method does without one.
+    """
+    if not factorises(table):
+        return None
+    try:
+        return linear_values(table)
+    except ValueError:
+        if eta == 1 and rule == "soft":
+            raise
+        return None
+
+
+def _followed(
+    table: Table, eta: float, rule: bellman.Rule, reason: Diverges, start: Tensor | None
+) -> FixedPoint:
+    """The values that can be followed from those at optimism 0, where Newton's method fails.
+
+    Raises:
+        ValueError: where there are none, with the reason, and what to change.
+    """
+    if rule == "boltzmann":
+        raise ValueError(
+            f"rule: the Boltzmann rule has no stationary values at optimism {eta:g}: {reason}. It "
+            "may run in circles, as raising one action's value may lower the state's; a higher "
+            'temperature or a lower discount calms it, and the rule "soft" never does'
+        ) from None
+
+    if eta == 1 and rule == "soft" and start is None:
+        graph = moves(table).ending(never_paid(table))
+        raise divergence(System.of(graph, table.discount)) from None
+    careful = None if eta == 0 else _try(table, 0.0, rule, start)
+    if -torch.inf < eta < 0:
+        shape = table.reward.new_zeros(table.num_states) if careful is None else careful.log_values
+        with contextlib.suppress(Diverges):
+            v = values_by_stopping(table, eta, rule, shape)
+            if v is not None:
+                return fixed_point(table, eta, rule, v, near=True)
+    first = _nearest(table, eta, rule, start) if careful is None else (0.0, careful)
+    if first is None:
+        raise _endless(table, rule) from None
+    at, values = first
+    tolerance = 10.0 ** -(_digits(table) + 1)
+    reach = continued(table, eta, rule, values.log_values, tolerance, at)
+    if reach.inside == eta:
+        with contextlib.suppress(Diverges):
+            return fixed_point(table, eta, rule, reach.log_values, near=True)
+    if reach.outside is None and (reach.inside == eta or isinstance(reason, Undetermined)):
+        raise _undetermined(eta, rule) from None
+    raise _beyond(eta, rule, reach, _digits(table)) from None
+
+
+def _try(table: Table, eta: float, rule: bellman.Rule, start: Tensor | None) -> FixedPoint | None:
+    try:
+        return fixed_point(table, eta, rule, start)
+    except Diverges:
+        return None
+
+
+def _nearest(
+    table: Table, eta: float, rule: bellman.Rule, start: Tensor | None
+) -> tuple[float, FixedPoint] | None:
+    """An optimism towards η with values, and those, where there are none at 0; None for none.
+
+    Where one goes on for 1e15 steps the values at 0 are out of reach, but away from it nature or
+    luck soon makes an end. Not where one need not end at all, nor in large problems.
+    """
+    sure = ~may_go_on(table).any()
+    if eta == 0 or not sure or table.log_dynamics.numel() > _SMALL:
+        return None
+    for k in range(_CLOSER):
+        at = math.copysign(min(abs(eta) / 4, 1.0) / 8**k, eta)
+        values = _try(table, at, rule, start)
+        if values is not None:
+            return at, values
+    return None
+
+
+def _digits(table: Table) -> int:
+    return 6 if table.log_dynamics.numel() <= _SMALL else 2
+
+
+def _undetermined(eta: float, rule: bellman.Rule) -> ValueError:
+    return ValueError(
+        f"optimism: at optimism {eta:g} with the rule {rule!r} the values of an infinite "
+        "horizon are not determined in float64: nothing that is above rounding errors makes "
+        "one go on to the end. Either a way in a circle costs nothing, or so little, or it is "
+        "on the verge of a critical optimism. Give every step outside absorbing states a "
+        "cost, or take an optimism nearer to 0"
+    )
+
+
+def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueError:
+    """The error that names the critical optimism."""
+    luck = (
+        "beyond it luck is worth more than going on costs"
+        if eta > 0
+        else "beyond it nature can afford to put off the end for ever"
+    )
+    found = f"beyond {reach.inside:g}"
+    if reach.outside is not None:
+        found = f"about {(reach.inside + reach.outside) / 2:.{digits}g}"
+    return ValueError(
+        f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
+        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
+        "Take an optimism nearer to 0, a lower discount, or another price for each step"
+    )
+
+
+def _endless(table: Table, rule: bellman.Rule) -> ValueError:
+    """Why there are no values in the true dynamics: without a discount, the end is not sought."""
+    v, n = torch.zeros(table.num_states, dtype=torch.float64), 200
+    for _ in range(n):
+        v = bellman.backup(table, v, 0.0, rule)
+    before = v
+    for _ in range(n):
+        v = bellman.backup(table, v, 0.0, rule)
+    rise = torch.where(v.isfinite(), v - before, 0.0) / n
+    size = torch.where(v.isfinite(), v.abs(), 0.0).max() / n
+    growth, s = rise.max(0)
+    live = endings(table, 0.0).live
+    gains = growth > 1e-9 * size
+    falls = not gains and (rise[live] < -1e-9 * size).any()
+    if falls:
+        growth, s = torch.where(live, rise, 0.0).min(0)
+    if falls or (gains and not may_go_on(table)[s]):
+        return ValueError(
+            f"horizon: an infinite horizon ends, but too late for its values to be told in "
+            f"float64: from state {int(s)}, with the rule {rule!r}, they still "
+            f"{'fall' if falls else 'rise'} by {table.temperature * growth.abs().item():.4g} in "
+            f"reward a step after {2 * n} steps. Take a finite horizon or a lower discount, or "
+            "make the end more probable"
+        )
+    what = (
+        f"it gains {table.temperature * growth.item():.4g} in reward a step"
+        if gains
+        else "it can go on without an end at no cost, so that values are not determined"
+    )
+    return ValueError(
+        f"horizon: without a discount an infinite horizon has no finite values here: from "
+        f"{f'state {int(s)}' if gains else 'some states'}, with the rule {rule!r}, {what}. Give "
+        "every step outside absorbing states a cost, take a discount below one, or "
+        "inference.average_reward"
+    )

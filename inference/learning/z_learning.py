@@ -1,0 +1,124 @@
+"""Z-learning: the exact backward message from sampled steps of the uncontrolled program."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cai import checks
+from cai.distributions.support import log_probs, require_finite
+from cai.numerics.exclusive import seeded
+from cai.policies.neural import TabularPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman
+from cai.tables.tabulation import add_up, tabulate
+
+
+@dataclass(frozen=True, eq=False)
+class ZLearning:
+    """What Z-learning has found. S states.
+
+    Attributes:
+        model: what was sampled.
+        log_values: (S,), nats: the estimate of log z(s) = log p(O_{t:∞}|s_t=s) = V(s)/α.
+        visits: (S,): how many steps started in each state; where there are none, log z is 0.
+        bounds: (episodes,), nats: the estimate of log p(O) after each batch of episodes.
+    """
+
+    model: TrajectoryModel
+    log_values: Tensor
+    visits: Tensor
+    bounds: Tensor
+
+    @property
+    def V(self) -> Tensor:
+        """(S,), reward units: α log z(s)."""
+        return self.model.temperature * self.log_values
+
+    @property
+    def policy(self) -> TabularPolicy:
+        """π(a|s) ∝ p(a|s) exp(Q/α), with Q from one backup of the estimate; it needs the model."""
+        table = tabulate(self.model)
+        q = bellman.action_values(table, self.log_values, 1.0)
+        return TabularPolicy.from_log_probs(bellman.log_policy(table, q))
+
+
+def z_learning(
+    model: TrajectoryModel,
+    *,
+    episodes: int = 1000,
+    steps: int = 100,
+    particles: int = 20,
+    half_life: float = 20.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> ZLearning:
+    """Learns z = exp(V/α) at optimism 1 from episodes that follow the action prior (Todorov 2009).
+
+    After each step from s to s', with everything that it pays,
+
+        z(s) ← (1 - ρ) z(s) + ρ exp((r + r⁺)/α) z(s'),        ρ = c / (c + visits of s),
+
+    the stochastic approximation of z = E exp((r + r⁺)/α) z(s'). No maximum is taken and no policy
+    is followed, so that it is unbiased step by step where Q-learning is not. On a linearly
+    solvable model it finds the optimal control; on others the exact posterior, optimism included.
+    All particles move together, and those in one state move its z by their mean.
+
+    Args:
+        model: a model with finitely many states and an infinite horizon, with exits or a discount.
+        episodes: how many batches of episodes; each starts from ``initial``, which should reach
+            every state of interest.
+        steps: the length of an episode; long enough to reach the exits.
+        particles: episodes in a batch.
+        half_life: c, the visits of a state after which ρ is down to one half.
+        seed: of the simulation.
+        progress: whether to show a progress bar on a terminal.
+
+    Raises:
+        ValueError: where the states are not finitely many, the horizon is finite, a number is out
+            of range, or a subclass changes with the step, or might.
+    """
+    S, _ = require_finite(model)
+    if model.horizon is not None:
+        raise ValueError(
+            f"horizon: z_learning estimates one z(s) for all steps, got a horizon of "
+            f"{model.horizon}; try dataclasses.replace(model, horizon=None, final_reward=None)"
+        )
+    for name, value in (("episodes", episodes), ("steps", steps), ("particles", particles)):
+        checks.check_count(name, value)
+    half_life = checks.check_positive("half_life", half_life)
+    checks.check_seed(seed)
+    checks.check_flag("progress", progress)
+    if model.overridden:
+        tabulate(model)  # which refuses steps that differ: there is one z for all of them
+    episode = dataclasses.replace(model, horizon=steps)
+    log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)
+    log_initial, bounds = log_probs(model.initial, S), []
+    with seeded(seed):
+        bar = tqdm(range(episodes), desc="z-learning", disable=None if progress else True)
+        for _ in bar:
+            paths = episode.simulate(lambda t, s: model.prior(s, t), particles)
+            states, rewards = paths.states.T.long(), paths.rewards.T / model.temperature
+            alive = paths.alive.T
+            for t in range(steps):
+                _learn(log_z, visits, states[t : t + 2], rewards[t], alive[t : t + 2], half_life)
+            bounds.append(bellman.soft_mean(log_initial, log_z, 1.0).item())
+    return ZLearning(model, log_z, visits, torch.tensor(bounds, dtype=torch.float64))
+
+
+def _learn(
+    log_z: Tensor, visits: Tensor, states: Tensor, reward: Tensor, alive: Tensor, half_life: float
+) -> None:
+    """One step of all particles that are alive; exits, which pay nothing, stay at log z = 0."""
+    living = alive[0]
+    s, s_next = states[0][living], states[1][living]
+    target = reward[living] + torch.where(alive[1][living], log_z[s_next], 0.0)
+    seen, group, count = s.unique(return_inverse=True, return_counts=True)
+    mean = add_up(target, group, len(seen)) - count.double().log()
+    rate = half_life / (half_life + visits[seen])
+    log_z[seen] = torch.logaddexp(torch.log1p(-rate) + log_z[seen], rate.log() + mean)
+    visits[seen] += count

@@ -1,0 +1,1 @@
+"""The optimism dial: its curve, robustness, and Rényi bounds."""

@@ -1,0 +1,179 @@
+"""The variational Rényi bound of a policy with the true dynamics, and what it says of sampling.
+
+The dial is this bound's optimum: bound_η = max over policies of R_η for η < 1, min for η > 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.infer import RenyiELBO, Trace_ELBO
+from torch import Tensor
+
+from cai import checks
+from cai.evaluation.evaluate import enumerable, policy_log_probs
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.exact.soft_values import soft_values
+from cai.policies.neural import Policy
+from cai.program.calling import check_policy
+from cai.program.importance_weights import scores
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+
+@dataclass(frozen=True, eq=False)
+class RenyiBound:
+    """R_η of a policy.
+
+    Attributes:
+        optimism: η.
+        bound: (), nats: (1/η) log E_q[(p(τ,O)/q(τ))^η]; the ELBO at η = 0.
+        stderr: (), nats, of a simulation; None where exact.
+    """
+
+    optimism: float
+    bound: float
+    stderr: float | None = None
+
+
+def renyi_bound(
+    model: TrajectoryModel | Table,
+    policy: Policy,
+    eta: float,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+) -> RenyiBound:
+    r"""The variational Rényi bound of order 1 - η of a policy that keeps the true dynamics.
+
+        R_η(q) = (1/η) log E_q[ (p(τ,O)/q(τ))^η ]
+
+    (Li and Turner 2016). It grows with η: the ELBO at η = 0; log p(O) at η = 1, whatever the
+    policy, as long as it takes every action that the prior takes; at η = 2 half the logarithm of
+    the second moment of the importance weights; at ±∞ log p(τ,O)/q(τ) of the best and of the worst
+    trajectory. The policy with the highest R_η for η < 1, and with the lowest for η > 1, is that
+    of ``soft_values(model, η)``, and its R_η is the bound.
+
+    On a table by one backward sweep: with w_T = r_T/α,
+
+        w_t(s) = (1/η) log E_{a~q, s'~p}[ (p(a|s)/q(a|s))^η exp(η(r + r⁺)/α)
+                                          (γ exp(η w_{t+1}(s')) + 1 - γ) ]
+
+    Sampled from n trajectories, the logarithm of a mean is biased towards η = 0 by about
+    |η| stderr²/2, which is less than the standard error while that is below 2/|η| nats: too low
+    for η > 0, too high for η < 0. The standard error is that of the delta method; where
+    few trajectories carry the sum, as at large |η|, both are too small.
+
+    Args:
+        model: the model, or its table.
+        policy: (t, s) -> q(a_t|s_t).
+        eta: η, any real number; ±inf where the answer is exact.
+        samples: how many trajectories to simulate. If not given, the answer is exact where the
+            model can be enumerated, and from 10 000 trajectories where it cannot.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
+            the policy does not fit the model, or a table is to be simulated.
+    """
+    checks.check_model(model, table=True)
+    eta = checks.check_optimism(eta, "eta")
+    check_policy(policy)
+    if isinstance(model, Table) and samples is not None:
+        raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
+    checks.finite_horizon(model, "renyi_bound")
+    table = enumerable(model) if samples is None else None
+    if table is not None:
+        with table.threads(), torch.no_grad():
+            return RenyiBound(eta, _sweep(table, policy_log_probs(policy, table), eta))
+    assert isinstance(model, TrajectoryModel)
+    if math.isinf(eta):
+        raise ValueError(
+            f"eta: expected a finite number where trajectories are simulated, got {eta:g}; the "
+            "extreme of a sample is not that of the distribution, take a model that can be "
+            "tabulated"
+        )
+    n = 10_000 if samples is None else samples
+    paths = model.simulate(policy, n, seed)
+    return _estimate(scores(model, policy, paths).log_weights, eta)
+
+
+def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
+    """Pyro's objective whose maximum over fixed-dynamics guides is the bound at optimism η.
+
+    ``SVI(model, model.rollout(policy), optim, renyi_elbo(eta))``: ``RenyiELBO(alpha=1-eta)``, which
+    is the importance-weighted ELBO at η = 1, and ``Trace_ELBO`` at η = 0. With K particles it
+    maximises the expectation of the K-sample estimate of R_η, which lies between the ELBO and R_η;
+    for 0 < η its optimum is less optimistic than η, for η < 0 less pessimistic.
+
+    Args:
+        eta: η ≤ 1, finite.
+        num_particles: K.
+        options: of Pyro's objective, for instance ``vectorize_particles``.
+
+    Raises:
+        ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
+    """
+    checks.check_count("num_particles", num_particles)
+    if not checks.within(eta, math.isfinite):
+        checks.refuse("eta", "a finite number", repr(eta), "the exact method takes ±inf")
+    eta = float(eta)
+    if eta > 1:
+        raise ValueError(
+            f"eta: expected at most 1, got {eta:g}; for η > 1 the policy of the bound minimises "
+            "R_η, while Pyro's RenyiELBO maximises it without limit. Take "
+            "inference.soft_values(model, optimism=eta), which is exact"
+        )
+    if eta == 0:
+        return Trace_ELBO(num_particles=num_particles, **options)
+    return RenyiELBO(alpha=1 - eta, num_particles=num_particles, **options)
+
+
+def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
+    """The best fraction of effective samples of any proposal that keeps the true dynamics.
+
+    Importance sampling of p(τ|O) with weights w = p(τ,O)/q(τ) has the effective fraction
+    (E w)²/E w² = exp(2 (log p(O) - R_2(q))), which is at most exp(2 (bound_1 - bound_2)). The
+    policy of ``soft_values(model, optimism=2)`` attains it; it is one only where there is no luck.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or its table;
+            or a linear-Gaussian one.
+
+    Raises:
+        ValueError: where the horizon is infinite, or the evidence is zero.
+    """
+    checks.finite_horizon(model, "effective_sample_ceiling")
+    problem = model if isinstance(model, LinearGaussian) else tabulate(model)
+    one, two = (soft_values(problem, optimism=eta).bound for eta in (1.0, 2.0))
+    return math.exp(min(0.0, 2 * (one - two)))
+
+
+def _sweep(table: Table, log_q: Tensor, eta: float) -> float:
+    """R_η from log q(a_t|s_t), (T, S, A)."""
+    w = table.final_reward / table.temperature
+    for t in range(table.steps - 1, -1, -1):
+        x = bellman.action_values(table, w, eta) + table.log_prior - log_q[t]
+        # What the policy never does counts nothing, even where p/q is infinite.
+        w = bellman.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
+    return bellman.soft_mean(table.log_initial, w, eta).item()
+
+
+def _estimate(log_w: Tensor, eta: float) -> RenyiBound:
+    """R_η and its standard error from log-weights (n,)."""
+    n = len(log_w)
+    uniform = torch.full_like(log_w, -math.log(n))
+    bound = bellman.soft_mean(uniform, log_w, eta).item()
+    if bound == -math.inf:
+        # One weight of zero settles it for η ≤ 0; above, nothing is known yet.
+        return RenyiBound(eta, bound, 0.0 if eta <= 0 else math.inf)
+    if n == 1:
+        return RenyiBound(eta, bound, math.inf)
+    d = log_w - bound
+    spread = d if eta == 0 else (eta * d).expm1() / eta  # E exp(ηd) = 1, so this is dR/dw
+    return RenyiBound(eta, bound, (spread.std() / n**0.5).item())

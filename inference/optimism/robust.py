@@ -1,0 +1,167 @@
+"""The minimax policy against an adversary who may bend start and dynamics by so many nats."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from scipy.optimize import brentq
+
+from cai import checks
+from cai.inference.exact.soft_values import soft_values
+from cai.policies.neural import TabularPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.solutions.solution import Solution
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+_TINY = 1e-280  # a price of nats below which optimism cannot be told from -inf
+_ROUNDING = 1e-12  # of the bound: what a search cannot tell apart
+
+
+@dataclass(frozen=True, eq=False)
+class Robust:
+    """A policy and what it is sure of.
+
+    Attributes:
+        solution: the soft Bellman solution at some η ≤ 0; its bent chain is the worst case.
+        budget: ρ, nats: KL of the start and dynamics to the true ones, on the whole trajectory.
+        value: (), nats: no adversary within the budget gets E[Σ rewards/α - Σ KL(policy‖prior)]
+            of the policy below this.
+    """
+
+    solution: Solution
+    budget: float
+    value: float
+
+    @property
+    def optimism(self) -> float:
+        """η ≤ 0; the smaller the budget, the closer to zero."""
+        return self.solution.optimism
+
+    @property
+    def policy(self) -> TabularPolicy:
+        """The policy of the solution."""
+        return self.solution.policy
+
+    def __repr__(self) -> str:
+        return (
+            f"Robust(budget={self.budget:g} nats, optimism={self.optimism:.6g}, "
+            f"value={self.value:.6g} nats)"
+        )
+
+
+def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 1e-3) -> Robust:
+    r"""The policy with the best worst case over all start and dynamics within a budget of nats.
+
+        max_π min_q E_q[Σ rewards/α - Σ KL(π‖prior)],   KL(q(s_0)‖p) + E_q Σ_t KL(q(s'|s,a)‖p) ≤ ρ
+
+    where q replaces start and dynamics, coin of death included, and may depend on the past; the
+    expectation is over trajectories of q and π. It is the *whole trajectory* that has a budget, not
+    each transition, and the objective is the soft one, return/α less the divergence of the actions.
+    The adversary of a fixed policy has a dual of one multiplier λ, and so
+
+        max_π min_q = max_{λ ≥ 0} bound_{-1/λ} - λρ
+
+    whose maximum lies where the bend of the solution at η = -1/λ equals ρ. A policy that avoids
+    what could be bent makes the bend fall again, so that several η may match the budget; each
+    guarantees bound_η + ρ/η and only the best of them is minimax. The search is over all η: it ends
+    when nowhere can the value be better by more than ``tolerance`` times the price of robustness,
+    bound_0 - value, and then solves bend = ρ to rounding.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or its table.
+        budget: ρ ≥ 0 in nats, or inf. Zero gives η = 0, and more than the adversary can use η = -∞.
+        tolerance: of the search for the best η, relative to the price of robustness.
+
+    Raises:
+        ValueError: where the budget is negative or no number, the tolerance is not positive, the
+            horizon is infinite, or the evidence is zero.
+    """
+    if not checks.within(budget, lambda rho: rho >= 0):
+        checks.refuse("budget", "a number of nats ≥ 0", repr(budget), "inf is the worst case")
+    checks.check_positive("tolerance", tolerance)
+    table = tabulate(model)
+    checks.finite_horizon(table, "robust")
+    nominal = soft_values(table, 0.0)
+    if budget == 0 or nominal.bound == -math.inf:
+        return Robust(nominal, float(budget), nominal.bound)
+    paranoid = soft_values(table, -math.inf)
+    most = nominal.bound - paranoid.bound
+    if math.isinf(budget) or most <= max(_rounding(nominal.bound), _TINY * budget):
+        return Robust(paranoid, float(budget), paranoid.bound)
+    low, best, high = _search(table, float(budget), nominal.bound, paranoid.bound, tolerance)
+    if best == 0:
+        return Robust(paranoid, float(budget), paranoid.bound)
+    solution = soft_values(table, -1 / _stationary(table, float(budget), low, best, high))
+    return Robust(solution, float(budget), solution.bound + budget / solution.optimism)
+
+
+def _rounding(bound: float) -> float:
+    return _ROUNDING * max(1.0, abs(bound))
+
+
+def _search(
+    table: Table, rho: float, nominal: float, paranoid: float, tolerance: float
+) -> tuple[float, float, float]:
+    """The λ of the highest h(λ) = g(λ) - λρ, g(λ) = bound_{-1/λ}, between its two neighbours.
+
+    g grows with λ, so that between two points h is at most g(right) - ρ left: the interval where
+    that is highest is split until none can be better than the best point by more than asked.
+    """
+    g = {0.0: paranoid}
+
+    def h(multiplier: float) -> float:
+        return g[multiplier] - rho * multiplier
+
+    far = 2 * (nominal - paranoid) / rho  # beyond half of this, h < h(0)
+    g[far] = nominal
+    best, intervals = 0.0, [(-nominal, 0.0, far)]
+    while intervals:
+        ceiling, left, right = heapq.heappop(intervals)
+        # Beside λ = 0 nothing is let go, so that η = -∞ is the answer only where it is the best.
+        slack = _rounding(nominal) + (tolerance * (nominal - h(best)) if left else 0.0)
+        if -ceiling <= h(best) + slack:
+            continue
+        middle = math.sqrt(left * right) if left else right / 4
+        g[middle] = soft_values(table, -1 / middle).bound
+        best = max(best, middle, key=h)
+        heapq.heappush(intervals, (rho * left - g[middle], left, middle))
+        heapq.heappush(intervals, (rho * middle - g[right], middle, right))
+    if h(best) <= paranoid + _rounding(nominal):
+        best = 0.0
+    points = sorted(g)
+    i = points.index(best)
+    return points[max(i - 1, 0)], best, points[min(i + 1, len(points) - 1)]
+
+
+def _stationary(table: Table, rho: float, low: float, best: float, high: float) -> float:
+    """The λ between low and high with bend = ρ and h(λ) at least h(best), since dh/dλ = bend - ρ.
+
+    From the best point uphill, where a lower point follows: either the slope turns in between, or
+    a middle point is higher, or it is lower and takes the place of the far one.
+    """
+
+    @cache
+    def solve(multiplier: float) -> tuple[float, float]:
+        solution = soft_values(table, -1 / multiplier)
+        return solution.bound - rho * multiplier, solution.total_bend - rho
+
+    def slope(log_multiplier: float) -> float:
+        return solve(math.exp(log_multiplier))[1]
+
+    upwards = solve(best)[1] > 0
+    near, far = best, high if upwards else low
+    while far == 0 or (solve(far)[1] > 0) == upwards:
+        middle = math.sqrt(near * far) or near / 4
+        if abs(middle - near) <= _ROUNDING * near:
+            return near
+        height, uphill = solve(middle)
+        if (uphill > 0) == upwards and height >= solve(near)[0]:
+            near = middle
+        else:
+            far = middle
+    ends = sorted((math.log(near), math.log(far)))
+    return math.exp(brentq(slope, *ends, xtol=1e-14, rtol=1e-14))

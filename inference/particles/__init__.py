@@ -1,0 +1,1 @@
+"""Importance sampling, sequential Monte Carlo, and their diagnostics."""

@@ -1,0 +1,68 @@
+"""The log evidence between two numbers, from the trajectories of any guide."""
+
+from __future__ import annotations
+
+from cai import checks
+from cai.evaluation import bracket
+from cai.evaluation.bracket import EvidenceBracket, ValueFunction
+from cai.numerics.exclusive import seeded
+from cai.policies.neural import Policy
+from cai.program import importance_weights
+from cai.program.trajectory import TrajectoryModel
+
+
+def evidence_bracket(
+    model: TrajectoryModel,
+    policy: Policy,
+    *,
+    particles: int = 10_000,
+    together: int = 100,
+    value: ValueFunction | None = None,
+    seed: int = 0,
+) -> EvidenceBracket:
+    """Bounds log p(O) from below, and bounds or estimates it from above, by importance weights.
+
+    With w = p(τ,O)/q(τ) and K = together, E[log (1/K) Σ_k w_k] ≤ log p(O): the ELBO at K = 1, and
+    the closer the more are taken together (Burda et al. 2016). It evaluates. As an objective for
+    planning it would be optimistic, since it asks for the best of K trajectories.
+
+    Args:
+        model: any model with a finite horizon, discrete or continuous.
+        policy: (t, s) -> q(a_t|s_t), with a memory or with latents of its own if it likes; the
+            better it is, the closer the bracket. One that never takes what the prior takes makes
+            the lower bound lower, and the estimate above too low.
+        particles: how many trajectories.
+        together: K, at most half of them.
+        value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number a
+            bound: V_T ≥ r_T and V_t(s) ≥ α log E[exp((r + r⁺)/α)(γ exp(V_{t+1}/α) + 1 - γ)], a
+            drawn by the prior. That is true of the value at optimism 1 of a model with the same
+            prior and dynamics and a higher reward; and of zero, where no reward is above zero. It
+            is tried out along some trajectories. Not given, the upper number is an estimate.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: where the horizon is infinite, a number is out of range, the policy does not
+            fit the model, or the value function fails the trial.
+    """
+    checks.check_model(model)
+    checks.finite_horizon(model, "a bracket")
+    checks.check_seed(seed)
+    _check_groups(particles, together)
+    with seeded(seed):
+        paths = model.simulate(policy, particles)
+        above = None if value is None else bracket.from_above(model, value, paths)
+    log_w = importance_weights.scores(model, policy, paths).log_weights
+    return bracket.bracket(log_w, together, above)
+
+
+def _check_groups(particles: int, together: int) -> None:
+    """Raises ValueError unless there are at least two groups of trajectories."""
+    checks.check_count("particles", particles)
+    checks.check_count("together", together)
+    if 2 * together > particles:
+        checks.refuse(
+            "together",
+            f"at most half of the {particles} particles",
+            str(together),
+            "two groups are the least that has a standard error",
+        )

@@ -1,0 +1,147 @@
+"""Importance sampling of the exact posterior, with a policy in the true dynamics as proposal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.inference.particles.pareto import pareto_k, pareto_threshold
+from cai.numerics import arrays
+from cai.policies.neural import Policy
+from cai.program.importance_weights import scores
+from cai.program.trajectory import Trajectories, TrajectoryModel
+
+
+@dataclass(frozen=True, eq=False)
+class ImportanceSample:
+    """n trajectories of a policy, and what each of them weighs in p(τ|O).
+
+    Attributes:
+        trajectories: of the policy in the true dynamics.
+        log_weights: (n,), nats: log p(τ,O)/q(τ).
+    """
+
+    trajectories: Trajectories
+    log_weights: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"ImportanceSample(log_evidence={self.log_evidence:.6g} ± "
+            f"{self.log_evidence_stderr:.2g} nats, effective {self.effective_sample_size:.1f} of "
+            f"{len(self.log_weights)})"
+        )
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(n,): the weights, divided by their sum."""
+        return self.log_weights.softmax(0)
+
+    @cached_property
+    def log_evidence(self) -> float:
+        """(), nats: an estimate of log p(O), the logarithm of the mean weight.
+
+        The mean weight is unbiased, so that its logarithm is too low on average: the
+        importance-weighted ELBO of n particles is its expectation.
+        """
+        return self.log_weights.logsumexp(0).item() - math.log(len(self.log_weights))
+
+    @cached_property
+    def log_evidence_stderr(self) -> float:
+        """(), nats: the standard error of ``log_evidence``, by the delta method."""
+        n = len(self.log_weights)
+        return (n * self.weights).std().item() / n**0.5 if n > 1 else math.inf
+
+    @cached_property
+    def effective_sample_size(self) -> float:
+        """(Σ w)²/Σ w², from 1 to n: how many draws from p(τ|O) would serve as well."""
+        return 1 / self.weights.square().sum().item()
+
+    @property
+    def effective_fraction(self) -> float:
+        """The effective sample size over n; in the limit at most ``effective_sample_ceiling``."""
+        return self.effective_sample_size / len(self.log_weights)
+
+    @cached_property
+    def pareto_k(self) -> float:
+        """k̂ of the weights, see :func:`cai.inference.pareto_k`.
+
+        Raises:
+            ValueError: for fewer than 25 particles.
+        """
+        return pareto_k(self.log_weights)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether k̂ is at most what this number of weights can bear, ``pareto_threshold(n)``.
+
+        It is made for continuous weights. Where there are only a few different trajectories, as in
+        a small table, compare with ``posterior(model)`` instead.
+        """
+        return self.pareto_k <= pareto_threshold(len(self.log_weights))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The self-normalised mean Σ w x of values (n, ...), an estimate of E[x|O], (...)."""
+        return torch.tensordot(self.weights, self._of_each(values), dims=([0], [0]))
+
+    def stderr(self, values: Tensor) -> Tensor:
+        """The standard error of ``mean(values)``, by the delta method, (...)."""
+        away = (self._of_each(values) - self.mean(values)).square()
+        return torch.tensordot(self.weights.square(), away, dims=([0], [0])).sqrt()
+
+    def _of_each(self, values: Tensor) -> Tensor:
+        """The values of those that weigh anything, as float64; zero for the others."""
+        n = len(self.log_weights)
+        x = arrays.numbers("values", values)
+        if x.shape[:1] != (n,):
+            shape, advice = list(x.shape), "for instance sample.trajectories.returns"
+            checks.refuse("values", f"one for each of {n} trajectories", f"shape {shape}", advice)
+        weightless = (self.weights == 0).view(n, *(1,) * (x.dim() - 1))
+        counted = torch.where(weightless, 0.0, x)
+        checks.check_no_nan("values", counted, "look for 0/0 or inf - inf")
+        return counted
+
+
+def importance(
+    model: TrajectoryModel, policy: Policy, particles: int = 10_000, seed: int = 0
+) -> ImportanceSample:
+    """Importance sampling of p(τ|O) by a policy in the true dynamics: a guide that was fitted.
+
+        w(τ) = p(τ,O)/q(τ) = exp(Σ rewards/α) Π_t p(a_t|s_t)/q(a_t|s_t),     E_q[w] = p(O)
+
+    The policy must take every action that the prior takes, or what it leaves out is missed and
+    nothing here can tell. Since it cannot choose its luck, the best fraction of effective samples
+    is :func:`cai.inference.effective_sample_ceiling`, attained by the policy of
+    ``soft_values(model, optimism=2)``; the best fitted guide, which is that of optimism 0, has
+    less. What dies early counts until then. Latents of a policy are importance-sampled along.
+
+    Pyro's own ``Importance(model, model.rollout(policy), num_samples)`` has the same weights, one
+    trajectory at a time.
+
+    Args:
+        model: any program with a finite horizon.
+        policy: (t, s) -> q(a_t|s_t), or one with a memory or latents.
+        particles: n, how many trajectories.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: where the horizon is infinite, the policy leaves the support of the prior, or
+            all weights are zero.
+    """
+    checks.check_model(model)
+    checks.check_count("particles", particles)
+    trajectories = model.simulate(policy, particles, seed)
+    log_w = scores(model, policy, trajectories).log_weights
+    if log_w.max() == -math.inf:
+        checks.refuse(
+            "evidence",
+            "a trajectory of positive weight",
+            f"{particles} of weight zero",
+            "either p(O) = 0, or what is possible is rare: take more particles, another policy, "
+            "or inference.smc with a twist",
+        )
+    return ImportanceSample(trajectories, log_w)

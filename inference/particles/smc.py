@@ -1,0 +1,297 @@
+"""Sequential Monte Carlo: the exact posterior by particles that are resampled on their way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.distributions.support import check_support, support_size
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.inference.particles._proposals import Bent, Proposal, draw, proposal_of
+from cai.numerics import memory
+from cai.numerics.exclusive import seeded
+from cai.policies.neural import Policy
+from cai.program.calling import numbers_at, policy_at
+from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.solutions.solution import Solution
+
+Twist: TypeAlias = Callable[[int, Tensor], Tensor]
+"""(t, s) -> nats, (n,): what is still to come after s_t, a guess of V_t(s)/α."""
+
+
+@dataclass(frozen=True, eq=False)
+class ParticlePosterior:
+    """n trajectories from p(τ|O), equally weighted, as far as particles can tell.
+
+    Attributes:
+        log_evidence: (), nats: an estimate of log p(O). Its exponential is unbiased, so that it
+            is itself too low on average.
+        trajectories: n of them. Early steps of many may be one and the same, see ``lineages``.
+        effective_sample_sizes: (T+1,): of the weights at each step, before resampling; 1 to n.
+        resampled: (T+1,), boolean: whether particles were resampled then; always at the end.
+        lineages: (T+1,), how many different particles of each step have descendants at the end.
+    """
+
+    log_evidence: float
+    trajectories: Trajectories
+    effective_sample_sizes: Tensor
+    resampled: Tensor
+    lineages: Tensor
+
+    def __repr__(self) -> str:
+        n, least = len(self.trajectories.alive), self.effective_sample_sizes.min().item()
+        return (
+            f"ParticlePosterior(log_evidence={self.log_evidence:.6g} nats, {n} particles of "
+            f"{int(self.lineages[0])} ancestors, effective {least:.1f} at least)"
+        )
+
+
+def smc(
+    model: TrajectoryModel,
+    particles: int = 1000,
+    twist: Bent | Twist | None = None,
+    proposal: Policy | Bent | None = None,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> ParticlePosterior:
+    """Particle smoothing of p(τ|O), with a value function that looks ahead.
+
+    Particles move by the proposal q. At step t they stand for p(τ_{0:t}, O_{<t}) ψ_t(s_t), so that
+    with ψ_T = exp(r_T/α) the last of these is p(τ, O). A step multiplies a particle's weight by
+
+        p(a|s)/q(a|s) · p(s'|s,a)/q(s'|s,a) · exp((r + r⁺)/α) ψ_{t+1}(s')/ψ_t(s)
+
+    and where fewer than a share of the particles count, they are resampled (systematically). With
+    ψ = 1 they are judged by what they were paid so far; the twist ψ = exp(V/α) judges them by what
+    is to come, too (Guarniero, Johansen and Lee 2017; Heng, Bishop, Deligiannidis and Doucet 2020).
+    The best is V of optimism 1, the backward message: with it as twist and as proposal all weights
+    are p(O), and one particle would do. The evidence is unbiased with any twist and proposal that
+    rule out nothing that is possible; only its spread depends on them.
+
+    A policy proposes actions, and moves in the true dynamics; a solution at η > 0 proposes its own
+    luck with them, coins of death included. The dead weigh what they did when they died.
+
+    Trajectories are traced back through their ancestors: where resampling is frequent they share
+    their first steps, which then say little of s_0; a better twist makes it rare.
+
+    Args:
+        model: any program with a finite horizon, latents and discount included.
+        particles: n.
+        twist: a solution at any optimism, whose V/α it is, or a function (t, s) -> nats for
+            0 ≤ t < T; none if not given. Where a solution at η ≤ 0 says -inf, as
+            anything that may go wrong is worth there, its lowest finite value of that step counts.
+        proposal: (t, s) -> q(a_t|s_t) without a memory, or a solution; the prior if not given.
+        seed: of the draws; torch's generator stays as it was.
+        threshold: particles are resampled where their effective size is below this share of n.
+
+    Raises:
+        ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
+            says NaN or +inf, is of other steps or states or holds observations, or the proposal
+            does not fit.
+    """
+    checks.check_model(model)
+    T = checks.finite_horizon(model, "smc")
+    checks.check_seed(seed)
+    checks.check_count("particles", particles)
+    checks.check_share("threshold", threshold, "0 never resamples, 1 at every step")
+    event = model.initial.event_shape.numel()
+    advice = "take fewer particles, or a better twist"
+    memory.check_fits("particles", f"{particles} of them", particles * (T + 1) * event, advice)
+    q, look = proposal_of(model, proposal), _Twist(model, twist, T)
+    with seeded(seed), torch.no_grad():
+        return _run(model, q, look, particles, threshold * particles, T)
+
+
+def _run(
+    model: TrajectoryModel, q: Proposal, look: _Twist, n: int, enough: float, T: int
+) -> ParticlePosterior:
+    s, log_w = q.start(n)
+    alive = torch.ones(n, dtype=torch.bool)
+    ahead = look(0, s, alive)
+    log_w = log_w + ahead
+    log_evidence, history = 0.0, _History()
+    for t in range(T + 1):
+        size = _effective_size(log_w, t, n)
+        parents = torch.arange(n)
+        if resampled := size < enough or t == T:
+            log_evidence += log_w.logsumexp(0).item() - math.log(n)
+            parents = _systematic(log_w.softmax(0))
+            log_w = torch.zeros(n, dtype=torch.float64)
+        history.add(s, alive, parents, size, resampled)
+        if t == T:
+            break
+        s, alive, ahead = s[parents], alive[parents], ahead[parents]
+        a, log_ratio = _act(model, q, t, s, alive)
+        s_next, lives, log_moves = q.step(t, s, a, alive)
+        paid = torch.where(alive, model.log_factor(s, a, s_next, t), 0.0)
+        then = look(t + 1, s_next, lives)
+        # What weighs nothing goes on weighing nothing; a twist of -inf would make it NaN.
+        gain = log_ratio + log_moves + paid + then - torch.where(ahead.isfinite(), ahead, 0.0)
+        log_w = torch.where(log_w == -math.inf, log_w, log_w + gain)
+        s, alive, ahead = s_next, lives, then
+        history.actions.append(a)
+    states, actions, lived, lineages = history.traced()
+    advice = "look for 0/0 or 0·inf in what the proposal or the dynamics compute"
+    checks.check_no_nan("actions of (particle, step)", actions, advice)
+    checks.check_no_nan("states of (particle, step)", states, advice)
+    return ParticlePosterior(
+        log_evidence,
+        model.paid(states, actions, lived),
+        torch.tensor(history.sizes, dtype=torch.float64),
+        torch.tensor(history.resampled),
+        lineages,
+    )
+
+
+def _act(
+    model: TrajectoryModel, q: Proposal, t: int, s: Tensor, alive: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Actions, by the prior for the dead, and log p(a|s)/q(a|s) of the living, (n,)."""
+    policy, prior = policy_at(q.policy, t, s), model.prior(s, t)
+    if t == 0:
+        check_support(policy, prior)
+    a = draw(policy, len(s))
+    try:
+        log_ratio = exact(prior).log_prob(a) - exact(policy).log_prob(a)
+    except ValueError as error:  # torch's, of a value outside the support, on many lines
+        words = str(error).partition(", but found")[0]
+        advice = "look for NaN, or numbers outside of the prior's support, in what it proposes"
+        checks.refuse(f"proposal at step {t}", "actions that the prior can take", words, advice)
+    if not alive.all():
+        dead = ~alive
+        a = torch.where(dead.view(-1, *(1,) * (a.dim() - 1)), draw(prior, len(s)), a)
+        log_ratio = torch.where(dead, 0.0, log_ratio)
+    return a, log_ratio.double()
+
+
+class _Twist:
+    """log ψ_t(s), (n,), nats: zero for the dead, and at the end what is really paid there."""
+
+    def __init__(self, model: TrajectoryModel, twist: Bent | Twist | None, T: int) -> None:
+        self.model, self.T, self.twist = model, T, _function(model, twist, T)
+
+    def __call__(self, t: int, s: Tensor, alive: Tensor) -> Tensor:
+        if t == self.T:
+            log_psi = self.model.final_rewards(s) / self.model.temperature
+        elif self.twist is None:
+            log_psi = torch.zeros((), dtype=torch.float64)
+        else:
+            advice = "it is a guess of V_t(s)/α in nats; where there is none, 0"
+            event = len(self.model.initial.event_shape)
+            log_psi = numbers_at("twist", self.twist, t, s, event, advice)
+            if (log_psi == math.inf).any():
+                checks.refuse(f"twist at step {t}", "numbers below +inf", "+inf", advice)
+        return torch.where(alive, log_psi.expand(len(s)), 0.0)
+
+
+def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
+    """What a solution is worth, or the user's own function."""
+    if isinstance(twist, Solution):
+        here = (T, support_size(model.initial))
+        _check_fits((twist.table.horizon, twist.table.num_states), here)
+        if twist.evidence:
+            came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
+            checks.refuse("twist", "a solution without observations", came, advice)
+        values = _hopeful(twist)
+        return lambda t, s: values[t, s]
+    if isinstance(twist, GaussianSolution):
+        shape = tuple(model.initial.event_shape)
+        _check_fits((twist.model.horizon, (twist.model.state_size,)), (T, shape))
+        value, temperature = twist.V, twist.model.temperature
+        return lambda t, s: value(t, s) / temperature
+    if twist is not None and not callable(twist):
+        advice = "for instance inference.soft_values(model, optimism=1)"
+        came = type(twist).__name__
+        checks.refuse("twist", "a solution or a function (t, s) -> nats", came, advice)
+    return twist
+
+
+def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
+    """Raises ValueError where a solution has other steps or other states than the model."""
+    for what, one, other in zip(("steps", "states"), came, expected, strict=True):
+        if one != other:
+            wanted = f"as many {what} as the model" if other is None else f"{other} {what}"
+            advice = "solve the model that is to be sampled"
+            checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
+
+
+def _hopeful(solution: Solution) -> Tensor:
+    """V/α, (T+1, S), without the -inf of η ≤ 0, which rule out what is possible."""
+    values = solution.log_values
+    if solution.optimism > 0:
+        return values
+    finite = values.isfinite()
+    least = torch.where(finite, values, math.inf).amin(-1, keepdim=True)
+    return torch.where(finite, values, torch.where(least < math.inf, least, 0.0))
+
+
+class _History:
+    """Particles of all steps, each before it was resampled, and whom each step goes on from."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+        self.actions: list[Tensor] = []
+        self.alive: list[Tensor] = []
+        self.parents: list[Tensor] = []
+        self.sizes: list[float] = []
+        self.resampled: list[bool] = []
+
+    def add(self, s: Tensor, alive: Tensor, parents: Tensor, size: float, resampled: bool) -> None:
+        self.states.append(s)
+        self.alive.append(alive)
+        self.parents.append(parents)
+        self.sizes.append(size)
+        self.resampled.append(resampled)
+
+    def traced(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """States (n, T+1, ...), actions (n, T, ...), alive (n, T+1), lineages (T+1,)."""
+        T, at = len(self.actions), self.parents[-1]
+        states, actions, alive, lineages = [], [], [], []
+        for t in range(T, -1, -1):
+            states.append(self.states[t][at])
+            alive.append(self.alive[t][at])
+            lineages.append(len(at.unique()))
+            if t > 0:
+                actions.append(self.actions[t - 1][at])
+                at = self.parents[t - 1][at]
+        forward = [torch.stack(x[::-1], 1) for x in (states, actions, alive)]
+        return forward[0], forward[1], forward[2], torch.tensor(lineages[::-1])
+
+
+def _effective_size(log_w: Tensor, t: int, n: int) -> float:
+    """(Σ w)²/Σ w².
+
+    Raises:
+        ValueError: where all weights are zero.
+    """
+    if log_w.max() == -math.inf:
+        checks.refuse(
+            "evidence",
+            f"a particle of positive weight at step {t}",
+            f"{n} of weight zero",
+            "either p(O) = 0, or what is possible is rare: take more particles, or as twist and "
+            "proposal the solution inference.soft_values(model, optimism=1), of a simpler model "
+            "if need be",
+        )
+    size = 1 / log_w.softmax(0).square().sum().item()
+    if math.isnan(size):
+        where = f"prior, dynamics or rewards before step {t}"
+        checks.refuse(where, "numbers", "NaN", "look for 0/0 or 0·inf, where particles lead")
+    return size
+
+
+def _systematic(weights: Tensor) -> Tensor:
+    """Who has offspring, (n,): one draw in each of n equal parts, all at the same place in it."""
+    n = len(weights)
+    total = weights.cumsum(0)
+    places = (torch.rand((), dtype=torch.float64) + torch.arange(n)) / n * total[-1]
+    # Rounding must not land beyond the last particle that weighs anything.
+    last = int(weights.nonzero()[-1])
+    return torch.searchsorted(total, places, right=True).clamp(max=last)

@@ -1,0 +1,1 @@
+"""Plans without feedback, and policies with partial sight."""

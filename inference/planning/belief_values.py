@@ -1,0 +1,78 @@
+"""The best that a policy can do which sees observe(s) and remembers it: soft values of beliefs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cai.policies import history
+from cai.policies.history import HistoryPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman
+from cai.tables.bellman import product
+from cai.tables.tabulation import tabulate
+
+
+@dataclass(frozen=True, eq=False)
+class BeliefSolution:
+    """The optimum over policies on histories of what is observed.
+
+    Attributes:
+        elbo: nats; at most that of ``soft_values(model)``, and what not seeing costs below it.
+        policy: the policy that attains it.
+    """
+
+    elbo: float
+    policy: HistoryPolicy
+
+
+def belief_values(
+    model: TrajectoryModel, observe: Callable[[Tensor], Tensor] | None = None
+) -> BeliefSolution:
+    """The best ELBO of a partially observed policy with perfect memory, in the true dynamics.
+
+    One soft backward recursion over histories h = (o_0, a_0, …, o_t), with the belief p(s|h):
+
+        Q(h,a) = E[(r + r⁺)/α + log p(a|s) | h,a] + γ Σ_o p(o|h,a) V(h,a,o)
+        V(h) = log Σ_a exp Q(h,a)
+
+    Without observations it is the best correlated plan, q(plan) ∝ exp E[Σ (rewards/α + log p(a|s))
+    | plan] where γ = 1; with observe the identity it is ``soft_values(model)``.
+
+    Args:
+        model: a model with finitely many states and actions and a short horizon: there are
+            (A O)^t O histories of step t.
+        observe: s -> what is seen of it, for states of any batch shape; nothing if not given.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, or there are too many histories.
+    """
+    policy = HistoryPolicy(model, observe)
+    policy.requires_grad_(False)
+    table = tabulate(model)
+    paid, P = history.expected_reward(table), history.moves(table)
+    gain = paid / table.temperature + table.log_prior
+    beliefs = [history.seen_first(table, policy.observations)]
+    for _ in policy.logits:
+        acting = beliefs[-1].unsqueeze(-1).expand(-1, -1, table.num_actions)
+        beliefs.append(history.seen_next(acting, P, policy.observations))
+    ends = table.final_reward / table.temperature
+    total = product(beliefs[-1], ends).sum(-1)  # (histories,): V times p(o_0 … o_t | a_0 …), nats
+    O = len(policy.log_prior)  # noqa: E741
+    for x, logits in zip(reversed(beliefs[:-1]), reversed(list(policy.logits)), strict=True):
+        N, A = logits.shape
+        mass = x.sum(-1)
+        later = total.view(N, A, -1).sum(-1)
+        weighed = product(x.unsqueeze(-1), gain).sum(-2) + later
+        possible = (mass > 0).unsqueeze(-1)
+        q = torch.where(possible, weighed / torch.where(possible, mass.unsqueeze(-1), 1.0), 0.0)
+        v = bellman.logsumexp(q)
+        # What never happens, and where all is lost, is done by the prior.
+        lost = ~possible | (v == -torch.inf).unsqueeze(-1)
+        logits.copy_(torch.where(lost, policy.log_prior.repeat(N // O, 1), q - v.unsqueeze(-1)))
+        total = product(mass, v)
+    policy.log_prior.zero_()
+    return BeliefSolution(total.sum().item(), policy)

@@ -1,0 +1,131 @@
+"""The best plan whose steps are independent, by mean-field coordinate ascent on a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.numerics import memory
+from cai.policies import history
+from cai.policies.observation import shared_log_prior
+from cai.policies.plans import Plan
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.bellman import product
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+_SETTLED = 1e-12  # nats, relative to the ELBO above one: who gains less in a sweep is there
+
+
+@dataclass(frozen=True, eq=False)
+class FactorisedPlan:
+    """A plan q(a_0) q(a_1) … q(a_{T-1}) that no change of a single step improves.
+
+    Attributes:
+        elbo: nats; at most that of ``belief_values(model)``, the correlated plan.
+        policy: that plan.
+        elbos: (starts,), nats: where each start ended. Where they differ there are several such
+            plans, and the best of them is the best that was found.
+    """
+
+    elbo: float
+    policy: Plan
+    elbos: Tensor
+
+
+def factorised_plan(
+    model: TrajectoryModel, *, restarts: int = 16, sweeps: int = 1000, seed: int = 0
+) -> FactorisedPlan:
+    """Plans step by step independently, without looking at a state: the mean-field guide.
+
+    Given the other steps, the best distribution of one is in closed form,
+
+        q(a_t) ∝ exp E[Σ (rewards/α + log p(a|s)) from t on - Σ log q(a_k) after t | a_t]
+
+    with the state at t as the steps before leave it. A sweep goes through all steps, last one
+    first; each update is the exact maximum in its step, so that the ELBO never falls. It is not
+    concave in all steps together: the best of several starts is returned, the prior among them,
+    and as many pure plans as plans at random. An action may be in the plan at a step where it is
+    allowed in all states that the steps before can lead to.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon.
+        restarts: how many random starts besides the prior, every other one a pure plan.
+        sweeps: at most so many.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, the horizon is infinite, or every action
+            is forbidden in some state.
+    """
+    checks.check_model(model)
+    T = checks.finite_horizon(model, "a plan")
+    checks.check_seed(seed)
+    checks.check_count("restarts", restarts)
+    checks.check_count("sweeps", sweeps)
+    table = tabulate(model)
+    prior = shared_log_prior(model, torch.zeros(table.num_states, dtype=torch.long))[0]
+    P, generator = history.moves(table), torch.Generator().manual_seed(int(seed))
+    size, advice = restarts * T * len(prior), "take a shorter horizon, or fewer restarts"
+    memory.check_fits("restarts", f"{restarts} plans of {T} steps", size, advice)
+    noise = torch.randn(restarts, T, len(prior), generator=generator, dtype=torch.float64)
+    with table.threads():
+        start = torch.cat([torch.zeros_like(noise[:1]), 3 * noise]) + prior
+        start[2::2] = _pure(table, P, start[2::2], generator)
+        log_q, elbos = _ascend(table, P, start.log_softmax(-1), sweeps)
+    best = int(elbos.argmax())
+    return FactorisedPlan(elbos[best].item(), Plan.of(model, log_q[best]), elbos)
+
+
+def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """As many random plans of one action a step, each allowed wherever those before it lead."""
+    log_q, x = torch.full_like(like, -torch.inf), table.log_initial.exp().expand(len(like), -1)
+    for t in range(like.shape[1]):
+        allowed = product(x.unsqueeze(-1), table.log_prior).sum(1) > -torch.inf
+        allowed = allowed | ~allowed.any(-1, keepdim=True)
+        a = torch.multinomial(allowed.double(), 1, generator=generator)
+        log_q[:, t].scatter_(-1, a, 0.0)
+        x = torch.einsum("ns,nsx->nx", x, P[:, a.squeeze(-1)].movedim(1, 0))
+    return log_q
+
+
+def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
+    """log q(a_t) (N, T, A) of N starts, improved until nothing changes, and their ELBOs (N,)."""
+    gain = history.expected_reward(table) / table.temperature + table.log_prior  # (S, A), nats
+    elbos = torch.full((len(log_q),), -torch.inf, dtype=torch.float64)
+    for _ in range(sweeps):
+        log_q, found = _sweep(table, P, gain, log_q)
+        gained = torch.where(found > elbos, found - elbos, 0.0)
+        elbos = found
+        if (gained <= _SETTLED * found.abs().clamp(min=1)).all():
+            break
+    return log_q, elbos
+
+
+def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """Each step by itself, the last one first, given those before it as they were."""
+    steps = log_q.exp()
+    occupancies = [table.log_initial.exp().expand(len(log_q), -1)]
+    for t in range(log_q.shape[1] - 1):
+        moved = torch.einsum("ns,na,sax->nx", occupancies[-1], steps[:, t], P)
+        occupancies.append(moved)
+    v = (table.final_reward / table.temperature).expand(len(log_q), -1)
+    new = log_q.clone()
+    for t in range(log_q.shape[1] - 1, -1, -1):
+        q, x = gain + _after(P, v), occupancies[t].unsqueeze(-1)  # (N, S, A)
+        mean = product(x, q).sum(1) / x.sum(1)
+        lost = (mean == -torch.inf).all(-1, keepdim=True)  # whatever is done: as it was
+        new[:, t] = torch.where(lost, log_q[:, t], mean).log_softmax(-1)
+        log_p = new[:, t].unsqueeze(1)
+        v = product(log_p.exp(), q).sum(-1) - product(log_p.exp(), log_p).sum(-1)
+    return new, product(table.log_initial.exp(), v).sum(-1)
+
+
+def _after(P: Tensor, v: Tensor) -> Tensor:
+    """γ E[V_{t+1}|s,a], (N, S) -> (N, S, A), nats, with 0 · inf = 0."""
+    if v.isfinite().all():
+        return torch.einsum("sax,nx->nsa", P, v)
+    return product(P, v[:, None, None, :]).sum(-1)

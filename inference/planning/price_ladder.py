@@ -1,0 +1,163 @@
+"""What each restriction of a guide costs: from a plan made in advance up to the log evidence."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.support import require_finite
+from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.exact.soft_values import soft_values
+from cai.inference.planning.belief_values import belief_values
+from cai.inference.planning.factorised_plan import factorised_plan
+from cai.inference.planning.gaussian_plan import gaussian_plan
+from cai.policies import history
+from cai.policies.neural import Policy
+from cai.policies.observation import classes
+from cai.program.trajectory import TrajectoryModel
+
+FACTORISED, CORRELATED, PARTIAL = "factorised plan", "correlated plan", "partial sight"
+FIXED, EVIDENCE = "fixed dynamics", "log evidence"
+
+_PRICES = {
+    FACTORISED: "steps that cannot go together",
+    CORRELATED: "not looking",
+    PARTIAL: "not seeing all of the state",
+    FIXED: "luck that cannot be had",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PriceLadder:
+    """The best ELBO under each restriction, lowest first, and log p(O) on top.
+
+    Attributes:
+        nats: rung -> the best ELBO of a guide so restricted, or log p(O); ascending. That of the
+            factorised plan in a table is the best that was found, see ``factorised_plan``.
+        policies: rung -> the policy that attains it, ready for ``cai.compare(model, …)``; for
+            log p(O) there is none that keeps the true dynamics.
+        left_out: rung -> why it was not computed.
+    """
+
+    nats: dict[str, float]
+    policies: dict[str, Policy]
+    left_out: dict[str, str]
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """What is paid for -> nats, each rung less the one below it, the lowest first.
+
+        They add up to what the lowest rung lacks of log p(O). Where a rung was left out, two are
+        paid for together.
+        """
+        rungs, found = [*_PRICES, EVIDENCE], list(self.nats)
+        prices = {}
+        for low, high in itertools.pairwise(found):
+            between = rungs[rungs.index(low) : rungs.index(high)]
+            paid_for = [_PRICES[rung] for rung in between if rung == low or rung in self.left_out]
+            more, less = self.nats[high], self.nats[low]
+            prices[", ".join(paid_for)] = more - less if more != less else 0.0  # both may be -inf
+        return prices
+
+    def __str__(self) -> str:
+        width = max(map(len, self.nats))
+        lines = [f"{'':{width}}   best ELBO   short of the next (nats)"]
+        prices = [*self.prices.items(), None]
+        for (rung, nats), price in reversed(list(zip(self.nats.items(), prices, strict=True))):
+            what = "" if price is None else f"   {max(price[1], 0.0):9.3f}  for {price[0]}"
+            lines.append(f"{rung:{width}}   {nats:9.3f}{what}")
+        lines += [f"{rung}: left out, {why}" for rung, why in self.left_out.items()]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"nats": …, "prices": …, "left_out": …}."""
+        return {"nats": self.nats, "prices": self.prices, "left_out": self.left_out}
+
+
+def price_ladder(
+    model: TrajectoryModel, observe: Callable[[Tensor], Tensor] | None = None
+) -> PriceLadder:
+    """Restricts the guide step by step, with the dynamics kept, and says what each step costs.
+
+        factorised plan ≤ correlated plan ≤ partial sight ≤ fixed dynamics ≤ log evidence
+
+    A factorised plan settles each step by itself and does not look; a correlated one is any
+    distribution over plans, q(plan) ∝ exp E[Σ (rewards/α + log p(a|s)) | plan]; partial sight is
+    the best policy that sees observe(s) and remembers it; fixed dynamics the best policy of all,
+    ``soft_values(model)``; above it, log p(O) is reached only by a guide that bends the dynamics.
+    In a linear-Gaussian model all are in closed form, and the first step is ½ (Σ log Λ_ii -
+    log det Λ) for plans of precision Λ.
+
+    Args:
+        model: a model with finitely many states and actions and a finite horizon, or a
+            linear-Gaussian one without a discount. Of others, fit each restricted policy and
+            ``cai.compare`` them.
+        observe: s -> what is seen of it, for the rung of partial sight. Correlated plans and
+            partial sight are left out where the horizon is too long to list all histories.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, the horizon is infinite, or something is
+            to be observed of a linear-Gaussian model.
+    """
+    checks.check_model(model)
+    checks.finite_horizon(model, "a ladder of plans")
+    if isinstance(model, LinearGaussian):
+        return _gaussian_ladder(model, observe)
+    rungs: dict[str, Any] = {FACTORISED: factorised_plan(model)}
+    left_out = {}
+    seen = {CORRELATED: None} | ({} if observe is None else {PARTIAL: observe})
+    for rung, look in seen.items():
+        why = _too_many(model, look)
+        if why:
+            left_out[rung] = why
+        else:
+            rungs[rung] = belief_values(model, look)
+    rungs[FIXED] = soft_values(model)
+    nats = {rung: solution.elbo for rung, solution in rungs.items()}
+    evidence = soft_values(model, optimism=1.0).bound
+    policies = {rung: solution.policy for rung, solution in rungs.items()}
+    return PriceLadder(nats | {EVIDENCE: evidence}, policies, left_out)
+
+
+def _gaussian_ladder(model: LinearGaussian, observe: Any) -> PriceLadder:
+    if observe is not None:
+        checks.refuse(
+            "observe",
+            "None for a linear-Gaussian model",
+            repr(observe),
+            "fit a cai.RecurrentPolicy(model, observe=…) and compare it",
+        )
+    plans, best, exact = gaussian_plan(model), soft_values(model), soft_values(model, optimism=1.0)
+    assert isinstance(best, GaussianSolution)
+    nats = {
+        FACTORISED: plans.factorised_elbo,
+        CORRELATED: plans.elbo,
+        FIXED: best.elbo,
+        EVIDENCE: exact.bound,
+    }
+    policies: dict[str, Policy] = {
+        FACTORISED: plans.factorised,
+        CORRELATED: plans.policy,
+        FIXED: best.policy,
+    }
+    return PriceLadder(nats, policies, {})
+
+
+def _too_many(model: TrajectoryModel, observe: Any) -> str:
+    """Why the histories of a policy that sees this cannot be listed; empty where they can."""
+    S, A = require_finite(model)
+    O = int(classes(model, observe).max()) + 1  # noqa: E741
+    try:
+        history.check_size(checks.finite_horizon(model, "a policy on histories"), S, A, O)
+    except ValueError:
+        return f"{A * O}^{model.horizon} histories are too many to list"
+    return ""

@@ -1,0 +1,91 @@
+"""Linear dynamics, Gaussian noise, quadratic reward: LQR, LQG and their optimists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+
+from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian, sizes
+
+
+def linear_gaussian(
+    A: Any,
+    B: Any,
+    *,
+    horizon: int | None,
+    noise: Any = None,
+    drift: Any = None,
+    Q: Any = None,
+    R: Any = None,
+    N: Any = None,
+    q: Any = None,
+    rho: Any = None,
+    Q_final: Any = None,
+    q_final: Any = None,
+    initial_mean: Any = None,
+    initial_covariance: Any = None,
+    action_prior: TorchDistribution | None = None,
+    temperature: float = 1.0,
+    discount: float = 1.0,
+) -> LinearGaussian:
+    """A linear-Gaussian model from its matrices, for which every exact answer is a Riccati sweep.
+
+        s_0 ~ N(μ_0, S_0),   s' = A s + B a + c + w,  w ~ N(0, W),   a ~ N(m, Σ) or flat
+        r(s,a) = -½ (s'Qs + 2 s'Na + a'Ra) + q's + ρ'a,      r_T(s) = -½ s'Q_T s + q_T's
+
+    States are vectors of n numbers, actions of m. Each matrix of a step is constant or has a
+    leading axis of length T. What is not given is zero.
+
+    Args:
+        A: (n, n) or (T, n, n).
+        B: (n, m) or (T, n, m).
+        horizon: T, or None for an infinite horizon, with constant matrices.
+        noise: W, the covariance of w, (n, n) or (T, n, n); singular where a state has no noise.
+        drift: c, (n,) or (T, n).
+        Q: the cost of states, (n, n) or (T, n, n), reward units; only its symmetric part counts.
+        R: the cost of actions, (m, m) or (T, m, m).
+        N: the cost of both together, (n, m) or (T, n, m).
+        q: (n,) or (T, n).
+        rho: ρ, (m,) or (T, m).
+        Q_final: Q_T, (n, n).
+        q_final: q_T, (n,).
+        initial_mean: μ_0, (n,).
+        initial_covariance: S_0, (n, n).
+        action_prior: a MultivariateNormal over the actions, of batch shape () or (T,); None is
+            flat, log p(a|s) = 0: it adds nothing to the value, and the program cannot sample it.
+        temperature: α, reward units per nat.
+        discount: γ.
+
+    Raises:
+        ValueError: where shapes do not fit, a number is not finite, a covariance is not symmetric
+            or has a negative eigenvalue, or something depends on the step of an infinite horizon.
+    """
+    n, m = sizes(B)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "noise": (noise, (n, n)),
+        "drift": (drift, (n,)),
+        "Q": (Q, (n, n)),
+        "R": (R, (m, m)),
+        "N": (N, (n, m)),
+        "q": (q, (n,)),
+        "rho": (rho, (m,)),
+        "Q_final": (Q_final, (n, n)),
+        "q_final": (q_final, (n,)),
+        "initial_mean": (initial_mean, (n,)),
+        "initial_covariance": (initial_covariance, (n, n)),
+    }
+    matrices: dict[str, Any] = {
+        name: torch.zeros(shape) if value is None else value
+        for name, (value, shape) in shapes.items()
+    }
+    return LinearGaussian(
+        A=A,
+        B=B,
+        action_prior=FlatPrior(m) if action_prior is None else action_prior,
+        horizon=horizon,
+        temperature=temperature,
+        discount=discount,
+        **matrices,
+    )

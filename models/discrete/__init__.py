@@ -1,0 +1,1 @@
+"""Models with finitely many states and actions."""

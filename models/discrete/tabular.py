@@ -1,0 +1,173 @@
+"""A model from arrays: transition probabilities and rewards of numbered states and actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.models.discrete.sparse import as_lists, is_sparse
+from cai.numerics import arrays
+from cai.program.layout import Layout
+from cai.program.lookup import Entry, Lookup, Moves, Weighted
+from cai.program.trajectory import TrajectoryModel
+
+
+def tabular(
+    transitions: Any,
+    reward: Any,
+    *,
+    horizon: int | None,
+    successors: Any = None,
+    initial: Any = None,
+    action_prior: Any = None,
+    arrival_reward: Any = None,
+    final_reward: Any = None,
+    temperature: float = 1.0,
+    discount: float = 1.0,
+    optimality: Literal["factor", "bernoulli"] = "factor",
+    layout: Layout | None = None,
+) -> TrajectoryModel:
+    """A model of S states and A actions from arrays.
+
+    Args:
+        transitions: P[s,a,s'], shape (S, A, S), as lists, arrays of NumPy or dense ones of torch,
+            or what NumPy reads; all arrays are copied. With ``successors``, the probability of
+            each listed successor, shape (S, A, K); or a list of A ``scipy.sparse`` matrices (S, S),
+            whose row s is p(s'|s,a), of which no dense row is ever made.
+        reward: r[s,a], shape (S, A), reward units; -inf forbids.
+        horizon: T, or None for an infinite horizon.
+        successors: which state each listed successor is, integers of shape (S, A, K).
+        initial: p(s_0), shape (S,); state 0 if not given.
+        action_prior: p(a|s), shape (A,) or (S, A); uniform if not given. Zero forbids.
+        arrival_reward: r⁺, paid on arrival, shaped as ``transitions``; sparse as they are, where
+            what is not stored is zero.
+        final_reward: r_T(s), shape (S,).
+        temperature: α, reward units per nat.
+        discount: γ.
+        optimality: "factor" or "bernoulli".
+        layout: names and places of the states and actions.
+
+    Raises:
+        ValueError: where shapes do not fit together, rows do not sum to one, a successor is no
+            state, or one successor is listed twice with different arrival rewards.
+    """
+    if is_sparse(transitions):
+        if successors is not None:
+            checks.refuse(
+                "successors",
+                "none beside sparse matrices",
+                type(successors).__name__,
+                "the columns of a sparse matrix say which states follow",
+            )
+        transitions, successors, arrival_reward = as_lists(transitions, arrival_reward)
+    P, r = arrays.numbers("transitions", transitions), arrays.numbers("reward", reward)
+    if P.dim() != 3 or r.shape != P.shape[:2]:
+        raise ValueError(
+            "transitions, reward: expected shapes (S, A, S) or (S, A, K), and (S, A), got "
+            f"{list(P.shape)} and {list(r.shape)}; the state comes first, then the action"
+        )
+    S, A, K = P.shape
+    if not P.numel():
+        checks.refuse(
+            "transitions", "at least one state and one action", f"shape {list(P.shape)}", "give one"
+        )
+    if (P < 0).any():
+        state, action, _ = (P < 0).nonzero()[0].tolist()
+        raise ValueError(
+            f"transitions at state {state}, action {action}: expected probabilities ≥ 0, got "
+            f"{P.min().item():g}; give probabilities, not logarithms"
+        )
+    log_P = P.log()
+    checks.check_rows("transitions", log_P)
+    listed = None if successors is None else _successors(successors, P)
+    if listed is None and K != S:
+        raise ValueError(
+            f"transitions: expected shape {[S, A, S]}, got {[S, A, K]}; for lists of successors "
+            "pass successors=, too"
+        )
+    start = torch.zeros(S, dtype=torch.float64)
+    start[0] = 1
+    start = arrays.weights("initial", initial, (S,)) if initial is not None else start
+    prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
+    prior = arrays.weights("action_prior", prior, (A,), (S, A))
+    arrival = None if arrival_reward is None else _shaped("arrival_reward", arrival_reward, P)
+    final = None if final_reward is None else _shaped("final_reward", final_reward, r[:, 0])
+    if listed is not None and arrival is not None:
+        _check_unambiguous(listed, P, arrival)
+
+    paid: Entry | _ArrivalRewards | None = None
+    if arrival is not None:
+        paid = Entry(arrival) if listed is None else _ArrivalRewards(arrival, listed, P > 0)
+    return TrajectoryModel(
+        initial=dist.Categorical(start),
+        dynamics=Moves(log_P, listed),
+        reward=Entry(r),
+        action_prior=dist.Categorical(prior) if prior.dim() == 1 else Weighted(prior),
+        horizon=horizon,
+        temperature=temperature,
+        arrival_reward=paid,
+        final_reward=None if final is None else Entry(final),
+        discount=discount,
+        optimality=optimality,
+        layout=layout,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _ArrivalRewards(Lookup):
+    """r⁺(s,a,s') of lists of successors, each (S, A, K): rewards, states, and what is possible."""
+
+    rewards: Tensor
+    successors: Tensor
+    possible: Tensor
+
+    def __call__(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
+        here = (self.successors[s, a] == s_next.unsqueeze(-1)) & self.possible[s, a]
+        paid = torch.where(here, self.rewards[s, a], -torch.inf).amax(-1)
+        return torch.where(here.any(-1), paid, 0.0)  # a reward of -inf is one, too
+
+
+def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
+    array = arrays.numbers(name, values)
+    if array.shape != like.shape:
+        raise ValueError(
+            f"{name}: expected shape {list(like.shape)}, got {list(array.shape)}; one number for "
+            "each entry of the arrays beside it"
+        )
+    checks.check_reward(name, array)
+    return array
+
+
+def _successors(values: Any, P: Tensor) -> Tensor:
+    listed = arrays.integers("successors", values)
+    if listed.shape != P.shape:
+        raise ValueError(
+            f"successors: expected integers of shape {list(P.shape)}, as transitions, got shape "
+            f"{list(listed.shape)}"
+        )
+    S = P.shape[0]
+    if ((listed < 0) | (listed >= S)).any():
+        raise ValueError(
+            f"successors: expected states 0 … {S - 1}, got {listed.min().item()} … "
+            f"{listed.max().item()}; fill up short lists with any state at probability zero"
+        )
+    return listed
+
+
+def _check_unambiguous(listed: Tensor, P: Tensor, arrival: Tensor) -> None:
+    """One successor, one reward: r⁺(s,a,s') is a function of where one arrives."""
+    both = (P > 0).unsqueeze(-1) & (P > 0).unsqueeze(-2)
+    same = listed.unsqueeze(-1) == listed.unsqueeze(-2)
+    clash = both & same & (arrival.unsqueeze(-1) != arrival.unsqueeze(-2))
+    if clash.any():
+        s, a, k, _ = clash.nonzero()[0].tolist()
+        raise ValueError(
+            f"arrival_reward: from state {s} with action {a} the successor {listed[s, a, k]} is "
+            "listed twice, with different rewards; make them two states, since their mean would "
+            "be another problem"
+        )
