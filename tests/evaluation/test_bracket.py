@@ -10,13 +10,9 @@ import oracles
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import Remembering, continuous, parity, random_log_policy, random_model, scramble
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_linear_gaussian import random_model
-from test_plans import parity
-from test_policy import scramble
-from test_renyi import random_log_policy
-from test_trajectory import continuous
 
 import cai
 from cai import inference, models
@@ -235,16 +231,6 @@ def test_bad_numbers():
 
 
 # The split by simulation, against the exact one
-
-
-class Remembering:
-    """Any policy, in the form of one with a memory."""
-
-    def __init__(self, policy):
-        self.plain = policy
-
-    def start(self):
-        return lambda t, s, before: self.plain(t, s)
 
 
 def agree(found, exact):

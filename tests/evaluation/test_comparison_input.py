@@ -6,9 +6,7 @@ import math
 import oracles
 import pytest
 import torch
-from test_bracket import Remembering
-from test_linear_gaussian import random_model
-from test_trajectory import continuous
+from examples import Remembering, continuous, random_model
 
 import cai
 from cai import inference, models

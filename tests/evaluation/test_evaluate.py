@@ -6,9 +6,9 @@ import oracles
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trajectory import continuous
 
 import cai
 from cai import inference, models

@@ -10,8 +10,8 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from test_estimators import gradient, trajectories
-from test_policy import scramble
+from examples import scramble
+from paths import gradient, trajectories
 
 import cai
 from cai import inference, models

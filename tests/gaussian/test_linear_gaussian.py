@@ -9,6 +9,8 @@ import pyro.distributions as dist
 import pytest
 import scipy.linalg
 import torch
+from dense_gaussian import dense, slope_at_zero, square_root
+from examples import random_model, scalar
 from hypothesis import given
 from hypothesis import strategies as st
 from pyro import poutine
@@ -21,158 +23,13 @@ from cai.gaussian import riccati
 seeds = st.integers(0, 10**6)
 
 
-def random_model(seed, T=4, n=3, m=2, rank=2, flat=False, cost=1.0, **changes):
-    """Everything that can be there is there, and depends on the step; W is singular."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape):
-        return rng.normal(size=shape)
-
-    def positive(*shape):
-        root = draw(*shape, shape[-1])
-        return root @ root.swapaxes(-1, -2)
-
-    L = 0.4 * draw(T, n, rank)
-    joint = cost * positive(T, n + m) + 0.5 * np.eye(n + m)  # concave in state and action together
-    arguments = {
-        "A": 0.6 * draw(T, n, n),
-        "B": draw(T, n, m),
-        "horizon": T,
-        "noise": L @ L.swapaxes(-1, -2),
-        "drift": draw(T, n),
-        "Q": joint[:, :n, :n],
-        "N": joint[:, :n, n:],
-        "R": joint[:, n:, n:],
-        "q": draw(T, n),
-        "rho": draw(T, m),
-        "Q_final": positive(n),
-        "q_final": draw(n),
-        "initial_mean": draw(n),
-        "initial_covariance": 0.3 * positive(n),
-        "temperature": rng.uniform(0.5, 2),
-    }
-    if not flat:
-        arguments["action_prior"] = dist.MultivariateNormal(
-            torch.as_tensor(draw(T, m)), torch.as_tensor(positive(T, m) + np.eye(m))
-        )
-    return models.linear_gaussian(**(arguments | changes))
-
-
 # The oracle: a trajectory is a linear map of independent standard normals, and all that is asked
 # of it is one Gaussian integral of that many dimensions.
-
-
-class Dense:
-    """s_0, the actions given by a policy, and the noise, as one vector z ~ N(0, I)."""
-
-    def __init__(self, model, gains, offsets, roots):
-        T, n, m = model.horizon, model.state_size, model.action_size
-        step = lambda x, t, d: x.numpy()[t] if x.dim() > d else x.numpy()  # noqa: E731
-        self.size = n + T * (m + n)
-        self.model, self.T = model, T
-        at = n
-
-        def standard(root):
-            nonlocal at
-            F = np.zeros((len(root), self.size))
-            F[:, at : at + root.shape[1]] = root
-            at += root.shape[1]
-            return F
-
-        F = np.zeros((n, self.size))
-        F[:, :n] = square_root(model.initial_covariance.numpy())
-        self.s, self.a = [(F, model.initial_mean.numpy())], []
-        self.own = []  # the standard normals of each action
-        for t in range(T):
-            F, f = self.s[-1]
-            e = standard(np.eye(m))
-            self.own.append(e)
-            self.a.append((roots[t] @ e - gains[t] @ F, offsets[t] - gains[t] @ f))
-            G, g = self.a[-1]
-            A, B = step(model.A, t, 2), step(model.B, t, 2)
-            W = standard(square_root(step(model.noise, t, 2)))
-            self.s.append((A @ F + B @ G + W, A @ f + B @ g + step(model.drift, t, 1)))
-        self.roots = roots
-
-    def log_ratio(self):
-        """log p(τ,O)/q(τ) = Σ r/α + r_T/α + Σ log p(a) - log q(a|s) = -½ z'Mz + v'z + c."""
-        model, alpha = self.model, self.model.temperature
-        M, v, c = np.zeros((self.size,) * 2), np.zeros(self.size), 0.0
-
-        def add(F, f, C, slope, k=0.0):
-            nonlocal M, v, c
-            M, v = M + F.T @ C @ F, v + F.T @ (slope - C @ f)
-            c += k + slope @ f - 0.5 * f @ C @ f
-
-        each = lambda x, d: list(x.numpy()) if x.dim() > d else [x.numpy()] * self.T  # noqa: E731
-        parts = [each(getattr(model, name), d) for name, d in zip("QNR", (2, 2, 2), strict=True)]
-        slopes = each(model.q, 1), each(model.rho, 1)
-        for t in range(self.T):
-            Q, N, R = (part[t] for part in parts)
-            F, f = (np.concatenate(pair) for pair in zip(self.s[t], self.a[t], strict=True))
-            slope = np.concatenate([slopes[0][t], slopes[1][t]])
-            add(F, f, np.block([[Q, N], [N.T, R]]) / alpha, slope / alpha)
-            m = len(R)
-            add(self.own[t], np.zeros(m), -np.eye(m), np.zeros(m), normaliser(self.roots[t]))
-            if not model.flat:
-                prior = model.prior(torch.zeros(1), t)
-                root = prior.scale_tril.numpy()
-                inverse = np.linalg.inv(root @ root.T)
-                mean = prior.loc.numpy()
-                add(*self.a[t], inverse, inverse @ mean, -normaliser(root))
-                c -= 0.5 * mean @ inverse @ mean
-        add(*self.s[-1], model.Q_final.numpy() / alpha, model.q_final.numpy() / alpha)
-        return M, v, c
-
-    def renyi(self, eta):
-        """(1/η) log E_q[(p(τ,O)/q(τ))^η], or the ELBO at η = 0."""
-        M, v, c = self.log_ratio()
-        if eta == 0:
-            return c - 0.5 * np.trace(M)
-        precision = np.eye(self.size) + eta * M
-        values = np.linalg.eigvalsh(M)
-        if (1 + eta * values).min() <= 0:
-            return math.copysign(math.inf, eta)
-        log_det = np.log1p(eta * values).sum() / eta  # as exact at η = 1e-9 as anywhere
-        return c + 0.5 * eta * v @ np.linalg.solve(precision, v) - 0.5 * log_det
-
-    def conditioned(self):
-        """Mean and covariance of z given O."""
-        M, v, _ = self.log_ratio()
-        covariance = np.linalg.inv(np.eye(self.size) + M)
-        return covariance @ v, covariance
-
-
-def normaliser(root):
-    """½ log det 2πC, with C = root root'."""
-    return np.linalg.slogdet(root)[1] + 0.5 * len(root) * math.log(2 * math.pi)
-
-
-def square_root(C):
-    values, vectors = np.linalg.eigh(C)
-    return vectors * np.sqrt(values.clip(0))
 
 
 def allowed(model, eta):
     """η, or half of the most negative one that exists where it is below that."""
     return eta if eta >= 0 else max(eta, 0.5 * inference.optimism_range(model)[0])
-
-
-def slope_at_zero(f, h):
-    """f'(0) by differences, up to h⁴."""
-    return (8 * (f(h) - f(-h)) - f(2 * h) + f(-2 * h)) / (12 * h)
-
-
-def dense(model, policy, seed=None):
-    """The dense trajectory under a policy, or near it: nudged at random by a seed."""
-    T = model.horizon
-    K, k = (x.expand(T, *x.shape[-d:]).numpy() for x, d in ((policy.gains, 2), (policy.offsets, 1)))
-    roots = policy.scale_tril.detach().numpy()
-    if seed is not None:
-        rng = np.random.default_rng(seed)
-        K, k = K + 0.1 * rng.normal(size=K.shape), k + 0.1 * rng.normal(size=k.shape)
-        roots = roots * np.exp(0.1 * rng.normal(size=(T, 1, 1)))
-    return Dense(model, K, k, roots)
 
 
 @given(seed=seeds, flat=st.booleans())
@@ -232,14 +89,6 @@ def test_nothing_exists_below_the_lowest(seed):
     assert dense(model, best).renyi(lowest * (1 + 1e-3)) == -math.inf
     with pytest.raises(ValueError, match="most negative η that exists"):
         inference.soft_values(model, lowest * (1 + 1e-6))
-
-
-def scalar(T, W=1.0, alpha=1.0, **changes):
-    arguments = {"noise": [[W]], "Q": [[1.0]], "R": [[1.0]]}
-    arguments |= {} if T is None else {"Q_final": [[1.0]]}
-    return models.linear_gaussian(
-        [[1.0]], [[1.0]], horizon=T, temperature=alpha, **(arguments | changes)
-    )
 
 
 def test_lowest_optimism_in_closed_form():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from examples import passive
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -14,15 +15,6 @@ import cai
 from cai import inference, models
 
 seeds = st.integers(0, 10**6)
-
-
-def passive(seed, S=6, exits=0):
-    """Random passive dynamics with exact zeros; the last states never leave themselves."""
-    rng = np.random.default_rng(seed)
-    P = rng.random((S, S)) * (rng.random((S, S)) < 0.5)
-    P[np.arange(S), (np.arange(S) + 1) % S] += 0.1
-    P[S - exits :] = np.eye(S)[S - exits :]
-    return P / P.sum(1, keepdims=True), rng.random(S) * (np.arange(S) < S - exits)
 
 
 @given(seed=seeds, eta=st.sampled_from([-3.0, 0.0, 1.0, 2.0]))

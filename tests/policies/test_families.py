@@ -14,8 +14,8 @@ import pyro.distributions as dist
 import pytest
 import scipy.optimize
 import torch
+from examples import regulator
 from pyro.distributions.transforms import conditional_spline
-from test_estimators import regulator
 
 import cai
 from cai import inference, models

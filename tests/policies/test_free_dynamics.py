@@ -4,8 +4,8 @@ import oracles
 import pyro
 import pytest
 import torch
+from examples import scramble
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from test_policy import scramble
 
 import cai
 from cai import inference, models

@@ -7,9 +7,9 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
+from examples import bandit, scramble
 from pyro.distributions.transforms import conditional_affine_autoregressive, conditional_spline
 from pyro.infer import SVI, Trace_ELBO
-from test_policy import scramble
 from torch import nn
 
 import cai
@@ -143,17 +143,6 @@ def test_full_covariances_and_mixtures_against_scipy():
         for w, m, s in zip(weights.numpy(), location, scales, strict=True)
     )
     assert head(x, prior).log_prob(a).exp().tolist() == pytest.approx(density.tolist(), rel=1e-6)
-
-
-def bandit(prior, log_density):
-    """One step whose posterior over actions is given: r/α = log density - log prior, p(O) = 1."""
-    return cai.TrajectoryModel(
-        initial=dist.Normal(0.0, 1.0),
-        dynamics=lambda s, a: dist.Normal(s, 1.0),
-        reward=lambda s, a: log_density(a) - prior.log_prob(a),
-        action_prior=prior,
-        horizon=1,
-    )
 
 
 def trained(model, policy, steps=90, rate=0.12):

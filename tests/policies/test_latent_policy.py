@@ -8,12 +8,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import bandit, continuous, scramble, sites
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from test_heads import bandit
-from test_policy import scramble
-from test_trajectory import continuous, sites
 
 import cai
 from cai import inference, models

@@ -6,9 +6,8 @@ import oracles
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous, scramble
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from test_policy import scramble
-from test_trajectory import continuous
 
 import cai
 from cai import inference, models

@@ -9,32 +9,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import parity, random_model, scramble
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import value_of
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from test_linear_gaussian import random_model
-from test_policy import scramble
 
 import cai
 from cai import inference, models
 
 seeds = st.integers(0, 10**6)
-parity = lambda s: s % 2  # noqa: E731
-
-
-def value_of(problem, plan):
-    """E[Σ rewards/α + Σ log p(a|s) | plan] by all paths; -inf where the prior forbids it."""
-    S, A = problem.sizes
-    certain = [
-        [[float(a == plan[t]) for a in range(A)] for _ in range(S)] for t in range(problem.T)
-    ]
-    value = 0.0
-    for path in oracles.paths(problem, policy=certain):
-        value += path.probability * path.reward / problem.temperature
-        for s, a in zip(path.states, path.actions, strict=False):
-            p = problem.prior[s][a]
-            value += path.probability * math.log(p) if p > 0 else -math.inf
-    return value
 
 
 @settings(max_examples=10)

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import scramble
 from torch import nn
 
 import cai
@@ -23,13 +24,6 @@ def policies(model):
         cai.NeuralPolicy(model, hidden=(8,)),
         cai.NeuralPolicy(model, hidden=(8,), stationary=True),
     ]
-
-
-def scramble(policy):
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    return policy
 
 
 @pytest.mark.parametrize("which", range(5))

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from test_trajectory import continuous
+from examples import continuous
 
 import cai
 import cai.inference

@@ -9,34 +9,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous, sites
 from pyro import poutine
 from pyro.infer import SVI, Importance, Trace_ELBO, infer_discrete
 
 import cai
 from cai import inference, models
-
-
-def sites(program):
-    trace = poutine.trace(program).get_trace()
-    return trace, [name for name, site in trace.nodes.items() if site["type"] == "sample"]
-
-
-def continuous(horizon=5, **changes):
-    """A particle on a line with a push of its own, and a state of two numbers."""
-
-    def dynamics(s, a):
-        push = pyro.sample("push", dist.Normal(0.0, 0.1))
-        position, speed = s[..., 0] + 0.1 * s[..., 1], s[..., 1] + 0.1 * a + push
-        return dist.Normal(torch.stack([position, speed], -1), 0.05).to_event(1)
-
-    arguments = {
-        "initial": dist.Normal(torch.zeros(2), 1.0).to_event(1),
-        "dynamics": dynamics,
-        "reward": lambda s, a: -(s[..., 0] ** 2) - 0.1 * a**2,
-        "action_prior": dist.Normal(0.0, 1.0),
-        "horizon": horizon,
-    }
-    return cai.TrajectoryModel(**(arguments | changes))
 
 
 def test_sites_in_the_order_of_the_trajectory():

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import chain_paths
 from pyro.infer import TraceEnum_ELBO, config_enumerate
-from test_queries import chain_paths
 
 import cai
 from cai import inference, models

@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import bent_dynamics, chain_paths
 
 import cai
 from cai import inference, models
@@ -18,28 +19,6 @@ from cai.solutions import sampling
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 etas = st.sampled_from([-2.0, -0.4, 0.3, 1.0, 2.5])
-
-
-def bent_dynamics(solution, problem):
-    """[t][s][a][s'] of surviving there and of dying there, by hand from the values."""
-    eta, alpha, gamma = solution.optimism, problem.temperature, problem.discount
-    P, arrival = np.asarray(problem.P), np.asarray(problem.arrival)
-    V = solution.V.numpy()
-    on = np.stack([P * gamma * np.exp(eta * (arrival + v) / alpha) for v in V[1:]])
-    off = np.stack([P * (1 - gamma) * np.exp(eta * arrival / alpha) for _ in V[1:]])
-    total = (on + off).sum(-1, keepdims=True)
-    return on / total, off / total
-
-
-def chain_paths(solution, problem):
-    """Every path of the bent chain, with its probability under it."""
-    policy = solution.policy.log_probs.exp().numpy()
-    start = np.asarray(problem.initial) * np.exp(
-        solution.optimism * solution.V[0].numpy() / problem.temperature
-    )
-    return list(
-        oracles.paths(problem, start / start.sum(), policy, bent_dynamics(solution, problem))
-    )
 
 
 # The bend

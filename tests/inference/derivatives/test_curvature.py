@@ -7,9 +7,9 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from examples import endless
 from hypothesis import given
 from hypothesis import strategies as st
-from test_implicit import endless
 
 import cai
 from cai import inference, models

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from examples import endless
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,34 +17,6 @@ from cai.inference.derivatives import _implicit
 seeds = st.integers(0, 10**6)
 FIELDS = ("reward", "arrival_reward", "log_prior", "log_dynamics", "log_initial", "temperature")
 SEEN = torch.tensor([[0, 1, 2, 1], [1, 1, 0, 3]]), torch.tensor([[0, 1, 0, 1], [1, 0, 0, 1]])
-
-
-def endless(seed, S=4, A=2, discount=1.0, zeros=0.3, temperature=0.7, sure=False):
-    """A random problem with costs and, without a discount, a goal: the last state.
-
-    Where it is sure, the goal is there with any discount, and the first action leads to later
-    states only, so that nature cannot put off the end for ever whatever it pays.
-    """
-    rng = np.random.default_rng(seed)
-    P = rng.random((S, A, S)) * (rng.random((S, A, S)) > zeros) + 0.1 * np.eye(S)[-1]
-    reward, arrival = -rng.random((S, A)) - 0.2, -rng.random((S, A, S))
-    if sure:
-        P[:, 0] = np.triu(P[:, 0], 1)
-    if discount == 1 or sure:
-        P[-1] = np.eye(S)[-1]
-        reward[-1] = arrival[-1] = 0
-    return cai.tabulate(
-        models.tabular(
-            P / P.sum(-1, keepdims=True),
-            reward,
-            horizon=None,
-            arrival_reward=arrival,
-            initial=rng.random(S) + 0.1,
-            action_prior=rng.random((S, A)) + 0.1,
-            temperature=temperature,
-            discount=discount,
-        )
-    )
 
 
 def parameters(table):

@@ -11,10 +11,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from dense_gaussian import dense, slope_at_zero
+from examples import random_model, scalar
 from hypothesis import given
 from hypothesis import strategies as st
 from pyro import poutine
-from test_linear_gaussian import dense, random_model, scalar, slope_at_zero
 
 import cai
 from cai import inference, models

@@ -7,10 +7,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous, scramble
 from hypothesis import given
 from hypothesis import strategies as st
-from test_policy import scramble
-from test_trajectory import continuous
 from torch import nn
 
 import cai

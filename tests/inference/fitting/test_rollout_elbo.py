@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import scramble
 from pyro.infer import SVI, Trace_ELBO
-from test_policy import scramble
 
 import cai
 from cai import inference, models

@@ -7,9 +7,8 @@ import itertools
 
 import pytest
 import torch
-from test_estimators import every_trajectory, gradient, regulator, tiny, trajectories
-from test_policy import scramble
-from test_trajectory import continuous
+from examples import continuous, regulator, scramble, tiny
+from paths import every_trajectory, gradient, trajectories
 
 import cai
 from cai import inference, models

@@ -9,10 +9,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous, regulator, scramble, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from test_policy import scramble
-from test_trajectory import continuous
+from paths import every_trajectory, gradient, trajectories
 
 import cai
 from cai import inference, models
@@ -22,13 +22,6 @@ from cai.inference.gradients.mirror import mirror_sweep, natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
-
-
-def gradient(estimate, policy):
-    """One gradient of -ELBO in all parameters, one after the other."""
-    policy.zero_grad()
-    estimate()
-    return torch.cat([p.grad.flatten().double() for p in policy.parameters()])
 
 
 def check_unbiased(estimate, policy, exact, repeats, most):
@@ -44,48 +37,6 @@ def check_unbiased(estimate, policy, exact, repeats, most):
 
 
 # Actions summed over, and the score function
-
-
-def tiny(discount):
-    """Two steps, two states, two actions, one of which leads where it leads for sure."""
-    problem = oracles.random_problem(3, 2, 2, 2, discount, zeros=0.0, forbidden=0.0)
-    problem.initial[:] = [1.0, 0.0]
-    problem.P[:, 1] = problem.P[:, 1].round()
-    return problem.model()
-
-
-def every_trajectory(model, policy):
-    """(probability, states, actions, alive) of all trajectories of a policy; ghosts move on."""
-    table, gamma = cai.tabulate(model), model.discount
-    P, T = table.dense(table.log_dynamics).tolist(), model.horizon
-    q, p = policy.log_probs.exp().tolist(), table.log_prior.exp().tolist()
-
-    def walk(probability, s, a, alive):
-        t = len(a)
-        if probability == 0:
-            return
-        if t == T:
-            yield probability, s, a, alive
-            return
-        here = s[-1]
-        for action, chance in enumerate((q[t] if alive[-1] else p)[here]):
-            for after, move in enumerate(P[here][action]):
-                for lives, coin in ((True, gamma), (False, 1 - gamma)):
-                    coin = coin if alive[-1] else 1.0 - lives
-                    path = [*s, after], [*a, action], [*alive, lives]
-                    yield from walk(probability * chance * move * coin, *path)
-
-    for s_0, probability in enumerate(table.log_initial.exp().tolist()):
-        yield from walk(probability, [s_0], [], [True])
-
-
-def trajectories(model, pair):
-    """Two given trajectories, as the simulation would return them."""
-    s, a, alive = (torch.tensor([path[i] for path in pair]) for i in (1, 2, 3))
-    rewards = model.rewards(s[:, :-1], a) + model.arrival_rewards(s[:, :-1], a, s[:, 1:])
-    rewards = torch.where(alive[:, :-1], rewards, 0.0)
-    final = torch.where(alive[:, -1], model.final_rewards(s[:, -1]), 0.0)
-    return cai.program.trajectory.Trajectories(s, a, rewards, final, alive)
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.7])
@@ -341,25 +292,6 @@ def test_mirror_descent_avoids_what_is_fatal():
 
 
 # Pathwise
-
-
-def regulator(**changes):
-    """Two numbers to be brought to zero by one, in three steps, with a final cost."""
-    arguments = {
-        "A": [[1.0, 0.3], [-0.2, 0.9]],
-        "B": [[0.0], [0.5]],
-        "noise": [[0.05, 0.0], [0.0, 0.1]],
-        "Q": [[1.0, 0.2], [0.2, 0.5]],
-        "R": [[0.3]],
-        "q": [0.5, -0.2],
-        "Q_final": [[2.0, 0.0], [0.0, 1.0]],
-        "initial_mean": [1.0, -0.5],
-        "initial_covariance": [[0.3, 0.1], [0.1, 0.2]],
-        "action_prior": dist.MultivariateNormal(torch.ones(1).double(), torch.eye(1).double()),
-        "horizon": 3,
-        "temperature": 0.7,
-    }
-    return models.linear_gaussian(**(arguments | changes))
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.7])

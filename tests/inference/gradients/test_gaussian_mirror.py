@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from examples import random_model, regulator, scramble
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_estimators import gradient, regulator
-from test_linear_gaussian import random_model
-from test_policy import scramble
+from paths import gradient
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import cai

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_linear_system import random_table
+from examples import random_table
 
 import cai
 from cai import inference, models

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from examples import grid_edges, random_table
 from hypothesis import given
 from hypothesis import strategies as st
-from test_linear_system import grid_edges, random_table
 
 import cai
 from cai import inference, models

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from examples import grid_edges, random_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -17,29 +18,6 @@ from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
-
-
-def random_table(seed, discount=1.0, absorbing=1, zeros=0.5, arrival=True, level=-1.0):
-    """A random model with absorbing states, forbidden actions and exact zeros."""
-    rng = np.random.default_rng(seed)
-    S, A = int(rng.integers(absorbing + 1, 8)), int(rng.integers(1, 4))
-    P = rng.random((S, A, S)) * (rng.random((S, A, S)) >= zeros)
-    P += 0.1 * (rng.integers(S, size=(S, A, 1)) == np.arange(S))
-    prior = rng.random((S, A)) * (rng.random((S, A)) >= 0.3)
-    prior += 0.1 * (rng.integers(A, size=(S, 1)) == np.arange(A))
-    reward, more = level + rng.normal(size=(S, A)), rng.normal(size=(S, A, S)) * arrival
-    for s in range(absorbing):
-        P[s], reward[s], more[s] = np.arange(S) == s, 0.0, 0.0
-    model = models.tabular(
-        P / P.sum(-1, keepdims=True),
-        reward,
-        horizon=None,
-        action_prior=prior,
-        arrival_reward=more if arrival else None,
-        discount=discount,
-        temperature=0.7,
-    )
-    return cai.tabulate(model)
 
 
 def one_step(table, v):
@@ -118,14 +96,6 @@ def test_a_finite_horizon_is_refused():
 
 
 # Counted paths
-
-
-def grid_edges(n):
-    """Both directions of every street of an n × n grid."""
-    index = np.arange(n * n).reshape(n, n)
-    a = np.concatenate([index[:, :-1].ravel(), index[:-1].ravel()])
-    b = np.concatenate([index[:, 1:].ravel(), index[1:].ravel()])
-    return n * n, np.concatenate([a, b]), np.concatenate([b, a])
 
 
 @pytest.mark.parametrize("n", [2, 5, 24])

@@ -6,7 +6,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from test_linearly_solvable import passive
+from examples import passive
 
 from cai import inference, models
 

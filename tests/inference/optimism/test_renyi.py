@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import random_log_policy
 from hypothesis import given
 from hypothesis import strategies as st
 from pyro.infer import SVI, Importance, RenyiELBO, Trace_ELBO
@@ -19,13 +20,6 @@ from cai import inference, models
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 etas = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-4, 4).filter(lambda eta: abs(eta) > 1e-3))
-
-
-def random_log_policy(seed, problem):
-    """log q(a|s) at random on what the prior allows, (T, S, A)."""
-    rng = np.random.default_rng(seed)
-    weights = rng.random((problem.T, *problem.sizes)) * (np.asarray(problem.prior) > 0)
-    return torch.as_tensor(weights / weights.sum(-1, keepdims=True)).log()
 
 
 @given(seed=seeds, discount=discounts, eta=etas)

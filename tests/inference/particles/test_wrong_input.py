@@ -6,8 +6,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from test_linear_gaussian import random_model
-from test_trajectory import continuous
+from examples import continuous, random_model
 
 import cai
 from cai import inference, models

@@ -9,12 +9,10 @@ import oracles
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import continuous, parity, random_model, scramble
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_linear_gaussian import random_model
-from test_plans import parity, value_of
-from test_policy import scramble
-from test_trajectory import continuous
+from paths import value_of
 
 import cai
 from cai import inference, models, plot
