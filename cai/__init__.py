@@ -28,7 +28,8 @@ from cai.policies.plans import GaussianPlan, Plan
 from cai.policies.reactive import ReactivePolicy
 from cai.policies.recurrent import RecurrentPolicy
 from cai.program.layout import Layout
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpoints import Checkpoints
 from cai.solutions.moment import Moment
 from cai.solutions.solution import Solution

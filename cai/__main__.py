@@ -23,13 +23,12 @@ from matplotlib.figure import Figure
 
 from cai import __version__, inference, interruption, models, plot
 from cai.cli import output_folder, terminal
-from cai.distributions.support import NotEnumerable
 from cai.evaluation.comparison import Comparison, compare
 from cai.policies.neural import NeuralPolicy, TabularPolicy
 from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import ChangesWithTime, NotEnumerable
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
-from cai.tables.timeless import ChangesWithTime
 
 _EXAMPLES = """\
 examples:

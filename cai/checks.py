@@ -7,76 +7,18 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
-
-from cai.distributions.exact_scores import exact
 
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _LONGEST = 400  # letters of what came
 
 
-def check_arguments(model: Any) -> None:
-    """Raises ValueError where a number is out of range or a function is none."""
-    if not isinstance(getattr(model, "initial", None), Distribution):
-        refuse(
-            "initial", "a Pyro distribution", repr(model.initial), "for instance dist.Categorical"
-        )
-    exact(model.initial)
-    if model.initial.batch_shape:
-        refuse(
-            "initial",
-            "one distribution, of batch shape []",
-            f"batch shape {list(model.initial.batch_shape)}",
-            "give it one row of weights, or .to_event() where a state is a vector",
-        )
-    if not callable(model.dynamics) or isinstance(model.dynamics, Distribution):
-        refuse(
-            "dynamics",
-            "a function (s, a) -> distribution",
-            repr(model.dynamics),
-            "write it as a def",
-        )
-    if not callable(model.action_prior):
-        refuse(
-            "action_prior",
-            "a Pyro distribution or a function of s",
-            repr(model.action_prior),
-            "for a uniform prior take dist.Categorical(torch.ones(num_actions))",
-        )
-    for name in ("reward", "arrival_reward", "final_reward"):
-        _check_reward_argument(name, getattr(model, name), optional=name != "reward")
-    if model.horizon is not None:
-        check_count("horizon", model.horizon)
-    elif model.final_reward is not None:
-        refuse(
-            "final_reward",
-            "None with an infinite horizon, which has no last step",
-            "one",
-            "pay it on arrival in an absorbing state, as arrival_reward, or give a finite horizon",
-        )
-    check_positive("temperature", model.temperature)
-    _check_discount(model.discount)
-    if not isinstance(model.optimality, str) or model.optimality not in ("factor", "bernoulli"):
-        refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
-
-
-def _check_discount(discount: Any) -> None:
+def check_discount(discount: Any) -> None:
+    """Raises ValueError unless it is a number in (0, 1]."""
     if not within(discount, lambda gamma: 0 < gamma <= 1):
         came, advice = repr(discount), "1 is no discount; 0 has no future"
         refuse("discount", "a number in (0, 1]", came, advice)
-
-
-def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
-    if callable(reward) or (optional and reward is None):
-        return
-    if not within(reward, lambda _: True):
-        came = repr(reward)
-        if isinstance(reward, np.ndarray) or (isinstance(reward, Tensor) and not reward.is_nested):
-            came = f"an array of shape {list(reward.shape)}" if reward.ndim else came
-        refuse(name, "a function, or a number", came, "index it: lambda s, a: REWARD[s, a]")
 
 
 def several(name: str, values: Any, advice: str) -> list[Any]:
@@ -205,41 +147,6 @@ def plain(value: Any) -> float:
     return value if getattr(value, "requires_grad", False) else float(value)
 
 
-def check_layout(layout: Any, S: int | None, A: int | None) -> None:
-    """Raises ValueError where names or places do not fit the numbers of states and actions."""
-    if not hasattr(layout, "moves"):
-        refuse("layout", "a cai.Layout", type(layout).__name__, "Layout(states=…, actions=…)")
-    for field, size, what in (
-        ("states", S, "state"),
-        ("cells", S, "state"),
-        ("actions", A, "action"),
-        ("moves", A, "action"),
-    ):
-        entries = getattr(layout, field)
-        if entries is not None and size is not None and len(entries) != size:
-            refuse(
-                f"layout.{field}",
-                f"one entry for each of {size} {what}s",
-                f"{len(entries)}",
-                "or leave it out",
-            )
-    if layout.map is None:
-        return
-    if layout.cells is None:
-        refuse("layout", "cells beside a map", "a map alone", "say in which cell each state lies")
-    rows, columns = len(layout.map), {len(row) for row in layout.map}
-    if len(columns) != 1:
-        refuse("layout.map", "rows of one length", f"{sorted(columns)}", "fill them up")
-    outside = [c for c in layout.cells if not (0 <= c[0] < rows and 0 <= c[1] < max(columns))]
-    if outside:
-        refuse(
-            "layout.cells",
-            f"cells on the map, {rows} rows of {max(columns)}",
-            f"{outside[0]}",
-            "a cell is (row, column), counted from 0",
-        )
-
-
 def finite_horizon(model: Any, what: str) -> int:
     """The horizon T.
 
@@ -292,7 +199,7 @@ def check_table(table: Any) -> None:
         check_count("horizon", table.horizon)
     if not isinstance(table.temperature, Tensor):
         check_positive("temperature", table.temperature)
-    _check_discount(table.discount)
+    check_discount(table.discount)
     shape = list(getattr(table.log_dynamics, "shape", ()))
     if len(shape) != 3 or 0 in shape:
         came = str(shape) if shape else type(table.log_dynamics).__name__

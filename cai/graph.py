@@ -15,9 +15,9 @@ from cai.distributions.support import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import prior_sees_state
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
-from cai.tables.timeless import prior_sees_state
 
 _FEWEST, _MOST = 2**12, 2**18  # draws from which dependencies are read off
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +10,6 @@ from torch.distributions import Independent, constraints, transforms
 
 from cai import checks
 from cai.distributions.exact_scores import exact
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
-
-
-class NotEnumerable(ValueError):
-    """The randomness of a model is not discrete and finite, so that it cannot be tabulated."""
 
 
 def support_size(distribution: Any) -> int | None:
@@ -109,34 +102,3 @@ def _described(distribution: Any) -> str:
         return f"{type(distribution).__name__} over 0 … {size - 1}"
     support = elementwise(distribution.support)
     return f"{type(distribution).__name__} of event shape {shape} on {support}"
-
-
-def require_finite(model: TrajectoryModel) -> tuple[int, int]:
-    """The numbers S of states and A of actions.
-
-    Raises:
-        ValueError: where either is not finite, naming the argument that says so.
-    """
-    checks.check_model(model)
-    S = support_size(model.initial)
-    if S is None:
-        raise NotEnumerable(_not_finite("initial", "states", model.initial))
-    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
-    A = support_size(prior)
-    if A is None:
-        raise NotEnumerable(_not_finite("action_prior", "actions", prior))
-    return S, A
-
-
-def _not_finite(argument: str, what: str, distribution: Any) -> str:
-    name = type(distribution).__name__
-    advice = (
-        "use a one-hot Categorical, for instance "
-        "dist.Categorical(torch.nn.functional.one_hot(torch.tensor(0), num_states).double())"
-        if name in ("Delta", "_Delta")
-        else f"give {argument} a Categorical, or use inference.fit, which samples"
-    )
-    return (
-        f"{argument}: enumeration needs finitely many {what}, counted from the support of "
-        f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
-    )

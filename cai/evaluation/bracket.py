@@ -10,21 +10,19 @@ comes out too low where the guide misses what the posterior does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cai import checks
 from cai.distributions.support import log_probs, support_size
+from cai.evaluation.importance_weights import mean
 from cai.program.calling import numbers_at
-from cai.program.importance_weights import mean
-from cai.program.trajectory import Trajectories, TrajectoryModel
-
-ValueFunction: TypeAlias = Callable[[Any, Tensor], Tensor]
-"""(t, s) -> V_t(s) in reward units, for t and s that broadcast."""
+from cai.program.interfaces import ValueFunction
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 
 _WALKS, _DRAWS, _FRESH = 32, 64, 100_000  # trajectories to check a value along, draws a state
 _SURE, _SLACK = 5.0, 1e-3  # standard errors, and nats, by which a value must fail

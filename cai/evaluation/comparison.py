@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.cli.spelling import spell
-from cai.evaluation.bracket import EvidenceBracket, ValueFunction, bracket, from_above
+from cai.evaluation import importance_weights
+from cai.evaluation.bracket import EvidenceBracket, bracket, from_above
 from cai.evaluation.divergence import Split, measured
 from cai.evaluation.evaluate import Evaluation
 from cai.evaluation.yardsticks import Yardsticks, same, same_gaussian, yardsticks
@@ -22,10 +23,9 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.numerics.exclusive import seeded
 from cai.policies.free_dynamics import FreeDynamics
-from cai.policies.neural import Policy
-from cai.program import importance_weights
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
+from cai.program.interfaces import Policy, ValueFunction
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables.table import Table

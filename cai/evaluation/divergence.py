@@ -9,17 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cai.evaluation import importance_weights
 from cai.evaluation.evaluate import Evaluation, evaluate, evaluate_table, policy_log_probs
 from cai.gaussian.bending import divergences as gaussian_divergences
 from cai.gaussian.bending import luck, of_start
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.policies.neural import Policy
-from cai.program import importance_weights
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.interfaces import Policy
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables import bellman
 from cai.tables.bellman import product

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import NotEnumerable, log_probs, support_size
+from cai.distributions.support import log_probs, support_size
+from cai.evaluation import importance_weights
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import worth
@@ -18,12 +19,15 @@ from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
 from cai.policies.history import HistoryPolicy
 from cai.policies.history import worth as worth_of_histories
-from cai.policies.neural import Policy, TabularPolicy
-from cai.program import importance_weights
+from cai.policies.neural import TabularPolicy
 from cai.program.calling import check_policy
-from cai.program.episode import DrawsSites, NoSites, remembers
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.episode import remembers
+from cai.program.handlers import DrawsSites, NoSites
+from cai.program.interfaces import Policy
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 from cai.tables.bellman import product
+from cai.tables.finite import NotEnumerable
 from cai.tables.sweeps import follow
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate

@@ -14,7 +14,9 @@ from torch import Tensor
 from cai import checks
 from cai.gaussian.forms import LinearMap, Quadratic, Root
 from cai.numerics import arrays
-from cai.program.trajectory import ArrivalReward, Dynamics, FinalReward, Reward, TrajectoryModel
+from cai.program.arguments import check_arguments
+from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Reward
+from cai.program.trajectory import TrajectoryModel
 
 _TOLERANCE = 1e-8  # asymmetry and negative eigenvalues of a covariance, relative to its largest
 
@@ -120,7 +122,7 @@ class LinearGaussian(TrajectoryModel):
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
-        checks.check_arguments(self)
+        check_arguments(self)
 
     @property
     def state_size(self) -> int:

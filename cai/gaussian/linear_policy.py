@@ -14,7 +14,7 @@ from cai import checks
 from cai.gaussian.forms import Root, matvec, numbers, standardised
 from cai.gaussian.linear_gaussian import LinearGaussian, at
 from cai.numerics import arrays, memory
-from cai.policies.neural import Policy
+from cai.program.interfaces import Policy
 
 _FLAT = 1e-14  # an eigenvalue of a correlation below this fraction of the largest is none
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cai import checks
 from cai.plot.canvas import IMAGINED, REAL, caption, figure
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.timeless import first_change
+from cai.tables.finite import first_change
 
 _GRID = 120  # places along each side for which the reward is drawn
 _MARGIN = 0.08  # around the trajectories, of their extent

@@ -15,8 +15,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.policies.observation import Observe, classes, shared_log_prior
-from cai.program.episode import Episode
+from cai.policies.observation import classes, shared_log_prior
+from cai.program.interfaces import Episode, Observe
 from cai.tables import bellman
 from cai.tables.bellman import product
 from cai.tables.table import Table

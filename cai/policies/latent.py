@@ -20,8 +20,8 @@ from cai.distributions.exact_scores import exact
 from cai.distributions.support import log_probs, support_size
 from cai.policies.heads import Head, head_for
 from cai.policies.neural import perceptron
-from cai.policies.observation import Numbers, Observe, View
-from cai.program.episode import Episode
+from cai.policies.observation import Numbers, View
+from cai.program.interfaces import Episode, Observe
 
 if TYPE_CHECKING:
     from cai.program.trajectory import TrajectoryModel

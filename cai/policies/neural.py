@@ -24,11 +24,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -37,15 +34,13 @@ from torch import Tensor, nn
 from cai import checks
 from cai.numerics import arrays, memory
 from cai.policies.heads import Head, head_for
-from cai.policies.observation import Observe, View
+from cai.policies.observation import View
+from cai.program.interfaces import Observe, Policy
 from cai.tables import bellman
-from cai.tables.timeless import log_prior_table
+from cai.tables.finite import log_prior_table
 
 if TYPE_CHECKING:
     from cai.program.trajectory import TrajectoryModel
-
-Policy: TypeAlias = Callable[[Any, Tensor], TorchDistribution]
-"""q(a_t|s_t): t is an int or an integer tensor that broadcasts with the batch shape of s."""
 
 
 class TabularPolicy(nn.Module):
@@ -200,24 +195,3 @@ def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
     for parameter in layers[-2].parameters():
         nn.init.zeros_(parameter)
     return nn.Sequential(*layers[:-1])
-
-
-def unrolled(policy: Policy) -> Policy:
-    """The policy for one run over all steps: ``policy.unroll()`` where it has one."""
-    unroll = getattr(policy, "unroll", None)
-    return policy if unroll is None else unroll()
-
-
-_serial = itertools.count()
-_names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-
-
-def register(policy: Policy) -> None:
-    """Registers the parameters of a policy with Pyro, under a name that no other policy has.
-
-    Pyro's parameter store is global: two policies under one name would share their parameters.
-    """
-    if isinstance(policy, nn.Module):
-        if policy not in _names:
-            _names[policy] = f"policy_{next(_serial)}"
-        pyro.module(_names[policy], policy)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.support import require_finite, support_size
-from cai.program.action_prior import ActionPrior
-from cai.tables.timeless import log_prior_table, prior_sees_state
+from cai.distributions.support import support_size
+from cai.program.interfaces import Observe
+from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
 
 if TYPE_CHECKING:
     from cai.program.trajectory import TrajectoryModel
-
-Observe: TypeAlias = Callable[[Tensor], Tensor]
-"""s -> what is seen of it: numbers or vectors, for states of any batch shape."""
 
 
 class View:
@@ -111,6 +109,39 @@ class Numbers:
                 torch.get_default_dtype()
             )
         return value.reshape(*value.shape[: value.dim() - self._event], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class ActionPrior:
+    """p(a|s) and the horizon of a model: all that a policy needs of it, so that it can be saved.
+
+    Dynamics and rewards are often functions that cannot be pickled; a policy does not call them.
+
+    Attributes:
+        given: the distribution, or the function of a state; or a model that overrides it.
+        horizon: T, or None.
+    """
+
+    given: Any
+    horizon: int | None
+
+    @classmethod
+    def of(cls, model: TrajectoryModel) -> ActionPrior:
+        """The prior of a model."""
+        given = model if "prior" in model.overridden else model.action_prior
+        return cls(given, model.horizon)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ActionPrior:
+        return self  # immutable, and what a head knows of a distribution it finds by the object
+
+    def __call__(self, s: Tensor, t: Any) -> TorchDistribution:
+        """p(a|s) at step t for states of any batch shape."""
+        if isinstance(self.given, Distribution):
+            return self.given
+        prior: TorchDistribution = (
+            self.given.prior(s, t) if hasattr(self.given, "prior") else self.given(s)
+        )
+        return prior
 
 
 def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:

@@ -14,12 +14,10 @@ from cai.distributions.support import support_size
 from cai.numerics import arrays, memory
 from cai.numerics.exclusive import seeded
 from cai.policies.heads import Head, head_for, moments, moved, onto
-from cai.policies.neural import Policy
-from cai.policies.observation import classes, shared_log_prior
-from cai.program.action_prior import ActionPrior
-from cai.program.episode import Episode
+from cai.policies.observation import ActionPrior, classes, shared_log_prior
+from cai.program.interfaces import Episode, Policy
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.timeless import prior_sees_state
+from cai.tables.finite import prior_sees_state
 
 _SHORTER = "take a shorter horizon, or a cai.NeuralPolicy"
 

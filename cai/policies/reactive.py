@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.numerics import memory
-from cai.policies.neural import Policy
-from cai.policies.observation import Observe, classes, shared_log_prior
+from cai.policies.observation import classes, shared_log_prior
+from cai.program.interfaces import Observe, Policy
 
 if TYPE_CHECKING:
     from cai.program.trajectory import TrajectoryModel

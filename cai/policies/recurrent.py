@@ -12,8 +12,8 @@ from cai import checks
 from cai.numerics.memory import check_fits
 from cai.policies.heads import Head, head_for
 from cai.policies.neural import perceptron
-from cai.policies.observation import Numbers, Observe, View
-from cai.program.episode import Episode
+from cai.policies.observation import Numbers, View
+from cai.program.interfaces import Episode, Observe
 
 if TYPE_CHECKING:
     from cai.program.trajectory import TrajectoryModel

@@ -7,8 +7,7 @@ shapes.
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -16,14 +15,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cai.checks import check_bernoulli, check_layout, check_reward, refuse
+from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import log_probs, support_size
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.arguments import check_layout, check_overrides
+from cai.program.interfaces import Program
 
 REWARDS = ("reward", "arrival_reward", "final_reward")
 
@@ -35,7 +33,7 @@ SPARSE = (
 _PROBES = 6
 
 
-def check_program(model: TrajectoryModel) -> None:
+def check_program(model: Program) -> None:
     """Calls prior, dynamics and rewards with scalars and two batch shapes and compares them.
 
     Raises:
@@ -44,7 +42,7 @@ def check_program(model: TrajectoryModel) -> None:
             ``optimality="bernoulli"``.
     """
     with seeded(0), torch.no_grad(), poutine.block():
-        _check_overrides(model)
+        check_overrides(model)
         s = probe_states(model)
         a = check_prior(model, s)
         prior = model.prior(s, 0)
@@ -66,33 +64,7 @@ def _each(distribution: Any, n: int) -> Tensor:
     return draw.expand(n, *draw.shape[draw.dim() - len(distribution.event_shape) :])
 
 
-def _check_overrides(model: TrajectoryModel) -> None:
-    """Raises ValueError where a subclass overrides what not every method asks."""
-    if "log_factor" in model.overridden:
-        refuse(
-            "log_factor",
-            "what a step pays from rewards(s, a, t) and arrival_rewards(s, a, s_next) alone",
-            f"a version of its own in {type(model).__name__}, which simulate does not ask",
-            "override those two",
-        )
-    for name, arguments in (("arrival_rewards", "s, a, s_next"), ("final_rewards", "s")):
-        if name in model.overridden and "t" in inspect.signature(getattr(model, name)).parameters:
-            refuse(
-                name,
-                f"a method of {arguments}, which is not told the step",
-                f"one of t, too, in {type(model).__name__}",
-                "pay what depends on the step in rewards(s, a, t)",
-            )
-    if model.horizon is None and "final_rewards" in model.overridden:
-        refuse(
-            "final_rewards",
-            "none with an infinite horizon, which has no last step",
-            f"one in {type(model).__name__}",
-            "pay it on arrival in an absorbing state, or give a finite horizon",
-        )
-
-
-def check_allowed(model: TrajectoryModel, s: Tensor) -> None:
+def check_allowed(model: Program, s: Tensor) -> None:
     """Raises ValueError where the prior leaves a state without any action."""
     prior = call("action_prior", at_step(model.prior, 0), s)
     if (A := support_size(prior)) is not None:
@@ -110,7 +82,7 @@ def check_some_allowed(log_prior: Tensor, s: Tensor) -> None:
         )
 
 
-def check_prior(model: TrajectoryModel, s: Tensor) -> Tensor:
+def check_prior(model: Program, s: Tensor) -> Tensor:
     """Calls the prior with a batch and with each of its elements; an action in each state."""
     prior = call("action_prior", at_step(model.prior, 0), s)
     _check_distribution("action_prior", prior, s.shape[:1], None)
@@ -128,7 +100,7 @@ def check_prior(model: TrajectoryModel, s: Tensor) -> Tensor:
     return a
 
 
-def probe_states(model: TrajectoryModel) -> Tensor:
+def probe_states(model: Program) -> Tensor:
     """A handful of states: spread over a finite support, drawn from p(s_0) otherwise."""
     S = support_size(model.initial)
     draws: Tensor = model.initial.sample((_PROBES,))
@@ -137,7 +109,7 @@ def probe_states(model: TrajectoryModel) -> Tensor:
     return torch.linspace(0, S - 1, _PROBES).round().to(draws.dtype)
 
 
-def check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor, event: torch.Size) -> None:
+def check_dynamics(model: Program, s: Tensor, a: Tensor, event: torch.Size) -> None:
     """Calls the dynamics with scalars and two batch shapes; event is the shape of a next state.
 
     Raises:
@@ -175,7 +147,7 @@ def check_dynamics(model: TrajectoryModel, s: Tensor, a: Tensor, event: torch.Si
             )
 
 
-def check_reward_of(model: TrajectoryModel, name: str, s: Tensor, a: Tensor) -> None:
+def check_reward_of(model: Program, name: str, s: Tensor, a: Tensor) -> None:
     """Calls one of the rewards with a batch and with each of its elements.
 
     Raises:
@@ -201,7 +173,7 @@ def check_reward_of(model: TrajectoryModel, name: str, s: Tensor, a: Tensor) -> 
 
 
 def _reward_and_arguments(
-    model: TrajectoryModel, name: str, s: Tensor, a: Tensor
+    model: Program, name: str, s: Tensor, a: Tensor
 ) -> tuple[Any, tuple[Tensor, ...]]:
     if name == "reward":
         return at_step(model.rewards, 0), (s, a)
@@ -210,7 +182,7 @@ def _reward_and_arguments(
     return model.final_rewards, (s,)
 
 
-def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+def _check_all_rewards(model: Program, s: Tensor, a: Tensor) -> None:
     """Rewards of all states and actions, while that is quick."""
     S, A = support_size(model.initial), support_size(model.prior(s, 0))
     if S is None or A is None or S * A > 2**20:
@@ -231,7 +203,7 @@ def _check_all_rewards(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
             check_bernoulli("reward", rewards, model.discount)
 
 
-def next_state(model: TrajectoryModel, s: Tensor, a: Tensor, latents: Latents, t: int = 0) -> Any:
+def next_state(model: Program, s: Tensor, a: Tensor, latents: Latents, t: int = 0) -> Any:
     """p(s'|s,a) of step t for given latents of the dynamics' own, in exact scores."""
     with latents:
         return exact(call("dynamics", at_step(model.transition, t), s, a))

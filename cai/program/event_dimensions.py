@@ -7,7 +7,7 @@ dimension. What torch says of that, and what tells a batch from its elements, hi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from pyro import poutine
@@ -18,9 +18,7 @@ from cai import checks
 from cai.distributions.support import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.interfaces import Program
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -29,7 +27,7 @@ _SAID_BY = {"s": "initial", "a": "action_prior"}
 _WHAT = {"s": "state", "a": "action"}
 
 
-def explain(model: TrajectoryModel, error: ValueError) -> None:
+def explain(model: Program, error: ValueError) -> None:
     """Raises a ValueError about event dimensions, where a function would run with other ones.
 
     Args:
@@ -47,7 +45,7 @@ def explain(model: TrajectoryModel, error: ValueError) -> None:
                 _refuse(model, name, tuple(changed))
 
 
-def _changes(model: TrajectoryModel, name: str) -> Iterator[dict[str, Change]]:
+def _changes(model: Program, name: str) -> Iterator[dict[str, Change]]:
     """What may be given with an event dimension more or less: actions, states, or both."""
     found: dict[str, Change] = {}
     for variable in ("a", "s"):
@@ -69,7 +67,7 @@ def _shorter(x: Tensor) -> Tensor:
     return x.squeeze(-1)
 
 
-def _distribution(model: TrajectoryModel, variable: str) -> Any:
+def _distribution(model: Program, variable: str) -> Any:
     """p(s_0) or p(a|s); None where the prior is what cannot be called."""
     if variable == "s":
         return model.initial
@@ -86,7 +84,7 @@ def _shape(distribution: Any) -> tuple[int, ...] | None:
 class _Changed:
     """A model whose functions are called with other event dimensions."""
 
-    def __init__(self, model: TrajectoryModel, change: dict[str, Change]) -> None:
+    def __init__(self, model: Program, change: dict[str, Change]) -> None:
         self.model, self.change = model, change
 
     def __getattr__(self, name: str) -> Any:
@@ -138,7 +136,7 @@ def _runs(changed: Any, name: str) -> bool:
     return False
 
 
-def _refuse(model: TrajectoryModel, name: str, variables: tuple[str, ...]) -> None:
+def _refuse(model: Program, name: str, variables: tuple[str, ...]) -> None:
     """Says which argument has an event dimension too few, or too many."""
     plain = [x for x in variables if _shape(_distribution(model, x)) == ()]
     of = sorted(plain or variables, reverse=True)  # s before a

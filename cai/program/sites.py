@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+_OF_THE_PROGRAM = re.compile(r"(s|a|o|alive)_\d+$|t\d+/")
+
+
+def of_the_program(name: str) -> bool:
+    """Whether a site is one of a trajectory's, not a latent that a policy draws."""
+    return _OF_THE_PROGRAM.match(name) is not None
+
 
 class Site(NamedTuple):
     """A site of the program: its kind, "s", "a", "alive" or "latent", and its step.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import pyro
 import pyro.distributions as dist
@@ -17,19 +17,19 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import exact, exact_scores
+from cai.distributions.optimality import Optimality
 from cai.distributions.support import support_size
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive, seeded
-from cai.policies.neural import Policy, register
 from cai.program import contract, event_dimensions
+from cai.program.arguments import check_arguments
 from cai.program.calling import check_policy, draw, move_at, policy_at, sampled
-from cai.program.episode import begin, first_action, log_auxiliary, refuse_site, remembers
+from cai.program.episode import begin, first_action, has_latents, register, remembers
+from cai.program.handlers import refuse_site
+from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
 from cai.program.layout import Layout
-
-Dynamics: TypeAlias = Callable[[Tensor, Tensor], TorchDistribution]
-Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-ArrivalReward: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-FinalReward: TypeAlias = Callable[[Tensor], Tensor]
+from cai.program.scoring import log_auxiliary
+from cai.program.trajectories import Trajectories
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,7 +92,7 @@ class TrajectoryModel:
     auxiliary: Any = None
 
     def __post_init__(self) -> None:
-        checks.check_arguments(self)
+        check_arguments(self)
         for name in ("temperature", "discount", "reward", "arrival_reward", "final_reward"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -311,7 +311,7 @@ class TrajectoryModel:
         event = self.initial.event_shape.numel()
         advice = "simulate fewer trajectories at a time"
         memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
-        draws = _Draws(n, scored=hasattr(policy, "reverse"))
+        draws = _Draws(n, scored=has_latents(policy))
         with draws:
             trajectory = self._run(policy, range(T), factors=False)
         s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
@@ -325,36 +325,8 @@ class TrajectoryModel:
             s,
             a,
             alive,
-            **(draws.of_latents(policy, trajectory, T) if hasattr(policy, "reverse") else {}),
+            **(draws.of_latents(policy, trajectory, T) if has_latents(policy) else {}),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectories:
-    """n trajectories of T steps, as tensors.
-
-    Attributes:
-        states: (n, T+1) + event shape, s_0 … s_T; after death the state runs on as a ghost.
-        actions: (n, T) + event shape.
-        rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once dead.
-        final_rewards: (n,), reward units: r_T(s_T); zero once dead.
-        alive: (n, T+1), boolean: whether the trajectory survived until step t.
-        log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z; else None.
-        log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
-    """
-
-    states: Tensor
-    actions: Tensor
-    rewards: Tensor
-    final_rewards: Tensor
-    alive: Tensor
-    log_policy: Tensor | None = None
-    log_auxiliary: Tensor | None = None
-
-    @property
-    def returns(self) -> Tensor:
-        """(n,), reward units: the sum of all rewards of each trajectory."""
-        return self.rewards.sum(-1) + self.final_rewards
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,33 +344,6 @@ class _Rollout:
             # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
             steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
             self.model._run(self.policy, steps, factors=False)
-
-
-class Optimality(TorchDistribution):
-    """The binary O_t with p(O_t=1) = exp(log_p), scored without leaving log space.
-
-    Args:
-        log_p: log-probabilities ≤ 0 in nats, any batch shape; -inf for never optimal.
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = torch.distributions.constraints.boolean
-
-    def __init__(self, log_p: Tensor) -> None:
-        self.log_p = log_p
-        super().__init__(log_p.shape, validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Optimality:
-        """The same distribution with a larger batch shape."""
-        return Optimality(self.log_p.expand(batch_shape))
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Zeros and ones, shape sample_shape + batch_shape."""
-        return torch.bernoulli(self.log_p.exp().expand(self._extended_shape(sample_shape)))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log_p where the value is one, log(1 - exp(log_p)) where it is zero."""
-        return torch.where(value > 0.5, self.log_p, torch.log(-torch.expm1(self.log_p)))
 
 
 class _Step(Messenger):

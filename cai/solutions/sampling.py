@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory
-from cai.program.trajectory import Trajectories
+from cai.program.trajectories import Trajectories
 from cai.tables import bellman
 
 if TYPE_CHECKING:

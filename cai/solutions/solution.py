@@ -11,7 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import memory
 from cai.policies.neural import TabularPolicy
-from cai.program.trajectory import Trajectories
+from cai.program.trajectories import Trajectories
 from cai.solutions import marginals, sampling, walk
 from cai.solutions.moment import Moment, check_time
 from cai.tables import bellman, evidence, messages, sweeps

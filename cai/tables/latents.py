@@ -8,7 +8,6 @@ q(z|s,a) ∝ p(z|s,a) E[exp(ηx)|s,a,z], says the same, and to bend it otherwise
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from pyro import poutine
@@ -17,12 +16,10 @@ from torch import Tensor
 from cai import checks
 from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive
+from cai.program.trajectory import TrajectoryModel
 from cai.tables.outcomes import all_pairs, with_latents
 from cai.tables.table import Table
 from cai.tables.tabulation import add_up
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
 
 _AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from cai.distributions.exact_scores import exact
 from cai.distributions.successors import Successors
-from cai.distributions.support import NotEnumerable, log_probs, support_size
+from cai.distributions.support import log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import NotEnumerable
 
 
 def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import memory, threads
 from cai.program.layout import Layout
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
 
 _MATRIX_STATES = 128  # up to here one product with a matrix is faster than a gather
 

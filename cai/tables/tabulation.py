@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -13,19 +13,16 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.support import log_probs, require_finite
+from cai.distributions.lookup import Lookup, Moves
+from cai.distributions.support import log_probs
 from cai.numerics import memory, threads
 from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive
 from cai.program import contract
-from cai.program.lookup import Lookup, Moves
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import log_prior_table, refuse_changes, refuse_other_rewards, require_finite
 from cai.tables.outcomes import all_pairs, outcomes
 from cai.tables.table import Table
-from cai.tables.timeless import log_prior_table, refuse_changes, refuse_other_rewards
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
-
 
 _LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
 _ROUNDING = 1e-5  # of a probability, where a program computes in float32

@@ -37,7 +37,7 @@ from cai.inference.derivatives._pullback import (
     taped,
 )
 from cai.numerics import arrays
-from cai.program.trajectory import Trajectories
+from cai.program.trajectories import Trajectories
 from cai.tables import bellman
 from cai.tables.table import Table
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.support import log_probs
 from cai.numerics.exclusive import exclusive
-from cai.policies.neural import Policy
+from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.tabulation import collapse
 

@@ -27,8 +27,9 @@ from cai.distributions.support import log_probs, support_size
 from cai.evaluation.evaluate import evaluate
 from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import Policy, TabularPolicy
-from cai.program.episode import log_probs_along, without_latents
+from cai.policies.neural import TabularPolicy
+from cai.program.interfaces import Policy
+from cai.program.scoring import log_probs_along, without_latents
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 

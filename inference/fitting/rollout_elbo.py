@@ -12,9 +12,8 @@ from cai.evaluation.evaluate import enumerable, evaluate
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
-from cai.policies.neural import register
 from cai.program.calling import check_policy
-from cai.program.episode import remembers
+from cai.program.episode import register, remembers
 from cai.program.trajectory import TrajectoryModel
 
 

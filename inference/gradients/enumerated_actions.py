@@ -9,9 +9,11 @@ from cai import checks
 from cai.distributions.support import log_probs, support_size
 from cai.inference.gradients.gradient import Estimator, checked
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import Policy
-from cai.program.episode import begin, remembers, without_latents
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.episode import begin, remembers
+from cai.program.interfaces import Policy
+from cai.program.scoring import without_latents
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 from cai.tables.bellman import product
 
 

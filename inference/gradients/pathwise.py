@@ -13,7 +13,8 @@ from cai.distributions.exact_scores import exact
 from cai.inference.gradients.gradient import Estimator, checked
 from cai.numerics.exclusive import exclusive
 from cai.program.calling import policy_at
-from cai.program.episode import begin, first_action, log_auxiliary
+from cai.program.episode import begin, first_action, has_latents
+from cai.program.scoring import log_auxiliary
 from cai.program.trajectory import TrajectoryModel
 
 
@@ -35,7 +36,7 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
             or a state is an integer; where a policy with latents meets a discount, as r(z|τ)
             depends on when one died.
     """
-    if model.discount < 1 and hasattr(policy, "reverse"):
+    if model.discount < 1 and has_latents(policy):
         checks.refuse(
             'estimator "pathwise"',
             "a discount of 1 beside a policy with latents",
@@ -80,7 +81,7 @@ def _rollout(
             states.append(s)
             actions.append(a)
     latents = torch.zeros((), dtype=torch.float64)
-    if hasattr(policy, "reverse"):
+    if has_latents(policy):
         latents = log_auxiliary(policy, draws.values, draws.scores, (states, actions, []))
     return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(log_q, 1), latents
 

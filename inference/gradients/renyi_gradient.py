@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.inference.gradients.gradient import Estimator, checked
-from cai.program.episode import log_probs_along
+from cai.program.scoring import log_probs_along
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.inference.gradients.gradient import Estimator, checked
-from cai.program.episode import log_probs_along
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.scoring import log_probs_along
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 
 
 class Scored(NamedTuple):

@@ -10,11 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cai import checks
-from cai.distributions.support import log_probs, require_finite
+from cai.distributions.support import log_probs
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
+from cai.tables.finite import require_finite
 from cai.tables.tabulation import add_up, tabulate
 
 

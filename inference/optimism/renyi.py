@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.evaluate import enumerable, policy_log_probs
+from cai.evaluation.importance_weights import scores
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.soft_values import soft_values
-from cai.policies.neural import Policy
 from cai.program.calling import check_policy
-from cai.program.importance_weights import scores
+from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.table import Table

@@ -15,10 +15,11 @@ from cai import checks
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.numerics.exclusive import exclusive
-from cai.policies.neural import Policy, unrolled
 from cai.program import calling
 from cai.program.calling import check_policy, move_at
-from cai.program.episode import remembers, without_latents
+from cai.program.episode import remembers, unrolled
+from cai.program.interfaces import Policy
+from cai.program.scoring import without_latents
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables import bellman

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from cai import checks
-from cai.evaluation import bracket
-from cai.evaluation.bracket import EvidenceBracket, ValueFunction
+from cai.evaluation import bracket, importance_weights
+from cai.evaluation.bracket import EvidenceBracket
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import Policy
-from cai.program import importance_weights
+from cai.program.interfaces import Policy, ValueFunction
 from cai.program.trajectory import TrajectoryModel
 
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.evaluation.importance_weights import scores
 from cai.inference.particles.pareto import pareto_k, pareto_threshold
 from cai.numerics import arrays
-from cai.policies.neural import Policy
-from cai.program.importance_weights import scores
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.interfaces import Policy
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,10 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.inference.particles._proposals import Bent, Proposal, draw, proposal_of
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import Policy
 from cai.program.calling import numbers_at, policy_at
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.interfaces import Policy
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 
 Twist: TypeAlias = Callable[[int, Tensor], Tensor]

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import require_finite
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.soft_values import soft_values
@@ -18,9 +17,10 @@ from cai.inference.planning.belief_values import belief_values
 from cai.inference.planning.factorised_plan import factorised_plan
 from cai.inference.planning.gaussian_plan import gaussian_plan
 from cai.policies import history
-from cai.policies.neural import Policy
 from cai.policies.observation import classes
+from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import require_finite
 
 FACTORISED, CORRELATED, PARTIAL = "factorised plan", "correlated plan", "partial sight"
 FIXED, EVIDENCE = "fixed dynamics", "log evidence"

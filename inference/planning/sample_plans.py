@@ -24,8 +24,9 @@ from cai.gaussian.linear_gaussian import FlatPrior
 from cai.inference.planning._noise import roll
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
-from cai.program.trajectory import Trajectories, TrajectoryModel
-from cai.tables.timeless import prior_sees_state
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.finite import prior_sees_state
 
 _STARTS = 100  # plans of the prior that are tried for one of finite density
 

@@ -12,10 +12,10 @@ from scipy import sparse
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.lookup import Entry, Lookup, Next, Weighted
 from cai.models.discrete.sparse import square_rows
 from cai.numerics import arrays
 from cai.program.layout import Layout
-from cai.program.lookup import Entry, Lookup, Next, Weighted
 from cai.program.trajectory import TrajectoryModel
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.lookup import Allowed, Entry, Next
 from cai.models.discrete.nodes import Nodes, names
 from cai.numerics import arrays
-from cai.program.lookup import Allowed, Entry, Next
 from cai.program.trajectory import TrajectoryModel
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.lookup import Entry, Lookup, Moves, Weighted
 from cai.models.discrete.sparse import as_lists, is_sparse
 from cai.numerics import arrays
 from cai.program.layout import Layout
-from cai.program.lookup import Entry, Lookup, Moves, Weighted
 from cai.program.trajectory import TrajectoryModel
 
 

@@ -15,13 +15,13 @@ from paths import gradient, trajectories
 
 import cai
 from cai import inference, models
+from cai.evaluation import importance_weights
 from cai.evaluation.bracket import bracket
 from cai.evaluation.divergence import along
 from cai.inference.gradients.critic import critic_gradient
 from cai.inference.optimism.renyi import _estimate
 from cai.inference.particles.importance import ImportanceSample
 from cai.inference.particles.pareto import pareto_k
-from cai.program import importance_weights
 
 SIGMA, N = 0.5, 40_000
 

@@ -16,7 +16,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 import cai
 from cai import inference, models
 from cai.policies.latent import LatentPolicy
-from cai.program.episode import log_auxiliary
+from cai.program.scoring import log_auxiliary
 
 SKILLS = dist.Categorical(torch.tensor([0.5, 0.3, 0.2]))
 

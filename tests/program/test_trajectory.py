@@ -15,6 +15,7 @@ from pyro.infer import SVI, Importance, Trace_ELBO, infer_discrete
 
 import cai
 from cai import inference, models
+from cai.distributions.optimality import Optimality
 
 
 def test_sites_in_the_order_of_the_trajectory():
@@ -74,7 +75,7 @@ def test_a_trajectory_scores_its_rewards(optimality):
 
 def test_optimality_can_be_left_unobserved():
     """As a Bernoulli O_t can be sampled, and its two outcomes sum to one."""
-    d = cai.program.trajectory.Optimality(torch.tensor([-0.1, -3.0, 0.0, -math.inf]).double())
+    d = Optimality(torch.tensor([-0.1, -3.0, 0.0, -math.inf]).double())
     both = d.log_prob(torch.ones(4)).exp() + d.log_prob(torch.zeros(4)).exp()
     assert both.tolist() == pytest.approx([1] * 4)
     assert d.sample((2000,)).mean(0).tolist() == pytest.approx(

@@ -14,7 +14,7 @@ from pyro import poutine
 import cai
 from cai import inference, models
 from cai.graph import graphical_model, transition_graph
-from cai.tables.timeless import ChangesWithTime, later_steps, prior_sees_state
+from cai.tables.finite import ChangesWithTime, later_steps, prior_sees_state
 
 T, S, A = 3, 2, 2
 rng = np.random.default_rng(4)

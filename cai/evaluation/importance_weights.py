@@ -9,9 +9,10 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import exact
-from cai.policies.neural import Policy
-from cai.program.episode import log_probs_along
-from cai.program.trajectory import Trajectories, TrajectoryModel
+from cai.program.interfaces import Policy
+from cai.program.scoring import log_probs_along
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
 
 _ADVICE = "look for 0/0, 0·inf or a root of what is negative, where trajectories lead"
 

@@ -1,13 +1,14 @@
-"""Whether a model is the same at every step: a subclass may let its methods depend on t.
+"""What a model must be to have a table: finite, and the same at every step.
 
-What simulates a model obeys its steps. A table holds one step for all, so that it has to be refused
-where they differ; they are compared whenever a table is made, for subclasses that could.
+A subclass may let its methods depend on t. What simulates a model obeys its steps; a table holds
+one step for all, so that the model is refused where they differ. They are compared whenever a table
+is made of a subclass that could.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -15,11 +16,9 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import exact
-from cai.distributions.support import NotEnumerable, log_probs, require_finite, support_size
+from cai.distributions.support import log_probs, support_size
 from cai.numerics.exclusive import seeded
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
 
 _STEPS, _NUMBERS = 2**10, 2**26  # the most that are compared
 _FEWEST = 8
@@ -27,8 +26,43 @@ _EARLY, _LATE = 2**8, (1000, 10_000)  # of an infinite horizon: all up to here, 
 _ROUNDING = 1e-9
 
 
+class NotEnumerable(ValueError):
+    """The randomness of a model is not discrete and finite, so that it cannot be tabulated."""
+
+
 class ChangesWithTime(NotEnumerable):
     """A model has no table that serves for all its steps, since they differ."""
+
+
+def require_finite(model: TrajectoryModel) -> tuple[int, int]:
+    """The numbers S of states and A of actions.
+
+    Raises:
+        ValueError: where either is not finite, naming the argument that says so.
+    """
+    checks.check_model(model)
+    S = support_size(model.initial)
+    if S is None:
+        raise NotEnumerable(_not_finite("initial", "states", model.initial))
+    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
+    A = support_size(prior)
+    if A is None:
+        raise NotEnumerable(_not_finite("action_prior", "actions", prior))
+    return S, A
+
+
+def _not_finite(argument: str, what: str, distribution: Any) -> str:
+    name = type(distribution).__name__
+    advice = (
+        "use a one-hot Categorical, for instance "
+        "dist.Categorical(torch.nn.functional.one_hot(torch.tensor(0), num_states).double())"
+        if name in ("Delta", "_Delta")
+        else f"give {argument} a Categorical, or use inference.fit, which samples"
+    )
+    return (
+        f"{argument}: enumeration needs finitely many {what}, counted from the support of "
+        f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
+    )
 
 
 def later_steps(model: TrajectoryModel, numbers: int) -> list[int]:

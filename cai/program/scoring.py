@@ -1,0 +1,90 @@
+"""Log-probabilities of a policy along trajectories, and of the latents that it draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from cai import checks
+from cai.distributions.exact_scores import exact, exact_scores
+from cai.program import sites
+from cai.program.calling import policy_at
+from cai.program.episode import begin, has_latents, remembers, sums_out_latents
+from cai.program.interfaces import HasLatents, Policy
+
+
+def without_latents(policy: Policy) -> Policy:
+    """The policy as it can be scored along a trajectory alone, its latents summed out.
+
+    Raises:
+        ValueError: if it has latents and cannot sum them out.
+    """
+    if sums_out_latents(policy):
+        return policy.marginal()
+    if has_latents(policy):
+        checks.refuse(
+            "policy",
+            "one without latents, or with a method marginal() that sums them out",
+            type(policy).__name__,
+            "train it with its sites: SVI(model.with_auxiliary(policy), model.rollout(policy), "
+            "optim, Trace_ELBO())",
+        )
+    return policy
+
+
+def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
+    """log q(a_t | what the policy has seen by then) along n given trajectories, (n, T), nats.
+
+    Without a memory in one call for all steps, else step by step.
+
+    Args:
+        policy: the policy.
+        states: (n, T) + event shape, s_0 … s_{T-1}.
+        actions: (n, T) + event shape.
+    """
+    n, T = states.shape[:2]
+    policy = without_latents(policy)
+    if not remembers(policy):
+        at_once = policy_at(policy, torch.arange(T).expand(n, T), states)
+        scores: Tensor = exact(at_once).log_prob(actions)
+        return scores
+    step, before, parts = begin(policy), None, []
+    for t, (s, a) in enumerate(zip(states.unbind(1), actions.unbind(1), strict=True)):
+        parts.append(exact(step(t, s, before)).log_prob(a).expand(n))
+        before = a
+    return torch.stack(parts, 1)
+
+
+def log_auxiliary(
+    policy: HasLatents, latents: dict[str, Tensor], log_q: dict[str, Tensor], trajectory: Any
+) -> Tensor:
+    """log r(z|τ) - log q(z) of a policy's latents, nats, in the batch shape of the trajectories.
+
+    Args:
+        policy: with a method ``reverse``, see ``TrajectoryModel.with_auxiliary``.
+        latents: the values of the latent sites by name, among those of the model.
+        log_q: their scores where they were drawn.
+        trajectory: what ``reverse`` is called with: states, actions, alive.
+
+    Raises:
+        ValueError: if ``reverse`` leaves a latent out, which would then cost nothing.
+    """
+    program = poutine.condition(policy.reverse, data=latents)
+    with exact_scores():
+        trace = poutine.trace(program).get_trace(*trajectory)
+    forgotten = {x for x in latents if not sites.of_the_program(x)} - trace.nodes.keys()
+    if forgotten:
+        checks.refuse(
+            "policy.reverse",
+            "a program that draws all latents of the policy, r(z|τ)",
+            f"one without the site {min(forgotten)}",
+            "draw each of them there under the same name",
+        )
+    total = torch.zeros((), dtype=torch.float64)
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample":
+            total = total + site["fn"].log_prob(site["value"]) - log_q[name]
+    return total
