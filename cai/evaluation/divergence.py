@@ -16,6 +16,8 @@ from cai.gaussian.bending import luck, of_start
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.numerics import logspace
+from cai.numerics.logspace import product
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
 from cai.program.interfaces import Policy
@@ -23,7 +25,6 @@ from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.table import Table
 
 
@@ -107,7 +108,7 @@ def divergences(posterior: Solution, log_policy: Tensor, evaluation: Evaluation)
     """
     table = posterior.table
     assert evaluation.states is not None
-    of_actions = bellman.kl(log_policy, posterior.policy.log_probs)
+    of_actions = logspace.kl(log_policy, posterior.policy.log_probs)
     before = evaluation.states if table.horizon is None else evaluation.states[:-1]
     start, dynamics = _luck(posterior, evaluation)
     return Split(start, product(before, of_actions).sum().item(), dynamics)
@@ -156,7 +157,7 @@ def _luck_of_states(posterior: Solution, paths: Trajectories) -> tuple[float, Te
     for t in range(table.steps):
         s, a = paths.states[:, t].long(), paths.actions[:, t].long()
         lucky += torch.where(paths.alive[:, t], _bend(posterior, t)[s, a], 0.0)
-    return bellman.kl(table.log_initial, posterior.log_initial).item(), lucky
+    return logspace.kl(table.log_initial, posterior.log_initial).item(), lucky
 
 
 def _luck_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple[float, Tensor]:
@@ -183,7 +184,7 @@ def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
     table = posterior.table
     lasting = table.horizon is None
     assert evaluation.state_actions is not None
-    start = bellman.kl(table.log_initial, posterior.log_initial)
+    start = logspace.kl(table.log_initial, posterior.log_initial)
     dynamics = torch.zeros((), dtype=torch.float64)
     occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
     for t, occupancy in enumerate(occupancies):
@@ -194,7 +195,7 @@ def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
 def _bend(posterior: Solution, t: int) -> Tensor:
     """KL of the dynamics of a step, true to bent, coin of death included, (S, A), nats."""
     table = posterior.table
-    bend = bellman.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
+    bend = logspace.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
     if table.discount < 1:
         v_next = posterior.log_values if table.horizon is None else posterior.log_values[t + 1]
         coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)

@@ -17,6 +17,7 @@ from cai.gaussian.moments import worth
 from cai.infinite import visits
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
+from cai.numerics.logspace import product
 from cai.policies.history import HistoryPolicy
 from cai.policies.history import worth as worth_of_histories
 from cai.policies.neural import TabularPolicy
@@ -26,7 +27,6 @@ from cai.program.handlers import DrawsSites, NoSites
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.bellman import product
 from cai.tables.finite import NotEnumerable
 from cai.tables.sweeps import follow
 from cai.tables.table import Table

@@ -18,7 +18,6 @@ from cai.infinite.fixed_point import Diverges, fixed_point
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
-from cai.tables import bellman
 from cai.tables.table import Table
 
 
@@ -56,7 +55,7 @@ def _solved(table: Table, eta: float, methods: Mapping[str, Any]) -> Solution | 
         if fits and method.evidence is None and same(method.table, table):
             return method
     if table.horizon is not None:
-        return Solution(table, eta, bellman.backward(table, eta))
+        return Solution.solve(table, eta)
     try:
         return Stationary.of(table, eta, "soft", fixed_point(table, eta))
     except Diverges:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cai.infinite.endings import Endings
 from cai.infinite.transient import Transient
+from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -148,7 +149,7 @@ def rounding(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
     if abs(eta) >= 0.1:
         dynamics = dynamics / abs(eta)
     elif eta != 0 and (spread := 2 * x * abs(eta) > 1).any():  # else it is taken around the mean
-        met = bellman.product(bellman.tilt(table.log_dynamics, outcomes, eta).exp(), logs).sum(-1)
+        met = logspace.product(logspace.tilt(table.log_dynamics, outcomes, eta).exp(), logs).sum(-1)
         dynamics = torch.where(spread, (1 + met) / abs(eta), dynamics)
     size = torch.where(table.log_prior > -torch.inf, x + own + prior + dynamics, 0.0).amax(-1)
     n = int((table.log_dynamics > -torch.inf).sum(-1).max()) + table.num_actions

@@ -21,6 +21,7 @@ from torch import Tensor
 from cai.infinite.certificate import certified, rounding
 from cai.infinite.endings import Endings, endings, endings_at_worst
 from cai.infinite.transient import Transient
+from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -96,12 +97,12 @@ class Step:
         of all of them, or ``greedy`` that of the first of the best.
         """
         x = bellman.outcome_values(table, v, eta)
-        q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+        q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
         backed_up = bellman.state_values(table, q, rule)
         by_q = bellman.log_policy(table, q, rule).exp()
         if rule == "boltzmann":  # an action also counts by how much it beats the others
             by_q = by_q * (1 + torch.where(by_q > 0, q - backed_up.unsqueeze(-1), 0.0))
-        bent = bellman.tilt(table.log_dynamics, x, eta).exp()
+        bent = logspace.tilt(table.log_dynamics, x, eta).exp()
         if greedy and rule == "hard":
             by_q = _first_of_best(table.log_prior, q)
         if greedy and abs(eta) == torch.inf:
@@ -314,7 +315,7 @@ def _ending(table: Table, step: Step, eta: float, ends: Endings) -> Tensor:
     last = (~ends.live).double()
     if table.discount < 1:
         log_coin, x = bellman.coin(step.v, table.discount)
-        dies = bellman.tilt(log_coin, x, eta)[..., 1].exp()
+        dies = logspace.tilt(log_coin, x, eta)[..., 1].exp()
         last = torch.where(ends.live, dies, last)
     return (eta * step.gap).exp() * (step.arrivals * table.gather(last)).sum((-2, -1))
 

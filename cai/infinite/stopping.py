@@ -22,6 +22,7 @@ from torch import Tensor
 from cai.infinite.certificate import rounding
 from cai.infinite.endings import Endings, endings
 from cai.infinite.fixed_point import Step
+from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -89,14 +90,14 @@ def _change(table: Table, step: Step, eta: float, rule: bellman.Rule, on: Tensor
     logarithms, as the price of stopping is out of the range of floats. None where no u does.
     """
     x = bellman.outcome_values(table, step.v, eta)
-    q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+    q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
     log_moves = bellman.log_policy(table, q, rule).unsqueeze(-1)
-    log_moves = log_moves + bellman.tilt(table.log_dynamics, x, eta)
+    log_moves = log_moves + logspace.tilt(table.log_dynamics, x, eta)
     log_moves = log_moves + eta * torch.where(on, step.gap, 0.0)[:, None, None]
     alive, dead = torch.zeros_like(step.v), torch.full_like(step.v, -torch.inf)
     if table.discount < 1:
         log_coin, of_coin = bellman.coin(step.v, table.discount)
-        alive, dead = bellman.tilt(log_coin, of_coin, eta).unbind(-1)
+        alive, dead = logspace.tilt(log_coin, of_coin, eta).unbind(-1)
     alive, dead = torch.where(on, alive, -torch.inf), torch.where(on, dead, 0.0)
     here = on.nonzero().squeeze(1)
     into = (log_moves + table.gather(alive))[here].flatten(1).numpy()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cai.infinite.endings import never_paid, reaching
 from cai.infinite.transient import Transient
-from cai.tables.bellman import product
+from cai.numerics.logspace import product
 from cai.tables.table import Table
 
 

@@ -25,7 +25,7 @@ from cai.plot.canvas import figure as _figure
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
-from cai.tables import bellman
+from cai.tables import sweeps
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -195,7 +195,7 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     if table.horizon is None:
         values = [fixed_point(table, eta).log_values for eta in (1.0, 0.0)]
     else:
-        values = [bellman.backward(table, eta)[0] for eta in (1.0, 0.0)]
+        values = [sweeps.backward(table, eta)[0] for eta in (1.0, 0.0)]
     surplus = values[0] - values[1]
     surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends: nothing to hope
     layout, label = table.layout, "optimism (nats)"

@@ -15,10 +15,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
+from cai.numerics.logspace import product
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Episode, Observe
-from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.table import Table
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def worth(table: Table, policy: HistoryPolicy) -> Worth:
             f"one of {len(log_probs)}, {len(policy.observations)} and {policy.log_prior.shape[1]}",
             "make it for this model",
         )
-    paid, P = expected_reward(table), moves(table)
+    paid, P = table.expected_reward, moves(table)
     x = seen_first(table, policy.observations)
     elbo = expected_return = entropy = torch.zeros((), dtype=torch.float64)
     states, state_actions = [x.sum(0)], []
@@ -143,13 +142,6 @@ def worth(table: Table, policy: HistoryPolicy) -> Worth:
         torch.stack(states).detach(),
         torch.stack(state_actions).detach(),
     )
-
-
-def expected_reward(table: Table) -> Tensor:
-    """r + E[r⁺|s,a], (S, A), reward units."""
-    if table.arrival_reward is None:
-        return table.reward
-    return table.reward + bellman.mean(table.log_dynamics, table.arrival_reward)
 
 
 def moves(table: Table) -> Tensor:

@@ -32,11 +32,10 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.numerics import arrays, memory
+from cai.numerics import arrays, logspace, memory
 from cai.policies.heads import Head, head_for
 from cai.policies.observation import View
 from cai.program.interfaces import Observe, Policy
-from cai.tables import bellman
 from cai.tables.finite import log_prior_table
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class TabularPolicy(nn.Module):
     @property
     def log_probs(self) -> Tensor:
         """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
-        return bellman.log_softmax(self.log_prior + self.logits)
+        return logspace.log_softmax(self.log_prior + self.logits)
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""

@@ -10,9 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cai.numerics import logspace
 from cai.solutions.moment import Moment, check_time
 from cai.solutions.solution import Solution
-from cai.tables import bellman, sweeps
+from cai.tables import sweeps
 from cai.tables.table import Table
 
 
@@ -39,12 +40,12 @@ class Checkpoints:
     def bound(self) -> float:
         """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
         start = self.table.log_initial
-        return bellman.soft_mean(start, self.log_values[0], self.optimism).item()
+        return logspace.soft_mean(start, self.log_values[0], self.optimism).item()
 
     @property
     def initial(self) -> Tensor:
         """(S,): q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α)."""
-        return bellman.tilt(self.table.log_initial, self.log_values[0], self.optimism).exp()
+        return logspace.tilt(self.table.log_initial, self.log_values[0], self.optimism).exp()
 
     @cached_property
     def imagined_return(self) -> float:
@@ -104,8 +105,9 @@ class Checkpoints:
 
     def _from(self, i: int, start: Tensor) -> tuple[Solution, Tensor]:
         n = self.times[i + 1] - self.times[i]
-        v = sweeps.backward(self.table, self.optimism, self.log_values[i + 1], n)
-        x = sweeps.forward(self.table, self.optimism, v, start)
+        last = self.log_values[i + 1]
+        v, weights = sweeps.backward_with_weights(self.table, self.optimism, last, n)
+        x = sweeps.forward(self.table, self.optimism, v, start, weights)
         return Solution(self.table, self.optimism, v), x
 
 
@@ -117,5 +119,5 @@ def checkpoints(table: Table, eta: float) -> Checkpoints:
     kept = torch.empty(len(times), table.num_states, dtype=torch.float64)
     kept[-1] = table.final_reward / table.temperature
     for i in range(len(times) - 2, -1, -1):
-        kept[i] = sweeps.backward(table, eta, kept[i + 1], times[i + 1] - times[i])[0]
+        kept[i] = sweeps.backward_from(table, eta, kept[i + 1], times[i + 1] - times[i])[0]
     return Checkpoints(table, eta, times, kept)

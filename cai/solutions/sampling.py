@@ -1,7 +1,6 @@
 """Trajectories drawn from the bent chain: at η = 1, joint samples of the posterior p(τ|O).
 
-The chain is Markov, so that filtering backward (the values) and sampling forward is exact. Draws
-invert cumulative sums, and never land on what is impossible: they stay strictly below the total.
+The chain is Markov, so that filtering backward (the values) and sampling forward is exact.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.numerics import memory
+from cai.numerics import inverse_cdf, logspace, memory
 from cai.program.trajectories import Trajectories
-from cai.tables import bellman
 
 if TYPE_CHECKING:
     from cai.solutions.solution import Solution
@@ -67,8 +65,8 @@ class _Walk:
 
     def start(self, uniform: Array) -> Indices:
         """s_0."""
-        row = _cumulative(self.solution.log_initial)
-        return _pick(np.broadcast_to(row, (len(uniform), len(row))), uniform)
+        start: Indices = inverse_cdf.draw(_cumulative(self.solution.log_initial), uniform[:, None])
+        return start
 
     def prepare(self, steps: slice) -> None:
         """Policy, transitions and survival of a few steps, of all states."""
@@ -88,12 +86,12 @@ class _Walk:
         if ghosts:
             assert self.prior is not None
             rows = np.where(alive[:, None], rows, self.prior[s])
-        a = _pick(rows, uniform[0])
+        a = inverse_cdf.draw(rows, uniform[0, :, None])
         rows = self.moves[i, s, a] if self.looks_up else self._moves(i, s, a)
         if ghosts:
             dead = ~alive
             rows[dead] = _cumulative(self.table.log_dynamics[s[dead], a[dead]])
-        k = _pick(rows, uniform[1])
+        k = inverse_cdf.draw(rows, uniform[1, :, None])
         s_next = k if self.successors is None else self.successors[s, a, k]
         if self.mortal:
             alive = alive & (uniform[2] < self.survival[i, s_next])
@@ -105,13 +103,13 @@ class _Walk:
         u = self.solution.log_values[t + 1]
         if self.mortal:
             log_coin, x = self.solution.coin(slice(t, t + 1))
-            u = bellman.soft_mean(log_coin, x[0], eta)
+            u = logspace.soft_mean(log_coin, x[0], eta)
         here = torch.from_numpy(s), torch.from_numpy(a)
         x = u if table.successors is None else u[table.successors[here]]
         known = self.solution.evidence
         if table.arrival_reward is not None and (known is None or known.optimal[t]):
             x = x + table.arrival_reward[here] / table.temperature
-        return _cumulative(bellman.tilt(table.log_dynamics[here], x, eta))
+        return _cumulative(logspace.tilt(table.log_dynamics[here], x, eta))
 
 
 def _uniform(*shape: int, generator: torch.Generator | None) -> Array:
@@ -119,13 +117,7 @@ def _uniform(*shape: int, generator: torch.Generator | None) -> Array:
 
 
 def _cumulative(log_p: Tensor) -> Array:
-    return log_p.exp().cumsum(-1).numpy()
-
-
-def _pick(cumulative: Array, uniform: Array) -> Indices:
-    """Which of the last axis each draw falls on; never one of probability zero."""
-    draw = uniform * cumulative[:, -1]  # below the total, even for the largest double below 1
-    return (cumulative <= draw[:, None]).sum(1)
+    return inverse_cdf.cumulative(log_p.exp()).numpy()
 
 
 def _paid(solution: Solution, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:

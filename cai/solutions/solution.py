@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cai import checks
-from cai.numerics import memory
+from cai.numerics import logspace, memory
+from cai.numerics.matrices import Array
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectories import Trajectories
 from cai.solutions import marginals, sampling, walk
@@ -38,6 +40,7 @@ class Solution:
         evidence: what else is observed, at η = 1; then each O below stands for that and for the
             o_t that are observed, and bound for log p(observed, O). None where all o_t are
             observed and nothing else.
+        weights: what the backward sweep left for the forward one, until that has used it; or None.
     """
 
     table: Table
@@ -45,6 +48,20 @@ class Solution:
     log_values: Tensor
     rule: bellman.Rule = "soft"
     evidence: Evidence | None = None
+    weights: Array | None = field(default=None, repr=False)
+
+    @classmethod
+    def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
+        """The solution of a finite horizon at one optimism η, by one sweep backward."""
+        if rule != "soft" or not sweeps.by_products(eta):
+            return cls(table, eta, bellman.backward(table, eta, rule), rule)
+        last = table.final_reward / table.temperature
+        v, weights = sweeps.backward_with_weights(table, eta, last, table.steps)
+        return cls(table, eta, v, weights=weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the weights, which may be many and can be computed again."""
+        return vars(self) | {"weights": None}
 
     def __post_init__(self) -> None:
         advice = "look for 0/0 or inf - inf where the values are made"
@@ -80,7 +97,7 @@ class Solution:
     @cached_property
     def bound(self) -> float:
         """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
-        return bellman.soft_mean(self.table.log_initial, self.first_values, self.optimism).item()
+        return logspace.soft_mean(self.table.log_initial, self.first_values, self.optimism).item()
 
     @property
     def log_evidence(self) -> float:
@@ -124,7 +141,7 @@ class Solution:
     @cached_property
     def log_initial(self) -> Tensor:
         """(S,), nats: log q(s_0), the initial distribution that the method believes in."""
-        return bellman.tilt(self.table.log_initial, self.first_values, self.optimism)
+        return logspace.tilt(self.table.log_initial, self.first_values, self.optimism)
 
     @property
     def initial(self) -> Tensor:
@@ -169,7 +186,7 @@ class Solution:
     @cached_property
     def bend_start(self) -> float:
         """(), nats: KL(q(s_0) ‖ p(s_0))."""
-        return bellman.kl(self.log_initial, self.table.log_initial).item()
+        return logspace.kl(self.log_initial, self.table.log_initial).item()
 
     @cached_property
     def bend_dynamics(self) -> float:
@@ -191,7 +208,7 @@ class Solution:
         Of start, actions, next states and coins of death, until the end or death; the ghost that
         runs on by the prior is not counted.
         """
-        start = bellman.entropy(self.log_initial).item()
+        start = logspace.entropy(self.log_initial).item()
         return start + walk.expected(self, walk.surprise)
 
     @property
@@ -260,6 +277,7 @@ class Solution:
             self,
             log_values=self.log_values[steps.start : steps.stop + 1],
             evidence=None if self.evidence is None else self.evidence.piece(steps),
+            weights=None,
         )
 
     def at(self, t: int) -> Moment:
@@ -281,7 +299,8 @@ class Solution:
         """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
         if not self._by_products:
             return self._forward[0]
-        return sweeps.forward(self.table, self.optimism, self.log_values, self.initial)
+        weights = vars(self).pop("weights", None)  # once: they may be as large as all policies
+        return sweeps.forward(self.table, self.optimism, self.log_values, self.initial, weights)
 
     @cached_property
     def state_actions(self) -> Tensor:
@@ -317,7 +336,7 @@ class Solution:
     def _by_products(self) -> bool:
         """Whether sweeps do it, which follow the soft policy and know of no other evidence."""
         soft = self.rule == "soft" and self.evidence is None
-        return soft and bellman.by_products(self.optimism)
+        return soft and sweeps.by_products(self.optimism)
 
     @cached_property
     def _log_Q(self) -> Tensor:
@@ -364,7 +383,7 @@ class Solution:
     def log_survival(self, steps: slice) -> Tensor:
         """log q(alive|s') on arrival in each state s', the bent coin of death, (steps, S), nats."""
         log_coin, x = self.coin(steps)
-        return bellman.tilt(log_coin, x, self.optimism)[..., 0]
+        return logspace.tilt(log_coin, x, self.optimism)[..., 0]
 
     @property
     def _keeps_bent(self) -> bool:
@@ -379,7 +398,7 @@ class Solution:
             x = self.evidence.outcome_values(self.table, self.log_values, steps)
         else:
             x = bellman.outcome_values(self.table, self.log_values[1:][steps], self.optimism)
-        return bellman.tilt(self.table.log_dynamics, x, self.optimism)
+        return logspace.tilt(self.table.log_dynamics, x, self.optimism)
 
     @cached_property
     def _forward(self) -> tuple[Tensor, float]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cai.infinite.fixed_point import FixedPoint
 from cai.infinite.visits import earned, expected_visits
+from cai.numerics import logspace
 from cai.solutions import walk
 from cai.solutions.solution import Solution
 from cai.tables import bellman
@@ -123,7 +124,7 @@ class Stationary(Solution):
     @cached_property
     def _log_bent(self) -> Tensor:
         x = bellman.outcome_values(self.table, self.log_values, self.optimism)
-        return bellman.tilt(self.table.log_dynamics, x, self.optimism).unsqueeze(0)
+        return logspace.tilt(self.table.log_dynamics, x, self.optimism).unsqueeze(0)
 
     def coin(self, steps: slice) -> tuple[Tensor, Tensor]:
         """The coin of death on arrival: log (γ, 1-γ), and what each is worth, (1, S, 2), nats."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cai.tables import bellman, sweeps
+from cai.numerics import logspace
+from cai.tables import sweeps
 
 if TYPE_CHECKING:
     from cai.solutions.solution import Solution
@@ -20,10 +21,10 @@ def bend(solution: Solution, steps: slice) -> Tensor:
     """KL(q(s',alive|s,a) ‖ p(s',alive|s,a)) of each state and action, (steps, S, A), nats."""
     table = solution.table
     log_q = solution.log_transitions(steps)
-    nats = bellman.kl(log_q, table.log_dynamics)
+    nats = logspace.kl(log_q, table.log_dynamics)
     if table.discount < 1:
         log_coin, x = solution.coin(steps)
-        of_coin = bellman.kl(bellman.tilt(log_coin, x, solution.optimism), log_coin)
+        of_coin = logspace.kl(logspace.tilt(log_coin, x, solution.optimism), log_coin)
         nats = nats + (log_q.exp() * table.gather(of_coin)).sum(-1)
     return nats
 
@@ -34,14 +35,14 @@ def expected(solution: Solution, nats: Callable[[Solution, slice], Tensor]) -> f
     if table.horizon is None:
         with table.threads():
             each = nats(solution, slice(0, 1))[0]
-            return bellman.product(solution.state_actions, each).sum().item()
+            return logspace.product(solution.state_actions, each).sum().item()
     total = 0.0
     chunk = max(1, _CHUNK // table.log_dynamics.numel())
     with table.threads():
         for start in range(0, table.steps, chunk):
             steps = slice(start, min(start + chunk, table.steps))
             occupancy = solution.state_actions[steps]
-            total += bellman.product(occupancy, nats(solution, steps)).sum().item()
+            total += logspace.product(occupancy, nats(solution, steps)).sum().item()
     return total
 
 
@@ -52,10 +53,10 @@ def surprise(solution: Solution, steps: slice) -> Tensor:
     """
     table = solution.table
     log_q = solution.log_transitions(steps)
-    nats = bellman.entropy(log_q) - solution.piece(steps).policy.log_probs
+    nats = logspace.entropy(log_q) - solution.piece(steps).policy.log_probs
     if table.discount < 1:
         log_coin, x = solution.coin(steps)
-        of_coin = bellman.entropy(bellman.tilt(log_coin, x, solution.optimism))
+        of_coin = logspace.entropy(logspace.tilt(log_coin, x, solution.optimism))
         nats = nats + (log_q.exp() * table.gather(of_coin)).sum(-1)
     return nats
 
@@ -79,7 +80,7 @@ def forward(bent: Solution, log_policy: Tensor) -> tuple[Tensor, float]:
             states[t + 1] = table.push(states[t], flow[t - start])
         if table.arrival_reward is not None:
             visits = (states[steps, :, None, None] * moves).sum(0)
-            arrival += bellman.product(visits, table.arrival_reward).sum().item()
+            arrival += logspace.product(visits, table.arrival_reward).sum().item()
     occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
-    acting = bellman.product(occupancy, table.reward).sum().item()
+    acting = logspace.product(occupancy, table.reward).sum().item()
     return states, acting + arrival + sweeps.final(table, states[T])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.numerics import arrays, memory
+from cai.numerics import arrays, logspace, memory
 from cai.program import sites
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -70,7 +70,7 @@ class Evidence:
         """log p(what is observed at a_t and later | s_t=s, a_t=a), (steps, S, A), nats."""
         x = self.outcome_values(table, log_values, steps)
         paid = self.optimal[:-1][steps, None, None]
-        q = bellman.soft_mean(table.log_dynamics, x, 1.0)
+        q = logspace.soft_mean(table.log_dynamics, x, 1.0)
         q = q + torch.where(paid, table.reward / table.temperature, 0.0)
         action = self.actions[steps, None, None]
         taken = (action < 0) | (action == torch.arange(table.num_actions))

@@ -16,10 +16,10 @@ from torch import Tensor
 from cai import checks
 from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive
+from cai.numerics.logspace import logsumexp_by_group
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.outcomes import all_pairs, with_latents
 from cai.tables.table import Table
-from cai.tables.tabulation import add_up
 
 _AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars
 
@@ -94,4 +94,4 @@ def _collect(table: Table, log_p: Tensor, state: Tensor, kept: int) -> Tensor:
         *shape[:kept], *[1] * (log_p.dim() - kept - 3), *shape[kept:-1], 1
     )
     group = (cell * shape[-1] + place)[possible]
-    return add_up(log_p[possible], group, math.prod(shape)).view(shape)
+    return logsumexp_by_group(log_p[possible], group, math.prod(shape)).view(shape)

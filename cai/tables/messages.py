@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cai.numerics.logspace import logsumexp_by_group
 from cai.tables.evidence import Evidence
 from cai.tables.table import Table
 
@@ -135,13 +136,6 @@ def forward(table: Table, evidence: Evidence) -> Tensor:
             if listed is None:
                 log_alpha[t + 1] = arrived.logsumexp(0)
             else:
-                log_alpha[t + 1] = _scatter(arrived.flatten(), listed, table.num_states)
+                arrived = arrived.flatten()
+                log_alpha[t + 1] = logsumexp_by_group(arrived, listed, table.num_states)
     return log_alpha
-
-
-def _scatter(log_p: Tensor, states: Tensor, S: int) -> Tensor:
-    """log-sum-exp of what arrives in each state, with a shift of its own for each."""
-    highest = log_p.new_full((S,), -torch.inf).scatter_reduce_(0, states, log_p, "amax")
-    shift = torch.where(highest == -torch.inf, 0.0, highest)
-    total = log_p.new_zeros(S).index_add_(0, states, (log_p - shift[states]).exp())
-    return shift + total.log()

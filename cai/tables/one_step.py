@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cai.numerics import logspace
+from cai.numerics.logspace import product
 from cai.numerics.matrices import Array, Matrix
 from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.table import Table
 
 _NEAR_ZERO = 0.1  # below this |η| the logarithm is taken around one
@@ -62,8 +63,9 @@ class Step:
         if joint:
             self._base = self._logits = scale.numpy()
         else:
-            q = self._rows(table.reward / table.temperature)
-            q = q + (self._mean_arrival() if eta == 0 else scale / eta)
+            reward = table.expected_reward if eta == 0 else table.reward
+            q = self._rows(reward / table.temperature)
+            q = q if eta == 0 else q + scale / eta
             self._base, self._logits = q.numpy(), (q + self._rows(table.log_prior)).numpy()
         best = self._logits.reshape(-1, table.num_states).max(0)
         self._may_die = bool(np.isneginf(best).any() or table.final_reward.isneginf().any())
@@ -236,7 +238,7 @@ class Step:
         table = self.table
         for part in self.blocks(rows):
             log_p, x, _ = self.alone(part, v_next)
-            soft = bellman.soft_mean(log_p, x, self.eta).numpy()
+            soft = logspace.soft_mean(log_p, x, self.eta).numpy()
             if not self.joint:
                 a, s = part // table.num_states, part % table.num_states
                 soft = soft + table.reward.numpy()[s, a] / table.temperature
@@ -287,7 +289,7 @@ class Step:
         log_w = self.table.log_dynamics
         if self.table.arrival_reward is not None and self.eta != 0:
             change = self.table.arrival_reward / self.table.temperature
-            log_w = bellman.scaled(log_w, change, self.eta)
+            log_w = logspace.scaled(log_w, change, self.eta)
         return self._rows(log_w)
 
     def _joint_log_weights(self) -> Tensor:
@@ -317,11 +319,6 @@ class Step:
         change = self.eta * table.arrival_reward / table.temperature
         return self._rows(((change.abs() <= 1) | change.isneginf()).all(-1)).numpy()
 
-    def _mean_arrival(self) -> Tensor | float:
-        """(R,), nats: E[r⁺/α]."""
-        mean = mean_arrival(self.table)
-        return 0.0 if mean is None else self._rows(mean) / self.table.temperature
-
     def _matrix(self, w: Tensor) -> Matrix:
         index = None
         if self.table.successors is not None:
@@ -333,13 +330,6 @@ class Step:
     def _rows(x: Tensor) -> Tensor:
         """(S, A, ...) -> (A·S, ...)."""
         return x.transpose(0, 1).flatten(0, 1)
-
-
-def mean_arrival(table: Table) -> Tensor | None:
-    """(S, A), reward units: E[r⁺] in the true dynamics; None without arrival rewards."""
-    if table.arrival_reward is None:
-        return None
-    return bellman.mean(table.log_dynamics, table.arrival_reward)
 
 
 def _scaled_down(log_w: Tensor, scale: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cai.numerics import logspace
 from cai.numerics.matrices import Array
-from cai.tables import bellman
 from cai.tables.one_step import Step
 
 
@@ -83,6 +83,6 @@ def push_alone(step: Step, mass: Array, v_next: Array) -> Array:
     arrived = torch.zeros(len(v_next), dtype=torch.float64)
     for rows in step.blocks(np.flatnonzero(mass)):
         log_p, x, index = step.alone(rows, v_next)
-        flow = bellman.tilt(log_p, x, step.eta).exp() * torch.from_numpy(mass[rows]).unsqueeze(-1)
+        flow = logspace.tilt(log_p, x, step.eta).exp() * torch.from_numpy(mass[rows]).unsqueeze(-1)
         arrived.index_add_(0, index.expand(flow.shape).flatten(), flow.flatten())
     return arrived.numpy()

@@ -9,7 +9,6 @@ inference takes many steps at once (``linear_steps.py``) as far as that goes.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.numerics import memory
+from cai.numerics import logspace, memory
+from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
 from cai.tables import bellman, linear_steps
-from cai.tables.bellman import product
-from cai.tables.one_step import Step, mean_arrival
+from cai.tables.one_step import Step
 from cai.tables.push import Moves, moves_of, push, survival
 from cai.tables.table import Table
 
@@ -31,9 +30,22 @@ _STRETCH = 16  # steps one by one before many at once are tried again
 _MATRICES = 4  # how many of these a table keeps
 
 
-def backward(
-    table: Table, eta: float, last: Tensor, steps: int, forward_follows: bool = True
-) -> Tensor:
+def by_products(eta: float) -> bool:
+    """Whether sweeps sum by matrix products: not where numbers like ηx would over- or underflow."""
+    return eta == 0 or 1e-200 < abs(eta) < 1e6
+
+
+def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
+    """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats.
+
+    By matrix products, which sums allow, or in log space; the two agree to rounding errors.
+    """
+    if rule == "soft" and by_products(eta):
+        return backward_from(table, eta, table.final_reward / table.temperature, table.steps)
+    return bellman.backward(table, eta, rule)
+
+
+def backward_from(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
     """v_t(s) = V_t(s)/α at a finite η, from the last values back, (steps + 1, S), nats.
 
     Args:
@@ -41,14 +53,31 @@ def backward(
         eta: η, finite.
         last: (S,), nats, the values of the last step.
         steps: how many come before it.
-        forward_follows: whether to keep, within bounds, what saves :func:`forward` work.
     """
+    return _backward(table, eta, last, steps, keeps=False)[0]
+
+
+def backward_with_weights(
+    table: Table, eta: float, last: Tensor, steps: int
+) -> tuple[Tensor, Array | None]:
+    """As :func:`backward_from`, and what saves :func:`forward` work: the rows' weights π(a|s)/E.
+
+    Returns:
+        The values (steps + 1, S), and (steps, R); None where these would be too many numbers, or
+        where a plain product is not all that the steps take.
+    """
+    return _backward(table, eta, last, steps, keeps=True)
+
+
+def _backward(
+    table: Table, eta: float, last: Tensor, steps: int, keeps: bool
+) -> tuple[Tensor, Array | None]:
     memory.check_values(steps, table.num_states)
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()
     R, linear, t = len(step.possible), linear_steps.is_linear(step), steps
-    keeps = forward_follows and step.plain and not linear and steps * R <= _KEPT
+    keeps = keeps and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
     with quietly(table):
         while t > 0:
@@ -58,13 +87,14 @@ def backward(
             for i in stretch:
                 v[i] = step.back(v[i + 1], None if weights is None else weights[i])
             t = stretch[-1]
-    values = torch.from_numpy(v)
-    if weights is not None and not np.isnan(weights[:, 0]).any():
-        _keep(table, values, weights)
-    return values
+    if weights is not None and np.isnan(weights[:, 0]).any():
+        weights = None
+    return torch.from_numpy(v), weights
 
 
-def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Tensor:
+def forward(
+    table: Table, eta: float, log_values: Tensor, initial: Tensor, weights: Array | None = None
+) -> Tensor:
     """q(s_t=s, alive) under the chain that is bent towards given values.
 
     Args:
@@ -72,12 +102,12 @@ def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Te
         eta: η, finite.
         log_values: (n+1, S), nats, the values of consecutive steps.
         initial: (S,), the distribution at the first of them.
+        weights: (n, R), what :func:`backward_with_weights` gave beside these values.
 
     Returns:
         (n+1, S).
     """
     step, v = step_of(table, eta), log_values.numpy()
-    kept = _kept(table, log_values)
     x = np.empty(v.shape)
     x[0] = initial.numpy()
     linear, t, T = linear_steps.is_linear(step), 0, len(v) - 1
@@ -86,7 +116,7 @@ def forward(table: Table, eta: float, log_values: Tensor, initial: Tensor) -> Te
             if linear and (t := linear_steps.forward(step, v, x, t)) == T:
                 break
             n = min(_STRETCH, T - t) if linear else T - t
-            for start, moves in _moves(step, v[t : t + n + 1], kept):
+            for start, moves in _moves(step, v[t : t + n + 1], weights):
                 for i in range(t + start, t + start + len(moves.v)):
                     x[i + 1] = push(step, x[i], moves, i - t - start)
             t += n
@@ -161,10 +191,7 @@ def final(table: Table, states: Tensor) -> float:
 
 def _paid(table: Table, counts: Tensor) -> float:
     """(), reward units: Σ E[r + r⁺] of expected counts (S, A) in the true dynamics."""
-    total = product(counts, table.reward).sum().item()
-    if (mean := mean_arrival(table)) is not None:
-        total += product(counts, mean).sum().item()
-    return float(total)
+    return float(product(counts, table.expected_reward).sum().item())
 
 
 def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
@@ -184,20 +211,6 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
     return step
 
 
-def _keep(table: Table, values: Tensor, weights: Array) -> None:
-    """Keeps what a backward sweep left, for as long as its values live, or until a later one."""
-    kept = table.kept
-    kept.clear()
-    kept[id(values)] = weights
-    weakref.finalize(values, kept.pop, id(values), None)
-
-
-def _kept(table: Table, values: Tensor) -> Array | None:
-    """The weights (n, R) that the sweep left that made these very values; only once."""
-    weights: Array | None = table.kept.pop(id(values), None)
-    return weights
-
-
 @contextmanager
 def quietly(table: Table) -> Iterator[None]:
     """In as many threads as help; log 0 = -inf is meant, and what underflows is seen to."""
@@ -212,14 +225,14 @@ def parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
         yield t, v[t + 1 : min(t + n, T) + 1]
 
 
-def _moves(step: Step, v: Array, kept: Array | None = None) -> Iterator[tuple[int, Moves]]:
-    """What carries a mass forward, and from which t on; the weights as far as they were kept."""
+def _moves(step: Step, v: Array, weights: Array | None = None) -> Iterator[tuple[int, Moves]]:
+    """What carries a mass forward, and from which t on; computed anew unless weights are given."""
     for t, after in parts(step, v):
-        if kept is None:
+        if weights is None:
             yield t, moves_of(step, after, *step.log_rows(after))
         else:
-            weights = kept[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
-            yield t, Moves(after, weights, w=step.w(after), survival=survival(step, after))
+            own = weights[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
+            yield t, Moves(after, own, w=step.w(after), survival=survival(step, after))
 
 
 def _earned(step: Step, x: Array, moves: Moves) -> float:
@@ -239,6 +252,6 @@ def _earned(step: Step, x: Array, moves: Moves) -> float:
             mass = moves.mass_alone(x[i], i)
             for rows in step.blocks(np.flatnonzero(mass)):
                 log_p, worth, _ = step.alone(rows, moves.v[i])
-                each = product(bellman.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
+                each = product(logspace.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
                 total += float(each @ torch.from_numpy(mass[rows]))
     return total

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory, threads
+from cai.numerics.logspace import mean
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 
@@ -65,7 +66,7 @@ class Table:
         checks.check_table(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arrays alone: programs may be no one's to pickle, what sweeps keep is found by id."""
+        """The arrays alone: programs may be no one's to pickle, the rest is made of them."""
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return held | {"program": None}
 
@@ -113,13 +114,15 @@ class Table:
 
     @cached_property
     def matrices(self) -> dict[Any, Any]:
-        """What the sweeps of ``sweeps.py`` keep with the table: the matrices of the last η."""
+        """The matrices that ``sweeps.py`` makes of the fields, for the last few η."""
         return {}
 
-    @cached_property
-    def kept(self) -> dict[int, Any]:
-        """What a backward sweep leaves for the forward one that follows it, see ``sweeps.py``."""
-        return {}
+    @property
+    def expected_reward(self) -> Tensor:
+        """r + E[r⁺|s,a], (S, A), reward units, in the true dynamics."""
+        if self.arrival_reward is None:
+            return self.reward
+        return self.reward + mean(self.log_dynamics, self.arrival_reward)
 
     @cached_property
     def successor_index(self) -> Tensor:

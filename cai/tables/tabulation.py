@@ -18,6 +18,7 @@ from cai.distributions.support import log_probs
 from cai.numerics import memory, threads
 from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive
+from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, refuse_changes, refuse_other_rewards, require_finite
@@ -144,7 +145,7 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
         key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
         key, group = key.unique(return_inverse=True)
         row, successor = key // S, key % S
-        value = add_up(log_p[possible], group, len(key))
+        value = logsumexp_by_group(log_p[possible], group, len(key))
     count = torch.bincount(row, minlength=S * A)
     K = int(count.max())
     rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
@@ -158,14 +159,6 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
     states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
     states[row, rank] = successor
     return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
-
-
-def add_up(log_p: Tensor, group: Tensor, n: int) -> Tensor:
-    """log-sum-exp within groups numbered 0 … n-1, shape (n,); -inf for an empty one."""
-    highest = log_p.new_full((n,), -torch.inf).scatter_reduce(0, group, log_p, "amax")
-    highest = torch.where(highest == -torch.inf, 0.0, highest)
-    total = log_p.new_zeros(n).index_add(0, group, (log_p - highest[group]).exp())
-    return highest + total.log()
 
 
 def _types(model: TrajectoryModel) -> AbstractContextManager[Any]:

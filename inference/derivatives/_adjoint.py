@@ -28,7 +28,7 @@ from torch import Tensor
 from cai.inference.derivatives import _mass
 from cai.inference.derivatives._linearised import Problem, chain, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
-from cai.tables import bellman, sweeps
+from cai.tables import sweeps
 from cai.tables.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
@@ -46,7 +46,7 @@ def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
     def solve(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         table = problem.with_tensors(tensors)
         seen.append(table)
-        v = _values(problem, table)
+        v = sweeps.backward(table, problem.eta, problem.rule)
         return v, _log_policy_at_visits(problem, table, v)
 
     def pullback(needed: Needed) -> Operation:
@@ -70,14 +70,6 @@ def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
 
     v, log_policy = Operation(solve, pullback)(*tensors)
     return v, log_policy
-
-
-def _values(problem: Problem, table: Table) -> Tensor:
-    """v, (T+1, S), nats, and nothing else that would wait for the derivative."""
-    eta, rule = problem.eta, problem.rule
-    if rule == "soft" and bellman.by_products(eta):
-        return sweeps.backward(table, eta, table.final_reward, table.steps, forward_follows=False)
-    return bellman.backward(table, eta, rule)
 
 
 def chunks(table: Table) -> list[slice]:

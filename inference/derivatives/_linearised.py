@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -110,9 +111,9 @@ class Chain:
 def chain(problem: Problem, table: Table, v_next: Tensor) -> Chain:
     """Policy and bend from the values of the steps after, (c, S)."""
     x = bellman.outcome_values(table, v_next, problem.eta)
-    q = table.reward + bellman.soft_mean(table.log_dynamics, x, problem.eta)
+    q = table.reward + logspace.soft_mean(table.log_dynamics, x, problem.eta)
     log_pi = bellman.log_policy(table, q, problem.rule)
-    bent = bellman.tilt(table.log_dynamics, x, problem.eta).exp()
+    bent = logspace.tilt(table.log_dynamics, x, problem.eta).exp()
     moves = bent
     if table.discount < 1:
         alive = bellman.survival(v_next, problem.eta, table.discount).exp()
@@ -141,7 +142,7 @@ def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
     p = log_p.exp()
     if abs(eta) >= 0.1:
         return (bent - p) / eta
-    soft = bellman.soft_mean(log_p, x, eta).unsqueeze(-1)
+    soft = logspace.soft_mean(log_p, x, eta).unsqueeze(-1)
     ahead = torch.where((p > 0) & (soft > -torch.inf), x - soft, 0.0)
     if eta == 0:
         return p * torch.where(ahead > -torch.inf, ahead, 0.0)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives._linearised import Problem, Visits
+from cai.numerics import logspace
 from cai.numerics.matrices import Array
-from cai.tables import bellman
+from cai.tables import sweeps
 from cai.tables.one_step import Step
 from cai.tables.push import moves_of, push, push_alone
 from cai.tables.sweeps import parts, quietly, step_of
@@ -31,7 +32,7 @@ def suits(problem: Problem, dynamics: bool) -> bool:
     """Whether products can do it; derivatives in the dynamics not for bends that are too weak."""
     eta = problem.eta
     cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
-    return problem.rule == "soft" and bellman.by_products(eta) and not cancels
+    return problem.rule == "soft" and sweeps.by_products(eta) and not cancels
 
 
 def log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class _Bend:
                 self._alone = np.zeros_like(self._ahead)
             log_p, x, _ = self.rows.alone(part, v_next)
             self._alone[part] += (
-                mass[part, None] * bellman.tilt(log_p, x, self.rows.eta).exp().numpy()
+                mass[part, None] * logspace.tilt(log_p, x, self.rows.eta).exp().numpy()
             )
 
     def gradients(self, passed: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ from cai.inference.derivatives._adjoint import chunks
 from cai.inference.derivatives._linearised import Problem, chain, check_bound
 from cai.infinite.transient import Transient
 from cai.infinite.visits import counted
-from cai.numerics import arrays
-from cai.tables import bellman
+from cai.numerics import arrays, logspace
+from cai.tables import sweeps
 from cai.tables.table import Table
 
 
@@ -60,8 +60,8 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     with torch.no_grad(), table.threads():
         if table.horizon is None:
             return _at_fixed_point(problem, table, u) / alpha
-        v = bellman.backward(table, eta)
-        check_bound(bellman.soft_mean(table.log_initial, v[0], eta))
+        v = sweeps.backward(table, eta)
+        check_bound(logspace.soft_mean(table.log_initial, v[0], eta))
         onward = _expected_onward(problem, table, v, u)
         return _response(problem, table, v, u, onward) / alpha
 
@@ -82,7 +82,7 @@ def _expected_onward(problem: Problem, table: Table, v: Tensor, u: Tensor) -> Te
 def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tensor) -> Tensor:
     """The derivative along u of the occupancies of states and actions, summed over steps."""
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
-    here = bellman.tilt(table.log_initial, v[0], problem.eta).exp()
+    here = logspace.tilt(table.log_initial, v[0], problem.eta).exp()
     moved = eta * here * (onward[0] - (here * onward[0]).sum())
     total = torch.zeros_like(u)
     for steps in chunks(table):
@@ -108,7 +108,7 @@ def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tens
 def _at_fixed_point(problem: Problem, table: Table, u: Tensor) -> Tensor:
     """As :func:`_response`, of an infinite horizon; nothing where nothing is ever paid again."""
     v, _ = _implicit.solved(problem.table, problem.eta, problem.rule)
-    check_bound(bellman.soft_mean(table.log_initial, v, problem.eta))
+    check_bound(logspace.soft_mean(table.log_initial, v, problem.eta))
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
     counts = counted(table) & (v > -torch.inf)
     at = chain(problem, table, v.unsqueeze(0))
@@ -120,7 +120,7 @@ def _at_fixed_point(problem: Problem, table: Table, u: Tensor) -> Tensor:
     mean = (at.moves[0] * later).sum(-1)
     ahead = u + mean - onward.unsqueeze(-1)
     lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
-    start = bellman.tilt(table.log_initial, v, problem.eta).exp()
+    start = logspace.tilt(table.log_initial, v, problem.eta).exp()
     here = ending.visits(start)
     moved = eta * start * (onward - (start * onward).sum())
     moved = ending.visits(moved + table.push(here, table.flow(by_action * lean)))

@@ -36,7 +36,7 @@ from cai.inference.derivatives._pullback import (
     is_wrapped,
     taped,
 )
-from cai.numerics import arrays
+from cai.numerics import arrays, logspace
 from cai.program.trajectories import Trajectories
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -292,14 +292,14 @@ def _soft_mean(eta: float) -> Operation:
     """(1/η) log E_p[exp(ηx)], (S,) and (S,) -> ()."""
 
     def mean(log_p: Tensor, x: Tensor) -> Tensors:
-        found = bellman.soft_mean(log_p.log_softmax(-1), x, eta)
+        found = logspace.soft_mean(log_p.log_softmax(-1), x, eta)
         check_bound(found)
         return (found,)
 
     def pullback(needed: Needed) -> Operation:
         def tape(log_p: Tensor, x: Tensor, _: Tensor, on: Tensor) -> Tensors:
             log_p = log_p.log_softmax(-1)
-            bent = bellman.tilt(log_p, x, eta).exp()
+            bent = logspace.tilt(log_p, x, eta).exp()
             by_log_p = on * lean(log_p, x, bent, eta) if needed[0] else None
             return chosen((by_log_p, on * bent), needed)
 

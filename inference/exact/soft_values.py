@@ -10,10 +10,11 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.infinite.stationary_values import stationary
+from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpoints import Checkpoints, checkpoints
 from cai.solutions.solution import Solution
-from cai.tables import bellman
+from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -133,7 +134,7 @@ def soft_values(
         return stationary(table, eta, rule)
     solution: Solution | Checkpoints
     if checkpoint:
-        if rule != "soft" or not bellman.by_products(eta):
+        if rule != "soft" or not sweeps.by_products(eta):
             checks.refuse(
                 "checkpoint",
                 "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
@@ -142,7 +143,7 @@ def soft_values(
             )
         solution = checkpoints(table, eta)
     else:
-        solution = Solution(table, eta, bellman.backward(table, eta, rule), rule)
+        solution = Solution.solve(table, eta, rule)
     if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
@@ -157,4 +158,4 @@ def _impossible(table: Table) -> bool:
     v = table.final_reward / table.temperature
     for _ in range(table.steps):
         v = bellman.backup(table, v, math.inf)
-    return bellman.soft_mean(table.log_initial, v, math.inf).item() == -math.inf
+    return logspace.soft_mean(table.log_initial, v, math.inf).item() == -math.inf

@@ -28,7 +28,7 @@ from cai.policies.neural import TabularPolicy
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
 from cai.program.trajectory import TrajectoryModel
-from cai.tables import bellman
+from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
 
@@ -279,7 +279,7 @@ def _forbid_the_fatal(policy: nn.Module, table: Table) -> None:
         x is None or x.isfinite().all() for x in tensors
     ):
         return
-    v = bellman.backward(table, 0.0)
+    v = sweeps.backward(table, 0.0)
     q = bellman.action_values(table, v[1:], 0.0)
     fatal = (q == -torch.inf) & (v[:-1] > -torch.inf).unsqueeze(-1)
     if policy.logits.dim() == 2:

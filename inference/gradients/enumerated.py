@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cai.evaluation.evaluate import policy_log_probs
 from cai.inference.gradients.gradient import Estimator, checked, gains
-from cai.tables.bellman import product
+from cai.numerics import inverse_cdf
+from cai.numerics.logspace import product
 from cai.tables.table import Table
 
 _PULL = 10  # how many particles in the same state weigh as much as all others together
@@ -28,7 +29,7 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
     """
     T, S, A = table.steps, table.num_states, table.num_actions
     K = table.log_dynamics.shape[-1]
-    p, initial = table.log_dynamics.exp(), _cumulative(table.log_initial.exp())
+    p, initial = table.log_dynamics.exp(), inverse_cdf.cumulative(table.log_initial.exp())
     successors = table.successor_index.flatten()
     gain = gains(table)
     final = table.final_reward / table.temperature
@@ -37,13 +38,12 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
     def estimate() -> float:
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
-            joint = _cumulative((log_q.exp().unsqueeze(-1) * p).reshape(T, S, A * K))
-            # Uniform on (0, 1]: never an outcome of probability zero.
-            u = 1 - torch.rand(T + 1, particles, 1, dtype=torch.float64)
-            s = _draw(initial.expand(particles, -1), u[T])
+            joint = inverse_cdf.cumulative((log_q.exp().unsqueeze(-1) * p).reshape(T, S, A * K))
+            u = torch.rand(T + 1, particles, 1, dtype=torch.float64)
+            s = inverse_cdf.draw(initial.expand(particles, -1), u[T])
             states, outcomes = [], []
             for rows, u_t in zip(joint.unbind(), u[:T].unbind(), strict=True):
-                outcome = s * (A * K) + _draw(rows.index_select(0, s), u_t)
+                outcome = s * (A * K) + inverse_cdf.draw(rows.index_select(0, s), u_t)
                 states.append(s)
                 outcomes.append(outcome)
                 s = successors.index_select(0, outcome)
@@ -67,17 +67,6 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
         return -elbo
 
     return estimate
-
-
-def _cumulative(p: Tensor) -> Tensor:
-    """Cumulative sums that end at exactly one, over the last axis."""
-    total = p.cumsum(-1)
-    return total / total[..., -1:]
-
-
-def _draw(cumulative: Tensor, u: Tensor) -> Tensor:
-    """Inverse-CDF draws, u in (0, 1]: the first index whose sum reaches u, so a possible one."""
-    return (cumulative < u).sum(-1)
 
 
 def _survivors(discount: float, T: int, particles: int) -> Tensor | None:

@@ -9,12 +9,12 @@ from cai import checks
 from cai.distributions.support import log_probs, support_size
 from cai.inference.gradients.gradient import Estimator, checked
 from cai.numerics.exclusive import seeded
+from cai.numerics.logspace import product
 from cai.program.episode import begin, remembers
 from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.bellman import product
 
 
 def num_actions(model: TrajectoryModel) -> int | None:

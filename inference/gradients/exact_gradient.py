@@ -15,12 +15,12 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import worth
 from cai.inference.gradients.gradient import Estimator, checked, gains
+from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
 from cai.policies.free_dynamics import FreeDynamics
 from cai.policies.history import HistoryPolicy
 from cai.policies.history import worth as worth_of_histories
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.bellman import product
 from cai.tables.table import Table
 
 

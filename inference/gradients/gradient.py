@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from cai.tables import bellman
 from cai.tables.table import Table
 
 Estimator: TypeAlias = Callable[[], float]
@@ -41,10 +40,7 @@ def checked(elbo: float) -> None:
 
 def gains(table: Table) -> Tensor:
     """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: what a step is worth but for log q(a|s)."""
-    reward = table.reward
-    if table.arrival_reward is not None:
-        reward = reward + bellman.mean(table.log_dynamics, table.arrival_reward)
-    return table.log_prior + reward / table.temperature
+    return table.log_prior + table.expected_reward / table.temperature
 
 
 def not_too_far(elbo: float, after: Callable[[float], float], step: float) -> float:

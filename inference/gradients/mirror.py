@@ -8,9 +8,10 @@ from torch import Tensor
 from cai.evaluation.evaluate import policy_log_probs
 from cai.inference.gradients.exact_gradient import occupancies
 from cai.inference.gradients.gradient import Estimator, checked, not_too_far
+from cai.numerics import logspace
+from cai.numerics.logspace import product
 from cai.policies.neural import TabularPolicy
 from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.table import Table
 
 
@@ -27,7 +28,7 @@ def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> 
     start, p = table.log_initial.exp(), table.log_dynamics.exp() * table.discount
 
     def after(step: float, slope: Tensor) -> float:
-        log_q = bellman.log_softmax(policy.log_prior + policy.logits - step * slope)
+        log_q = logspace.log_softmax(policy.log_prior + policy.logits - step * slope)
         v, _ = policy_values(table, log_q.expand(table.steps, *log_q.shape))
         return product(start, v[0]).sum().item()
 
@@ -74,7 +75,9 @@ def mirror_sweep(table: Table, log_q: Tensor, step: float = 1.0, backward: bool 
     for t in range(table.steps - 1, -1, -1):
         q_values = bellman.action_values(table, v, 0.0)
         target = table.log_prior + q_values
-        new[t] = bellman.log_softmax(target if step == 1 else (1 - step) * log_q[t] + step * target)
+        new[t] = logspace.log_softmax(
+            target if step == 1 else (1 - step) * log_q[t] + step * target
+        )
         v = _value(table, new[t] if backward else log_q[t], q_values)
     return new
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.inference.gradients.gradient import Estimator, checked
+from cai.numerics import logspace
 from cai.program.scoring import log_probs_along
 from cai.program.trajectory import TrajectoryModel
-from cai.tables import bellman
 
 
 def check_order(name: object, eta: float) -> None:
@@ -68,7 +68,7 @@ def renyi_gradient(
     even = torch.full((particles,), -math.log(particles), dtype=torch.float64)
 
     def bound(log_w: Tensor) -> Tensor:
-        return bellman.soft_mean(even, log_w, eta)
+        return logspace.soft_mean(even, log_w, eta)
 
     def estimate() -> float:
         paths = model.simulate(policy, particles)

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from cai.tables import bellman, sweeps
+from cai.tables import sweeps
 from cai.tables.table import Table
 
 _FEW = 400  # states up to which Newton's steps are dense and quick
@@ -32,13 +32,13 @@ def approach(table: Table, eta: float) -> Tensor | None:
         eta: the optimism η.
     """
     S = table.num_states
-    if S <= _FEW or not bellman.by_products(eta):
+    if S <= _FEW or not sweeps.by_products(eta):
         return None
     n = max(3, min(_AT_ONCE, _NUMBERS // S))
     most = _LINEAR_PATIENCE if eta == 1 and table.discount == 1 else _PATIENCE
     v, before = torch.zeros(S, dtype=torch.float64), math.inf
     for spent in range(n, most + n, n):
-        v, left = _ahead(sweeps.backward(table, eta, v, n))
+        v, left = _ahead(sweeps.backward_from(table, eta, v, n))
         settled = _STILL * (10 + v.abs().max().item())
         if left <= settled:
             return v

@@ -16,6 +16,7 @@ from cai import checks
 from cai.infinite.certificate import rounding
 from cai.infinite.endings import Endings
 from cai.infinite.gain_and_bias import DENSE, LongRun, Singular, closed_classes
+from cai.numerics import logspace
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
@@ -316,7 +317,7 @@ class _Problem:
             return False
         reach = torch.where(inside, gains, step.v)
         luck = math.copysign(math.inf, self.eta) if self.eta else 0.0
-        ahead = bellman.soft_mean(table.log_dynamics, table.gather(reach), luck)
+        ahead = logspace.soft_mean(table.log_dynamics, table.gather(reach), luck)
         best = bellman.state_values(table, ahead, "hard")
         return bool(((best - gains)[inside].abs() <= _APART * self.scale).all())
 
@@ -324,7 +325,7 @@ class _Problem:
         """T at v, with the best policy or a given one."""
         table, eta = self.table, self.eta
         x = bellman.outcome_values(table, v, eta)
-        q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+        q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
         if log_pi is None:
             backed_up = bellman.state_values(table, q, self.rule)
             log_pi = bellman.log_policy(table, q, self.rule)
@@ -335,7 +336,7 @@ class _Problem:
         noise = rounding(table, v, eta, Endings(~inside, inside))
         noise = torch.where(inside, noise + torch.finfo(torch.float64).eps * v.abs(), 0.0)
         rise = torch.where(inside, backed_up - v, 0.0)
-        return _Step(v, q, rise, noise, log_pi, bellman.tilt(table.log_dynamics, x, eta))
+        return _Step(v, q, rise, noise, log_pi, logspace.tilt(table.log_dynamics, x, eta))
 
     def chain(self, step: _Step) -> Any:
         """The policy followed by the bent dynamics, as a matrix over the states inside.
@@ -362,7 +363,7 @@ class _Problem:
             arrival = table.arrival_reward / table.temperature
             paid = paid + torch.where(bent > 0, bent * arrival, 0.0).sum(-1)
         if self.eta != 0:
-            paid = paid - bellman.kl(step.log_bent, table.log_dynamics) / self.eta
+            paid = paid - logspace.kl(step.log_bent, table.log_dynamics) / self.eta
         return torch.where(step.log_pi > -torch.inf, step.log_pi.exp() * paid, 0.0).sum(-1)
 
     def _ahead(self, step: _Step, force: float) -> tuple[Tensor, Tensor | None]:
@@ -478,7 +479,7 @@ def _result(problem: _Problem, found: _Found, more: Tensor) -> AverageReward:
     table, eta, rule = problem.table, problem.eta, problem.rule
     v, inside = found.step.v, found.step.inside
     alpha = float(table.temperature)
-    start = torch.where(inside, bellman.tilt(table.log_initial, v, eta).exp(), 0.0)[inside]
+    start = torch.where(inside, logspace.tilt(table.log_initial, v, eta).exp(), 0.0)[inside]
     if not start.sum() > 0:
         start = torch.ones_like(start)
     states = torch.zeros_like(v)

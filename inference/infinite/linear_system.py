@@ -26,9 +26,9 @@ from cai.inference.infinite._system import System, factorise, negative_pivot, ro
 from cai.inference.infinite.count_moves import MoveCounts
 from cai.infinite.endings import never_paid
 from cai.numerics import arrays
+from cai.numerics.logspace import product
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 

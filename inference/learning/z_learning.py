@@ -11,12 +11,14 @@ from tqdm import tqdm
 
 from cai import checks
 from cai.distributions.support import log_probs
+from cai.numerics import logspace
 from cai.numerics.exclusive import seeded
+from cai.numerics.logspace import logsumexp_by_group
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.finite import require_finite
-from cai.tables.tabulation import add_up, tabulate
+from cai.tables.tabulation import tabulate
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ def z_learning(
             alive = paths.alive.T
             for t in range(steps):
                 _learn(log_z, visits, states[t : t + 2], rewards[t], alive[t : t + 2], half_life)
-            bounds.append(bellman.soft_mean(log_initial, log_z, 1.0).item())
+            bounds.append(logspace.soft_mean(log_initial, log_z, 1.0).item())
     return ZLearning(model, log_z, visits, torch.tensor(bounds, dtype=torch.float64))
 
 
@@ -119,7 +121,7 @@ def _learn(
     s, s_next = states[0][living], states[1][living]
     target = reward[living] + torch.where(alive[1][living], log_z[s_next], 0.0)
     seen, group, count = s.unique(return_inverse=True, return_counts=True)
-    mean = add_up(target, group, len(seen)) - count.double().log()
+    mean = logsumexp_by_group(target, group, len(seen)) - count.double().log()
     rate = half_life / (half_life + visits[seen])
     log_z[seen] = torch.logaddexp(torch.log1p(-rate) + log_z[seen], rate.log() + mean)
     visits[seen] += count

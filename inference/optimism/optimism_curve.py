@@ -15,6 +15,7 @@ from torch import Tensor
 from cai import checks
 from cai.evaluation.evaluate import evaluate_table
 from cai.inference.exact.soft_values import soft_values
+from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions import walk
 from cai.solutions.solution import Solution
@@ -245,13 +246,13 @@ def _luck(solution: Solution, steps: slice) -> Tensor:
         return variance
     v = torch.where(v.isfinite(), v, 0.0)  # as in a variance
     of_coin = table.discount * (1 - table.discount) * v.square()
-    return variance + bellman.mean(log_q, table.gather(of_coin))
+    return variance + logspace.mean(log_q, table.gather(of_coin))
 
 
 def _variance(log_p: Tensor, x: Tensor) -> Tensor:
     """Var_p[x] over the last axis; what cannot happen does not vary."""
     x = torch.where(x.isfinite(), x, 0.0)
-    return bellman.mean(log_p, (x - bellman.mean(log_p, x).unsqueeze(-1)).square())
+    return logspace.mean(log_p, (x - logspace.mean(log_p, x).unsqueeze(-1)).square())
 
 
 def _changes(

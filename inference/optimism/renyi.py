@@ -18,6 +18,7 @@ from cai.evaluation.evaluate import enumerable, policy_log_probs
 from cai.evaluation.importance_weights import scores
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.soft_values import soft_values
+from cai.numerics import logspace
 from cai.program.calling import check_policy
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
@@ -160,15 +161,15 @@ def _sweep(table: Table, log_q: Tensor, eta: float) -> float:
     for t in range(table.steps - 1, -1, -1):
         x = bellman.action_values(table, w, eta) + table.log_prior - log_q[t]
         # What the policy never does counts nothing, even where p/q is infinite.
-        w = bellman.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
-    return bellman.soft_mean(table.log_initial, w, eta).item()
+        w = logspace.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
+    return logspace.soft_mean(table.log_initial, w, eta).item()
 
 
 def _estimate(log_w: Tensor, eta: float) -> RenyiBound:
     """R_η and its standard error from log-weights (n,)."""
     n = len(log_w)
     uniform = torch.full_like(log_w, -math.log(n))
-    bound = bellman.soft_mean(uniform, log_w, eta).item()
+    bound = logspace.soft_mean(uniform, log_w, eta).item()
     if bound == -math.inf:
         # One weight of zero settles it for η ≤ 0; above, nothing is known yet.
         return RenyiBound(eta, bound, 0.0 if eta <= 0 else math.inf)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cai import checks
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.numerics import logspace
 from cai.numerics.exclusive import exclusive
 from cai.program import calling
 from cai.program.calling import check_policy, move_at
@@ -22,7 +23,6 @@ from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
-from cai.tables import bellman
 from cai.tables.tabulation import tabulate
 
 Bent: TypeAlias = Solution | GaussianSolution
@@ -139,7 +139,7 @@ class BentTable:
         s_next = s_next.squeeze(-1)
         if table.discount < 1:
             log_true, worth = self.solution.coin(now)
-            log_coin = bellman.tilt(log_true, worth[0], self.solution.optimism)
+            log_coin = logspace.tilt(log_true, worth[0], self.solution.optimism)
             survives = torch.rand(len(s), dtype=torch.float64).log() < log_coin[s_next, 0]
             side = (~survives).long()
             ratio = ratio + torch.where(alive, log_true[side] - log_coin[s_next, side], 0.0)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cai.numerics import logspace
+from cai.numerics.logspace import product
 from cai.policies import history
 from cai.policies.history import HistoryPolicy
 from cai.program.trajectory import TrajectoryModel
-from cai.tables import bellman
-from cai.tables.bellman import product
 from cai.tables.tabulation import tabulate
 
 
@@ -53,7 +53,7 @@ def belief_values(
     policy = HistoryPolicy(model, observe)
     policy.requires_grad_(False)
     table = tabulate(model)
-    paid, P = history.expected_reward(table), history.moves(table)
+    paid, P = table.expected_reward, history.moves(table)
     gain = paid / table.temperature + table.log_prior
     beliefs = [history.seen_first(table, policy.observations)]
     for _ in policy.logits:
@@ -69,7 +69,7 @@ def belief_values(
         weighed = product(x.unsqueeze(-1), gain).sum(-2) + later
         possible = (mass > 0).unsqueeze(-1)
         q = torch.where(possible, weighed / torch.where(possible, mass.unsqueeze(-1), 1.0), 0.0)
-        v = bellman.logsumexp(q)
+        v = logspace.logsumexp(q)
         # What never happens, and where all is lost, is done by the prior.
         lost = ~possible | (v == -torch.inf).unsqueeze(-1)
         logits.copy_(torch.where(lost, policy.log_prior.repeat(N // O, 1), q - v.unsqueeze(-1)))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory
+from cai.numerics.logspace import product
 from cai.policies import history
 from cai.policies.observation import shared_log_prior
 from cai.policies.plans import Plan
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.bellman import product
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -94,7 +94,7 @@ def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> 
 
 def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
     """log q(a_t) (N, T, A) of N starts, improved until nothing changes, and their ELBOs (N,)."""
-    gain = history.expected_reward(table) / table.temperature + table.log_prior  # (S, A), nats
+    gain = table.expected_reward / table.temperature + table.log_prior  # (S, A), nats
     elbos = torch.full((len(log_q),), -torch.inf, dtype=torch.float64)
     for _ in range(sweeps):
         log_q, found = _sweep(table, P, gain, log_q)

@@ -14,7 +14,6 @@ from paths import bent_dynamics, chain_paths
 
 import cai
 from cai import inference, models
-from cai.solutions import sampling
 
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
@@ -319,13 +318,6 @@ def test_samples_are_seeded():
     assert torch.equal(one, found.sample(50).states)
     with pytest.raises(ValueError, match="n: expected a whole number of at least 1"):
         found.sample(0)
-
-
-def test_draws_stay_below_the_total():
-    """A uniform number that rounds up to the total must not take an impossible last outcome."""
-    cumulative = np.array([[0.0, 0.1, 0.1 + 0.2, 0.1 + 0.2]])
-    for uniform, expected in ((0.0, 1), (1 - 2**-53, 2), (0.5, 2), (0.2, 1)):
-        assert sampling._pick(cumulative, np.array([uniform])).tolist() == [expected]
 
 
 def test_a_long_sample():

@@ -1,7 +1,6 @@
 """Sweeps by matrix products against the recursion in log space, and against Pyro and all paths."""
 
 import dataclasses
-import gc
 import math
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
+from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.sweeps import step_of
 
@@ -62,16 +62,16 @@ def wide(table, n=140):
 
 def log_space(table, eta):
     """Values, occupancies, imagined return and visits, summed outcome by outcome in log space."""
-    v = bellman.in_log_space(table, eta)
+    v = bellman.backward(table, eta)
     u = bellman.continuation(v[1:], eta, table.discount)
     x = table.gather(u).expand(table.steps, *table.log_dynamics.shape)
     if table.arrival_reward is not None:
         x = x + table.arrival_reward / table.temperature
-    q = table.reward / table.temperature + bellman.soft_mean(table.log_dynamics, x, eta)
+    q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
     policy = bellman.log_policy(table, q).exp()
-    moves = bellman.tilt(table.log_dynamics, x, eta).exp() * policy.unsqueeze(-1)
+    moves = logspace.tilt(table.log_dynamics, x, eta).exp() * policy.unsqueeze(-1)
     alive = bellman.survival(v[1:], eta, table.discount).exp()
-    states = [bellman.tilt(table.log_initial, v[0], eta).exp()]
+    states = [logspace.tilt(table.log_initial, v[0], eta).exp()]
     index = table.successor_index.flatten()
     earned = torch.zeros(()).double()
     for t in range(table.steps):
@@ -79,10 +79,10 @@ def log_space(table, eta):
         pays = table.reward.unsqueeze(-1).expand_as(flow)
         if table.arrival_reward is not None:
             pays = pays + table.arrival_reward
-        earned += bellman.product(flow, pays).sum()
+        earned += logspace.product(flow, pays).sum()
         arrived = torch.zeros_like(states[0]).index_add(0, index, flow.flatten())
         states.append(arrived * alive[t])
-    earned += bellman.product(states[-1], table.final_reward).sum()
+    earned += logspace.product(states[-1], table.final_reward).sum()
     states = torch.stack(states)
     return {
         "log_values": v,
@@ -95,7 +95,7 @@ def log_space(table, eta):
 
 def agree(table, eta, rtol=1e-12):
     """Every field, to rounding errors of the largest number that it is made of."""
-    solution = cai.Solution(table, eta, bellman.backward(table, eta))
+    solution = cai.Solution.solve(table, eta)
     truth = log_space(table, eta)
     v = truth["log_values"]
     largest = max(1.0, v.abs().nan_to_num(posinf=0).max().item())
@@ -214,8 +214,8 @@ def test_float32_is_close_and_never_nan(seed, discount, scale, eta):
         hard(seed, scale, discount),
     ):
         table = cai.tabulate(problem.model())
-        v = bellman.in_log_space(table, eta)
-        found = cai.Solution(table.float32(), eta, bellman.backward(table.float32(), eta))
+        v = bellman.backward(table, eta)
+        found = cai.Solution.solve(table.float32(), eta)
         assert torch.equal(found.log_values.isneginf(), v.isneginf())
         spread = max(1.0, v[v.isfinite()].abs().max().item())
         if abs(eta) < 0.1:  # a logarithm near one keeps 1e-7 of one, and is divided by η
@@ -257,17 +257,21 @@ def test_a_small_chance_of_losing_all_near_no_optimism(eta):
         assert found.states[1].tolist() == [1.0, 0.0]
 
 
-def test_kept_weights_are_used_once_and_go_with_their_values():
+def test_weights_of_the_backward_sweep_are_used_once():
     table = cai.tabulate(oracles.random_problem(0).model())
     solution = inference.soft_values(table)
-    assert len(table.kept) == 1
+    assert solution.weights.shape == (table.steps, table.num_states * table.num_actions)
     again = cai.Solution(table, 0.0, solution.log_values.clone())
     torch.testing.assert_close(again.states, solution.states, rtol=0, atol=1e-15)
-    assert not table.kept
-    solution = inference.soft_values(table)
-    del solution
-    gc.collect()
-    assert not table.kept
+    assert solution.weights is None
+
+
+def test_steps_of_a_solution_do_not_take_the_weights_of_others():
+    solution = inference.soft_values(cai.tabulate(oracles.random_problem(0).model()))
+    piece = solution.piece(slice(1, 3))
+    assert piece.weights is None
+    again = cai.Solution(solution.table, 0.0, solution.log_values[1:4])
+    torch.testing.assert_close(piece.states, again.states, rtol=0, atol=1e-15)
 
 
 def test_a_table_keeps_few_matrices():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import cai
 from cai import inference, models
 from cai.inference.infinite.linear_system import linear_values
+from cai.numerics import logspace
 from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
@@ -97,7 +98,7 @@ def test_every_field_against_mpmath(seed, discount, eta):
 def test_values_are_those_of_a_long_horizon(seed, discount, eta, rule):
     table = table_of(endless(seed, discount, S=4, A=3))
     found = inference.soft_values(table, eta, rule)
-    long = bellman.in_log_space(dataclasses.replace(table, horizon=300), eta, rule)
+    long = bellman.backward(dataclasses.replace(table, horizon=300), eta, rule)
     assume(apart(long[0], long[1]) < 1e-14)
     assert apart(found.log_values, long[0]) < 1e-12
     assert found.residual < 1e-13
@@ -158,7 +159,7 @@ def test_the_bound_is_what_it_says_and_rises_at_the_price_of_the_bend(seed, disc
     problem = endless(seed, discount)
     found = solve(problem, eta)
     log_pi = found.policy.log_probs
-    actions = (found.states * bellman.kl(log_pi, found.table.log_prior)).sum().item()
+    actions = (found.states * logspace.kl(log_pi, found.table.log_prior)).sum().item()
     paid = found.imagined_return / problem.temperature - actions - found.total_bend / eta
     assert found.bound == pytest.approx(paid, abs=1e-10)
     h = 1e-4
@@ -313,7 +314,7 @@ def test_the_worst_case_where_the_end_can_be_forced(seed, rule, discount):
     problem.P[-1], problem.reward[-1], problem.arrival[-1] = np.eye(5)[4], 0, 0
     problem.prior = np.full((5, 3), 1 / 3)
     found = solve(problem, -math.inf, rule)
-    long = bellman.in_log_space(dataclasses.replace(found.table, horizon=200), -math.inf, rule)
+    long = bellman.backward(dataclasses.replace(found.table, horizon=200), -math.inf, rule)
     assume(apart(long[0], long[1]) < 1e-14)
     assert apart(found.log_values, long[0]) <= found.error + 1e-12
 
@@ -431,7 +432,7 @@ def test_what_cannot_be_reached_or_left(eta):
     found = inference.soft_values(model, eta)
     assert found.V[[1, 4]].tolist() == [-math.inf] * 2
     assert found.V[[2, 3]].tolist() == pytest.approx([0.0, -1.0 - math.log(2)])
-    mean = bellman.soft_mean(torch.tensor([0.5, 0.5]).double().log(), found.V[[0, 2]], eta)
+    mean = logspace.soft_mean(torch.tensor([0.5, 0.5]).double().log(), found.V[[0, 2]], eta)
     assert found.V[0].item() == pytest.approx(-1.0 - math.log(2) + mean.item(), abs=1e-12)
     assert found.policy.log_probs.exp()[0].tolist() == [1.0, 0.0]
     assert found.states[3] == 0
