@@ -27,7 +27,7 @@ from cai.program.calling import check_policy
 from cai.program.episode import remembers
 from cai.program.interfaces import Policy, ValueFunction
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables.table import Table
 
 _HEADINGS = {
@@ -126,7 +126,7 @@ class Comparison(Mapping[str, Row]):
 
     rows: dict[str, Row]
     log_evidence: float | None
-    posterior: Solution | GaussianSolution | None
+    posterior: Chain | GaussianSolution | None
     model: TrajectoryModel | Table
     bracket: EvidenceBracket | None = None
 
@@ -336,10 +336,10 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Yardstic
     policy = _policy(name, method, model, known.table)
     evaluation, split = measured(model, policy, known.table, known.posterior)
     believer = _believer(method)
-    bends = isinstance(believer, Solution | GaussianSolution | FreeDynamics)
+    bends = isinstance(believer, Chain | GaussianSolution | FreeDynamics)
     bends = bends and believer.optimism != 0
     had = evaluation.elbo
-    if isinstance(method, Solution) and method.rule != "soft":
+    if isinstance(method, Chain) and method.rule != "soft":
         had = evaluation.expected_return / method.table.temperature
     bound = believer.bound if bends else had
     short = None if bends or known.best is None else _less(known.best, evaluation.elbo)
@@ -377,7 +377,7 @@ def _policy(name: str, method: Any, model: TrajectoryModel | Table, table: Table
             f"got {type(method).__name__}"
         )
     check_policy(_believer(method) if isinstance(_believer(method), FreeDynamics) else policy)
-    if isinstance(method, Solution):
+    if isinstance(method, Chain):
         fits = table is not None and same(method.table, table)
     elif isinstance(method, GaussianSolution):
         fits = isinstance(model, LinearGaussian) and same_gaussian(method.model, model)

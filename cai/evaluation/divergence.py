@@ -23,7 +23,7 @@ from cai.program.episode import remembers
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -57,7 +57,7 @@ def measured(
     model: TrajectoryModel | Table,
     policy: Policy,
     table: Table | None,
-    posterior: Solution | GaussianSolution | None,
+    posterior: Chain | GaussianSolution | None,
 ) -> tuple[Evaluation, Split | None]:
     """The worth of a policy in the true dynamics, and where it is apart from the posterior.
 
@@ -68,7 +68,7 @@ def measured(
         posterior: the exact one; without it there is no split.
     """
     check_policy(policy)
-    if table is not None and isinstance(posterior, Solution) and not remembers(policy):
+    if table is not None and isinstance(posterior, Chain) and not remembers(policy):
         with table.threads(), torch.no_grad():
             log_policy = policy_log_probs(policy, table)
             evaluation = evaluate_table(table, log_policy)
@@ -89,13 +89,13 @@ def measured(
                 expected_return_stderr=0.0,
             )
         return evaluation, split
-    if isinstance(posterior, Solution):
+    if isinstance(posterior, Chain):
         return evaluation, with_memory(posterior, evaluation)
     assert isinstance(policy, LinearGaussianPolicy)
     return evaluation, Split(*gaussian_divergences(posterior, policy))
 
 
-def divergences(posterior: Solution, log_policy: Tensor, evaluation: Evaluation) -> Split:
+def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) -> Split:
     """KL(q(τ) ‖ p(τ|O)) of a policy in the true dynamics, split into start, actions, dynamics.
 
     Args:
@@ -114,16 +114,14 @@ def divergences(posterior: Solution, log_policy: Tensor, evaluation: Evaluation)
     return Split(start, product(before, of_actions).sum().item(), dynamics)
 
 
-def with_memory(posterior: Solution, evaluation: Evaluation) -> Split:
+def with_memory(posterior: Chain, evaluation: Evaluation) -> Split:
     """The same of a policy with a memory, whose actions account for what the rest does not."""
     start, dynamics = _luck(posterior, evaluation)
     total = posterior.bound - evaluation.elbo
     return Split(start, _rest(total, start + dynamics), dynamics)
 
 
-def along(
-    posterior: Solution | GaussianSolution, paths: Trajectories, log_weights: Tensor
-) -> Split:
+def along(posterior: Chain | GaussianSolution, paths: Trajectories, log_weights: Tensor) -> Split:
     """The same by simulation, for any policy: its own trajectories say what luck it would need.
 
     Args:
@@ -131,7 +129,7 @@ def along(
         paths: n trajectories of the policy in the true dynamics.
         log_weights: (n,), log p(τ,O)/q(τ), nats.
     """
-    if isinstance(posterior, Solution):
+    if isinstance(posterior, Chain):
         start, lucky = _luck_of_states(posterior, paths)
     else:
         start, lucky = _luck_of_vectors(posterior, paths)
@@ -150,7 +148,7 @@ def along(
     )
 
 
-def _luck_of_states(posterior: Solution, paths: Trajectories) -> tuple[float, Tensor]:
+def _luck_of_states(posterior: Chain, paths: Trajectories) -> tuple[float, Tensor]:
     """KL of the start, and Σ_t KL of the dynamics along each trajectory, (n,), nats."""
     table = posterior.table
     lucky = torch.zeros(len(paths.states), dtype=torch.float64)
@@ -179,7 +177,7 @@ def _rest(total: float, known: float) -> float:
     return math.inf if total == math.inf else total - known
 
 
-def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
+def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
     """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
     table = posterior.table
     lasting = table.horizon is None
@@ -192,7 +190,7 @@ def _luck(posterior: Solution, evaluation: Evaluation) -> tuple[float, float]:
     return start.item(), dynamics.item()
 
 
-def _bend(posterior: Solution, t: int) -> Tensor:
+def _bend(posterior: Chain, t: int) -> Tensor:
     """KL of the dynamics of a step, true to bent, coin of death included, (S, A), nats."""
     table = posterior.table
     bend = logspace.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])

@@ -16,6 +16,7 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.infinite.fixed_point import Diverges, fixed_point
 from cai.program.trajectory import TrajectoryModel
+from cai.solutions.chain import Chain
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
 from cai.tables.table import Table
@@ -32,7 +33,7 @@ class Yardsticks:
     """
 
     table: Table | None
-    posterior: Solution | GaussianSolution | None
+    posterior: Chain | GaussianSolution | None
     best: float | None
 
 
@@ -48,10 +49,10 @@ def yardsticks(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> Ya
     return Yardsticks(table, exact, best.bound if best else None)
 
 
-def _solved(table: Table, eta: float, methods: Mapping[str, Any]) -> Solution | None:
+def _solved(table: Table, eta: float, methods: Mapping[str, Any]) -> Chain | None:
     """The solution at η, one of the methods perhaps; None where it is infinite."""
     for method in methods.values():
-        fits = isinstance(method, Solution) and method.optimism == eta and method.rule == "soft"
+        fits = isinstance(method, Chain) and method.optimism == eta and method.rule == "soft"
         if fits and method.evidence is None and same(method.table, table):
             return method
     if table.horizon is not None:

@@ -24,7 +24,7 @@ from cai.plot.canvas import caption as _caption
 from cai.plot.canvas import figure as _figure
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables import sweeps
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -126,7 +126,7 @@ def occupancy(report: Comparison) -> Figure:
     believers = {
         name: row
         for name, row in report.items()
-        if isinstance(row.method, Solution) and row.method.optimism != 0
+        if isinstance(row.method, Chain) and row.method.optimism != 0
     }
     others = {name: row for name, row in report.items() if name not in believers}
     rows = believers | others
@@ -323,7 +323,7 @@ def _check_report(report: Any) -> None:
 
 def _table(report: Comparison) -> Table:
     _check_report(report)
-    if not isinstance(report.posterior, Solution):
+    if not isinstance(report.posterior, Chain):
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "
             "by one; for other models plot.comparison and plot.losses are at hand"
@@ -349,7 +349,7 @@ def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
     for axes, (name, row) in zip(panels, rows.items(), strict=True):
         assert row.evaluation.states is not None
         pictures = [("real", row.evaluation.states, _REAL)]
-        if isinstance(row.method, Solution) and row.method.optimism != 0:
+        if isinstance(row.method, Chain) and row.method.optimism != 0:
             pictures.insert(0, ("imagined", row.method.states, _IMAGINED))
         for k, (what, states, colour) in enumerate(pictures):
             shift = (k - (len(pictures) - 1) / 2) * 0.4

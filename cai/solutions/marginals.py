@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,27 +10,25 @@ from torch import Tensor
 from cai import checks
 from cai.program import sites
 from cai.program.sites import Site
+from cai.solutions.chain import Chain
 from cai.tables import latents
 from cai.tables.table import Table
-
-if TYPE_CHECKING:
-    from cai.solutions.solution import Solution
 
 _MOST = 2**27  # numbers held at once, a gibibyte
 
 
-def marginal(solution: Solution, names: tuple[str, ...]) -> Tensor:
+def marginal(chain: Chain, names: tuple[str, ...]) -> Tensor:
     """The joint distribution of sites, as ``Solution.marginal`` documents it."""
-    table = solution.table
+    table = chain.table
     found = [sites.parse("marginal", name, table.steps, table.discount, True) for name in names]
     if len(found) == 1 and found[0].kind == "alive":
-        alive = solution.states[found[0].t].sum().clamp(max=1)
+        alive = chain.states[found[0].t].sum().clamp(max=1)
         return torch.stack([1 - alive, alive])
     _check(found, names)
     order = sorted(found, key=lambda site: (site.t, site.kind != "s", site))
     walk = _forward if _peak(table, order) <= _peak(table, order[::-1]) else _backward
     with table.threads():
-        joint, sizes = walk(solution, order)
+        joint, sizes = walk(chain, order)
     return joint.reshape(sizes).permute([order.index(site) for site in found]).clone()
 
 
@@ -41,19 +38,19 @@ def _peak(table: Table, order: list[Site]) -> int:
     return math.prod(sizes[site.kind] for site in order if site.t != order[-1].t)
 
 
-def _forward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+def _forward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
     """What is kept, in front of the state: (kept, S), multiplied by the matrices of each step."""
     first, last = order[0].t, order[-1].t
-    held, sizes = solution.states[first].unsqueeze(0), list[int]()
+    held, sizes = chain.states[first].unsqueeze(0), list[int]()
     for t in range(first, last + 1):
         within = [site for site in order if site.t == t and site.kind != "s"]
         keeps = Site("s", t) in order
-        sizes += [solution.table.num_states] * keeps
+        sizes += [chain.table.num_states] * keeps
         if t == last and not within:
             break
-        values, steps = _steps(solution, t, within, t < last)
+        values, steps = _steps(chain, t, within, t < last)
         sizes += values
-        _check_size(math.prod(sizes) * (solution.table.num_states if t < last else 1))
+        _check_size(math.prod(sizes) * (chain.table.num_states if t < last else 1))
         if keeps:
             parts = [held.unsqueeze(-1) * step.to_dense() for step in steps]
         else:
@@ -62,14 +59,14 @@ def _forward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
     return held, sizes
 
 
-def _backward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]:
+def _backward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
     """What is kept given the state, behind it: (S, kept), from the last step to the first."""
-    first, last, S = order[0].t, order[-1].t, solution.table.num_states
+    first, last, S = order[0].t, order[-1].t, chain.table.num_states
     held, sizes, keeps = torch.ones(S, 1, dtype=torch.float64), list[int](), False
     for t in range(last, first - 1, -1):
         within = [site for site in order if site.t == t and site.kind != "s"]
         if t < last or within:
-            values, steps = _steps(solution, t, within, t < last)
+            values, steps = _steps(chain, t, within, t < last)
             sizes = values + [S] * keeps + sizes
             _check_size(math.prod(sizes) * S)
             if keeps:
@@ -78,28 +75,28 @@ def _backward(solution: Solution, order: list[Site]) -> tuple[Tensor, list[int]]
                 parts = [(step @ held if t < last else step).unsqueeze(1) for step in steps]
             held = torch.stack(parts, 1).flatten(1)
         keeps = Site("s", t) in order
-    start = solution.states[first]
+    start = chain.states[first]
     return (start.unsqueeze(1) * held, [S, *sizes]) if keeps else (start @ held, sizes)
 
 
 def _steps(
-    solution: Solution, t: int, within: list[Site], goes_on: bool
+    chain: Chain, t: int, within: list[Site], goes_on: bool
 ) -> tuple[list[int], list[Tensor]]:
     """How many values of each site within step t, and what multiplies the state.
 
     Where the chain goes on, a matrix (S, S) for each combination of their values, in which only
     the living arrive; else one matrix (S, combinations).
     """
-    table = solution.table
-    policy = solution.piece(slice(t, t + 1)).policy.log_probs[0].exp()
+    table = chain.table
+    policy = chain.log_policy(slice(t, t + 1))[0].exp()
     acts = bool(within) and within[0].kind == "a"
     values = [table.num_actions] if acts else []
     hidden = [site.name for site in within[len(values) :]]
     if not goes_on and not hidden:
         return values, [policy]
-    moves = policy.unsqueeze(-1) * solution.log_transitions(slice(t, t + 1))[0].exp()
+    moves = policy.unsqueeze(-1) * chain.log_transitions(slice(t, t + 1))[0].exp()
     if goes_on and table.discount < 1:
-        moves = moves * table.gather(solution.log_survival(slice(t, t + 1))[0].exp())
+        moves = moves * table.gather(chain.log_survival(slice(t, t + 1))[0].exp())
     shares = moves.unsqueeze(0)
     if hidden:
         given = latents.given_successors(table, hidden)

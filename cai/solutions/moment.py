@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from cai import checks
+from cai.solutions.chain import Chain
 from cai.tables.table import Table
-
-if TYPE_CHECKING:
-    from cai.solutions.solution import Solution
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """Step t of a solution: what a state and an action are worth, and how probable they are.
+    """Step t of a solution: the values of states and actions, and how probable they are.
 
     At t = T there are values and states but nothing is left to do: Q, policy, state_actions and
     dynamics raise ValueError.
@@ -29,7 +26,7 @@ class Moment:
 
     t: int
     states: Tensor
-    rest: Solution
+    rest: Chain
 
     @property
     def V(self) -> Tensor:

@@ -5,7 +5,7 @@ The chain is Markov, so that filtering backward (the values) and sampling forwar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import inverse_cdf, logspace, memory
 from cai.program.trajectories import Trajectories
-
-if TYPE_CHECKING:
-    from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -26,10 +24,10 @@ _CHUNK = 2**21  # numbers held at once
 _SMALL = 2**12  # a step of so many transitions is looked up in a table of all of them
 
 
-def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
+def sample(chain: Chain, n: int, seed: int | None) -> Trajectories:
     """Draws n independent trajectories, as ``Solution.sample`` documents it."""
     checks.check_count("n", n)
-    T = checks.finite_horizon(solution.table, "sampling trajectories")
+    T = checks.finite_horizon(chain.table, "sampling trajectories")
     memory.check_fits("n", f"{n} trajectories", n * (2 * T + 1), "draw fewer at a time")
     if seed is not None:
         checks.check_seed(seed)
@@ -37,9 +35,9 @@ def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     states, actions = np.empty((T + 1, n), np.int64), np.empty((T, n), np.int64)
     chosen, alive = np.empty((T, n), np.int64), np.ones((T + 1, n), np.bool_)
-    walk = _Walk(solution, n)
+    walk = _Walk(chain, n)
     states[0] = walk.start(_uniform(n, generator=generator))
-    with solution.table.threads():
+    with chain.table.threads():
         for first in range(0, T, walk.chunk):
             steps = slice(first, min(first + walk.chunk, T))
             walk.prepare(steps)
@@ -47,14 +45,14 @@ def sample(solution: Solution, n: int, seed: int | None) -> Trajectories:
             for t in range(first, steps.stop):
                 here = states[t], alive[t], uniform[:, t - first]
                 actions[t], chosen[t], states[t + 1], alive[t + 1] = walk.step(t - first, *here)
-    return _paid(solution, *map(torch.from_numpy, (states, actions, chosen, alive)))
+    return _paid(chain, *map(torch.from_numpy, (states, actions, chosen, alive)))
 
 
 class _Walk:
     """One step at a time for n trajectories, with what all of them share computed in chunks."""
 
-    def __init__(self, solution: Solution, n: int) -> None:
-        self.solution, self.table = solution, solution.table
+    def __init__(self, chain: Chain, n: int) -> None:
+        self.chain, self.table = chain, chain.table
         S, A, K = self.table.log_dynamics.shape
         self.looks_up = max(_SMALL, n * K) >= S * A * K
         self.chunk = max(1, _CHUNK // max(S * A * (K if self.looks_up else 1), 3 * n))
@@ -65,17 +63,18 @@ class _Walk:
 
     def start(self, uniform: Array) -> Indices:
         """s_0."""
-        start: Indices = inverse_cdf.draw(_cumulative(self.solution.log_initial), uniform[:, None])
+        row = _cumulative(self.chain.log_initial)
+        start: Indices = inverse_cdf.draw(row, uniform[:, None])
         return start
 
     def prepare(self, steps: slice) -> None:
         """Policy, transitions and survival of a few steps, of all states."""
         self.first = steps.start
-        self.policy = _cumulative(self.solution.piece(steps).policy.log_probs)
+        self.policy = _cumulative(self.chain.log_policy(steps))
         if self.looks_up:
-            self.moves = _cumulative(self.solution.log_transitions(steps))
+            self.moves = _cumulative(self.chain.log_transitions(steps))
         if self.mortal:
-            self.survival = self.solution.log_survival(steps).exp().numpy()
+            self.survival = self.chain.log_survival(steps).exp().numpy()
 
     def step(
         self, i: int, s: Indices, alive: npt.NDArray[np.bool_], uniform: Array
@@ -99,16 +98,15 @@ class _Walk:
 
     def _moves(self, i: int, s: Indices, a: Indices) -> Array:
         """Cumulative q(s'|s,a) of n states and actions only, where there are many more."""
-        table, eta, t = self.table, self.solution.optimism, self.first + i
-        u = self.solution.log_values[t + 1]
+        table, eta, t = self.table, self.chain.optimism, self.first + i
+        u = self.chain.log_values[t + 1]
         if self.mortal:
-            log_coin, x = self.solution.coin(slice(t, t + 1))
-            u = logspace.soft_mean(log_coin, x[0], eta)
+            log_p, x = self.chain.termination(slice(t, t + 1))
+            u = logspace.soft_mean(log_p, x[0], eta)
         here = torch.from_numpy(s), torch.from_numpy(a)
         x = u if table.successors is None else u[table.successors[here]]
-        known = self.solution.evidence
-        if table.arrival_reward is not None and (known is None or known.optimal[t]):
-            x = x + table.arrival_reward[here] / table.temperature
+        if (reward := self.chain.arrival_reward(t)) is not None:
+            x = x + reward[here] / table.temperature
         return _cumulative(logspace.tilt(table.log_dynamics[here], x, eta))
 
 
@@ -120,9 +118,9 @@ def _cumulative(log_p: Tensor) -> Array:
     return inverse_cdf.cumulative(log_p.exp()).numpy()
 
 
-def _paid(solution: Solution, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:
+def _paid(chain: Chain, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:
     """The trajectories with their rewards, from (T, n) to (n, T); the dead earn nothing."""
-    table = solution.table
+    table = chain.table
     rewards = table.reward[s[:-1], a]
     if table.arrival_reward is not None:
         rewards = rewards + table.arrival_reward[s[:-1], a, k]

@@ -1,29 +1,41 @@
-"""What an exact method returns for an infinite horizon: the same, without an axis for time."""
+"""What an exact method returns for an infinite horizon: a chain without an axis for time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
+from cai import checks
 from cai.infinite.fixed_point import FixedPoint
 from cai.infinite.visits import earned, expected_visits
 from cai.numerics import logspace
-from cai.solutions import walk
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_NOW = slice(0, 1)  # a stationary solution is one step of its own
+_NOW = slice(0, 1)  # all steps are alike
+
+
+class OfFiniteHorizons:
+    """A member of :class:`Solution` that is about single steps, and refused without them."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, solution: Chain | None, owner: type) -> Any:
+        return self if solution is None else checks.finite_horizon(solution.table, self._name)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stationary(Solution):
+class Stationary(Chain):
     """The Bellman solution of an infinite horizon at one optimism η, and the chain it believes in.
 
-    Everything is as in :class:`Solution`, without time: S states, A actions; ``V`` (S,), ``Q``
-    (S, A), a stationary ``policy``, ``log_values`` (S,).
+    S states, A actions: ``V`` (S,), ``Q`` (S, A), a stationary ``policy``, ``log_values`` (S,).
+    The rest is as in :class:`Solution`, but for what names a step: ``sample``, ``marginal``, ``at``
+    and ``log_forward`` raise ValueError.
 
     Attributes:
         error: (), reward units: ``V`` is off by at most this much, for certain; None for the
@@ -34,6 +46,11 @@ class Stationary(Solution):
     error: float | None = None
     residual: float = 0.0
 
+    sample = OfFiniteHorizons()
+    marginal = OfFiniteHorizons()
+    at = OfFiniteHorizons()
+    log_forward = OfFiniteHorizons()
+
     @classmethod
     def of(cls, table: Table, eta: float, rule: bellman.Rule, found: FixedPoint) -> Stationary:
         """The solution that a fixed point is, in reward units."""
@@ -41,9 +58,6 @@ class Stationary(Solution):
         error = None if found.error is None else alpha * found.error
         residual = alpha * found.residual
         return cls(table, eta, found.log_values, rule, error=error, residual=residual)
-
-    def __repr__(self) -> str:
-        return f"Stationary{super().__repr__().removeprefix('Solution')}"
 
     @property
     def first_values(self) -> Tensor:
@@ -59,20 +73,16 @@ class Stationary(Solution):
         Args:
             t: the step, if it must be one; it does not matter.
         """
-        with self.table.threads():
-            log_q = self.log_transitions(_NOW)[0]
-            if self.table.discount < 1:
-                log_q = log_q + self.table.gather(self.log_survival(_NOW)[0])
-            return self.table.dense(log_q)
+        return self._dense_dynamics(_NOW)
 
     def bend(self, t: int | None = None) -> Tensor:
-        """(S, A), nats: KL(q(s'|s,a) ‖ p(s'|s,a)), the coin of death included, at every step.
+        """(S, A), nats: KL(q(s'|s,a) ‖ p(s'|s,a)), termination included, at every step.
 
         Args:
             t: the step, if it must be one; it does not matter.
         """
         with self.table.threads():
-            return walk.bend(self, _NOW)[0]
+            return self._bend(_NOW)[0]
 
     @cached_property
     def states(self) -> Tensor:
@@ -82,11 +92,11 @@ class Stationary(Solution):
         ever paid again, so that absorbing states report 0.
 
         Raises:
-            ValueError: where the chain may never end.
+            ValueError: if the chain may never end.
         """
         with self.table.threads():
             survival = self.log_survival(_NOW)[0].exp()
-            return expected_visits(self.table, self.initial, self._moves, survival)
+            return expected_visits(self.table, self.initial, self._transitions, survival)
 
     @cached_property
     def state_actions(self) -> Tensor:
@@ -101,31 +111,37 @@ class Stationary(Solution):
     @cached_property
     def imagined_return(self) -> float:
         """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
-        return earned(self.table, self.states, self._moves)
+        return earned(self.table, self.states, self._transitions)
 
-    def piece(self, steps: slice) -> Stationary:
-        """Itself: one step is as good as another."""
-        return self
+    def log_policy(self, steps: slice) -> Tensor:
+        """log π(a|s), (1, S, A), nats."""
+        return self._log_policy.unsqueeze(0)
+
+    def log_transitions(self, steps: slice) -> Tensor:
+        """log q(s'|s,a) of each successor, (1, S, A, K), nats, whether or not it is survived."""
+        return self._log_bent
+
+    def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
+        """log (γ, 1-γ), and the values of surviving and terminating, (1, S, 2), nats."""
+        return bellman.coin(self.log_values.unsqueeze(0), self.table.discount)
 
     @property
-    def _moves(self) -> Tensor:
+    def _transitions(self) -> Tensor:
         """(S, A, K), the probability of each action and successor, alive or not."""
-        return self._log_policy.exp().unsqueeze(-1) * self.log_transitions(_NOW)[0].exp()
+        return self._log_policy.exp().unsqueeze(-1) * self._log_bent[0].exp()
 
     @cached_property
     def _log_Q(self) -> Tensor:
         with self.table.threads():
             return bellman.action_values(self.table, self.log_values, self.optimism)
 
-    def log_transitions(self, steps: slice) -> Tensor:
-        """log q(s'|s,a) of each successor, (1, S, A, K), nats, whether or not it is survived."""
-        return self._log_bent
-
     @cached_property
     def _log_bent(self) -> Tensor:
         x = bellman.outcome_values(self.table, self.log_values, self.optimism)
         return logspace.tilt(self.table.log_dynamics, x, self.optimism).unsqueeze(0)
 
-    def coin(self, steps: slice) -> tuple[Tensor, Tensor]:
-        """The coin of death on arrival: log (γ, 1-γ), and what each is worth, (1, S, 2), nats."""
-        return bellman.coin(self.log_values.unsqueeze(0), self.table.discount)
+    def _stretches(self) -> tuple[slice]:
+        return (_NOW,)
+
+    def _occupancy(self, steps: slice) -> Tensor:
+        return self.state_actions.unsqueeze(0)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cai.program import sites
-from cai.solutions.solution import Solution
+from cai.solutions.conditioned import Conditioned
 from cai.tables import evidence, messages
 from cai.tables.evidence import Evidence
 from cai.tables.table import Table
 
 
-def conditioned(table: Table, observed: Mapping[str, Any], optimal: Any) -> Solution:
+def conditioned(table: Table, observed: Mapping[str, Any], optimal: Any) -> Conditioned:
     """p(τ | observed, O_observed) of a table, as :func:`cai.inference.posterior` documents it.
 
     Raises:
@@ -26,8 +26,8 @@ def conditioned(table: Table, observed: Mapping[str, Any], optimal: Any) -> Solu
     return found
 
 
-def _solve(table: Table, known: Evidence) -> Solution:
-    return Solution(table, 1.0, messages.backward(table, known, messages.SUM), evidence=known)
+def _solve(table: Table, known: Evidence) -> Conditioned:
+    return Conditioned(table, 1.0, messages.backward(table, known, messages.SUM), evidence=known)
 
 
 def impossible(table: Table, observed: Mapping[str, Any], optimal: Any) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cai import checks
 from cai.numerics import arrays
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.solutions.stationary import Stationary
 from cai.tables.table import Table
 
+Some = TypeVar("Some", bound=Chain)
 
-def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution:
+
+def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     """The solution for a mixture of goals, exp(r_T/α) = Σ_i w_i exp(r_T,i/α), without solving it.
 
     Where the backup is linear in z = exp(V/α), the mixture of the solutions is the solution of the
@@ -80,9 +82,9 @@ def compose(solutions: Sequence[Solution], weights: Sequence[float]) -> Solution
     return composed
 
 
-def _listed(solutions: Any) -> list[Solution]:
+def _listed(solutions: Sequence[Some]) -> list[Some]:
     listed = list(solutions) if isinstance(solutions, Sequence) else [solutions]
-    strange = [type(part).__name__ for part in listed if not isinstance(part, Solution)]
+    strange = [type(part).__name__ for part in listed if not isinstance(part, Chain)]
     if strange or not isinstance(solutions, Sequence) or not listed:
         checks.refuse(
             "solutions",
@@ -125,7 +127,7 @@ def _check_same(tables: list[Table]) -> None:
             raise ValueError(f"solutions: expected one {name} for all, got several")
 
 
-def _check_linear(solutions: Sequence[Solution]) -> None:
+def _check_linear(solutions: Sequence[Chain]) -> None:
     if any(solution.evidence is not None for solution in solutions):
         raise ValueError(
             "solutions: expected none with observations, which are not goals and do not mix, got "
@@ -160,7 +162,7 @@ def _arrivals_differ(tables: list[Table]) -> Tensor | None:
     return differ if differ.any() else None
 
 
-def _check_exits(solutions: Sequence[Solution], differ: Tensor) -> None:
+def _check_exits(solutions: Sequence[Chain], differ: Tensor) -> None:
     """Where rewards on arrival differ, what comes after must not."""
     values = torch.stack([s.log_values for s in solutions])
     apart = (values != values[0]).any(0)

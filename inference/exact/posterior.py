@@ -13,7 +13,8 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact._conditioning import conditioned
 from cai.inference.exact._gaussian_conditioning import conditioned_gaussian
-from cai.inference.exact.soft_values import soft_values
+from cai.inference.exact.gaussian_values import gaussian_values
+from cai.inference.exact.soft_values import finite_values
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables.table import Table
@@ -107,8 +108,12 @@ def posterior(
             "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
             "dataclasses.replace(model, horizon=100) has a posterior"
         )
-    if observed is not None or optimal is not None:
-        if isinstance(model, LinearGaussian):
-            return conditioned_gaussian(model, observed or {}, optimal)
-        return conditioned(tabulate(model), observed or {}, optimal)
-    return soft_values(model, optimism=1.0)
+    more = observed is not None or optimal is not None
+    if isinstance(model, LinearGaussian):
+        return (
+            conditioned_gaussian(model, observed or {}, optimal)
+            if more
+            else gaussian_values(model, 1.0)
+        )
+    table = tabulate(model)
+    return conditioned(table, observed or {}, optimal) if more else finite_values(table, 1.0)

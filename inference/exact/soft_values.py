@@ -14,6 +14,7 @@ from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpoints import Checkpoints, checkpoints
 from cai.solutions.solution import Solution
+from cai.solutions.stationary import Stationary
 from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -31,7 +32,7 @@ def soft_values(
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
     checkpoint: Literal[False] = False,
-) -> Solution: ...
+) -> Solution | Stationary: ...
 
 
 @overload
@@ -49,7 +50,7 @@ def soft_values(
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
     checkpoint: bool = False,
-) -> Solution | GaussianSolution | Checkpoints:
+) -> Solution | Stationary | GaussianSolution | Checkpoints:
     r"""Values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
 
         Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
@@ -132,25 +133,38 @@ def soft_values(
                 "leave it out: stationary values take no more memory than one step",
             )
         return stationary(table, eta, rule)
-    solution: Solution | Checkpoints
-    if checkpoint:
-        if rule != "soft" or not sweeps.by_products(eta):
-            checks.refuse(
-                "checkpoint",
-                "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
-                f"rule {rule!r} at optimism {eta:g}",
-                "leave checkpoint out, or take a shorter horizon",
-            )
-        solution = checkpoints(table, eta)
-    else:
-        solution = Solution.solve(table, eta, rule)
-    if solution.bound == -math.inf and (eta > 0 or _impossible(table)):
+    if not checkpoint:
+        return finite_values(table, eta, rule)
+    if rule != "soft" or not sweeps.by_products(eta):
+        checks.refuse(
+            "checkpoint",
+            "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
+            f"rule {rule!r} at optimism {eta:g}",
+            "leave checkpoint out, or take a shorter horizon",
+        )
+    solution = checkpoints(table, eta)
+    _check_evidence(table, eta, solution.bound)
+    return solution
+
+
+def finite_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
+    """The solution of a table with a finite horizon, as :func:`soft_values` documents it.
+
+    Raises:
+        ValueError: if the evidence is zero, and η > 0 or log p(O) = -∞.
+    """
+    solution = Solution.solve(table, eta, rule)
+    _check_evidence(table, eta, solution.bound)
+    return solution
+
+
+def _check_evidence(table: Table, eta: float, bound: float) -> None:
+    if bound == -math.inf and (eta > 0 or _impossible(table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
             "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
             "make them finite"
         )
-    return solution
 
 
 def _impossible(table: Table) -> bool:

@@ -17,8 +17,7 @@ from cai.evaluation.evaluate import evaluate_table
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions import walk
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -223,7 +222,7 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     return numbers, _Sight(eta, policy[steps] >= best - tie, visits[steps])
 
 
-def _slope(solution: Solution, bend: float) -> float:
+def _slope(solution: Chain, bend: float) -> float:
     """d bound/dη in nats."""
     eta = solution.optimism
     if math.isinf(eta):
@@ -234,12 +233,12 @@ def _slope(solution: Solution, bend: float) -> float:
         return bend / eta / eta
     # Here the bend is ½ η² variance, which rounding errors would drown.
     start = _variance(solution.log_initial, solution.first_values).item()
-    return 0.5 * (start + walk.expected(solution, _luck))
+    return 0.5 * (start + solution.expected(partial(_luck, solution)))
 
 
-def _luck(solution: Solution, steps: slice) -> Tensor:
+def _luck(solution: Chain, steps: slice) -> Tensor:
     """Var[(r⁺ + V_{t+1})/α | s,a], the coin of death included, (steps, S, A), nats²."""
-    table, v = solution.table, solution.coin(steps)[1][..., 0]
+    table, v = solution.table, solution.termination(steps)[1][..., 0]
     log_q = solution.log_transitions(steps)
     variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))
     if table.discount == 1:

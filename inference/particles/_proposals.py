@@ -22,10 +22,10 @@ from cai.program.episode import remembers, unrolled
 from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 from cai.tables.tabulation import tabulate
 
-Bent: TypeAlias = Solution | GaussianSolution
+Bent: TypeAlias = Chain | GaussianSolution
 
 
 class Proposal(Protocol):
@@ -47,10 +47,10 @@ def proposal_of(model: TrajectoryModel, proposal: Policy | Bent | None) -> Propo
         ValueError: for a policy with a memory, or a solution of other dynamics, another rule than
             the soft one, or an optimism that is negative or infinite.
     """
-    if not isinstance(proposal, Solution | GaussianSolution):
+    if not isinstance(proposal, Chain | GaussianSolution):
         return TrueDynamics(model, model_prior(model) if proposal is None else proposal)
     eta = proposal.optimism
-    if isinstance(proposal, Solution) and (proposal.rule != "soft" or proposal.evidence):
+    if isinstance(proposal, Chain) and (proposal.rule != "soft" or proposal.evidence):
         checks.refuse(
             "proposal",
             "a solution by the soft rule, of all o_t and nothing else",
@@ -67,7 +67,7 @@ def proposal_of(model: TrajectoryModel, proposal: Policy | Bent | None) -> Propo
     _check_dynamics(model, proposal)
     if eta == 0:
         return TrueDynamics(model, proposal.policy)
-    return BentTable(proposal) if isinstance(proposal, Solution) else BentGaussian(proposal)
+    return BentTable(proposal) if isinstance(proposal, Chain) else BentGaussian(proposal)
 
 
 def model_prior(model: TrajectoryModel) -> Policy:
@@ -116,7 +116,7 @@ class TrueDynamics:
 class BentTable:
     """The chain that a solution at η > 0 believes in: start, policy, moves and coins of death."""
 
-    def __init__(self, solution: Solution) -> None:
+    def __init__(self, solution: Chain) -> None:
         self.solution, self.table = solution, solution.table
         self.policy = unrolled(solution.policy)
 
@@ -138,7 +138,7 @@ class BentTable:
         s_next = k if table.successors is None else table.successors[s, a].gather(-1, k)
         s_next = s_next.squeeze(-1)
         if table.discount < 1:
-            log_true, worth = self.solution.coin(now)
+            log_true, worth = self.solution.termination(now)
             log_coin = logspace.tilt(log_true, worth[0], self.solution.optimism)
             survives = torch.rand(len(s), dtype=torch.float64).log() < log_coin[s_next, 0]
             side = (~survives).long()

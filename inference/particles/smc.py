@@ -21,7 +21,7 @@ from cai.program.calling import numbers_at, policy_at
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.chain import Chain
 
 Twist: TypeAlias = Callable[[int, Tensor], Tensor]
 """(t, s) -> nats, (n,): what is still to come after s_t, a guess of V_t(s)/α."""
@@ -194,7 +194,7 @@ class _Twist:
 
 def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     """What a solution is worth, or the user's own function."""
-    if isinstance(twist, Solution):
+    if isinstance(twist, Chain):
         here = (T, support_size(model.initial))
         _check_fits((twist.table.horizon, twist.table.num_states), here)
         if twist.evidence:
@@ -223,7 +223,7 @@ def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
             checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
 
 
-def _hopeful(solution: Solution) -> Tensor:
+def _hopeful(solution: Chain) -> Tensor:
     """V/α, (T+1, S), without the -inf of η ≤ 0, which rule out what is possible."""
     values = solution.log_values
     if solution.optimism > 0:

@@ -336,14 +336,5 @@ def test_infinite_horizons_are_refused():
     P = np.full((2, 1, 2), 0.5)
     model = models.tabular(P, -torch.ones(2, 1), horizon=None, discount=0.9)
     table = cai.tabulate(model)
-    found = cai.Solution(table, 1.0, torch.zeros(2, dtype=torch.float64))
-    for ask in (
-        lambda: found.sample(3),
-        lambda: found.log_forward,
-        lambda: found.entropy,
-        lambda: found.total_bend,
-        lambda: found.bend(0),
-        lambda: found.marginal("s_0"),
-    ):
-        with pytest.raises(ValueError, match=r"horizon: .* needs a finite number of steps"):
-            ask()
+    with pytest.raises(ValueError, match=r"horizon: .* needs a finite number of steps"):
+        cai.Solution(table, 1.0, torch.zeros(2, dtype=torch.float64))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference
+from cai.solutions import walk
 from cai.tables import bellman, sweeps
 from cai.tables.one_step import Step
 
@@ -26,7 +27,8 @@ def check(table, tolerance):
     v = bellman.backward(table, 1.0)
     atol = tolerance * max(1.0, v.abs().max().item())
     torch.testing.assert_close(found.log_values, v, rtol=0, atol=atol)
-    chain = cai.Solution(table, 1.0, v)._forward[0]
+    bent = cai.Solution(table, 1.0, v)
+    chain = walk.forward(bent, [slice(0, table.steps)], bent.policy.log_probs)[0]
     torch.testing.assert_close(found.states, chain, rtol=0, atol=atol)
     # Each step rounds the S terms of a sum, and what is lost is not made up for.
     lost = 4 * v.numel() * torch.finfo(torch.float32 if tolerance > 1e-6 else v.dtype).eps

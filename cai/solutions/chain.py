@@ -1,0 +1,301 @@
+"""What an exact method believes: values, the policy that follows, and the dynamics it bends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from torch import Tensor
+
+from cai import checks
+from cai.numerics import logspace
+from cai.policies.neural import TabularPolicy
+from cai.tables import bellman
+from cai.tables.evidence import Evidence
+from cai.tables.table import Table
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain(ABC):
+    """A Bellman solution at one optimism η, and the Markov chain that it believes in.
+
+    With a finite horizon T it is a :class:`Solution`, whose fields have an axis of steps in front;
+    with an infinite one a :class:`Stationary`, whose fields have none. S states, A actions; V and Q
+    in units of reward, bounds in nats. Fields beyond V are computed when they are asked for.
+    Methods that take ``steps``, a slice, return an axis of steps for either kind.
+
+    Attributes:
+        table: the problem that was solved.
+        optimism: η.
+        log_values: (T+1, S) or (S,), nats, V_t(s)/α.
+        rule: how actions are chosen, "soft", "hard" or "boltzmann". What is said below of η = 1 and
+            of the ELBO is said of the soft rule; the others put no price on choosing an action.
+        evidence: what is observed besides optimality, as :class:`Conditioned` has it; or None.
+    """
+
+    table: Table
+    optimism: float
+    log_values: Tensor
+    rule: bellman.Rule = "soft"
+
+    evidence: ClassVar[Evidence | None] = None
+
+    def __post_init__(self) -> None:
+        advice = "look for 0/0 or inf - inf where the values are made"
+        checks.check_no_nan("log_values", self.log_values, advice)
+
+    def __repr__(self) -> str:
+        rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "
+        what = f"optimism={self.optimism:g}, {rule}bound={self.bound:.6g} nats"
+        return f"{type(self).__name__}({what})"
+
+    @property
+    def V(self) -> Tensor:
+        """(T+1, S) or (S,), reward units: V_t(s); at η = 1, α log p(O_{t:T}|s_t=s)."""
+        return self.table.temperature * self.log_values
+
+    @cached_property
+    def Q(self) -> Tensor:
+        """(T, S, A) or (S, A), reward units: Q_t(s,a); at η = 1, α log p(O_{t:T}|s_t=s, a_t=a)."""
+        return self.table.temperature * self._log_Q
+
+    @cached_property
+    def policy(self) -> TabularPolicy:
+        """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior.
+
+        The hard rule's is the prior, restricted to the actions of the highest Q.
+        """
+        return TabularPolicy.from_log_probs(self._log_policy)
+
+    @property
+    @abstractmethod
+    def first_values(self) -> Tensor:
+        """(S,), nats: V_0(s)/α, the value of starting in each state."""
+
+    @cached_property
+    def bound(self) -> float:
+        """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
+        return logspace.soft_mean(self.table.log_initial, self.first_values, self.optimism).item()
+
+    @property
+    def log_evidence(self) -> float:
+        """(), nats: log p(O), the bound at η = 1.
+
+        Raises:
+            AttributeError: at any other η or rule, where the bound is another quantity.
+        """
+        if self.optimism != 1 or self.rule != "soft":
+            raise AttributeError(
+                f"log_evidence: the bound at {self._setting} is not log p(O); "
+                "take .bound, or inference.posterior(model).log_evidence"
+            )
+        return self.bound
+
+    @property
+    def elbo(self) -> float:
+        """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
+
+        Raises:
+            AttributeError: at any other η, where the bound believes in other dynamics, or rule,
+                where it does not count what choosing an action costs.
+        """
+        if self.optimism != 0 or self.rule != "soft":
+            what = (
+                "believes in bent dynamics; what its policy achieves in the true ones"
+                if self.optimism != 0
+                else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
+            )
+            raise AttributeError(
+                f"elbo: the bound at {self._setting} {what} is "
+                "cai.evaluate(model, solution.policy).elbo"
+            )
+        return self.bound
+
+    @property
+    def log_backward(self) -> Tensor:
+        """(T+1, S) or (S,), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive).
+
+        Levine's backward message. At another η the bent chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound},
+        π(τ) its policy in the true dynamics. There ηV/α would be the backward message, and log
+        ``states`` - ηV/α + η bound the forward one; as they are made of the answer, they are not
+        given these names.
+
+        Raises:
+            AttributeError: at any η but 1, or another rule than the soft one.
+        """
+        self._check_exact("log_backward")
+        return self.log_values
+
+    @cached_property
+    def log_initial(self) -> Tensor:
+        """(S,), nats: log q(s_0), the initial distribution that the method believes in."""
+        return logspace.tilt(self.table.log_initial, self.first_values, self.optimism)
+
+    @property
+    def initial(self) -> Tensor:
+        """(S,): q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α); at η = 1, p(s_0|O)."""
+        return self.log_initial.exp()
+
+    @property
+    @abstractmethod
+    def states(self) -> Tensor:
+        """How often each state is visited, alive, under the bent chain."""
+
+    @property
+    @abstractmethod
+    def state_actions(self) -> Tensor:
+        """How often each action is taken in each state, alive, under the bent chain."""
+
+    @property
+    @abstractmethod
+    def visits(self) -> Tensor:
+        """(S, A): the expected number of times that an action is taken in a state, alive."""
+
+    @property
+    @abstractmethod
+    def imagined_return(self) -> float:
+        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+
+    @cached_property
+    def bend_start(self) -> float:
+        """(), nats: KL(q(s_0) ‖ p(s_0))."""
+        return logspace.kl(self.log_initial, self.table.log_initial).item()
+
+    @cached_property
+    def bend_dynamics(self) -> float:
+        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain."""
+        return self.expected(self._bend)
+
+    @property
+    def total_bend(self) -> float:
+        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0.
+
+        (Not under the Boltzmann rule, whose policy does not maximise the bound.)
+        """
+        return self.bend_start + self.bend_dynamics
+
+    @cached_property
+    def entropy(self) -> float:
+        """(), nats: the entropy of the chain's trajectories, at η = 1 of p(τ|O).
+
+        Of start, actions, next states and termination; what the program draws after a termination,
+        by the prior, is not counted.
+        """
+        return logspace.entropy(self.log_initial).item() + self.expected(self._surprise)
+
+    def expected(self, nats: Callable[[slice], Tensor]) -> float:
+        """Σ_t E_q[x_t(s_t, a_t)] while alive, under the bent chain.
+
+        Args:
+            nats: x of some steps, a slice, as (steps, S, A).
+        """
+        total = 0.0
+        with self.table.threads():
+            for steps in self._stretches():
+                total += logspace.product(self._occupancy(steps), nats(steps)).sum().item()
+        return total
+
+    @abstractmethod
+    def dynamics(self, t: int) -> Tensor:
+        """(S, A, S): q(s_{t+1}|s_t,a_t), alive."""
+
+    @abstractmethod
+    def log_policy(self, steps: slice) -> Tensor:
+        """log π_t(a|s), (steps, S, A), nats."""
+
+    @abstractmethod
+    def log_transitions(self, steps: slice) -> Tensor:
+        """log q(s'|s,a) of each successor, bent towards the values of the step after.
+
+        Args:
+            steps: which t, within 0 … T-1.
+
+        Returns:
+            (steps, S, A, K), nats, whether or not the step is survived.
+        """
+
+    @abstractmethod
+    def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
+        """The true chances of surviving and of terminating on arrival, and the value of each.
+
+        Args:
+            steps: which t, within 0 … T-1; it is on arrival in step t+1.
+
+        Returns:
+            log (γ, 1-γ), (2,), and (steps, S, 2), both in nats.
+        """
+
+    def log_survival(self, steps: slice) -> Tensor:
+        """log q(alive|s') on arrival in each state s', bent, (steps, S), nats."""
+        log_p, x = self.termination(steps)
+        return logspace.tilt(log_p, x, self.optimism)[..., 0]
+
+    def arrival_reward(self, t: int) -> Tensor | None:
+        """r⁺ as far as it is observed to be optimal in step t, (S, A, K), reward units; or None."""
+        return self.table.arrival_reward
+
+    def _bend(self, steps: slice) -> Tensor:
+        """KL(q(s',alive|s,a) ‖ p(s',alive|s,a)) of each state and action, (steps, S, A), nats."""
+        log_q = self.log_transitions(steps)
+        nats = logspace.kl(log_q, self.table.log_dynamics)
+        if self.table.discount < 1:
+            log_p, x = self.termination(steps)
+            on_arrival = logspace.kl(logspace.tilt(log_p, x, self.optimism), log_p)
+            nats = nats + (log_q.exp() * self.table.gather(on_arrival)).sum(-1)
+        return nats
+
+    def _surprise(self, steps: slice) -> Tensor:
+        """-log q(a|s) and the entropy of q(s',alive|s,a) after it, (steps, S, A), nats.
+
+        In expectation over the actions, the entropy of one step.
+        """
+        log_q = self.log_transitions(steps)
+        nats = logspace.entropy(log_q) - self.log_policy(steps)
+        if self.table.discount < 1:
+            on_arrival = logspace.entropy(logspace.tilt(*self.termination(steps), self.optimism))
+            nats = nats + (log_q.exp() * self.table.gather(on_arrival)).sum(-1)
+        return nats
+
+    def _dense_dynamics(self, steps: slice) -> Tensor:
+        """q(s',alive|s,a) of one step, (S, A, S)."""
+        self.table.check_dense()
+        with self.table.threads():
+            log_q = self.log_transitions(steps)[0]
+            if self.table.discount < 1:
+                log_q = log_q + self.table.gather(self.log_survival(steps)[0])
+            return self.table.dense(log_q)
+
+    @cached_property
+    def _log_policy(self) -> Tensor:
+        with self.table.threads():
+            return bellman.log_policy(self.table, self._log_Q, self.rule)
+
+    @property
+    @abstractmethod
+    def _log_Q(self) -> Tensor:
+        """(T, S, A) or (S, A), nats: Q/α."""
+
+    @abstractmethod
+    def _stretches(self) -> Iterable[slice]:
+        """All steps, as many at a time as memory allows for a field (steps, S, A, K)."""
+
+    @abstractmethod
+    def _occupancy(self, steps: slice) -> Tensor:
+        """``state_actions`` with an axis of steps, (steps, S, A)."""
+
+    @property
+    def _setting(self) -> str:
+        rule = "" if self.rule == "soft" else f" and rule {self.rule!r}"
+        return f"optimism {self.optimism:g}{rule}"
+
+    def _check_exact(self, name: str) -> None:
+        if self.optimism != 1 or self.rule != "soft":
+            raise AttributeError(
+                f"{name}: messages are sums over trajectories of p(τ, O), at optimism 1 and with "
+                f"the soft rule, not at {self._setting}: there the weights hold the policy that is "
+                "sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; take "
+                "these, or inference.posterior(model)"
+            )

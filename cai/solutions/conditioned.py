@@ -1,0 +1,53 @@
+"""The exact posterior given more than optimality, or less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from cai.solutions.solution import Solution
+from cai.tables import bellman
+from cai.tables.evidence import Evidence
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conditioned(Solution):
+    """p(τ | observed, O_observed): a solution at η = 1 by the soft rule, with observations.
+
+    Everything is as in :class:`Solution`, where each O stands for what is observed and for the o_t
+    that are observed, and ``bound`` for log p(observed, O).
+
+    Attributes:
+        evidence: what is observed.
+    """
+
+    evidence: Evidence = field(kw_only=True)  # type: ignore[misc]  # of each solution, not of the class
+
+    def piece(self, steps: slice) -> Conditioned:
+        """The solution of some steps, start … stop - 1, as if they were a problem of their own."""
+        values = self.log_values[steps.start : steps.stop + 1]
+        return replace(self, log_values=values, evidence=self.evidence.piece(steps))
+
+    def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
+        """log (γ, 1-γ), and the values of surviving and terminating, (steps, S, 2), nats."""
+        terminated = self.evidence.log_dead[1:][steps, None]
+        return bellman.coin(self.log_values[1:][steps], self.table.discount, terminated)
+
+    def arrival_reward(self, t: int) -> Tensor | None:
+        """r⁺ where step t is observed to be optimal, (S, A, K), reward units; else None."""
+        return self.table.arrival_reward if self.evidence.optimal[t] else None
+
+    @property
+    def _by_products(self) -> bool:
+        return False
+
+    def _action_values(self) -> Tensor:
+        return self.evidence.action_values(self.table, self.log_values, slice(None))
+
+    def _outcome_values(self, steps: slice) -> Tensor:
+        return self.evidence.outcome_values(self.table, self.log_values, steps)
+
+    @property
+    def _known(self) -> Evidence:
+        return self.evidence
