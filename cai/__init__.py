@@ -8,6 +8,7 @@ from cai import installation as _installation
 
 _installation.check(__path__[0])
 
+from cai.distributions.flat_prior import FlatPrior
 from cai.distributions.starts import Starts
 from cai.distributions.successors import Successors
 from cai.evaluation.bracket import EvidenceBracket
@@ -16,7 +17,7 @@ from cai.evaluation.evaluate import Evaluation, evaluate
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.gaussian_posterior import GaussianPosterior
 from cai.gaussian.gaussian_solution import GaussianSolution
-from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian
+from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.policies.flow import FlowHead
 from cai.policies.free_dynamics import FreeDynamics

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati
-from cai.gaussian.forms import Gaussian, matvec
+from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import log_det, moments, survival, true_dynamics

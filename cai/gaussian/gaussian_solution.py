@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati, riccati_equation
 from cai.gaussian.bending import arrivals, luck
-from cai.gaussian.forms import Gaussian, LinearMap, Quadratic, matvec
+from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.long_run import long_run, long_run_return

@@ -12,41 +12,15 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian.forms import LinearMap, Quadratic, Root
+from cai.distributions.degenerate_normal import Root
+from cai.distributions.flat_prior import FlatPrior
+from cai.gaussian.forms import LinearMap, Quadratic
 from cai.numerics import arrays
 from cai.program.arguments import check_arguments
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Reward
 from cai.program.trajectory import TrajectoryModel
 
 _TOLERANCE = 1e-8  # asymmetry and negative eigenvalues of a covariance, relative to its largest
-
-
-class FlatPrior(dist.ImproperUniform):
-    """The improper prior on actions: log p(a|s) = 0 everywhere, which cannot be sampled.
-
-    Args:
-        size: m, the dimension of an action.
-        batch: the batch shape.
-    """
-
-    def __init__(self, size: int, batch: Any = ()) -> None:
-        support = torch.distributions.constraints.real_vector
-        super().__init__(support, torch.Size(batch), torch.Size((size,)))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> FlatPrior:
-        """The same prior with a larger batch shape."""
-        return FlatPrior(self.event_shape[0], torch.Size(batch_shape))
-
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Raises ValueError, always."""
-        raise ValueError(
-            "action_prior: the flat prior (None) cannot be sampled, so the program draws no "
-            "actions from it, and with a discount below one none for the dead either; give "
-            "action_prior a dist.MultivariateNormal, or run model.rollout(policy), which takes "
-            "the actions from a policy"
-        )
-
-    rsample = sample
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

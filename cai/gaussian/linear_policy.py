@@ -11,7 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.gaussian.forms import Root, matvec, numbers, standardised
+from cai.distributions.degenerate_normal import Root, matvec, standardised
+from cai.gaussian.forms import numbers
 from cai.gaussian.linear_gaussian import LinearGaussian, at
 from cai.numerics import arrays, memory
 from cai.program.interfaces import Policy

@@ -7,7 +7,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from cai.gaussian.forms import Gaussian, LinearMap, matvec
+from cai.distributions.degenerate_normal import matvec
+from cai.gaussian.forms import Gaussian, LinearMap
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import acting

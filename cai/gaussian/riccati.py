@@ -27,7 +27,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cai.gaussian.forms import Root
+from cai.distributions.degenerate_normal import Root
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.numerics import memory
 

@@ -13,9 +13,10 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.flat_prior import FlatPrior
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.gaussian_posterior import GaussianPosterior
-from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian
+from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.riccati import Array, Problem, model_start
 from cai.inference.exact._elimination import Conditional, NoDensity, Potential, Unbounded, eliminate

@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from cai.distributions.exact_scores import exact
+from cai.distributions.flat_prior import FlatPrior
 from cai.distributions.starts import Starts
 from cai.distributions.support import log_probs, support_size
 from cai.evaluation.evaluate import evaluate
-from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian
+from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import TabularPolicy
 from cai.program.interfaces import Policy

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian.forms import DegenerateNormal, matvec
+from cai.distributions.degenerate_normal import DegenerateNormal, matvec
 from cai.numerics.exclusive import exclusive
 from cai.program.trajectory import TrajectoryModel
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian.forms import Gaussian, matvec
+from cai.distributions.degenerate_normal import matvec
+from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.moments import acting, expected_return
 from cai.gaussian.riccati import definite

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from cai import checks
+from cai.distributions.flat_prior import FlatPrior
 from cai.distributions.support import support_size
-from cai.gaussian.linear_gaussian import FlatPrior
 from cai.inference.planning._noise import roll
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
-from cai.gaussian.linear_gaussian import FlatPrior, LinearGaussian, sizes
+from cai.distributions.flat_prior import FlatPrior
+from cai.gaussian.linear_gaussian import LinearGaussian, sizes
 
 
 def linear_gaussian(

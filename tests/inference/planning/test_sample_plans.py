@@ -12,6 +12,7 @@ from torch.distributions import transforms
 
 import cai
 from cai import inference, models
+from cai.distributions.degenerate_normal import Root
 from cai.inference.planning import sample_plans
 from cai.inference.planning._noise import from_noise, roll
 
@@ -259,9 +260,7 @@ def test_actions_in_float32():
         dist.MultivariateNormal(torch.ones(2), torch.tensor([[2.0, 0.5], [0.5, 1.0]])),
         dist.Normal(0.0, 1.0).expand([3]).to_event(1),
         dist.TransformedDistribution(dist.Normal(0.0, 0.3), [transforms.TanhTransform()]),
-        cai.gaussian.forms.Root.of(torch.tensor([[1.0, 1.0], [1.0, 1.0]]).double()).around(
-            torch.zeros(2).double()
-        ),
+        Root.of(torch.tensor([[1.0, 1.0], [1.0, 1.0]]).double()).around(torch.zeros(2).double()),
     ],
     ids=lambda d: type(d).__name__,
 )
