@@ -15,7 +15,6 @@ from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.comparison import Comparison, Row, compare
 from cai.evaluation.evaluate import Evaluation, evaluate
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
-from cai.gaussian.gaussian_posterior import GaussianPosterior
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -52,7 +51,6 @@ __all__ = [
     "Gaussian",
     "GaussianHead",
     "GaussianPlan",
-    "GaussianPosterior",
     "GaussianSolution",
     "HistoryPolicy",
     "LatentPolicy",

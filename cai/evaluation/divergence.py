@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cai.evaluation import importance_weights
 from cai.evaluation.evaluate import Evaluation, evaluate, evaluate_table, policy_log_probs
-from cai.gaussian.bending import divergences as gaussian_divergences
-from cai.gaussian.bending import luck, of_start
+from cai.evaluation.gaussian_divergence import divergences as gaussian_divergences
+from cai.evaluation.gaussian_divergence import of_start
+from cai.gaussian.bending import luck
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai.evaluation.evaluate import enumerable
-from cai.gaussian import riccati
+from cai.gaussian import tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.infinite.fixed_point import Diverges, fixed_point
@@ -53,7 +53,7 @@ def _solved(table: Table, eta: float, methods: Mapping[str, Any]) -> Chain | Non
     """The solution at η, one of the methods perhaps; None where it is infinite."""
     for method in methods.values():
         fits = isinstance(method, Chain) and method.optimism == eta and method.rule == "soft"
-        if fits and method.evidence is None and same(method.table, table):
+        if fits and not method.conditioned and same(method.table, table):
             return method
     if table.horizon is not None:
         return Solution.solve(table, eta)
@@ -69,7 +69,7 @@ def _gaussian(model: LinearGaussian, eta: float) -> GaussianSolution | None:
         return None
     try:
         return GaussianSolution.at(model, eta)
-    except riccati.Breakdown:
+    except tilted_noise.Breakdown:
         return None
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cai.gaussian.riccati import Array, Breakdown
+from cai.gaussian.tilted_noise import Array, Breakdown
 
 _DOUBLINGS = 100  # more steps than any horizon
 _SETTLED = 1e-15  # relative change of P in a doubling

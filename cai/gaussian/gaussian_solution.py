@@ -10,43 +10,55 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
-from cai.gaussian import riccati, riccati_equation
+from cai.gaussian import riccati, riccati_equation, tilted_noise
 from cai.gaussian.bending import arrivals, luck
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.long_run import long_run, long_run_return
 from cai.gaussian.moments import expected_return, moments
+from cai.gaussian.tilted_noise import Array, Value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GaussianSolution:
     """The soft Bellman solution of a linear-Gaussian model at one optimism η.
 
     The counterpart of :class:`cai.Solution`: everything is Gaussian or quadratic. T steps, states
     of n numbers and actions of m; V and Q in reward units, bounds in nats. η = 1 is the exact
     posterior p(τ|O), η = 0 the best policy in the true dynamics. With a discount (η = 0 only) the
-    Gaussians are those of the living, of whom there are γ^t. An infinite horizon has no axis of
-    steps, and its ``states`` are those of the long run.
+    Gaussians are those of the trajectories that are alive, a fraction γ^t. An infinite horizon has
+    no axis of steps, and its ``states`` are those of the long run.
+
+    Where more is observed than optimality, or less, each O stands for that. What is observed
+    exactly has no spread: covariances are zero there, and singular where, without noise, it decides
+    what comes before. Values are logarithms of densities, α log p(what is observed at a_t or later
+    | s_t=s); where, without noise, no action can make up for s, along the states that are possible.
 
     Attributes:
         model: the model that was solved.
         optimism: η.
         V: V_t(s) = -½ s'P_t s + p_t's + k_t for t = 0 … T, reward units; called as V(t, s).
-        gains: K_t, (T, m, n).
-        offsets: k_t, (T, m): the policy is N(k_t - K_t s, αH_t⁻¹).
-        curvature: H_t, (T, m, m), reward units: R + B'P̃B with the prior's αΣ⁻¹ in R.
+        Q: values of actions, quadratic in (s, a), reward units; called as Q(t, s, a).
+        policy: π_t(a|s) = N(k_t - K_t s, C_t) ∝ p(a) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O).
+        initial: q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α), (n,) and (n, n); at η = 1, p(s_0|O).
+        transitions: q(s_{t+1}|s_t,a_t) of all steps, as :meth:`dynamics`.
+        first_value: reward units, α times the bound; with ``growth``, relative to the values.
         growth: of an infinite horizon without a discount: what each step more adds to the value,
             reward units; its k is zero, since only differences of values mean something.
+        conditioned: whether something else is observed than that all was optimal.
     """
 
     model: LinearGaussian
     optimism: float
     V: Quadratic
-    gains: Tensor
-    offsets: Tensor
-    curvature: Tensor
+    Q: Quadratic
+    policy: LinearGaussianPolicy
+    initial: Gaussian
+    transitions: LinearMap
+    first_value: float
     growth: float | None = None
+    conditioned: bool = False
 
     @classmethod
     def at(
@@ -57,20 +69,38 @@ class GaussianSolution:
         Raises:
             Breakdown: where a value is infinite.
         """
+        found: riccati.Sweep | riccati_equation.StationaryValue
         if model.horizon is None:
             found = riccati_equation.solve(model, eta, root)
-            value = Quadratic(*map(torch.as_tensor, found.value))
-            K, offset, H = map(torch.as_tensor, (found.K, found.offset, found.H))
-            return cls(model, eta, value, K, offset, H, found.growth)
-        sweep = riccati.backward(model, eta)
-        value = Quadratic(*map(torch.as_tensor, (sweep.P, sweep.p, sweep.k)))
-        K, offset, H = map(torch.as_tensor, (sweep.K, sweep.offset, sweep.H))
-        return cls(model, eta, value, K, offset, H)
+        else:
+            found = riccati.backward(model, eta)
+        theta, alpha = riccati.price(model, eta), model.temperature
+        first, after = _ends(model, found.value)
+        noise = tilted_noise.spectrum(after, model.noise_root.factor.numpy(), theta)
+        mean, root_of_start = riccati.model_start(model)
+        start = tilted_noise.spectrum(first, root_of_start, theta)
+        P, p, k = tilted_noise.soften(first, start, theta, tilted_noise.START)
+        Z, z, W = _tensors(tilted_noise.bend(noise, theta))
+        Z_0, z_0, W_0 = _tensors(tilted_noise.bend(start, theta))
+        C = alpha * torch.linalg.inv(torch.as_tensor(found.H))
+        gains, offsets = _tensors((found.K, found.offset))
+        return cls(
+            model=model,
+            optimism=eta,
+            V=Quadratic(*_tensors(found.value)),
+            Q=_action_values(model, tilted_noise.soften(after, noise, theta, "of a step")),
+            policy=LinearGaussianPolicy.from_matrices(gains, offsets, 0.5 * (C + C.mT)),
+            initial=Gaussian(matvec(Z_0, torch.as_tensor(mean)) + z_0, W_0),
+            transitions=LinearMap(Z @ model.A, Z @ model.B, matvec(Z, model.drift) + z, W),
+            first_value=float(k + p @ mean - 0.5 * mean @ P @ mean),
+            growth=found.growth,
+        )
 
     def __repr__(self) -> str:
         if self.growth is not None:
             return f"GaussianSolution(optimism={self.optimism:g}, growth={self.growth:.6g} a step)"
-        return f"GaussianSolution(optimism={self.optimism:g}, bound={self.bound:.6g} nats)"
+        name = "log_evidence" if self.conditioned else "bound"
+        return f"GaussianSolution(optimism={self.optimism:g}, {name}={self.bound:.6g} nats)"
 
     @cached_property
     def bound(self) -> float:
@@ -85,9 +115,7 @@ class GaussianSolution:
                 f"{self.growth / self.model.temperature:.6g} nats a step; take .growth (reward "
                 "units a step), a finite horizon, or a discount"
             )
-        mean, root = riccati.model_start(self.model)
-        P, p, k = riccati.soften(self.first, root, self._theta, riccati.START)
-        return float(k + p @ mean - 0.5 * mean @ P @ mean) / self.model.temperature
+        return self.first_value / self.model.temperature
 
     @property
     def log_evidence(self) -> float:
@@ -117,35 +145,25 @@ class GaussianSolution:
             )
         return self.bound
 
-    @cached_property
-    def policy(self) -> LinearGaussianPolicy:
-        """π_t(a|s) = N(k_t - K_t s, αH_t⁻¹) ∝ p(a) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O)."""
-        covariance = self.model.temperature * torch.linalg.inv(self.curvature)
-        covariance = 0.5 * (covariance + covariance.mT)
-        return LinearGaussianPolicy.from_matrices(self.gains, self.offsets, covariance)
+    @property
+    def gains(self) -> Tensor:
+        """K_t, (T, m, n), of the policy N(k_t - K_t s, αH_t⁻¹)."""
+        return self.policy.gains
 
-    @cached_property
-    def Q(self) -> Quadratic:
-        """Values of actions, quadratic in (s, a), reward units; called with t, s and a."""
-        model, theta = self.model, self._theta
-        soft = riccati.soften(self.next, model.noise_root.factor.numpy(), theta, "of a step")
-        P, p, k = (model.discount * torch.as_tensor(x) for x in soft)
-        axis = torch.broadcast_shapes(model.A.shape[:-2], model.B.shape[:-2])
-        A, B = (x.expand(*axis, *x.shape[-2:]) for x in (model.A, model.B))
-        AB = torch.cat([A, B], -1)
-        Pc = matvec(P, model.drift)
-        return Quadratic(
-            model.reward_curvature + AB.mT @ P @ AB,
-            model.reward_slope + matvec(AB.mT, p - Pc),
-            k + ((p - 0.5 * Pc) * model.drift).sum(-1),
-        )
+    @property
+    def offsets(self) -> Tensor:
+        """k_t, (T, m), of the policy."""
+        return self.policy.offsets
 
-    @cached_property
-    def initial(self) -> Gaussian:
-        """q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α), (n,) and (n, n); at η = 1, p(s_0|O)."""
-        mean, root = riccati.model_start(self.model)
-        Z, z, covariance = (torch.as_tensor(x) for x in riccati.bend(self.first, root, self._theta))
-        return Gaussian(matvec(Z, torch.as_tensor(mean)) + z, covariance)
+    @property
+    def curvature(self) -> Tensor:
+        """H_t, (T, m, m), reward units: R + B'P̃B with the prior's αΣ⁻¹ in R.
+
+        Raises:
+            AttributeError: with observations, which may leave an action no spread.
+        """
+        self._check_unconditioned("curvature")
+        return self.model.temperature * torch.cholesky_inverse(self.policy.scale_tril)
 
     def dynamics(self, t: int = 0) -> LinearMap:
         """q(s_{t+1}|s_t,a_t) ∝ p(s'|s,a) exp(η V_{t+1}(s')/α), linear-Gaussian again.
@@ -161,9 +179,9 @@ class GaussianSolution:
         """
         T = self.model.horizon
         if T is None:
-            return self._bent
+            return self.transitions
         checks.check_step(t, T)
-        return self._bent.at(t)
+        return self.transitions.at(t)
 
     @property
     def states(self) -> Gaussian:
@@ -187,17 +205,27 @@ class GaussianSolution:
         model = self.model
         if model.horizon is not None:
             return expected_return(model, *self._moments).item()
-        return long_run_return(model, self.initial, self._bent, self.policy)
+        return long_run_return(model, self.initial, self.transitions, self.policy)
 
     @cached_property
     def bend_start(self) -> float:
-        """(), nats: KL(q(s_0) ‖ p(s_0))."""
-        mean, root = (torch.as_tensor(x) for x in riccati.model_start(self.model))
+        """(), nats: KL(q(s_0) ‖ p(s_0)).
+
+        Raises:
+            AttributeError: with observations.
+        """
+        self._check_unconditioned("bend_start")
+        mean, root = _tensors(riccati.model_start(self.model))
         return luck(self.first, root, self._theta, Gaussian(mean, 0 * root))[0].item()
 
     @cached_property
     def bend_dynamics(self) -> float:
-        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain."""
+        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain.
+
+        Raises:
+            AttributeError: with observations.
+        """
+        self._check_unconditioned("bend_dynamics")
         around = arrivals(self.model, self.state_actions)
         factor = self.model.noise_root.factor
         return luck(self.next, factor, self._theta, around)[0].sum().item()
@@ -208,31 +236,59 @@ class GaussianSolution:
         return self.bend_start + self.bend_dynamics
 
     @property
+    def first(self) -> Value:
+        """V_0 as arrays."""
+        return _ends(self.model, self._value)[0]
+
+    @property
+    def next(self) -> Value:
+        """V_{t+1} of all steps as arrays."""
+        return _ends(self.model, self._value)[1]
+
+    @property
+    def _value(self) -> Value:
+        return self.V.P.numpy(), self.V.p.numpy(), self.V.k.numpy()
+
+    @property
     def _theta(self) -> float:
         return riccati.price(self.model, self.optimism)
-
-    @property
-    def first(self) -> riccati.Value:
-        """V_0 as arrays."""
-        P, p, k = self.V.P.numpy(), self.V.p.numpy(), self.V.k.numpy()
-        return (P, p, k) if self.model.horizon is None else (P[0], p[0], k[0])
-
-    @property
-    def next(self) -> riccati.Value:
-        """V_{t+1} of all steps as arrays."""
-        P, p, k = self.V.P.numpy(), self.V.p.numpy(), self.V.k.numpy()
-        return (P, p, k) if self.model.horizon is None else (P[1:], p[1:], k[1:])
-
-    @cached_property
-    def _bent(self) -> LinearMap:
-        """The bent dynamics of all steps."""
-        model = self.model
-        factor = model.noise_root.factor.numpy()
-        Z, z, W = (torch.as_tensor(x) for x in riccati.bend(self.next, factor, self._theta))
-        return LinearMap(Z @ model.A, Z @ model.B, matvec(Z, model.drift) + z, W)
 
     @cached_property
     def _moments(self) -> tuple[Gaussian, Gaussian]:
         if self.model.horizon is None:
-            return long_run(self._bent, self.policy)
-        return moments(self.initial, self._bent, self.policy, self.model.horizon)
+            return long_run(self.transitions, self.policy)
+        return moments(self.initial, self.transitions, self.policy, self.model.horizon)
+
+    def _check_unconditioned(self, name: str) -> None:
+        if self.conditioned:
+            raise AttributeError(
+                f"{name}: expected a solution where all o_t are observed and nothing else, got "
+                "one with other observations, which leave a state or an action no spread where "
+                "they decide it; take inference.posterior(model)"
+            )
+
+
+def _ends(model: LinearGaussian, value: Value) -> tuple[Value, Value]:
+    """V_0, and V_{t+1} of all steps."""
+    P, p, k = value
+    if model.horizon is None:
+        return value, value
+    return (P[0], p[0], k[0]), (P[1:], p[1:], k[1:])
+
+
+def _action_values(model: LinearGaussian, soft: Value) -> Quadratic:
+    """Q from the values of the step after, expected softly over its noise."""
+    P, p, k = (model.discount * x for x in _tensors(soft))
+    axis = torch.broadcast_shapes(model.A.shape[:-2], model.B.shape[:-2])
+    A, B = (x.expand(*axis, *x.shape[-2:]) for x in (model.A, model.B))
+    AB = torch.cat([A, B], -1)
+    Pc = matvec(P, model.drift)
+    return Quadratic(
+        model.reward_curvature + AB.mT @ P @ AB,
+        model.reward_slope + matvec(AB.mT, p - Pc),
+        k + ((p - 0.5 * Pc) * model.drift).sum(-1),
+    )
+
+
+def _tensors(arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:
+    return tuple(torch.as_tensor(x) for x in arrays)

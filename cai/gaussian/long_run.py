@@ -12,8 +12,9 @@ from cai.gaussian.forms import Gaussian, LinearMap
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import acting
-from cai.gaussian.riccati import Array, Breakdown, Problem
+from cai.gaussian.riccati import StepArrays
 from cai.gaussian.riccati_equation import limit
+from cai.gaussian.tilted_noise import Array, Breakdown
 
 
 def long_run(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Gaussian, Gaussian]:
@@ -49,7 +50,7 @@ def long_run_return(
     F, f, W = closed_loop(dynamics, policy)
     P, p, paid = _paid(model, policy)
     n, gamma = model.state_size, model.discount
-    chain = Problem(
+    chain = StepArrays(
         A=F[None],
         B=np.zeros((1, n, 1)),
         c=f[None],

@@ -1,4 +1,4 @@
-"""A linear-Gaussian policy in a linear-Gaussian model: its worth in closed form."""
+"""A linear-Gaussian policy in a linear-Gaussian model: its moments and ELBO in closed form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 
 
-class Worth(NamedTuple):
+class ExactEvaluation(NamedTuple):
     """What a policy achieves, as scalars with gradients in its parameters.
 
     Attributes:
@@ -29,7 +29,7 @@ class Worth(NamedTuple):
     entropy: Tensor
 
 
-def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
+def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> ExactEvaluation:
     """ELBO, expected return and entropy of a policy in the true dynamics, exactly.
 
     Raises:
@@ -52,7 +52,7 @@ def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
         cross = 0.5 * _square(prior.precision_matrix, a) + log_det(prior.scale_tril)
         cross = cross + 0.5 * m * math.log(2 * math.pi)
         divergence = (alive * cross).sum() - entropy
-    return Worth(total / model.temperature - divergence, total, entropy)
+    return ExactEvaluation(total / model.temperature - divergence, total, entropy)
 
 
 def true_dynamics(model: LinearGaussian) -> LinearMap:

@@ -1,15 +1,7 @@
 """The backward recursion of a linear-Gaussian model at any optimism η (θ = η/α).
 
-With V(s) = -½ s'Ps + p's + k, noise W = LL' and the spectrum L'PL = U diag(λ) U',
-
-    (1/θ) log E exp(θ V(μ + w)) = -½ μ'P̃μ + p̃'μ + k̃
-    P̃ = P - Y diag(f) Y',  p̃ = p - Y diag(f) y,  k̃ = k - ½ Σ log(1 + θλ)/θ + ½ Σ f y²
-
-where Y = PLU, y = (LU)'p and f = θ/(1 + θλ): the same as P̃ = (I + θPW)⁻¹P, but symmetric, for any
-singular W, exact as θ → 0 and with a limit as θ → ±∞, where f = 1/λ. Under the bend q(w) ∝ p(w)
-exp(θV(μ + w)) the noise has covariance LU diag(1/(1 + θλ)) (LU)' and mean LU diag(f) (y - Y'μ).
-
-The actions then give, with the prior's N(m,Σ) in R and ρ,
+With V(s) = -½ s'Ps + p's + k, and P̃, p̃, k̃ of its soft expectation over the noise of a step
+(``tilted_noise.py``), the actions give, with the prior's N(m,Σ) in R and ρ,
 
     H = R + B'P̃B   G = N' + B'P̃A   h = ρ + B'(p̃ - P̃c)      π = N(-H⁻¹G s + H⁻¹h, αH⁻¹)
     P⁻ = Q + A'P̃A - G'H⁻¹G          p⁻ = q + A'(p̃ - P̃c) - G'H⁻¹h
@@ -22,42 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cai.distributions.degenerate_normal import Root
 from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.gaussian.tilted_noise import START, Array, Breakdown, Value, bend, soften, spectrum, times
 from cai.numerics import memory
 
-Array: TypeAlias = NDArray[np.float64]
-Value: TypeAlias = tuple[Array, Array, Any]
-"""P (..., n, n), p (..., n) and k (...) of -½ s'Ps + p's + k, reward units."""
-
-START = "of the first state"
-_FLAT = 1e-12  # curvature and slope below this fraction of the largest possible count as none …
-_STEEP = 1e10  # … where θ times the largest curvature is above this
 _RANK = 1e-13  # curvature below this fraction of what it was added up from is a rounding error
 _LIMIT = 1e150  # a |θ| beyond this is infinite: products with it overflow
 
 
-class Breakdown(ArithmeticError):
-    """A value is infinite: no solution exists at this optimism.
-
-    Attributes:
-        side: +1 where the value is +∞, at every larger η too; -1 where it is -∞, at every
-            smaller η too. (The values grow with η.)
-        what: where, in words.
-    """
-
-    def __init__(self, side: int, what: str) -> None:
-        super().__init__(what)
-        self.side, self.what = side, what
-
-
 @dataclass(frozen=True, eq=False)
-class Problem:
+class StepArrays:
     """A linear-Gaussian model as arrays with a leading axis of steps (length 1: all alike).
 
     Attributes:
@@ -81,7 +52,7 @@ class Problem:
     gamma: float
 
     @classmethod
-    def of(cls, model: LinearGaussian) -> Problem:
+    def of(cls, model: LinearGaussian) -> StepArrays:
         """The arrays of a model."""
         alpha, m = model.temperature, model.action_size
         R, rho, k = _steps(model.R, 2), _steps(model.rho, 1), np.zeros(1)
@@ -89,10 +60,10 @@ class Problem:
             prior: Any = model.action_prior
             precision = alpha * _steps(prior.precision_matrix, 2)
             mean = _steps(prior.loc, 1)
-            R, rho = R + precision, rho + _times(precision, mean)
+            R, rho = R + precision, rho + times(precision, mean)
             det = 2 * np.log(_steps(prior.scale_tril, 2).diagonal(0, 1, 2)).sum(-1)
             k = -0.5 * alpha * (det + m * math.log(2 * math.pi))
-            k = k - 0.5 * (mean * _times(precision, mean)).sum(-1)
+            k = k - 0.5 * (mean * times(precision, mean)).sum(-1)
         return cls(
             A=_steps(model.A, 2),
             B=_steps(model.B, 2),
@@ -130,6 +101,12 @@ class Sweep:
     K: Array
     offset: Array
     H: Array
+    growth = None  # only an infinite horizon has one
+
+    @property
+    def value(self) -> Value:
+        """P, p and k together."""
+        return self.P, self.p, self.k
 
 
 def backward(model: LinearGaussian, eta: float) -> Sweep:
@@ -142,7 +119,7 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
     count = (T + 1) * (n * n + n + 1) + T * m * (n + 1 + m)
     advice = "take a shorter or an infinite one"
     memory.check_fits("horizon", f"values and policies of {T} steps", count, advice)
-    problem, theta = Problem.of(model), price(model, eta)
+    problem, theta = StepArrays.of(model), price(model, eta)
     sweep = Sweep(
         *(np.empty((T + 1, n, n)), np.empty((T + 1, n)), np.empty(T + 1)),
         *(np.empty((T, m, n)), np.empty((T, m)), np.empty((T, m, m))),
@@ -156,7 +133,7 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
         if size is not None:
             size = _sizes(step, after, sweep.K[t], sweep.H[t], size, theta, where)
         sweep.P[t], sweep.p[t], sweep.k[t] = value
-    soften(value, model_start(model)[1], theta, START)
+    soften(value, spectrum(value, model_start(model)[1], theta), theta, START)
     return sweep
 
 
@@ -172,12 +149,12 @@ def model_start(model: LinearGaussian) -> tuple[Array, Array]:
 
 
 def earlier(
-    problem: Problem, step: tuple[Any, ...], value: Value, theta: float, where: str
+    problem: StepArrays, step: tuple[Any, ...], value: Value, theta: float, where: str
 ) -> tuple[Value, Array, Array, Array]:
     """The value of a step from that of the step after, with K, offset and H of its policy."""
     A, B, c, L, Q, N, R, q, rho, prior = step
     alpha, gamma = problem.alpha, problem.gamma
-    P, p, k = soften(value, L, theta, where)
+    P, p, k = soften(value, spectrum(value, L, theta), theta, where)
     P, p, k = gamma * P, gamma * p, gamma * k  # below 1 at η = 0 only
     PB, slope = P @ B, p - P @ c
     H = R + B.T @ PB
@@ -196,80 +173,10 @@ def earlier(
     return value, K, offset, H
 
 
-def soften(value: Value, L: Array, theta: float, where: str) -> Value:
-    """P̃, p̃, k̃ of (1/θ) log E exp(θ V(μ + Lz)), z ~ N(0, I), as a function of μ.
-
-    Raises:
-        Breakdown: where the expectation is infinite, naming whose noise does it.
-    """
-    P, p, k = value
-    _, lam, Y, y = spectrum(P, p, L, theta)
-    f, log = pull(lam, y, theta, where)
-    soft_k = k - 0.5 * log.sum(-1) + 0.5 * (f * y**2).sum(-1)
-    return P - (Y * f[..., None, :]) @ Y.swapaxes(-1, -2), p - _times(Y, f * y), soft_k
-
-
-def bend(value: Value, L: Array, theta: float) -> tuple[Array, Array, Array]:
-    """The bent noise around a mean μ: s' ~ N(Z μ + z, W̃).
-
-    Returns:
-        Z (..., n, n), z (..., n) and W̃ (..., n, n); the identity, zero and LL' at θ = 0.
-    """
-    P, p, _ = value
-    X, lam, Y, y = spectrum(P, p, L, theta)
-    f, _ = pull(lam, y, theta, "")
-    # 1/(1 + θλ): at θ = ±∞ nothing is left of the noise that matters, and all of what does not.
-    g = np.where(f == 0, 1.0, 0.0) if math.isinf(theta) else 1 / (1 + theta * lam)
-    pulled = X * f[..., None, :]
-    Z = np.eye(P.shape[-1]) - pulled @ Y.swapaxes(-1, -2)
-    return Z, _times(pulled, y), (X * g[..., None, :]) @ X.swapaxes(-1, -2)
-
-
-def spectrum(P: Array, p: Array, L: Array, theta: float) -> tuple[Array, Array, Array, Array]:
-    """X = LU, λ (..., n), Y = PX and y = X'p (..., n), with L'PL = U diag(λ) U'."""
-    lam, U = np.linalg.eigh(L.swapaxes(-1, -2) @ P @ L)
-    X = L @ U
-    y = _times(X.swapaxes(-1, -2), p)
-    steep = ((L**2).sum((-1, -2)) * np.abs(P).sum((-1, -2))).max(initial=0.0)
-    if math.isinf(theta) or abs(theta) * steep > _STEEP:
-        # Rounding must not pass for a chance.
-        largest = np.abs(L).swapaxes(-1, -2)
-        size = (largest @ np.abs(P) @ np.abs(L)).max((-1, -2), initial=0.0)[..., None]
-        slope = _times(largest, np.abs(p)).max(-1, initial=0.0)[..., None]
-        matters = (np.abs(lam) > _FLAT * size) | (np.abs(y) > _FLAT * slope)
-        lam, y = np.where(matters, lam, 0.0), np.where(matters, y, 0.0)
-    return X, lam, P @ X, y
-
-
-def pull(lam: Array, y: Array, theta: float, where: str) -> tuple[Array, Array]:
-    """f = θ/(1 + θλ) and log(1 + θλ)/θ, with their limits; both (..., n).
-
-    Raises:
-        Breakdown: where 1 + θλ is not positive.
-    """
-    if theta == 0:
-        return np.zeros_like(lam), lam
-    if math.isinf(theta):
-        side = 1 if theta > 0 else -1
-        still = (lam == 0) & (y == 0)
-        if not (still | (side * lam > 0)).all():
-            raise Breakdown(side, f"the noise {where} can move the value without limit")
-        return np.where(still, 0.0, 1 / np.where(still, 1.0, lam)), np.zeros_like(lam)
-    weight = 1 + theta * lam
-    if not (weight > 0).all():
-        what = f"E exp(ηV/α) over the noise {where} is infinite (1 + θλ = {weight.min():.3g})"
-        raise Breakdown(1 if theta > 0 else -1, what)
-    return theta / weight, np.log1p(theta * lam) / theta
-
-
 def _steps(x: Any, dims: int) -> Array:
     """With a leading axis of steps, of length 1 where there was none."""
     array: Array = x.numpy()
     return array if array.ndim > dims else array[None]
-
-
-def _times(M: Array, x: Array) -> Array:
-    return (M @ x[..., None])[..., 0]
 
 
 def _sizes(
@@ -291,7 +198,7 @@ def _sizes(
     """
     A, B, _, L, Q, _, R = step[:7]
     P = after[0]
-    Z, _, _ = bend(after, L, theta)
+    Z, _, _ = bend(spectrum(after, L, theta), theta)
     unit = np.sqrt(np.abs(P.diagonal()))
     size = Z.T @ size @ Z + np.diag(unit**2)
     own = np.abs(R.diagonal()) + (np.abs(B).T @ unit) ** 2

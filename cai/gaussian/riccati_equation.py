@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import scipy.linalg
 
-from cai.gaussian import doubling, riccati
+from cai.gaussian import doubling, riccati, tilted_noise
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.riccati import Array, Breakdown, Problem, Value
+from cai.gaussian.riccati import StepArrays
+from cai.gaussian.tilted_noise import Array, Breakdown, Value
 from cai.gaussian.unseen import units, unseen
 
 _WHERE = "of a step"
@@ -34,7 +35,7 @@ _POLISH = 30  # steps of the recursion at most, after the limit is found
 
 
 @dataclass(frozen=True, eq=False)
-class Stationary:
+class StationaryValue:
     """A fixed point of the recursion.
 
     Attributes:
@@ -55,23 +56,24 @@ Root: TypeAlias = Literal["limit", "stabilising"]
 """Which root of the equation: the limit of long horizons, or the one with a stable closed loop."""
 
 
-def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> Stationary:
+def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> StationaryValue:
     """The stationary value and policy at optimism η.
 
     Raises:
         Breakdown: where there is none.
     """
-    problem, theta = Problem.of(model), riccati.price(model, eta)
+    problem, theta = StepArrays.of(model), riccati.price(model, eta)
     P, p = (limit if root == "limit" else stabilising)(problem, theta)
     step = problem.over(1)[0]
     (_, _, k), K, offset, H = riccati.earlier(problem, step, (P, p, 0.0), theta, _WHERE)
-    riccati.soften((P, p, 0.0), riccati.model_start(model)[1], theta, riccati.START)
+    start = tilted_noise.spectrum((P, p, 0.0), riccati.model_start(model)[1], theta)
+    tilted_noise.soften((P, p, 0.0), start, theta, tilted_noise.START)
     if model.discount < 1:
-        return Stationary((P, p, np.array(k / (1 - model.discount))), K, offset, H, None)
-    return Stationary((P, p, np.array(0.0)), K, offset, H, float(k))
+        return StationaryValue((P, p, np.array(k / (1 - model.discount))), K, offset, H, None)
+    return StationaryValue((P, p, np.array(0.0)), K, offset, H, float(k))
 
 
-def limit(problem: Problem, theta: float) -> tuple[Array, Array]:
+def limit(problem: StepArrays, theta: float) -> tuple[Array, Array]:
     """P and p as the limit of longer and longer horizons, whose last values are zero.
 
     Raises:
@@ -87,7 +89,7 @@ def limit(problem: Problem, theta: float) -> tuple[Array, Array]:
     return back @ P @ back.T, back @ p
 
 
-def stabilising(problem: Problem, theta: float) -> tuple[Array, Array]:
+def stabilising(problem: StepArrays, theta: float) -> tuple[Array, Array]:
     """P and p of the root whose closed loop is stable, by ``scipy.linalg.solve_discrete_are``.
 
     Raises:
@@ -113,7 +115,7 @@ def stabilising(problem: Problem, theta: float) -> tuple[Array, Array]:
     return P, _slope(problem, step, P, theta)
 
 
-def _seen(problem: Problem) -> tuple[Problem, int, Array]:
+def _seen(problem: StepArrays) -> tuple[StepArrays, int, Array]:
     """The problem of what rewards see of the state, in units in which all of it is alike.
 
     With a' = a + R⁻¹N's no cost joins states and actions. A direction that is never seen then by
@@ -151,7 +153,7 @@ def _seen(problem: Problem) -> tuple[Problem, int, Array]:
     return seen, s, X / d[:, None]
 
 
-def _leading(problem: Problem, s: int) -> Problem:
+def _leading(problem: StepArrays, s: int) -> StepArrays:
     """The problem of the first s states, which the others do not move."""
     return replace(
         problem,
@@ -165,7 +167,7 @@ def _leading(problem: Problem, s: int) -> Problem:
     )
 
 
-def _curvature(problem: Problem, theta: float) -> Array:
+def _curvature(problem: StepArrays, theta: float) -> Array:
     """P, by doubling, after a number of single steps where doubling cannot check all of them."""
     Q = problem.Q[0]
     convex = bool(np.linalg.eigvalsh(Q)[0] >= -_NEGATIVE * np.abs(Q).max())
@@ -189,7 +191,7 @@ def _curvature(problem: Problem, theta: float) -> Array:
     return P
 
 
-def _doubled(problem: Problem, start: Array, theta: float, convex: bool) -> tuple[Array, bool]:
+def _doubled(problem: StepArrays, start: Array, theta: float, convex: bool) -> tuple[Array, bool]:
     """The limit from a P that some steps have led to, and whether there is one.
 
     What is added to P obeys a recursion of the same form, from zero: in the closed loop at P, at
@@ -223,7 +225,7 @@ def _doubled(problem: Problem, start: Array, theta: float, convex: bool) -> tupl
     return start + more, settled
 
 
-def _polished(problem: Problem, P: Array, theta: float) -> Array:
+def _polished(problem: StepArrays, P: Array, theta: float) -> Array:
     """P after some steps of the recursion, which contracts around it."""
     for _ in range(_POLISH):
         before, P = P, _before(problem, P, theta)
@@ -232,7 +234,7 @@ def _polished(problem: Problem, P: Array, theta: float) -> Array:
     return P
 
 
-def _steps(problem: Problem, theta: float, number: int) -> tuple[Array, bool]:
+def _steps(problem: StepArrays, theta: float, number: int) -> tuple[Array, bool]:
     """P after so many steps from zero, or where it settles before; and whether it does."""
     P = np.zeros_like(problem.A[0])
     for _ in range(number):
@@ -244,34 +246,35 @@ def _steps(problem: Problem, theta: float, number: int) -> tuple[Array, bool]:
     return P, False
 
 
-def _before(problem: Problem, P: Array, theta: float) -> Array:
+def _before(problem: StepArrays, P: Array, theta: float) -> Array:
     """P of a step from that of the step after."""
     value = P, np.zeros(len(P)), 0.0
     return riccati.earlier(problem, problem.over(1)[0], value, theta, _WHERE)[0][0]
 
 
-def _loop(problem: Problem, P: Array, theta: float) -> tuple[Array, Array]:
+def _loop(problem: StepArrays, P: Array, theta: float) -> tuple[Array, Array]:
     """The closed loop Z(A - BK) in bent dynamics, and K."""
     step = problem.over(1)[0]
     A, B, _, L = step[:4]
     value = P, np.zeros(len(P)), 0.0
     K = riccati.earlier(problem, step, value, theta, _WHERE)[1]
-    return riccati.bend(value, L, theta)[0] @ (A - B @ K), K
+    return tilted_noise.bend(tilted_noise.spectrum(value, L, theta), theta)[0] @ (A - B @ K), K
 
 
-def _radius(problem: Problem, P: Array, theta: float) -> float:
+def _radius(problem: StepArrays, P: Array, theta: float) -> float:
     """The spectral radius of the closed loop, with the discount's root in it."""
     loop = _loop(problem, P, theta)[0]
     return math.sqrt(problem.gamma) * float(np.abs(np.linalg.eigvals(loop)).max())
 
 
-def _slope(problem: Problem, step: tuple[Any, ...], P: Array, theta: float) -> Array:
+def _slope(problem: StepArrays, step: tuple[Any, ...], P: Array, theta: float) -> Array:
     """p = q - K'ρ + γ(A - BK)'(Z'p - P̃c), a linear system, with the bent dynamics Z(A - BK)."""
     if not len(P):
         return np.zeros(0)
     A, B, c, L, _, _, _, q, rho, _ = step
     loop, K = _loop(problem, P, theta)
-    soft = riccati.soften((P, np.zeros(len(P)), 0.0), L, theta, _WHERE)[0]
+    level = P, np.zeros(len(P)), 0.0
+    soft = tilted_noise.soften(level, tilted_noise.spectrum(level, L, theta), theta, _WHERE)[0]
     system = np.eye(len(P)) - problem.gamma * loop.T
     right = q - K.T @ rho - problem.gamma * (A - B @ K).T @ soft @ c
     slope: Array

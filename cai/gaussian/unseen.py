@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cai.gaussian.riccati import Array
+from cai.gaussian.tilted_noise import Array
 
 _RANK = 1e-11  # a reward that is seen below this fraction of what could be is a rounding error
 

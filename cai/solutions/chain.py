@@ -53,6 +53,11 @@ class Chain(ABC):
         return f"{type(self).__name__}({what})"
 
     @property
+    def conditioned(self) -> bool:
+        """Whether something else is observed than that all was optimal."""
+        return self.evidence is not None
+
+    @property
     def V(self) -> Tensor:
         """(T+1, S) or (S,), reward units: V_t(s); at η = 1, α log p(O_{t:T}|s_t=s)."""
         return self.table.temperature * self.log_values

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cai.gaussian.riccati import Array, definite
+from cai.gaussian.riccati import definite
+from cai.gaussian.tilted_noise import Array
 
 _RANK = 1e-12  # directions in which a variable moves things by less than this fraction are none
 _ROUNDING = 1e-13  # of the size of what a curvature was added up from

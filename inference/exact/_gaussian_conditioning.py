@@ -15,10 +15,11 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.flat_prior import FlatPrior
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
-from cai.gaussian.gaussian_posterior import GaussianPosterior
+from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.gaussian.riccati import Array, Problem, model_start
+from cai.gaussian.riccati import StepArrays, model_start
+from cai.gaussian.tilted_noise import Array
 from cai.inference.exact._elimination import Conditional, NoDensity, Potential, Unbounded, eliminate
 from cai.program import sites
 from cai.tables import evidence
@@ -38,7 +39,7 @@ class Step(NamedTuple):
 
 def conditioned_gaussian(
     model: LinearGaussian, observed: Mapping[str, Any], optimal: Any
-) -> GaussianPosterior:
+) -> GaussianSolution:
     """p(τ | observed, O_observed), as :func:`cai.inference.posterior` documents it.
 
     One backward sweep of integrals, over the noise of a step and then over its action. An observed
@@ -66,20 +67,22 @@ def conditioned_gaussian(
         total, start = _over_noise(before, np.zeros((len(mean), 0)), mean, L, model.temperature)
     except (NoDensity, Unbounded) as error:
         _refuse(error, known, 0, "the noise of the first state")
-    return GaussianPosterior(
+    return GaussianSolution(
         model=model,
-        bound=total.k / model.temperature,
+        optimism=1.0,
         V=_quadratic([step.V for step in steps] + [final]),
         Q=_quadratic([step.Q for step in steps]),
         policy=_policy([step.action for step in steps]),
         initial=Gaussian(torch.as_tensor(start.offset), torch.as_tensor(start.covariance)),
         transitions=_transitions([step.arrival for step in steps]),
+        first_value=total.k,
+        conditioned=True,
     )
 
 
 def _backward(model: LinearGaussian, known: Known, final: Potential, T: int) -> list[Step]:
     flat = dataclasses.replace(model, action_prior=FlatPrior(model.action_size))
-    arrays = zip(Problem.of(flat).over(T), Problem.of(model).over(T), strict=True)
+    arrays = zip(StepArrays.of(flat).over(T), StepArrays.of(model).over(T), strict=True)
     steps: list[Step] = []
     value = final
     for t, (paid, priced) in reversed(list(enumerate(arrays))):

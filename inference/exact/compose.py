@@ -128,7 +128,7 @@ def _check_same(tables: list[Table]) -> None:
 
 
 def _check_linear(solutions: Sequence[Chain]) -> None:
-    if any(solution.evidence is not None for solution in solutions):
+    if any(solution.conditioned for solution in solutions):
         raise ValueError(
             "solutions: expected none with observations, which are not goals and do not mix, got "
             "one; solve the problems without them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cai import checks
-from cai.gaussian import riccati, riccati_equation
+from cai.gaussian import riccati, riccati_equation, tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 
@@ -29,7 +29,7 @@ def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
     _undiscounted(model, eta)
     try:
         return GaussianSolution.at(model, eta)
-    except riccati.Breakdown as breakdown:
+    except tilted_noise.Breakdown as breakdown:
         raise ValueError(_said(model, eta, breakdown)) from None
 
 
@@ -74,7 +74,7 @@ def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> Gaussian
     _undiscounted(model, eta)
     try:
         return GaussianSolution.at(model, eta, "stabilising")
-    except riccati.Breakdown as breakdown:
+    except tilted_noise.Breakdown as breakdown:
         raise ValueError(
             f"model: expected one with a stabilising solution at η = {eta:g}, got one without "
             f"({breakdown}); let the actions reach whatever grows, or take soft_values(model)"
@@ -133,7 +133,7 @@ def _side(model: LinearGaussian, eta: float) -> int:
             riccati_equation.solve(model, eta)
         else:
             riccati.backward(model, eta)
-    except riccati.Breakdown as breakdown:
+    except tilted_noise.Breakdown as breakdown:
         return breakdown.side
     return 0
 
@@ -160,7 +160,7 @@ def _edge(model: LinearGaussian, side: int) -> float:
     return good
 
 
-def _said(model: LinearGaussian, eta: float, breakdown: riccati.Breakdown) -> str:
+def _said(model: LinearGaussian, eta: float, breakdown: tilted_noise.Breakdown) -> str:
     """The message of a breakdown, with the last optimism that has an answer."""
     side = breakdown.side
     edge = _edge(model, side)

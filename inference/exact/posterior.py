@@ -8,7 +8,6 @@ from typing import Any, overload
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian.gaussian_posterior import GaussianPosterior
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact._conditioning import conditioned
@@ -22,21 +21,11 @@ from cai.tables.tabulation import tabulate
 
 
 @overload
-def posterior(model: LinearGaussian) -> GaussianSolution: ...  # type: ignore[overload-overlap]
-
-
-@overload
 def posterior(  # type: ignore[overload-overlap]
     model: LinearGaussian,
-    observed: Mapping[str, Any],
+    observed: Mapping[str, Any] | None = None,
     optimal: Tensor | Sequence[bool] | None = None,
-) -> GaussianPosterior: ...
-
-
-@overload
-def posterior(  # type: ignore[overload-overlap]
-    model: LinearGaussian, *, optimal: Tensor | Sequence[bool]
-) -> GaussianPosterior: ...
+) -> GaussianSolution: ...
 
 
 @overload
@@ -51,7 +40,7 @@ def posterior(
     model: TrajectoryModel | Table,
     observed: Mapping[str, Any] | None = None,
     optimal: Tensor | Sequence[bool] | None = None,
-) -> Solution | GaussianSolution | GaussianPosterior:
+) -> Solution | GaussianSolution:
     """p(τ|O) by forward and backward messages (Levine 2018, eqs. 6-7): optimism η = 1.
 
     The posterior is Markov. It conditions the actions, p(a_t|s_t,O), and the dynamics and the
@@ -88,8 +77,7 @@ def posterior(
         The solution at η = 1: ``log_evidence``, the log backward messages as ``V`` and ``Q``,
         ``policy`` p(a|s,O), ``states`` and ``state_actions`` (the marginals), ``dynamics(t)``,
         ``initial`` and ``imagined_return``. A linear-Gaussian model has a
-        :class:`cai.GaussianSolution`, and with ``observed`` or ``optimal`` a
-        :class:`cai.GaussianPosterior`.
+        :class:`cai.GaussianSolution`.
 
     Raises:
         ValueError: where the horizon is infinite, or the evidence is zero (naming the observation

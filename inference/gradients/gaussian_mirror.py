@@ -26,7 +26,8 @@ from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import moments, survival, true_dynamics, worth
-from cai.gaussian.riccati import Array, Problem, definite
+from cai.gaussian.riccati import StepArrays, definite
+from cai.gaussian.tilted_noise import Array
 from cai.inference.gradients.gradient import Estimator, checked, not_too_far
 
 Gaussians: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -119,7 +120,7 @@ def _targets(
         follow: (t, H, [G, h]) -> W of the policy that is followed at step t.
     """
     n, m = model.state_size, model.action_size
-    problem = Problem.of(model)
+    problem = StepArrays.of(model)
     alpha, gamma = problem.alpha, problem.gamma
     H, slope = np.empty((T, m, m)), np.empty((T, m, n + 1))
     P, p = model.Q_final.numpy(), model.q_final.numpy()  # V = -½ s'Ps + p's + …, reward units

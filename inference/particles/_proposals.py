@@ -50,7 +50,7 @@ def proposal_of(model: TrajectoryModel, proposal: Policy | Bent | None) -> Propo
     if not isinstance(proposal, Chain | GaussianSolution):
         return TrueDynamics(model, model_prior(model) if proposal is None else proposal)
     eta = proposal.optimism
-    if isinstance(proposal, Chain) and (proposal.rule != "soft" or proposal.evidence):
+    if proposal.conditioned or (isinstance(proposal, Chain) and proposal.rule != "soft"):
         checks.refuse(
             "proposal",
             "a solution by the soft rule, of all o_t and nothing else",

@@ -197,14 +197,13 @@ def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     if isinstance(twist, Chain):
         here = (T, support_size(model.initial))
         _check_fits((twist.table.horizon, twist.table.num_states), here)
-        if twist.evidence:
-            came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
-            checks.refuse("twist", "a solution without observations", came, advice)
+        _check_unconditioned(twist)
         values = _hopeful(twist)
         return lambda t, s: values[t, s]
     if isinstance(twist, GaussianSolution):
         shape = tuple(model.initial.event_shape)
         _check_fits((twist.model.horizon, (twist.model.state_size,)), (T, shape))
+        _check_unconditioned(twist)
         value, temperature = twist.V, twist.model.temperature
         return lambda t, s: value(t, s) / temperature
     if twist is not None and not callable(twist):
@@ -212,6 +211,12 @@ def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
         came = type(twist).__name__
         checks.refuse("twist", "a solution or a function (t, s) -> nats", came, advice)
     return twist
+
+
+def _check_unconditioned(twist: Chain | GaussianSolution) -> None:
+    if twist.conditioned:
+        came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
+        checks.refuse("twist", "a solution without observations", came, advice)
 
 
 def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:

@@ -18,7 +18,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import cai
 from cai import inference, models
-from cai.gaussian import riccati
+from cai.gaussian import riccati, tilted_noise
 
 seeds = st.integers(0, 10**6)
 
@@ -157,7 +157,7 @@ def test_an_edge_at_zero_is_found(monkeypatch):
 
     def fails_below_zero(model, eta):
         if eta < 0:
-            raise riccati.Breakdown(-1, "for the test")
+            raise tilted_noise.Breakdown(-1, "for the test")
         return real(model, eta)
 
     monkeypatch.setattr(riccati, "backward", fails_below_zero)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cai import inference, models
-from cai.gaussian import riccati
+from cai.gaussian import riccati, tilted_noise
 
 seeds = st.integers(0, 10**6)
 
@@ -28,7 +28,7 @@ def scalar(A, B=1.0, horizon=None, W=0.1, **changes):
 
 def value_after(model, eta, steps):
     """P and p after so many steps from zero, one after another; None where a step has no value."""
-    problem, theta = riccati.Problem.of(model), riccati.price(model, eta)
+    problem, theta = riccati.StepArrays.of(model), riccati.price(model, eta)
     step = problem.over(1)[0]
     value = np.zeros_like(step[0]), np.zeros(len(step[0])), 0.0
     try:
@@ -36,8 +36,9 @@ def value_after(model, eta, steps):
             value = riccati.earlier(problem, step, value, theta, "of a step")[0]
             if not np.abs(value[0]).max() < 1e50:
                 return None
-        riccati.soften(value, riccati.model_start(model)[1], theta, riccati.START)
-    except riccati.Breakdown:
+        start = tilted_noise.spectrum(value, riccati.model_start(model)[1], theta)
+        tilted_noise.soften(value, start, theta, tilted_noise.START)
+    except tilted_noise.Breakdown:
         return None
     return value[:2]
 

@@ -164,7 +164,6 @@ RESULTS = {
     "FitStopped": stopped,
     "Gaussian": lambda: inference.posterior(line()).initial,
     "GaussianPlans": lambda: inference.gaussian_plan(line()),
-    "GaussianPosterior": lambda: inference.posterior(line(), observed={"s_1": torch.zeros(1)}),
     "GaussianSolution": lambda: inference.soft_values(line()),
     "GoalValues": lambda: inference.goal_values(models.gridworld("bridge", horizon=None), [3]),
     "ImportanceSample": lambda: inference.importance(
