@@ -14,7 +14,8 @@ from cai.evaluation.evaluate import enumerable
 from cai.gaussian import tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.infinite.fixed_point import Diverges, fixed_point
+from cai.infinite.endings import Diverges
+from cai.infinite.fixed_point import fixed_point
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
 from cai.solutions.solution import Solution

@@ -8,19 +8,15 @@ fixed point is lower: it is the limit of finite horizons, as long as these have 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from cai.infinite.endings import Endings
+from cai.infinite.linearisation import Linearisation
 from cai.infinite.transient import Transient
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
-
-if TYPE_CHECKING:
-    from cai.infinite.fixed_point import Step
 
 _EPSILON = torch.finfo(torch.float64).eps
 _TRIES = 6  # each with a bracket four times as wide
@@ -31,7 +27,7 @@ _DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen 
 
 def certified(
     table: Table,
-    step: Step,
+    step: Linearisation,
     eta: float,
     rule: bellman.Rule,
     ends: Endings,
@@ -96,7 +92,7 @@ def _on_one_side(
 
 def _side(
     table: Table,
-    step: Step,
+    step: Linearisation,
     source: Tensor,
     sign: int,
     eta: float,
@@ -112,7 +108,7 @@ def _side(
     d = torch.zeros_like(source)
     for _ in range(_CHOICES):
         w = ends.filled(step.v + sign * d)
-        ahead = type(step).at(table, w, eta, rule, ends, greedy=True)
+        ahead = Linearisation.at(table, w, eta, rule, ends, greedy=True)
         due = torch.where(ends.live, source + sign * ahead.gap, 0.0)
         d = d + Transient(table, ahead.moves, ends.live).sums(due)
         if not (d.isfinite() & (d >= 0)).all():
@@ -122,7 +118,7 @@ def _side(
     return None
 
 
-def _macqueen(table: Table, step: Step, ends: Endings) -> tuple[Tensor, float]:
+def _macqueen(table: Table, step: Linearisation, ends: Endings) -> tuple[Tensor, float]:
     gap = step.gap[ends.live]
     if ends.ended.any():  # where δ = 0
         gap = torch.cat([gap, gap.new_zeros(1)])

@@ -14,6 +14,17 @@ from torch import Tensor
 from cai.tables import bellman
 from cai.tables.table import Table
 
+_FAR = 1e14  # rewards, or nats: nothing that converges gets there
+_WINDOW = 500  # sweeps within which values of -inf must show
+
+
+class Diverges(ValueError):
+    """There are no stationary values, or none was found."""
+
+
+class Undetermined(Diverges):
+    """Values repeat to rounding errors, but nothing bounds them: others may repeat as well."""
+
 
 @dataclass(frozen=True, eq=False)
 class Endings:
@@ -157,3 +168,36 @@ def paying_moves(table: Table) -> Tensor:
     if table.arrival_reward is not None:
         pays = (table.reward.unsqueeze(-1) + table.arrival_reward) != 0
     return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()
+
+
+def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
+    """Raises where going on for ever does not cost more and more in the states that are lost.
+
+    They have values of -inf if some w has T w < w, or T w = -inf, everywhere among them; what is
+    outside counts as zero, which a bounded number stands for.
+    """
+    lost = ~(ends.live | ends.ended)
+    if not lost.any():
+        return
+    w = torch.zeros(table.num_states, dtype=torch.float64)
+    for _ in range(_WINDOW):
+        backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)
+        falls = (backed_up < w - 1e-12 * (1 + w.abs())) | (backed_up == -torch.inf)
+        if bool(falls[lost].all()):
+            return
+        # Half a step: circles of an even length would oscillate.
+        w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
+        if w[lost].max() > far(table):
+            break
+    raise Diverges("going on for ever costs nothing")
+
+
+def far(table: Table) -> float:
+    """What is too far to get to, nats, at the size of these rewards."""
+    sizes = [table.reward] if table.arrival_reward is None else [table.reward, table.arrival_reward]
+    return _FAR * max(1.0, *(largest(x / table.temperature) for x in sizes))
+
+
+def largest(v: Tensor) -> float:
+    """The largest finite |v|, nats."""
+    return torch.where(v.isfinite(), v.abs(), 0.0).max().item()

@@ -19,8 +19,19 @@ import torch
 from torch import Tensor
 
 from cai.infinite.certificate import certified, rounding
-from cai.infinite.endings import Endings, endings, endings_at_worst
+from cai.infinite.endings import (
+    Diverges,
+    Endings,
+    Undetermined,
+    check_lost,
+    endings,
+    endings_at_worst,
+    far,
+    largest,
+)
+from cai.infinite.linearisation import Linearisation
 from cai.infinite.transient import Transient
+from cai.infinite.value_iteration import boltzmann, value_iteration
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -29,21 +40,9 @@ _STEPS = 100  # of Newton's method
 _CLOSE = 1e-3  # nats: a residual from which on the derivative hardly changes any more
 _LEAST = 1e-100  # |η| below which exp(ηv) says no more than v
 _OVERFLOWS = 600.0  # of a logarithm
-_FAR = 1e14  # rewards, or nats: nothing that converges gets there
-_OUT = 1e-5  # of that: values on their way out
+_OUT = 1e-5  # of what is too far: values on their way out
 _RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
 _FEWER = 3  # where values can be followed from optimism 0, see ``continuation.py``
-_WINDOW = 500  # sweeps within which value iteration must get closer
-_SWEEPS = 20_000
-_STILL = 4e-15  # a change of the values that is rounding errors, relative to the largest above one
-
-
-class Diverges(ValueError):
-    """There are no stationary values, or none was found."""
-
-
-class Undetermined(Diverges):
-    """Values repeat to rounding errors, but nothing bounds them: others may repeat as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,69 +59,6 @@ class FixedPoint:
     log_values: Tensor
     error: float | None
     residual: float
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """T at v, made linear.
-
-    Attributes:
-        v: (S,), nats.
-        backed_up: (S,), T v.
-        gap: (S,), T v - v; zero in states that are not live.
-        moves: (S, A, K), ∂T/∂v: the policy and the bent dynamics, alive. (For the Boltzmann rule
-            π(1 + q - v) in the place of π.)
-        arrivals: (S, A, K), the same whether or not the move is survived.
-    """
-
-    v: Tensor
-    backed_up: Tensor
-    gap: Tensor
-    moves: Tensor
-    arrivals: Tensor
-
-    @classmethod
-    def at(
-        cls,
-        table: Table,
-        v: Tensor,
-        eta: float,
-        rule: bellman.Rule,
-        ends: Endings,
-        greedy: bool = False,
-    ) -> Step:
-        """One application of T at v (S,), nats, with its derivative.
-
-        Where T has a kink, as several actions or outcomes tie, the derivative is that of a mixture
-        of all of them, or ``greedy`` that of the first of the best.
-        """
-        x = bellman.outcome_values(table, v, eta)
-        q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
-        backed_up = bellman.state_values(table, q, rule)
-        by_q = bellman.log_policy(table, q, rule).exp()
-        if rule == "boltzmann":  # an action also counts by how much it beats the others
-            by_q = by_q * (1 + torch.where(by_q > 0, q - backed_up.unsqueeze(-1), 0.0))
-        bent = logspace.tilt(table.log_dynamics, x, eta).exp()
-        if greedy and rule == "hard":
-            by_q = _first_of_best(table.log_prior, q)
-        if greedy and abs(eta) == torch.inf:
-            bent = _first_of_best(table.log_dynamics, math.copysign(1.0, eta) * x)
-        moves = arrivals = by_q.unsqueeze(-1) * bent
-        if table.discount < 1:
-            moves = moves * table.gather(bellman.survival(v, eta, table.discount).exp())
-        return cls(v, backed_up, torch.where(ends.live, backed_up - v, 0.0), moves, arrivals)
-
-    @property
-    def residual(self) -> float:
-        """max |T v - v|; NaN where v is."""
-        return self.gap.abs().max().item()
-
-
-def _first_of_best(log_p: Tensor, x: Tensor) -> Tensor:
-    """All weight on one of the largest of what is possible, over the last axis; or p if none is."""
-    x = torch.where(log_p > -torch.inf, x, -torch.inf)
-    one = torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
-    return torch.where(x.amax(-1, keepdim=True) > -torch.inf, one, log_p.exp())
 
 
 def fixed_point(
@@ -161,13 +97,14 @@ def _solve(
     v = ends.filled(guess)
     check_lost(table, ends, eta, rule)
     if rule == "boltzmann":
-        return _by_value_iteration(table, v, eta, ends)
+        v, residual = boltzmann(table, v, eta, ends)
+        return FixedPoint(v, None, residual)
     if not near and (rule == "hard" or abs(eta) > 1e3):
         v = _way_out(table, v, eta, ends)
     step, chain = _newton(table, v, eta, rule, ends)
     v, error = certified(table, step, eta, rule, ends, chain)
     if error is None:  # far out a residual drowns in rounding errors
-        lost = _largest(step.v) > _OUT * _far(table)
+        lost = largest(step.v) > _OUT * far(table)
         raise (Diverges if lost else Undetermined)("no bracket")
     return FixedPoint(v, error, step.residual)
 
@@ -182,13 +119,13 @@ def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
 
 def _newton(
     table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Step, Transient | None]:
+) -> tuple[Linearisation, Transient | None]:
     """Newton's method, with sweeps of value iteration where a step of it fails.
 
     Returns:
         Where it led, and the chain of the last step that made one.
     """
-    step, chain = Step.at(table, v, eta, rule, ends), None
+    step, chain = Linearisation.at(table, v, eta, rule, ends), None
     best, stale, rescued = step, 0, 0
     for _ in range(_STEPS):
         if bool((step.gap.abs() <= rounding(table, step.v, eta, ends)).all()) or stale == 3:
@@ -199,11 +136,11 @@ def _newton(
         if ahead is None or not ahead.residual < 0.01 * step.residual:
             chain, ahead = _ahead(table, step, eta, rule, ends)
         if ahead is None:
-            if step.residual <= 1e-12 * (1 + _largest(step.v)):
+            if step.residual <= 1e-12 * (1 + largest(step.v)):
                 return best, chain
             if rescued == (_RESCUES if eta == 0 or math.isinf(eta) else _FEWER):
                 raise Diverges("Newton's method fails")
-            ahead = _sweeps(table, step.v, eta, rule, ends, 8 << rescued)
+            ahead = value_iteration(table, step.v, eta, rule, ends, 8 << rescued)
             rescued += 1
         step = ahead
         stale = 0 if step.residual < 0.9 * best.residual else stale + (best.residual < 1e-6)
@@ -228,7 +165,7 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
             return None
         if not ends.live.any():
             return ends.filled(start)
-        step = Step.at(table, ends.filled(start), eta, rule, ends)
+        step = Linearisation.at(table, ends.filled(start), eta, rule, ends)
         for n in range(_STEPS):
             chain, ahead = _in_weights(table, step, eta, rule, ends)
             of_ends = None
@@ -248,8 +185,8 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
 
 
 def _ahead(
-    table: Table, step: Step, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient, Step | None]:
+    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
+) -> tuple[Transient, Linearisation | None]:
     """Newton's step, and the chain that it was made with; None where it leads astray.
 
     In w = exp(ηv) where that leads anywhere, else in v. For η ≥ 0 the residual may grow on the way.
@@ -263,8 +200,8 @@ def _ahead(
 
 
 def _in_values(
-    table: Table, step: Step, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient, Step | None]:
+    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
+) -> tuple[Transient, Linearisation | None]:
     """Newton's step in v, in which T is convex for η ≥ 0."""
     chain = Transient(table, step.moves, ends.live)
     change = chain.sums(step.gap)
@@ -278,8 +215,8 @@ def _in_values(
 
 
 def _in_weights(
-    table: Table, step: Step, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient | None, Step | None]:
+    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
+) -> tuple[Transient | None, Linearisation | None]:
     """Newton's step in w = exp(ηv), in which T is linear but for the choice of actions.
 
     The choice makes it concave for η < 0, convex for 0 < η ≤ 1 and for the hard rule. None where
@@ -294,7 +231,7 @@ def _in_weights(
 
 
 def _change_of_weights(
-    table: Table, step: Step, chain: Transient, eta: float, ends: Endings
+    table: Table, step: Linearisation, chain: Transient, eta: float, ends: Endings
 ) -> Tensor:
     """Newton's step (S,), nats, in w = exp(ηv); NaN where no weights above zero solve it.
 
@@ -310,7 +247,7 @@ def _change_of_weights(
     return chain.sums(_ending(table, step, eta, ends)).log() / eta
 
 
-def _ending(table: Table, step: Step, eta: float, ends: Endings) -> Tensor:
+def _ending(table: Table, step: Linearisation, eta: float, ends: Endings) -> Tensor:
     """G e (S,), how likely the next step is the last one, times exp(η (T v - v))."""
     last = (~ends.live).double()
     if table.discount < 1:
@@ -321,87 +258,11 @@ def _ending(table: Table, step: Step, eta: float, ends: Endings) -> Tensor:
 
 
 def _moved(
-    table: Table, step: Step, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> Step | None:
+    table: Table, step: Linearisation, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
+) -> Linearisation | None:
     """T where a change (S,) leads; None where that is out of bounds."""
-    new, far = torch.where(ends.live, step.v + change, step.v), _far(table)
-    if new[ends.live].isfinite().all() and new[ends.live].abs().max() < far:
-        ahead = Step.at(table, new, eta, rule, ends)
-        return ahead if ahead.residual < far else None
+    new, bound = torch.where(ends.live, step.v + change, step.v), far(table)
+    if new[ends.live].isfinite().all() and new[ends.live].abs().max() < bound:
+        ahead = Linearisation.at(table, new, eta, rule, ends)
+        return ahead if ahead.residual < bound else None
     return None
-
-
-def _far(table: Table) -> float:
-    """What is too far to get to, nats, at the size of these rewards."""
-    sizes = [table.reward] if table.arrival_reward is None else [table.reward, table.arrival_reward]
-    return _FAR * max(1.0, *(_largest(x / table.temperature) for x in sizes))
-
-
-def _largest(v: Tensor) -> float:
-    return torch.where(v.isfinite(), v.abs(), 0.0).max().item()
-
-
-def _sweeps(table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings, n: int) -> Step:
-    for _ in range(n):
-        v = ends.filled(bellman.backup(table, v, eta, rule))
-    if not v[ends.live].isfinite().all() or _largest(v) > _far(table):
-        raise Diverges("value iteration leaves every bound")
-    return Step.at(table, v, eta, rule, ends)
-
-
-def _by_value_iteration(table: Table, v: Tensor, eta: float, ends: Endings) -> FixedPoint:
-    """Value iteration with the Boltzmann rule, watched for running in circles.
-
-    Where it is slow, Newton's method says where it is going; that is the answer if value iteration
-    has come closer to it by the next time.
-    """
-    goal, distance, before = None, torch.inf, torch.inf
-    for _ in range(_SWEEPS // _WINDOW):
-        closest = torch.inf
-        for _ in range(_WINDOW):
-            new = ends.filled(bellman.backup(table, v, eta, "boltzmann"))
-            gap = torch.where(ends.live, new - v, 0.0).abs().max().item()
-            v, closest = new, min(closest, gap)
-            if gap <= _STILL * (1 + _largest(v)):
-                return FixedPoint(v, None, Step.at(table, v, eta, "boltzmann", ends).residual)
-        if goal is not None and (goal.v - v)[ends.live].abs().max().item() < 0.999 * distance:
-            return FixedPoint(goal.v, None, goal.residual)
-        if not closest < 0.999 * before or not _largest(v) < _far(table):
-            break
-        goal = _aim(table, v, eta, ends)
-        distance = torch.inf if goal is None else (goal.v - v)[ends.live].abs().max().item()
-        before = closest
-    raise Diverges(f"after thousands of sweeps values still change by {gap:.3g} nats a sweep")
-
-
-def _aim(table: Table, v: Tensor, eta: float, ends: Endings) -> Step | None:
-    """A fixed point near v by Newton's method with the Boltzmann rule; None where it fails."""
-    step = Step.at(table, v, eta, "boltzmann", ends)
-    for _ in range(20):
-        if step.residual <= 4 * _STILL * (1 + _largest(step.v)):
-            return step
-        change = Transient(table, step.moves, ends.live).sums(step.gap)
-        step = Step.at(table, ends.filled(step.v + change), eta, "boltzmann", ends)
-    return None
-
-
-def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
-    """Raises where going on for ever does not cost more and more in the states that are lost.
-
-    They have values of -inf if some w has T w < w, or T w = -inf, everywhere among them; what is
-    outside counts as zero, which a bounded number stands for.
-    """
-    lost = ~(ends.live | ends.ended)
-    if not lost.any():
-        return
-    w = torch.zeros(table.num_states, dtype=torch.float64)
-    for _ in range(_WINDOW):
-        backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)
-        falls = (backed_up < w - 1e-12 * (1 + w.abs())) | (backed_up == -torch.inf)
-        if bool(falls[lost].all()):
-            return
-        # Half a step: circles of an even length would oscillate.
-        w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
-        if w[lost].max() > _far(table):
-            break
-    raise Diverges("going on for ever costs nothing")

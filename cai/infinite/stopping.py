@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cai.infinite.certificate import rounding
 from cai.infinite.endings import Endings, endings
-from cai.infinite.fixed_point import Step
+from cai.infinite.linearisation import Linearisation
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -66,7 +66,7 @@ def _best_stopping(
     """Values where one may stop in each state, for what that is worth (S,); None if one does."""
     v, going = worth, torch.zeros_like(ends.live)
     for _ in range(_STEPS):
-        step = Step.at(table, v, eta, rule, ends)
+        step = Linearisation.at(table, v, eta, rule, ends)
         noise = rounding(table, v, eta, ends)
         change = None
         for margin in (-noise, noise):  # to go on where it ties saves steps, unless for ever
@@ -83,7 +83,9 @@ def _best_stopping(
     return None
 
 
-def _change(table: Table, step: Step, eta: float, rule: bellman.Rule, on: Tensor) -> Tensor | None:
+def _change(
+    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, on: Tensor
+) -> Tensor | None:
     """By how much values (S,), nats, change under the policy at v, which goes on in some states.
 
     As in Newton's method, exp(η · change) = u solves u = G (J u + e), G = exp(η (T v - v)); in

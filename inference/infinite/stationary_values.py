@@ -15,8 +15,15 @@ from cai.inference.infinite._spectrum import divergence
 from cai.inference.infinite._system import System
 from cai.inference.infinite.linear_system import linear_values
 from cai.infinite.continuation import Reach, continued
-from cai.infinite.endings import endings, may_go_on, never_paid
-from cai.infinite.fixed_point import Diverges, FixedPoint, Undetermined, check_lost, fixed_point
+from cai.infinite.endings import (
+    Diverges,
+    Undetermined,
+    check_lost,
+    endings,
+    may_go_on,
+    never_paid,
+)
+from cai.infinite.fixed_point import FixedPoint, fixed_point
 from cai.infinite.stopping import values_by_stopping
 from cai.infinite.transient import fills_in
 from cai.solutions.stationary import Stationary

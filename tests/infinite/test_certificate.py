@@ -14,7 +14,7 @@ from cai import inference, models
 from cai.infinite import certificate
 from cai.infinite.certificate import certified, rounding
 from cai.infinite.endings import endings
-from cai.infinite.fixed_point import Step
+from cai.infinite.linearisation import Linearisation
 from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
@@ -24,7 +24,7 @@ def at(table, v, eta=0.0, rule="soft"):
     """What is certified of values v, nats."""
     ends = endings(table, eta)
     v = ends.filled(torch.as_tensor(v, dtype=torch.float64))
-    return certified(table, Step.at(table, v, eta, rule, ends), eta, rule, ends)
+    return certified(table, Linearisation.at(table, v, eta, rule, ends), eta, rule, ends)
 
 
 def ending(discount=0.9, stay=0.5, cost=1.0):
