@@ -125,7 +125,7 @@ def may_go_on(table: Table) -> Tensor:
 def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
     """Actions that never cost -inf (S, A), what is possible and where to, (S, A, K) each."""
     S, A = table.num_states, table.num_actions
-    possible = possible_moves(table).reshape(S, A, -1)
+    possible = possible_transitions(table).reshape(S, A, -1)
     costs_all = (table.log_weights == -torch.inf) & possible
     affordable = (table.log_prior > -torch.inf) & ~costs_all.any(-1)
     return affordable, possible, table.successor_index.reshape(S, A, -1)
@@ -136,8 +136,8 @@ def never_paid(table: Table) -> Any:
 
     They are worth nothing, like absorbing states, though they may run in circles.
     """
-    possible = possible_moves(table)
-    paying = (possible & paying_moves(table)).any(1)
+    possible = possible_transitions(table)
+    paying = (possible & paying_transitions(table)).any(1)
     tails, column = possible.nonzero(as_tuple=True)
     return ~reaching(tails, table.successor_index[tails, column], paying).numpy()
 
@@ -156,17 +156,15 @@ def reaching(tails: Tensor, heads: Tensor, targets: Tensor) -> Tensor:
     return found[:S]
 
 
-def possible_moves(table: Table) -> Tensor:
+def possible_transitions(table: Table) -> Tensor:
     """(S, A·K), boolean: what prior and dynamics allow, whatever it pays."""
     possible = (table.log_prior.unsqueeze(-1) > -torch.inf) & (table.log_dynamics > -torch.inf)
     return possible.reshape(table.num_states, -1)
 
 
-def paying_moves(table: Table) -> Tensor:
+def paying_transitions(table: Table) -> Tensor:
     """(S, A·K), boolean: whether a move pays or costs anything."""
-    pays = (table.reward != 0).unsqueeze(-1)
-    if table.arrival_reward is not None:
-        pays = (table.reward.unsqueeze(-1) + table.arrival_reward) != 0
+    pays = table.outcome_rewards != 0
     return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()
 
 

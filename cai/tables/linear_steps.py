@@ -4,7 +4,7 @@
 
 z is exp(V/α) and y the forward message, each up to a factor that all states share, and D what the
 rows of W are scaled by. Logarithms are taken, and factors seen to, for many steps at once. What
-left the range in which a product keeps all digits is found afterwards; there step.py goes on.
+left the range in which a product keeps all digits is found afterwards; there one_step.py goes on.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from __future__ import annotations
 import numpy as np
 
 from cai.numerics.matrices import Array
-from cai.tables.one_step import Step
+from cai.tables.one_step import SoftBackup
 
 _CHUNK = 2**15  # numbers at a time: what a cache holds beside a matrix
 _MOST = 64  # steps at a time
 
 
-def is_linear(step: Step) -> bool:
+def is_linear(step: SoftBackup) -> bool:
     """Whether steps are linear, and a plain product might be all that they take."""
     return step.joint and step.plain and step.table.discount == 1
 
 
-def backward(step: Step, v: Array, t: int) -> int:
+def backward(step: SoftBackup, v: Array, t: int) -> int:
     """Fills in values (T+1, S), nats, before step t, as far as plain products go.
 
     Returns:
@@ -38,7 +38,7 @@ def backward(step: Step, v: Array, t: int) -> int:
         for i in range(n):
             step.W.times_into(z[i], z[i + 1])
             z[i + 1] *= step.contraction
-        done = _leading(z[1 : n + 1].min(1) >= step.smallest)
+        done = _leading(z[1 : n + 1].min(1) >= step.rows.smallest)
         if not done:
             break
         then = v[t - done : t]
@@ -49,7 +49,7 @@ def backward(step: Step, v: Array, t: int) -> int:
     return t
 
 
-def forward(step: Step, v: Array, x: Array, t: int) -> int:
+def forward(step: SoftBackup, v: Array, x: Array, t: int) -> int:
     """Fills in states (T+1, S) after step t from values (T+1, S), as far as plain products go.
 
     Returns:
@@ -63,7 +63,7 @@ def forward(step: Step, v: Array, x: Array, t: int) -> int:
         now = v[t : t + n + 1]
         shift = now.max(1)
         np.exp(np.subtract(now, shift[:, None], out=z[: n + 1]), out=z[: n + 1])
-        n = _leading(z[: n + 1].min(1) >= step.smallest) - 1
+        n = _leading(z[: n + 1].min(1) >= step.rows.smallest) - 1
         if n < 1:
             break
         factors = np.exp(step.growth + np.diff(shift))

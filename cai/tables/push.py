@@ -1,4 +1,4 @@
-"""What moves a mass one step forward through the bent dynamics: w ⊙ Wᵀ(π x/E), see ``step.py``."""
+"""One step forward through the bent dynamics: w ⊙ Wᵀ(π x/E), see ``one_step.py``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
-from cai.tables.one_step import Step
+from cai.tables.one_step import SoftBackup
 
 
 @dataclass
-class Moves:
+class ForwardSteps:
     """What moves a mass forward through some steps.
 
     Attributes:
@@ -49,36 +49,33 @@ class Moves:
         return np.where(self.alone[i], mass, 0.0)
 
 
-def moves_of(step: Step, after: Array, q: Array, w: Array | None, E: Array | None) -> Moves:
+def forward_steps(
+    step: SoftBackup, after: Array, q: Array, w: Array | None, E: Array | None
+) -> ForwardSteps:
     """What carries a mass forward through steps with values ``after``, from ``step.log_rows``."""
     policy, alone = None if step.joint else step.policy(q), None
     weights: Array = np.ones(()) if policy is None else policy.reshape(q.shape)
     if E is not None:
-        alone = step.underflowed(E) | ~step.possible
+        alone = step.rows.underflowed(E) | ~step.rows.possible
         if alone.any():
             weights = np.where(alone, 0.0, weights / np.where(alone, 1.0, E))
         else:
             weights, alone = weights / E, None
     weights = weights.reshape(len(after), -1, after.shape[-1])
-    return Moves(after, weights, policy, w, survival(step, after), alone)
+    return ForwardSteps(after, weights, policy, w, step.survival(after), alone)
 
 
-def survival(step: Step, after: Array) -> Array | None:
-    """The bent probability to survive of each successor, (n, S) or (n, 1); None without death."""
-    return None if step.table.discount == 1 else step.survival(after)
-
-
-def push(step: Step, x: Array, moves: Moves, i: int) -> Array:
+def push(step: SoftBackup, x: Array, ahead: ForwardSteps, i: int) -> Array:
     """One step forward: what arrives alive in each state from the mass (S,) in each."""
-    arrived = step.W.transposed_times(moves.flow(x, i))
-    if moves.w is not None:
-        arrived = arrived * moves.w[i]
-    if moves.alone is not None and moves.alone[i].any():
-        arrived += push_alone(step, moves.mass_alone(x, i), moves.v[i])
-    return arrived if moves.survival is None else arrived * moves.survival[i]
+    arrived = step.W.transposed_times(ahead.flow(x, i))
+    if ahead.w is not None:
+        arrived = arrived * ahead.w[i]
+    if ahead.alone is not None and ahead.alone[i].any():
+        arrived += push_alone(step, ahead.mass_alone(x, i), ahead.v[i])
+    return arrived if ahead.survival is None else arrived * ahead.survival[i]
 
 
-def push_alone(step: Step, mass: Array, v_next: Array) -> Array:
+def push_alone(step: SoftBackup, mass: Array, v_next: Array) -> Array:
     """As :func:`push`, the rows with mass one by one, in log space."""
     arrived = torch.zeros(len(v_next), dtype=torch.float64)
     for rows in step.blocks(np.flatnonzero(mass)):

@@ -1,7 +1,7 @@
 """Finite-horizon sweeps at the speed of matrix products, backward and forward.
 
-The recursion is the one of bellman.py, one product a step (``step.py`` says how, and why no digits
-are lost). Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
+The recursion is that of bellman.py, one product a step: ``one_step.py`` says how, and why no digits
+are lost. Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
 the bent dynamics. Policies and sums are not kept from the backward sweep but computed again from
 the values, several steps in one product: memory is that of the values and of one table. Exact
 inference takes many steps at once (``linear_steps.py``) as far as that goes.
@@ -20,8 +20,8 @@ from cai.numerics import logspace, memory
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
 from cai.tables import bellman, linear_steps
-from cai.tables.one_step import Step
-from cai.tables.push import Moves, moves_of, push, survival
+from cai.tables.one_step import SoftBackup
+from cai.tables.push import ForwardSteps, forward_steps, push
 from cai.tables.table import Table
 
 _CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
@@ -76,7 +76,7 @@ def _backward(
     step = step_of(table, eta)
     v = np.empty((steps + 1, table.num_states))
     v[-1] = last.numpy()
-    R, linear, t = len(step.possible), linear_steps.is_linear(step), steps
+    R, linear, t = step.num_rows, linear_steps.is_linear(step), steps
     keeps = keeps and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
     with quietly(table):
@@ -116,9 +116,9 @@ def forward(
             if linear and (t := linear_steps.forward(step, v, x, t)) == T:
                 break
             n = min(_STRETCH, T - t) if linear else T - t
-            for start, moves in _moves(step, v[t : t + n + 1], weights):
-                for i in range(t + start, t + start + len(moves.v)):
-                    x[i + 1] = push(step, x[i], moves, i - t - start)
+            for start, ahead in _forward_steps(step, v[t : t + n + 1], weights):
+                for i in range(t + start, t + start + len(ahead.v)):
+                    x[i + 1] = push(step, x[i], ahead, i - t - start)
             t += n
     return torch.from_numpy(x)
 
@@ -145,8 +145,8 @@ def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> fl
     step, x = step_of(table, eta), states.numpy()
     total = 0.0
     with quietly(table):
-        for t, moves in _moves(step, log_values.numpy()):
-            total += _earned(step, x[t : t + len(moves.v)], moves)
+        for t, ahead in _forward_steps(step, log_values.numpy()):
+            total += _earned(step, x[t : t + len(ahead.v)], ahead)
     return total
 
 
@@ -194,7 +194,7 @@ def _paid(table: Table, counts: Tensor) -> float:
     return float(product(counts, table.expected_reward).sum().item())
 
 
-def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
+def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
     """The matrices of one step, which the table keeps for the last few η.
 
     Args:
@@ -203,11 +203,11 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> Step:
         joint: whether actions are summed with the successors; where η = 1, if not given.
     """
     key = eta, eta == 1 if joint is None else joint
-    step: Step | None = table.matrices.get(key)
+    step: SoftBackup | None = table.matrices.get(key)
     if step is None:
         while len(kept := list(table.matrices)) >= _MATRICES:
             table.matrices.pop(kept[0], None)  # another thread may have done so
-        step = table.matrices[key] = Step(table, *key)
+        step = table.matrices[key] = SoftBackup(table, *key)
     return step
 
 
@@ -218,40 +218,42 @@ def quietly(table: Table) -> Iterator[None]:
         yield
 
 
-def parts(step: Step, v: Array) -> Iterator[tuple[int, Array]]:
+def parts(step: SoftBackup, v: Array) -> Iterator[tuple[int, Array]]:
     """The values of the steps after t, t+1, …, as many at once as a cache holds, with each t."""
-    T, n = len(v) - 1, max(1, _CHUNK // len(step.possible))
+    T, n = len(v) - 1, max(1, _CHUNK // step.num_rows)
     for t in range(0, T, n):
         yield t, v[t + 1 : min(t + n, T) + 1]
 
 
-def _moves(step: Step, v: Array, weights: Array | None = None) -> Iterator[tuple[int, Moves]]:
+def _forward_steps(
+    step: SoftBackup, v: Array, weights: Array | None = None
+) -> Iterator[tuple[int, ForwardSteps]]:
     """What carries a mass forward, and from which t on; computed anew unless weights are given."""
     for t, after in parts(step, v):
         if weights is None:
-            yield t, moves_of(step, after, *step.log_rows(after))
+            yield t, forward_steps(step, after, *step.log_rows(after))
         else:
             own = weights[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
-            yield t, Moves(after, own, w=step.w(after), survival=survival(step, after))
+            yield t, ForwardSteps(after, own, w=step.w(after), survival=step.survival(after))
 
 
-def _earned(step: Step, x: Array, moves: Moves) -> float:
+def _earned(step: SoftBackup, x: Array, ahead: ForwardSteps) -> float:
     """Σ E[r + r⁺] of some steps, from the states (n, S) before them."""
     table, total = step.table, 0.0
-    if moves.policy is not None:
-        counts = torch.from_numpy(np.einsum("nas,ns->sa", moves.policy, x))
-        if moves.w is None:
+    if ahead.policy is not None:
+        counts = torch.from_numpy(np.einsum("nas,ns->sa", ahead.policy, x))
+        if ahead.w is None:
             return _paid(table, counts)
         total = product(counts, table.reward).sum().item()
     if step.earnings is None:
         return total
-    assert moves.w is not None
-    total += float(np.vdot(moves.flows(x), step.earnings.times(moves.w)))
-    if moves.alone is not None:
-        for i in np.flatnonzero(moves.alone.any(1)).tolist():
-            mass = moves.mass_alone(x[i], i)
+    assert ahead.w is not None
+    total += float(np.vdot(ahead.flows(x), step.earnings.times(ahead.w)))
+    if ahead.alone is not None:
+        for i in np.flatnonzero(ahead.alone.any(1)).tolist():
+            mass = ahead.mass_alone(x[i], i)
             for rows in step.blocks(np.flatnonzero(mass)):
-                log_p, worth, _ = step.alone(rows, moves.v[i])
+                log_p, worth, _ = step.alone(rows, ahead.v[i])
                 each = product(logspace.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
                 total += float(each @ torch.from_numpy(mass[rows]))
     return total

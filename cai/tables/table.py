@@ -118,6 +118,12 @@ class Table:
         return {}
 
     @property
+    def outcome_rewards(self) -> Tensor:
+        """r + r⁺, (S, A, K), reward units; (S, A, 1) without arrival rewards."""
+        reward = self.reward.unsqueeze(-1)
+        return reward if self.arrival_reward is None else reward + self.arrival_reward
+
+    @property
     def expected_reward(self) -> Tensor:
         """r + E[r⁺|s,a], (S, A), reward units, in the true dynamics."""
         if self.arrival_reward is None:
@@ -135,10 +141,8 @@ class Table:
     @cached_property
     def log_weights(self) -> Tensor:
         """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, shape (S, A, K): one step of p(τ, O)."""
-        reward = self.reward.unsqueeze(-1)
-        if self.arrival_reward is not None:
-            reward = reward + self.arrival_reward
-        return self.log_prior.unsqueeze(-1) + self.log_dynamics + reward / self.temperature
+        log_p = self.log_prior.unsqueeze(-1) + self.log_dynamics
+        return log_p + self.outcome_rewards / self.temperature
 
     def detached(self) -> Table:
         """The same numbers without their graph; the table itself where nothing requires grad."""

@@ -1,6 +1,6 @@
 """The forward sweep of mass at the speed of matrix products: first derivatives, the soft rule.
 
-``adjoint.py`` says what is computed, ``cai/step.py`` where the numbers come from: on its rows i,
+``_adjoint.py`` says what is computed, ``one_step.py`` where the numbers come from: on its rows i,
 which are actions and states, the bent dynamics are W(i,s') w(s') / E(i). So a mass m on the rows
 arrives as w ⊙ Wᵀ(m/E), and what they collect from many steps is one product of two matrices,
 
@@ -20,8 +20,8 @@ from cai.inference.derivatives._linearised import Problem, Visits
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
 from cai.tables import sweeps
-from cai.tables.one_step import Step
-from cai.tables.push import moves_of, push, push_alone
+from cai.tables.one_step import SoftBackup
+from cai.tables.push import forward_steps, push, push_alone
 from cai.tables.sweeps import parts, quietly, step_of
 from cai.tables.table import Table
 
@@ -107,16 +107,16 @@ class _Part:
 
     Attributes:
         E: (n, R), the sums of the rows; None at η = 0.
-        moves: what carries a mass forward.
+        ahead: what carries a mass forward.
         policy: (n, A, S), π(a|s).
     """
 
-    def __init__(self, rows: Step, t: int, now: Array, after: Array) -> None:
+    def __init__(self, rows: SoftBackup, t: int, now: Array, after: Array) -> None:
         self.rows, self.t, self.now = rows, t, now
         self._logits, w, self.E = rows.log_rows(after)
-        self.moves = moves_of(rows, after, self._logits, w, self.E)
-        assert self.moves.policy is not None
-        self.policy: Array = self.moves.policy
+        self.ahead = forward_steps(rows, after, self._logits, w, self.E)
+        assert self.ahead.policy is not None
+        self.policy: Array = self.ahead.policy
 
     def asked(self, visits: Visits, on_log_policy: Tensor) -> tuple[Array, Array]:
         """What the log-policy at the visits asks of q, (n, A, S), and of dead ends' prior, (A, S).
@@ -141,37 +141,37 @@ class _Part:
             arriving: (S,), what arrives at the first.
             sources: (n, S), what is added on arrival at the steps after.
         """
-        step, moves = step_of(self.rows.table, self.rows.eta), self.moves
+        step, ahead = step_of(self.rows.table, self.rows.eta), self.ahead
         if step.joint:  # quicker, as actions need not be told apart on the way
-            moves = moves_of(step, moves.v, *step.log_rows(moves.v))
+            ahead = forward_steps(step, ahead.v, *step.log_rows(ahead.v))
         mass = np.empty_like(self.now)
         for i in range(len(mass)):  # no mass arrives where v = -inf
             mass[i] = arriving
-            arriving = sources[i] + push(step, arriving, moves, i)
+            arriving = sources[i] + push(step, arriving, ahead, i)
         return mass, arriving
 
     def arrivals(self, mass: Array) -> Array:
         """What arrives alive in each state from masses on the rows, (n, A, S) -> (n, S)."""
-        moves = self.moves
+        ahead = self.ahead
         arrived = self.rows.W.transposed_times(self.over(mass))
-        if moves.w is not None:
-            arrived = arrived * moves.w
+        if ahead.w is not None:
+            arrived = arrived * ahead.w
         for i, alone in enumerate(self.alone(mass)):
-            arrived[i] += push_alone(self.rows, alone, moves.v[i])
-        return arrived if moves.survival is None else arrived * moves.survival
+            arrived[i] += push_alone(self.rows, alone, ahead.v[i])
+        return arrived if ahead.survival is None else arrived * ahead.survival
 
     def over(self, mass: Array) -> Array:
         """mass/E, (n, A, S) -> (n, R), nothing on rows that are done in log space."""
         mass = mass.reshape(len(mass), -1)
-        if (alone := self.moves.alone) is not None:
+        if (alone := self.ahead.alone) is not None:
             mass = np.where(alone, 0.0, mass)
         return mass if self.E is None else mass / np.where(mass == 0, 1.0, self.E)
 
     def alone(self, mass: Array) -> Array:
         """The mass on the rows that are done in log space, (n, A, S) -> (n, R); (0, R) for none."""
-        if self.moves.alone is None:
-            return np.empty((0, len(self.rows.possible)))
-        return np.where(self.moves.alone, mass.reshape(len(mass), -1), 0.0)
+        if self.ahead.alone is None:
+            return np.empty((0, self.rows.num_rows))
+        return np.where(self.ahead.alone, mass.reshape(len(mass), -1), 0.0)
 
 
 class _Bend:
@@ -181,9 +181,9 @@ class _Bend:
         rows: the step, actions apart.
     """
 
-    def __init__(self, rows: Step) -> None:
+    def __init__(self, rows: SoftBackup) -> None:
         self.rows = rows
-        table, R = rows.table, len(rows.possible)
+        table, R = rows.table, rows.num_rows
         self._heads: Array | None = None
         if table.successors is not None:
             self._heads = table.successors.transpose(0, 1).flatten(0, 1).numpy()
@@ -192,7 +192,7 @@ class _Bend:
 
     def collect(self, part: _Part, mass: Array) -> None:
         """Adds what masses (n, A, S) leave in some steps."""
-        v_next, x = part.moves.v, part.moves.w
+        v_next, x = part.ahead.v, part.ahead.w
         if x is None:
             x = self.rows.table.discount * v_next
             x = np.where(x > -np.inf, x, 0.0)  # with mass on it, a row reaches no such state

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import splu
 
-from cai.inference.infinite._moves import Moves
+from cai.inference.infinite._transition_graph import TransitionGraph
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class System:
     log_ends: Any
 
     @classmethod
-    def of(cls, graph: Moves, discount: float) -> System:
+    def of(cls, graph: TransitionGraph, discount: float) -> System:
         """The system of the moves of a table."""
         last = graph.absorbing[graph.heads]
         weights = graph.log_weights

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.infinite._moves import moves
+from cai.inference.infinite._transition_graph import transition_graph
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
@@ -46,7 +46,7 @@ def count_moves(model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]
     """
     table = tabulate(model)
     states, actions = _as_tensors(paths, table)
-    absorbing = torch.from_numpy(moves(table).absorbing)
+    absorbing = torch.from_numpy(transition_graph(table).absorbing)
     S, A, K = table.log_dynamics.shape
     tails, heads = torch.cat([s[:-1] for s in states]), torch.cat([s[1:] for s in states])
     a = torch.cat(actions)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.infinite._moves import moves
 from cai.inference.infinite._potentials import shortest_distances
 from cai.inference.infinite._system import System, factorise, row_logsumexp
+from cai.inference.infinite._transition_graph import transition_graph
 from cai.inference.infinite.linear_system import RESIDUAL, solve
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
@@ -63,7 +63,7 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
     """
     table = tabulate(model)
     asked = _checked(goals, table.num_states)
-    graph = moves(table)
+    graph = transition_graph(table)
     nothing = np.full(table.num_states, -np.inf)
     weights = graph.log_weights + (np.log(table.discount) if table.discount < 1 else 0.0)
     system = System(graph.matrix(weights), nothing)

@@ -19,10 +19,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from cai import checks
-from cai.inference.infinite._moves import Moves, moves
 from cai.inference.infinite._potentials import improvement, likely_excess, shortest_distances
 from cai.inference.infinite._spectrum import divergence, log_spectral_radius
 from cai.inference.infinite._system import System, factorise, negative_pivot, row_logsumexp
+from cai.inference.infinite._transition_graph import TransitionGraph, transition_graph
 from cai.inference.infinite.count_moves import MoveCounts
 from cai.infinite.endings import never_paid
 from cai.numerics import arrays
@@ -74,7 +74,7 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
             repr(table.horizon),
             "take inference.posterior, or dataclasses.replace(model, horizon=None)",
         )
-    graph = moves(table)
+    graph = transition_graph(table)
     system = System.of(graph, table.discount)
     distance = shortest_distances(system)
     stuck = np.isinf(distance) & ~graph.absorbing
@@ -99,7 +99,7 @@ class LinearValues:
     """
 
     table: Table
-    graph: Moves
+    graph: TransitionGraph
     factors: Factors
 
     @property

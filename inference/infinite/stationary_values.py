@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.infinite._approach import approach
-from cai.inference.infinite._moves import moves
 from cai.inference.infinite._spectrum import divergence
 from cai.inference.infinite._system import System
+from cai.inference.infinite._transition_graph import transition_graph
 from cai.inference.infinite.linear_system import linear_values
 from cai.infinite.continuation import Reach, continued
 from cai.infinite.endings import (
@@ -90,7 +90,7 @@ def _check_evidence(table: Table) -> None:
 
 def factorises(table: Table) -> bool:
     """Whether a factorisation of the moves takes no minutes, as that of a large random graph."""
-    graph = moves(table)
+    graph = transition_graph(table)
     return not fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads]))
 
 
@@ -125,7 +125,7 @@ def _followed(
         ) from None
 
     if eta == 1 and rule == "soft" and start is None:
-        graph = moves(table).ending(never_paid(table))
+        graph = transition_graph(table).ending(never_paid(table))
         raise divergence(System.of(graph, table.discount)) from None
     careful = None if eta == 0 else _try(table, 0.0, rule, start)
     if -torch.inf < eta < 0:

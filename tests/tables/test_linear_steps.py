@@ -12,7 +12,7 @@ import cai
 from cai import inference
 from cai.solutions import walk
 from cai.tables import bellman, sweeps
-from cai.tables.one_step import Step
+from cai.tables.one_step import SoftBackup
 
 seeds = st.integers(0, 10**6)
 
@@ -45,7 +45,7 @@ def test_products_of_many_steps_are_log_space(seed, T, scale):
 def one_by_one(monkeypatch):
     """Counts the steps that are done alone: backward, and forward."""
     counts = [0, 0]
-    back, push = Step.back, sweeps.push
+    back, push = SoftBackup.back, sweeps.push
 
     def counted_back(*arguments):
         counts[0] += 1
@@ -55,7 +55,7 @@ def one_by_one(monkeypatch):
         counts[1] += 1
         return push(*arguments)
 
-    monkeypatch.setattr(Step, "back", counted_back)
+    monkeypatch.setattr(SoftBackup, "back", counted_back)
     monkeypatch.setattr(sweeps, "push", counted_push)
     return counts
 

@@ -1,4 +1,4 @@
-"""The possible moves of a table as a sparse graph, for methods on networks of many states."""
+"""The possible transitions of a table as a sparse graph, for methods on networks of many states."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from cai.infinite.endings import paying_moves, possible_moves
+from cai.infinite.endings import paying_transitions, possible_transitions
 from cai.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False)
-class Moves:
-    """The E moves (s, a, s') of positive weight out of states that are not absorbing, by state.
+class TransitionGraph:
+    """The E transitions (s, a, s') of positive weight out of states that are not absorbing.
 
-    Forbidden actions, impossible successors and rewards of -inf are left out. Several moves may
-    lead from one state to the same next one.
+    Ordered by state, without forbidden actions, impossible successors and rewards of -inf. Several
+    transitions may lead from one state to the same next one.
 
     Attributes:
-        places: (E,), where each move stands in the flattened arrays (S, A, K) of the table.
+        places: (E,), where each stands in the flattened arrays (S, A, K) of the table.
         tails: (E,), s, ascending.
         heads: (E,), s'.
         log_weights: (E,), nats: log p(a|s) + log p(s'|s,a) + (r + r⁺)/α.
@@ -39,11 +39,11 @@ class Moves:
         """S."""
         return len(self.absorbing)
 
-    def ending(self, absorbing: Any) -> Moves:
-        """The same moves with other absorbing states (S,) in addition to its own."""
+    def ending(self, absorbing: Any) -> TransitionGraph:
+        """The same transitions with other absorbing states (S,) in addition to its own."""
         absorbing = self.absorbing | absorbing
         keep = ~absorbing[self.tails]
-        return Moves(
+        return TransitionGraph(
             places=self.places[keep],
             tails=self.tails[keep],
             heads=self.heads[keep],
@@ -52,7 +52,7 @@ class Moves:
         )
 
     def matrix(self, weights: Any, keep: Any = None) -> csr_array:
-        """Weights (E,) of the moves as a sparse array (S, S), with an entry for each move kept."""
+        """Weights (E,) as a sparse array (S, S), with an entry for each transition kept."""
         tails, heads = self.tails, self.heads
         if keep is not None:
             tails, heads, weights = tails[keep], heads[keep], weights[keep]
@@ -62,8 +62,8 @@ class Moves:
         return csr_array((weights, heads, starts), shape=(S, S))
 
 
-def moves(table: Table) -> Moves:
-    """The possible moves of a table.
+def transition_graph(table: Table) -> TransitionGraph:
+    """The possible transitions of a table.
 
     A state is absorbing here where every allowed action stays with probability one and pays
     nothing.
@@ -71,13 +71,13 @@ def moves(table: Table) -> Moves:
     S = table.num_states
     log_weights = table.log_weights.reshape(S, -1)
     heads = table.successor_index
-    possible = possible_moves(table)
-    idle = paying_moves(table).logical_not_()
+    possible = possible_transitions(table)
+    idle = paying_transitions(table).logical_not_()
     idle &= heads == torch.arange(S).unsqueeze(1)
     absorbing = (idle | ~possible).all(1)
     kept = (log_weights > -torch.inf) & ~absorbing.unsqueeze(1)
     places = kept.flatten().nonzero().squeeze(1)
-    return Moves(
+    return TransitionGraph(
         places=places.numpy(),
         tails=(places // max(1, log_weights.shape[1])).int().numpy(),
         heads=heads.flatten()[places].int().numpy(),
