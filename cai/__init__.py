@@ -1,82 +1,77 @@
-"""Control as probabilistic inference: one Pyro program of a trajectory, every inference on it."""
+"""Control as probabilistic inference: one Pyro program of a trajectory, every inference on it.
 
-from cai import interruption as _interruption
+A name is loaded when it is first used, so that ``import cai`` takes no time.
 
-_interruption.end_quietly()  # until the command itself takes over, if this process is one
+Packages:
+
+- ``models``: models that are ready to use.
+- ``inference``: functions from a model to a named result.
+- ``plot``: figures of models and results.
+
+Models:
+
+- ``TrajectoryModel``: p(τ, O), a trajectory and its optimality as a Pyro program.
+- ``LinearGaussian``: a model that is linear, Gaussian and quadratic, with exact inference.
+- ``Starts``: p(s_0), uniform over given states.
+- ``Successors``: p(s'|s,a) over a few listed states.
+- ``FlatPrior``: the improper prior on actions of a linear-Gaussian model.
+- ``Layout``: names and places of states and actions, for pictures and tables.
+- ``Trajectories``: sampled trajectories, as tensors.
+
+Tables:
+
+- ``Table``: a control problem with S states and A actions, as arrays.
+- ``tabulate``: the table of a model, its latents summed out.
+- ``tabulate_rewards``: a table with rewards that have gradients.
+- ``collapse``: the model whose dynamics are its own table.
+
+Solutions:
+
+- ``Solution``: values, policy and trajectories at one optimism, finite horizon.
+- ``Checkpoints``: the same in memory of O(√T·S).
+- ``Stationary``: the same with an infinite horizon.
+- ``Moment``: one step of a solution.
+- ``GaussianSolution``: the solution of a linear-Gaussian model.
+- ``Gaussian``: N(mean, covariance), which may be singular.
+- ``LinearMap``: linear dynamics with Gaussian noise.
+- ``Quadratic``: a quadratic function of the state.
+
+Policies:
+
+- ``TabularPolicy``: one number for each step, state and action.
+- ``NeuralPolicy``: a network of time and state.
+- ``ReactivePolicy``: a table of what is observed.
+- ``HistoryPolicy``: a table of everything observed so far.
+- ``RecurrentPolicy``: a recurrent network of what is observed.
+- ``LatentPolicy``: a network with a latent variable for each episode or step.
+- ``LinearGaussianPolicy``: N(k - K s, C) at each step.
+- ``Plan``: independent actions, whatever the state.
+- ``GaussianPlan``: jointly Gaussian actions, whatever the state.
+- ``FreeDynamics``: a guide that bends the dynamics too.
+
+Heads of networks:
+
+- ``CategoricalHead``: over finitely many actions.
+- ``GaussianHead``: a Gaussian, squashed onto a box where there is one.
+- ``MixtureHead``: a mixture of Gaussians, squashed likewise.
+- ``FlowHead``: a Gaussian bent by a normalising flow.
+
+Evaluation:
+
+- ``evaluate``: ELBO, return, entropy and occupancies of a policy in the true dynamics.
+- ``Evaluation``: its result.
+- ``compare``: solutions, fits and policies side by side on one model.
+- ``Comparison``: its result.
+- ``Row``: one method of a comparison.
+- ``EvidenceBracket``: log p(O) from below and from above.
+"""
 
 from cai import installation as _installation
 
 _installation.check(__path__[0])
 
-from cai.distributions.flat_prior import FlatPrior
-from cai.distributions.starts import Starts
-from cai.distributions.successors import Successors
-from cai.evaluation.bracket import EvidenceBracket
-from cai.evaluation.comparison import Comparison, Row, compare
-from cai.evaluation.evaluate import Evaluation, evaluate
-from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
-from cai.gaussian.gaussian_solution import GaussianSolution
-from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.policies.flow import FlowHead
-from cai.policies.free_dynamics import FreeDynamics
-from cai.policies.heads import CategoricalHead, GaussianHead, MixtureHead
-from cai.policies.history import HistoryPolicy
-from cai.policies.latent import LatentPolicy
-from cai.policies.neural import NeuralPolicy, TabularPolicy
-from cai.policies.plans import GaussianPlan, Plan
-from cai.policies.reactive import ReactivePolicy
-from cai.policies.recurrent import RecurrentPolicy
-from cai.program.layout import Layout
-from cai.program.trajectories import Trajectories
-from cai.program.trajectory import TrajectoryModel
-from cai.solutions.checkpoints import Checkpoints
-from cai.solutions.moment import Moment
-from cai.solutions.solution import Solution
-from cai.solutions.stationary import Stationary
-from cai.tables.table import Table
-from cai.tables.tabulation import collapse, tabulate, tabulate_rewards
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = _installation.version()
-
-__all__ = [
-    "CategoricalHead",
-    "Checkpoints",
-    "Comparison",
-    "Evaluation",
-    "EvidenceBracket",
-    "FlatPrior",
-    "FlowHead",
-    "FreeDynamics",
-    "Gaussian",
-    "GaussianHead",
-    "GaussianPlan",
-    "GaussianSolution",
-    "HistoryPolicy",
-    "LatentPolicy",
-    "Layout",
-    "LinearGaussian",
-    "LinearGaussianPolicy",
-    "LinearMap",
-    "MixtureHead",
-    "Moment",
-    "NeuralPolicy",
-    "Plan",
-    "Quadratic",
-    "ReactivePolicy",
-    "RecurrentPolicy",
-    "Row",
-    "Solution",
-    "Starts",
-    "Stationary",
-    "Successors",
-    "Table",
-    "TabularPolicy",
-    "Trajectories",
-    "TrajectoryModel",
-    "collapse",
-    "compare",
-    "evaluate",
-    "tabulate",
-    "tabulate_rewards",
-]

@@ -1,94 +1,82 @@
-"""Verbs: functions from a model to a named result."""
+"""Verbs: functions from a model to a named result.
 
-from cai.inference.derivatives.curvature import reward_hessian_vector_product
-from cai.inference.derivatives.differentiable import bound, log_likelihood, values
-from cai.inference.exact.compose import compose
-from cai.inference.exact.enumeration import Enumeration, enumeration
-from cai.inference.exact.gaussian_values import optimism_range, stabilising_values
-from cai.inference.exact.map_trajectory import MapTrajectory, map_trajectory
-from cai.inference.exact.posterior import posterior
-from cai.inference.exact.soft_values import soft_values
-from cai.inference.fitting._not_finite import FitStopped
-from cai.inference.fitting.fit import Fit, fit
-from cai.inference.fitting.rollout_elbo import RolloutELBO
-from cai.inference.gradients.critic import critic_gradient
-from cai.inference.infinite.average_reward import AverageReward, average_reward
-from cai.inference.infinite.count_moves import MoveCounts, count_moves
-from cai.inference.infinite.goal_values import GoalValues, goal_values
-from cai.inference.infinite.linear_system import LinearValues, linear_system, linear_values
-from cai.inference.learning.z_learning import ZLearning, z_learning
-from cai.inference.optimism.optimism_curve import Change, OptimismCurve, optimism_curve
-from cai.inference.optimism.renyi import (
-    RenyiBound,
-    effective_sample_ceiling,
-    renyi_bound,
-    renyi_elbo,
-)
-from cai.inference.optimism.robust import Robust, robust
-from cai.inference.particles.evidence_bracket import evidence_bracket
-from cai.inference.particles.importance import ImportanceSample, importance
-from cai.inference.particles.pareto import pareto_k, pareto_threshold
-from cai.inference.particles.smc import ParticlePosterior, smc
-from cai.inference.planning.belief_values import BeliefSolution, belief_values
-from cai.inference.planning.factorised_plan import FactorisedPlan, factorised_plan
-from cai.inference.planning.gaussian_plan import GaussianPlans, gaussian_plan
-from cai.inference.planning.price_ladder import PriceLadder, price_ladder
-from cai.inference.planning.sample_plans import PlanSamples, sample_plans
+Exact, finite horizon:
 
-__all__ = [
-    "AverageReward",
-    "BeliefSolution",
-    "Change",
-    "Enumeration",
-    "FactorisedPlan",
-    "Fit",
-    "FitStopped",
-    "GaussianPlans",
-    "GoalValues",
-    "ImportanceSample",
-    "LinearValues",
-    "MapTrajectory",
-    "MoveCounts",
-    "OptimismCurve",
-    "ParticlePosterior",
-    "PlanSamples",
-    "PriceLadder",
-    "RenyiBound",
-    "Robust",
-    "RolloutELBO",
-    "ZLearning",
-    "average_reward",
-    "belief_values",
-    "bound",
-    "compose",
-    "count_moves",
-    "critic_gradient",
-    "effective_sample_ceiling",
-    "enumeration",
-    "evidence_bracket",
-    "factorised_plan",
-    "fit",
-    "gaussian_plan",
-    "goal_values",
-    "importance",
-    "linear_system",
-    "linear_values",
-    "log_likelihood",
-    "map_trajectory",
-    "optimism_curve",
-    "optimism_range",
-    "pareto_k",
-    "pareto_threshold",
-    "posterior",
-    "price_ladder",
-    "renyi_bound",
-    "renyi_elbo",
-    "reward_hessian_vector_product",
-    "robust",
-    "sample_plans",
-    "smc",
-    "soft_values",
-    "stabilising_values",
-    "values",
-    "z_learning",
-]
+- ``posterior``: p(τ|O) by forward and backward messages.
+- ``soft_values``: values, policy and bound at any optimism.
+- ``map_trajectory``: the most probable trajectory given optimality.
+- ``MapTrajectory``: its result.
+- ``compose``: the solution for a mixture of goals, from the solutions of each.
+- ``enumeration``: the whole program enumerated by Pyro, a second opinion.
+- ``Enumeration``: its result.
+- ``optimism_range``: the optimisms at which a linear-Gaussian model has a solution.
+- ``stabilising_values``: its stationary solution that keeps the state in bounds.
+
+Infinite horizon:
+
+- ``average_reward``: the best average reward per step.
+- ``AverageReward``: its result.
+- ``linear_system``: values at optimism 1 by one sparse factorisation.
+- ``LinearValues``: its result.
+- ``linear_values``: the values alone.
+- ``goal_values``: the log-probability of reaching each of many goals, optimally.
+- ``GoalValues``: its result.
+- ``count_moves``: the counts of transitions that the likelihood of trajectories depends on.
+- ``MoveCounts``: its result.
+- ``z_learning``: values at optimism 1 learnt from episodes of the action prior.
+- ``ZLearning``: its result.
+
+Optimism:
+
+- ``optimism_curve``: bound, ELBO and return of the policy from worst case to best.
+- ``OptimismCurve``: its result.
+- ``Change``: where the policy prefers another action.
+- ``robust``: the policy with the best worst case within a budget of nats.
+- ``Robust``: its result.
+- ``renyi_bound``: the variational Rényi bound of a policy.
+- ``RenyiBound``: its result.
+- ``renyi_elbo``: Pyro's objective with that bound as its maximum.
+- ``effective_sample_ceiling``: the best effective sample size with the true dynamics.
+
+Derivatives:
+
+- ``values``: soft values that torch differentiates.
+- ``bound``: the bound that torch differentiates.
+- ``log_likelihood``: how probable observed actions are, differentiable.
+- ``reward_hessian_vector_product``: H u, H the Hessian of the bound in the rewards.
+
+Sampling:
+
+- ``importance``: importance sampling of p(τ|O) by a policy.
+- ``ImportanceSample``: its result.
+- ``smc``: particle smoothing with a value function that looks ahead.
+- ``ParticlePosterior``: its result.
+- ``evidence_bracket``: log p(O) from below and from above, by importance weights.
+- ``pareto_k``: the tail index of importance weights.
+- ``pareto_threshold``: up to which tail index they can be relied on.
+
+Planning without sight of the state, or with partial sight:
+
+- ``factorised_plan``: the plan with independent steps.
+- ``FactorisedPlan``: its result.
+- ``gaussian_plan``: the Gaussian plan of a linear-Gaussian model.
+- ``GaussianPlans``: its result.
+- ``sample_plans``: plans drawn by NUTS.
+- ``PlanSamples``: its result.
+- ``belief_values``: the best policy with perfect memory of what is observed.
+- ``BeliefSolution``: its result.
+- ``price_ladder``: what each restriction of the guide costs, in nats.
+- ``PriceLadder``: its result.
+
+Training:
+
+- ``fit``: maximises the ELBO over policies that keep the true dynamics.
+- ``Fit``: its result.
+- ``FitStopped``: raised where training cannot go on.
+- ``RolloutELBO``: the same ELBO as an objective for Pyro's SVI.
+- ``critic_gradient``: the score function weighted by advantages over a critic.
+"""
+
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -1,30 +1,28 @@
-"""Nouns: models that are ready to use."""
+"""Nouns: models that are ready to use.
 
-from cai.models.continuous.cartpole import cartpole
-from cai.models.continuous.double_integrator import double_integrator
-from cai.models.continuous.linear_gaussian import linear_gaussian
-from cai.models.continuous.multigoal import multigoal
-from cai.models.continuous.pendulum import pendulum
-from cai.models.discrete.gridworld import gridworld
-from cai.models.discrete.ledge import ledge
-from cai.models.discrete.linearly_solvable import linearly_solvable
-from cai.models.discrete.lottery import lottery
-from cai.models.discrete.road_network import road_network
-from cai.models.discrete.tabular import tabular
-from cai.models.environments.gym import gym, published
+Finitely many states:
 
-__all__ = [
-    "cartpole",
-    "double_integrator",
-    "gridworld",
-    "gym",
-    "ledge",
-    "linear_gaussian",
-    "linearly_solvable",
-    "lottery",
-    "multigoal",
-    "pendulum",
-    "published",
-    "road_network",
-    "tabular",
-]
+- ``ledge``: five states; a safe path home, or a short one along a ledge that may give way.
+- ``lottery``: two states; save, or buy a ticket that nearly never wins.
+- ``gridworld``: a walk on a text map.
+- ``road_network``: a walk along the edges of a graph to a goal.
+- ``tabular``: a model from arrays.
+- ``linearly_solvable``: passive dynamics and a cost for each state.
+
+Continuous states:
+
+- ``pendulum``: a pendulum to swing up and hold.
+- ``cartpole``: a pole on a cart, to be kept upright.
+- ``multigoal``: a point on a plane with four goals.
+- ``double_integrator``: a point with inertia that is to come to rest past obstacles.
+- ``linear_gaussian``: a linear-Gaussian model from its matrices.
+
+Environments:
+
+- ``gym``: a Gymnasium environment with a published table.
+- ``published``: the names of those environments.
+"""
+
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

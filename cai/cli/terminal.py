@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cai.cli.spelling import spell_what_is_lacking
+from cai.evaluation.spelling import spell_what_is_lacking
 
-_SPELLING = "cai.cli.spelling"
+_SPELLING = "cai.evaluation.spelling"
 
 
 class NobodyReads(Exception):
@@ -20,7 +20,7 @@ class NobodyReads(Exception):
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """Within it both standard streams exist, and take any text: see :mod:`cai.cli.spelling`."""
+    """Within it both standard streams exist and take any text, see ``evaluation/spelling.py``."""
     codecs.register_error(_SPELLING, spell_what_is_lacking)
     with contextlib.ExitStack() as stack:
         if sys.stdout is None:  # closed by whoever started the process

@@ -13,11 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from cai import checks
-from cai.cli.spelling import spell
 from cai.evaluation import importance_weights
 from cai.evaluation.bracket import EvidenceBracket, bracket, from_above
 from cai.evaluation.divergence import Split, measured
 from cai.evaluation.evaluate import Evaluation
+from cai.evaluation.spelling import spell
 from cai.evaluation.yardsticks import Yardsticks, same, same_gaussian, yardsticks
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian

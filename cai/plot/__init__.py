@@ -1,25 +1,24 @@
-"""Figures: every function returns a matplotlib figure with labels, units and a caption."""
+"""Figures: every function returns a matplotlib figure with labels, units and a caption.
 
-from cai.plot.comparison_figure import (
-    comparison,
-    graphical_model,
-    losses,
-    occupancy,
-    optimism,
-    policies,
-)
-from cai.plot.ladder_figure import price_ladder
-from cai.plot.optimism_figures import optimism_curve
-from cai.plot.trajectory_figure import trajectories
+Comparisons:
 
-__all__ = [
-    "comparison",
-    "graphical_model",
-    "losses",
-    "occupancy",
-    "optimism",
-    "optimism_curve",
-    "policies",
-    "price_ladder",
-    "trajectories",
-]
+- ``comparison``: what each method imagines against what it gets.
+- ``occupancy``: how often each state is visited, imagined and real.
+- ``policies``: the policy of each method.
+
+Optimism:
+
+- ``optimism``: by how much the exact posterior overrates each state.
+- ``optimism_curve``: bound, ELBO and return from worst case to best.
+- ``price_ladder``: what each restriction of the guide costs.
+
+Models and training:
+
+- ``graphical_model``: the model as a graph.
+- ``trajectories``: trajectories in a plane of the states.
+- ``losses``: the ELBO over the steps of a fit.
+"""
+
+import lazy_loader as _lazy_loader
+
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -686,7 +686,7 @@ def test_a_fault_of_the_library_keeps_its_traceback(out, monkeypatch):
     def mistaken(*_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(command, "tabulate", mistaken)
+    monkeypatch.setattr("cai.cli.commands.tabulate", mistaken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         run("compare", "ledge", "--out", out)
     assert not out.exists()
@@ -751,7 +751,7 @@ def test_a_model_too_large_for_the_machine(out, monkeypatch):
     def allocate(*_):
         raise RuntimeError("can't allocate memory: you tried to allocate 10^13 bytes")
 
-    monkeypatch.setattr("cai.__main__.tabulate", allocate)
+    monkeypatch.setattr("cai.cli.commands.tabulate", allocate)
     result = run("compare", "ledge", "--out", out)
     assert (result.status, result.out) == (1, "")
     assert "too large for this machine" in result.err

@@ -34,9 +34,9 @@ def start(*command, cwd, **variables):
 @pytest.mark.parametrize(
     "command",
     [
-        [sys.executable, "-m", "cai"],
-        [sys.executable, "-u", "-m", "cai", "compare", "-m"],
-        [Path(sys.executable).parent / "cai"],
+        [sys.executable, "-m", "cai", "models"],
+        [sys.executable, "-u", "-m", "cai", "compare", "ledge"],
+        [Path(sys.executable).parent / "cai", "draw", "ledge"],
         [Path(sys.executable).parent / "control-as-inference", "models"],
     ],
     ids=lambda command: " ".join(map(str, command)).replace(str(Path(sys.executable).parent), ""),
@@ -47,12 +47,14 @@ def test_ctrl_c_during_the_import_of_the_command(command, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-@pytest.mark.parametrize("arguments", [["-c", "import cai"], ["cai.py"], ["-m", "mine", "cai"]])
+@pytest.mark.parametrize(
+    "arguments", [["-c", "from cai import Table"], ["cai.py"], ["-m", "mine", "cai"]]
+)
 def test_who_imports_the_library_is_interrupted_as_usual(arguments, tmp_path):
     (tmp_path / "torch.py").write_text(PRESSES, encoding="utf-8")
-    (tmp_path / "mine.py").write_text("import cai\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text("import cai\ncai.Table\n", encoding="utf-8")
     (tmp_path / "script").mkdir()
-    script = "import sys; del sys.path[0]\nimport cai\n"
+    script = "import sys; del sys.path[0]\nfrom cai import Table\n"
     (tmp_path / "script" / "cai.py").write_text(script, encoding="utf-8")
     where = tmp_path / "script" if arguments == ["cai.py"] else tmp_path
     done = start(sys.executable, *arguments, cwd=where, PYTHONPATH=str(tmp_path))
@@ -63,20 +65,29 @@ def test_who_imports_the_library_is_interrupted_as_usual(arguments, tmp_path):
 def test_the_command_itself_is_interrupted_by_an_exception():
     """Else it could not say that nothing was written, nor ``fit`` return the best so far."""
     code = (
-        "import signal, sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'cai']\n"
-        "import cai.interruption as it\n"
-        "print(signal.getsignal(signal.SIGINT) is it._leave)\n"
-        "it.raise_again()\n"
+        "import signal\n"
+        "from cai.cli import interruption as it\n"
+        "with it.ends_the_process():\n"
+        "    print(signal.getsignal(signal.SIGINT) is it._leave)\n"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
     )
     done = start(sys.executable, "-c", code, cwd=ROOT)
     assert done.stdout.split() == ["True", "True"]
 
 
+def test_who_calls_the_command_keeps_their_handler(tmp_path):
+    """With arguments of its own it is a function of somebody's program, and may not end that."""
+    (tmp_path / "torch.py").write_text(PRESSES, encoding="utf-8")
+    code = "from cai.__main__ import main\nprint(main(['models']))\n"
+    done = start(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "130\n")
+    assert "interrupted" in done.stderr
+
+
 def test_a_folder_of_a_checkout_says_what_to_do(tmp_path):
     """Without the packages of the environment, -S, nothing maps cai.models to another folder."""
     (tmp_path / "cai").mkdir()
-    for name in ("__init__.py", "interruption.py", "installation.py"):
+    for name in ("__init__.py", "installation.py"):
         shutil.copy(ROOT / name, tmp_path / "cai")
     done = start(sys.executable, "-S", "-c", "from cai import inference", cwd=tmp_path)
     assert done.returncode == 1

@@ -12,7 +12,7 @@ import cai
 from cai import __main__ as command
 from cai import inference, models
 from cai.cli import terminal
-from cai.cli.spelling import spell
+from cai.evaluation.spelling import spell
 
 
 @pytest.mark.parametrize(

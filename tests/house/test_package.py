@@ -92,7 +92,8 @@ def test_the_wheel_is_complete(wheel):
     expected = {"cai/py.typed"} | {
         f"{inside}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, inside in FOLDERS.items()
-        for path in (ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*.py*")
+        if path.suffix in (".py", ".pyi")
     }
     assert {name for name in names(wheel) if not re.match(r"[^/]+\.dist-info/", name)} == expected
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import inspect
 import re
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def public():
     for package in (cai, inference):
         for name in package.__all__:
             x = getattr(package, name)
-            yield name
+            if not inspect.ismodule(x):
+                yield name
             if isinstance(x, type) and dataclasses.is_dataclass(x) and name not in ASKED:
                 yield from (f"{name}.{number}" for number in numbers(x))
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cai
-from cai import inference, models
+from cai import inference, models, plot
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"cai": "cai", "models": "cai.models", "inference": "cai.inference"}
@@ -121,7 +122,7 @@ def test_imports(path):
     folder = path.relative_to(ROOT).parts[0]
     forbidden = {"models": ["cai.inference"], "inference": ["cai.models"]}
     forbidden["cai"] = (
-        [] if relative(path) == "cai/__main__.py" else ["cai.models", "cai.inference"]
+        [] if relative(path).startswith("cai/cli/") else ["cai.models", "cai.inference"]
     )
     names = imported(path.read_text(encoding="utf-8"), package_of(path))
     for package in forbidden[folder]:
@@ -129,7 +130,7 @@ def test_imports(path):
 
 
 def test_importing_cai_imports_neither_models_nor_inference():
-    loaded = python("import cai", "list(sys.modules)")
+    loaded = python("from cai import TrajectoryModel", "list(sys.modules)")
     assert "cai.program.trajectory" in loaded
     assert not [name for name in loaded if re.match(r"cai\.(models|inference)", name)]
 
@@ -177,30 +178,66 @@ def test_public_definitions_are_found():
     assert found == ["f", "A", "A.m", "A.p", "A.B", "A.B.q"]
 
 
-@pytest.mark.parametrize("package", [cai, models, inference], ids=lambda module: module.__name__)
+# Front pages: what they offer is loaded when it is first used, by one mechanism, which reads the
+# stub beside them; and they say in one line each what it is.
+
+PAGES = [cai, models, inference, plot]
+LATE = {"cai", "cai.models", "cai.inference", "cai.plot", "cai.cli"}
+pages = pytest.mark.parametrize("package", PAGES, ids=lambda module: module.__name__)
+
+
+def stub_of(package):
+    """{name: the module that it comes from}, from the stub of a front page."""
+    tree = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name  # else a stub keeps it to itself
+                parts = (package.__name__, node.module, None if node.module else alias.name)
+                found[alias.name] = ".".join(filter(None, parts))
+    return found
+
+
+@pages
 def test_what_a_package_offers(package):
-    """``__all__`` is sorted, each name is there, has a docstring, and is defined in the package."""
-    assert list(package.__all__) == sorted(set(package.__all__))
-    for name in package.__all__:
+    """Each name of the stub is sorted into ``__all__``, has a docstring, and is defined there."""
+    assert list(package.__all__) == sorted(stub_of(package)) == dir(package)
+    for name, place in stub_of(package).items():
         thing = getattr(package, name)
         assert not name.startswith("_")
         assert (thing.__doc__ or "").strip(), name
-        home = importlib.import_module(thing.__module__)
-        assert home.__name__.startswith(package.__name__)
-        tree = ast.parse(Path(home.__file__).read_text(encoding="utf-8"))
+        if inspect.ismodule(thing):
+            assert thing.__name__ == place
+            continue
+        assert thing.__module__ == place
+        tree = ast.parse(Path(sys.modules[place].__file__).read_text(encoding="utf-8"))
         nodes = dict(public_definitions(tree))
         # A dataclass without a docstring gets one made of its signature, which says nothing.
         assert ast.get_docstring(nodes[name]), name
 
 
-@pytest.mark.parametrize("package", [cai, models, inference], ids=lambda module: module.__name__)
-def test_a_package_offers_what_it_imports(package):
-    """Nothing is imported into a package's front page and then left out of ``__all__``."""
-    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.asname or alias.name for node in imports for alias in node.names}
-    offered = {name for name in names if not name.startswith("_")}
-    assert offered - {"annotations"} == set(package.__all__)
+@pages
+def test_a_front_page_says_what_each_name_is(package):
+    listed = re.findall(r"^- ``(\w+)``: .*\w.*\.$", package.__doc__, re.MULTILINE)
+    assert sorted(listed) == list(package.__all__)
+    assert len(listed) == package.__doc__.count("\n- ")
+
+
+def test_front_pages_are_the_only_ones_that_load_late():
+    late = {p for p in SOURCES if "lazy_loader" in p.read_text(encoding="utf-8")}
+    assert {module_name(path) for path in late} == LATE
+    for path in late:
+        assert path.name == "__init__.py"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        kinds = {type(node) for node in tree.body}
+        assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign}
+        assert path.with_suffix(".pyi").is_file()
+
+
+def test_a_name_that_is_not_there_is_refused():
+    with pytest.raises(AttributeError, match="postrior"):
+        inference.postrior  # noqa: B018
 
 
 # Imports have no side effects
@@ -217,9 +254,32 @@ def python(code, value):
     return json.loads(done.stdout)
 
 
-def test_importing_cai_does_not_import_matplotlib():
-    assert not python("import cai", "[m for m in sys.modules if m.startswith('matplotlib')]")
-    assert "matplotlib" in python("import cai.plot", "list(sys.modules)")
+HEAVY = {"torch", "pyro", "numpy", "scipy", "networkx", "matplotlib", "gymnasium"}
+
+
+@pytest.mark.parametrize("page", ["cai", "cai.models", "cai.inference", "cai.plot", "cai.__main__"])
+def test_a_front_page_loads_nothing_heavy(page):
+    loaded = python(f"import {page}", "list(sys.modules)")
+    assert page in loaded
+    assert not HEAVY & set(loaded)
+
+
+def test_figures_alone_load_matplotlib():
+    names = "from cai import compare\nfrom cai.inference import posterior"
+    assert "matplotlib" not in python(names, "list(sys.modules)")
+    assert "matplotlib" in python("from cai.plot import comparison", "list(sys.modules)")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_the_command_answers_at_once(option):
+    """In processor time, which does not depend on what else the machine does."""
+    code = f"""
+import contextlib, io, time
+from cai.__main__ import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(["{option}"])
+"""
+    assert python(code, "time.process_time()") < 0.3
 
 
 def test_imports_leave_the_process_as_it_was():
@@ -252,7 +312,10 @@ def state():
     }
 
 before = state()
-import cai, cai.models, cai.inference, cai.plot, cai.graph, cai.__main__
+import cai, cai.models, cai.inference, cai.plot, cai.cli, cai.graph, cai.__main__
+for page in (cai, cai.models, cai.inference, cai.plot, cai.cli):
+    for name in page.__all__:
+        getattr(page, name)
 after = state()
 """
     changed = python(script, "{name: after[name] for name in after if after[name] != before[name]}")

@@ -1,0 +1,81 @@
+"""What a command says when it fails, and where in the user's file it went wrong."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from cai.cli import terminal
+
+
+class Mistake(Exception):
+    """Something about the arguments that the user can mend."""
+
+
+def program() -> str:
+    """The command, by the name of the two under which it was called."""
+    called = Path(next(iter(sys.argv), "")).stem
+    return called if called == "control-as-inference" else "cai"
+
+
+def fail(message: object, status: int) -> int:
+    """Prints a message in one line, and returns the exit status."""
+    terminal.note(f"{program()}: error: {' '.join(str(message).split())}")
+    return status
+
+
+def explain(error: BaseException, model: str) -> str:
+    """What went wrong in a run, with the line of the user's file where it began.
+
+    Args:
+        error: what was raised.
+        model: how the user named the model, perhaps as FILE.py:NAME.
+
+    Raises:
+        BaseException: the error itself, if it is a fault of this library.
+    """
+    file = file_of(model)
+    where = file and place(error, file)
+    own = isinstance(error, ValueError | OSError)  # which speak for themselves
+    memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
+    if not (own or memory or where):
+        raise error  # its traceback is of use
+    words = str(error) if own and not (file and _line(error, file)) else named(error)
+    if memory and not own:
+        words = f"the model is too large for this machine: {words}"
+    return f"{where}: {words}" if where else words
+
+
+def named(error: BaseException) -> str:
+    """An error with its type; what SystemExit holds is a status, and no message."""
+    if isinstance(error, SystemExit):
+        return f"SystemExit: {error.code}; a model's code must not end the program"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def file_of(name: str) -> Path | None:
+    """The Python file that a model is taken from; None if it is named otherwise."""
+    file = re.fullmatch(r"(.+\.py)(:.*)?", name)
+    return Path(file[1]) if file else None
+
+
+def place(error: BaseException, file: Path) -> str | None:
+    """Where in the user's file an error came from, or None if it is from elsewhere."""
+    cause: BaseException | None = error
+    while cause is not None:
+        line = _line(cause, file)
+        if line is not None:
+            return f"{file}, line {line}"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _line(error: BaseException, file: Path) -> int | None:
+    """The innermost line of a file that an error went through, if it went through it."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if Path(frame.f_code.co_filename).resolve() == file.resolve():
+            line = number
+    return line

@@ -1,0 +1,131 @@
+"""The model that the arguments name: a built-in one, an environment, or one from a user's file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cai import models
+from cai.cli import terminal
+from cai.cli.failure import Mistake, file_of, named, place
+from cai.program.trajectory import TrajectoryModel
+
+_BUILT_IN = (
+    "ledge",
+    "lottery",
+    "gridworld",
+    "pendulum",
+    "cartpole",
+    "multigoal",
+    "double_integrator",
+)
+
+
+def built_in() -> dict[str, Callable[..., TrajectoryModel]]:
+    """The models that need no arrays."""
+    return {name: getattr(models, name) for name in _BUILT_IN}
+
+
+def load(options: argparse.Namespace) -> TrajectoryModel:
+    """The model that the arguments name.
+
+    Raises:
+        Mistake: if there is none, or it cannot be made with these arguments.
+    """
+    changes = {
+        name: getattr(options, name)
+        for name in ("horizon", "temperature", "discount")
+        if getattr(options, name) is not None
+    }
+    extra = dict(options.option)
+    name = options.model
+    twice = ", ".join(sorted(changes.keys() & extra.keys()))
+    if twice:
+        raise Mistake(f"--option: {twice} is given twice, by --{twice} as well; leave one out")
+    try:
+        if file_of(name) is not None:
+            file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
+            if file is None:
+                raise Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
+            if extra:
+                raise Mistake("--option: a model from a file has no options; edit the file")
+            return dataclasses.replace(_from_file(Path(file[1]), file[2] or "model"), **changes)
+        if name in _BUILT_IN:
+            return _from_options(name, changes, extra)
+        return _from_gymnasium(name, options.quiet, **changes, **extra)
+    except (ValueError, TypeError) as error:
+        raise Mistake(error) from None
+
+
+def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
+    constructor = built_in()[name]
+    known = inspect.signature(constructor).parameters
+    unknown = sorted(extra.keys() - known.keys())
+    if unknown:
+        words = f"{name} has no {', '.join(unknown)}; it has {', '.join(known)}"
+        raise Mistake(f"--option: {words}")
+    try:
+        return constructor(**changes, **extra)
+    except (AttributeError, LookupError) as error:
+        words = ", ".join(f"{key}={value!r}" for key, value in extra.items())
+        raise Mistake(f"--option: {name} cannot be made with {words}: {named(error)}") from None
+
+
+def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            model = models.gym(name, **arguments)
+        except ValueError as error:
+            near = difflib.get_close_matches(name.lower(), _BUILT_IN, 1)
+            raise Mistake(f"{error}{f'; or was {near[0]!r} meant?' if near else ''}") from None
+    for warning in [] if quiet else said:
+        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium paints them
+        terminal.note(" ".join(words.split()))
+    return model
+
+
+def _from_file(file: Path, name: str) -> TrajectoryModel:
+    module = _run(file)
+    if not hasattr(module, name):
+        found = [k for k, v in vars(module).items() if isinstance(v, TrajectoryModel)]
+        advice = f"it has {', '.join(found)}" if found else "it holds no cai.TrajectoryModel"
+        raise Mistake(f"{file}: there is no {name!r} in it; {advice}")
+    model = getattr(module, name)
+    if not isinstance(model, TrajectoryModel):
+        raise Mistake(
+            f"{file}: expected {name!r} to be a cai.TrajectoryModel, got {type(model).__name__}; "
+            "build one with cai.TrajectoryModel(initial=..., dynamics=..., ...)"
+        )
+    return model
+
+
+def _run(file: Path) -> ModuleType:
+    """The user's file as a module."""
+    if not file.is_file():
+        raise Mistake(f"{file}: there is no such file; give it as FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(f"_model_in_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for the types of their fields
+    sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Mistake(f"{place(error, file) or file}: {named(error)}") from None
+    finally:
+        sys.path.pop(0)
+    return module

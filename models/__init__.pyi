@@ -1,0 +1,13 @@
+from .continuous.cartpole import cartpole as cartpole
+from .continuous.double_integrator import double_integrator as double_integrator
+from .continuous.linear_gaussian import linear_gaussian as linear_gaussian
+from .continuous.multigoal import multigoal as multigoal
+from .continuous.pendulum import pendulum as pendulum
+from .discrete.gridworld import gridworld as gridworld
+from .discrete.ledge import ledge as ledge
+from .discrete.linearly_solvable import linearly_solvable as linearly_solvable
+from .discrete.lottery import lottery as lottery
+from .discrete.road_network import road_network as road_network
+from .discrete.tabular import tabular as tabular
+from .environments.gym import gym as gym
+from .environments.gym import published as published
