@@ -7,10 +7,11 @@ import os
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 import cai
 from cai import __main__ as command
-from cai import inference, models
+from cai import inference, models, plot
 from cai.cli import terminal
 from cai.evaluation.spelling import spell
 
@@ -99,7 +100,7 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_word(capsys):
 def test_a_full_disk_is_said_in_one_line(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(inference, "fit", lambda model, policy, **_: FITTED)
-    monkeypatch.setattr(command.plot, "losses", lambda *_: command.plot.Figure())
+    monkeypatch.setattr(plot, "losses", lambda *_: Figure())
     with open("/dev/full", "w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
         assert command.main([*arguments, *["--quiet"] * ("compare" in arguments)]) == 1
     expected = "cai: error: standard output: No space left on device\n"
