@@ -24,7 +24,7 @@ from cai import inference, models
 from cai.cli import terminal
 from cai.evaluation.evaluate import enumerable
 from cai.inference.gradients import estimators
-from cai.inference.gradients.enumerated_actions import enumerated_program_gradient, num_actions
+from cai.inference.gradients.enumerated import enumerated_program_gradient, num_actions
 from cai.inference.gradients.gradient import Estimator
 
 PARTICLES = 100

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlateau
 
 from cai import checks
-from cai.inference.fitting.guarded import raising
 from cai.inference.gradients.gradient import Estimator
+from cai.inference.gradients.guarded import raising
 from cai.policies.neural import TabularPolicy
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -9,13 +9,16 @@ from torch import nn
 from cai import checks
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.inference.fitting.guarded import Guarded, raising
 from cai.inference.gradients.critic import critic_gradient
-from cai.inference.gradients.enumerated import enumerated_gradient
-from cai.inference.gradients.enumerated_actions import enumerated_program_gradient, num_actions
+from cai.inference.gradients.enumerated import (
+    enumerated_gradient,
+    enumerated_program_gradient,
+    num_actions,
+)
 from cai.inference.gradients.exact_gradient import closed_form_gradient, exact_gradient
 from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient
 from cai.inference.gradients.gradient import Estimator, EstimatorFactory
+from cai.inference.gradients.guarded import Guarded, raising
 from cai.inference.gradients.mirror import natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient

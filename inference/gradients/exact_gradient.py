@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,25 +30,51 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
     ∂ELBO/∂log q_t(a|s) = occupancy_t(s) q_t(a|s) (advantage_t(s,a)), the policy gradient theorem
     for the objective of maximum entropy.
     """
-    gain = gains(table)
-    p = table.log_dynamics.exp() * table.discount
-    ahead = _ahead(table, p)
-    initial = table.log_initial.exp()
+    of_policy = advantages(table)
 
     def estimate() -> float:
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
-            q, now = log_q.exp(), gain - log_q
-            flow = table.flow(q.unsqueeze(-1) * p)
-            v = policy_values(table, product(q, now).sum(-1), flow)
-            elbo = product(initial, v[0]).sum().item()
-            checked(elbo)
-            weight = occupancies(table, flow).unsqueeze(-1) * q
-            slope = product(weight, now + ahead(v[1:]) - v[:-1].unsqueeze(-1))
+            found = of_policy(log_q)
+            checked(found.elbo)
+            weight = occupancies(table, found.flow).unsqueeze(-1) * log_q.exp()
+            slope = product(weight, found.advantages)
         log_q.backward(-slope)
-        return -elbo
+        return -found.elbo
 
     return estimate
+
+
+class Advantages(NamedTuple):
+    """The values of a policy q in a table, and what each action is worth beyond them.
+
+    Attributes:
+        elbo: nats.
+        values: (T+1, S), v_t(s), nats: the ELBO from state s at step t on.
+        advantages: (T, S, A), Q_t(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s), nats; no number
+            for actions of probability zero, and where v_t(s) is -inf.
+        flow: (T, S, ...), the flow of q(a|s) p(s'|s,a) γ, see ``Table.flow``.
+    """
+
+    elbo: float
+    values: Tensor
+    advantages: Tensor
+    flow: Tensor
+
+
+def advantages(table: Table) -> Callable[[Tensor], Advantages]:
+    """log q_t(a|s), (T, S, A), nats -> the values and the advantages of that policy."""
+    gain, p = gains(table), table.log_dynamics.exp() * table.discount
+    ahead, initial = _ahead(table, p), table.log_initial.exp()
+
+    def of_policy(log_q: Tensor) -> Advantages:
+        q, now = log_q.exp(), gain - log_q
+        flow = table.flow(q.unsqueeze(-1) * p)
+        v = _values(table, product(q, now).sum(-1), flow)
+        elbo = product(initial, v[0]).sum().item()
+        return Advantages(elbo, v, now + ahead(v[1:]) - v[:-1].unsqueeze(-1), flow)
+
+    return of_policy
 
 
 def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
@@ -67,7 +93,7 @@ def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
     return ahead
 
 
-def policy_values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
+def _values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
     """v_t(s) of a policy, (T+1, S), nats: the ELBO from state s at step t on.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cai.evaluation.evaluate import policy_log_probs
-from cai.inference.gradients.exact_gradient import occupancies
+from cai.inference.gradients.exact_gradient import advantages, occupancies
 from cai.inference.gradients.gradient import Estimator, checked, not_too_far
 from cai.numerics import logspace
 from cai.numerics.logspace import product
@@ -25,22 +25,19 @@ def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> 
     the weights of a mean over all time, and no number of steps is promised; where a whole ``step``
     would lower the ELBO, it is halved until it does not.
     """
-    start, p = table.log_initial.exp(), table.log_dynamics.exp() * table.discount
+    of_policy = advantages(table)
 
     def after(step: float, slope: Tensor) -> float:
         log_q = logspace.log_softmax(policy.log_prior + policy.logits - step * slope)
-        v, _ = policy_values(table, log_q.expand(table.steps, *log_q.shape))
-        return product(start, v[0]).sum().item()
+        return of_policy(log_q.expand(table.steps, *log_q.shape)).elbo
 
     def estimate() -> float:
         with torch.no_grad():
             log_q = policy_log_probs(policy, table)
-            v, q_values = policy_values(table, log_q)
-            elbo = product(start, v[0]).sum().item()
+            elbo, _, advantage, flow = of_policy(log_q)
             checked(elbo)
-            slope = v[:-1].unsqueeze(-1) - (q_values + table.log_prior - log_q)
+            slope = -advantage
             if policy.logits.dim() == 2:
-                flow = table.flow(log_q.exp().unsqueeze(-1) * p)
                 weight = occupancies(table, flow).unsqueeze(-1)
                 slope = product(weight, slope).sum(0) / weight.sum(0)
             # What the policy never does, and where everything is lost, stays as it is.
@@ -80,17 +77,6 @@ def mirror_sweep(table: Table, log_q: Tensor, step: float = 1.0, backward: bool 
         )
         v = _value(table, new[t] if backward else log_q[t], q_values)
     return new
-
-
-def policy_values(table: Table, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    """v_t(s) and Q_t(s,a)/α of a policy, (T+1, S) and (T, S, A), nats."""
-    v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
-    q_values = torch.empty_like(log_q)
-    v[-1] = table.final_reward / table.temperature
-    for t in range(table.steps - 1, -1, -1):
-        q_values[t] = bellman.action_values(table, v[t + 1], 0.0)
-        v[t] = _value(table, log_q[t], q_values[t])
-    return v, q_values
 
 
 def _value(table: Table, log_q: Tensor, q_values: Tensor) -> Tensor:

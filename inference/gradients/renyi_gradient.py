@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact
-from cai.inference.gradients.gradient import Estimator, checked
+from cai.inference.gradients._scored import leave_one_out, scored, surrogate
+from cai.inference.gradients.gradient import Estimator
 from cai.numerics import logspace
-from cai.program.scoring import log_probs_along
 from cai.program.trajectory import TrajectoryModel
 
 
@@ -63,28 +62,21 @@ def renyi_gradient(
     Returns:
         an estimator whose loss is the negative of that bound, not of the ELBO.
     """
-    T = checks.finite_horizon(model, "fit")
-    steps = torch.arange(T).expand(particles, T)
+    checks.finite_horizon(model, "fit")
     even = torch.full((particles,), -math.log(particles), dtype=torch.float64)
 
     def bound(log_w: Tensor) -> Tensor:
         return logspace.soft_mean(even, log_w, eta)
 
     def estimate() -> float:
-        paths = model.simulate(policy, particles)
-        s, alive = paths.states[:, :-1], paths.alive[:, :-1]
-        log_q = log_probs_along(policy, s, paths.actions)
-        log_q = torch.where(alive, log_q, 0.0).double().sum(-1)
+        drawn = scored(model, policy, particles)
         with torch.no_grad():
-            log_p = exact(model.prior(s, steps)).log_prob(paths.actions)
-            log_p = torch.where(alive, log_p, 0.0).double().sum(-1)
-            log_w = paths.returns / model.temperature + log_p - log_q
-            checked(log_w.min().item())
+            log_w = drawn.to_go[:, 0]
             whole = bound(log_w)
-            others = (log_w.sum() - log_w) / (particles - 1)
-            without = bound(torch.where(torch.eye(particles) > 0, others.unsqueeze(1), log_w))
-            weight = whole - without - (eta * log_w).softmax(0)
-        (-(weight * log_q).sum()).backward()
+            others = leave_one_out(log_w).unsqueeze(1)
+            without = bound(torch.where(torch.eye(particles) > 0, others, log_w))
+            weight = (whole - without - (eta * log_w).softmax(0)).unsqueeze(1)
+        surrogate(drawn.log_q, torch.where(drawn.alive, weight, 0.0)).backward()
         return -whole.item()
 
     return estimate

@@ -12,10 +12,10 @@ from paths import every_trajectory, gradient, trajectories
 
 import cai
 from cai import inference, models
-from cai.inference.gradients.critic import NeuralCritic, TabularCritic, critic_gradient
-from cai.inference.gradients.exact_gradient import exact_gradient
-from cai.inference.gradients.mirror import policy_values
+from cai.inference.gradients.critic import critic_gradient
+from cai.inference.gradients.exact_gradient import advantages, exact_gradient
 from cai.inference.gradients.score_function import score_gradient
+from cai.policies.critics import NeuralCritic, TabularCritic
 
 
 def expected(monkeypatch, model, policy, values, lam):
@@ -38,7 +38,7 @@ def test_the_expectation_over_all_pairs_of_trajectories(lam, right, discount, mo
     model = tiny(discount)
     table, policy = cai.tabulate(model), scramble(cai.TabularPolicy(model))
     exact = gradient(exact_gradient(table, policy), policy)
-    values = policy_values(table, policy.log_probs.detach())[0]
+    values = advantages(table)(policy.log_probs.detach()).values
     wrong = values + torch.tensor([[1.0, -2.0], [0.5, 3.0], [0.0, 0.0]])
     mean = expected(monkeypatch, model, policy, values if right else wrong, lam)
     assert torch.allclose(mean, exact, rtol=0, atol=1e-12)
@@ -55,7 +55,7 @@ def test_a_table_learns_the_values():
     torch.manual_seed(0)
     for _ in range(30):
         gradient(estimate, policy)
-    v = policy_values(cai.tabulate(model), policy.log_probs.detach())[0][:-1]
+    v = advantages(cai.tabulate(model))(policy.log_probs.detach()).values[:-1]
     often = estimate.module.visits > 1000
     assert often.sum() >= 8
     t, s = often.nonzero().unbind(1)

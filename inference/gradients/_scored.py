@@ -1,0 +1,77 @@
+"""What the estimators that sample share: scored trajectories, their baseline, and the surrogate.
+
+A score-function estimator draws trajectories of the policy, weights the score of each action by
+what came of it less a baseline that does not depend on it, and differentiates the weighted sum.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cai.distributions.exact_scores import exact
+from cai.inference.gradients.gradient import checked
+from cai.program.scoring import log_probs_along
+from cai.program.trajectories import Trajectories
+from cai.program.trajectory import TrajectoryModel
+
+
+class Scored(NamedTuple):
+    """n trajectories of T steps of a policy, and their terms of the ELBO.
+
+    Attributes:
+        paths: the trajectories.
+        log_q: (n, T), log q(a_t|s_t), nats, with the graph of the policy's parameters.
+        terms: (n, T), (r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t), nats; zero after termination.
+        to_go: (n, T), nats: the terms from step t on, and the final reward.
+        alive: (n, T), whether the trajectory is alive at step t.
+    """
+
+    paths: Trajectories
+    log_q: Tensor
+    terms: Tensor
+    to_go: Tensor
+    alive: Tensor
+
+
+def scored(model: TrajectoryModel, policy: nn.Module, particles: int) -> Scored:
+    """Trajectories that the program itself simulates.
+
+    The policy is scored in one call over all steps and particles, so that the backward pass does
+    not grow with the number of sites.
+
+    Raises:
+        ValueError, FloatingPointError: if the ELBO is not finite, see :func:`checked`.
+    """
+    paths = model.simulate(policy, particles)
+    s, alive = paths.states[:, :-1], paths.alive[:, :-1]
+    log_q = log_probs_along(policy, s, paths.actions)
+    with torch.no_grad():
+        log_p = exact(model.prior(s, torch.arange(s.shape[1]).expand(s.shape[:2])))
+        terms = paths.rewards / model.temperature - log_q + log_p.log_prob(paths.actions)
+        terms = torch.where(alive, terms, 0.0).double()
+        final = (paths.final_rewards / model.temperature).unsqueeze(1)
+        to_go = final + terms.flip(1).cumsum(1).flip(1)
+    checked(to_go[:, 0].mean().item())
+    return Scored(paths, log_q, terms, to_go, alive)
+
+
+def leave_one_out(x: Tensor, dim: int = 0, alive: Tensor | None = None) -> Tensor:
+    """The mean over all other particles, a baseline that does not depend on the particle itself.
+
+    Args:
+        x: one number a particle, and whatever axes besides.
+        dim: the axis of the particles.
+        alive: which particles count, all if not given; x is zero for the others.
+    """
+    others: Tensor | int = x.shape[dim] - 1
+    if alive is not None:
+        others = (alive.sum(dim, keepdim=True) - alive.to(x.dtype)).clamp(min=1)
+    return (x.sum(dim, keepdim=True) - x) / others
+
+
+def surrogate(log_q: Tensor, weight: Tensor) -> Tensor:
+    """-Σ weight · log q, whose gradient is the estimate: the weights are constants to it."""
+    return -(weight * log_q).sum()
