@@ -1,7 +1,7 @@
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import bound as bound
-from .derivatives.differentiable import log_likelihood as log_likelihood
 from .derivatives.differentiable import values as values
+from .derivatives.log_likelihood import log_likelihood as log_likelihood
 from .exact.compose import compose as compose
 from .exact.enumeration import Enumeration as Enumeration
 from .exact.enumeration import enumeration as enumeration
@@ -27,9 +27,9 @@ from .infinite.linear_system import linear_system as linear_system
 from .infinite.linear_system import linear_values as linear_values
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
-from .optimism.optimism_curve import Change as Change
 from .optimism.optimism_curve import OptimismCurve as OptimismCurve
 from .optimism.optimism_curve import optimism_curve as optimism_curve
+from .optimism.policy_changes import Change as Change
 from .optimism.renyi import RenyiBound as RenyiBound
 from .optimism.renyi import effective_sample_ceiling as effective_sample_ceiling
 from .optimism.renyi import renyi_bound as renyi_bound
@@ -49,7 +49,7 @@ from .planning.factorised_plan import FactorisedPlan as FactorisedPlan
 from .planning.factorised_plan import factorised_plan as factorised_plan
 from .planning.gaussian_plan import GaussianPlans as GaussianPlans
 from .planning.gaussian_plan import gaussian_plan as gaussian_plan
+from .planning.plan_samples import PlanSamples as PlanSamples
 from .planning.price_ladder import PriceLadder as PriceLadder
 from .planning.price_ladder import price_ladder as price_ladder
-from .planning.sample_plans import PlanSamples as PlanSamples
 from .planning.sample_plans import sample_plans as sample_plans

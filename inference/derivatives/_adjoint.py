@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives import _mass
-from cai.inference.derivatives._linearised import Problem, chain, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, chain, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
 from cai.tables import sweeps
 from cai.tables.table import Table
@@ -34,7 +34,7 @@ from cai.tables.table import Table
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
 
 
-def sweep(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
     """v_t(s) and log π_t(a|s) at the visits, in nats, (T+1, S) and (N,), differentiable.
 
     Args:
@@ -78,7 +78,7 @@ def chunks(table: Table) -> list[slice]:
     return [slice(start, min(start + width, T)) for start in range(0, T, width)]
 
 
-def _log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
+def _log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:
     """log π_t(a|s) at the visits, (N,)."""
     visits = problem.visits
     if visits is None:
@@ -93,7 +93,7 @@ def _log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
 
 
 def _collected(
-    problem: Problem,
+    problem: Recursion,
     table: Table,
     v: Tensor,
     on_v: Tensor,

@@ -14,7 +14,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cai.inference.derivatives._linearised import Problem, chain, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, chain, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
 from cai.inference.infinite.linear_system import LinearValues, linear_system
 from cai.inference.infinite.stationary_values import check_nothing_final, factorises, stationary
@@ -26,7 +26,7 @@ from cai.tables.table import Table
 _NOW = slice(0, 1)  # a stationary solution is one step of its own
 
 
-def fixed_point(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
     """v(s) and log π(a|s) at the visits, in nats, (S,) and (N,), differentiable.
 
     Args:
@@ -83,7 +83,7 @@ def _in_units(table: Table, log_initial: Tensor, alpha: Tensor) -> Table:
 
 
 def _gradients(
-    problem: Problem,
+    problem: Recursion,
     table: Table,
     v: Tensor,
     on_v: Tensor,

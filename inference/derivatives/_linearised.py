@@ -42,8 +42,8 @@ class Visits:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What of a problem has no derivative.
+class Recursion:
+    """The recursion, but for the tensors that have derivatives.
 
     Attributes:
         table: sizes, successors, horizon and discount; its tensors are replaced.
@@ -108,7 +108,7 @@ class Chain:
     moves: Tensor
 
 
-def chain(problem: Problem, table: Table, v_next: Tensor) -> Chain:
+def chain(problem: Recursion, table: Table, v_next: Tensor) -> Chain:
     """Policy and bend from the values of the steps after, (c, S)."""
     x = bellman.outcome_values(table, v_next, problem.eta)
     q = table.reward + logspace.soft_mean(table.log_dynamics, x, problem.eta)
@@ -121,7 +121,7 @@ def chain(problem: Problem, table: Table, v_next: Tensor) -> Chain:
     return Chain(q, log_pi, x, bent.expand_as(moves), moves)
 
 
-def slopes(problem: Problem, at: Chain, v: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(problem: Recursion, at: Chain, v: Tensor) -> tuple[Tensor, Tensor]:
     """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
 
     The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
@@ -152,7 +152,7 @@ def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
 
 
 def observed(
-    problem: Problem, steps: slice, at: Chain, v: Tensor, on_log_policy: Tensor
+    problem: Recursion, steps: slice, at: Chain, v: Tensor, on_log_policy: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the log-policy at the visits asks of log p(a|s) and of q, (c, S, A) each.
 
@@ -171,7 +171,7 @@ def observed(
 
 
 def gradients(
-    problem: Problem,
+    problem: Recursion,
     table: Table,
     at: Chain,
     mass: tuple[Tensor, Tensor],

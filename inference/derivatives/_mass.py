@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.inference.derivatives._linearised import Problem, Visits
+from cai.inference.derivatives._linearised import Recursion, Visits
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
 from cai.tables import sweeps
@@ -28,14 +28,14 @@ from cai.tables.table import Table
 _NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0
 
 
-def suits(problem: Problem, dynamics: bool) -> bool:
+def suits(problem: Recursion, dynamics: bool) -> bool:
     """Whether products can do it; derivatives in the dynamics not for bends that are too weak."""
     eta = problem.eta
     cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
     return problem.rule == "soft" and sweeps.by_products(eta) and not cancels
 
 
-def log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
+def log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:
     """log π_t(a|s) at the visits, (N,), from values (T+1, S), nats."""
     visits = problem.visits
     assert visits is not None
@@ -53,7 +53,7 @@ def log_policy_at_visits(problem: Problem, table: Table, v: Tensor) -> Tensor:
 
 
 def gradients(
-    problem: Problem,
+    problem: Recursion,
     table: Table,
     v: Tensor,
     on_v: Tensor,

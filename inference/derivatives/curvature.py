@@ -10,7 +10,7 @@ from torch import Tensor
 from cai import checks
 from cai.inference.derivatives import _implicit
 from cai.inference.derivatives._adjoint import chunks
-from cai.inference.derivatives._linearised import Problem, chain, check_bound
+from cai.inference.derivatives._linearised import Recursion, chain, check_bound
 from cai.infinite.transient import Transient
 from cai.infinite.visits import counted
 from cai.numerics import arrays, logspace
@@ -54,7 +54,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
             "it has the shape of table.reward",
         )
     alpha = table.temperature
-    problem = Problem(table, eta, "soft", None)
+    problem = Recursion(table, eta, "soft", None)
     table = problem.in_nats()
     u = direction.detach() / alpha
     with torch.no_grad(), table.threads():
@@ -66,7 +66,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         return _response(problem, table, v, u, onward) / alpha
 
 
-def _expected_onward(problem: Problem, table: Table, v: Tensor, u: Tensor) -> Tensor:
+def _expected_onward(problem: Recursion, table: Table, v: Tensor, u: Tensor) -> Tensor:
     """E_q[Σ u(s,a) from step t on | s_t = s], (T+1, S): the derivative of v along u."""
     onward = torch.zeros_like(v)
     for steps in reversed(chunks(table)):
@@ -79,7 +79,7 @@ def _expected_onward(problem: Problem, table: Table, v: Tensor, u: Tensor) -> Te
     return onward
 
 
-def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tensor) -> Tensor:
+def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Tensor) -> Tensor:
     """The derivative along u of the occupancies of states and actions, summed over steps."""
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
     here = logspace.tilt(table.log_initial, v[0], problem.eta).exp()
@@ -105,7 +105,7 @@ def _response(problem: Problem, table: Table, v: Tensor, u: Tensor, onward: Tens
     return total
 
 
-def _at_fixed_point(problem: Problem, table: Table, u: Tensor) -> Tensor:
+def _at_fixed_point(problem: Recursion, table: Table, u: Tensor) -> Tensor:
     """As :func:`_response`, of an infinite horizon; nothing where nothing is ever paid again."""
     v, _ = _implicit.solved(problem.table, problem.eta, problem.rule)
     check_bound(logspace.soft_mean(table.log_initial, v, problem.eta))

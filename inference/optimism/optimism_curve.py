@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.evaluation.evaluate import evaluate_table
 from cai.inference.exact.soft_values import soft_values
+from cai.inference.optimism.policy_changes import Change, Sight, find_changes, unscaled
 from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
@@ -24,25 +23,6 @@ from cai.tables.tabulation import tabulate
 
 _TIE = 1e-15  # of |Q/α| or of one, a step and ten more: log-probabilities this close are a tie
 _SMALL = 1e-16  # nats of bending below which the slope is taken from the variance
-
-
-@dataclass(frozen=True)
-class Change:
-    """The policy changes its mind: beyond an optimism, another action is the most probable.
-
-    Attributes:
-        optimism: η.
-        t: the step.
-        s: the state.
-        before: the most probable action below η.
-        after: the most probable action above.
-    """
-
-    optimism: float
-    t: int
-    s: int
-    before: int
-    after: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +128,7 @@ def optimism_curve(
     checks.check_positive("tolerance", tolerance)
     solve = partial(_solve, table, steps)
     points, sights = zip(*(solve(eta) for eta in etas), strict=True)
-    changes = _changes(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
+    changes = find_changes(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
     numbers = torch.tensor(points, dtype=torch.float64)
     bound, bend, slope, elbo, expected_return, imagined_return = numbers.unbind(-1)
     return OptimismCurve(
@@ -164,16 +144,8 @@ def optimism_curve(
     )
 
 
-class _Sight(NamedTuple):
-    """What can be seen of the policy at one η: its favourite actions, and where it is."""
-
-    eta: float
-    favourites: Tensor  # (steps, S, A), booleans: the most probable action, or several in a tie
-    visits: Tensor  # (steps, S): q(s_t=s, alive) in the true dynamics
-
-
 def _grid(table: Table) -> list[float]:
-    etas = [_unscaled(k / 20) for k in range(-20, 21)]
+    etas = [unscaled(k / 20) for k in range(-20, 21)]
     if table.horizon is not None:
         return etas
     found = [0.0]
@@ -187,16 +159,7 @@ def _grid(table: Table) -> list[float]:
     return sorted(found)
 
 
-def _scaled(eta: float) -> float:
-    """η/(1 + |η|), from -1 at -∞ to 1 at +∞."""
-    return math.copysign(1.0, eta) if math.isinf(eta) else eta / (1 + abs(eta))
-
-
-def _unscaled(u: float) -> float:
-    return math.copysign(math.inf, u) if abs(u) == 1 else u / (1 - abs(u))
-
-
-def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...], _Sight]:
+def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...], Sight]:
     """The numbers of the curve at one η, and what is seen of the policy."""
     solution = soft_values(table, eta)
     policy = solution.policy.log_probs
@@ -219,7 +182,7 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     scale = torch.where(q.isfinite(), q, 0.0).abs().amax(-1, keepdim=True).clamp(min=1)
     best = policy[steps].amax(-1, keepdim=True)
     tie = _TIE * ((table.horizon or 0) + 10) * scale
-    return numbers, _Sight(eta, policy[steps] >= best - tie, visits[steps])
+    return numbers, Sight(eta, policy[steps] >= best - tie, visits[steps])
 
 
 def _slope(solution: Chain, bend: float) -> float:
@@ -252,50 +215,3 @@ def _variance(log_p: Tensor, x: Tensor) -> Tensor:
     """Var_p[x] over the last axis; what cannot happen does not vary."""
     x = torch.where(x.isfinite(), x, 0.0)
     return logspace.mean(log_p, (x - logspace.mean(log_p, x).unsqueeze(-1)).square())
-
-
-def _changes(
-    sights: Sequence[_Sight],
-    look: Callable[[float], _Sight],
-    steps: list[int],
-    least_visit: float,
-    tolerance: float,
-) -> tuple[Change, ...]:
-    """Where the favourites flip between neighbouring sights, each found by bisection."""
-    found: list[Change] = []
-    open_ends: dict[tuple[int, int], int] = {}  # (step, state) -> which change has no after yet
-
-    def settle(mind: Tensor, flips: Tensor) -> None:
-        """Names the new favourite, once those that only tied with it are off the mind."""
-        for (i, s), k in list(open_ends.items()):
-            if flips[i, s]:
-                found[k] = replace(found[k], after=_lowest(mind[i, s]))
-                del open_ends[i, s]
-
-    def walk(low: _Sight, high: _Sight, mind: Tensor) -> Tensor:
-        """What is on the mind (steps, S, A) beyond high: the favourites of all η so far, if any."""
-        still = mind & high.favourites
-        stays = still.any(-1)
-        seen = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)
-        ends = _scaled(low.eta), _scaled(high.eta)
-        middle = sum(ends) / 2
-        if seen.any() and ends[1] - ends[0] > tolerance and ends[0] < middle < ends[1]:
-            between = look(_unscaled(middle))
-            return walk(between, high, walk(low, between, mind))
-        settle(mind, ~stays)
-        eta = _unscaled(middle if 1 - abs(middle) > 10 * tolerance else math.copysign(1, middle))
-        for i, s in seen.nonzero().tolist():
-            open_ends[i, s] = len(found)
-            found.append(Change(eta, steps[i], s, _lowest(mind[i, s]), -1))
-        return torch.where(stays.unsqueeze(-1), still, high.favourites)
-
-    mind = sights[0].favourites
-    for low, high in itertools.pairwise(sights):
-        mind = walk(low, high, mind)
-    settle(mind, torch.ones_like(mind[..., 0]))
-    return tuple(found)
-
-
-def _lowest(actions: Tensor) -> int:
-    """The lowest index of a mask (A,)."""
-    return int(actions.int().argmax())

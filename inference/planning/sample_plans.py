@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyro
@@ -14,84 +12,17 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
-from pyro.ops import stats
 from torch import Tensor
-from torch.distributions import Transform, biject_to
 
 from cai import checks
-from cai.distributions.flat_prior import FlatPrior
 from cai.distributions.support import support_size
-from cai.inference.planning._noise import roll
-from cai.numerics import memory
+from cai.inference.planning._plan_density import PlanDensity
+from cai.inference.planning.plan_samples import PlanSamples
 from cai.numerics.exclusive import seeded
-from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import prior_sees_state
 
 _STARTS = 100  # plans of the prior that are tried for one of finite density
-
-
-@dataclass(frozen=True, eq=False)
-class PlanSamples:
-    """Plans that NUTS has drawn, and a trajectory of each.
-
-    Attributes:
-        optimism: η.
-        trajectories: n = chains · draws of them, chain after chain; ``actions`` are the plans,
-            ``states`` what the method believes they lead to: the true dynamics at η = 0, and bent
-            ones else.
-        log_density: (n,), nats: of what was sampled, up to a constant.
-        chains: how many.
-        divergences: how many steps of the integrator went astray after the warm-up; some say that
-            a part of the plans may be missing.
-    """
-
-    optimism: float
-    trajectories: Trajectories
-    log_density: Tensor
-    chains: int
-    divergences: int
-
-    def __repr__(self) -> str:
-        return (
-            f"PlanSamples(optimism={self.optimism:g}, {len(self.plans)} plans of {self.chains} "
-            f"chains, r_hat ≤ {self.r_hat.max().item():.3f}, "
-            f"n_eff ≥ {self.n_eff.min().item():.0f}, {self.divergences} divergences)"
-        )
-
-    @property
-    def plans(self) -> Tensor:
-        """(n, T) + event shape of an action."""
-        return self.trajectories.actions
-
-    @property
-    def states(self) -> Tensor:
-        """(n, T+1) + event shape of a state."""
-        return self.trajectories.states
-
-    @cached_property
-    def r_hat(self) -> Tensor:
-        """(T) + event shape: split R̂ of each number of the plan; one where chains agree.
-
-        Infinite where none of the chains has moved at all.
-        """
-        r_hat = stats.split_gelman_rubin(self._by_chain)
-        return torch.where(self._stuck, math.inf, r_hat)
-
-    @cached_property
-    def n_eff(self) -> Tensor:
-        """(T) + event shape: how many independent draws would say as much of its mean."""
-        n_eff = stats.effective_sample_size(self._by_chain)
-        return torch.where(self._stuck, float(self.chains), n_eff)
-
-    @property
-    def _stuck(self) -> Tensor:
-        """(T) + event shape: whether no chain has moved in this number, so that 0/0 is at hand."""
-        return (self._by_chain == self._by_chain[:, :1]).all(1).all(0)
-
-    @property
-    def _by_chain(self) -> Tensor:
-        return self.plans.unflatten(0, (self.chains, -1))
 
 
 def sample_plans(
@@ -159,7 +90,7 @@ def sample_plans(
     _check_options(options)
     _check_actions(model)
     with seeded(seed), poutine.block():
-        target = _Target(model, T, optimism, copies)
+        target = PlanDensity(model, T, optimism, copies)
         seeds = torch.randint(2**31, (chains,)).tolist()
         runs: list[_Chain] = []
         try:
@@ -190,80 +121,8 @@ class _Chain:
             self.divergences = len(kernel.diagnostics()["divergences"])
 
 
-class _Target:
-    """The density that is sampled, of a plan x without bounds and of noise."""
-
-    def __init__(self, model: TrajectoryModel, T: int, eta: float, copies: int) -> None:
-        self.model, self.T, self.eta = model, T, eta
-        self.prior = model.prior(torch.zeros(()), torch.arange(T))
-        self.flat = isinstance(self.prior, FlatPrior)
-        self.off: Transform = biject_to(self.prior.support)
-        with torch.no_grad():
-            self.size = roll(model, self.plan(self.start()["plan"]).unsqueeze(0), None)[1]
-        self.copies = copies if self.size else 1
-        self.sampled = self.size > 0 and eta > 0
-        size, advice = self.copies * self.size, "take fewer noises"
-        memory.check_fits("noises", f"{self.copies} of {self.size} numbers", size, advice)
-        half = torch.randn(self.copies // 2, self.size, dtype=torch.float64)
-        self.fixed = torch.cat([half, -half]) if self.size else half.new_zeros(1, 0)
-        gamma, t = model.discount, torch.arange(T, dtype=torch.float64)
-        # log P(dying on arrival at step t + 1), t < T, and of surviving them all.
-        dies = t * math.log(gamma) + (math.log1p(-gamma) if gamma < 1 else -math.inf)
-        self.log_death = torch.cat([dies, dies.new_tensor([T * math.log(gamma)])])
-
-    def start(self) -> dict[str, Tensor]:
-        """A plan of the prior and noise, to start from."""
-        shape = torch.Size((self.T,))
-        if self.flat:
-            plan = torch.randn(self.T, *self.prior.event_shape, dtype=torch.float64)
-            return {"plan": plan} | self._noise()
-        plan = self.off.inv(self.prior.expand(shape).sample().double())
-        return {"plan": plan} | self._noise()
-
-    def _noise(self) -> dict[str, Tensor]:
-        if not getattr(self, "sampled", False):
-            return {}
-        return {"noise": torch.randn(self.copies, self.size, dtype=torch.float64)}
-
-    def plan(self, x: Tensor) -> Tensor:
-        """The actions of unbounded numbers, (..., T) + event shape."""
-        action: Tensor = self.off(x)
-        return action
-
-    def potential(self, at: dict[str, Tensor]) -> Tensor:
-        """- log density, nats, ()."""
-        return -self.log_density(at)
-
-    def log_density(self, at: dict[str, Tensor]) -> Tensor:
-        """Of the unbounded numbers, up to a constant, nats, ()."""
-        x = at["plan"]
-        plan = self.plan(x)
-        total = self.off.log_abs_det_jacobian(x, plan).sum() + self.prior.log_prob(plan).sum()
-        noise = at["noise"] if self.sampled else self.fixed
-        if self.sampled:
-            total = total - 0.5 * noise.square().sum()
-        return total + self.worth(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
-
-    def outcomes(self, plans: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """What is earned until each possible end, (n, T+1), nats, and the states."""
-        states, _ = roll(self.model, plans, numbers)
-        before, after = states[:, :-1], states[:, 1:]
-        paid = self.model.log_factor(before, plans, after, torch.arange(self.T))
-        earned = paid.expand(len(plans), self.T).cumsum(-1)
-        final = self.model.final_rewards(states[:, -1]) / self.model.temperature
-        return torch.cat([earned, (earned[:, -1] + final).unsqueeze(-1)], -1), states
-
-    def worth(self, earned: Tensor) -> Tensor:
-        """(1/η) log E exp(η R/α) over the coin of death, or E[R]/α; its mean over the noises."""
-        if self.model.discount == 1:
-            return earned[:, -1].mean()
-        if self.eta > 0:
-            return (self.log_death + self.eta * earned).logsumexp(-1).mean() / self.eta
-        return (earned * self.log_death.exp()).sum(-1).mean()
-
-
 def _sample(
-    target: _Target, chain: _Chain, draws: int, warmup: int, progress: bool, options: Any
+    target: PlanDensity, chain: _Chain, draws: int, warmup: int, progress: bool, options: Any
 ) -> None:
     kernel = NUTS(potential_fn=target.potential, **options)
     # What goes astray in the integrator is turned down by its energy, not by an exception.
@@ -279,7 +138,7 @@ def _sample(
         ).run()
 
 
-def _possible_start(target: _Target) -> dict[str, Tensor]:
+def _possible_start(target: PlanDensity) -> dict[str, Tensor]:
     for _ in range(_STARTS):
         at = target.start()
         x = {name: value.clone().requires_grad_() for name, value in at.items()}
@@ -302,7 +161,7 @@ def _refuse_rewards() -> None:
     checks.refuse("reward", "a function with a gradient", "one without", "do not detach it")
 
 
-def _result(target: _Target, runs: list[_Chain]) -> PlanSamples:
+def _result(target: PlanDensity, runs: list[_Chain]) -> PlanSamples:
     kept = [draw for run in runs for draw in run.draws]
     with torch.no_grad():
         plans = target.plan(torch.stack([draw["plan"] for draw in kept]))

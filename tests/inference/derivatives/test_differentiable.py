@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
-from cai.inference.derivatives import differentiable
+from cai.inference.derivatives import differentiable, log_likelihood
 
 ETAS = [-1.3, -0.01, 0.0, 0.4, 1.0, 2.0]
 FIELDS = (
@@ -447,7 +447,8 @@ def test_errors():
         inference.bound(hopeless, 1.0)
 
 
-def test_examples_in_docstrings_run():
-    outcome = doctest.testmod(differentiable)
-    assert outcome.attempted > 10
+@pytest.mark.parametrize("module", [differentiable, log_likelihood])
+def test_examples_in_docstrings_run(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 5
     assert not outcome.failed

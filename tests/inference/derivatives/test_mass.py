@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cai
 from cai import inference, models
 from cai.inference.derivatives import _adjoint, _mass
-from cai.inference.derivatives._linearised import Problem
+from cai.inference.derivatives._linearised import Recursion
 from cai.tables import sweeps
 from cai.tables.one_step import SoftBackup
 
@@ -51,7 +51,7 @@ def gradients(table, eta, fields=FIELDS, seen=None, seed=0):
     Returns:
         For each field its name, both derivatives, and the size of the terms that these are sums of.
     """
-    assert _mass.suits(Problem(table, eta, "soft", None), dynamics=True)
+    assert _mass.suits(Recursion(table, eta, "soft", None), dynamics=True)
     rng = np.random.default_rng(seed)
     leaves = {
         name: torch.as_tensor(getattr(table, name)).double().clone().requires_grad_()
@@ -153,7 +153,7 @@ def test_large_weak_or_hard_bends_go_the_other_way():
     table = cai.tabulate(oracles.random_problem(1).model())
 
     def suits(eta, rule="soft", dynamics=True):
-        return _mass.suits(Problem(table, eta, rule, None), dynamics)
+        return _mass.suits(Recursion(table, eta, rule, None), dynamics)
 
     assert not suits(1e-6)
     assert suits(1e-6, dynamics=False)

@@ -15,6 +15,7 @@ from cai import inference, models
 from cai.distributions.degenerate_normal import Root
 from cai.inference.planning import sample_plans
 from cai.inference.planning._noise import from_noise, roll
+from cai.inference.planning._plan_density import PlanDensity
 
 
 def within(samples, x, mean, sd, bar=4.5):
@@ -351,7 +352,7 @@ def test_what_is_impossible_says_so():
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_the_coin_of_death_is_summed_out(eta):
     """Death on arrival at 1, at 2, or never: each with its probability, at the dial's mean."""
-    target = sample_plans._Target(bumpy(True, 0.7), 2, eta, 2)
+    target = PlanDensity(bumpy(True, 0.7), 2, eta, 2)
     earned = torch.tensor([[1.0, -3.0, 2.0], [0.0, 4.0, -1.0]]).double()
     chances = [0.3, 0.7 * 0.3, 0.7 * 0.7]
     known = 0.0

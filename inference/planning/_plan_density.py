@@ -1,0 +1,86 @@
+"""The density over open-loop plans that is sampled, as a function of numbers without bounds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Transform, biject_to
+
+from cai.distributions.flat_prior import FlatPrior
+from cai.inference.planning._noise import roll
+from cai.numerics import memory
+from cai.program.trajectory import TrajectoryModel
+
+
+class PlanDensity:
+    """The density that is sampled, of a plan x without bounds and of noise."""
+
+    def __init__(self, model: TrajectoryModel, T: int, eta: float, copies: int) -> None:
+        self.model, self.T, self.eta = model, T, eta
+        self.prior = model.prior(torch.zeros(()), torch.arange(T))
+        self.flat = isinstance(self.prior, FlatPrior)
+        self.off: Transform = biject_to(self.prior.support)
+        with torch.no_grad():
+            self.size = roll(model, self.plan(self.start()["plan"]).unsqueeze(0), None)[1]
+        self.copies = copies if self.size else 1
+        self.sampled = self.size > 0 and eta > 0
+        size, advice = self.copies * self.size, "take fewer noises"
+        memory.check_fits("noises", f"{self.copies} of {self.size} numbers", size, advice)
+        half = torch.randn(self.copies // 2, self.size, dtype=torch.float64)
+        self.fixed = torch.cat([half, -half]) if self.size else half.new_zeros(1, 0)
+        gamma, t = model.discount, torch.arange(T, dtype=torch.float64)
+        # log P(dying on arrival at step t + 1), t < T, and of surviving them all.
+        dies = t * math.log(gamma) + (math.log1p(-gamma) if gamma < 1 else -math.inf)
+        self.log_death = torch.cat([dies, dies.new_tensor([T * math.log(gamma)])])
+
+    def start(self) -> dict[str, Tensor]:
+        """A plan of the prior and noise, to start from."""
+        shape = torch.Size((self.T,))
+        if self.flat:
+            plan = torch.randn(self.T, *self.prior.event_shape, dtype=torch.float64)
+            return {"plan": plan} | self._noise()
+        plan = self.off.inv(self.prior.expand(shape).sample().double())
+        return {"plan": plan} | self._noise()
+
+    def _noise(self) -> dict[str, Tensor]:
+        if not getattr(self, "sampled", False):
+            return {}
+        return {"noise": torch.randn(self.copies, self.size, dtype=torch.float64)}
+
+    def plan(self, x: Tensor) -> Tensor:
+        """The actions of unbounded numbers, (..., T) + event shape."""
+        action: Tensor = self.off(x)
+        return action
+
+    def potential(self, at: dict[str, Tensor]) -> Tensor:
+        """- log density, nats, ()."""
+        return -self.log_density(at)
+
+    def log_density(self, at: dict[str, Tensor]) -> Tensor:
+        """Of the unbounded numbers, up to a constant, nats, ()."""
+        x = at["plan"]
+        plan = self.plan(x)
+        total = self.off.log_abs_det_jacobian(x, plan).sum() + self.prior.log_prob(plan).sum()
+        noise = at["noise"] if self.sampled else self.fixed
+        if self.sampled:
+            total = total - 0.5 * noise.square().sum()
+        return total + self.worth(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
+
+    def outcomes(self, plans: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """What is earned until each possible end, (n, T+1), nats, and the states."""
+        states, _ = roll(self.model, plans, numbers)
+        before, after = states[:, :-1], states[:, 1:]
+        paid = self.model.log_factor(before, plans, after, torch.arange(self.T))
+        earned = paid.expand(len(plans), self.T).cumsum(-1)
+        final = self.model.final_rewards(states[:, -1]) / self.model.temperature
+        return torch.cat([earned, (earned[:, -1] + final).unsqueeze(-1)], -1), states
+
+    def worth(self, earned: Tensor) -> Tensor:
+        """(1/η) log E exp(η R/α) over the coin of death, or E[R]/α; its mean over the noises."""
+        if self.model.discount == 1:
+            return earned[:, -1].mean()
+        if self.eta > 0:
+            return (self.log_death + self.eta * earned).logsumexp(-1).mean() / self.eta
+        return (earned * self.log_death.exp()).sum(-1).mean()
