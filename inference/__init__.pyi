@@ -11,9 +11,9 @@ from .exact.map_trajectory import MapTrajectory as MapTrajectory
 from .exact.map_trajectory import map_trajectory as map_trajectory
 from .exact.posterior import posterior as posterior
 from .exact.soft_values import soft_values as soft_values
-from .fitting._not_finite import FitStopped as FitStopped
 from .fitting.fit import Fit as Fit
 from .fitting.fit import fit as fit
+from .fitting.fit_stopped import FitStopped as FitStopped
 from .fitting.rollout_elbo import RolloutELBO as RolloutELBO
 from .gradients.critic import critic_gradient as critic_gradient
 from .infinite.average_reward import AverageReward as AverageReward

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cai import checks
+from cai.evaluation.problem import as_problem
 from cai.gaussian import riccati, riccati_equation, tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
@@ -62,12 +63,12 @@ def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> Gaussian
     >>> round(inference.stabilising_values(grows).gains.item(), 6)
     1.5
     """
-    if not isinstance(model, LinearGaussian) or model.horizon is not None:
-        horizon = getattr(model, "horizon", None)
+    gaussian = as_problem(model).gaussian
+    if gaussian is None or model.horizon is not None:
         checks.refuse(
             "model",
             "a linear-Gaussian one with an infinite horizon",
-            f"{type(model).__name__} with a horizon of {horizon}",
+            f"{type(model).__name__} with a horizon of {model.horizon}",
             "soft_values(model) has the values of any other",
         )
     eta = checks.check_optimism(optimism)

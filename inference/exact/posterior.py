@@ -8,16 +8,16 @@ from typing import Any, overload
 from torch import Tensor
 
 from cai import checks
+from cai.evaluation.problem import as_problem
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact._conditioning import conditioned
 from cai.inference.exact._gaussian_conditioning import conditioned_gaussian
 from cai.inference.exact.gaussian_values import gaussian_values
-from cai.inference.exact.soft_values import finite_values
+from cai.inference.exact.soft_values import tabular_values
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables.table import Table
-from cai.tables.tabulation import tabulate
 
 
 @overload
@@ -85,7 +85,7 @@ def posterior(
             length. In a linear-Gaussian model, where an integral is infinite, a state that is
             observed has no density, or the discount is below one.
     """
-    checks.check_model(model, table=True)
+    problem = as_problem(model)
     if observed is not None:
         advice = 'for instance {"s_3": 2, "a_0": 1}'
         expected = "a mapping from sites to values"
@@ -96,12 +96,10 @@ def posterior(
             "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
             "dataclasses.replace(model, horizon=100) has a posterior"
         )
-    more = observed is not None or optimal is not None
-    if isinstance(model, LinearGaussian):
-        return (
-            conditioned_gaussian(model, observed or {}, optimal)
-            if more
-            else gaussian_values(model, 1.0)
-        )
-    table = tabulate(model)
-    return conditioned(table, observed or {}, optimal) if more else finite_values(table, 1.0)
+    if observed is None and optimal is None:
+        if problem.gaussian is not None:
+            return gaussian_values(problem.gaussian, 1.0)
+        return tabular_values(problem.tabulated(), 1.0)
+    if problem.gaussian is not None:
+        return conditioned_gaussian(problem.gaussian, observed or {}, optimal)
+    return conditioned(problem.tabulated(), observed or {}, optimal)

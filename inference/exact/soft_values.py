@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 from cai import checks
+from cai.evaluation.problem import as_problem
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
@@ -17,7 +18,8 @@ from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
 from cai.tables import bellman, sweeps
 from cai.tables.table import Table
-from cai.tables.tabulation import tabulate
+
+Solved = TypeVar("Solved", Solution, Checkpoints)
 
 
 @overload
@@ -114,7 +116,8 @@ def soft_values(
     if checkpoint not in (True, False):
         advice = "it says whether to keep few values, and writes no file"
         checks.refuse("checkpoint", "True or False", repr(checkpoint), advice)
-    if isinstance(model, LinearGaussian):
+    problem = as_problem(model)
+    if problem.gaussian is not None:
         if rule != "soft":
             checks.refuse(
                 "rule",
@@ -122,8 +125,8 @@ def soft_values(
                 repr(rule),
                 "with a flat action prior the hard one takes the mean of the soft policy",
             )
-        return gaussian_values(model, eta)
-    table = tabulate(model)
+        return gaussian_values(problem.gaussian, eta)
+    table = problem.tabulated()
     if table.horizon is None:
         if checkpoint:
             checks.refuse(
@@ -133,38 +136,36 @@ def soft_values(
                 "leave it out: stationary values take no more memory than one step",
             )
         return stationary(table, eta, rule)
-    if not checkpoint:
-        return finite_values(table, eta, rule)
-    if rule != "soft" or not sweeps.by_products(eta):
-        checks.refuse(
-            "checkpoint",
-            "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
-            f"rule {rule!r} at optimism {eta:g}",
-            "leave checkpoint out, or take a shorter horizon",
-        )
-    solution = checkpoints(table, eta)
-    _check_evidence(table, eta, solution.bound)
-    return solution
+    if checkpoint:
+        if rule != "soft" or not sweeps.by_products(eta):
+            checks.refuse(
+                "checkpoint",
+                "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
+                f"rule {rule!r} at optimism {eta:g}",
+                "leave checkpoint out, or take a shorter horizon",
+            )
+        return _possible(checkpoints(table, eta))
+    return tabular_values(table, eta, rule)
 
 
-def finite_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
-    """The solution of a table with a finite horizon, as :func:`soft_values` documents it.
+def tabular_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
+    """The recursion on a table with a finite horizon; ``soft_values`` and ``posterior`` come here.
 
     Raises:
-        ValueError: if the evidence is zero, and η > 0 or log p(O) = -∞.
+        ValueError: if the evidence is zero.
     """
-    solution = Solution.solve(table, eta, rule)
-    _check_evidence(table, eta, solution.bound)
-    return solution
+    return _possible(Solution.solve(table, eta, rule))
 
 
-def _check_evidence(table: Table, eta: float, bound: float) -> None:
-    if bound == -math.inf and (eta > 0 or _impossible(table)):
+def _possible(solution: Solved) -> Solved:
+    """The solution; raises ValueError if there is nothing to condition on."""
+    if solution.bound == -math.inf and (solution.optimism > 0 or _impossible(solution.table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
             "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
             "make them finite"
         )
+    return solution
 
 
 def _impossible(table: Table) -> bool:

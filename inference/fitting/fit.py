@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Callable
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.evaluation.evaluate import enumerable, evaluate
-from cai.inference.fitting import checkpoint_file
-from cai.inference.fitting._not_finite import stopped
-from cai.inference.fitting.described import described, options
+from cai.evaluation.evaluate import evaluate
+from cai.evaluation.problem import as_problem
+from cai.inference.fitting import _policies, checkpoint_file
+from cai.inference.fitting._described import described, options
+from cai.inference.fitting.fit_stopped import stopped
 from cai.inference.fitting.loop import Budget, check_device, seeded, train
 from cai.inference.fitting.resumption import Resumption
 from cai.inference.fitting.training import WINDOW, MakeOptimizer, MakeSchedule, Training, make_steps
@@ -23,12 +23,9 @@ from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.inference.gradients.renyi_gradient import check_order
-from cai.policies.free_dynamics import FreeDynamics
-from cai.policies.neural import TabularPolicy
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
 from cai.program.trajectory import TrajectoryModel
-from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
 
@@ -161,6 +158,7 @@ def fit(
             not finite, and carries the last good parameters as ``.policy``.
     """
     checks.finite_horizon(model, "fit")
+    problem = as_problem(model)
     _check(policy, estimator, steps, particles)
     check_order(estimator, optimism)
     place, home = check_device(device), next(policy.parameters()).device
@@ -172,17 +170,11 @@ def fit(
         checks.check_positive("clip", clip)
     file = None if checkpoint is None else checkpoint_file.check(checkpoint)
     budget = Budget(steps, tolerance, temperature, every)
-    policy = _copy(policy)
-    table = None if remembers(policy) else enumerable(model)
-    if isinstance(policy, FreeDynamics) and (table is None or not policy.is_of(table)):
-        checks.refuse(
-            "policy",
-            "a guide that bends the dynamics of the model that is fitted",
-            "FreeDynamics of another problem, whose rewards it would be trained for",
-            "make it anew, cai.FreeDynamics(model, optimism)",
-        )
+    policy = _policies.copy_of(policy)
+    table = None if remembers(policy) else problem.table
+    _policies.check_guide(policy, table)
     if table is not None:
-        _forbid_the_fatal(policy, table)
+        _policies.forbid_the_fatal(policy, table)
         table = table.to(place)
     policy = policy.to(place)
 
@@ -216,41 +208,25 @@ def fit(
             "tolerance": float(tolerance),
             "optimizer": f"{type(by).__name__}({', '.join(options(plain))})",
             "schedule": type(rates).__name__,
-            "policy": _parameters(policy),
+            "policy": _policies.described(policy),
             "horizon": int(model.horizon or 0),
             "discount": float(model.discount),
             "temperature": float(model.temperature),
         }
         kept = None
         if file is not None:
-            whole = enumerable(model) if table is None else table
-            kept = Resumption(file, settings, model, whole, budget.at)
+            whole = problem.table if table is None else table
+            kept = Resumption(file, settings, problem, whole, budget.at)
         try:
             converged = train(run, budget, kept, progress)
         except (FloatingPointError, ValueError) as error:
             if isinstance(error, ValueError) and not run.losses:
                 raise  # not a matter of numbers, but of what was passed
-            raise stopped(error, model, policy, particles, run.losses) from error
+            raise stopped(error, problem.program, policy, particles, run.losses) from error
         run.restore()
         elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     losses = torch.tensor(run.losses, dtype=torch.float64)
     return Fit(policy.to(home), elbo, losses, name, converged)
-
-
-def _copy(policy: nn.Module) -> nn.Module:
-    """A copy that holds each of its numbers once, so that they can be put back."""
-    own = copy.deepcopy(policy)
-    for tensor in (*own.parameters(), *own.buffers()):
-        tensor.data = tensor.data.contiguous()
-    return own
-
-
-def _parameters(policy: nn.Module) -> str:
-    """The name of a policy and the shapes of its parameters."""
-    shapes = [f"{name} {list(p.shape)}" for name, p in policy.named_parameters()]
-    if isinstance(policy, FreeDynamics):
-        shapes.append(f"optimism {policy.optimism:g}")
-    return f"{type(policy).__name__}({', '.join(shapes)})"
 
 
 def _check(policy: object, estimator: object, steps: int, particles: int) -> None:
@@ -267,21 +243,3 @@ def _check(policy: object, estimator: object, steps: int, particles: int) -> Non
     checks.check_count("particles", particles)
     if particles < 2:
         raise ValueError("particles: expected at least 2, got 1; the baseline needs another one")
-
-
-def _forbid_the_fatal(policy: nn.Module, table: Table) -> None:
-    """Masks the actions of a table that can lead to -inf where another one avoids it.
-
-    Such an action has no place in a policy of finite ELBO, and no gradient that would say so.
-    """
-    tensors = (table.reward, table.arrival_reward, table.final_reward)
-    if not isinstance(policy, TabularPolicy) or all(
-        x is None or x.isfinite().all() for x in tensors
-    ):
-        return
-    v = sweeps.backward(table, 0.0)
-    q = bellman.action_values(table, v[1:], 0.0)
-    fatal = (q == -torch.inf) & (v[:-1] > -torch.inf).unsqueeze(-1)
-    if policy.logits.dim() == 2:
-        fatal = fatal.any(0)
-    policy.log_prior = policy.log_prior.masked_fill(fatal, -torch.inf)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cai import checks
-from cai.inference.fitting import checkpoint_file, problem
+from cai.evaluation.problem import Problem
+from cai.inference.fitting import _identity, checkpoint_file
 from cai.inference.fitting.training import Training, rates_of
-from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
 _ODD = (LookupError, TypeError, AttributeError, RuntimeError, ValueError, NotImplementedError)
@@ -30,15 +30,15 @@ class Resumption:
     Attributes:
         file: of the checkpoint.
         settings: plain values by name.
-        model: that is fitted, or its table.
-        table: of the model, where it has one.
+        problem: that is fitted.
+        table: of it, where it has one.
         temperature: step, α before -> α of the run that goes on.
-        identity: what tells the problem from others, see :mod:`cai.inference.fitting.problem`.
+        identity: what tells it from others, see :mod:`cai.inference.fitting._identity`.
     """
 
     file: Path
     settings: dict[str, Any]
-    model: TrajectoryModel | Table
+    problem: Problem
     table: Table | None
     temperature: Callable[[int, float], float]
     identity: dict[str, Any] = field(default_factory=dict)
@@ -52,18 +52,18 @@ class Resumption:
         state = checkpoint_file.read(self.file, self.settings)
         checkpoint_file.remove_unfinished(self.file)
         if state is None:
-            self.identity = problem.identity(self.model, self.table)
+            self.identity = _identity.identity(self.problem, self.table)
             return
         try:
             self.identity = state["problem"]
-            other = problem.difference(self.identity, self.model, self.table)
+            other = _identity.difference(self.identity, self.problem, self.table)
             other = other or self._other_schedule(run, state["run"])
             if not other:
                 _check_whole(state["run"])
                 run.load_state_dict(state["run"])
                 set_generators(state["generators"])
-                said = problem.answers(run.policy, self.identity)
-                if not problem.same_answers(said, state["answers"]):
+                said = _identity.answers(run.policy, self.identity)
+                if not _identity.same_answers(said, state["answers"]):
                     other = "policy"
         except _ODD as error:
             words = f"a state that does not fit ({type(error).__name__}: {_one_line(error)})"
@@ -83,7 +83,7 @@ class Resumption:
             "run": run.state_dict(),
             "generators": generators(),
             "problem": self.identity,
-            "answers": problem.answers(run.policy, self.identity),
+            "answers": _identity.answers(run.policy, self.identity),
         }
         try:
             checkpoint_file.write(self.file, self.settings, state)

@@ -14,7 +14,6 @@ from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.program.calling import check_policy
 from cai.program.episode import register, remembers
-from cai.program.trajectory import TrajectoryModel
 
 
 class RolloutELBO(Trace_ELBO):
@@ -60,9 +59,7 @@ class RolloutELBO(Trace_ELBO):
         register(policy)
         if self._built is None or self._built[0] is not model or self._built[1] is not policy:
             table = None if remembers(policy) else enumerable(model)
-            _, estimate = estimators.build(
-                self.estimator, model, policy, table, self.num_particles, 0.0
-            )
+            _, estimate = estimators.build(self.estimator, model, policy, table, self.num_particles)
             self._built = model, policy, estimate
         return self._built[2]()
 
@@ -70,7 +67,7 @@ class RolloutELBO(Trace_ELBO):
 def _policy_of(model: Any, guide: Any) -> nn.Module:
     """The policy whose rollout in the model a guide is."""
     policy = getattr(guide, "policy", None)
-    if not isinstance(model, TrajectoryModel) or not isinstance(policy, nn.Module):
+    if not hasattr(model, "rollout") or not isinstance(policy, nn.Module):
         checks.refuse(
             "RolloutELBO",
             "SVI(model, model.rollout(policy), …) with a policy that is a torch module",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.support import support_size
+from cai.evaluation.problem import as_problem
 from cai.inference.gradients._scored import leave_one_out, scored, surrogate
 from cai.inference.gradients.gradient import Estimator
 from cai.policies.critics import NeuralCritic, TabularCritic
@@ -45,16 +46,19 @@ def critic_gradient(
             model is a table.
     """
     checks.check_share("lam", lam, "1 is unbiased")
-    if isinstance(model, Table):
+    program = as_problem(model).program
+    if program is None:
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
     check_policy(policy)
     checks.check_count("particles", particles)
     if particles < 2:
         checks.refuse("particles", "at least 2", "1", "each is a baseline of the others")
-    checks.finite_horizon(model, "fit")
-    finite = support_size(model.initial) is not None
-    critic: TabularCritic | NeuralCritic = TabularCritic(model) if finite else NeuralCritic(model)
-    return _Estimator(model, policy, particles, lam, critic)
+    checks.finite_horizon(program, "fit")
+    finite = support_size(program.initial) is not None
+    critic: TabularCritic | NeuralCritic = (
+        TabularCritic(program) if finite else NeuralCritic(program)
+    )
+    return _Estimator(program, policy, particles, lam, critic)
 
 
 @dataclass(frozen=True, eq=False)

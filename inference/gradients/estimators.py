@@ -7,6 +7,7 @@ from typing import Literal, NoReturn, TypeAlias, get_args
 from torch import nn
 
 from cai import checks
+from cai.evaluation.problem import as_problem
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.inference.gradients.critic import critic_gradient
@@ -50,7 +51,7 @@ def build(
     policy: nn.Module,
     table: Table | None,
     particles: int,
-    optimism: float,
+    optimism: float = 0.0,
     rate: float = 1.0,
 ) -> tuple[str, Estimator]:
     """The estimator of a name, and its name where that was "auto", which takes the best there is.
@@ -83,6 +84,7 @@ def build(
         return getattr(made, "__name__", type(made).__name__), estimate if own else Guarded(
             estimate
         )
+    problem = as_problem(model)
     if name in ("auto", "exact"):
         exact = _exact(model, policy, table)
         if exact is not None:
@@ -98,21 +100,22 @@ def build(
     if name == "enumerated" and table is not None:
         return name, enumerated_gradient(table, policy, particles)
     if name == "mirror":
-        return name, _natural(model, policy, table, rate)
-    if isinstance(model, Table):
+        return name, _natural(problem.gaussian, policy, table, rate)
+    program = problem.program
+    if program is None:
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
-        return name, pathwise_gradient(model, policy, particles)
+        return name, pathwise_gradient(program, policy, particles)
     if name == "critic":
-        return name, critic_gradient(model, policy, particles)
+        return name, critic_gradient(program, policy, particles)
     if name == "renyi":
-        return name, renyi_gradient(model, policy, optimism, particles)
-    A = None if name == "score" else num_actions(model)
+        return name, renyi_gradient(program, policy, particles, optimism=optimism)
+    A = None if name == "score" else num_actions(program)
     if A is not None:
-        return "enumerated", enumerated_program_gradient(model, policy, A, particles)
+        return "enumerated", enumerated_program_gradient(program, policy, A, particles)
     if name == "enumerated":
         _refuse(name, "finitely many actions", "an action_prior over others", '"score"')
-    return "score", score_gradient(model, policy, particles)
+    return "score", score_gradient(program, policy, particles)
 
 
 def _exact(
@@ -126,12 +129,12 @@ def _exact(
 
 
 def _natural(
-    model: TrajectoryModel | Table, policy: nn.Module, table: Table | None, rate: float
+    model: LinearGaussian | None, policy: nn.Module, table: Table | None, rate: float
 ) -> Estimator:
     """The natural gradient, of the two kinds of policy that have one in closed form."""
     if table is not None and isinstance(policy, TabularPolicy):
         return natural_gradient(table, policy, rate)
-    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+    if model is not None and isinstance(policy, LinearGaussianPolicy):
         return gaussian_natural_gradient(model, policy, rate)
     came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
     _refuse(

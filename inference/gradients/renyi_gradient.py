@@ -46,7 +46,7 @@ def check_order(name: object, eta: float) -> None:
 
 
 def renyi_gradient(
-    model: TrajectoryModel, policy: nn.Module, eta: float, particles: int
+    model: TrajectoryModel, policy: nn.Module, particles: int, *, optimism: float = 1.0
 ) -> Estimator:
     """The gradient of E[(1/η) log (1/K) Σ_k w_k^η], with w = p(τ,O)/q(τ) of K trajectories.
 
@@ -66,7 +66,7 @@ def renyi_gradient(
     even = torch.full((particles,), -math.log(particles), dtype=torch.float64)
 
     def bound(log_w: Tensor) -> Tensor:
-        return logspace.soft_mean(even, log_w, eta)
+        return logspace.soft_mean(even, log_w, optimism)
 
     def estimate() -> float:
         drawn = scored(model, policy, particles)
@@ -75,7 +75,7 @@ def renyi_gradient(
             whole = bound(log_w)
             others = leave_one_out(log_w).unsqueeze(1)
             without = bound(torch.where(torch.eye(particles) > 0, others, log_w))
-            weight = (whole - without - (eta * log_w).softmax(0)).unsqueeze(1)
+            weight = (whole - without - (optimism * log_w).softmax(0)).unsqueeze(1)
         surrogate(drawn.log_q, torch.where(drawn.alive, weight, 0.0)).backward()
         return -whole.item()
 

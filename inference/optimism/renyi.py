@@ -14,9 +14,9 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.evaluate import enumerable, policy_log_probs
+from cai.evaluation.evaluate import policy_log_probs
 from cai.evaluation.importance_weights import scores
-from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.evaluation.problem import as_problem
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics import logspace
 from cai.program.calling import check_policy
@@ -24,7 +24,6 @@ from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.table import Table
-from cai.tables.tabulation import tabulate
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +81,18 @@ def renyi_bound(
         ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
             the policy does not fit the model, or a table is to be simulated.
     """
-    checks.check_model(model, table=True)
+    problem = as_problem(model)
     eta = checks.check_optimism(eta, "eta")
     check_policy(policy)
-    if isinstance(model, Table) and samples is not None:
+    if problem.program is None and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     checks.finite_horizon(model, "renyi_bound")
-    table = enumerable(model) if samples is None else None
+    table = problem.table if samples is None else None
     if table is not None:
         with table.threads(), torch.no_grad():
             return RenyiBound(eta, _sweep(table, policy_log_probs(policy, table), eta))
-    assert isinstance(model, TrajectoryModel)
+    program = problem.program
+    assert program is not None
     if math.isinf(eta):
         raise ValueError(
             f"eta: expected a finite number where trajectories are simulated, got {eta:g}; the "
@@ -100,8 +100,8 @@ def renyi_bound(
             "tabulated"
         )
     n = 10_000 if samples is None else samples
-    paths = model.simulate(policy, n, seed)
-    return _estimate(scores(model, policy, paths).log_weights, eta)
+    paths = program.simulate(policy, n, seed)
+    return _estimate(scores(program, policy, paths).log_weights, eta)
 
 
 def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
@@ -150,8 +150,9 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
         ValueError: where the horizon is infinite, or the evidence is zero.
     """
     checks.finite_horizon(model, "effective_sample_ceiling")
-    problem = model if isinstance(model, LinearGaussian) else tabulate(model)
-    one, two = (soft_values(problem, optimism=eta).bound for eta in (1.0, 2.0))
+    problem = as_problem(model)
+    solved = problem.tabulated() if problem.gaussian is None else problem.gaussian
+    one, two = (soft_values(solved, optimism=eta).bound for eta in (1.0, 2.0))
     return math.exp(min(0.0, 2 * (one - two)))
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from scipy.optimize import brentq
 
 from cai import checks
-from cai.inference.exact.soft_values import finite_values
+from cai.inference.exact.soft_values import tabular_values
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
@@ -85,17 +85,17 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
     checks.check_positive("tolerance", tolerance)
     table = tabulate(model)
     checks.finite_horizon(table, "robust")
-    nominal = finite_values(table, 0.0)
+    nominal = tabular_values(table, 0.0)
     if budget == 0 or nominal.bound == -math.inf:
         return Robust(nominal, float(budget), nominal.bound)
-    paranoid = finite_values(table, -math.inf)
+    paranoid = tabular_values(table, -math.inf)
     most = nominal.bound - paranoid.bound
     if math.isinf(budget) or most <= max(_rounding(nominal.bound), _TINY * budget):
         return Robust(paranoid, float(budget), paranoid.bound)
     low, best, high = _search(table, float(budget), nominal.bound, paranoid.bound, tolerance)
     if best == 0:
         return Robust(paranoid, float(budget), paranoid.bound)
-    solution = finite_values(table, -1 / _stationary(table, float(budget), low, best, high))
+    solution = tabular_values(table, -1 / _stationary(table, float(budget), low, best, high))
     return Robust(solution, float(budget), solution.bound + budget / solution.optimism)
 
 
@@ -126,7 +126,7 @@ def _search(
         if -ceiling <= h(best) + slack:
             continue
         middle = math.sqrt(left * right) if left else right / 4
-        g[middle] = finite_values(table, -1 / middle).bound
+        g[middle] = tabular_values(table, -1 / middle).bound
         best = max(best, middle, key=h)
         heapq.heappush(intervals, (rho * left - g[middle], left, middle))
         heapq.heappush(intervals, (rho * middle - g[right], middle, right))
@@ -146,7 +146,7 @@ def _stationary(table: Table, rho: float, low: float, best: float, high: float) 
 
     @cache
     def solve(multiplier: float) -> tuple[float, float]:
-        solution = finite_values(table, -1 / multiplier)
+        solution = tabular_values(table, -1 / multiplier)
         return solution.bound - rho * multiplier, solution.total_bend - rho
 
     def slope(log_multiplier: float) -> float:

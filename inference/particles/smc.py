@@ -12,16 +12,15 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import exact
-from cai.distributions.support import check_support, support_size
-from cai.gaussian.gaussian_solution import GaussianSolution
-from cai.inference.particles._proposals import Bent, Proposal, draw, proposal_of
+from cai.distributions.support import check_support
+from cai.inference.particles._beliefs import Bent, belief_of, draw
+from cai.inference.particles._proposals import Proposal, proposal_of
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
 from cai.program.calling import numbers_at, policy_at
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.chain import Chain
 
 Twist: TypeAlias = Callable[[int, Tensor], Tensor]
 """(t, s) -> nats, (n,): what is still to come after s_t, a guess of V_t(s)/α."""
@@ -194,48 +193,14 @@ class _Twist:
 
 def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     """What a solution is worth, or the user's own function."""
-    if isinstance(twist, Chain):
-        here = (T, support_size(model.initial))
-        _check_fits((twist.table.horizon, twist.table.num_states), here)
-        _check_unconditioned(twist)
-        values = _hopeful(twist)
-        return lambda t, s: values[t, s]
-    if isinstance(twist, GaussianSolution):
-        shape = tuple(model.initial.event_shape)
-        _check_fits((twist.model.horizon, (twist.model.state_size,)), (T, shape))
-        _check_unconditioned(twist)
-        value, temperature = twist.V, twist.model.temperature
-        return lambda t, s: value(t, s) / temperature
+    bent = belief_of(twist)
+    if bent is not None:
+        return bent.log_psi(model, T)
     if twist is not None and not callable(twist):
         advice = "for instance inference.soft_values(model, optimism=1)"
         came = type(twist).__name__
         checks.refuse("twist", "a solution or a function (t, s) -> nats", came, advice)
     return twist
-
-
-def _check_unconditioned(twist: Chain | GaussianSolution) -> None:
-    if twist.conditioned:
-        came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
-        checks.refuse("twist", "a solution without observations", came, advice)
-
-
-def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
-    """Raises ValueError where a solution has other steps or other states than the model."""
-    for what, one, other in zip(("steps", "states"), came, expected, strict=True):
-        if one != other:
-            wanted = f"as many {what} as the model" if other is None else f"{other} {what}"
-            advice = "solve the model that is to be sampled"
-            checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
-
-
-def _hopeful(solution: Chain) -> Tensor:
-    """V/α, (T+1, S), without the -inf of η ≤ 0, which rule out what is possible."""
-    values = solution.log_values
-    if solution.optimism > 0:
-        return values
-    finite = values.isfinite()
-    least = torch.where(finite, values, math.inf).amin(-1, keepdim=True)
-    return torch.where(finite, values, torch.where(least < math.inf, least, 0.0))
 
 
 class _History:

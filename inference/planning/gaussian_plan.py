@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
+from cai.evaluation.problem import as_problem
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.moments import acting, expected_return
@@ -50,8 +51,8 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
         ValueError: where the model is another, or Λ is not positive definite, so that some plan
             earns without limit.
     """
-    checks.check_model(model, table=True)
-    if not isinstance(model, LinearGaussian) or model.discount < 1:
+    gaussian = as_problem(model).gaussian
+    if gaussian is None or model.discount < 1:
         checks.refuse(
             "model",
             "a linear-Gaussian one without a discount",
@@ -59,7 +60,7 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
             "take inference.belief_values(model) where it is finite, or fit a cai.GaussianPlan",
         )
     checks.finite_horizon(model, "a plan")
-    precision, b, k = _quadratic(model)
+    precision, b, k = _quadratic(gaussian)
     if not definite(precision.numpy(), precision.abs().numpy()):
         checks.refuse(
             "reward",

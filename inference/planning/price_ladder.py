@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from cai import checks
-from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.evaluation.problem import as_problem
 from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.planning.belief_values import belief_values
 from cai.inference.planning.factorised_plan import factorised_plan
@@ -110,8 +111,9 @@ def price_ladder(
     """
     checks.check_model(model)
     checks.finite_horizon(model, "a ladder of plans")
-    if isinstance(model, LinearGaussian):
-        return _gaussian_ladder(model, observe)
+    gaussian = as_problem(model).gaussian
+    if gaussian is not None:
+        return _gaussian_ladder(gaussian, observe)
     rungs: dict[str, Any] = {FACTORISED: factorised_plan(model)}
     left_out = {}
     seen = {CORRELATED: None} | ({} if observe is None else {PARTIAL: observe})
@@ -136,8 +138,8 @@ def _gaussian_ladder(model: LinearGaussian, observe: Any) -> PriceLadder:
             repr(observe),
             "fit a cai.RecurrentPolicy(model, observe=…) and compare it",
         )
-    plans, best, exact = gaussian_plan(model), soft_values(model), soft_values(model, optimism=1.0)
-    assert isinstance(best, GaussianSolution)
+    plans = gaussian_plan(model)
+    best, exact = gaussian_values(model, 0.0), gaussian_values(model, 1.0)
     nats = {
         FACTORISED: plans.factorised_elbo,
         CORRELATED: plans.elbo,

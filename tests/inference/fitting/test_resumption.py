@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler
 
 import cai
 from cai import inference, models
-from cai.inference.fitting import checkpoint_file, problem
+from cai.inference.fitting import checkpoint_file
+from cai.inference.fitting._sketch import alike, sketch
 
 LEDGE = models.ledge()
 TABLE = cai.tabulate(LEDGE)
@@ -75,10 +76,10 @@ def test_one_number_of_a_large_table():
     swapped[[77, 77 + 4096]] = x[[77 + 4096, 77]]
     changed[5] += 1e-3
     forbidden[5] = -torch.inf
-    like = functools.partial(problem._alike, problem._sketch(x))
-    assert like(problem._sketch(x * (1 + 1e-8)))
+    like = functools.partial(alike, sketch(x))
+    assert like(sketch(x * (1 + 1e-8)))
     for other in (swapped, changed, forbidden, x.view(100, 1000)):
-        assert not like(problem._sketch(other))
+        assert not like(sketch(other))
 
 
 def system(**change):

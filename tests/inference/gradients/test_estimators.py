@@ -111,7 +111,7 @@ def test_the_renyi_gradient_over_all_pairs_of_trajectories(eta, discount, monkey
     both = torch.logaddexp(eta * log_w.unsqueeze(0), eta * log_w.unsqueeze(1)) - math.log(2)
     bound = (q.unsqueeze(0) * q.unsqueeze(1) * both).sum() / eta
     (exact,) = torch.autograd.grad(-bound, policy.logits)
-    estimate = renyi_gradient(model, policy, eta, 2)
+    estimate = renyi_gradient(model, policy, 2, optimism=eta)
     mean, pair = torch.zeros(exact.numel()).double(), None
     monkeypatch.setattr(cai.TrajectoryModel, "simulate", lambda *_: trajectories(model, pair))
     for pair in itertools.product(paths, paths):

@@ -1,0 +1,53 @@
+"""A model in the forms that it can be solved in: the one place that asks of what kind it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from cai import checks
+from cai.evaluation.evaluate import enumerable
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model, or its table, as a method looks at it.
+
+    Attributes:
+        model: what was passed.
+        program: the model, which can be run; None of a table.
+        gaussian: the model if it is linear-Gaussian, else None.
+    """
+
+    model: TrajectoryModel | Table
+    program: TrajectoryModel | None
+    gaussian: LinearGaussian | None
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The table; None if the randomness of the model is not discrete and finite."""
+        return enumerable(self.model)
+
+    def tabulated(self) -> Table:
+        """The table.
+
+        Raises:
+            ValueError: if there is none, see :func:`cai.tabulate`.
+        """
+        return tabulate(self.model)
+
+
+def as_problem(model: TrajectoryModel | Table) -> Problem:
+    """The problem that a model, or its table, poses.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    checks.check_model(model, table=True)
+    if isinstance(model, Table):
+        return Problem(model, None, None)
+    return Problem(model, model, model if isinstance(model, LinearGaussian) else None)

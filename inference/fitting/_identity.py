@@ -1,0 +1,129 @@
+"""What a training is kept with, so that another problem is told from its own when it goes on.
+
+Numbers are kept rather than a hash of them, and compared within what another processor may change:
+a table's arrays, a linear-Gaussian model's matrices, and of a program what it scores and pays at
+states and actions that are kept too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from cai.evaluation.evaluate import evaluate
+from cai.evaluation.problem import Problem
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.inference.fitting._probes import PATHS, numbers_of_program, probes_of
+from cai.inference.fitting._sketch import Numbers, alike, sketch
+from cai.numerics.exclusive import seeded
+from cai.policies.neural import TabularPolicy
+from cai.program.interfaces import Policy
+from cai.program.scoring import log_probs_along, without_latents
+from cai.tables.table import Table
+
+_PAID = ("reward", "arrival_reward")
+_MATRICES = (
+    *("A", "B", "drift", "noise", "Q", "R", "N", "q", "rho", "Q_final", "q_final"),
+    *("initial_mean", "initial_covariance"),
+)
+
+
+def identity(problem: Problem, table: Table | None) -> dict[str, Any]:
+    """What determines a problem, as tensors and plain values that a file can hold.
+
+    Args:
+        problem: the problem.
+        table: of it, where it has one.
+    """
+    with _aside():
+        probes = probes_of(problem, table)
+        return {"probes": probes, **_described(problem, table, probes)}
+
+
+def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> str:
+    """What tells a problem from a kept one: "now | then", or a name; empty where nothing does.
+
+    Args:
+        kept: what :func:`identity` gave.
+        problem: the problem.
+        table: of it, where it has one.
+    """
+    with _aside():
+        try:
+            now = _described(problem, table, kept["probes"])
+        except Exception:  # a problem that the other's states are none of
+            return "model"
+    one, other = kept["return"], now["return"]
+    if one is not None and other is not None and not math.isclose(one, other, rel_tol=1e-5):
+        what = "the return under the model's prior"
+        return f"{what} = {other:.6g} | {what} = {one:.6g}"
+    mine, its = now["numbers"], kept["numbers"]
+    return next((x for x in [*mine, *its] if not alike(mine.get(x), its.get(x))), "")
+
+
+def answers(policy: Policy, kept: dict[str, Any]) -> Tensor | None:
+    """log q(a_t|s_t) of a policy along the kept trajectories, (n, T); None if it cannot be asked.
+
+    Args:
+        policy: with any parameters.
+        kept: what :func:`identity` gave.
+    """
+    try:
+        policy = without_latents(policy)
+    except ValueError:
+        return None
+    states, actions = kept["probes"]["states"], kept["probes"]["actions"]
+    place = next((p.device for p in getattr(policy, "parameters", list)()), states.device)
+    with _aside():
+        return log_probs_along(policy, states.to(place), actions.to(place)).double().cpu()
+
+
+def same_answers(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether a policy answers what it did before, but for rounding errors in float32."""
+    if one is None or other is None:
+        return one is other
+    return one.shape == other.shape and torch.allclose(one, other, 1e-4, 1e-4, equal_nan=True)
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    """Draws and scores here are no part of a training."""
+    with seeded(0), torch.no_grad(), poutine.block():
+        yield
+
+
+def _described(problem: Problem, table: Table | None, probes: Numbers) -> dict[str, Any]:
+    """The return under the prior, where it is at hand, and sketches of all numbers by name."""
+    if problem.gaussian is not None:
+        earned, numbers = None, _of_matrices(problem.gaussian)
+    elif table is not None:
+        prior = TabularPolicy.from_log_probs(table.log_prior)
+        earned, numbers = evaluate(table, prior).expected_return, _of_table(table)
+    else:
+        assert problem.program is not None
+        numbers = numbers_of_program(problem.program, probes)
+        steps = probes["states"].shape[1]
+        paid = [x[: PATHS * steps] for name, x in numbers.items() if name in _PAID]
+        earned = sum(x.sum().item() for x in (*paid, numbers["last final_reward"][:PATHS]))
+    return {"return": earned, "numbers": {name: sketch(x) for name, x in numbers.items()}}
+
+
+def _of_matrices(model: LinearGaussian) -> Numbers:
+    numbers = {name: getattr(model, name) for name in _MATRICES}
+    prior = model.action_prior
+    if isinstance(prior, dist.MultivariateNormal):
+        numbers |= {"action_prior mean": prior.loc, "action_prior scale": prior.scale_tril}
+    return numbers
+
+
+def _of_table(table: Table) -> Numbers:
+    names = ("reward", "arrival_reward", "final_reward", "log_initial", "log_prior")
+    held = {name: getattr(table, name) for name in (*names, "log_dynamics", "successors")}
+    return {name: x for name, x in held.items() if x is not None}
