@@ -6,11 +6,13 @@ import inspect
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.checks import check_count, check_discount, check_positive, refuse, within
 from cai.distributions.exact_scores import exact
+from cai.distributions.support import support_size
 from cai.program.interfaces import Program
 
 
@@ -128,3 +130,13 @@ def check_layout(layout: Any, S: int | None, A: int | None) -> None:
             f"{outside[0]}",
             "a cell is (row, column), counted from 0",
         )
+
+
+def check_states(initial: Any, s: Any) -> None:
+    """Raises ValueError unless s is a tensor of n states, which are like those of ``initial``."""
+    if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
+        refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
+    whole = support_size(initial) is None or not s.is_floating_point()
+    if s.shape[1:] != initial.event_shape or s.is_complex() or not whole:
+        came, advice = f"{list(s.shape)}, {s.dtype}", "see model.initial.sample((n,))"
+        refuse("s", f"n states of shape {list(initial.event_shape)}", came, advice)

@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cai import checks
+from cai.numerics import memory
+
+SPARSE = (
+    "where few states follow each, return cai.Successors(logits, successors, num_states) or a "
+    "Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
+)
 
 _UNDRAWABLE = ("probability tensor", "normal expects", "Expected p_in")  # torch's, of NaN
 _SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
@@ -49,16 +55,59 @@ def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
         _raised("policy", t, s, error, "return a distribution over the actions of this model")
 
 
-def move_at(transition: Callable[..., Any], s: Tensor, a: Tensor, t: Any) -> Any:
+def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
+    """What the action prior of a model answers to (s, t).
+
+    Raises:
+        ValueError: in place of those of torch about parameters; all else as it is.
+    """
+    return _at("action_prior", t, prior, s)
+
+
+def transition_at(transition: Callable[..., Any], s: Tensor, a: Tensor, t: Any) -> Any:
     """What the dynamics of a model answer to (s, a, t).
 
     Raises:
         ValueError: in place of those of torch about parameters; all else as it is.
     """
+    return _at("dynamics", t, transition, s, a)
+
+
+def _at(name: str, t: Any, function: Callable[..., Any], *arguments: Tensor) -> Any:
     try:
-        return transition(s, a, t)
+        return function(*arguments, t)
     except ValueError as error:
-        _refuse_parameters("dynamics", f"step {t}", error)
+        _refuse_parameters(name, f"step {t}", error)
+
+
+def at_step(method: Any, t: int) -> Any:
+    """A model's prior, transition or rewards as a function of states and actions alone."""
+    return lambda *arguments: method(*arguments, t)
+
+
+def call(name: str, function: Any, *arguments: Tensor) -> Any:
+    """Calls a user's function; what it raises is said in terms of the contract."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # said
+            raise
+        problem: Exception = error
+    except Exception as error:
+        problem = error
+    if isinstance(problem, MemoryError) or "allocate" in str(problem):
+        sizes = " and ".join(str(list(x.shape)) for x in arguments)
+        asked = memory.asked_for(problem)
+        memory.refuse(
+            name, f"one that asks for {asked} where arguments have shapes {sizes}", SPARSE
+        )
+    shapes = " and ".join(str(list(x.shape)) for x in arguments)
+    called = f"called with tensors of shape {shapes} it" if arguments else "this"
+    raise ValueError(
+        f"{name}: {called} raised {type(problem).__name__}: "
+        f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
+        "index tables with them, and use torch.where instead of Python `if`"
+    ) from problem
 
 
 def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:

@@ -18,17 +18,12 @@ from torch.distributions import Distribution
 from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import log_probs, support_size
-from cai.numerics import memory
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
+from cai.program.calling import at_step, call
 from cai.program.interfaces import Program
 
 REWARDS = ("reward", "arrival_reward", "final_reward")
-
-SPARSE = (
-    "where few states follow each, return cai.Successors(logits, successors, num_states) or a "
-    "Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
-)
 
 _PROBES = 6
 
@@ -207,36 +202,6 @@ def next_state(model: Program, s: Tensor, a: Tensor, latents: Latents, t: int = 
     """p(s'|s,a) of step t for given latents of the dynamics' own, in exact scores."""
     with latents:
         return exact(call("dynamics", at_step(model.transition, t), s, a))
-
-
-def at_step(method: Any, t: int) -> Any:
-    """A model's prior, transition or rewards as a function of states and actions alone."""
-    return lambda *arguments: method(*arguments, t)
-
-
-def call(name: str, function: Any, *arguments: Tensor) -> Any:
-    """Calls a user's function; what it raises is said in terms of the contract."""
-    try:
-        return function(*arguments)
-    except ValueError as error:
-        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # said
-            raise
-        problem: Exception = error
-    except Exception as error:
-        problem = error
-    if isinstance(problem, MemoryError) or "allocate" in str(problem):
-        sizes = " and ".join(str(list(x.shape)) for x in arguments)
-        asked = memory.asked_for(problem)
-        memory.refuse(
-            name, f"one that asks for {asked} where arguments have shapes {sizes}", SPARSE
-        )
-    shapes = " and ".join(str(list(x.shape)) for x in arguments)
-    called = f"called with tensors of shape {shapes} it" if arguments else "this"
-    raise ValueError(
-        f"{name}: {called} raised {type(problem).__name__}: "
-        f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
-        "index tables with them, and use torch.where instead of Python `if`"
-    ) from problem
 
 
 def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:

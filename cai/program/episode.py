@@ -9,16 +9,135 @@ rollout, ``start()`` and the function may draw sample sites of their own.
 from __future__ import annotations
 
 import itertools
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary
 
 import pyro
+import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
+from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.distributions.optimality import Optimality
 from cai.distributions.support import check_support
-from cai.program.calling import check_policy, policy_at
-from cai.program.handlers import NoSites
-from cai.program.interfaces import Episode, HasLatents, Policy, Remembers, Sums, Unrolls
+from cai.program.calling import check_policy, policy_at, sampled, transition_at
+from cai.program.handlers import NoSites, Scope
+from cai.program.interfaces import Episode, HasLatents, Policy, Program, Remembers, Sums, Unrolls
+
+Act: TypeAlias = Callable[[int, Tensor, Tensor | None, Tensor | None], Tensor]
+"""(t, s_t, a_{t-1}, alive_t) -> a_t, drawn."""
+
+Sample: TypeAlias = Callable[[str, Any], Tensor]
+"""(name, distribution) -> value of a site, as ``pyro.sample`` draws it."""
+
+
+class Run(NamedTuple):
+    """A run of a program over T steps.
+
+    Attributes:
+        states: s_0 … s_T.
+        actions: a_0 … a_{T-1}.
+        alive: at steps 0 … T; empty where termination is not drawn.
+    """
+
+    states: list[Tensor]
+    actions: list[Tensor]
+    alive: list[Tensor]
+
+
+def run(
+    program: Program,
+    act: Act,
+    steps: Iterable[int],
+    *,
+    sample: Sample = sampled,
+    factors: bool = False,
+    terminates: bool = True,
+) -> Run:
+    """Runs a program once, or a batch side by side: the loop of every rollout.
+
+    Args:
+        program: start, dynamics, rewards and discount.
+        act: draws the actions.
+        steps: 0 … T-1, perhaps in ``pyro.markov``.
+        sample: draws the program's own sites.
+        factors: whether to multiply in the optimality factors.
+        terminates: whether to draw ``alive_t`` where there is a discount.
+    """
+    s, a, scope = sample("s_0", program.initial), None, Scope()
+    alive = torch.ones((), dtype=torch.float64) if terminates and program.discount < 1 else None
+    states, actions, lives = [s], [], [alive]
+    for t in steps:
+        a = act(t, s, a, alive)
+        with scope.of(t):
+            next_state = transition_at(program.transition, s, a, t)
+        s_next = sample(f"s_{t + 1}", next_state)
+        if factors:
+            _observe(program, t, while_alive(alive, program.log_factor(s, a, s_next, t)))
+        if alive is not None:
+            alive = sample(f"alive_{t + 1}", dist.Bernoulli(program.discount * alive))
+        if factors and t + 1 == program.horizon and program.pays_at_end:
+            # Inside the last iteration: after the markov loop enumeration cannot pack it.
+            log_factor = program.final_rewards(s_next) / program.temperature
+            _observe(program, t + 1, while_alive(alive, log_factor))
+        s = s_next
+        states.append(s)
+        actions.append(a)
+        lives.append(alive)
+    return Run(states, actions, [x for x in lives if x is not None])
+
+
+def _observe(program: Program, t: int, log_factor: Tensor) -> None:
+    """The optimality factor exp(log_factor) of step t, the one primitive of the library.
+
+    The observed value is a scalar: a batched one would claim the enumeration dimensions of its
+    neighbours, and ``pyro.markov`` would then recycle them while they are in use.
+    """
+    if program.optimality == "factor":
+        zero = torch.zeros(())
+        potential = dist.Delta(zero.expand(log_factor.shape), log_density=log_factor)
+        pyro.sample(f"o_{t}", potential, obs=zero)
+    else:
+        checks.check_bernoulli(f"o_{t}", log_factor * program.temperature, program.discount)
+        pyro.sample(f"o_{t}", Optimality(log_factor), obs=torch.ones(()))
+
+
+def acting(program: Program, policy: Policy, sample: Sample = sampled) -> Act:
+    """The actions of a policy in one run, and of the prior once terminated.
+
+    The episode begins with the first action, which is checked to be one for this program.
+    """
+    episode: Episode | None = None
+
+    def act(t: int, s: Tensor, before: Tensor | None, alive: Tensor | None) -> Tensor:
+        nonlocal episode
+        if episode is None:
+            episode = begin(policy)
+            action = _first_action(policy, episode, s, program.prior(s, t))
+        else:
+            action = policy_at(episode, t, s, before)
+        if alive is not None:
+            action = _where_alive(alive, action, program.prior(s, t))
+        return sample(f"a_{t}", action)
+
+    return act
+
+
+def while_alive(alive: Tensor | None, value: Tensor) -> Tensor:
+    """Zero once terminated; by ``where``, since 0 · -inf would be NaN."""
+    return value if alive is None else torch.where(alive > 0, value, 0.0)
+
+
+def _where_alive(alive: Tensor, policy: Any, prior: Any) -> Any:
+    """The distribution of the policy while alive, the prior once terminated."""
+    policy, prior = exact(policy), exact(prior)
+    if isinstance(policy, dist.Categorical) and isinstance(prior, dist.Categorical):
+        # One Categorical, since Pyro cannot enumerate a MaskedMixture.
+        logits = torch.where(alive.unsqueeze(-1) > 0, policy.logits, prior.logits)
+        return dist.Categorical(logits=logits)
+    return dist.MaskedMixture(alive > 0, prior, policy)
 
 
 def remembers(policy: Any) -> TypeGuard[Remembers]:
@@ -28,7 +147,7 @@ def remembers(policy: Any) -> TypeGuard[Remembers]:
 
 def has_latents(policy: Any) -> TypeGuard[HasLatents]:
     """Whether a policy may draw latents, since it says how they are scored."""
-    return hasattr(policy, "reverse")
+    return callable(getattr(policy, "reverse", None))
 
 
 def sums_out_latents(policy: Any) -> TypeGuard[Sums]:
@@ -53,7 +172,7 @@ def begin(policy: Any) -> Episode:
     return lambda t, s, before: step(t, s)
 
 
-def first_action(policy: Any, episode: Episode, s: Tensor, prior: Any) -> Any:
+def _first_action(policy: Any, episode: Episode, s: Tensor, prior: Any) -> Any:
     """q(a_0|s_0), with a look at whether the policy is one for this model.
 
     Raises:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, Self, TypeAlias
 
+import torch
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
+from cai.distributions.exact_scores import exact
 from cai.program import sites
+from cai.program.calling import draw
+
+Draw: TypeAlias = Callable[[str, Any, torch.Size], Tensor]
+"""(name, distribution, (n,)) -> independent values of a site in this batch shape."""
 
 
 class DrawsSites(ValueError):
@@ -43,3 +51,76 @@ def refuse_site(name: str) -> NoReturn:
         "to model.rollout(policy), give latents other names, and for a guide that bends the "
         "dynamics take cai.FreeDynamics"
     )
+
+
+class Scope(Messenger):
+    """Puts the step in front of the dynamics' own latent sites, so that each step has its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefix = ""
+
+    def of(self, t: int) -> Self:
+        """The scope of a step."""
+        self.prefix = f"t{t}/"
+        return self
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["name"] = self.prefix + msg["name"]
+
+
+def values(name: str, distribution: Any, shape: torch.Size) -> Tensor:
+    """Independent values of a site without gradients, in this batch shape."""
+    if not distribution.batch_shape:
+        return draw(distribution, shape, name)
+    return draw(in_shape(distribution, shape), torch.Size(), name)
+
+
+def in_shape(distribution: Any, shape: torch.Size) -> Any:
+    """The distribution in this batch shape."""
+    return distribution if distribution.batch_shape == shape else distribution.expand(shape)
+
+
+class Draws(Messenger):
+    """Draws n values at every sample site, independently, and keeps them by name.
+
+    What a plate would do, without scoring anything: simulation is the inner loop of training. No
+    handler outside has a part in it, so that ``sample`` may be called in place of ``pyro.sample``.
+
+    Args:
+        n: how many.
+        draw: draws them; without gradients if not given.
+        scored: of which sites log-probabilities are kept, by name; of none if not given.
+
+    Attributes:
+        values: by the name of the site, in order; of deterministic sites, too.
+        scores: log-probabilities (n,), nats, of those that are scored.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        draw: Draw = values,
+        scored: Callable[[str], bool] | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape, self.draw, self.scored = torch.Size((n,)), draw, scored
+        self.values: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] = {}
+
+    def sample(self, name: str, distribution: Any) -> Tensor:
+        """The values of a site, (n,) + event shape."""
+        value = self.draw(name, distribution, self.shape)
+        if name in self.values:
+            refuse_site(name)
+        self.values[name] = value
+        if self.scored is not None and self.scored(name):
+            self.scores[name] = exact(distribution).log_prob(value).expand(self.shape)
+        return value
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["stop"] = True
+        if msg["is_observed"]:
+            self.values[msg["name"]] = msg["value"]
+        else:
+            msg["value"], msg["done"] = self.sample(msg["name"], msg["fn"]), True

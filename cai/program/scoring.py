@@ -12,8 +12,9 @@ from cai import checks
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.program import sites
 from cai.program.calling import policy_at
-from cai.program.episode import begin, has_latents, remembers, sums_out_latents
-from cai.program.interfaces import HasLatents, Policy
+from cai.program.episode import Run, acting, begin, has_latents, remembers, run, sums_out_latents
+from cai.program.handlers import Draw, Draws, values
+from cai.program.interfaces import HasLatents, Policy, Program
 
 
 def without_latents(policy: Policy) -> Policy:
@@ -86,5 +87,49 @@ def log_auxiliary(
     total = torch.zeros((), dtype=torch.float64)
     for name, site in trace.nodes.items():
         if site["type"] == "sample":
+            if name not in log_q:
+                checks.refuse(
+                    "policy.reverse",
+                    "a program that draws the latents of the policy alone, r(z|τ)",
+                    f"one with the site {name}",
+                    "what start() does not draw is nothing to score",
+                )
             total = total + site["fn"].log_prob(site["value"]) - log_q[name]
     return total
+
+
+def roll_out(
+    program: Program,
+    policy: Any,
+    n: int,
+    draw: Draw = values,
+    *,
+    scored: bool,
+    terminates: bool = True,
+) -> tuple[Run, dict[str, Tensor]]:
+    """n trajectories of a policy side by side, and their scores in nats.
+
+    Args:
+        program: whose dynamics they follow.
+        policy: any.
+        n: how many.
+        draw: draws all sites, see :class:`~cai.program.handlers.Draws`.
+        scored: whether ``log_policy`` is wanted though there are no latents.
+        terminates: whether to draw ``alive_t`` where there is a discount.
+
+    Returns:
+        The run, and ``log_policy`` and, for latents, ``log_auxiliary`` as in ``Trajectories``.
+    """
+    T = checks.finite_horizon(program, "a rollout")
+    latents = has_latents(policy)
+    with Draws(n, draw, sites.of_the_policy if scored or latents else None) as draws:
+        act = acting(program, policy, draws.sample)
+        path = run(program, act, range(T), sample=draws.sample, terminates=terminates)
+    if not draws.scores:
+        return path, {}
+    log_q = draws.scores
+    scores = {"log_policy": torch.stack([log_q[f"a_{t}"] for t in range(T)], 1)}
+    if latents:
+        drawn = {name: draws.values[name] for name in log_q}
+        scores["log_auxiliary"] = log_auxiliary(policy, drawn, log_q, path).expand(n)
+    return path, scores

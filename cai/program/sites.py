@@ -13,6 +13,11 @@ def of_the_program(name: str) -> bool:
     return _OF_THE_PROGRAM.match(name) is not None
 
 
+def of_the_policy(name: str) -> bool:
+    """Whether what a policy says scores a site: an action, or a latent of the policy."""
+    return name.startswith("a_") or not of_the_program(name)
+
+
 class Site(NamedTuple):
     """A site of the program: its kind, "s", "a", "alive" or "latent", and its step.
 

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.exact_scores import exact, exact_scores
-from cai.distributions.optimality import Optimality
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import exact_scores
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive, seeded
 from cai.program import contract, event_dimensions
-from cai.program.arguments import check_arguments
-from cai.program.calling import check_policy, draw, move_at, policy_at, sampled
-from cai.program.episode import begin, first_action, has_latents, register, remembers
-from cai.program.handlers import refuse_site
+from cai.program.arguments import check_arguments, check_states
+from cai.program.calling import check_policy, prior_at, sampled
+from cai.program.episode import acting, has_latents, register, remembers, run, while_alive
+from cai.program.handlers import Draws, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
 from cai.program.layout import Layout
-from cai.program.scoring import log_auxiliary
+from cai.program.scoring import roll_out
 from cai.program.trajectories import Trajectories
+
+_METHODS = "prior", "transition", "rewards", "arrival_rewards", "final_rewards", "log_factor"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,9 +111,12 @@ class TrajectoryModel:
         with exclusive(), exact_scores():
             # What is drawn after the trajectory depends on all of it, which markov would forget.
             steps = pyro.markov(range(T)) if self.auxiliary is None else range(T)
-            states, actions, alive = self._run(lambda t, s: self.prior(s, t), steps, factors=True)
+            path = run(self, self._act, steps, factors=True)
             if self.auxiliary is not None:
-                self.auxiliary.reverse(states, actions, alive)
+                self.auxiliary.reverse(*path)
+
+    def _act(self, t: int, s: Tensor, before: Any, alive: Any) -> Tensor:
+        return sampled(f"a_{t}", prior_at(self.prior, s, t))
 
     def rollout(self, policy: Policy) -> Callable[[], None]:
         """The guide q(τ): the policy's actions in the model's own dynamics, without factors.
@@ -143,7 +145,7 @@ class TrajectoryModel:
                 a discount, whether one is alive at steps 0 … T, each a list of tensors.
         """
         check_policy(policy)
-        if not callable(getattr(policy, "reverse", None)):
+        if not has_latents(policy):
             checks.refuse(
                 "policy",
                 "one with latents, which has a method reverse(states, actions, alive)",
@@ -164,8 +166,19 @@ class TrajectoryModel:
         checks.check_count("n", n)
         if seed is not None:
             checks.check_seed(seed)
+        T, event = checks.finite_horizon(self, "simulating"), self.initial.event_shape.numel()
+        advice = "simulate fewer trajectories at a time"
+        memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
         with seeded(seed), torch.no_grad():
-            return self._simulate(policy, n)
+            path, scores = roll_out(self, policy, n, scored=False)
+            s, a = torch.stack(path.states, 1), torch.stack(path.actions, 1)
+            advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
+            checks.check_no_nan("actions of (trajectory, step)", a, advice)
+            checks.check_no_nan("states of (trajectory, step)", s, advice)
+            alive = torch.ones(n, T + 1, dtype=torch.bool)
+            if path.alive:
+                alive[:, 1:] = torch.stack(path.alive[1:], 1).bool()
+            return self.paid(s, a, alive, **scores)
 
     def draw_step(self, t: Any, s: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the prior and the dynamics from each of n states, independently.
@@ -177,15 +190,11 @@ class TrajectoryModel:
         Returns:
             a ~ p(a|s) and s' ~ p(s'|s,a), each (n,) + event shape.
         """
-        if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
-            checks.refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
-        whole = support_size(self.initial) is None or not s.is_floating_point()
-        if s.shape[1:] != self.initial.event_shape or s.is_complex() or not whole:
-            came, advice = f"{list(s.shape)}, {s.dtype}", "see model.initial.sample((n,))"
-            checks.refuse("s", f"n states of shape {list(self.initial.event_shape)}", came, advice)
-        with exclusive(), torch.no_grad(), _Draws(len(s)):
-            a = pyro.sample("a", self.prior(s, t))
-            return a, pyro.sample("s", self.transition(s, a, t))
+        check_states(self.initial, s)
+        n = torch.Size((len(s),))
+        with exclusive(), torch.no_grad(), Draws(len(s)):
+            a = values("a", self.prior(s, t), n)
+            return a, values("s", self.transition(s, a, t), n)
 
     # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
     # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
@@ -194,7 +203,9 @@ class TrajectoryModel:
     @cached_property
     def overridden(self) -> frozenset[str]:
         """Which of prior, transition, rewards, … a subclass has its own version of."""
-        return frozenset(x for x in _METHODS if getattr(type(self), x) is not _METHODS[x])
+        return frozenset(
+            x for x in _METHODS if getattr(type(self), x) is not getattr(TrajectoryModel, x)
+        )
 
     @cached_property
     def pays_on_arrival(self) -> bool:
@@ -208,7 +219,8 @@ class TrajectoryModel:
 
     def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
         """p(a|s) at step t for states of any batch shape."""
-        return self.action_prior(s) if callable_prior(self.action_prior) else self.action_prior
+        given = self.action_prior  # Pyro's distributions are callable, too
+        return given if isinstance(given, Distribution) else given(s)
 
     def transition(self, s: Tensor, a: Tensor, t: Any = 0) -> TorchDistribution:
         """p(s'|s,a) at step t, for states and actions of any batch shape."""
@@ -254,78 +266,10 @@ class TrajectoryModel:
         return Trajectories(
             states=states,
             actions=actions,
-            rewards=_while_alive(alive[:, :-1], rewards.expand(n, T)),
-            final_rewards=_while_alive(alive[:, -1], self.final_rewards(states[:, -1]).expand(n)),
+            rewards=while_alive(alive[:, :-1], rewards.expand(n, T)),
+            final_rewards=while_alive(alive[:, -1], self.final_rewards(states[:, -1]).expand(n)),
             alive=alive,
             **scores,
-        )
-
-    def _run(
-        self, policy: Policy, steps: Iterable[int], factors: bool
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The states, the actions, and with a discount whether alive at steps 0 … T."""
-        s, a, episode = pyro.sample("s_0", self.initial), None, begin(policy)
-        alive = torch.ones((), dtype=torch.float64) if self.discount < 1 else None
-        states, actions, lives = [s], [], [alive]
-        for t in steps:
-            if t == 0 and not factors:
-                action = first_action(policy, episode, s, self.prior(s, t))
-            else:
-                action = policy_at(episode, t, s, a)
-            if alive is not None and not factors:
-                action = _where_alive(alive, action, self.prior(s, t))
-            a = sampled(f"a_{t}", action)
-            with _Step(t):
-                next_state = move_at(self.transition, s, a, t)
-            s_next = pyro.sample(f"s_{t + 1}", next_state)
-            if factors:
-                self._observe(t, _while_alive(alive, self.log_factor(s, a, s_next, t)))
-            if alive is not None:
-                alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(self.discount * alive))
-            if factors and t + 1 == self.horizon and self.pays_at_end:
-                # Inside the last iteration: after the markov loop enumeration cannot pack it.
-                log_factor = self.final_rewards(s_next) / self.temperature
-                self._observe(t + 1, _while_alive(alive, log_factor))
-            s = s_next
-            states.append(s)
-            actions.append(a)
-            lives.append(alive)
-        return states, actions, [x for x in lives if x is not None]
-
-    def _observe(self, t: int, log_factor: Tensor) -> None:
-        """The optimality factor exp(log_factor) of step t, the one primitive of the library.
-
-        The observed value is a scalar: a batched one would claim the enumeration dimensions of
-        its neighbours, and ``pyro.markov`` would then recycle them while they are in use.
-        """
-        if self.optimality == "factor":
-            zero = torch.zeros(())
-            potential = dist.Delta(zero.expand(log_factor.shape), log_density=log_factor)
-            pyro.sample(f"o_{t}", potential, obs=zero)
-        else:
-            checks.check_bernoulli(f"o_{t}", log_factor * self.temperature, self.discount)
-            pyro.sample(f"o_{t}", Optimality(log_factor), obs=torch.ones(()))
-
-    def _simulate(self, policy: Policy, n: int) -> Trajectories:
-        T = checks.finite_horizon(self, "simulating")
-        event = self.initial.event_shape.numel()
-        advice = "simulate fewer trajectories at a time"
-        memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
-        draws = _Draws(n, scored=has_latents(policy))
-        with draws:
-            trajectory = self._run(policy, range(T), factors=False)
-        s, a = draws.stack("s_", range(T + 1)), draws.stack("a_", range(T))
-        advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
-        checks.check_no_nan("actions of (trajectory, step)", a, advice)
-        checks.check_no_nan("states of (trajectory, step)", s, advice)
-        alive = torch.ones(n, T + 1, dtype=torch.bool)
-        if self.discount < 1:
-            alive[:, 1:] = draws.stack("alive_", range(1, T + 1)).bool()
-        return self.paid(
-            s,
-            a,
-            alive,
-            **(draws.of_latents(policy, trajectory, T) if has_latents(policy) else {}),
         )
 
 
@@ -343,93 +287,9 @@ class _Rollout:
         with exact_scores():
             # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
             steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
-            self.model._run(self.policy, steps, factors=False)
-
-
-class _Step(Messenger):
-    """Scopes the dynamics' own latent sites by step, so that each step has its own."""
-
-    def __init__(self, t: int) -> None:
-        super().__init__()
-        self.prefix = f"t{t}/"
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["name"] = self.prefix + msg["name"]
-
-
-class _Draws(Messenger):
-    """Draws n values at every sample site, independently, and keeps them by name.
-
-    What a plate would do, without scoring anything: simulation is the inner loop of training.
-    """
-
-    def __init__(self, n: int, scored: bool = False) -> None:
-        super().__init__()
-        self.shape = torch.Size((n,))
-        self.values: dict[str, Tensor] = {}
-        self.scores: dict[str, Tensor] | None = {} if scored else None
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["stop"] = True  # no handler outside has a part in it
-        if not msg["is_observed"]:
-            fn = msg["fn"]
-            if not fn.batch_shape:
-                value = draw(fn, self.shape, msg["name"])
-            else:
-                whole = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
-                value = draw(whole, torch.Size(), msg["name"])
-            if msg["name"] in self.values:
-                refuse_site(msg["name"])
-            msg["value"] = self.values[msg["name"]] = value
-            msg["done"] = True
-            if self.scores is not None:
-                self.scores[msg["name"]] = exact(fn).log_prob(value).expand(self.shape)
-
-    def of_latents(self, policy: Any, trajectory: Any, T: int) -> dict[str, Tensor]:
-        """The scores of actions given the latents, and of the latents in the model and here."""
-        assert self.scores is not None
-        ratio = log_auxiliary(policy, self.values, self.scores, trajectory).expand(self.shape)
-        scores = torch.stack([self.scores[f"a_{t}"] for t in range(T)], 1)
-        return {"log_policy": scores, "log_auxiliary": ratio}
-
-    def stack(self, prefix: str, steps: range) -> Tensor:
-        """The values of one family of sites, shape (n, steps) + event shape."""
-        return torch.stack([self.values[f"{prefix}{t}"] for t in steps], 1)
-
-
-_METHODS: dict[str, Any] = {
-    name: getattr(TrajectoryModel, name)
-    for name in (
-        "prior",
-        "transition",
-        "rewards",
-        "arrival_rewards",
-        "final_rewards",
-        "log_factor",
-    )
-}
-
-
-def callable_prior(prior: Any) -> bool:
-    """Whether an action prior is a function of the state (Pyro distributions are callable too)."""
-    return not isinstance(prior, torch.distributions.Distribution)
+            run(self.model, acting(self.model, self.policy), steps)
 
 
 def _evaluate(function: Any, *arguments: Tensor) -> Tensor:
     value = function(*arguments) if callable(function) else function
     return torch.as_tensor(value, dtype=torch.float64)
-
-
-def _while_alive(alive: Tensor | None, value: Tensor) -> Tensor:
-    """Zero for the dead; ``where``, since 0 · -inf would be NaN."""
-    return value if alive is None else torch.where(alive > 0, value, 0.0)
-
-
-def _where_alive(alive: Tensor, policy: Any, prior: Any) -> Any:
-    """The policy for the living, the prior for the dead."""
-    policy, prior = exact(policy), exact(prior)
-    if isinstance(policy, dist.Categorical) and isinstance(prior, dist.Categorical):
-        # One Categorical, since Pyro cannot enumerate a MaskedMixture.
-        logits = torch.where(alive.unsqueeze(-1) > 0, policy.logits, prior.logits)
-        return dist.Categorical(logits=logits)
-    return dist.MaskedMixture(alive > 0, prior, policy)

@@ -14,6 +14,7 @@ from cai.distributions.successors import Successors
 from cai.distributions.support import log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
+from cai.program.calling import at_step, call
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import NotEnumerable
 
@@ -54,7 +55,7 @@ def with_latents(
     """
     sites = _Enumerate(s.dim())
     with sites:
-        d = contract.call("dynamics", contract.at_step(model.transition, t), s, a)
+        d = call("dynamics", at_step(model.transition, t), s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)

@@ -20,6 +20,7 @@ from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
+from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, refuse_changes, refuse_other_rewards, require_finite
 from cai.tables.outcomes import all_pairs, outcomes
@@ -180,7 +181,7 @@ def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
         "dynamics",
         f"a table of {S} states and {A} actions with {one.numel()} outcomes each",
         _COPIES * pairs * one.numel(),
-        contract.SPARSE,
+        SPARSE,
     )
 
 
@@ -204,10 +205,10 @@ def _rewards(
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
     S, A = s.shape
     with _types(model):
-        reward = contract.call("reward", contract.at_step(model.rewards, 0), s, a).expand(S, A)
+        reward = call("reward", at_step(model.rewards, 0), s, a).expand(S, A)
         refuse_other_rewards(model, s, a, reward)
         arrival = _arrival_rewards(model, s, a, log_p, successors)
-        final = contract.call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+        final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
     checks.check_reward("reward", reward)
     checks.check_reward("final_reward", final)
     _check_temperature(model.temperature, reward, arrival, final)
@@ -225,7 +226,7 @@ def _arrival_rewards(
     s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
     s_next = s_next.expand(log_p.shape).to(s.dtype)
     here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
-    reward = contract.call("arrival_reward", model.arrival_rewards, *here, s_next)
+    reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
     reward = reward.expand(log_p.shape)
     reward = torch.where(log_p > -torch.inf, reward, 0.0)
     checks.check_reward("arrival_reward", reward)

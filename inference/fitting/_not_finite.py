@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact
 from cai.numerics.exclusive import exclusive
+from cai.program.episode import acting, run
+from cai.program.handlers import Draws, in_shape
 from cai.program.trajectory import TrajectoryModel
 
 
@@ -31,22 +31,22 @@ def first_site(
     if model is None:
         return None, None
     T = checks.finite_horizon(model, "fit")
-    with exclusive(), _Watched(n) as watch:
+    with exclusive(), Draws(n, _with_gradient, lambda name: True) as draws:
         try:
-            model._run(policy, range(T), factors=False)
+            run(model, acting(model, policy, draws.sample), range(T), sample=draws.sample)
         except ValueError as error:  # a distribution that refuses its parameters
             failure: ValueError | None = error
         else:
             failure = None
-    for name, what, value in _terms(model, watch.sites, T):
+    for name, what, value in _terms(model, draws, T):
         if not value.isfinite().all():
             return name, f"{what} is {value[~value.isfinite()][0].item():g}"
     if failure is not None:
-        last = next(reversed(watch.sites), "s_0")
+        last = next(reversed(draws.scores), "s_0")
         words = str(failure).split("\n")[0]
         return _after(last), f"its distribution refuses its parameters: {words}"
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    for name, what, value in _terms(model, watch.sites, T):
+    for name, what, value in _terms(model, draws, T):
         if value.requires_grad:
             slopes = torch.autograd.grad(
                 value.sum(), parameters, retain_graph=True, allow_unused=True
@@ -56,16 +56,15 @@ def first_site(
     return None, None
 
 
-def _terms(
-    model: TrajectoryModel, sites: dict[str, tuple[Tensor, Tensor]], T: int
-) -> Iterator[tuple[str, str, Tensor]]:
+def _terms(model: TrajectoryModel, draws: Draws, T: int) -> Iterator[tuple[str, str, Tensor]]:
     """Values and scores of the sites, and the factors once a step is complete, in order of time."""
-    for name, (value, score) in sites.items():
+    for name, value in draws.values.items():
         yield name, "its value", value
-        yield name, "its log-probability", score
+        if name in draws.scores:
+            yield name, "its log-probability", draws.scores[name]
         if name.startswith("s_") and name != "s_0":
             t = int(name[2:]) - 1
-            s, a, s_next = (sites[site][0] for site in (f"s_{t}", f"a_{t}", name))
+            s, a, s_next = (draws.values[site] for site in (f"s_{t}", f"a_{t}", name))
             yield f"o_{t}", "its factor, reward / temperature,", model.log_factor(s, a, s_next, t)
             if t + 1 == T:
                 final = model.final_rewards(s_next) / model.temperature
@@ -80,18 +79,8 @@ def _after(site: str) -> str:
     return f"s_{int(t) + 1}" if kind == "a" else f"a_{t}"
 
 
-class _Watched(Messenger):
-    """Draws n values at every site, with their gradients where these exist, and keeps them."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.shape = torch.Size((n,))
-        self.sites: dict[str, tuple[Tensor, Tensor]] = {}  # name -> value, log-probability
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["stop"] = True
-        fn = msg["fn"]
-        fn = fn if fn.batch_shape == self.shape else fn.expand(self.shape)
-        value = fn.rsample() if fn.has_rsample else fn.sample()
-        msg["value"], msg["done"] = value, True
-        self.sites[msg["name"]] = value, exact(fn).log_prob(value)
+def _with_gradient(name: str, distribution: Any, shape: torch.Size) -> Tensor:
+    """Values with their gradients where these exist."""
+    whole = in_shape(distribution, shape)
+    value: Tensor = whole.rsample() if whole.has_rsample else whole.sample()
+    return value

@@ -13,7 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.inference.particles._beliefs import belief_of, draw
 from cai.numerics.exclusive import exclusive
-from cai.program.calling import check_policy, move_at
+from cai.program.calling import check_policy, transition_at
 from cai.program.episode import remembers, unrolled
 from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents
@@ -95,7 +95,7 @@ class TrueDynamics:
         """s' ~ p(s'|s,a), the coin of death, and zero."""
         n = len(s)
         with exclusive(), poutine.block(), pyro.plate("particles", n):
-            next_state = move_at(self.model.transition, s, a, t)
+            next_state = transition_at(self.model.transition, s, a, t)
         s_next = draw(next_state, n)
         if self.model.discount < 1:
             alive = alive & (torch.rand(n, dtype=torch.float64) < self.model.discount)

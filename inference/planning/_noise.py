@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
 from cai.distributions.degenerate_normal import DegenerateNormal, matvec
 from cai.numerics.exclusive import exclusive
+from cai.program.episode import run
+from cai.program.handlers import Draws
 from cai.program.trajectory import TrajectoryModel
 
 
@@ -78,44 +79,35 @@ def _(d: dist.TransformedDistribution, z: Tensor) -> Tensor:
     return x
 
 
-class Noise(Messenger):
+class Noise:
     """Makes each draw of a program a function of the next of a list of standard normal numbers.
 
     Args:
         numbers: (n, size), float64; or None to draw them, and to find out how many there are.
-        n: how many trajectories.
 
     Attributes:
         size: how many numbers of each trajectory were used.
     """
 
-    def __init__(self, numbers: Tensor | None, n: int) -> None:
-        super().__init__()
-        self.numbers, self.n, self.size = numbers, n, 0
-        self.scope = ""
+    def __init__(self, numbers: Tensor | None) -> None:
+        self.numbers, self.size = numbers, 0
 
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["stop"] = True  # no handler outside has a part in it
-        if not msg["is_observed"]:
-            msg["value"] = self.draw(self.scope + msg["name"], msg["fn"])
-            msg["done"] = True
-
-    def draw(self, name: str, distribution: Any) -> Tensor:
+    def __call__(self, name: str, distribution: Any, batch: torch.Size) -> Tensor:
         """n values, (n,) + event shape.
 
         Raises:
-            ValueError: where they are no function of normal numbers with a gradient.
+            ValueError: if they are not a function of normal numbers with a gradient.
         """
         shape = distribution.event_shape
         used = 0 if isinstance(distribution, dist.Delta) else shape.numel()
         if self.numbers is None:
-            z = torch.randn(self.n, used, dtype=torch.float64)
+            z = torch.randn(*batch, used, dtype=torch.float64)
         else:
             z = self.numbers[:, self.size : self.size + used]
         self.size += used
-        z = z.view(self.n, *shape) if used else z.new_zeros(self.n, *shape)
+        z = z.view(*batch, *shape) if used else z.new_zeros(*batch, *shape)
         try:
-            return from_noise(distribution, z).expand(self.n, *shape)
+            return from_noise(distribution, z).expand(*batch, *shape)
         except NotImplementedError:
             _refuse(name, distribution)
 
@@ -129,19 +121,19 @@ def roll(model: TrajectoryModel, plans: Tensor, numbers: Tensor | None) -> tuple
         numbers: (n, size), as many as :class:`Noise` found; None draws them.
 
     Raises:
-        ValueError: where a site is not a function of normal numbers with a gradient.
+        ValueError: if a site is not a function of normal numbers with a gradient.
     """
     n, T = plans.shape[:2]
-    with exclusive(), Noise(numbers, n) as noise:
-        s = noise.draw("s_0", model.initial)
-        states = [s]
-        for t in range(T):
-            noise.scope = f"t{t}/"
-            next_state = model.transition(s, plans[:, t], t)
-            noise.scope = ""
-            s = noise.draw(f"s_{t + 1}", next_state)
-            states.append(s)
-    return torch.stack(states, 1), noise.size
+    actions, noise = plans.unbind(1), Noise(numbers)
+    with exclusive(), Draws(n, noise) as draws:
+        path = run(
+            model,
+            lambda t, s, before, alive: actions[t],
+            range(T),
+            sample=draws.sample,
+            terminates=False,
+        )
+    return torch.stack(path.states, 1), noise.size
 
 
 def _refuse(name: str, distribution: Any) -> NoReturn:
