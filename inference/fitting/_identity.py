@@ -20,14 +20,15 @@ from torch import Tensor
 from cai.evaluation.evaluate import evaluate
 from cai.evaluation.problem import Problem
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.inference.fitting._probes import PATHS, numbers_of_program, probes_of
-from cai.inference.fitting._sketch import Numbers, alike, sketch
+from cai.inference.fitting._probes import PATHS, Numbers, numbers_of_program, probes_of
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import TabularPolicy
 from cai.program.interfaces import Policy
 from cai.program.scoring import log_probs_along, without_latents
 from cai.tables.table import Table
 
+_NUMBERS = 4096  # up to here an array is kept as it is, beyond as so many weighted sums
+_EACH, _OF_ALL = 1e-6, 1e-7  # what float32 on another processor may change, of a number and of all
 _PAID = ("reward", "arrival_reward")
 _MATRICES = (
     *("A", "B", "drift", "noise", "Q", "R", "N", "q", "rho", "Q_final", "q_final"),
@@ -127,3 +128,41 @@ def _of_table(table: Table) -> Numbers:
     names = ("reward", "arrival_reward", "final_reward", "log_initial", "log_prior")
     held = {name: getattr(table, name) for name in (*names, "log_dynamics", "successors")}
     return {name: x for name, x in held.items() if x is not None}
+
+
+def sketch(x: Tensor) -> Numbers:
+    """An array, or weighted sums of it where it is large, and which of its numbers are infinite."""
+    flat = x.detach().cpu().double().flatten()
+    finite = flat.isfinite()
+    sums, squares = _sums(torch.where(finite, flat, 0.0))
+    signs = torch.where(finite, 0.0, torch.nan_to_num(flat, nan=2.0, posinf=1.0, neginf=-1.0))
+    return {
+        "shape": torch.tensor(x.shape),
+        "sums": sums,
+        "size": squares.sqrt(),
+        "infinite": _sums(signs)[0],
+    }
+
+
+def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers, or their sums over every 4096th with weights of either sign, and the squares."""
+    if len(x) <= _NUMBERS:
+        return x, x.square()
+    i = torch.arange(len(x), dtype=torch.float64)
+    # Fractional parts of multiples of irrational numbers: the same on all machines.
+    weights = (0.5 + (i * 0.6180339887498949) % 1) * (((i * 0.4142135623730951) % 1) - 0.5).sign()
+    bins = torch.arange(len(x)) % _NUMBERS
+    empty = x.new_zeros(_NUMBERS)
+    return empty.index_add(0, bins, weights * x), empty.index_add(0, bins, x.square())
+
+
+def alike(one: Numbers | None, other: Numbers | None) -> bool:
+    """Whether two sketches are of the same array, but for rounding errors."""
+    if one is None or other is None or not torch.equal(one["shape"], other["shape"]):
+        return False
+    size = one["size"].max().item() if one["size"].numel() else 0.0
+    allowed = _EACH * one["size"] + _OF_ALL * size
+    return bool(
+        ((one["sums"] - other["sums"]).abs() <= allowed).all()
+        and torch.allclose(one["infinite"], other["infinite"])
+    )

@@ -7,7 +7,7 @@ states far from all of these.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -22,10 +22,11 @@ from cai.distributions.flat_prior import FlatPrior
 from cai.distributions.starts import Starts
 from cai.distributions.support import log_probs, support_size
 from cai.evaluation.problem import Problem
-from cai.inference.fitting._sketch import Numbers
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
+
+Numbers: TypeAlias = dict[str, Tensor]
 
 PATHS, _STEPS = 8, 32  # trajectories of each policy that are kept, and their steps
 _FAR = 3.0  # how many times as far off are the states that are tried besides

@@ -153,18 +153,6 @@ def test_one_table_of_gradients_for_all_steps():
     assert sum(calls) == 1
 
 
-def test_draws_never_land_on_the_impossible():
-    """Possible outcomes first; by rounding a draw could pass the last sum."""
-    p = torch.tensor([0.0, 0.1, 0.2, 0.0, 0.7, 0.0], dtype=torch.float64)
-    u = torch.tensor([[5e-324], [1e-9], [0.1], [0.300000000001], [1.0]], dtype=torch.float64)
-    cumulative = enumerated._cumulative(p).expand(5, -1)
-    assert enumerated._draw(cumulative, u).tolist() == [1, 1, 1, 4, 4]
-    short = enumerated._cumulative(
-        torch.full((11,), 0.1).double().index_fill(0, torch.tensor(10), 0)
-    )
-    assert enumerated._draw(short.expand(1, -1), torch.ones(1, 1).double()).item() == 9
-
-
 def test_a_uniform_draw_of_zero_is_possible_too(monkeypatch):
     """torch.rand may return 0, and the first action may be forbidden."""
     P = torch.eye(2).repeat(2, 1, 1)

@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 import cai
 from cai import inference, models
 from cai.inference.fitting import checkpoint_file
-from cai.inference.fitting._sketch import alike, sketch
+from cai.inference.fitting._identity import alike, sketch
 
 LEDGE = models.ledge()
 TABLE = cai.tabulate(LEDGE)
