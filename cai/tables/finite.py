@@ -139,13 +139,17 @@ def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
     )
 
 
-def log_prior_table(model: TrajectoryModel) -> Tensor:
+def log_prior_table(model: TrajectoryModel, sizes: tuple[int, int] | None = None) -> Tensor:
     """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
+
+    Args:
+        model: the model.
+        sizes: S and A, where :func:`require_finite` has been asked for them.
 
     Raises:
         ValueError: where the states or the actions are not finitely many, or it changes with time.
     """
-    S, A = require_finite(model)
+    S, A = sizes or require_finite(model)
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:

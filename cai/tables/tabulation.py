@@ -56,7 +56,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
         with _types(model):
-            log_prior = log_prior_table(model)
+            log_prior = log_prior_table(model, (S, A))
             _check_size(model, s, a)
             found = outcomes(model, s, a, S)
         contract.check_some_allowed(log_prior, s[:, 0])

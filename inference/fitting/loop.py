@@ -14,8 +14,8 @@ import torch
 from tqdm import tqdm
 
 from cai import checks
-from cai.inference.fitting.resumption import Resumption, generators, set_generators
-from cai.inference.fitting.training import WINDOW, Training
+from cai.inference.fitting.resumption import Resumption
+from cai.inference.fitting.training import WINDOW, Training, generators, set_generators
 from cai.inference.gradients.guarded import raising
 from cai.numerics.exclusive import exclusive
 from cai.tables.table import Table

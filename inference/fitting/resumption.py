@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cai import checks
 from cai.evaluation.problem import Problem
 from cai.inference.fitting import _identity, checkpoint_file
-from cai.inference.fitting.training import Training, rates_of
+from cai.inference.fitting.training import Training, generators, rates_of, set_generators
 from cai.tables.table import Table
 
 _ODD = (LookupError, TypeError, AttributeError, RuntimeError, ValueError, NotImplementedError)
@@ -167,19 +167,3 @@ def _short(rates: list[float]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def generators() -> list[torch.Tensor]:
-    """The states of torch's generators."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _on_cuda() else [])]
-
-
-def set_generators(states: list[torch.Tensor]) -> None:
-    """Puts torch's generators where they were."""
-    torch.set_rng_state(states[0])
-    if _on_cuda():
-        torch.cuda.set_rng_state_all(states[1:])
-
-
-def _on_cuda() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -198,6 +198,22 @@ def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
     return [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
 
 
+def generators() -> list[torch.Tensor]:
+    """The states of torch's generators."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _on_cuda() else [])]
+
+
+def set_generators(states: list[torch.Tensor]) -> None:
+    """Puts torch's generators where they were."""
+    torch.set_rng_state(states[0])
+    if _on_cuda():
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _on_cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
 def _learnt(estimate: Estimator) -> dict[str, Any]:
     """What an estimator has learnt itself, such as a critic."""
     held = {name: getattr(estimate, name, None) for name in ("module", "optimizer")}
