@@ -5,7 +5,7 @@ With everything in nats and mass λ_t(s) = ∂loss/∂v_t(s), the chain rule thr
     q_t(s,a) = r + (1/η) log Σ_k p_k exp(η x_k),    x_k = r⁺_k + c(v_{t+1}(s'_k)),
     v_t(s)   = log Σ_a p(a|s) exp(q_t(s,a))
 
-runs forward in time. Mass moves by the policy and the *bent* dynamics, coin of death included:
+runs forward in time. Mass moves by the policy and the *bent* dynamics, termination included:
 
     m_t(s,a)      = λ_t(s) π_t(a|s)
     λ_{t+1}(s')   = ∂loss/∂v_{t+1}(s') + Σ_{s,a} m_t(s,a) q(s', alive|s,a)

@@ -1,7 +1,7 @@
 """One step of the recursion, linearised: what mass does on its way from states to outcomes.
 
 Everything is in nats. A state's mass goes to its actions by ∂v/∂q, and on to their outcomes by the
-bent dynamics, coin of death included; the dynamics themselves collect the bend.
+bent dynamics, termination included; the dynamics themselves collect the bend.
 """
 
 from __future__ import annotations

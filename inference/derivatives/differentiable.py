@@ -3,9 +3,9 @@
 The tensors of a table may require grad, each or all: ``reward``, ``arrival_reward``,
 ``final_reward``, ``log_prior``, ``log_dynamics``, ``log_initial``, and ``temperature``, which may
 be a tensor of shape (). The functions here differentiate with respect to them, by one forward sweep
-(:mod:`cai.inference.derivatives._adjoint`) instead of a tape of T steps, and without an end by one
-linear solve (:mod:`cai.inference.derivatives._implicit`); every other function takes such a table
-as plain numbers.
+(:mod:`cai.inference.derivatives._adjoint`) instead of a tape of T steps, and with an infinite
+horizon by one linear solve (:mod:`cai.inference.derivatives._implicit`); every other function takes
+such a table as plain numbers.
 Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep; and so do the
 transforms of ``torch.func`` in any order, forward mode and ``hessian`` among them. What ``vmap``
 makes a batch of is solved one by one.
@@ -42,8 +42,9 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
     policy π_η and the dynamics bent by η.
 
     Args:
-        table: a problem; see the module for what may require grad. Without an end the values are
-            (S,), and without a discount those of absorbing states are zero whatever is learnt.
+        table: a problem; see the module for what may require grad. With an infinite horizon the
+            values are (S,), and without a discount those of absorbing states are zero whatever is
+            learnt.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".

@@ -44,7 +44,7 @@ def log_likelihood(
     Args:
         table: a problem, as for :func:`values`.
         observed: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T') and
-            actions (n, T') as integers. What the dead do is not scored.
+            actions (n, T') as integers. Actions after termination are not scored.
         optimism: η of the agent, any real number or ±inf.
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
@@ -52,8 +52,8 @@ def log_likelihood(
         (n,), nats; -inf, with derivative zero, where an action is impossible.
 
     Raises:
-        ValueError: where optimism is not a number, the horizon is shorter than the
-            trajectories, shapes do not fit, or a state or an action is none of the table's.
+        ValueError: if optimism is not a number, the horizon is shorter than the trajectories,
+            shapes do not fit, or a state or an action is not one of the table's.
 
     The reward of a model itself, whose parameters are asked for after every step of learning:
 

@@ -30,8 +30,9 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
 
     Args:
         solutions: of problems that differ in their goals alone, all at one optimism.
-        weights: w_i > 0. They must sum to one with a discount or without an end, since death and
-            absorption have values of their own, and where rewards on arrival differ.
+        weights: w_i > 0. They must sum to one with a discount or an infinite horizon, since
+            termination and absorption have values of their own, and where rewards on arrival
+            differ.
 
     Returns:
         The solution of the mixture; of an infinite horizon with the largest ``error`` of the parts,

@@ -35,8 +35,8 @@ class Enumeration:
     def marginals(self) -> dict[str, Tensor]:
         """p(site|O) of ``s_0``, ``a_0``, … by name; the cost grows with the square of T.
 
-        With a discount there are sites ``alive_1``, …, and the states and actions of the dead,
-        which run on unobserved, are counted too.
+        With a discount there are sites ``alive_1``, …, and the states and actions after
+        termination, which run on unobserved, are counted too.
         """
         program = config_enumerate(self.model, "parallel")
         with exclusive():

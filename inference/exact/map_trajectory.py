@@ -31,11 +31,10 @@ class MapTrajectory:
         table: the problem.
         evidence: what is observed.
         log_values: (T+1, S), nats: the log-probability of the best way on from s_t=s, alive, until
-            the end or death, max log p(a_t, s_{t+1}, …, O_{t:T} | s_t).
+            the end or termination, max log p(a_t, s_{t+1}, …, O_{t:T} | s_t).
         log_probability: (), nats: log p(τ, O); given s_0 where the initial state was given.
-        states: (T+1,), integers: s_0, s_1, …; the last one of a trajectory that dies is where it
-            does, and after that -1.
-        actions: (T,), integers: a_0, a_1, …; -1 once dead.
+        states: (T+1,), integers: s_0, s_1, … until the trajectory terminates; -1 after that.
+        actions: (T,), integers: a_0, a_1, …; -1 after termination.
         alive: (T+1,), boolean.
     """
 
@@ -91,8 +90,8 @@ def map_trajectory(
         optimal: which o_t are observed, (T+1,) booleans; all if None.
 
     Raises:
-        ValueError: where the horizon is infinite, the initial state is none, nothing has positive
-            probability, or as ``posterior`` does for observations.
+        ValueError: if the horizon is infinite, the initial state is not one of the model's, nothing
+            has positive probability, or as ``posterior`` does for observations.
     """
     table = tabulate(model)
     known = evidence.observe(table, observed or {}, optimal)
@@ -162,10 +161,10 @@ def _chooser(table: Table, known: Evidence) -> Any:
             onward = np.append(onward, [log_w + die], 0)
         best = _ties(onward)
         a = int(best.any((0, 2)).argmax())
-        lives_or_dies, k = best[:, a].nonzero()
+        ends_or_not, k = best[:, a].nonzero()
         reached = listed[k] if listed.ndim == 1 else listed[a, k]
         s_next = int(reached.min())
-        return first + a, s_next, bool((lives_or_dies[reached == s_next] == 0).any())
+        return first + a, s_next, bool((ends_or_not[reached == s_next] == 0).any())
 
     return choose
 

@@ -59,7 +59,7 @@ def posterior(
     Conditioning belongs to η = 1. To insist on s_t = x at another optimism is to forbid all other
     states by rewards of -inf. For η ≤ 0 that is worth -inf wherever chance has a say: no policy is
     sure to arrive, and nature does not help. For η > 0, with x in the middle and without a discount
-    (which the dead would escape by), solve from there on, and then up to there::
+    (by which terminated trajectories would escape), solve from there on, and then up to there::
 
         later = inference.soft_values(replace(model, horizon=T - t), eta)
         final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)

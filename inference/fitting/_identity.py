@@ -59,7 +59,7 @@ def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> s
     with _aside():
         try:
             now = _described(problem, table, kept["probes"])
-        except Exception:  # a problem that the other's states are none of
+        except Exception:  # a problem that does not have the states of the other
             return "model"
     one, other = kept["return"], now["return"]
     if one is not None and other is not None and not math.isclose(one, other, rel_tol=1e-5):
@@ -103,17 +103,17 @@ def _aside() -> Iterator[None]:
 def _described(problem: Problem, table: Table | None, probes: Numbers) -> dict[str, Any]:
     """The return under the prior, where it is at hand, and sketches of all numbers by name."""
     if problem.gaussian is not None:
-        earned, numbers = None, _of_matrices(problem.gaussian)
+        paid, numbers = None, _of_matrices(problem.gaussian)
     elif table is not None:
         prior = TabularPolicy.from_log_probs(table.log_prior)
-        earned, numbers = evaluate(table, prior).expected_return, _of_table(table)
+        paid, numbers = evaluate(table, prior).expected_return, _of_table(table)
     else:
         assert problem.program is not None
         numbers = numbers_of_program(problem.program, probes)
         steps = probes["states"].shape[1]
-        paid = [x[: PATHS * steps] for name, x in numbers.items() if name in _PAID]
-        earned = sum(x.sum().item() for x in (*paid, numbers["last final_reward"][:PATHS]))
-    return {"return": earned, "numbers": {name: sketch(x) for name, x in numbers.items()}}
+        rewards = [x[: PATHS * steps] for name, x in numbers.items() if name in _PAID]
+        paid = sum(x.sum().item() for x in (*rewards, numbers["last final_reward"][:PATHS]))
+    return {"return": paid, "numbers": {name: sketch(x) for name, x in numbers.items()}}
 
 
 def _of_matrices(model: LinearGaussian) -> Numbers:

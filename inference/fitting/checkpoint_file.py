@@ -162,7 +162,7 @@ def check(path: Any) -> Path:
     """The path of a checkpoint.
 
     Raises:
-        ValueError: where it is no path, or its folder does not exist or cannot be written into.
+        ValueError: if it is not a path, or its folder does not exist or cannot be written into.
     """
     if not isinstance(path, str | os.PathLike):
         checks.refuse("checkpoint", "the path of a file", repr(path), 'for instance "fit.pt"')

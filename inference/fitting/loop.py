@@ -41,7 +41,7 @@ class Budget:
         """α at a step.
 
         Raises:
-            ValueError: where it is no number above zero.
+            ValueError: if it is not a number above zero.
         """
         if self.temperature is None:
             return otherwise

@@ -105,7 +105,7 @@ class Resumption:
 
 
 def _check_whole(kept: dict[str, Any]) -> None:
-    """Raises ValueError where there is NaN, or what was counted is no number of steps."""
+    """Raises ValueError if there is NaN, or the counts are not numbers of steps."""
     n = len(kept["losses"])
     counted = isinstance(kept["settled"], int) and 0 <= kept["settled"] <= n
     if not counted or not isinstance(kept["resting"], bool):

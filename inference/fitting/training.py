@@ -236,7 +236,7 @@ def make_steps(
     """The optimiser and its schedule: the user's, or Adam with a rate that falls a hundredfold.
 
     Raises:
-        ValueError: where a rate is no number above zero, or is given twice, or a function returns
+        ValueError: if a rate is not a number above zero, or is given twice, or a function returns
             something else.
     """
     if learning_rate is not None:

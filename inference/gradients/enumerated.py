@@ -67,10 +67,10 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
             elbo = (paid.sum(0) + ends).mean().item()  # without the difference -inf - (-inf)
             checked(elbo)
             advantage = future - _others(future, at, T * S)
-            living = torch.ones_like(advantage) if alive is None else alive[:-1]
+            counted = torch.ones_like(advantage) if alive is None else alive[:-1]
             slope = log_q.new_zeros(T * S * A)
-            slope.index_add_(0, chosen.flatten(), (advantage * living).flatten())
-            visits = log_q.new_zeros(T * S).index_add_(0, at.flatten(), living.flatten())
+            slope.index_add_(0, chosen.flatten(), (advantage * counted).flatten())
+            visits = log_q.new_zeros(T * S).index_add_(0, at.flatten(), counted.flatten())
             slope = slope.view(T, S, A) + product(visits.view(T, S, 1) * log_q.exp(), now)
         log_q.backward(slope / -particles)
         return -elbo

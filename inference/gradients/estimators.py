@@ -121,7 +121,7 @@ def build(
 def _exact(
     model: TrajectoryModel | Table, policy: nn.Module, table: Table | None
 ) -> Estimator | None:
-    """The exact estimator, or None where there is none."""
+    """The exact estimator; None if the gradient is not known exactly."""
     in_closed_form = closed_form_gradient(model, policy)
     if in_closed_form is not None or table is None:
         return in_closed_form

@@ -44,7 +44,7 @@ def gains(table: Table) -> Tensor:
 
 
 def not_too_far(elbo: float, after: Callable[[float], float], step: float) -> float:
-    """The largest of step, step/2, … after which the ELBO is no lower; zero where there is none."""
+    """The largest of step, step/2, … after which the ELBO is no lower; zero if none is."""
     lowest = elbo - 1e-13 * max(1.0, abs(elbo))
     for halvings in range(40):
         if after(step / 2**halvings) >= lowest:

@@ -1,4 +1,4 @@
-"""The gradient of the variational Rényi bound, by samples: a policy that hopes for luck."""
+"""The gradient of the variational Rényi bound, by samples."""
 
 from __future__ import annotations
 

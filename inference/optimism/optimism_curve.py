@@ -1,4 +1,4 @@
-"""The dial from end to end: what luck is worth, and where the policy changes its mind."""
+"""The bound and the policy as functions of optimism, and where the policy switches actions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class OptimismCurve:
         optimism: (n,), η in ascending order.
         bound: (n,), nats; grows with η.
         bend: (n,), nats: KL of the bent start and dynamics to the true ones, under the bent chain.
-        slope: (n,), nats: d bound/dη = bend/η²; at η = 0 half the variance of luck,
+        slope: (n,), nats: d bound/dη = bend/η²; at η = 0 half the variance of the outcomes,
             ½ (Var V_0/α + E_π Σ Var[(r⁺ + V_{t+1})/α | s,a]).
         elbo: (n,), nats: of the policy, in the true dynamics; highest at η = 0.
         expected_return: (n,), reward units: of the policy, in the true dynamics.
         imagined_return: (n,), reward units: of the policy, in the bent dynamics.
-        changes: where the policy changes its mind, in the order of η.
+        changes: where the most probable action changes, in the order of η.
         table: the problem.
     """
 
@@ -84,31 +84,31 @@ def optimism_curve(
     least_visit: float = 0.01,
     tolerance: float = 1e-9,
 ) -> OptimismCurve:
-    """Turns the dial: bound(η), its slope, what each policy is worth, where it changes its mind.
+    """The bound at each η, its slope, what each policy gets, and where its actions change.
 
-    The policy changes its mind where the most probable action of a state flips at a step. Each
-    flip between two neighbours of the grid is found by bisection; of an even number of flips back
-    and forth between them nothing is seen, which a finer grid mends. Ties are no change:
-    nothing happens as long as some action has been a favourite throughout, and of several the
-    lowest index is named. What changes within ten tolerances of ±∞ is said to change there. The
-    model is solved once for each optimism, and 30 times or so for each change.
+    A change is where the most probable action of a state flips at a step. Each flip between two
+    neighbours of the grid is found by bisection; an even number of flips back and forth between
+    them goes unseen, which a finer grid mends. Ties are no change: nothing happens as long as some
+    action has been a favourite throughout, and of several the lowest index is named. What changes
+    within ten tolerances of ±∞ is said to change there. The model is solved once for each optimism,
+    and 30 times or so for each change.
 
     Args:
         model: a model with finitely many states and actions, or its table.
         optimisms: η, at least one, any real numbers and ±inf. If not given, 41 of them, evenly
-            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; without an end those
-            around 0 at which values exist.
-        steps: at which t to look for changes; the first alone if not given. (Without an end all
-            are like the first.)
+            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; with an infinite horizon
+            those around 0 at which values exist.
+        steps: at which t to look for changes; the first alone if not given. (With an infinite
+            horizon all are like the first.)
         least_visit: a state counts at a step only if the policy is there in the true dynamics,
-            on either side of the change, with at least this probability; without an end, if so
-            many visits are expected.
+            on either side of the change, with at least this probability; with an infinite
+            horizon, if so many visits are expected.
         tolerance: of the η of a change, on the scale η/(1 + |η|).
 
     Raises:
-        ValueError: where an optimism is not a number or there is none, a step is outside the
-            horizon, least_visit is no probability, the evidence is zero, or without an end at an
-            optimism at which values do not exist.
+        ValueError: if an optimism is not a number or none is given, a step is outside the
+            horizon, least_visit is not a probability, the evidence is zero, or with an infinite
+            horizon at an optimism at which values do not exist.
     """
     table = tabulate(model)
     T = 1 if table.horizon is None else table.steps
@@ -196,11 +196,11 @@ def _slope(solution: Chain, bend: float) -> float:
         return bend / eta / eta
     # Here the bend is ½ η² variance, which rounding errors would drown.
     start = _variance(solution.log_initial, solution.first_values).item()
-    return 0.5 * (start + solution.expected(partial(_luck, solution)))
+    return 0.5 * (start + solution.expected(partial(_variance_of_outcomes, solution)))
 
 
-def _luck(solution: Chain, steps: slice) -> Tensor:
-    """Var[(r⁺ + V_{t+1})/α | s,a], the coin of death included, (steps, S, A), nats²."""
+def _variance_of_outcomes(solution: Chain, steps: slice) -> Tensor:
+    """Var[(r⁺ + V_{t+1})/α | s,a], termination included, (steps, S, A), nats²."""
     table, v = solution.table, solution.termination(steps)[1][..., 0]
     log_q = solution.log_transitions(steps)
     variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))

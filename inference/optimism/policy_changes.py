@@ -1,4 +1,4 @@
-"""Where the policy changes its mind between two optimisms, found by bisection."""
+"""Where the most probable action changes between two optimisms, found by bisection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Change:
-    """The policy changes its mind: beyond an optimism, another action is the most probable.
+    """A change of the policy: beyond an optimism, another action is the most probable.
 
     Attributes:
         optimism: η.

@@ -58,7 +58,7 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
 
         max_π min_q E_q[Σ rewards/α - Σ KL(π‖prior)],   KL(q(s_0)‖p) + E_q Σ_t KL(q(s'|s,a)‖p) ≤ ρ
 
-    where q replaces start and dynamics, coin of death included, and may depend on the past; the
+    where q replaces start and dynamics, termination included, and may depend on the past; the
     expectation is over trajectories of q and π. It is the *whole trajectory* that has a budget, not
     each transition, and the objective is the soft one, return/α less the divergence of the actions.
     The adversary of a fixed policy has a dual of one multiplier λ, and so

@@ -73,7 +73,7 @@ class BentTable:
         return s, (self.table.log_initial - log_q)[s]
 
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s' ~ q(s'|s,a) and its coin for the living, the true dynamics for the dead."""
+        """s' ~ q(s'|s,a) and survival while alive, the true dynamics after termination."""
         table, now = self.table, slice(t, t + 1)
         with table.threads():
             log_bent = self.solution.log_transitions(now)[0][s, a]

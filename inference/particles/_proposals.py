@@ -92,7 +92,7 @@ class TrueDynamics:
         return draw(self.model.initial, n), torch.zeros((), dtype=torch.float64)
 
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s' ~ p(s'|s,a), the coin of death, and zero."""
+        """s' ~ p(s'|s,a), who survives, and zero."""
         n = len(s)
         with exclusive(), poutine.block(), pyro.plate("particles", n):
             next_state = transition_at(self.model.transition, s, a, t)

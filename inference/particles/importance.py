@@ -118,7 +118,7 @@ def importance(
     nothing here can tell. Since it cannot choose its luck, the best fraction of effective samples
     is :func:`cai.inference.effective_sample_ceiling`, attained by the policy of
     ``soft_values(model, optimism=2)``; the best fitted guide, which is that of optimism 0, has
-    less. What dies early counts until then. Latents of a policy are importance-sampled along.
+    less. Trajectories count until they terminate. Latents of a policy are importance-sampled along.
 
     Pyro's own ``Importance(model, model.rollout(policy), num_samples)`` has the same weights, one
     trajectory at a time.

@@ -76,7 +76,7 @@ def smc(
     rule out nothing that is possible; only its spread depends on them.
 
     A policy proposes actions, and moves in the true dynamics; a solution at η > 0 proposes its own
-    luck with them, coins of death included. The dead weigh what they did when they died.
+    luck with them, termination included. Terminated particles keep the weight they had.
 
     Trajectories are traced back through their ancestors: where resampling is frequent they share
     their first steps, which then say little of s_0; a better twist makes it rare.
@@ -153,7 +153,7 @@ def _run(
 def _act(
     model: TrajectoryModel, q: Proposal, t: int, s: Tensor, alive: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Actions, by the prior for the dead, and log p(a|s)/q(a|s) of the living, (n,)."""
+    """Actions, by the prior after termination, and log p(a|s)/q(a|s) while alive, (n,)."""
     policy, prior = policy_at(q.policy, t, s), model.prior(s, t)
     if t == 0:
         check_support(policy, prior)
@@ -172,7 +172,7 @@ def _act(
 
 
 class _Twist:
-    """log ψ_t(s), (n,), nats: zero for the dead, and at the end what is really paid there."""
+    """log ψ_t(s), (n,), nats: zero after termination, and at the end the true final reward."""
 
     def __init__(self, model: TrajectoryModel, twist: Bent | Twist | None, T: int) -> None:
         self.model, self.T, self.twist = model, T, _function(model, twist, T)

@@ -69,18 +69,18 @@ class PlanDensity:
         return total + self.worth(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
 
     def outcomes(self, plans: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """What is earned until each possible end, (n, T+1), nats, and the states."""
+        """The rewards up to each possible step of termination, (n, T+1), nats, and the states."""
         states, _ = roll(self.model, plans, numbers)
         before, after = states[:, :-1], states[:, 1:]
         paid = self.model.log_factor(before, plans, after, torch.arange(self.T))
-        earned = paid.expand(len(plans), self.T).cumsum(-1)
+        rewards = paid.expand(len(plans), self.T).cumsum(-1)
         final = self.model.final_rewards(states[:, -1]) / self.model.temperature
-        return torch.cat([earned, (earned[:, -1] + final).unsqueeze(-1)], -1), states
+        return torch.cat([rewards, (rewards[:, -1] + final).unsqueeze(-1)], -1), states
 
-    def worth(self, earned: Tensor) -> Tensor:
-        """(1/η) log E exp(η R/α) over the coin of death, or E[R]/α; its mean over the noises."""
+    def worth(self, rewards: Tensor) -> Tensor:
+        """(1/η) log E exp(η R/α) over termination, or E[R]/α; its mean over the noises."""
         if self.model.discount == 1:
-            return earned[:, -1].mean()
+            return rewards[:, -1].mean()
         if self.eta > 0:
-            return (self.log_death + self.eta * earned).logsumexp(-1).mean() / self.eta
-        return (earned * self.log_death.exp()).sum(-1).mean()
+            return (self.log_death + self.eta * rewards).logsumexp(-1).mean() / self.eta
+        return (rewards * self.log_death.exp()).sum(-1).mean()

@@ -56,8 +56,8 @@ def sample_plans(
     near zero where it is flat. They leave a mode for another one only where the way between
     is not too improbable: ``r_hat`` far above one says that they have not.
 
-    With a discount the coin of death is summed out. A plan is drawn as a whole, and pays for its
-    later actions (in KL to the prior) even if it dies before.
+    With a discount termination is summed out. A plan is drawn as a whole, and pays for its
+    later actions (in KL to the prior) even if the trajectory terminates before.
 
     An interrupt (Ctrl-C) ends the sampling. Chains that are complete are returned, or if none is,
     what there is of the first; with less than four draws there is nothing to return.
@@ -170,8 +170,8 @@ def _result(target: PlanDensity, runs: list[_Chain]) -> PlanSamples:
             numbers = torch.stack([draw["noise"][0] for draw in kept])
         else:
             numbers = torch.randn(len(kept), target.size, dtype=torch.float64)
-        earned, states = target.outcomes(plans, numbers)
-        tilt = target.eta * earned if target.eta > 0 else torch.zeros_like(earned)
+        rewards, states = target.outcomes(plans, numbers)
+        tilt = target.eta * rewards if target.eta > 0 else torch.zeros_like(rewards)
         end = dist.Categorical(logits=target.log_death + tilt).sample()
         alive = torch.arange(target.T + 1) <= end.unsqueeze(-1)
     return PlanSamples(
