@@ -12,7 +12,7 @@ from cai.gaussian.bending import arrivals, luck
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.gaussian.moments import log_det, moments, survival, true_dynamics
+from cai.gaussian.moments import expected_square, log_det, moments, survival, true_dynamics
 
 
 def divergences(
@@ -54,6 +54,5 @@ def _policy_kl(q: LinearGaussianPolicy, p: LinearGaussianPolicy, states: Gaussia
     gap = p.gains - q.gains
     mean = matvec(gap, states.mean) + q.offsets - p.offsets
     second = gap @ states.covariance @ gap.mT + q.covariance
-    m = mean.shape[-1]
-    square = (matvec(precision, mean) * mean).sum(-1) + (precision * second).sum((-2, -1))
-    return 0.5 * (square - m) + log_det(p.scale_tril) - log_det(q.scale_tril)
+    square = expected_square(precision, Gaussian(mean, second))
+    return 0.5 * (square - mean.shape[-1]) + log_det(p.scale_tril) - log_det(q.scale_tril)

@@ -45,8 +45,6 @@ def luck(
 
 def arrivals(model: LinearGaussian, state_actions: Gaussian) -> Gaussian:
     """The distribution of the mean A s + B a + c of s', from the moments of (s, a)."""
-    n, m = model.state_size, model.action_size
-    axis = state_actions.mean.shape[:-1]
-    AB = torch.cat([model.A.expand(*axis, n, n), model.B.expand(*axis, n, m)], -1)
+    AB = model.joint_dynamics
     mean = matvec(AB, state_actions.mean) + model.drift
     return Gaussian(mean, AB @ state_actions.covariance @ AB.mT)

@@ -279,10 +279,7 @@ def _ends(model: LinearGaussian, value: Value) -> tuple[Value, Value]:
 def _action_values(model: LinearGaussian, soft: Value) -> Quadratic:
     """Q from the values of the step after, expected softly over its noise."""
     P, p, k = (model.discount * x for x in _tensors(soft))
-    axis = torch.broadcast_shapes(model.A.shape[:-2], model.B.shape[:-2])
-    A, B = (x.expand(*axis, *x.shape[-2:]) for x in (model.A, model.B))
-    AB = torch.cat([A, B], -1)
-    Pc = matvec(P, model.drift)
+    AB, Pc = model.joint_dynamics, matvec(P, model.drift)
     return Quadratic(
         model.reward_curvature + AB.mT @ P @ AB,
         model.reward_slope + matvec(AB.mT, p - Pc),

@@ -119,6 +119,12 @@ class LinearGaussian(TrajectoryModel):
         return Root.of(self.noise)
 
     @cached_property
+    def joint_dynamics(self) -> Tensor:
+        """[A, B], (n, n+m) or (T, n, n+m)."""
+        axis = torch.broadcast_shapes(self.A.shape[:-2], self.B.shape[:-2])
+        return torch.cat([x.expand(*axis, *x.shape[-2:]) for x in (self.A, self.B)], -1)
+
+    @cached_property
     def reward_curvature(self) -> Tensor:
         """[[Q, N], [N', R]], (n+m, n+m) or (T, n+m, n+m)."""
         axis = torch.broadcast_shapes(*(x.shape[:-2] for x in (self.Q, self.N, self.R)))

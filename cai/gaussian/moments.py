@@ -49,7 +49,7 @@ def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> ExactEvaluatio
     else:
         prior: Any = model.action_prior
         a = Gaussian(state_actions.mean[:, -m:] - prior.loc, state_actions.covariance[:, -m:, -m:])
-        cross = 0.5 * _square(prior.precision_matrix, a) + log_det(prior.scale_tril)
+        cross = 0.5 * expected_square(prior.precision_matrix, a) + log_det(prior.scale_tril)
         cross = cross + 0.5 * m * math.log(2 * math.pi)
         divergence = (alive * cross).sum() - entropy
     return ExactEvaluation(total / model.temperature - divergence, total, entropy)
@@ -112,7 +112,7 @@ def log_det(tril: Tensor) -> Tensor:
     return tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def _square(M: Tensor, x: Gaussian) -> Tensor:
+def expected_square(M: Tensor, x: Gaussian) -> Tensor:
     """E[x'Mx], (...)."""
     return (matvec(M, x.mean) * x.mean).sum(-1) + (M * x.covariance).sum((-2, -1))
 

@@ -22,10 +22,9 @@ from cai.tables.table import Table
 class Chain(ABC):
     """A Bellman solution at one optimism η, and the Markov chain that it believes in.
 
-    With a finite horizon T it is a :class:`Solution`, whose fields have an axis of steps in front;
-    with an infinite one a :class:`Stationary`, whose fields have none. S states, A actions; V and Q
-    in units of reward, bounds in nats. Fields beyond V are computed when they are asked for.
-    Methods that take ``steps``, a slice, return an axis of steps for either kind.
+    With a finite horizon T a :class:`Solution`, whose fields have an axis of steps in front; with
+    an infinite one a :class:`Stationary`, whose fields have none. S states, A actions. What is
+    given ``steps``, a slice, returns an axis of steps in either.
 
     Attributes:
         table: the problem that was solved.
@@ -124,9 +123,8 @@ class Chain(ABC):
         """(T+1, S) or (S,), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive).
 
         Levine's backward message. At another η the bent chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound},
-        π(τ) its policy in the true dynamics. There ηV/α would be the backward message, and log
-        ``states`` - ηV/α + η bound the forward one; as they are made of the answer, they are not
-        given these names.
+        π(τ) its policy in the true dynamics: ηV/α would be the backward message, and log ``states``
+        - ηV/α + η bound the forward one, but they are made of the answer.
 
         Raises:
             AttributeError: at any η but 1, or another rule than the soft one.
@@ -184,11 +182,7 @@ class Chain(ABC):
 
     @cached_property
     def entropy(self) -> float:
-        """(), nats: the entropy of the chain's trajectories, at η = 1 of p(τ|O).
-
-        Of start, actions, next states and termination; what the program draws after a termination,
-        by the prior, is not counted.
-        """
+        """(), nats: the entropy of the trajectories up to termination, at η = 1 of p(τ|O)."""
         return logspace.entropy(self.log_initial).item() + self.expected(self._surprise)
 
     def expected(self, nats: Callable[[slice], Tensor]) -> float:

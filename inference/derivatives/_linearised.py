@@ -90,7 +90,7 @@ def check_bound(bound: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Chain:
+class LinearisedChain:
     """The solution within a few steps c: what to do, and how the dynamics are bent.
 
     Attributes:
@@ -108,7 +108,7 @@ class Chain:
     moves: Tensor
 
 
-def chain(problem: Recursion, table: Table, v_next: Tensor) -> Chain:
+def chain(problem: Recursion, table: Table, v_next: Tensor) -> LinearisedChain:
     """Policy and bend from the values of the steps after, (c, S)."""
     x = bellman.outcome_values(table, v_next, problem.eta)
     q = table.reward + logspace.soft_mean(table.log_dynamics, x, problem.eta)
@@ -118,10 +118,10 @@ def chain(problem: Recursion, table: Table, v_next: Tensor) -> Chain:
     if table.discount < 1:
         alive = bellman.survival(v_next, problem.eta, table.discount).exp()
         moves = bent * table.gather(alive)
-    return Chain(q, log_pi, x, bent.expand_as(moves), moves)
+    return LinearisedChain(q, log_pi, x, bent.expand_as(moves), moves)
 
 
-def slopes(problem: Recursion, at: Chain, v: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(problem: Recursion, at: LinearisedChain, v: Tensor) -> tuple[Tensor, Tensor]:
     """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
 
     The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
@@ -152,7 +152,7 @@ def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
 
 
 def observed(
-    problem: Recursion, steps: slice, at: Chain, v: Tensor, on_log_policy: Tensor
+    problem: Recursion, steps: slice, at: LinearisedChain, v: Tensor, on_log_policy: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the log-policy at the visits asks of log p(a|s) and of q, (c, S, A) each.
 
@@ -173,7 +173,7 @@ def observed(
 def gradients(
     problem: Recursion,
     table: Table,
-    at: Chain,
+    at: LinearisedChain,
     mass: tuple[Tensor, Tensor],
     asked: tuple[Tensor, Tensor] | None,
     needed: tuple[bool, ...],

@@ -28,7 +28,7 @@ Known: TypeAlias = Mapping[tuple[str, int], Array]
 """What is observed: ("s" or "a", t) -> a vector."""
 
 
-class Step(NamedTuple):
+class ConditionedStep(NamedTuple):
     """One step: its values, and what follows of actions given s, and of s' given (s, a)."""
 
     V: Potential
@@ -80,10 +80,12 @@ def conditioned_gaussian(
     )
 
 
-def _backward(model: LinearGaussian, known: Known, final: Potential, T: int) -> list[Step]:
+def _backward(
+    model: LinearGaussian, known: Known, final: Potential, T: int
+) -> list[ConditionedStep]:
     flat = dataclasses.replace(model, action_prior=FlatPrior(model.action_size))
     arrays = zip(StepArrays.of(flat).over(T), StepArrays.of(model).over(T), strict=True)
-    steps: list[Step] = []
+    steps: list[ConditionedStep] = []
     value = final
     for t, (paid, priced) in reversed(list(enumerate(arrays))):
         steps.append(_earlier(model.temperature, paid, priced, value, known, t))
@@ -98,7 +100,7 @@ def _earlier(
     value: Potential,
     known: Known,
     t: int,
-) -> Step:
+) -> ConditionedStep:
     """Step t, from the value of the step after and its arrays, without and with the prior's."""
     A, B, c, L, Q, N, R, q, rho, _ = paid
     *_, R_prior, _, rho_prior, k = priced
@@ -122,7 +124,7 @@ def _earlier(
         _refuse(error, known, t + 1, what)
     if ("s", t + 1) in known:
         arrival = _certain(known["s", t + 1], n + m)
-    return Step(V, Qt, action, arrival)
+    return ConditionedStep(V, Qt, action, arrival)
 
 
 def _restricted(value: Potential, known: Known, t: int) -> Potential:

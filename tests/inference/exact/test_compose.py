@@ -53,6 +53,7 @@ def test_any_optimism_composes_where_nothing_is_random(seed, eta):
     found = inference.compose([inference.soft_values(table, eta) for table in parts], weights)
     truth = inference.soft_values(whole, eta)
     torch.testing.assert_close(found.V, truth.V, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.states, truth.states, rtol=0, atol=1e-12)
     # Todorov's mixing rule: the policy is a mean of policies, weighted by w_i z_i(s).
     z = torch.stack([inference.soft_values(t, eta).log_values[0] for t in parts])
     share = (z + torch.tensor(weights, dtype=torch.float64).log().unsqueeze(1)).softmax(0)
