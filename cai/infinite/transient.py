@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
-from scipy.sparse.linalg import gmres, splu
+from scipy.sparse.linalg import gmres
 from torch import Tensor
 
+from cai.numerics.sparse_lu import factorise
 from cai.tables.table import Table
 
 _DENSE = 400  # states up to which a dense factorisation is quicker than a sparse one
@@ -93,26 +94,15 @@ class Transient:
         return factors, pivots
 
     def _solve_sparse(self, b: Any, transposed: bool) -> Any:
-        if self._factors is None:  # exactly singular
+        if self._factors is None:  # singular
             return np.full(len(b), np.nan)
         return self._factors.solve(b, trans="T" if transposed else "N")
 
     @cached_property
     def _factors(self) -> Any:
-        matrix = eye_array(self.sparse.shape[0], format="csc") - self.sparse.tocsc()
-        if not matrix.diagonal().all():  # a state is never left; SuperLU may crash on it
-            return None
-        # Probabilities need no pivoting, as the diagonal dominates.
         pivoting = 0.0 if self.sparse.data.min(initial=0.0) >= 0 else 1.0
         try:
-            return splu(
-                matrix,
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=pivoting,
-                relax=1,
-                panel_size=1,
-                options={"SymmetricMode": True},
-            )
+            return factorise(self.sparse, pivoting)
         except RuntimeError:
             return None
 

@@ -11,6 +11,8 @@ V = max_a Q, and the Boltzmann rule V = E_π[Q] with the π of the soft one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -86,6 +88,57 @@ def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
     log_pi = table.log_prior + q
     dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
     return logspace.log_softmax(torch.where(dead_end, table.log_prior, log_pi))
+
+
+@dataclass(frozen=True, eq=False)
+class Linearised:
+    """One step of the recursion, made linear: how a state leans on what can follow it.
+
+    Attributes:
+        table: the problem.
+        v_next: (..., S), nats: the values of the step after.
+        eta: the optimism η.
+        rule: how actions are chosen.
+        x: (..., S, A, K), nats: what each outcome is worth.
+        q: (..., S, A), nats.
+    """
+
+    table: Table
+    v_next: Tensor
+    eta: float
+    rule: Rule
+    x: Tensor
+    q: Tensor
+
+    @cached_property
+    def log_policy(self) -> Tensor:
+        """log π(a|s), (..., S, A)."""
+        return log_policy(self.table, self.q, self.rule)
+
+    @cached_property
+    def log_transitions(self) -> Tensor:
+        """log q(s'|s,a), the bent dynamics, (..., S, A, K), whether or not one survives."""
+        return logspace.tilt(self.table.log_dynamics, self.x, self.eta)
+
+    @cached_property
+    def transitions(self) -> Tensor:
+        """q(s'|s,a), (..., S, A, K)."""
+        return self.log_transitions.exp()
+
+    @cached_property
+    def survived(self) -> Tensor:
+        """q(s', alive|s,a), (..., S, A, K)."""
+        if self.table.discount == 1:
+            return self.transitions
+        alive = survival(self.v_next, self.eta, self.table.discount).exp()
+        return self.transitions * self.table.gather(alive)
+
+
+def linearised(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") -> Linearised:
+    """One step of the recursion at the values of the step after, (..., S), nats."""
+    x = outcome_values(table, v_next, eta)
+    q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
+    return Linearised(table, v_next, eta, rule, x, q)
 
 
 def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 0.0) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives import _mass
-from cai.inference.derivatives._linearised import Recursion, chain, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
 from cai.tables import sweeps
 from cai.tables.table import Table
@@ -88,7 +88,7 @@ def _log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor
     found = []
     for steps in chunks(table):
         _, index = visits.within(steps)
-        found.append(chain(problem, table, v[1:][steps]).log_pi[index])
+        found.append(problem.linearised(table, v[1:][steps]).log_policy[index])
     return torch.cat(found)
 
 
@@ -105,13 +105,13 @@ def _collected(
     arriving = on_v[0]
     total: list[Tensor | None] = [None] * 4
     for steps in chunks(table):
-        at = chain(problem, table, v[1:][steps])
+        at = problem.linearised(table, v[1:][steps])
         by_q, by_prior = slopes(problem, at, v[steps])
-        flow = table.flow(by_q.unsqueeze(-1) * at.moves)
+        flow = table.flow(by_q.unsqueeze(-1) * at.survived)
         asked = None
         if problem.visits is not None:
             asked = observed(problem, steps, at, v[steps], on_log_policy)
-            extra = table.flow(asked[1].unsqueeze(-1) * at.moves)
+            extra = table.flow(asked[1].unsqueeze(-1) * at.survived)
         masses = []
         for i, t in enumerate(range(steps.start, steps.stop)):
             masses.append(torch.where(v[t] > -torch.inf, arriving, 0.0))

@@ -14,7 +14,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cai.inference.derivatives._linearised import Recursion, chain, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
 from cai.inference.infinite.linear_system import LinearValues, linear_system
 from cai.inference.infinite.stationary_values import check_nothing_final, factorises, stationary
@@ -49,7 +49,7 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
             return v, v.new_zeros(0)
         _, index = problem.visits.within(_NOW)
         with table.threads():
-            return v, chain(problem, table, v.unsqueeze(0)).log_pi[index]
+            return v, problem.linearised(table, v.unsqueeze(0)).log_policy[index]
 
     def pullback(needed: Needed) -> Operation:
         def tape(*tensors: Tensor) -> Tensors:
@@ -92,16 +92,16 @@ def _gradients(
     linear: LinearValues | None,
 ) -> tuple[Tensor | None, ...]:
     """Of reward, arrival and final reward, log prior and log dynamics, all in nats."""
-    at = chain(problem, table, v.unsqueeze(0))
+    at = problem.linearised(table, v.unsqueeze(0))
     by_q, by_prior = slopes(problem, at, v.unsqueeze(0))
     paid = counted(table.detached())
     source, asked = on_v, None
     if problem.visits is not None:
         on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
         asked = on_prior, torch.where(paid.unsqueeze(-1), on_q, 0.0)
-        flow = table.flow(asked[1].unsqueeze(-1) * at.moves)
+        flow = table.flow(asked[1].unsqueeze(-1) * at.survived)
         source = source + table.push(torch.ones_like(v), flow[0])
-    moves = by_q[0].unsqueeze(-1) * at.moves[0]
+    moves = by_q[0].unsqueeze(-1) * at.survived[0]
     mass = _mass(table, moves, source, paid & (v > -torch.inf), linear)
     mass = mass.reshape(1, -1, 1)
     passing = mass * by_q, mass * by_prior

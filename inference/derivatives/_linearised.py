@@ -17,6 +17,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import logspace
 from cai.tables import bellman
+from cai.tables.bellman import Linearised
 from cai.tables.table import Table
 
 
@@ -76,6 +77,10 @@ class Recursion:
         nats = (t.reward / alpha, arrival, t.final_reward / alpha)
         return self.with_tensors((*nats, t.log_prior, t.log_dynamics))
 
+    def linearised(self, table: Table, v_next: Tensor) -> Linearised:
+        """The recursion at the values (..., S) of the steps after, from the table in nats."""
+        return bellman.linearised(table, v_next, self.eta, self.rule)
+
 
 def check_bound(bound: Tensor) -> None:
     """Raises ValueError where the bound is -inf, which has no derivative."""
@@ -89,44 +94,12 @@ def check_bound(bound: Tensor) -> None:
         )
 
 
-@dataclass(frozen=True)
-class LinearisedChain:
-    """The solution within a few steps c: what to do, and how the dynamics are bent.
-
-    Attributes:
-        q: (c, S, A), nats.
-        log_pi: (c, S, A).
-        x: (c, S, A, K), nats: what each outcome is worth.
-        bent: (c, S, A, K): q(s'|s,a), whether or not the step is survived.
-        moves: (c, S, A, K): q(s', alive|s,a).
-    """
-
-    q: Tensor
-    log_pi: Tensor
-    x: Tensor
-    bent: Tensor
-    moves: Tensor
-
-
-def chain(problem: Recursion, table: Table, v_next: Tensor) -> LinearisedChain:
-    """Policy and bend from the values of the steps after, (c, S)."""
-    x = bellman.outcome_values(table, v_next, problem.eta)
-    q = table.reward + logspace.soft_mean(table.log_dynamics, x, problem.eta)
-    log_pi = bellman.log_policy(table, q, problem.rule)
-    bent = logspace.tilt(table.log_dynamics, x, problem.eta).exp()
-    moves = bent
-    if table.discount < 1:
-        alive = bellman.survival(v_next, problem.eta, table.discount).exp()
-        moves = bent * table.gather(alive)
-    return LinearisedChain(q, log_pi, x, bent.expand_as(moves), moves)
-
-
-def slopes(problem: Recursion, at: LinearisedChain, v: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(problem: Recursion, at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
     """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
 
     The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
     """
-    pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_pi.exp(), 0.0)
+    pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_policy.exp(), 0.0)
     if problem.rule == "soft":
         return pi, pi
     if problem.rule == "hard":
@@ -152,7 +125,7 @@ def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
 
 
 def observed(
-    problem: Recursion, steps: slice, at: LinearisedChain, v: Tensor, on_log_policy: Tensor
+    problem: Recursion, steps: slice, at: Linearised, v: Tensor, on_log_policy: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the log-policy at the visits asks of log p(a|s) and of q, (c, S, A) each.
 
@@ -162,9 +135,9 @@ def observed(
     visits = problem.visits
     assert visits is not None
     inside, index = visits.within(steps)
-    on = torch.where(at.log_pi[index] > -torch.inf, on_log_policy[inside], 0.0)
-    taken = torch.zeros_like(at.log_pi).index_put(index, on, accumulate=True)
-    on_prior = taken - taken.sum(-1, keepdim=True) * at.log_pi.exp()
+    on = torch.where(at.log_policy[index] > -torch.inf, on_log_policy[inside], 0.0)
+    taken = torch.zeros_like(at.log_policy).index_put(index, on, accumulate=True)
+    on_prior = taken - taken.sum(-1, keepdim=True) * at.log_policy.exp()
     if problem.rule == "hard":
         return on_prior, torch.zeros_like(on_prior)
     return on_prior, torch.where(v.unsqueeze(-1) > -torch.inf, on_prior, 0.0)
@@ -173,7 +146,7 @@ def observed(
 def gradients(
     problem: Recursion,
     table: Table,
-    at: LinearisedChain,
+    at: Linearised,
     mass: tuple[Tensor, Tensor],
     asked: tuple[Tensor, Tensor] | None,
     needed: tuple[bool, ...],
@@ -197,7 +170,7 @@ def gradients(
     each = through.unsqueeze(-1)
     arrival = dynamics = None
     if needed[1]:
-        arrival = (each * at.bent).sum(0)
+        arrival = (each * at.transitions).sum(0)
     if needed[-1]:
-        dynamics = (each * lean(table.log_dynamics, at.x, at.bent, problem.eta)).sum(0)
+        dynamics = (each * lean(table.log_dynamics, at.x, at.transitions, problem.eta)).sum(0)
     return through.sum(0), arrival, prior.sum(0), dynamics

@@ -10,7 +10,7 @@ from torch import Tensor
 from cai import checks
 from cai.inference.derivatives import _implicit
 from cai.inference.derivatives._adjoint import chunks
-from cai.inference.derivatives._linearised import Recursion, chain, check_bound
+from cai.inference.derivatives._linearised import Recursion, check_bound
 from cai.infinite.transient import Transient
 from cai.infinite.visits import counted
 from cai.numerics import arrays, logspace
@@ -70,9 +70,9 @@ def _expected_onward(problem: Recursion, table: Table, v: Tensor, u: Tensor) -> 
     """E_q[Σ u(s,a) from step t on | s_t = s], (T+1, S): the derivative of v along u."""
     onward = torch.zeros_like(v)
     for steps in reversed(chunks(table)):
-        at = chain(problem, table, v[1:][steps])
-        pi = at.log_pi.exp()
-        flow, now = table.flow(pi.unsqueeze(-1) * at.moves), (pi * u).sum(-1)
+        at = problem.linearised(table, v[1:][steps])
+        pi = at.log_policy.exp()
+        flow, now = table.flow(pi.unsqueeze(-1) * at.survived), (pi * u).sum(-1)
         for i in range(steps.stop - steps.start - 1, -1, -1):
             t = steps.start + i
             onward[t] = now[i] + table.pull(flow[i], onward[t + 1])
@@ -86,11 +86,11 @@ def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Te
     moved = eta * here * (onward[0] - (here * onward[0]).sum())
     total = torch.zeros_like(u)
     for steps in chunks(table):
-        at = chain(problem, table, v[1:][steps])
-        pi, later = at.log_pi.exp(), table.gather(onward[1:][steps])
-        mean = (at.moves * later).sum(-1)
+        at = problem.linearised(table, v[1:][steps])
+        pi, later = at.log_policy.exp(), table.gather(onward[1:][steps])
+        mean = (at.survived * later).sum(-1)
         ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, over its state's mean
-        by_action = pi.unsqueeze(-1) * at.moves
+        by_action = pi.unsqueeze(-1) * at.survived
         flow = table.flow(by_action)
         lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
         answer = table.flow(by_action * lean)
@@ -111,13 +111,13 @@ def _at_fixed_point(problem: Recursion, table: Table, u: Tensor) -> Tensor:
     check_bound(logspace.soft_mean(table.log_initial, v, problem.eta))
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
     counts = counted(table) & (v > -torch.inf)
-    at = chain(problem, table, v.unsqueeze(0))
-    pi = torch.where(counts.unsqueeze(-1), at.log_pi[0].exp(), 0.0)
-    by_action = pi.unsqueeze(-1) * at.moves[0]
+    at = problem.linearised(table, v.unsqueeze(0))
+    pi = torch.where(counts.unsqueeze(-1), at.log_policy[0].exp(), 0.0)
+    by_action = pi.unsqueeze(-1) * at.survived[0]
     ending = Transient(table, by_action, counts)
     onward = ending.sums((pi * u).sum(-1))
     later = table.gather(onward)
-    mean = (at.moves[0] * later).sum(-1)
+    mean = (at.survived[0] * later).sum(-1)
     ahead = u + mean - onward.unsqueeze(-1)
     lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
     start = logspace.tilt(table.log_initial, v, problem.eta).exp()

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from cai.inference.infinite._system import System, factorise, row_logsumexp
+from cai.inference.infinite._system import System, row_logsumexp
+from cai.numerics.sparse_lu import factorise
 
 
 def shortest_distances(system: System) -> Any:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.inference.infinite._factors import RESIDUAL, solve
 from cai.inference.infinite._potentials import shortest_distances
-from cai.inference.infinite._system import System, factorise, row_logsumexp
+from cai.inference.infinite._system import System, row_logsumexp
 from cai.inference.infinite._transition_graph import transition_graph
-from cai.inference.infinite.linear_system import RESIDUAL, solve
 from cai.numerics import arrays
+from cai.numerics.sparse_lu import factorise
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate

@@ -1,9 +1,7 @@
 """Infinite horizons at optimism 1: the exact posterior is the solution of one linear system.
 
 With z = exp(V/α), one step of p(τ, O) is linear: z(s) = Σ_{a,s'} p(a|s) p(s'|s,a) exp((r + r⁺)/α)
-(γ z(s') + 1 - γ), and z = 1 in absorbing states. So (I - M) z = b, M over the other states. A value
-of thousands of nats fits in no float: a potential h is divided out, u = z exp(-h), which leaves the
-spectral radius as it is, and u stays in range where h is close to V/α.
+(γ z(s') + 1 - γ), and z = 1 in absorbing states. So (I - M) z = b, M over the other states.
 """
 
 from __future__ import annotations
@@ -15,13 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from cai import checks
-from cai.inference.infinite._potentials import improvement, likely_excess, shortest_distances
-from cai.inference.infinite._spectrum import divergence, log_spectral_radius
-from cai.inference.infinite._system import System, factorise, negative_pivot, row_logsumexp
+from cai.inference.infinite._factors import Factors, solve
+from cai.inference.infinite._potentials import shortest_distances
+from cai.inference.infinite._system import (
+    System,
+    divergence,
+    log_spectral_radius,
+    row_logsumexp,
+)
 from cai.inference.infinite._transition_graph import TransitionGraph, transition_graph
 from cai.inference.infinite.count_moves import MoveCounts
 from cai.infinite.endings import never_paid
@@ -31,12 +33,6 @@ from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
-
-_SHIFT = 650.0  # nats that u is scaled down by, so that V/α - h may be anything from 0 to 1350
-_LARGEST = 700.0  # nats, what exp still takes
-RESIDUAL = 1e-9  # nats
-_REFINEMENTS = 3
-_IMPROVEMENTS = 50
 
 
 def linear_values(table: Table) -> Tensor:
@@ -210,86 +206,6 @@ class LinearValues:
         slack = 2 * (found.residual + 8 * np.finfo(float).eps * size)
         off = slack * (y[live] / u[live]).max(initial=0.0)
         return float(-np.log1p(-off)) if off < 1 else math.inf
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """A solved system and its factorisation.
-
-    Attributes:
-        log_values: (S,), nats, v of the states that are neither absorbing nor stuck; else -inf.
-        residual: nats, max |T v - v|.
-        live: (S,), boolean: where v is finite.
-        u: (S,), exp(v - h - 650), zero where v = -inf.
-        weights: (S, S), exp(log_on - h(s) + h(s')).
-        lu: the factorisation of I - weights.
-    """
-
-    log_values: Any
-    residual: float
-    live: Any
-    u: Any
-    weights: csr_array
-    lu: Any
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the factorisation, which SciPy cannot copy."""
-        return self.__dict__ | {"lu": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Factorises again."""
-        self.__dict__.update(state | {"lu": factorise(state["weights"])})
-
-
-def solve(system: System, distance: Any) -> Factors:
-    """Solves a system by one factorisation, or more where the potential turns out too coarse.
-
-    Args:
-        system: z = M z + b.
-        distance: (S,), nats, minus the potential to begin with; +inf where z = 0.
-
-    Raises:
-        ValueError: where the spectral radius of M is not below one.
-    """
-    live = np.isfinite(distance)
-    system = system.restricted(live)
-    h = np.where(live, -distance, 0.0)
-    for i in range(_IMPROVEMENTS):
-        hopeless = i == 0 and likely_excess(system, h, live) > _SHIFT + _LARGEST
-        found = None if hopeless else _attempt(system, h, live)
-        if found is not None:
-            return found
-        try:
-            h = h + improvement(system, h, live)
-        except RuntimeError:  # singular: a policy so keen on going on that it never ends
-            break
-    raise divergence(system)
-
-
-def _attempt(system: System, h: Any, live: Any) -> Factors | None:
-    """The solution from a potential; None where that is too coarse, so that u leaves the floats."""
-    scaled = system.scaled(h)
-    if scaled.max(initial=0.0) > _LARGEST:
-        return None
-    weights = system.with_weights(np.exp(scaled))
-    b = np.exp(system.log_ends - h - _SHIFT)
-    try:
-        lu = factorise(weights)
-    except RuntimeError:  # singular: the spectral radius is one, or what overflowed met what did
-        raise divergence(system) from None
-    u = lu.solve(b)
-    for _ in range(_REFINEMENTS):
-        if not (np.isfinite(u[live]).all() and (u[live] > 0).all()):
-            if negative_pivot(lu):
-                raise divergence(system)
-            return None
-        with np.errstate(divide="ignore"):
-            v = np.log(u) + (h + _SHIFT)
-        residual = float(np.abs(system.step(v)[live] - v[live]).max(initial=0.0))
-        if residual < RESIDUAL:
-            return Factors(v, residual, live, u, weights, lu)
-        u = u + lu.solve(b + weights @ u - u)
-    return None
 
 
 def _check_stuck(system: System, stuck: Any) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.infinite._approach import approach
-from cai.inference.infinite._spectrum import divergence
-from cai.inference.infinite._system import System
+from cai.inference.infinite._system import System, divergence
 from cai.inference.infinite._transition_graph import transition_graph
 from cai.inference.infinite.linear_system import linear_values
 from cai.infinite.continuation import Reach, continued

@@ -14,9 +14,9 @@ from scipy.sparse import csr_array, kron
 import cai
 from cai import inference, models
 from cai.inference.infinite import _approach
-from cai.inference.infinite._system import factorise
 from cai.infinite import transient
 from cai.infinite.transient import Transient, fills_in
+from cai.numerics.sparse_lu import factorise
 from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
@@ -106,7 +106,7 @@ def scattered(discount):
 def test_large_random_graphs_are_solved_without_a_factorisation(monkeypatch, discount, eta):
     """Their factors would be half full: at 50 000 states that is ten gigabytes and hours."""
     table = scattered(discount)
-    monkeypatch.setattr(transient, "splu", None)
+    monkeypatch.setattr(transient, "factorise", None)
     found = inference.soft_values(table, eta)
     assert found.error < 1e-8
     v = found.log_values

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
-from cai.inference.infinite import average_reward
+from cai.inference.infinite import _gain
 from cai.infinite.gain_and_bias import LongRun
 from cai.infinite.rare_exits import RareExits
 
@@ -100,7 +100,7 @@ def test_the_certificate_holds_wherever_one_stops(seed, eta):
     model = problem(seed)
     truth = inference.average_reward(model, eta)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(average_reward, "_TOLERANCE", 0.5)
+        patch.setattr(_gain, "_TOLERANCE", 0.5)
         early = inference.average_reward(model, eta)
     assert early.error > 1e-6
     assert abs(early.gain - truth.gain) <= early.error + truth.error
@@ -271,7 +271,7 @@ def test_a_wild_step_is_no_place_to_stop():
 
 
 def test_what_floats_do_not_tell_is_refused(monkeypatch):
-    monkeypatch.setattr(average_reward, "_STEPS", 1)
+    monkeypatch.setattr(_gain, "_STEPS", 1)
     for eta in (-1.0, 0.0, 1.0):
         with pytest.raises(ValueError, match=r"lies between .* from state \d little is gained"):
             inference.average_reward(problem(2), eta)
@@ -402,7 +402,7 @@ def test_shares_of_two_halves_that_hardly_ever_meet():
 def test_sparse_chains_give_what_dense_ones_do(rule, eta, monkeypatch):
     models_of_both_kinds = [problem(7), problem(8), stays(0.5, 2.0), stays(0.5, -2.0)]
     dense = [inference.average_reward(m, eta, rule) for m in models_of_both_kinds]
-    monkeypatch.setattr(average_reward, "DENSE", 0)
+    monkeypatch.setattr(_gain, "DENSE", 0)
     for model, right in zip(models_of_both_kinds, dense, strict=True):
         found = inference.average_reward(model, eta, rule)
         assert found.gain == pytest.approx(right.gain, abs=1e-12)
