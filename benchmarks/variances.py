@@ -22,10 +22,10 @@ from torch import nn
 import cai
 from cai import inference, models
 from cai.cli import terminal
-from cai.evaluation.evaluate import enumerable
 from cai.inference.gradients import estimators
 from cai.inference.gradients.enumerated import enumerated_program_gradient, num_actions
 from cai.inference.gradients.gradient import Estimator
+from cai.tables.tabulation import enumerable
 
 PARTICLES = 100
 _LEARNING = 40  # steps before the draws

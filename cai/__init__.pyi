@@ -5,11 +5,11 @@ from .distributions.flat_prior import FlatPrior as FlatPrior
 from .distributions.starts import Starts as Starts
 from .distributions.successors import Successors as Successors
 from .evaluation.bracket import EvidenceBracket as EvidenceBracket
-from .evaluation.comparison import Comparison as Comparison
-from .evaluation.comparison import Row as Row
 from .evaluation.comparison import compare as compare
 from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.report import Comparison as Comparison
+from .evaluation.report import Row as Row
 from .gaussian.forms import Gaussian as Gaussian
 from .gaussian.forms import LinearMap as LinearMap
 from .gaussian.forms import Quadratic as Quadratic

@@ -7,6 +7,7 @@ import oracles
 import torch
 
 import cai
+from cai.program.trajectories import Trajectories
 
 
 def bent_dynamics(solution, problem):
@@ -69,7 +70,7 @@ def trajectories(model, pair):
     rewards = model.rewards(s[:, :-1], a) + model.arrival_rewards(s[:, :-1], a, s[:, 1:])
     rewards = torch.where(alive[:, :-1], rewards, 0.0)
     final = torch.where(alive[:, -1], model.final_rewards(s[:, -1]), 0.0)
-    return cai.program.trajectory.Trajectories(s, a, rewards, final, alive)
+    return Trajectories(s, a, rewards, final, alive)
 
 
 def value_of(problem, plan):

@@ -12,7 +12,8 @@ import torch
 from cai import inference, models, plot
 from cai.cli import loading, output, output_folder, terminal
 from cai.cli.failure import Mistake
-from cai.evaluation.comparison import Comparison, compare
+from cai.evaluation.comparison import compare
+from cai.evaluation.report import Comparison
 from cai.policies.neural import NeuralPolicy, TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import ChangesWithTime, NotEnumerable

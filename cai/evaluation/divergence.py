@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cai.evaluation import importance_weights
-from cai.evaluation.evaluate import Evaluation, evaluate, evaluate_table, policy_log_probs
+from cai.evaluation.evaluate import Evaluation, exactly, of_worth, simulated
 from cai.evaluation.gaussian_divergence import divergences as gaussian_divergences
 from cai.evaluation.gaussian_divergence import of_start
+from cai.evaluation.references import References
 from cai.gaussian.bending import luck
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
@@ -20,7 +21,6 @@ from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.numerics import logspace
 from cai.numerics.logspace import product
 from cai.program.calling import check_policy
-from cai.program.episode import remembers
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
@@ -55,32 +55,24 @@ class Split(NamedTuple):
 
 
 def measured(
-    model: TrajectoryModel | Table,
-    policy: Policy,
-    table: Table | None,
-    posterior: Chain | GaussianSolution | None,
+    model: TrajectoryModel | Table, policy: Policy, known: References
 ) -> tuple[Evaluation, Split | None]:
-    """The worth of a policy in the true dynamics, and where it is apart from the posterior.
+    """What a policy gets in the true dynamics, and where it differs from the posterior.
 
     Args:
         model: the model, or its table.
         policy: any.
-        table: of the model, where it can be enumerated.
-        posterior: the exact one; without it there is no split.
+        known: of that model; without an exact posterior there is no split.
     """
     check_policy(policy)
-    if table is not None and isinstance(posterior, Chain) and not remembers(policy):
-        with table.threads(), torch.no_grad():
-            log_policy = policy_log_probs(policy, table)
-            evaluation = evaluate_table(table, log_policy)
-            return evaluation, divergences(posterior, log_policy, evaluation)
-    evaluation = evaluate(model, policy)
+    posterior, found = known.posterior, exactly(known.problem, policy)
+    evaluation = simulated(model, policy) if found is None else of_worth(found)
     if posterior is None:
         return evaluation, None
-    if evaluation.log_weights is not None:
-        assert isinstance(model, TrajectoryModel)
-        paths = model.simulate(policy, len(evaluation.log_weights), seed=0)
-        split = along(posterior, paths, evaluation.log_weights)
+    if found is None:
+        assert evaluation.trajectories is not None
+        assert evaluation.log_weights is not None
+        split = along(posterior, evaluation.trajectories, evaluation.log_weights)
         if split.total == math.inf:  # of what is rare, a simulation may have seen nothing
             evaluation = dataclasses.replace(
                 evaluation,
@@ -90,10 +82,13 @@ def measured(
                 expected_return_stderr=0.0,
             )
         return evaluation, split
-    if isinstance(posterior, Chain):
+    if isinstance(posterior, GaussianSolution):
+        assert isinstance(policy, LinearGaussianPolicy)
+        return evaluation, Split(*gaussian_divergences(posterior, policy))
+    if found.log_policy is None:
         return evaluation, with_memory(posterior, evaluation)
-    assert isinstance(policy, LinearGaussianPolicy)
-    return evaluation, Split(*gaussian_divergences(posterior, policy))
+    with posterior.table.threads(), torch.no_grad():
+        return evaluation, divergences(posterior, found.log_policy, evaluation)
 
 
 def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) -> Split:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cai import checks
-from cai.evaluation.evaluate import enumerable
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
-from cai.tables.tabulation import tabulate
+from cai.tables.tabulation import enumerable, tabulate
 
 
 @dataclass(frozen=True, eq=False)

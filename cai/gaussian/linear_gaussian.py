@@ -16,6 +16,7 @@ from cai.distributions.degenerate_normal import Root
 from cai.distributions.flat_prior import FlatPrior
 from cai.gaussian.forms import LinearMap, Quadratic
 from cai.numerics import arrays
+from cai.numerics.differences import differs
 from cai.program.arguments import check_arguments
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Reward
 from cai.program.trajectory import TrajectoryModel
@@ -283,4 +284,18 @@ def _prior(prior: Any, m: int, T: int | None) -> TorchDistribution:
         prior.loc.detach().double().clone(),
         scale_tril=prior.scale_tril.detach().double().clone(),
         validate_args=False,
+    )
+
+
+def same(one: LinearGaussian, other: LinearGaussian) -> bool:
+    """Whether two linear-Gaussian models are the same problem, number for number."""
+    names = (
+        *("horizon", "temperature", "discount", "flat", "A", "B", "drift", "noise"),
+        *("Q", "R", "N", "q", "rho", "Q_final", "q_final", "initial_mean", "initial_covariance"),
+    )
+    if one is other:
+        return True
+    priors = None if one.flat else ("loc", "covariance_matrix")
+    return differs(one, other, names) is None and (
+        priors is None or differs(one.action_prior, other.action_prior, priors) is None
     )

@@ -1,58 +1,14 @@
-"""A linear-Gaussian policy in a linear-Gaussian model: its moments and ELBO in closed form."""
+"""A linear-Gaussian policy in a linear-Gaussian model: means, covariances, expected return."""
 
 from __future__ import annotations
-
-import math
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cai import checks
 from cai.distributions.degenerate_normal import matvec
 from cai.gaussian.forms import Gaussian, LinearMap
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-
-
-class ExactEvaluation(NamedTuple):
-    """What a policy achieves, as scalars with gradients in its parameters.
-
-    Attributes:
-        elbo: nats.
-        expected_return: reward units.
-        entropy: nats.
-    """
-
-    elbo: Tensor
-    expected_return: Tensor
-    entropy: Tensor
-
-
-def worth(model: LinearGaussian, policy: LinearGaussianPolicy) -> ExactEvaluation:
-    """ELBO, expected return and entropy of a policy in the true dynamics, exactly.
-
-    Raises:
-        ValueError: where the horizon is infinite or the policy does not fit the model.
-    """
-    T = checks.finite_horizon(model, "evaluating a policy")
-    start = Gaussian(model.initial_mean, model.initial_covariance)
-    states, state_actions = moments(start, true_dynamics(model), policy, T)
-    total = expected_return(model, states, state_actions)
-    alive = survival(model.discount, T)[:-1]
-    m = model.action_size
-    tril = policy.scale_tril.expand(T, m, m)
-    entropies = log_det(tril) + 0.5 * m * (1 + math.log(2 * math.pi))
-    entropy = (alive * entropies).sum()
-    if model.flat:
-        divergence = -entropy
-    else:
-        prior: Any = model.action_prior
-        a = Gaussian(state_actions.mean[:, -m:] - prior.loc, state_actions.covariance[:, -m:, -m:])
-        cross = 0.5 * expected_square(prior.precision_matrix, a) + log_det(prior.scale_tril)
-        cross = cross + 0.5 * m * math.log(2 * math.pi)
-        divergence = (alive * cross).sum() - entropy
-    return ExactEvaluation(total / model.temperature - divergence, total, entropy)
 
 
 def true_dynamics(model: LinearGaussian) -> LinearMap:

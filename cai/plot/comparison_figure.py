@@ -15,13 +15,13 @@ from torch import Tensor
 from cai import checks
 from cai import graph as graphs
 from cai.evaluation.bracket import EvidenceBracket
-from cai.evaluation.comparison import Comparison, Row
-from cai.evaluation.evaluate import policy_log_probs
+from cai.evaluation.report import Comparison, Row
 from cai.infinite.fixed_point import fixed_point
 from cai.plot.canvas import IMAGINED as _IMAGINED
 from cai.plot.canvas import REAL as _REAL
 from cai.plot.canvas import caption as _caption
 from cai.plot.canvas import figure as _figure
+from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain

@@ -7,7 +7,7 @@ over all plans.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
@@ -15,7 +15,6 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.numerics.logspace import product
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Episode, Observe
 from cai.tables.table import Table
@@ -82,66 +81,6 @@ class HistoryPolicy(nn.Module):
             return dist.Categorical(logits=log_probs[t][history])
 
         return step
-
-
-class Worth(NamedTuple):
-    """What a policy on histories achieves in the true dynamics; the first three have gradients.
-
-    Attributes:
-        elbo: (), nats.
-        expected_return: (), reward units.
-        entropy: (), nats.
-        states: (T+1, S), occupancies of the living.
-        state_actions: (T, S, A).
-    """
-
-    elbo: Tensor
-    expected_return: Tensor
-    entropy: Tensor
-    states: Tensor
-    state_actions: Tensor
-
-
-def worth(table: Table, policy: HistoryPolicy) -> Worth:
-    """The exact worth of a policy on histories, by following all of them.
-
-    Raises:
-        ValueError: where the policy is for another number of steps, states or actions.
-    """
-    log_probs, (S, A) = policy.log_probs, (table.num_states, table.num_actions)
-    if (len(log_probs), *policy.observations.shape, policy.log_prior.shape[1]) != (
-        table.steps,
-        S,
-        A,
-    ):
-        checks.refuse(
-            "policy",
-            f"a policy on histories of {table.steps} steps, {S} states and {A} actions",
-            f"one of {len(log_probs)}, {len(policy.observations)} and {policy.log_prior.shape[1]}",
-            "make it for this model",
-        )
-    paid, P = table.expected_reward, moves(table)
-    x = seen_first(table, policy.observations)
-    elbo = expected_return = entropy = torch.zeros((), dtype=torch.float64)
-    states, state_actions = [x.sum(0)], []
-    for log_q in log_probs:
-        acting = x.unsqueeze(-1) * log_q.exp().unsqueeze(1)  # (histories, S, A)
-        state_actions.append(acting.sum(0))
-        earned = product(state_actions[-1], paid).sum()
-        entropy = entropy - product(acting, log_q.unsqueeze(1)).sum()
-        elbo = elbo + earned / table.temperature + product(state_actions[-1], table.log_prior).sum()
-        expected_return = expected_return + earned
-        x = seen_next(acting, P, policy.observations)
-        states.append(x.sum(0))
-    last = product(states[-1], table.final_reward).sum()
-    elbo = elbo + entropy + last / table.temperature
-    return Worth(
-        elbo,
-        expected_return + last,
-        entropy,
-        torch.stack(states).detach(),
-        torch.stack(state_actions).detach(),
-    )
 
 
 def moves(table: Table) -> Tensor:

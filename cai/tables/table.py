@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory, threads
+from cai.numerics.differences import differs
 from cai.numerics.logspace import mean
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
@@ -218,3 +219,9 @@ class Table:
             return log_p.exp()
         out = log_p.new_zeros(self.num_states, self.num_actions, self.num_states)
         return out.scatter_add_(-1, self.successors, log_p.exp())
+
+
+def same(one: Table, other: Table) -> bool:
+    """Whether two tables hold the same problem, number for number."""
+    names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
+    return one is other or differs(one, other, names) is None

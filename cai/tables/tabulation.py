@@ -22,7 +22,13 @@ from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import log_prior_table, refuse_changes, refuse_other_rewards, require_finite
+from cai.tables.finite import (
+    NotEnumerable,
+    log_prior_table,
+    refuse_changes,
+    refuse_other_rewards,
+    require_finite,
+)
 from cai.tables.outcomes import all_pairs, outcomes
 from cai.tables.table import Table
 
@@ -78,6 +84,16 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             layout=model.layout,
             program=model,
         )
+
+
+def enumerable(model: TrajectoryModel | Table) -> Table | None:
+    """The table of a model, or None if its randomness is not discrete and finite."""
+    if isinstance(model, Table):
+        return model
+    try:
+        return tabulate(model)
+    except NotEnumerable:
+        return None
 
 
 def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:

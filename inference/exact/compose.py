@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import arrays
+from cai.numerics.differences import differs
 from cai.solutions.chain import Chain
 from cai.solutions.stationary import Stationary
 from cai.tables.table import Table
@@ -116,9 +117,9 @@ def _check_sum(w: Tensor) -> None:
 
 
 def _check_same(tables: list[Table]) -> None:
-    first = tables[0]
-    for name in ("log_initial", "log_prior", "log_dynamics", "successors", "reward"):
-        if any(not _same(getattr(first, name), getattr(table, name)) for table in tables):
+    names = ("log_initial", "log_prior", "log_dynamics", "successors", "reward")
+    for table in tables[1:]:
+        if name := differs(tables[0], table, names):
             raise ValueError(
                 f"solutions: expected problems that differ in their goals alone, but their {name} "
                 "differ; only final rewards, and rewards on arrival in exits, can be mixed"
@@ -173,9 +174,3 @@ def _check_exits(solutions: Sequence[Chain], differ: Tensor) -> None:
             "solutions: rewards on arrival differ on the way to a state whose value differs, too; "
             "such goals do not mix: pay them in the final reward, or on arrival in absorbing exits"
         )
-
-
-def _same(x: Tensor | None, y: Tensor | None) -> bool:
-    if x is None or y is None:
-        return x is y
-    return torch.equal(x, y)

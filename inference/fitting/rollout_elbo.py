@@ -8,12 +8,13 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from cai import checks
-from cai.evaluation.evaluate import enumerable, evaluate
+from cai.evaluation.evaluate import evaluate
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.program.calling import check_policy
 from cai.program.episode import register, remembers
+from cai.tables.tabulation import enumerable
 
 
 class RolloutELBO(Trace_ELBO):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.support import log_probs, support_size
-from cai.evaluation.evaluate import policy_log_probs
 from cai.inference.gradients._scored import leave_one_out
 from cai.inference.gradients.gradient import Estimator, checked, gains
 from cai.numerics import inverse_cdf
 from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import product
+from cai.policies.as_table import policy_log_probs
 from cai.program.episode import begin, remembers
 from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents

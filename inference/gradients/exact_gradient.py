@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cai.evaluation.evaluate import enumerable, policy_log_probs
+from cai.evaluation.worth import worth
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.gaussian.moments import worth
 from cai.inference.gradients.gradient import Estimator, checked, gains
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
+from cai.policies.as_table import policy_log_probs
 from cai.policies.free_dynamics import FreeDynamics
 from cai.policies.history import HistoryPolicy
-from cai.policies.history import worth as worth_of_histories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerable
 
 
 def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
@@ -144,7 +144,7 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
     if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
         found: Any = partial(worth, model, policy)
     elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
-        found = partial(worth_of_histories, table, policy)
+        found = partial(worth, table, policy)
     elif isinstance(policy, FreeDynamics):
         found = partial(policy.worth, float(model.temperature))
     else:

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.evaluation.worth import worth
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
-from cai.gaussian.moments import moments, survival, true_dynamics, worth
+from cai.gaussian.moments import moments, survival, true_dynamics
 from cai.gaussian.riccati import StepArrays, definite
 from cai.gaussian.tilted_noise import Array
 from cai.inference.gradients.gradient import Estimator, checked, not_too_far

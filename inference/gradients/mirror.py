@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cai.evaluation.evaluate import policy_log_probs
 from cai.inference.gradients.exact_gradient import advantages, occupancies
 from cai.inference.gradients.gradient import Estimator, checked, not_too_far
 from cai.numerics import logspace
 from cai.numerics.logspace import product
+from cai.policies.as_table import policy_log_probs
 from cai.policies.neural import TabularPolicy
 from cai.tables import bellman
 from cai.tables.table import Table

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.evaluate import evaluate_table
+from cai.evaluation.worth import of_log_policy
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.optimism.policy_changes import Change, Sight, find_changes, unscaled
 from cai.numerics import logspace
@@ -164,15 +164,15 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     solution = soft_values(table, eta)
     policy = solution.policy.log_probs
     with table.threads():
-        worth = evaluate_table(table, policy)
+        worth = of_log_policy(table, policy)
     assert worth.states is not None
     bend = solution.total_bend
     numbers = (
         solution.bound,
         bend,
         _slope(solution, bend),
-        worth.elbo,
-        worth.expected_return,
+        worth.elbo.item(),
+        worth.expected_return.item(),
         solution.imagined_return,
     )
     q, visits = solution.Q, worth.states

@@ -14,11 +14,11 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.evaluate import policy_log_probs
 from cai.evaluation.importance_weights import scores
 from cai.evaluation.problem import as_problem
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics import logspace
+from cai.policies.as_table import policy_log_probs
 from cai.program.calling import check_policy
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel

@@ -15,10 +15,18 @@ from cai.distributions.support import support_size
 from cai.evaluation.problem import as_problem
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.numerics import logspace
+from cai.numerics.differences import differs
 from cai.program import calling
 from cai.program.episode import unrolled
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
+
+# What the dynamics, the start and the end of a model are made of.
+_TABULAR = ("horizon", "discount", "log_initial", "log_dynamics", "successors")
+_GAUSSIAN = (
+    *("horizon", "discount", "A", "B", "drift", "noise"),
+    *("initial_mean", "initial_covariance"),
+)
 
 Bent: TypeAlias = Chain | GaussianSolution
 
@@ -53,7 +61,7 @@ class BentTable:
         """Whether it bends the dynamics of a model, number for number."""
         # Not by table.program, which a table keeps when its arrays are replaced.
         other = as_problem(model).tabulated()
-        return _same(self.table, other, ("log_initial", "log_dynamics", "successors"))
+        return not differs(self.table, other, _TABULAR)
 
     def log_psi(self, model: TrajectoryModel, T: int) -> Callable[[int, Tensor], Tensor]:
         """(t, s) -> V_t(s)/α, nats, as a twist of T steps of a model.
@@ -111,9 +119,8 @@ class BentGaussian:
 
     def has_dynamics_of(self, model: TrajectoryModel) -> bool:
         """Whether it bends the dynamics of a model, number for number."""
-        names = ("A", "B", "drift", "noise", "initial_mean", "initial_covariance")
         other = as_problem(model).gaussian
-        return other is not None and _same(self.model, other, names)
+        return other is not None and not differs(self.model, other, _GAUSSIAN)
 
     def log_psi(self, model: TrajectoryModel, T: int) -> Callable[[int, Tensor], Tensor]:
         """(t, s) -> V_t(s)/α, nats, as a twist of T steps of a model.
@@ -138,19 +145,6 @@ class BentGaussian:
         s_next = draw(self.solution.dynamics(t)(s, a), len(s))
         worth = self.solution.Q(t, s, a) - self.model.rewards(s, a, t)
         return s_next, alive, self.theta * (worth - self.solution.V(t + 1, s_next))
-
-
-def _same(one: Any, two: Any, names: tuple[str, ...]) -> bool:
-    """Whether two problems have the same horizon, discount, and arrays of these names."""
-    if (one.horizon, one.discount) != (two.horizon, two.discount):
-        return False
-    for name in names:
-        x, y = getattr(one, name), getattr(two, name)
-        if (x is None) != (y is None):
-            return False
-        if x is not None and not (x.shape == y.shape and torch.equal(x, y)):
-            return False
-    return True
 
 
 def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:

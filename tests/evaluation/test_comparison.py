@@ -225,3 +225,30 @@ def test_everything_that_is_simulated_says_so():
     assert row.entropy_stderr > 0
     assert str(report).splitlines()[4].count("±") == 7
     assert report.to_dict()["rows"]["prior"]["entropy_stderr"] == row.entropy_stderr
+
+
+def test_a_model_is_tabulated_once_and_each_memory_simulated_once():
+    """In calls of the user's own dynamics: those of a table, and T for each simulation."""
+    calls = []
+
+    def dynamics(s, a):
+        calls.append(s.shape)
+        return dist.Categorical(logits=-(torch.arange(4) - (s + a).unsqueeze(-1)).abs())
+
+    model = cai.TrajectoryModel(
+        initial=dist.Categorical(torch.ones(4)),
+        dynamics=dynamics,
+        reward=lambda s, a: -0.1 * s,
+        action_prior=dist.Categorical(torch.ones(2)),
+        horizon=3,
+    )
+    methods = {name: cai.RecurrentPolicy(model, memory=4) for name in ("one", "two")}
+    calls.clear()
+    cai.tabulate(model)
+    of_a_table, _ = len(calls), calls.clear()
+    report = cai.compare(model, {"prior": lambda t, s: model.prior(s, t)} | methods)
+    assert len(calls) == of_a_table + len(methods) * model.horizon
+    for name in methods:
+        evaluation = report[name].evaluation
+        assert len(evaluation.trajectories.states) == len(evaluation.log_weights) == 10_000
+    assert report["prior"].evaluation.trajectories is None

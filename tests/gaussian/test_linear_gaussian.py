@@ -18,6 +18,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import cai
 from cai import inference, models
+from cai.distributions.degenerate_normal import DegenerateNormal
 from cai.gaussian import riccati, tilted_noise
 
 seeds = st.integers(0, 10**6)
@@ -624,7 +625,7 @@ def test_degenerate_normal():
     scales = torch.tensor([0.5, 0.0, 2.0]).double()
     loc = torch.tensor([1.0, -1.0, 3.0]).double()
     d = cai.Gaussian(loc, basis * scales**2 @ basis.mT).distribution()
-    assert isinstance(d, cai.distributions.degenerate_normal.DegenerateNormal)
+    assert isinstance(d, DegenerateNormal)
     x = d.sample((20_000,))
     torch.testing.assert_close(x.mean(0), loc, rtol=0, atol=0.05)
     torch.testing.assert_close(x.T.cov().diagonal(), d.variance, rtol=0.05, atol=0.02)

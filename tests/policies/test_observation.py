@@ -11,8 +11,9 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 
 import cai
 from cai import inference, models
-from cai.evaluation.evaluate import policy_log_probs
 from cai.inference.gradients.exact_gradient import exact_gradient
+from cai.policies.as_table import policy_log_probs
+from cai.program.scoring import log_probs_along
 
 
 def cue():
@@ -94,7 +95,7 @@ def test_the_position_alone_of_a_particle_with_speed(make):
     paths = model.simulate(policy, 6, seed=0)
     s = paths.states[:, :-1]
     other = torch.stack([s[..., 0], torch.randn(6, 4)], -1)
-    scores = [cai.program.episode.log_probs_along(policy, x, paths.actions) for x in (s, other)]
+    scores = [log_probs_along(policy, x, paths.actions) for x in (s, other)]
     torch.testing.assert_close(*scores)
     loss = Trace_ELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=0)
     assert math.isfinite(loss.loss(model, model.rollout(policy)))

@@ -17,6 +17,8 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 
 import cai
 from cai import inference, models
+from cai.distributions.squash import Squash
+from cai.program.scoring import log_probs_along
 
 seeds = st.integers(0, 10**6)
 
@@ -160,9 +162,7 @@ def test_a_gaussian_plan_scores_as_a_gaussian():
     paths = model.simulate(policy, 5000, seed=0)
     u = paths.actions.flatten(1)
     joint = dist.MultivariateNormal(policy.mean, scale_tril=policy.scale_tril)
-    scores = cai.program.episode.log_probs_along(policy, paths.states[:, :-1], paths.actions).sum(
-        -1
-    )
+    scores = log_probs_along(policy, paths.states[:, :-1], paths.actions).sum(-1)
     torch.testing.assert_close(scores, joint.log_prob(u), rtol=1e-10, atol=1e-10)
     spread = torch.linalg.solve_triangular(policy.scale_tril, (u - policy.mean).T, upper=False)
     torch.testing.assert_close(spread @ spread.T / 5000, torch.eye(6).double(), rtol=0, atol=0.1)
@@ -196,11 +196,9 @@ def test_a_squashed_plan_keeps_to_its_box_and_its_score_is_exact():
     assert ((a > -1) & (a < 3)).all()
     joint = dist.TransformedDistribution(
         dist.MultivariateNormal(policy.mean, scale_tril=policy.scale_tril),
-        [cai.distributions.squash.Squash(-1.0, 3.0)],
+        [Squash(-1.0, 3.0)],
     )
-    scores = cai.program.episode.log_probs_along(
-        policy, paths.states[:, :-1], paths.actions.double()
-    )
+    scores = log_probs_along(policy, paths.states[:, :-1], paths.actions.double())
     torch.testing.assert_close(scores.sum(-1), joint.log_prob(a), rtol=1e-9, atol=1e-9)
     fitted = inference.fit(model, cai.Plan(model), steps=100, learning_rate=0.1)
     assert fitted.elbo > cai.evaluate(model, cai.Plan(model)).elbo + 1

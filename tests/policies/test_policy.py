@@ -13,7 +13,8 @@ from torch import nn
 
 import cai
 from cai import inference, models
-from cai.evaluation.evaluate import policy_log_probs
+from cai.policies import flow, neural
+from cai.policies.as_table import policy_log_probs
 
 
 def policies(model):
@@ -54,7 +55,7 @@ def test_steps_and_states_broadcast(which):
     assert varies == (which not in (1, 4))
 
 
-@pytest.mark.parametrize("module", [cai.policies.neural, cai.policies.flow])
+@pytest.mark.parametrize("module", [neural, flow])
 def test_the_examples_in_docstrings(module):
     failed, tried = doctest.testmod(module)
     assert tried > 0

@@ -19,6 +19,7 @@ from pyro import poutine
 
 import cai
 from cai import inference, models
+from cai.distributions.squash import Squash
 
 seeds = st.integers(0, 10**6)
 PLACES = [
@@ -439,6 +440,6 @@ def test_lists_as_states_and_actions():
 
 
 def test_edges_of_a_box_as_numbers():
-    squash = cai.distributions.squash.Squash(-0.1, 0.3)
+    squash = Squash(-0.1, 0.3)
     x = torch.tensor([0.7], dtype=torch.float64)
     assert squash(x).item() == pytest.approx(-0.1 + 0.2 * (1 + math.tanh(0.7)), rel=1e-15)

@@ -1,0 +1,150 @@
+"""What a policy is worth in the true dynamics, exactly: ELBO, expected return and entropy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.gaussian.forms import Gaussian
+from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.gaussian.linear_policy import LinearGaussianPolicy
+from cai.gaussian.moments import (
+    expected_return,
+    expected_square,
+    log_det,
+    moments,
+    survival,
+    true_dynamics,
+)
+from cai.infinite import visits
+from cai.numerics.logspace import product
+from cai.policies.as_table import policy_log_probs
+from cai.policies.history import HistoryPolicy, moves, seen_first, seen_next
+from cai.program.episode import remembers
+from cai.program.interfaces import Policy
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.sweeps import follow
+from cai.tables.table import Table
+
+
+class Worth(NamedTuple):
+    """What a policy achieves; of a linear or a history policy the first three have gradients.
+
+    Attributes:
+        elbo: (), nats.
+        expected_return: (), reward units.
+        entropy: (), nats.
+        states: (T+1, S), occupancies while alive; (S,) with an infinite horizon; None for
+            continuous states.
+        state_actions: (T, S, A), or (S, A); None for continuous states.
+        log_policy: log q(a|s) of the same shape; None if the policy is no function of the state
+            alone.
+    """
+
+    elbo: Tensor
+    expected_return: Tensor
+    entropy: Tensor
+    states: Tensor | None = None
+    state_actions: Tensor | None = None
+    log_policy: Tensor | None = None
+
+
+@overload
+def worth(problem: LinearGaussian, policy: LinearGaussianPolicy) -> Worth: ...
+@overload
+def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None: ...
+def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
+    """The exact worth of a policy; None if only a simulation can tell.
+
+    It is exact for a linear-Gaussian policy in such a model, and on a table for a policy without
+    a memory or on histories.
+
+    Args:
+        problem: the table of a model that can be enumerated, else the model.
+        policy: (t, s) -> q(a_t|s_t).
+
+    Raises:
+        ValueError: if the policy does not fit the problem or does not broadcast; with an infinite
+            horizon if it is not stationary or may never end.
+    """
+    if isinstance(problem, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
+        return _of_linear_policy(problem, policy)
+    if isinstance(problem, Table) and isinstance(policy, HistoryPolicy):
+        return _of_histories(problem, policy)
+    if isinstance(problem, Table) and not remembers(policy):
+        with torch.no_grad():
+            return of_log_policy(problem, policy_log_probs(policy, problem))
+    return None
+
+
+def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
+    """The exact worth of log q(a_t|s_t), (T, S, A), or (S, A) with an infinite horizon."""
+    if table.horizon is None:
+        states, state_actions, total = visits.of_policy(table, log_policy)
+    else:
+        states, total = follow(table, log_policy)
+        state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
+    divergence = product(state_actions, log_policy - table.log_prior).sum()
+    earned = torch.tensor(total, dtype=torch.float64)
+    elbo, entropy = total / table.temperature - divergence, -product(state_actions, log_policy)
+    return Worth(elbo, earned, entropy.sum(), states, state_actions, log_policy)
+
+
+def _of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
+    T = checks.finite_horizon(model, "evaluating a policy")
+    start = Gaussian(model.initial_mean, model.initial_covariance)
+    states, state_actions = moments(start, true_dynamics(model), policy, T)
+    total = expected_return(model, states, state_actions)
+    alive = survival(model.discount, T)[:-1]
+    m = model.action_size
+    tril = policy.scale_tril.expand(T, m, m)
+    entropies = log_det(tril) + 0.5 * m * (1 + math.log(2 * math.pi))
+    entropy = (alive * entropies).sum()
+    if model.flat:
+        divergence = -entropy
+    else:
+        prior: Any = model.action_prior
+        a = Gaussian(state_actions.mean[:, -m:] - prior.loc, state_actions.covariance[:, -m:, -m:])
+        cross = 0.5 * expected_square(prior.precision_matrix, a) + log_det(prior.scale_tril)
+        cross = cross + 0.5 * m * math.log(2 * math.pi)
+        divergence = (alive * cross).sum() - entropy
+    return Worth(total / model.temperature - divergence, total, entropy)
+
+
+def _of_histories(table: Table, policy: HistoryPolicy) -> Worth:
+    """By following all histories."""
+    log_probs = policy.log_probs
+    sizes = len(log_probs), *policy.observations.shape, policy.log_prior.shape[1]
+    if sizes != (table.steps, table.num_states, table.num_actions):
+        checks.refuse(
+            "policy",
+            f"a policy on histories of {table.steps} steps, {table.num_states} states and "
+            f"{table.num_actions} actions",
+            "one of {}, {} and {}".format(*sizes),
+            "make it for this model",
+        )
+    rewards, P = table.expected_reward, moves(table)
+    x = seen_first(table, policy.observations)
+    elbo = total = entropy = torch.zeros((), dtype=torch.float64)
+    states, state_actions = [x.sum(0)], []
+    for log_q in log_probs:
+        acting = x.unsqueeze(-1) * log_q.exp().unsqueeze(1)  # (histories, S, A)
+        state_actions.append(acting.sum(0))
+        earned = product(state_actions[-1], rewards).sum()
+        entropy = entropy - product(acting, log_q.unsqueeze(1)).sum()
+        elbo = elbo + earned / table.temperature + product(state_actions[-1], table.log_prior).sum()
+        total = total + earned
+        x = seen_next(acting, P, policy.observations)
+        states.append(x.sum(0))
+    last = product(states[-1], table.final_reward).sum()
+    return Worth(
+        elbo + entropy + last / table.temperature,
+        total + last,
+        entropy,
+        torch.stack(states).detach(),
+        torch.stack(state_actions).detach(),
+    )
