@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -14,11 +14,26 @@ _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
 _LONGEST = 400  # letters of what came
 
 
+def check_real(
+    name: str, value: Any, allowed: Callable[[float], bool], expected: str, advice: str
+) -> float:
+    """Value as a plain number; raises ValueError unless it is one, and allowed as is expected."""
+    if not within(value, allowed):
+        refuse(name, expected, repr(value), advice)
+    return plain(value)
+
+
 def check_discount(discount: Any) -> None:
     """Raises ValueError unless it is a number in (0, 1]."""
-    if not within(discount, lambda gamma: 0 < gamma <= 1):
-        came, advice = repr(discount), "1 is no discount; 0 has no future"
-        refuse("discount", "a number in (0, 1]", came, advice)
+    advice = "1 is no discount; 0 has no future"
+    check_real("discount", discount, lambda gamma: 0 < gamma <= 1, "a number in (0, 1]", advice)
+
+
+def check_one_of(name: str, value: Any, options: Sequence[str], advice: str) -> None:
+    """Raises ValueError unless value is one of several texts."""
+    if not isinstance(value, str) or value not in options:
+        *others, last = (f'"{option}"' for option in options)
+        refuse(name, f"{', '.join(others)} or {last}", repr(value), advice)
 
 
 def several(name: str, values: Any, advice: str) -> list[Any]:
@@ -35,13 +50,14 @@ def several(name: str, values: Any, advice: str) -> list[Any]:
         refuse(name, "several numbers", type(values).__name__, advice)
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless value is an int ≥ 1 that a machine can count to."""
+def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None:
+    """Raises ValueError unless value is an int ≥ least that a machine can count to."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        advice = "count in steps or trajectories"
-        if hasattr(value, "__index__") and not isinstance(value, int):
-            advice = "int(…) makes a plain one of it"
+        other = hasattr(value, "__index__") and not isinstance(value, int)
+        advice = "int(…) makes a plain one of it" if other else "count in steps or trajectories"
         refuse(name, "a whole number of at least 1", repr(value), advice)
+    if value < least:
+        refuse(name, f"at least {least}", str(value), advice)
     if value >= 2**63:
         came = f"one of {value.bit_length()} bits"  # Python may refuse to write it out
         refuse(name, "a whole number below 2**63", came, "no computer counts so far")
@@ -55,8 +71,8 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_seed(seed: Any) -> None:
     """Raises ValueError unless torch's generators take it."""
-    if not within(seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63):
-        refuse("seed", "a whole number", repr(seed), "the same one gives the same draws again")
+    whole = "a whole number", "the same one gives the same draws again"
+    check_real("seed", seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63, *whole)
 
 
 def check_model(model: Any, table: bool = False) -> None:
@@ -84,9 +100,9 @@ def check_kind(name: str, value: Any, kind: type, expected: str, advice: str) ->
 
 def check_step(t: int, T: int) -> None:
     """Raises ValueError unless t is a whole number, 0 ≤ t < T."""
-    if not within(t, lambda step: 0 <= step < T and step.is_integer()):
-        advice = "the last transition leads from step T-1 to step T"
-        refuse("t", f"a step in 0 … {T - 1}", str(t), advice)
+    advice = "the last transition leads from step T-1 to step T"
+    whole = f"a step in 0 … {T - 1}"
+    check_real("t", t, lambda step: 0 <= step < T and step.is_integer(), whole, advice)
 
 
 def check_widths(name: str, widths: Any) -> None:
@@ -99,28 +115,24 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    if not within(value, lambda x: 0 < x < math.inf):
-        refuse(name, "a finite number above 0", repr(value), "zero and infinity are limits")
-    return plain(value)
+    advice = "for the limits at zero and infinity take a very small or large one"
+    return check_real(name, value, lambda x: 0 < x < math.inf, "a finite number above 0", advice)
 
 
 def check_number(name: str, value: Any) -> None:
     """Raises ValueError unless value is a number, infinities among them."""
-    if not within(value, lambda x: not math.isnan(x)):
-        refuse(name, "a number", repr(value), "infinities are allowed")
+    check_real(name, value, lambda x: not math.isnan(x), "a number", "infinities are allowed")
 
 
 def check_share(name: str, value: Any, advice: str) -> None:
     """Raises ValueError unless value is a number in [0, 1], with what the ends mean."""
-    if not within(value, lambda share: 0 <= share <= 1):
-        refuse(name, "a number in [0, 1]", repr(value), advice)
+    check_real(name, value, lambda share: 0 <= share <= 1, "a number in [0, 1]", advice)
 
 
 def check_probability(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is one in [0, 1]."""
-    if not within(value, lambda p: 0 <= p <= 1):
-        refuse(name, "a probability in [0, 1]", repr(value), "0 is never, 1 is always")
-    return plain(value)
+    expected, advice = "a probability in [0, 1]", "0 is never, 1 is always"
+    return check_real(name, value, lambda p: 0 <= p <= 1, expected, advice)
 
 
 def within(value: Any, allowed: Callable[[float], bool]) -> bool:
@@ -137,9 +149,8 @@ def within(value: Any, allowed: Callable[[float], bool]) -> bool:
 
 def check_payment(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is one below +inf; -inf forbids."""
-    if not within(value, lambda x: x < math.inf):
-        refuse(name, "a number below +inf, in reward units", repr(value), "-inf forbids")
-    return plain(value)
+    expected = "a number below +inf, in reward units"
+    return check_real(name, value, lambda x: x < math.inf, expected, "-inf forbids")
 
 
 def plain(value: Any) -> float:
@@ -212,8 +223,8 @@ def check_table(table: Any) -> None:
         if x is None and name in optional:
             continue
         if not isinstance(x, Tensor) or tuple(x.shape) != expected:
-            came = str(list(x.shape)) if isinstance(x, Tensor) else type(x).__name__
-            refuse(name, f"a tensor of shape {list(expected)}", came, "take that of cai.tabulate")
+            advice = "take that of cai.tabulate"
+            refuse(name, f"a tensor of shape {list(expected)}", described(x), advice)
         if x.is_floating_point() and not _below_infinity(x):
             check_reward(name, x)
 
@@ -273,6 +284,11 @@ def check_optimism(eta: Any, name: str = "optimism") -> float:
     if math.isnan(number):
         refuse(name, "a real number or ±inf", repr(eta), "0 leaves the dynamics as they are")
     return 0.0 if abs(number) < sys.float_info.min else number
+
+
+def described(x: Any) -> str:
+    """What came, where a tensor was expected: its shape, or the type of something else."""
+    return f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:

@@ -42,10 +42,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
     T = min(model.horizon or 3, 3) if steps is None else steps
     checks.check_count("steps", T)
     if model.horizon is not None and model.horizon < T:
-        raise ValueError(
-            f"steps: expected at most the horizon, {model.horizon}, got {T}; "
-            "there is nothing to draw after the last step"
-        )
+        advice = "there is nothing to draw after the last step"
+        checks.refuse("steps", f"at most the horizon, {model.horizon}", str(T), advice)
     # All steps alike are looked at once.
     every = range(T if "transition" in model.overridden else 1)
     seen, sees_state = [_dependencies(model, t) for t in every], prior_sees_state(model)

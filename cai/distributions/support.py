@@ -69,10 +69,12 @@ def check_support(policy: Any, prior: Any) -> None:
             for end, sign in (("lower", 1), ("upper", -1))
         )
     if not fits:
-        raise ValueError(
-            f"policy: expected actions like those of action_prior, {_described(prior)}, got "
-            f"{_described(policy)}; take cai.NeuralPolicy(model), whose head suits the prior, or "
-            "give the policy a distribution that cannot leave that support"
+        checks.refuse(
+            "policy",
+            f"actions like those of action_prior, {_described(prior)}",
+            _described(policy),
+            "take cai.NeuralPolicy(model), whose head suits the prior, or give the policy a "
+            "distribution that cannot leave that support",
         )
 
 

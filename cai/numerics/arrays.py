@@ -80,17 +80,13 @@ def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
     """
     array = numbers(name, values)
     if tuple(array.shape) not in shapes:
-        raise ValueError(
-            f"{name}: expected shape {' or '.join(str(list(s)) for s in shapes)}, got "
-            f"{list(array.shape)}; one weight for each"
-        )
+        expected = f"shape {' or '.join(str(list(s)) for s in shapes)}"
+        refuse(name, expected, str(list(array.shape)), "one weight for each")
     total = array.sum(-1)
     if (array < 0).any() or not ((total > 0) & total.isfinite()).all():
-        raise ValueError(
-            f"{name}: expected finite weights ≥ 0, not all of them zero, got numbers from "
-            f"{array.min().item():g} to {array.max().item():g}; zero makes a state or an action "
-            "impossible"
-        )
+        came = f"numbers from {array.min().item():g} to {array.max().item():g}"
+        advice = "zero makes a state or an action impossible"
+        refuse(name, "finite weights ≥ 0, not all of them zero", came, advice)
     return array
 
 

@@ -67,8 +67,7 @@ class GaussianHead:
     """
 
     def __init__(self, covariance: str = "diagonal") -> None:
-        if not isinstance(covariance, str) or covariance not in ("diagonal", "full"):
-            checks.refuse("covariance", '"diagonal" or "full"', repr(covariance), "take either")
+        checks.check_one_of("covariance", covariance, ("diagonal", "full"), "take either")
         self.full = covariance == "full"
 
     def size(self, prior: TorchDistribution) -> int:

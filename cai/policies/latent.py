@@ -217,5 +217,4 @@ def _check(latent: Any, per: Any) -> None:
             f"{type(latent).__name__} of event shape {list(latent.event_shape)}",
             "for instance dist.Normal(torch.zeros(2), 1.0).to_event(1)",
         )
-    if not isinstance(per, str) or per not in ("episode", "step"):
-        checks.refuse("per", '"episode" or "step"', repr(per), "an episode keeps one z")
+    checks.check_one_of("per", per, ("episode", "step"), "an episode keeps one z")

@@ -178,11 +178,10 @@ def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
             "for instance lambda s: s % 4",
         )
     if not isinstance(seen, Tensor) or (length is not None and seen.shape[:1] != (length,)):
-        came = f"shape {list(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
         checks.refuse(
             "observe",
             f"a tensor for states of shape {list(s.shape)}, with their shape in front",
-            came,
+            checks.described(seen),
             "for instance lambda s: s % 4, or lambda s: s[..., :2]; None sees nothing",
         )
     return seen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cai.checks import check_count, check_discount, check_positive, refuse, within
+from cai.checks import check_count, check_discount, check_one_of, check_positive, refuse, within
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import support_size
 from cai.program.interfaces import Program
@@ -57,8 +57,7 @@ def check_arguments(model: Any) -> None:
         )
     check_positive("temperature", model.temperature)
     check_discount(model.discount)
-    if not isinstance(model.optimality, str) or model.optimality not in ("factor", "bernoulli"):
-        refuse("optimality", '"factor" or "bernoulli"', repr(model.optimality), 'try "factor"')
+    check_one_of("optimality", model.optimality, ("factor", "bernoulli"), 'try "factor"')
 
 
 def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:

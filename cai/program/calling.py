@@ -149,10 +149,8 @@ def _refuse_parameters(where: str, when: str, error: ValueError) -> NoReturn:
     if not str(error).startswith("Expected parameter"):
         raise error
     what = str(error).partition(" to satisfy")[0].removeprefix("Expected ")
-    raise ValueError(
-        f"{where}: expected a distribution of finite parameters at {when}, got another {what}; "
-        f"look for NaN in what the {where} computes"
-    ) from error
+    expected = f"a distribution of finite parameters at {when}"
+    checks.refuse(where, expected, f"another {what}", f"look for NaN in what the {where} computes")
 
 
 def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, advice: str) -> Tensor:
@@ -179,8 +177,7 @@ def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, adv
     try:
         found = torch.as_tensor(answer, dtype=torch.float64).expand(shape)
     except (RuntimeError, TypeError, ValueError):
-        tensor = isinstance(answer, Tensor)
-        came = f"shape {list(answer.shape)}" if tensor else type(answer).__name__
+        came = checks.described(answer)
         checks.refuse(name, f"one number for each state, shape {shape}", came, advice)
     if found.isnan().any():
         checks.refuse(name, "numbers", f"NaN at step {_first(t, found)}", advice)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from cai.checks import refuse
+
 _OF_THE_PROGRAM = re.compile(r"(s|a|o|alive)_\d+$|t\d+/")
 
 
@@ -54,8 +56,7 @@ def parse(where: str, name: str, T: int, discount: float, latents: bool = False)
         if site.t in last.get(site.kind, ()):
             return site
     known = ", ".join(f"{kind}_{steps[0]} … {kind}_{steps[-1]}" for kind, steps in last.items())
-    came = " ".join(repr(name).split())[:200]
-    raise ValueError(f"{where}: expected one of the sites {known}, got {came}; {_advice(name)}")
+    refuse(where, f"one of the sites {known}", repr(name), _advice(name))
 
 
 def _advice(name: object) -> str:

@@ -28,8 +28,7 @@ Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
 
 def check_rule(rule: Rule) -> Rule:
     """The rule; raises ValueError where it is none."""
-    if not isinstance(rule, str) or rule not in get_args(Rule):
-        checks.refuse("rule", '"soft", "hard" or "boltzmann"', repr(rule), 'try "soft"')
+    checks.check_one_of("rule", rule, get_args(Rule), 'try "soft"')
     return rule
 
 

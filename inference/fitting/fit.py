@@ -240,6 +240,4 @@ def _check(policy: object, estimator: object, steps: int, particles: int) -> Non
     check_policy(policy)
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
-    checks.check_count("particles", particles)
-    if particles < 2:
-        raise ValueError("particles: expected at least 2, got 1; the baseline needs another one")
+    checks.check_count("particles", particles, 2, "the baseline needs another one")

@@ -37,9 +37,7 @@ class RolloutELBO(Trace_ELBO):
         estimators.check_name(estimator)
         if estimator == "renyi":
             checks.refuse("estimator", "one of the ELBO's", '"renyi"', "take inference.renyi_elbo")
-        checks.check_count("num_particles", num_particles)
-        if num_particles < 2:
-            checks.refuse("num_particles", "at least 2", "1", "the baseline needs another one")
+        checks.check_count("num_particles", num_particles, 2, "the baseline needs another one")
         super().__init__(num_particles=num_particles)
         self.estimator = estimator
         self._built: tuple[Any, Any, Estimator] | None = None

@@ -50,9 +50,7 @@ def critic_gradient(
     if program is None:
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
     check_policy(policy)
-    checks.check_count("particles", particles)
-    if particles < 2:
-        checks.refuse("particles", "at least 2", "1", "each is a baseline of the others")
+    checks.check_count("particles", particles, 2, "each is a baseline of the others")
     checks.finite_horizon(program, "fit")
     finite = support_size(program.initial) is not None
     critic: TabularCritic | NeuralCritic = (

@@ -94,10 +94,12 @@ def renyi_bound(
     program = problem.program
     assert program is not None
     if math.isinf(eta):
-        raise ValueError(
-            f"eta: expected a finite number where trajectories are simulated, got {eta:g}; the "
-            "extreme of a sample is not that of the distribution, take a model that can be "
-            "tabulated"
+        checks.refuse(
+            "eta",
+            "a finite number where trajectories are simulated",
+            f"{eta:g}",
+            "the extreme of a sample is not that of the distribution, take a model that can be "
+            "tabulated",
         )
     n = 10_000 if samples is None else samples
     paths = program.simulate(policy, n, seed)
@@ -121,14 +123,15 @@ def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO 
         ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
     """
     checks.check_count("num_particles", num_particles)
-    if not checks.within(eta, math.isfinite):
-        checks.refuse("eta", "a finite number", repr(eta), "the exact method takes ±inf")
-    eta = float(eta)
+    advice = "the exact method takes ±inf"
+    eta = float(checks.check_real("eta", eta, math.isfinite, "a finite number", advice))
     if eta > 1:
-        raise ValueError(
-            f"eta: expected at most 1, got {eta:g}; for η > 1 the policy of the bound minimises "
-            "R_η, while Pyro's RenyiELBO maximises it without limit. Take "
-            "inference.soft_values(model, optimism=eta), which is exact"
+        checks.refuse(
+            "eta",
+            "at most 1",
+            f"{eta:g}",
+            "for η > 1 the policy of the bound minimises R_η, while Pyro's RenyiELBO maximises it "
+            "without limit. Take inference.soft_values(model, optimism=eta), which is exact",
         )
     if eta == 0:
         return Trace_ELBO(num_particles=num_particles, **options)

@@ -80,8 +80,8 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
         ValueError: where the budget is negative or no number, the tolerance is not positive, the
             horizon is infinite, or the evidence is zero.
     """
-    if not checks.within(budget, lambda rho: rho >= 0):
-        checks.refuse("budget", "a number of nats ≥ 0", repr(budget), "inf is the worst case")
+    nats, advice = "a number of nats ≥ 0", "inf is the worst case"
+    checks.check_real("budget", budget, lambda rho: rho >= 0, nats, advice)
     checks.check_positive("tolerance", tolerance)
     table = tabulate(model)
     checks.finite_horizon(table, "robust")

@@ -60,9 +60,7 @@ def pareto_threshold(n: int) -> float:
     Raises:
         ValueError: where n is no whole number of at least 2.
     """
-    checks.check_count("n", n)
-    if n < 2:
-        checks.refuse("n", "at least 2", str(n), "one weight has no tail")
+    checks.check_count("n", n, 2, "one weight has no tail")
     return min(1 - 1 / math.log10(n), 0.7)
 
 

@@ -82,10 +82,9 @@ def sample_plans(
     T = checks.finite_horizon(model, "a plan")
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    for name, count in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        checks.check_count(name, count)
-    if draws < 4:
-        checks.refuse("draws", "at least 4", str(draws), "R̂ compares halves of a chain")
+    checks.check_count("draws", draws, 4, "R̂ compares halves of a chain")
+    checks.check_count("warmup", warmup)
+    checks.check_count("chains", chains)
     copies = _copies(optimism, noises)
     _check_options(options)
     _check_actions(model)
