@@ -13,8 +13,8 @@ from torch import Tensor
 
 def cumulative(p: Tensor) -> Tensor:
     """Cumulative sums that end at exactly one, over the last axis."""
-    total = p.cumsum(-1)
-    return total / total[..., -1:]
+    sums = p.cumsum(-1)
+    return sums.div_(sums[..., -1:].clone())
 
 
 def draw(sums: Any, uniform: Any) -> Any:
