@@ -1,9 +1,9 @@
 from .comparison_figure import comparison as comparison
-from .comparison_figure import graphical_model as graphical_model
-from .comparison_figure import losses as losses
-from .comparison_figure import occupancy as occupancy
-from .comparison_figure import optimism as optimism
-from .comparison_figure import policies as policies
+from .graph_figure import graphical_model as graphical_model
 from .ladder_figure import price_ladder as price_ladder
+from .map_figures import occupancy as occupancy
+from .map_figures import policies as policies
+from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
+from .training_figure import losses as losses
 from .trajectory_figure import trajectories as trajectories

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from cai import checks
+from cai.evaluation.report import Comparison
 
 IMAGINED, REAL = "#d1603d", "#2f6690"
 
@@ -20,3 +25,13 @@ def caption(figure: Figure, text: str) -> None:
     """Writes a caption below, wrapped to the width of the figure."""
     width = int(figure.get_figwidth() * 14)
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="#444444")
+
+
+def finite(x: float | None) -> float:
+    """What can be drawn of a number: nothing for infinities."""
+    return x if x is not None and np.isfinite(x) else 0.0
+
+
+def check_report(report: Any) -> None:
+    """Raises ValueError unless it is what compare returns."""
+    checks.check_kind("report", report, Comparison, "a cai.Comparison", "take that of cai.compare")

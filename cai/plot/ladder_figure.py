@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cai.plot.canvas import caption, figure
+from cai.plot.canvas import IMAGINED, caption, figure
 
 _COLOURS = {
-    "luck that cannot be had": "#d1603d",
+    "luck that cannot be had": IMAGINED,
     "not seeing all of the state": "#e9c46a",
     "not looking": "#81b29a",
     "steps that cannot go together": "#6a4c93",
@@ -18,7 +19,16 @@ _COLOURS = {
 _NARROW = 0.05  # of the longest bar: a price below this has no room for its number
 
 
-def price_ladder(ladder: Any) -> Figure:
+class _Ladder(Protocol):
+    """What is drawn of an ``inference.PriceLadder``: ELBOs and prices, nats."""
+
+    @property
+    def nats(self) -> Mapping[str, float]: ...
+    @property
+    def prices(self) -> Mapping[str, float]: ...
+
+
+def price_ladder(ladder: _Ladder) -> Figure:
     """How many nats each rung is short of log p(O), divided by what they are paid for.
 
     An infinite price is drawn as long as all others together.

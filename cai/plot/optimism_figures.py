@@ -1,14 +1,22 @@
-"""The dial in a picture: what luck is worth, and where the policy changes its mind."""
+"""Optimism in pictures: by how much states are overrated, and the curve over η."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from cai.plot.canvas import IMAGINED, REAL, caption, figure
+from cai.evaluation import references
+from cai.plot.canvas import IMAGINED, REAL, caption, figure, finite
+from cai.plot.maps import map_figure, paint, state_ticks
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
+from cai.tables.tabulation import tabulate
 
 _TICKS = (-np.inf, -3.0, -1.0, 0.0, 1.0, 3.0, np.inf)
 _TANGENTS = 11  # at most so many
@@ -16,7 +24,45 @@ _NAMED = 7  # changes of mind that find room for their names
 _CHANGE = "#6a4c93"
 
 
-def optimism_curve(curve: Any) -> Figure:
+class _Change(Protocol):
+    """Beyond an optimism, action ``after`` takes the place of ``before`` in state s at step t."""
+
+    @property
+    def optimism(self) -> float: ...
+    @property
+    def t(self) -> int: ...
+    @property
+    def s(self) -> int: ...
+    @property
+    def before(self) -> int: ...
+    @property
+    def after(self) -> int: ...
+
+
+class _Curve(Protocol):
+    """What is drawn of an ``inference.OptimismCurve``: columns (n,) in nats and reward units."""
+
+    @property
+    def optimism(self) -> Tensor: ...
+    @property
+    def bound(self) -> Tensor: ...
+    @property
+    def bend(self) -> Tensor: ...
+    @property
+    def slope(self) -> Tensor: ...
+    @property
+    def elbo(self) -> Tensor: ...
+    @property
+    def expected_return(self) -> Tensor: ...
+    @property
+    def imagined_return(self) -> Tensor: ...
+    @property
+    def changes(self) -> Sequence[_Change]: ...
+    @property
+    def table(self) -> Table: ...
+
+
+def optimism_curve(curve: _Curve) -> Figure:
     """Bound and ELBO, imagined and real return against the optimism, from worst case to best.
 
     The tangents of the bound are its slope, bend/η². A vertical line says where the policy changes
@@ -52,18 +98,61 @@ def optimism_curve(curve: Any) -> Figure:
     return canvas
 
 
+def optimism(model: TrajectoryModel | Table) -> Figure:
+    """How many nats the exact posterior believes each state to be better than it is.
+
+    (V^1_0(s) - V^0_0(s))/α: the exact values at optimism 1 less those in the true dynamics.
+
+    Args:
+        model: a model that can be tabulated, or its table.
+
+    Raises:
+        ValueError: where the model cannot be tabulated, or without an end has no finite values.
+    """
+    table = tabulate(model)
+    values = [references.solved(table, eta).log_values for eta in (1.0, 0.0)]
+    surplus = values[0] - values[1]
+    surplus = surplus if table.horizon is None else surplus[0]
+    surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends: nothing to hope
+    layout, label = table.layout, "optimism (nats)"
+    if layout is None or layout.map is None:
+        canvas, (axes,) = figure(1, height=3.4)
+        axes.bar(range(table.num_states), [finite(x) for x in surplus.tolist()], color=IMAGINED)
+        for s in surplus.isinf().nonzero().flatten().tolist():
+            axes.text(s, 0, "∞", ha="center", va="bottom", color=IMAGINED, fontsize=14)
+        axes.set(ylabel=label, xlabel="state")
+        state_ticks(axes, table)
+    else:
+        canvas, (axes,) = map_figure(1, layout, bar=True)
+        known = surplus.isfinite()
+        highest = surplus[known].max() if known.any() else torch.tensor(1.0)
+        shown = surplus.where(known, highest)
+        image = paint(axes, layout, shown, "YlOrRd", 0.0, None, best=True)
+        assert layout.cells is not None
+        for s in surplus.isinf().nonzero().flatten().tolist():
+            i, j = layout.cells[s]
+            axes.text(j, i, "∞", ha="center", va="center", fontsize=14)
+        canvas.colorbar(image, ax=axes, label=label, shrink=0.8)
+    caption(
+        canvas,
+        "By how much the exact posterior, which may bend the dynamics, overrates each state at "
+        "step 0, against the best policy in the true dynamics.",
+    )
+    return canvas
+
+
 def _scaled(eta: np.ndarray) -> np.ndarray:
     """η/(1 + |η|), from -1 at -∞ to 1 at +∞."""
     finite = np.where(np.isinf(eta), 0.0, eta)
     return np.where(np.isinf(eta), np.sign(eta), finite / (1 + np.abs(finite)))
 
 
-def _drawn(column: Any) -> np.ndarray:
+def _drawn(column: Tensor) -> np.ndarray:
     """A column as what can be drawn of it: nothing at infinities."""
     return np.where(np.isfinite(column.numpy()), column.numpy(), np.nan)
 
 
-def _tangents(axes: Axes, x: np.ndarray, curve: Any) -> None:
+def _tangents(axes: Axes, x: np.ndarray, curve: _Curve) -> None:
     """Short pieces of tangents at some points, in the slope that they have on this scale."""
     eta, bend, slope = (c.numpy() for c in (curve.optimism, curve.bend, curve.slope))
     # d bound/dx = slope (1 + |η|)², which is the bend itself at ±∞.
@@ -90,7 +179,7 @@ def _optimism_axis(axes: Axes, x: np.ndarray) -> None:
     axes.set(xlim=(low - margin, high + margin), xlabel="optimism η")
 
 
-def _name_changes(axes: Axes, curve: Any) -> None:
+def _name_changes(axes: Axes, curve: _Curve) -> None:
     """Which action gives way to which, where and when, beside each line, one above the other."""
     layout = curve.table.layout
     actions, states = (layout.actions, layout.states) if layout is not None else (None, None)

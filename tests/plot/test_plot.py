@@ -603,7 +603,7 @@ def test_the_other_figures_survive_infinities(layout):
 
 def test_losses():
     losses = torch.linspace(5, 3, 200, dtype=torch.float64)
-    fitted = inference.variational.Fit(torch.nn.Identity(), -3.0625, losses, "exact", True)
+    fitted = inference.Fit(torch.nn.Identity(), -3.0625, losses, "exact", True)
     (axes,) = plot.losses(fitted, -2.5).axes
     lines = {line.get_label(): line for line in axes.lines}
     raw, mean, best = lines.values()

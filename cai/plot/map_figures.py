@@ -1,0 +1,206 @@
+"""Where each method goes and what it does there: on a map, or as bars if there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cai.evaluation.report import Comparison, Row
+from cai.plot.canvas import IMAGINED, REAL, caption, check_report, figure
+from cai.plot.maps import map_figure, paint, state_ticks
+from cai.policies.as_table import policy_log_probs
+from cai.program.layout import Layout
+from cai.solutions.chain import Chain
+from cai.tables.table import Table
+
+
+def occupancy(report: Comparison) -> Figure:
+    """How often each state is visited: as each method imagines it, and in the true dynamics.
+
+    On a map where the model has one, else as bars; counted over all steps, as a share of the
+    time alive.
+
+    Args:
+        report: from :func:`cai.compare`, of a model that can be tabulated.
+
+    Raises:
+        ValueError: where the model has no finite states.
+    """
+    table = _table(report)
+    believers = {
+        name: row
+        for name, row in report.items()
+        if isinstance(row.method, Chain) and row.method.optimism != 0
+    }
+    others = {name: row for name, row in report.items() if name not in believers}
+    rows = believers | others
+    if table.layout is None or table.layout.map is None:
+        return _occupancy_bars(rows, table)
+    pictures = [(f"{name}\nimagined", row.method.states) for name, row in believers.items()]
+    for name, row in rows.items():
+        assert row.evaluation.states is not None
+        pictures.append((f"{name}\nreal", row.evaluation.states))
+    shares = [_share(states) for _, states in pictures]
+    canvas, panels = map_figure(len(pictures), table.layout, bar=True)
+    top = max(share.max().item() for share in shares)
+    for axes, (title, _), share in zip(panels, pictures, shares, strict=True):
+        image = paint(axes, table.layout, share, "YlOrRd", 0.0, top)
+        axes.set_title(title, fontsize=9)
+    canvas.colorbar(image, ax=panels, label="share of time", shrink=0.8)
+    caption(
+        canvas,
+        "Colour: the share of all steps spent in each cell. What is imagined and what is real "
+        "differ where a method counts on luck.",
+    )
+    return canvas
+
+
+def policies(report: Comparison) -> Figure:
+    """The policy of each method: arrows on the map, or the probability of each action.
+
+    A policy that changes with time is shown as it acts on average, weighted by how often it is in
+    a state at each step; where it never is, as at step 0.
+
+    Args:
+        report: from :func:`cai.compare`, of a model that can be tabulated.
+
+    Raises:
+        ValueError: where the model has no finite states.
+    """
+    table = _table(report)
+    layout = table.layout
+    if layout is None or layout.map is None or layout.moves is None:
+        return _policy_bars(report, table)
+    canvas, panels = map_figure(len(report), layout)
+    for axes, (name, row) in zip(panels, report.items(), strict=True):
+        paint(axes, layout, torch.zeros(table.num_states), "Greys", 0.0, 1.0)
+        _arrows(axes, layout, row, table)
+        axes.set_title(name, fontsize=9)
+    caption(
+        canvas,
+        "The length of an arrow is the probability of its action, on average over the steps at "
+        "which the policy is in that cell; grey where it never comes.",
+    )
+    return canvas
+
+
+def _table(report: Comparison) -> Table:
+    check_report(report)
+    if not isinstance(report.posterior, Chain):
+        raise ValueError(
+            "report: expected a comparison on a model with finitely many states, to draw them one "
+            "by one; for other models plot.comparison and plot.losses are at hand"
+        )
+    return report.posterior.table
+
+
+def _share(states: Tensor) -> Tensor:
+    """The share of all steps alive, s_0 … s_T or for ever, that is spent in each state."""
+    visits = states.sum(0) if states.dim() == 2 else states
+    return visits / visits.sum().clamp(min=1e-300)
+
+
+def _absorbing(table: Table) -> Tensor:
+    """(S,): the states that no action leaves, where a policy says nothing."""
+    stay = table.dense(table.log_dynamics).diagonal(dim1=0, dim2=2)
+    return (stay > 1 - 1e-12).all(0)
+
+
+def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
+    canvas, panels = figure(len(rows), height=3.4)
+    x = np.arange(table.num_states)
+    for axes, (name, row) in zip(panels, rows.items(), strict=True):
+        assert row.evaluation.states is not None
+        pictures = [("real", row.evaluation.states, REAL)]
+        if isinstance(row.method, Chain) and row.method.optimism != 0:
+            pictures.insert(0, ("imagined", row.method.states, IMAGINED))
+        for k, (what, states, colour) in enumerate(pictures):
+            shift = (k - (len(pictures) - 1) / 2) * 0.4
+            axes.bar(x + shift, _share(states).numpy(), 0.4, color=colour, label=what)
+        axes.set_title(name, fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
+        state_ticks(axes, table)
+    panels[0].set_ylabel("share of time")
+    top = max(axes.get_ylim()[1] for axes in panels)
+    for axes in panels:
+        axes.set_ylim(0, top)
+    caption(
+        canvas,
+        "The share of all steps spent in each state. Orange: as the method imagines it, with its "
+        "own bent dynamics. Blue: what its policy meets in the true dynamics.",
+    )
+    return canvas
+
+
+def _policy_bars(report: Comparison, table: Table) -> Figure:
+    canvas, panels = figure(len(report), height=3.4)
+    layout, A = table.layout, table.num_actions
+    names = layout.actions if layout and layout.actions else tuple(map(str, range(A)))
+    states = (~_absorbing(table)).nonzero().flatten()
+    x = np.arange(len(states))
+    for axes, (title, row) in zip(panels, report.items(), strict=True):
+        visits, otherwise = _visits(row, table)
+        total = visits.sum(-1, keepdim=True)
+        policy = torch.where(total > 0, visits / total.clamp(min=1e-300), otherwise)[states]
+        bottom = np.zeros(len(states))
+        for a in range(A):
+            axes.bar(x, policy[:, a].numpy(), 0.7, bottom, color=f"C{a % 10}", label=names[a])
+            bottom += policy[:, a].numpy()
+        axes.set_title(title, fontsize=9)
+        state_ticks(axes, table, states.tolist())
+    panels[0].set_ylabel("probability of the action")
+    panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    caption(
+        canvas,
+        "The policy in every state that can be left, on average over the steps at which it is "
+        "there.",
+    )
+    return canvas
+
+
+def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:
+    """How often each action is taken in each state, (S, A), and the policy at step 0, (S, A)."""
+    assert row.evaluation.state_actions is not None
+    log_policy = policy_log_probs(getattr(row.method, "policy", row.method), table).detach()
+    if table.horizon is None:
+        return row.evaluation.state_actions, log_policy.exp()
+    return row.evaluation.state_actions.sum(0), log_policy[0].exp()
+
+
+def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
+    """One arrow for each action that moves, a dot for those that do not."""
+    assert layout.cells is not None
+    assert layout.moves is not None
+    visits, otherwise = _visits(row, table)
+    absorbing = _absorbing(table).tolist()
+    by_cell: dict[tuple[int, int], list[int]] = {}
+    for s, cell in enumerate(layout.cells):
+        if not absorbing[s]:
+            by_cell.setdefault(cell, []).append(s)
+    for (i, j), states in by_cell.items():
+        counts = visits[states].sum(0)
+        seen = counts.sum() > 0
+        policy = counts / counts.sum() if seen else otherwise[states].mean(0)
+        colour = REAL if seen else "#aaaaaa"
+        for (di, dj), p in zip(layout.moves, policy.tolist(), strict=True):
+            if p < 0.02:
+                continue
+            if (di, dj) == (0, 0):
+                axes.plot(j, i, "o", color=IMAGINED, markersize=9 * p**0.5)
+                continue
+            axes.annotate(
+                "",
+                xy=(j + 0.46 * p * dj, i + 0.46 * p * di),
+                xytext=(j, i),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": colour,
+                    "lw": 0.6 + 1.2 * p,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "mutation_scale": 5 + 5 * p,
+                },
+            )

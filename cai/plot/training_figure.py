@@ -1,0 +1,43 @@
+"""The training of a policy in a picture."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cai import checks
+from cai.plot.canvas import IMAGINED, REAL, caption, figure
+
+
+class _Fit(Protocol):
+    """What is drawn of an ``inference.Fit``."""
+
+    @property
+    def elbo(self) -> float: ...
+    @property
+    def losses(self) -> Tensor: ...
+    @property
+    def running_mean(self) -> Tensor: ...
+
+
+def losses(fitted: _Fit, bound: float | None = None) -> Figure:
+    """The ELBO over the steps of a fit, with its running mean.
+
+    Args:
+        fitted: from :func:`cai.inference.fit`.
+        bound: the best possible ELBO in nats, ``soft_values(model).elbo``, drawn as a line.
+    """
+    if not isinstance(getattr(fitted, "running_mean", None), Tensor):
+        advice = "take what inference.fit returns"
+        checks.refuse("fitted", "an inference.Fit", type(fitted).__name__, advice)
+    canvas, (axes,) = figure(1, height=3.4)
+    axes.plot(-fitted.losses.numpy(), color=REAL, alpha=0.35, linewidth=0.8, label="ELBO")
+    axes.plot(-fitted.running_mean.numpy(), color=REAL, label="running mean of 50 steps")
+    if bound is not None:
+        axes.axhline(bound, color=IMAGINED, linestyle="--", label="the best with fixed dynamics")
+    axes.set(xlabel="step", ylabel="ELBO (nats)")
+    axes.legend(frameon=False)
+    caption(canvas, f"Training ended at an ELBO of {fitted.elbo:.4f} nats; higher is better.")
+    return canvas
