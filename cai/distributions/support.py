@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Independent, constraints, transforms
 
 from cai import checks
 from cai.distributions.exact_scores import exact
+from cai.numerics.default_type import AS_WRITTEN, Types
 
 
 def support_size(distribution: Any) -> int | None:
@@ -26,11 +28,15 @@ def support_size(distribution: Any) -> int | None:
     return int(torch.as_tensor(upper).max()) + 1 if torch.as_tensor(lower).eq(0).all() else None
 
 
-def log_probs(distribution: Any, n: int) -> Tensor:
-    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,)."""
-    distribution = exact(distribution)
-    values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
-    log_p: Tensor = distribution.log_prob(values).double()
+def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
+    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,).
+
+    Numbers written in a distribution of the user's own have the type that ``types`` gives them.
+    """
+    with AS_WRITTEN if type(distribution) is dist.Categorical else types:
+        distribution = exact(distribution)
+        values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
+        log_p: Tensor = distribution.log_prob(values).double()
     return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+Types: TypeAlias = AbstractContextManager[Any]
+"""What gives numbers of Python their type; around a user's functions alone, as it slows torch."""
+
+AS_WRITTEN: Types = nullcontext()
 
 _NAMED = (Tensor.float, Tensor.type)  # they say by their names which type it is to be
 _CHOICES = (torch.where, Tensor.where)  # of which the condition stays as it is

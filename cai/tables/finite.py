@@ -17,6 +17,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import log_probs, support_size
+from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
 
@@ -139,12 +140,15 @@ def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
     )
 
 
-def log_prior_table(model: TrajectoryModel, sizes: tuple[int, int] | None = None) -> Tensor:
+def log_prior_table(
+    model: TrajectoryModel, sizes: tuple[int, int] | None = None, types: Types = AS_WRITTEN
+) -> Tensor:
     """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
 
     Args:
         model: the model.
         sizes: S and A, where :func:`require_finite` has been asked for them.
+        types: gives numbers written in the prior their type.
 
     Raises:
         ValueError: where the states or the actions are not finitely many, or it changes with time.
@@ -153,7 +157,9 @@ def log_prior_table(model: TrajectoryModel, sizes: tuple[int, int] | None = None
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:
-        return log_probs(model.prior(s, t), A).expand(S, A)
+        with types:
+            prior = model.prior(s, t)
+        return log_probs(prior, A, types).expand(S, A)
 
     log_prior = at(0)
     refuse_changes(model, "prior", log_prior, at)

@@ -61,8 +61,7 @@ def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
     """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
     with exclusive(), torch.no_grad(), poutine.block():
         s, a = all_pairs(program, table.num_states, table.num_actions)
-        with float64():
-            log_p, state, known = with_latents(program, s, a, table.num_states)
+        log_p, state, known = with_latents(program, s, a, table.num_states, float64())
     for name in names:
         if name not in known:
             checks.refuse(

@@ -12,6 +12,7 @@ from torch import Tensor
 from cai.distributions.exact_scores import exact
 from cai.distributions.successors import Successors
 from cai.distributions.support import log_probs, support_size
+from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.calling import at_step, call
@@ -29,13 +30,14 @@ def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
 
 
 def outcomes(
-    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, types: Types = AS_WRITTEN, t: int = 0
 ) -> tuple[Tensor, Tensor | None]:
     """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
 
-    Latents are outcomes of their own where they say which state it is, and else summed out.
+    Latents are outcomes of their own where they say which state it is, and else summed out. Numbers
+    written in the dynamics have the type that ``types`` gives them.
     """
-    log_p, state, _ = with_latents(model, s, a, S, t)
+    log_p, state, _ = with_latents(model, s, a, S, types, t)
     latents = log_p.dim() - s.dim() - 1
     if state is None:
         return log_p.flatten(0, latents - 1).logsumexp(0) if latents else log_p, None
@@ -45,7 +47,7 @@ def outcomes(
 
 
 def with_latents(
-    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, t: int = 0
+    model: TrajectoryModel, s: Tensor, a: Tensor, S: int, types: Types = AS_WRITTEN, t: int = 0
 ) -> tuple[Tensor, Tensor | None, list[str]]:
     """log p(latents, outcome|s,a) of step t, which state that is, and the names of the latents.
 
@@ -54,7 +56,7 @@ def with_latents(
         and the name of each of the leading dimensions.
     """
     sites = _Enumerate(s.dim())
-    with sites:
+    with sites, types:
         d = call("dynamics", at_step(model.transition, t), s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
         d = d.base_dist
@@ -71,7 +73,7 @@ def with_latents(
             "inference.fit, which samples"
         )
     else:
-        log_p, state = log_probs(d, size), None if size == S else torch.arange(size)
+        log_p, state = log_probs(d, size, types), None if size == S else torch.arange(size)
     log_p = log_latent + log_p
     shape = torch.broadcast_shapes(log_p.shape, (*sites.sizes, *s.shape, 1))
     log_p = log_p.expand(shape)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -16,7 +13,7 @@ from cai import checks
 from cai.distributions.lookup import Lookup, Moves
 from cai.distributions.support import log_probs
 from cai.numerics import memory, threads
-from cai.numerics.default_type import float64
+from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.exclusive import exclusive
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
@@ -61,10 +58,10 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     S, A = require_finite(model)
     with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
-        with _types(model):
-            log_prior = log_prior_table(model, (S, A))
-            _check_size(model, s, a)
-            found = outcomes(model, s, a, S)
+        types = _types(model)
+        log_prior = log_prior_table(model, (S, A), types)
+        _check_size(model, s, a)
+        found = outcomes(model, s, a, S, types)
         contract.check_some_allowed(log_prior, s[:, 0])
         log_dynamics, successors = _compress(*found, S, A)
         _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
@@ -178,13 +175,13 @@ def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
     return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
 
 
-def _types(model: TrajectoryModel) -> AbstractContextManager[Any]:
+def _types(model: TrajectoryModel) -> Types:
     """What gives the numbers in a user's functions their type; looking things up needs none."""
     functions = [model.dynamics, model.reward, model.arrival_reward, model.final_reward]
     if not isinstance(model.action_prior, Distribution):
         functions.append(model.action_prior)
     found = all(isinstance(f, Lookup) or not callable(f) for f in functions)
-    return contextlib.nullcontext() if found and not model.overridden else float64()
+    return AS_WRITTEN if found and not model.overridden else float64()
 
 
 def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
@@ -208,9 +205,7 @@ def _refuse_other_dynamics(
     S, A = s.shape
 
     def at(t: int) -> tuple[Tensor, Tensor | None]:
-        with float64():
-            found = outcomes(model, s, a, S, t)
-        return _compress(*found, S, A)
+        return _compress(*outcomes(model, s, a, S, float64(), t), S, A)
 
     refuse_changes(model, "transition", first, at)
 
@@ -220,11 +215,12 @@ def _rewards(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
     S, A = s.shape
-    with _types(model):
+    types = _types(model)
+    with types:
         reward = call("reward", at_step(model.rewards, 0), s, a).expand(S, A)
         refuse_other_rewards(model, s, a, reward)
-        arrival = _arrival_rewards(model, s, a, log_p, successors)
         final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+    arrival = _arrival_rewards(model, s, a, log_p, successors, types)
     checks.check_reward("reward", reward)
     checks.check_reward("final_reward", final)
     _check_temperature(model.temperature, reward, arrival, final)
@@ -235,14 +231,20 @@ def _rewards(
 
 
 def _arrival_rewards(
-    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+    model: TrajectoryModel,
+    s: Tensor,
+    a: Tensor,
+    log_p: Tensor,
+    successors: Tensor | None,
+    types: Types,
 ) -> Tensor | None:
     if not model.pays_on_arrival:
         return None
     s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
     s_next = s_next.expand(log_p.shape).to(s.dtype)
     here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
-    reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
+    with types:
+        reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
     reward = reward.expand(log_p.shape)
     reward = torch.where(log_p > -torch.inf, reward, 0.0)
     checks.check_reward("arrival_reward", reward)

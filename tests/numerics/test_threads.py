@@ -9,7 +9,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.runtime import _PYRO_STACK
+from torch.distributions import constraints
 
 import cai
 from cai import inference, models
@@ -267,6 +269,37 @@ def _chance(make):
 )
 def test_numbers_written_in_a_program_are_float64_in_its_table(make, right):
     assert _chance(make) == pytest.approx(right, rel=1e-15)
+
+
+class Lopsided(TorchDistribution):
+    """Zero or one, with chances that are written where it scores."""
+
+    arg_constraints = {}  # noqa: RUF012 - as torch declares it
+    support = constraints.boolean
+
+    def log_prob(self, value):
+        return torch.where(value == 1, 0.7, 0.3).log().expand(value.shape)
+
+    def expand(self, batch_shape, _instance=None):
+        return Lopsided(batch_shape)
+
+    def sample(self, sample_shape=()):
+        return torch.ones((*sample_shape, *self.batch_shape), dtype=torch.long)
+
+
+def test_numbers_written_in_a_distribution_are_float64_in_the_table():
+    model = cai.TrajectoryModel(
+        initial=dist.Categorical(torch.ones(2)),
+        dynamics=lambda s, a: Lopsided(torch.broadcast_shapes(s.shape, a.shape)),
+        reward=0.0,
+        action_prior=lambda s: Lopsided(s.shape),
+        horizon=1,
+    )
+    table = cai.tabulate(model)
+    right = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    torch.testing.assert_close(table.log_prior.exp(), right.expand(2, 2), rtol=1e-15, atol=0)
+    dynamics = table.dense(table.log_dynamics)
+    torch.testing.assert_close(dynamics, right.expand(2, 2, 2), rtol=1e-15, atol=0)
 
 
 def test_what_is_kept_in_float32_stays_so():
