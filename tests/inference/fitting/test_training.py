@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import math
 import os
 import pickle
@@ -111,6 +112,38 @@ def test_no_convergence_before_the_last_temperature():
     fitted = ledge(temperature=lambda step: 1.0 if step < 399 else 0.9, steps=400)
     assert len(fitted.losses) == 400
     assert not fitted.converged
+
+
+def test_the_last_temperature_is_that_of_the_last_step():
+    """What would come after the last step, were there one, holds nothing up."""
+    fitted = ledge(temperature=lambda step: 1.0 if step < 400 else 0.9, steps=400)
+    plain = ledge(steps=400)
+    assert fitted.converged
+    assert len(fitted.losses) == len(plain.losses) < 400
+
+
+@pytest.mark.parametrize(("worse", "steps"), [(0.28, 100), (0.29, 50)])
+def test_what_is_worse_by_less_than_two_standard_errors_is_kept(worse, steps):
+    """Losses are ±1, and their mean of 50 steps has a standard error of 1/7, then `worse` more.
+
+    The policy's logits fall by a hundredth a step and say which step they are of.
+    """
+
+    def estimator(model, policy, particles):
+        count = itertools.count()
+
+        def estimate():
+            policy.logits.sum().backward()
+            n = next(count)
+            return (-1) ** n + (worse if n >= 50 else 0)
+
+        return estimate
+
+    by = functools.partial(torch.optim.SGD, lr=0.01)
+    fitted = ledge(estimator=estimator, optimizer=by, steps=100, tolerance=-math.inf)
+    assert len(fitted.losses) == 100
+    fallen = cai.TabularPolicy(models.ledge()).logits - fitted.policy.logits
+    torch.testing.assert_close(fallen, torch.full_like(fallen, 0.01 * steps))
 
 
 def test_the_convergence_test():
