@@ -72,7 +72,7 @@ def endings_at_worst(table: Table) -> Endings:
     affordable, possible, heads = _affordable(table)
     inside = ended
     while True:
-        forced = (affordable & (inside[heads] | ~possible).all(-1)).any(-1) | ended
+        forced = (affordable & (inside[heads] | ~possible).all(-1)).any(-1)
         if torch.equal(forced, inside):
             return Endings(ended, inside & ~ended)
         inside = forced
@@ -94,7 +94,7 @@ def _surely_ending(table: Table, ended: Tensor) -> Tensor:
     affordable, possible, heads = _affordable(table)
     inside = torch.ones_like(ended)
     while True:
-        stays = (inside[heads] | ~possible).all(-1) & affordable & inside.unsqueeze(-1)
+        stays = (inside[heads] | ~possible).all(-1) & affordable
         usable = possible & stays.unsqueeze(-1)
         tails, action, k = usable.nonzero(as_tuple=True)
         found = reaching(tails, heads[tails, action, k], ended)
