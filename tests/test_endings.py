@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
-from cai.endings import endings, endings_at_worst, may_go_on
+from cai.infinite.endings import endings, endings_at_worst, may_go_on
 
 seeds = st.integers(0, 10**6)
 S, A = 4, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from cai import checks
 from cai.evaluation.problem import as_problem
@@ -12,8 +13,6 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 
 _EDGE = 1e-9  # relative width to which the edge of existence is bisected
 _LEAST = 1e-20  # an edge closer to zero than this is at zero
-_STRIDE = 8.0  # from one optimism to the next, where an edge is looked for
-_FAR = 2.0**60  # an optimism beyond which nobody looks for an edge
 
 
 def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
@@ -148,17 +147,28 @@ def _edge(model: LinearGaussian, side: int) -> float:
     if _side(model, good) == side:
         good, bad = -bad, good
         while _side(model, good) == side:
-            good, bad = _STRIDE * good, good
-            if abs(good) > _FAR:
-                return -far
+            if math.isinf(good):
+                return good
+            good, bad = _further(good), good
     while _side(model, bad) != side:
-        good, bad = bad, _STRIDE * bad
-        if abs(bad) > _FAR:
-            return far
+        good, bad = bad, _further(bad)
     while abs(bad - good) > _EDGE * abs(bad) and max(abs(good), abs(bad)) > _LEAST:
-        middle = 0.5 * (good + bad)
+        middle = _between(good, bad)
         good, bad = (good, middle) if _side(model, middle) == side else (middle, bad)
     return good
+
+
+def _further(eta: float) -> float:
+    """The next optimism of 1, 8, 64, 64², …, ∞: few steps to the end of all floats."""
+    return eta * max(8.0, abs(eta))
+
+
+def _between(good: float, bad: float) -> float:
+    """The geometric mean, as edges have any size; the middle where zero is one of the two."""
+    if good == 0 or bad == 0:
+        return 0.5 * (good + bad)
+    one, other = (math.sqrt(min(abs(eta), sys.float_info.max)) for eta in (good, bad))
+    return math.copysign(one * other, good)
 
 
 def _said(model: LinearGaussian, eta: float, breakdown: tilted_noise.Breakdown) -> str:

@@ -105,6 +105,21 @@ def test_lowest_optimism_in_closed_form():
     assert value == pytest.approx(1 + 1 / (1 / value + 1 + 0.5 * stationary), abs=1e-12)
 
 
+@pytest.mark.parametrize("W", [1e-140, 1e-60, 1e-19, 1e-7, 0.03, 5.0, 1e12])
+def test_edges_of_any_size_in_closed_form(W):
+    """One step: 1 + ηW = 0; with a reward of s² at the end, H = 1 - 2/(1 - 2ηW) = 0."""
+    lowest, highest = inference.optimism_range(scalar(1, W=W))
+    assert (lowest * W, highest) == (pytest.approx(-1, rel=1e-8), math.inf)
+    wild = scalar(1, W=W, Q_final=[[-2.0]])
+    lowest, highest = inference.optimism_range(wild)
+    assert (lowest, highest * W) == (-math.inf, pytest.approx(-0.5, rel=1e-8))
+    with pytest.raises(ValueError, match=r"is \+∞: .* largest η that exists is -\d") as error:
+        inference.soft_values(wild)
+    named = float(str(error.value).partition("exists is ")[2].split()[0])
+    assert named * W == pytest.approx(-0.5, rel=1.001e-5)  # six digits, rounded to the inside
+    assert math.isfinite(inference.soft_values(wild, named).bound)
+
+
 def test_a_step_in_between_breaks_down_though_later_numbers_look_well():
     """Without the check the recursion goes on through 1 + θPW < 0 and returns a finite bound."""
     T, step, theta = 5, 2, -1.5
