@@ -86,6 +86,10 @@ def soft_values(
                         minimax (Heger 1994), and at +∞ a shortest path
     ==========  ======  ======================================================================
 
+    At ±∞ values, policy and bound are the limits of those at η → ±∞. Outcomes that tie share the
+    bent dynamics as they share the true ones, for one is as good as the other; in the limit η → ±∞
+    they would share them by how likely all the luck is that is needed from there on, too.
+
     Args:
         model: a model with finitely many states and actions, or its table; or a linear-Gaussian
             model, solved by its Riccati recursion. With an infinite horizon the solution is

@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cai
@@ -237,25 +237,60 @@ def test_deterministic_dynamics_leave_nothing_to_hope_for(seed):
     assert (values[1.0, 0.9][:-1] > values[0.0, 0.9][:-1] + 1e-6).any()
 
 
+def winners(problem, limit, t):
+    """p(s'|s,a) of the best outcomes, or the worst, in equal parts of what they had."""
+    values = limit.V[t + 1].numpy()
+    best, lives = (np.max, values > 0) if limit.optimism > 0 else (np.min, values < 0)
+    if problem.discount == 1:
+        lives = np.ones_like(lives)
+    x = problem.arrival + np.where(lives, values, 0.0)
+    possible = problem.P > 0
+    worst = -math.copysign(math.inf, limit.optimism)
+    extreme = best(np.where(possible, x, worst), axis=-1, keepdims=True)
+    shares = np.where(possible & (abs(x - extreme) < 1e-9), problem.P, 0.0)
+    return shares / shares.sum(-1, keepdims=True) * lives
+
+
 @given(seed=seeds, discount=discounts)
 def test_infinite_optimism_is_the_limit(seed, discount):
+    """The bent chain, too, unless outcomes tie: the same moves in another order pay the same.
+
+    A loop at s and a detour from s and back can change places, wherever no other action is there.
+    """
     problem = oracles.random_problem(seed, discount=discount)
     table = cai.tabulate(problem.model())
     for sign in (1, -1):
         limit = inference.soft_values(table, sign * math.inf)
-        # Where outcomes tie, the limit of their shares is not that of p: values differ by 1/η.
-        chosen = torch.stack([limit.dynamics(t) for t in range(problem.T)])
-        assume((chosen * (1 - chosen) < 1e-9).all())
         eta = 1e9  # where hardly ever two outcomes nearly tie; and η V is rounded
         near = inference.soft_values(table, sign * eta)
-        rounding = 8 * np.finfo(float).eps * eta * max(1, limit.log_values.abs().max().item())
         torch.testing.assert_close(limit.V, near.V, rtol=0, atol=1e-7)
+        torch.testing.assert_close(
+            limit.policy.log_probs.exp(), near.policy.log_probs.exp(), rtol=0, atol=1e-6
+        )
         assert limit.bound == pytest.approx(near.bound, abs=1e-7)
+        shares = [winners(problem, limit, t) for t in range(problem.T)]
+        for t, expected in enumerate(shares):
+            assert np.abs(limit.dynamics(t).numpy() - expected).max() < 1e-12
+        if any((q * (1 - q)).max() > 1e-9 for q in (limit.initial.numpy(), *shares)):
+            continue
+        rounding = 8 * np.finfo(float).eps * eta * max(1, limit.log_values.abs().max().item())
         torch.testing.assert_close(limit.states, near.states, rtol=0, atol=1e-7 + rounding)
         size = (problem.T + 1) * limit.V.abs().max().item()
         assert limit.imagined_return == pytest.approx(
             near.imagined_return, abs=size * (1e-7 + rounding)
         )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_loop_and_a_detour_tie_in_either_order(sign):
+    """0→0→1→0 and 0→1→0→0 are as lucky in all, ½ each in the limit; the loop alone is likelier."""
+    P, arrival = [[[0.8, 0.2]], [[1.0, 0.0]]], torch.zeros(2, 1, 2)
+    arrival[0, 0, 0], arrival[1, 0, 0] = sign, 3 * sign
+    model = models.tabular(P, torch.zeros(2, 1), horizon=3, arrival_reward=arrival)
+    near, limit = (inference.soft_values(model, sign * eta) for eta in (1e9, math.inf))
+    assert near.dynamics(0)[0, 0].tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert limit.dynamics(0)[0, 0].tolist() == pytest.approx([0.8, 0.2])
+    assert limit.bound == 4 * sign
 
 
 def test_infinite_optimism_on_the_ledge():
