@@ -124,6 +124,20 @@ def test_the_worst_of_what_ties_counts(eta):
     P = np.zeros((9, 3, 9))
     for s in range(8):
         P[s, :2] = np.eye(9)[[min(s - s % 2 + 2, 8), min(s - s % 2 + 3, 8)]]
+    worst_way(P, eta)
+
+
+@pytest.mark.parametrize("eta", [-np.inf, np.inf])
+def test_the_worst_of_the_outcomes_that_tie_counts(eta):
+    """As above, but luck leads to one or the other; at -∞ it is below that they add up."""
+    P = np.zeros((9, 3, 9))
+    for s in range(8):
+        for way in (2, 3):
+            P[s, :2, min(s - s % 2 + way, 8)] += 0.5
+    worst_way(P, eta)
+
+
+def worst_way(P, eta):
     P[:8, 2, 8] = P[8, :, 8] = 1
     r = np.full((9, 3), -1.0)
     r[:8, 2], r[1:8:2, 2], r[8] = -10, -1e9, 0
