@@ -63,9 +63,10 @@ def one_by_one(monkeypatch):
 @pytest.mark.parametrize("S", [5, 150])
 def test_ordinary_rewards_take_no_logarithm_on_the_way(monkeypatch, S):
     counts = one_by_one(monkeypatch)
-    table = table_of(0, 150, S=S, A=2)
-    for form in (table, table.float32()):
-        assert inference.posterior(form).states.sum().item() == pytest.approx(151, rel=1e-6)
+    for T in (1, 5, 150):  # 5 are four at once, and one
+        table = table_of(0, T, S=S, A=2)
+        for form in (table, table.float32()):
+            assert inference.posterior(form).states.sum().item() == pytest.approx(T + 1, rel=1e-6)
     assert counts == [0, 0]
 
 
