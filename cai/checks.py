@@ -139,7 +139,8 @@ def within(value: Any, allowed: Callable[[float], bool]) -> bool:
     """Whether value is one real number that is allowed; text, flags and arrays are none."""
     if isinstance(value, str | bytes | bytearray | bool):
         return False
-    if any(kind in str(getattr(value, "dtype", "")) for kind in ("bool", "complex")):
+    type_name = str(getattr(value, "dtype", ""))
+    if "bool" in type_name or "complex" in type_name:
         return False
     try:
         return getattr(value, "shape", ()) == () and allowed(float(value))
@@ -216,13 +217,19 @@ def check_table(table: Any) -> None:
         came = str(shape) if shape else type(table.log_dynamics).__name__
         refuse("log_dynamics", "an array of shape (S, A, K)", came, "cai.tabulate(model) makes one")
     S, A, K = shape
-    shapes = {"log_initial": (S,), "log_prior": (S, A), "reward": (S, A), "final_reward": (S,)}
-    optional = {"successors": (S, A, K), "arrival_reward": (S, A, K)}
-    for name, expected in {"log_dynamics": (S, A, K), **shapes, **optional}.items():
+    for name, expected in (
+        ("log_initial", (S,)),
+        ("log_prior", (S, A)),
+        ("log_dynamics", (S, A, K)),
+        ("successors", (S, A, K)),
+        ("reward", (S, A)),
+        ("arrival_reward", (S, A, K)),
+        ("final_reward", (S,)),
+    ):
         x = getattr(table, name)
-        if x is None and name in optional:
+        if x is None and name in ("successors", "arrival_reward"):
             continue
-        if not isinstance(x, Tensor) or tuple(x.shape) != expected:
+        if not isinstance(x, Tensor) or x.shape != expected:
             advice = "take that of cai.tabulate"
             refuse(name, f"a tensor of shape {list(expected)}", described(x), advice)
         if x.is_floating_point() and not _below_infinity(x):
@@ -232,7 +239,7 @@ def check_table(table: Any) -> None:
 def _below_infinity(x: Tensor) -> bool:
     """Whether the sum of numbers is none of NaN and +inf, as that of what may forbid is -inf."""
     try:
-        return bool(x.detach().sum() < math.inf)
+        return (x.detach() if x.requires_grad else x).sum().item() < math.inf
     except RuntimeError:  # under torch.func.vmap nothing can be asked of a number
         return True
 

@@ -14,13 +14,13 @@ jvp(t) = ∂/∂u ⟨pullback(u), t⟩. A batch is done one by one.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Needed: TypeAlias = tuple[bool, ...]
 """Which of the inputs a derivative is wanted of."""
@@ -75,7 +75,13 @@ class Operation:
 
     def __call__(self, *inputs: Tensor | None) -> Tensors:
         """The outputs, differentiable."""
-        found: Tensors = _Apply.apply(self, *inputs)
+        found: Tensors
+        if torch._C._are_functorch_transforms_active():
+            found = _Transformed.apply(self, *inputs)
+        elif torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            found = _Taped.apply(self, *inputs)
+        else:  # on most ways back
+            found = self.compute(*map(_plain, inputs))
         return found
 
 
@@ -151,19 +157,12 @@ def _taken_back(outputs: Tensors, on: Tensors, inputs: Sequence[Tensor], again: 
     )
 
 
-class _Apply(torch.autograd.Function):
-    """An operation as torch's transforms see it."""
+def _plain(x: Tensor | None) -> Tensor | None:
+    return x.detach() if x is not None and x.requires_grad else x
 
-    @staticmethod
-    def forward(operation: Operation, *inputs: Tensor | None) -> Tensors:
-        return operation.compute(*(None if x is None else x.detach() for x in inputs))
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-        operation, *tensors = inputs
-        ctx.operation, ctx.num_outputs = operation, len(output)
-        ctx.save_for_backward(*tensors, *output)
-        ctx.save_for_forward(*tensors, *output)
+class _Derivatives(torch.autograd.Function):
+    """An operation's, in reverse and in forward mode."""
 
     @staticmethod
     def backward(ctx: Any, *on: Tensor) -> tuple[Tensor | None, ...]:
@@ -176,6 +175,28 @@ class _Apply(torch.autograd.Function):
         moved = tuple(t is not None for t in tangents)
         forward = _pushforward(ctx.operation, moved, ctx.num_outputs)
         return forward(*ctx.saved_tensors, *(t for t in tangents if t is not None))
+
+
+class _Taped(_Derivatives):
+    """An operation as torch's tape sees it, which is asked for most and has to be quick."""
+
+    @staticmethod
+    def forward(ctx: Any, operation: Operation, *inputs: Tensor | None) -> Tensors:
+        found = operation.compute(*(None if x is None else x.detach() for x in inputs))
+        _save(ctx, operation, inputs, found)
+        return found
+
+
+class _Transformed(_Derivatives):
+    """An operation as the transforms of torch.func see it."""
+
+    @staticmethod
+    def forward(operation: Operation, *inputs: Tensor | None) -> Tensors:
+        return operation.compute(*(None if x is None else x.detach() for x in inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        _save(ctx, inputs[0], inputs[1:], output)
 
     @staticmethod
     def vmap(
@@ -192,5 +213,9 @@ class _Apply(torch.autograd.Function):
         return stacked, (0,) * len(stacked)
 
 
-# torch asks for it at every call, and finding it out takes longer than all else here.
-_Apply.forward.__signature__ = inspect.signature(_Apply.forward)  # type: ignore[attr-defined]
+def _save(
+    ctx: Any, operation: Operation, inputs: tuple[Tensor | None, ...], outputs: Tensors
+) -> None:
+    ctx.operation, ctx.num_outputs = operation, len(outputs)
+    ctx.save_for_backward(*inputs, *outputs)
+    ctx.save_for_forward(*inputs, *outputs)

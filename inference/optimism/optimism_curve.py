@@ -96,24 +96,14 @@ def optimism_curve(
     Args:
         model: a model with finitely many states and actions, or its table.
         optimisms: η, at least one, any real numbers and ±inf. If not given, 41 of them, evenly
-    <<<<<<< HEAD:inference/optimism/optimism_curve.py
             spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; with an infinite horizon
             those around 0 at which values exist.
         steps: at which t to look for changes; the first alone if not given. (With an infinite
             horizon all are like the first.)
-        least_visit: a state counts at a step only if the policy is there in the true dynamics,
-            on either side of the change, with at least this probability; with an infinite
-            horizon, if so many visits are expected.
-    =======
-            spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; without an end those
-            around 0 at which values exist.
-        steps: at which t to look for changes; the first alone if not given. (Without an end all
-            are like the first.)
         least_visit: a change counts only if, where it happens, the policy is in that state at that
-            step in the true dynamics with at least this probability; without an end, if so many
-            visits are expected. It is sure to be found if that is so from one neighbour of the
-            grid to the other, and may be missed where visits come and go between them.
-    >>>>>>> acf3622 (What the least visit of a change of mind promises is said, and tested without a second threshold):inference/dial.py
+            step in the true dynamics with at least this probability; with an infinite horizon, if
+            so many visits are expected. It is sure to be found if that is so from one neighbour of
+            the grid to the other, and may be missed where visits come and go between them.
         tolerance: of the η of a change, on the scale η/(1 + |η|).
 
     Raises:
