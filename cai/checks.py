@@ -192,8 +192,12 @@ def holds_nan(x: Tensor) -> bool:
     """Whether there is NaN among numbers, at the price of their sum."""
     if not x.is_floating_point():
         return False
-    x = x.detach()
-    return math.isnan(x.sum().item()) and bool(x.isnan().any())  # inf - inf is NaN, too
+    # inf - inf is NaN, too
+    return math.isnan(_total(x)) and bool(x.isnan().any())
+
+
+def _total(x: Tensor) -> float:
+    return (x.detach() if x.requires_grad else x).sum().item()
 
 
 def check_no_nan(name: str, x: Tensor, advice: str) -> None:
@@ -239,7 +243,7 @@ def check_table(table: Any) -> None:
 def _below_infinity(x: Tensor) -> bool:
     """Whether the sum of numbers is none of NaN and +inf, as that of what may forbid is -inf."""
     try:
-        return (x.detach() if x.requires_grad else x).sum().item() < math.inf
+        return _total(x) < math.inf
     except RuntimeError:  # under torch.func.vmap nothing can be asked of a number
         return True
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from typing import NoReturn
 
 from cai import checks
@@ -40,6 +41,7 @@ def refuse(where: str, what: str, advice: str) -> NoReturn:
     checks.refuse(where, f"what fits into the memory of {readable(installed())}", what, advice)
 
 
+@cache
 def installed() -> float:
     """The bytes of memory that this machine has; infinite where it does not say."""
     try:

@@ -175,11 +175,14 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
     x = np.empty((T + 1, table.num_states))
     x[0] = table.log_initial.exp().numpy()
     counts = np.zeros((table.num_actions, table.num_states))
+    n = max(1, _CHUNK // counts.size)
     with quietly(table):
-        for t in range(T):
-            mass = log_policy[t].T.exp().numpy() * x[t]
-            counts += mass
-            x[t + 1] = table.discount * step.W.transposed_times(mass.ravel())
+        for first in range(0, T, n):
+            policy = log_policy[first : first + n].exp().transpose(1, 2).contiguous().numpy()
+            for t, now in enumerate(policy, first):
+                now *= x[t]
+                x[t + 1] = table.discount * step.W.transposed_times(now.ravel())
+            counts += policy.sum(0)
     states = torch.from_numpy(x)
     return states, _paid(table, torch.from_numpy(counts.T)) + final(table, states[-1])
 
