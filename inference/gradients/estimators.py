@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from cai import checks
 from cai.evaluation.problem import as_problem
+from cai.evaluation.worth import worth
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.inference.gradients.critic import critic_gradient
@@ -16,14 +18,16 @@ from cai.inference.gradients.enumerated import (
     enumerated_program_gradient,
     num_actions,
 )
-from cai.inference.gradients.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.gradients.exact_gradient import exact_gradient
 from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient
-from cai.inference.gradients.gradient import Estimator, EstimatorFactory
+from cai.inference.gradients.gradient import Estimator, EstimatorFactory, checked
 from cai.inference.gradients.guarded import Guarded, raising
 from cai.inference.gradients.mirror import natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
+from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.history import HistoryPolicy
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
@@ -126,6 +130,32 @@ def _exact(
     if in_closed_form is not None or table is None:
         return in_closed_form
     return exact_gradient(table, policy)
+
+
+def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
+    """The gradient of an ELBO that is known in closed form; None of any other.
+
+    It is for a linear-Gaussian policy in such a model, for a table of histories, and for a guide
+    that bends the dynamics, whose objective is what it imagines.
+    """
+    problem = as_problem(model)
+    if problem.gaussian is not None and isinstance(policy, LinearGaussianPolicy):
+        found: Any = partial(worth, problem.gaussian, policy)
+    elif isinstance(policy, HistoryPolicy) and problem.table is not None:
+        found = partial(worth, problem.table, policy)
+    elif isinstance(policy, FreeDynamics):
+        found = partial(policy.worth, float(model.temperature))
+    else:
+        return None
+
+    def estimate() -> float:
+        value = found()
+        loss: Tensor = -(value if isinstance(value, Tensor) else value.elbo)
+        checked(-loss.item())
+        loss.backward()
+        return loss.item()
+
+    return estimate
 
 
 def _natural(

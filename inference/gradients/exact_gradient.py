@@ -1,27 +1,19 @@
-"""The ELBO and its gradient without sampling: through occupancies, or in closed form."""
+"""The ELBO of a table and its gradient without sampling, through occupancies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cai.evaluation.worth import worth
-from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.inference.gradients.gradient import Estimator, checked, gains
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
 from cai.policies.as_table import policy_log_probs
-from cai.policies.free_dynamics import FreeDynamics
-from cai.policies.history import HistoryPolicy
-from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerable
 
 
 def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
@@ -133,28 +125,3 @@ def occupancies(table: Table, flow: Tensor) -> Tensor:
     for t in range(len(flow) - 1):
         states[t + 1] = table.push(states[t], flow[t])
     return states
-
-
-def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
-    """The gradient of an ELBO that is known in closed form; None of any other.
-
-    It is for a linear-Gaussian policy in such a model, for a table of histories, and for a guide
-    that bends the dynamics, whose objective is what it imagines.
-    """
-    if isinstance(model, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
-        found: Any = partial(worth, model, policy)
-    elif isinstance(policy, HistoryPolicy) and (table := enumerable(model)) is not None:
-        found = partial(worth, table, policy)
-    elif isinstance(policy, FreeDynamics):
-        found = partial(policy.worth, float(model.temperature))
-    else:
-        return None
-
-    def estimate() -> float:
-        value = found()
-        loss: Tensor = -(value if isinstance(value, Tensor) else value.elbo)
-        checked(-loss.item())
-        loss.backward()
-        return loss.item()
-
-    return estimate

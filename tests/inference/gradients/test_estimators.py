@@ -17,7 +17,8 @@ from paths import every_trajectory, gradient, trajectories
 import cai
 from cai import inference, models
 from cai.inference.gradients.enumerated import enumerated_program_gradient
-from cai.inference.gradients.exact_gradient import closed_form_gradient, exact_gradient
+from cai.inference.gradients.estimators import closed_form_gradient
+from cai.inference.gradients.exact_gradient import exact_gradient
 from cai.inference.gradients.mirror import mirror_sweep, natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient

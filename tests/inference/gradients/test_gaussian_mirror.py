@@ -13,7 +13,7 @@ import cai
 from cai import inference, models
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.moments import moments, survival, true_dynamics
-from cai.inference.gradients.exact_gradient import closed_form_gradient
+from cai.inference.gradients.estimators import closed_form_gradient
 from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient, gaussian_sweep
 
 problems = given(seed=st.integers(0, 10**6), flat=st.booleans())
