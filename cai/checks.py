@@ -76,7 +76,7 @@ def check_seed(seed: Any) -> None:
 
 
 def check_model(model: Any, table: bool = False) -> None:
-    """Raises ValueError unless it is a program, which a table is not; with table=True, or one."""
+    """Raises ValueError unless it is a program, or with table=True a program or a table."""
     if table:
         if not hasattr(model, "horizon") or isinstance(model, type):
             advice = "for instance cai.models.ledge()"
@@ -155,7 +155,7 @@ def check_payment(name: str, value: Any) -> float:
 
 
 def plain(value: Any) -> float:
-    """A number as one of Python's, which nobody can write into; what requires grad as it is."""
+    """A number as a float, which nothing can change in place; what requires grad as it is."""
     return value if getattr(value, "requires_grad", False) else float(value)
 
 
@@ -163,7 +163,7 @@ def finite_horizon(model: Any, what: str) -> int:
     """The horizon T.
 
     Raises:
-        ValueError: where it is infinite, naming what needs it.
+        ValueError: if it is infinite, naming what needs it.
     """
     check_model(model, table=True)
     if model.horizon is None:
@@ -175,7 +175,7 @@ def finite_horizon(model: Any, what: str) -> int:
 
 
 def check_reward(name: str, reward: Tensor) -> None:
-    """Raises ValueError where a reward is NaN or +inf; -inf is allowed, it forbids."""
+    """Raises ValueError if a reward is NaN or +inf; -inf is allowed, it forbids."""
     bad = reward.isnan() | (reward == math.inf)
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
@@ -201,14 +201,14 @@ def _total(x: Tensor) -> float:
 
 
 def check_no_nan(name: str, x: Tensor, advice: str) -> None:
-    """Raises ValueError where there is NaN among numbers, with its place."""
+    """Raises ValueError if there is NaN among numbers, with its place."""
     if holds_nan(x):
         place = x.isnan().nonzero()[0].tolist()
         refuse(name, "numbers", f"NaN at index {place}" if place else "NaN", advice)
 
 
 def check_table(table: Any) -> None:
-    """Raises ValueError where arrays of a table do not fit each other, or hold NaN or +inf."""
+    """Raises ValueError if arrays of a table do not fit each other, or hold NaN or +inf."""
     if torch.compiler.is_compiling():  # it would have to break the graph to look at a number
         return
     if table.horizon is not None:
@@ -241,7 +241,7 @@ def check_table(table: Any) -> None:
 
 
 def _below_infinity(x: Tensor) -> bool:
-    """Whether the sum of numbers is none of NaN and +inf, as that of what may forbid is -inf."""
+    """Whether the sum of numbers is neither NaN nor +inf; rewards of -inf are allowed."""
     try:
         return _total(x) < math.inf
     except RuntimeError:  # under torch.func.vmap nothing can be asked of a number
@@ -249,14 +249,14 @@ def _below_infinity(x: Tensor) -> bool:
 
 
 def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:
-    """Raises ValueError where a reward is positive, so that exp(r/α) is no probability."""
+    """Raises ValueError if a reward is positive, so that exp(r/α) is no probability."""
     highest = reward.max().item()
     if highest > 0:
         caution = (
             "which changes nothing else, as the discount is 1"
             if discount == 1
-            else f"but with a discount of {discount:g} that changes the problem, since only the "
-            "living pay; change the rewards themselves"
+            else f"but with a discount of {discount:g} that changes the problem, since rewards "
+            "end with termination; change the rewards themselves"
         )
         raise ValueError(
             f'{name}: optimality="bernoulli" needs rewards ≤ 0, so that p(O_t=1) = '
@@ -267,7 +267,7 @@ def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:
 
 
 def check_rows(name: str, log_p: Tensor) -> None:
-    """Raises ValueError where rows of log-probabilities do not sum to one over the last axis."""
+    """Raises ValueError if rows of log-probabilities do not sum to one over the last axis."""
     total = log_p.exp().sum(-1)
     bad = ~((total - 1).abs() <= _ROW_TOLERANCE)
     if bad.any():
@@ -283,7 +283,7 @@ def check_rows(name: str, log_p: Tensor) -> None:
 
 
 def check_optimism(eta: Any, name: str = "optimism") -> float:
-    """η as a float; raises ValueError where it is not one number, ±inf included.
+    """η as a float; raises ValueError if it is not one number, ±inf included.
 
     What is too small for all its digits is zero: 1/η would be infinite, and no value is so large
     that it would make a difference.

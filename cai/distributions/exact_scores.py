@@ -35,7 +35,7 @@ def exact(distribution: Any) -> Any:
     Continuous ones are left as they are, but for the Uniform, which gets its upper end.
 
     Raises:
-        ValueError: for a distribution of torch's own, which Pyro cannot run and nobody can mend.
+        ValueError: for a distribution of torch's own, which Pyro cannot run.
     """
     if isinstance(distribution, Distribution) and not isinstance(
         distribution, TorchDistributionMixin

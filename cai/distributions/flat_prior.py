@@ -29,7 +29,7 @@ class FlatPrior(dist.ImproperUniform):
         """Raises ValueError, always."""
         raise ValueError(
             "action_prior: the flat prior (None) cannot be sampled, so the program draws no "
-            "actions from it, and with a discount below one none for the dead either; give "
+            "actions from it, and with a discount below one none after termination either; give "
             "action_prior a dist.MultivariateNormal, or run model.rollout(policy), which takes "
             "the actions from a policy"
         )

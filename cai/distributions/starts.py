@@ -30,7 +30,7 @@ class Starts(TorchDistribution):
         states: (N,) + event shape, floating point.
 
     Raises:
-        ValueError: where they are not finite numbers, or whole ones: p(s_0) over states 0 … S-1 is
+        ValueError: if they are not finite numbers, or whole ones: p(s_0) over states 0 … S-1 is
             a Categorical, which exact inference can use.
     """
 

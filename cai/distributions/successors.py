@@ -25,7 +25,7 @@ class Successors(TorchDistribution):
         num_states: S, the size of the support; K if not given.
 
     Raises:
-        ValueError: where they are no dense tensors, or their shapes do not broadcast.
+        ValueError: if they are not dense tensors, or their shapes do not broadcast.
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 - as torch declares it

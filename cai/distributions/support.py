@@ -48,7 +48,7 @@ def elementwise(support: Any) -> Any:
 
 
 def check_support(policy: Any, prior: Any) -> None:
-    """Raises ValueError where a policy's distribution leaves the support of the action prior.
+    """Raises ValueError if a policy's distribution leaves the support of the action prior.
 
     Deltas and supports of unknown kinds are let pass: what they score says the rest.
     """

@@ -17,7 +17,7 @@ from cai.program.interfaces import Program
 
 
 def check_arguments(model: Any) -> None:
-    """Raises ValueError where a number is out of range or a function is none."""
+    """Raises ValueError if a number is out of range, or what should be a function is not."""
     if not isinstance(getattr(model, "initial", None), Distribution):
         refuse(
             "initial", "a Pyro distribution", repr(model.initial), "for instance dist.Categorical"
@@ -71,7 +71,7 @@ def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
 
 
 def check_overrides(model: Program) -> None:
-    """Raises ValueError where a subclass overrides what not every method asks."""
+    """Raises ValueError if a subclass overrides what some methods do not call."""
     if "log_factor" in model.overridden:
         refuse(
             "log_factor",
@@ -97,7 +97,7 @@ def check_overrides(model: Program) -> None:
 
 
 def check_layout(layout: Any, S: int | None, A: int | None) -> None:
-    """Raises ValueError where names or places do not fit the numbers of states and actions."""
+    """Raises ValueError if names or places do not fit the numbers of states and actions."""
     if not hasattr(layout, "moves"):
         refuse("layout", "a cai.Layout", type(layout).__name__, "Layout(states=…, actions=…)")
     for field, size, what in (

@@ -44,8 +44,8 @@ def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
     """What a policy answers to (t, s).
 
     Raises:
-        ValueError: where it raises anything; its own ValueErrors as they are, but for those of
-            torch about parameters, which say neither where nor what to do.
+        ValueError: if it raises anything. Its own ValueErrors are left as they are, except those
+            of torch about parameters, which say neither where nor what to do.
     """
     try:
         return step(t, s, *before)
@@ -114,7 +114,7 @@ def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
     """Values of a distribution that was expanded, or has no batch and is drawn so many times.
 
     Raises:
-        ValueError: where it cannot be drawn from.
+        ValueError: if it cannot be drawn from.
     """
     try:
         value: Tensor = distribution.sample(shape)
@@ -127,7 +127,7 @@ def sampled(name: str, distribution: Any) -> Tensor:
     """A sample site, drawn as the handlers around it will have it.
 
     Raises:
-        ValueError: where torch cannot draw from the distribution.
+        ValueError: if torch cannot draw from the distribution.
     """
     try:
         value: Tensor = pyro.sample(name, distribution)
@@ -165,7 +165,7 @@ def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, adv
         advice: what to try.
 
     Raises:
-        ValueError: where it is no function, raises anything, or says something else or NaN.
+        ValueError: if it is not a function, raises anything, or returns NaN or anything else.
     """
     if not callable(function) or isinstance(function, Tensor):
         checks.refuse(name, "a function (t, s) -> numbers", type(function).__name__, advice)

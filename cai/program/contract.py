@@ -32,7 +32,7 @@ def check_program(model: Program) -> None:
     """Calls prior, dynamics and rewards with scalars and two batch shapes and compares them.
 
     Raises:
-        ValueError: where a shape does not broadcast, a site is not allowed, an element of a batch
+        ValueError: if a shape does not broadcast, a site is not allowed, an element of a batch
             is treated otherwise than alone, or a reward is NaN, +inf, or positive under
             ``optimality="bernoulli"``.
     """
@@ -60,14 +60,14 @@ def _each(distribution: Any, n: int) -> Tensor:
 
 
 def check_allowed(model: Program, s: Tensor) -> None:
-    """Raises ValueError where the prior leaves a state without any action."""
+    """Raises ValueError if the prior leaves a state without any action."""
     prior = call("action_prior", at_step(model.prior, 0), s)
     if (A := support_size(prior)) is not None:
         check_some_allowed(log_probs(prior, A), s)
 
 
 def check_some_allowed(log_prior: Tensor, s: Tensor) -> None:
-    """Raises ValueError where log p(a|s) of states s leaves one of them without any action."""
+    """Raises ValueError if log p(a|s) of states s leaves one of them without any action."""
     none = log_prior.isnan().any(-1)
     if none.any():
         state = s[none][0].item() if none.dim() else "any"
@@ -108,7 +108,7 @@ def check_dynamics(model: Program, s: Tensor, a: Tensor, event: torch.Size) -> N
     """Calls the dynamics with scalars and two batch shapes; event is the shape of a next state.
 
     Raises:
-        ValueError: where a shape does not fit, or the elements of a batch are treated otherwise
+        ValueError: if a shape does not fit, or the elements of a batch are treated otherwise
             than alone.
     """
     n, event_dims = len(s), len(event)
@@ -146,7 +146,7 @@ def check_reward_of(model: Program, name: str, s: Tensor, a: Tensor) -> None:
     """Calls one of the rewards with a batch and with each of its elements.
 
     Raises:
-        ValueError: where they differ, or a shape or a number is none that is allowed.
+        ValueError: if they differ, or a shape or a number is not allowed.
     """
     n = len(s)
     function, arguments = _reward_and_arguments(model, name, s, a)
@@ -245,7 +245,7 @@ def _close(x: Tensor, y: Tensor) -> bool:
 
 
 class _NoSites(Messenger):
-    """Rewards are functions, not programs."""
+    """Refuses any site in a reward, which is a function and not a program."""
 
     def _pyro_sample(self, msg: Any) -> None:
         raise ValueError(

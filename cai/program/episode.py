@@ -163,7 +163,7 @@ def begin(policy: Any) -> Episode:
     """A fresh episode of any policy.
 
     Raises:
-        ValueError: where it is none.
+        ValueError: if it is not a policy.
     """
     check_policy(policy)
     if remembers(policy):
@@ -176,7 +176,7 @@ def _first_action(policy: Any, episode: Episode, s: Tensor, prior: Any) -> Any:
     """q(a_0|s_0), with a look at whether the policy is one for this model.
 
     Raises:
-        ValueError: where it is no distribution on the support of the prior, or the policy draws
+        ValueError: if it is not a distribution on the support of the prior, or the policy draws
             sites that are the model's, or latents that nothing scores.
     """
     with NoSites(latents=has_latents(policy)):

@@ -28,7 +28,7 @@ _WHAT = {"s": "state", "a": "action"}
 
 
 def explain(model: Program, error: ValueError) -> None:
-    """Raises a ValueError about event dimensions, where a function would run with other ones.
+    """Raises a ValueError about event dimensions if a function would run with other ones.
 
     Args:
         model: whose check failed.
@@ -68,7 +68,7 @@ def _shorter(x: Tensor) -> Tensor:
 
 
 def _distribution(model: Program, variable: str) -> Any:
-    """p(s_0) or p(a|s); None where the prior is what cannot be called."""
+    """p(s_0) or p(a|s); None if the prior is what failed."""
     if variable == "s":
         return model.initial
     try:

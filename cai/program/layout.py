@@ -22,7 +22,7 @@ class Layout:
         moves: (rows, columns) that each of the A actions aims at, for arrows; (0, 0) for none.
 
     Raises:
-        ValueError: where a name is no text, a place no pair of integers, or there is no sequence.
+        ValueError: if a field is not a sequence, a name not a text, or a place not two integers.
     """
 
     states: tuple[str, ...] | None = None

@@ -72,7 +72,7 @@ class TrajectoryModel:
             :meth:`with_auxiliary`.
 
     Raises:
-        ValueError: where an argument is out of range, dynamics or rewards do not broadcast or do
+        ValueError: if an argument is out of range, dynamics or rewards do not broadcast or do
             not treat batch elements independently, or a reward is NaN, +inf, or positive under
             ``optimality="bernoulli"``.
     """
@@ -248,7 +248,7 @@ class TrajectoryModel:
     def paid(
         self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
     ) -> Trajectories:
-        """Trajectories with what the model pays for them, nothing to the dead.
+        """Trajectories with their rewards, which are zero once terminated.
 
         Args:
             states: (n, T+1) + event shape.

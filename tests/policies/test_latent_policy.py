@@ -249,6 +249,19 @@ def test_a_latent_that_reverse_forgets_is_not_free():
         cai.evaluate(model, policy)
 
 
+@pytest.mark.parametrize("site", ["y", "s_1"])
+def test_reverse_draws_what_the_policy_draws_and_nothing_else(site):
+    class Talkative(cai.LatentPolicy):
+        def reverse(self, states, actions, alive):
+            super().reverse(states, actions, alive)
+            pyro.sample(site, dist.Categorical(torch.ones(5)))
+
+    model = models.ledge()
+    policy = Talkative(model, dist.Categorical(torch.ones(2)))
+    with pytest.raises(ValueError, match=rf"policy\.reverse: .* of the policy alone, .* {site};"):
+        cai.evaluate(model, policy)
+
+
 def test_several_latents_are_all_paid_for():
     """log r - log q of two latents is the sum of what each costs."""
 

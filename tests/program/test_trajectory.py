@@ -274,3 +274,16 @@ def test_unrolling_splits_the_table_once():
             seen.add(node)
             front += [parent for parent, _ in node.next_functions]
     assert sum("Unbind" in node.name() for node in seen) == 1
+
+
+@pytest.mark.parametrize("name", ["a", "s"])
+def test_a_step_is_drawn_whatever_the_latents_of_the_dynamics_are_called(name):
+    def dynamics(s, a):
+        push = pyro.sample(name, dist.Normal(0.0, 0.1))
+        return dist.Normal(s + push, 0.05)
+
+    model = continuous(
+        initial=dist.Normal(0.0, 1.0), dynamics=dynamics, reward=lambda s, a: -(s**2)
+    )
+    a, s_next = model.draw_step(0, torch.zeros(4))
+    assert a.shape == s_next.shape == (4,)
