@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from cai import __version__
+from cai import installation
 from cai.cli.failure import program
 
 _EXAMPLES = """\
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {installation.version()}")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="compare | draw | models"
     )

@@ -293,9 +293,7 @@ def same(one: LinearGaussian, other: LinearGaussian) -> bool:
         *("horizon", "temperature", "discount", "flat", "A", "B", "drift", "noise"),
         *("Q", "R", "N", "q", "rho", "Q_final", "q_final", "initial_mean", "initial_covariance"),
     )
-    if one is other:
-        return True
-    priors = None if one.flat else ("loc", "covariance_matrix")
-    return differs(one, other, names) is None and (
-        priors is None or differs(one.action_prior, other.action_prior, priors) is None
-    )
+    if one is other or differs(one, other, names) is not None:
+        return one is other
+    prior = ("loc", "covariance_matrix")
+    return one.flat or differs(one.action_prior, other.action_prior, prior) is None
