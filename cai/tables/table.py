@@ -66,6 +66,13 @@ class Table:
     def __post_init__(self) -> None:
         checks.check_table(self)
 
+    def holding(self, **changes: Any) -> Table:
+        """A copy with what was made of this table's own arrays, so that it is not checked again."""
+        held = {name: self.__dict__[name] for name in self.__dataclass_fields__}
+        copy = object.__new__(type(self))
+        copy.__dict__.update(held | changes)
+        return copy
+
     def __getstate__(self) -> dict[str, Any]:
         """The arrays alone: programs may be no one's to pickle, the rest is made of them."""
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

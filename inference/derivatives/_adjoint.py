@@ -44,7 +44,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
     seen: list[Table] = []
 
     def solve(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
-        table = problem.with_tensors(tensors)
+        table = problem.checked(tensors)
         seen.append(table)
         v = sweeps.backward(table, problem.eta, problem.rule)
         return v, _log_policy_at_visits(problem, table, v)

@@ -9,8 +9,6 @@ serves its derivative, too. Second derivatives take a dense solve, (S, S).
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -41,7 +39,7 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
 
     def solve(*tensors: Tensor) -> Tensors:
         *nats, log_initial, alpha = tensors
-        table = problem.with_tensors(tuple(nats))
+        table = problem.checked(tuple(nats))
         # An error should speak of the rewards that the user knows.
         v, linear = solved(_in_units(table, log_initial, alpha), problem.eta, problem.rule)
         seen.append(linear)
@@ -72,8 +70,7 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
 def _in_units(table: Table, log_initial: Tensor, alpha: Tensor) -> Table:
     """A table in nats, with rewards in units of a temperature α, and with a start."""
     arrival = None if table.arrival_reward is None else table.arrival_reward * alpha
-    return dataclasses.replace(
-        table,
+    return table.holding(
         log_initial=log_initial,
         reward=table.reward * alpha,
         arrival_reward=arrival,

@@ -6,7 +6,6 @@ bent dynamics, termination included; the dynamics themselves collect the bend.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -64,18 +63,24 @@ class Recursion:
         return torch.as_tensor(self.table.temperature, dtype=torch.float64)
 
     def with_tensors(self, tensors: tuple[Tensor | None, ...]) -> Table:
-        """The table in nats: temperature 1, and the tensors that have derivatives."""
+        """The table in nats: temperature 1, and the tensors that have derivatives, unchecked."""
         reward, arrival, final, log_prior, log_dynamics = tensors
         changes: dict[str, Any] = {"reward": reward, "arrival_reward": arrival}
         changes |= {"final_reward": final, "log_prior": log_prior, "log_dynamics": log_dynamics}
-        return dataclasses.replace(self.table, temperature=1.0, **changes)
+        return self.table.holding(temperature=1.0, **changes)
+
+    def checked(self, tensors: tuple[Tensor | None, ...]) -> Table:
+        """The same; raises ValueError for NaN or +inf, which somebody may have written since."""
+        table = self.with_tensors(tensors)
+        checks.check_table(table)
+        return table
 
     def in_nats(self) -> Table:
         """The table in nats, temperature 1, as plain numbers."""
         t, alpha = self.table, self.table.temperature
         arrival = None if t.arrival_reward is None else t.arrival_reward / alpha
         nats = (t.reward / alpha, arrival, t.final_reward / alpha)
-        return self.with_tensors((*nats, t.log_prior, t.log_dynamics))
+        return self.checked((*nats, t.log_prior, t.log_dynamics))
 
     def linearised(self, table: Table, v_next: Tensor) -> Linearised:
         """The recursion at the values (..., S) of the steps after, from the table in nats."""

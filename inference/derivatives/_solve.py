@@ -47,5 +47,5 @@ def _plain(optimism: Any) -> float:
 
 def scaled(x: Tensor, factor: Tensor) -> Tensor:
     """x · factor, where -inf stays -inf and has no say in the derivative."""
-    finite = x > -torch.inf
+    finite = x != -torch.inf  # NaN stays, to be refused
     return torch.where(finite, torch.where(finite, x, 0.0) * factor, -torch.inf)

@@ -164,6 +164,18 @@ def test_a_table_with_nan_is_refused_where_it_is_made(name, value):
     assert dataclasses.replace(TABLE, **{name: held}).num_states == TABLE.num_states
 
 
+@pytest.mark.parametrize("horizon", [4, None])
+@pytest.mark.parametrize("name", ["reward", "log_prior", "log_dynamics"])
+def test_nan_that_learning_wrote_into_a_table_is_refused_where_it_is_solved(name, horizon):
+    table = cai.tabulate(models.ledge(horizon=horizon, discount=0.9))
+    learnt = torch.nn.Parameter(getattr(table, name).clone())
+    table = dataclasses.replace(table, **{name: learnt})
+    with torch.no_grad():
+        learnt.view(-1)[0] = math.nan
+    with pytest.raises(ValueError, match=f"^{name}: expected numbers below .* got nan at"):
+        inference.values(table, 1.0)
+
+
 @pytest.mark.parametrize("name", ["temperature", "discount", "horizon"])
 def test_a_table_of_no_numbers(name):
     with pytest.raises(ValueError, match=f"{name}: expected"):
