@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
@@ -207,40 +206,7 @@ def check_no_nan(name: str, x: Tensor, advice: str) -> None:
         refuse(name, "numbers", f"NaN at index {place}" if place else "NaN", advice)
 
 
-def check_table(table: Any) -> None:
-    """Raises ValueError if arrays of a table do not fit each other, or hold NaN or +inf."""
-    if torch.compiler.is_compiling():  # it would have to break the graph to look at a number
-        return
-    if table.horizon is not None:
-        check_count("horizon", table.horizon)
-    if not isinstance(table.temperature, Tensor):
-        check_positive("temperature", table.temperature)
-    check_discount(table.discount)
-    shape = list(getattr(table.log_dynamics, "shape", ()))
-    if len(shape) != 3 or 0 in shape:
-        came = str(shape) if shape else type(table.log_dynamics).__name__
-        refuse("log_dynamics", "an array of shape (S, A, K)", came, "cai.tabulate(model) makes one")
-    S, A, K = shape
-    for name, expected in (
-        ("log_initial", (S,)),
-        ("log_prior", (S, A)),
-        ("log_dynamics", (S, A, K)),
-        ("successors", (S, A, K)),
-        ("reward", (S, A)),
-        ("arrival_reward", (S, A, K)),
-        ("final_reward", (S,)),
-    ):
-        x = getattr(table, name)
-        if x is None and name in ("successors", "arrival_reward"):
-            continue
-        if not isinstance(x, Tensor) or x.shape != expected:
-            advice = "take that of cai.tabulate"
-            refuse(name, f"a tensor of shape {list(expected)}", described(x), advice)
-        if x.is_floating_point() and not _below_infinity(x):
-            check_reward(name, x)
-
-
-def _below_infinity(x: Tensor) -> bool:
+def below_infinity(x: Tensor) -> bool:
     """Whether the sum of numbers is neither NaN nor +inf; rewards of -inf are allowed."""
     try:
         return _total(x) < math.inf

@@ -64,7 +64,7 @@ class Table:
     program: TrajectoryModel | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        checks.check_table(self)
+        check_table(self)
 
     def holding(self, **changes: Any) -> Table:
         """A copy with what was made of this table's own arrays, so that it is not checked again."""
@@ -232,3 +232,38 @@ def same(one: Table, other: Table) -> bool:
     """Whether two tables hold the same problem, number for number."""
     names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
     return one is other or differs(one, other, names) is None
+
+
+def check_table(table: Table) -> None:
+    """Raises ValueError if arrays of a table do not fit each other, or hold NaN or +inf."""
+    if torch.compiler.is_compiling():  # it would have to break the graph to look at a number
+        return
+    if table.horizon is not None:
+        checks.check_count("horizon", table.horizon)
+    if not isinstance(table.temperature, Tensor):
+        checks.check_positive("temperature", table.temperature)
+    checks.check_discount(table.discount)
+    shape = list(getattr(table.log_dynamics, "shape", ()))
+    if len(shape) != 3 or 0 in shape:
+        came = str(shape) if shape else type(table.log_dynamics).__name__
+        checks.refuse(
+            "log_dynamics", "an array of shape (S, A, K)", came, "cai.tabulate(model) makes one"
+        )
+    S, A, K = shape
+    for name, expected in (
+        ("log_initial", (S,)),
+        ("log_prior", (S, A)),
+        ("log_dynamics", (S, A, K)),
+        ("successors", (S, A, K)),
+        ("reward", (S, A)),
+        ("arrival_reward", (S, A, K)),
+        ("final_reward", (S,)),
+    ):
+        x = getattr(table, name)
+        if x is None and name in ("successors", "arrival_reward"):
+            continue
+        if not isinstance(x, Tensor) or x.shape != expected:
+            advice = "take that of cai.tabulate"
+            checks.refuse(name, f"a tensor of shape {list(expected)}", checks.described(x), advice)
+        if x.is_floating_point() and not checks.below_infinity(x):
+            checks.check_reward(name, x)

@@ -17,7 +17,7 @@ from cai import checks
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.bellman import Linearised
-from cai.tables.table import Table
+from cai.tables.table import Table, check_table
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Recursion:
     def checked(self, tensors: tuple[Tensor | None, ...]) -> Table:
         """The same; raises ValueError for NaN or +inf, which somebody may have written since."""
         table = self.with_tensors(tensors)
-        checks.check_table(table)
+        check_table(table)
         return table
 
     def in_nats(self) -> Table:
