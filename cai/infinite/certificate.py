@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cai.infinite.endings import Endings
+from cai.infinite.gap import Gap
 from cai.infinite.linearisation import Linearisation
 from cai.infinite.transient import Transient
 from cai.numerics import logspace
@@ -46,19 +47,19 @@ def certified(
     if not ends.live.any():
         return step.v, 0.0
     found: tuple[Tensor, float | None] = step.v, None
+    step = Linearisation.at(table, step.v, eta, rule, ends, exact=True)
     if eta == 0 and table.discount < 1:
         found = _macqueen(table, step, ends)
         if table.discount < _DISCOUNT:
             return found
-    noise = rounding(table, step.v, eta, ends)
-    source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * noise), 0.0)
+    source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * step.noise), 0.0)
     held = False
     wide = _WIDE * (1 + torch.where(ends.live, step.v, 0.0).abs().max().item())
     for chain in (near, None):
-        d = (chain or Transient(table, step.moves, ends.live)).sums(source)
+        d = (chain or Transient(table, step.moves, ends.live, step.ending)).sums(source)
         for _ in range(_TRIES if (d.isfinite() & (d >= source)).all() else 0):
             if _holds(table, step.v, d, eta, rule, ends):
-                held, error = True, d.max().item()
+                held, error = True, _width(step.v, d, ends)
                 found = found if found[1] is not None and found[1] < error else (step.v, error)
                 break
             d = 4 * d
@@ -67,10 +68,15 @@ def certified(
     if held:
         return found
     sides = [_side(table, step, source, sign, eta, rule, ends) for sign in (1, -1)]
-    errors = [d.max().item() for d in sides if d is not None]
+    errors = [_width(step.v, d, ends) for d in sides if d is not None]
     if len(errors) < 2 or (found[1] is not None and found[1] < max(errors)):
         return found
     return step.v, max(errors)
+
+
+def _width(v: Tensor, d: Tensor, ends: Endings) -> float:
+    """How far v ± d, as they are rounded, are from v at most."""
+    return (d + _EPSILON * ends.filled(v).abs())[ends.live].max().item()
 
 
 def _holds(
@@ -86,8 +92,8 @@ def _on_one_side(
     """Whether v + change ≥ T (v + change) strictly where it goes up, ≤ where it goes down."""
     sign = torch.sign(change)
     w = ends.filled(v + change)
-    margin = 2 * rounding(table, w, eta, ends)
-    return bool((sign * (bellman.backup(table, w, eta, rule) - w) <= -margin)[ends.live].all())
+    found = Gap.at(table, w, eta, rule)
+    return bool((sign * found.values <= -2 * found.noise)[ends.live].all())
 
 
 def _side(
@@ -110,7 +116,7 @@ def _side(
         w = ends.filled(step.v + sign * d)
         ahead = Linearisation.at(table, w, eta, rule, ends, greedy=True)
         due = torch.where(ends.live, source + sign * ahead.gap, 0.0)
-        d = d + Transient(table, ahead.moves, ends.live).sums(due)
+        d = d + Transient(table, ahead.moves, ends.live, ahead.ending).sums(due)
         if not (d.isfinite() & (d >= 0)).all():
             return None
         if _on_one_side(table, step.v, sign * d, eta, rule, ends):
@@ -124,8 +130,8 @@ def _macqueen(table: Table, step: Linearisation, ends: Endings) -> tuple[Tensor,
         gap = torch.cat([gap, gap.new_zeros(1)])
     ahead = table.discount / (1 - table.discount)
     lowest, highest = ahead * gap.min(), ahead * gap.max()
-    v = ends.filled(step.backed_up + (lowest + highest) / 2)
-    noise = rounding(table, v, 0.0, ends)[ends.live].max() / (1 - table.discount)
+    v = ends.filled(step.v + step.gap + (lowest + highest) / 2)
+    noise = step.noise.max() / (1 - table.discount) + 2 * _EPSILON * v[ends.live].abs().max()
     return v, ((highest - lowest) / 2 + 2 * noise).item()
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai.infinite.certificate import certified, rounding
+from cai.infinite.certificate import certified
 from cai.infinite.endings import (
     Diverges,
     Endings,
@@ -32,7 +32,6 @@ from cai.infinite.endings import (
 from cai.infinite.linearisation import Linearisation
 from cai.infinite.transient import Transient
 from cai.infinite.value_iteration import boltzmann, value_iteration
-from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -128,7 +127,7 @@ def _newton(
     step, chain = Linearisation.at(table, v, eta, rule, ends), None
     best, stale, rescued = step, 0, 0
     for _ in range(_STEPS):
-        if bool((step.gap.abs() <= rounding(table, step.v, eta, ends)).all()) or stale == 3:
+        if step.settled or stale == 3:
             return best, chain
         ahead = None
         if chain is not None and step.residual < _CLOSE:  # the chain of the step before does, too
@@ -170,7 +169,7 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
             chain, ahead = _in_weights(table, step, eta, rule, ends)
             of_ends = None
             if chain is not None and ahead is not None:
-                of_ends = chain.sums(_ending(table, step, eta, ends)).log() / eta
+                of_ends = chain.sums((eta * step.gap).exp() * step.ending).log() / eta
             if ahead is None and (eta > 1 or (eta > 0 and n == 0)):
                 _, ahead = _in_values(table, step, eta, rule, ends)
             if ahead is None:
@@ -203,7 +202,7 @@ def _in_values(
     table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
 ) -> tuple[Transient, Linearisation | None]:
     """Newton's step in v, in which T is convex for η ≥ 0."""
-    chain = Transient(table, step.moves, ends.live)
+    chain = Transient(table, step.moves, ends.live, step.ending)
     change = chain.sums(step.gap)
     if eta >= 0:
         return chain, _moved(table, step, change, eta, rule, ends)
@@ -224,15 +223,14 @@ def _in_weights(
     """
     if not _LEAST < abs(eta) < torch.inf or not (eta * step.gap).max() < _OVERFLOWS:
         return None, None
-    grown = (eta * step.gap).exp()[:, None, None] * step.moves
-    chain = Transient(table, grown, ends.live)
-    change = _change_of_weights(table, step, chain, eta, ends)
+    growth = (eta * step.gap).exp()
+    left = growth * step.ending - (eta * step.gap).expm1()
+    chain = Transient(table, growth[:, None, None] * step.moves, ends.live, left)
+    change = _change_of_weights(step, chain, eta)
     return chain, _moved(table, step, change, eta, rule, ends)
 
 
-def _change_of_weights(
-    table: Table, step: Linearisation, chain: Transient, eta: float, ends: Endings
-) -> Tensor:
+def _change_of_weights(step: Linearisation, chain: Transient, eta: float) -> Tensor:
     """Newton's step (S,), nats, in w = exp(ηv); NaN where no weights above zero solve it.
 
     With F(w) = exp(ηT v), which is homogeneous in w and in the weights of what ends, it solves
@@ -244,17 +242,7 @@ def _change_of_weights(
     change = chain.sums(growth)
     if growth.abs().max() < 1 and change.min() > -0.5:
         return change.log1p() / eta
-    return chain.sums(_ending(table, step, eta, ends)).log() / eta
-
-
-def _ending(table: Table, step: Linearisation, eta: float, ends: Endings) -> Tensor:
-    """G e (S,), how likely the next step is the last one, times exp(η (T v - v))."""
-    last = (~ends.live).double()
-    if table.discount < 1:
-        log_coin, x = bellman.coin(step.v, table.discount)
-        dies = logspace.tilt(log_coin, x, eta)[..., 1].exp()
-        last = torch.where(ends.live, dies, last)
-    return (eta * step.gap).exp() * (step.arrivals * table.gather(last)).sum((-2, -1))
+    return chain.sums((eta * step.gap).exp() * step.ending).log() / eta
 
 
 def _moved(

@@ -1,4 +1,4 @@
-"""One step of the recursion at given values and its derivative, as Newton's method takes them."""
+"""T at v, made linear: what a step of Newton's method is made from, see ``fixed_point.py``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai.infinite.endings import Endings
+from cai.infinite.endings import Endings, largest
+from cai.infinite.gap import Gap
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
+
+_ROUGH = 1e-8  # of a gap, relative to values, from which on it is told to all its digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +23,18 @@ class Linearisation:
 
     Attributes:
         v: (S,), nats.
-        backed_up: (S,), T v.
-        gap: (S,), T v - v; zero in states that are not live.
+        gap: (S,), nats, T v - v; zero in states that are not live.
         moves: (S, A, K), ∂T/∂v: the policy and the bent dynamics, alive. (For the Boltzmann rule
             π(1 + q - v) in the place of π.)
-        arrivals: (S, A, K), the same whether or not the move is survived.
+        ending: (S,), how likely, in the bent dynamics, the next step is the last one.
     """
 
     v: Tensor
-    backed_up: Tensor
     gap: Tensor
     moves: Tensor
-    arrivals: Tensor
+    ending: Tensor
+    _found: Gap | None
+    _live: Tensor
 
     @classmethod
     def at(
@@ -42,16 +45,22 @@ class Linearisation:
         rule: bellman.Rule,
         ends: Endings,
         greedy: bool = False,
+        exact: bool = False,
     ) -> Linearisation:
         """One application of T at v (S,), nats, with its derivative.
 
         Where T has a kink, as several actions or outcomes tie, the derivative is that of a mixture
-        of all of them, or ``greedy`` that of the first of the best.
+        of all of them, or ``greedy`` that of the first of the best. The gap is that of ``gap.py``
+        where it is small, or where it has to be ``exact``.
         """
         x = bellman.outcome_values(table, v, eta)
         q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
-        backed_up = bellman.state_values(table, q, rule)
-        by_q = bellman.log_policy(table, q, rule).exp()
+        backed_up, log_pi = bellman.state_values(table, q, rule), None
+        gap, found = torch.where(ends.live, backed_up - v, 0.0), None
+        if exact or not gap.abs().max() > _ROUGH * (1 + largest(v)):
+            found = Gap.at(table, v, eta, rule)
+            gap, log_pi = torch.where(ends.live, found.values, 0.0), found.log_policy()
+        by_q = (bellman.log_policy(table, q, rule) if log_pi is None else log_pi).exp()
         if rule == "boltzmann":  # an action also counts by how much it beats the others
             by_q = by_q * (1 + torch.where(by_q > 0, q - backed_up.unsqueeze(-1), 0.0))
         bent = logspace.tilt(table.log_dynamics, x, eta).exp()
@@ -59,15 +68,32 @@ class Linearisation:
             by_q = _first_of_best(table.log_prior, q)
         if greedy and abs(eta) == torch.inf:
             bent = _first_of_best(table.log_dynamics, math.copysign(1.0, eta) * x)
-        moves = arrivals = by_q.unsqueeze(-1) * bent
+        moves, last = by_q.unsqueeze(-1) * bent, (~ends.live).double()
+        alive = torch.ones_like(v)
         if table.discount < 1:
-            moves = moves * table.gather(bellman.survival(v, eta, table.discount).exp())
-        return cls(v, backed_up, torch.where(ends.live, backed_up - v, 0.0), moves, arrivals)
+            log_coin, of_coin = bellman.coin(v, table.discount)
+            alive, dead = logspace.tilt(log_coin, of_coin, eta).exp().unbind(-1)
+            last = torch.where(ends.live, dead, last)
+        ending = (moves * table.gather(last)).sum((-2, -1))
+        moves = moves * table.gather(alive) if table.discount < 1 else moves
+        return cls(v, gap, moves, ending, found, ends.live)
 
     @property
     def residual(self) -> float:
         """max |T v - v|; NaN where v is."""
         return self.gap.abs().max().item()
+
+    @property
+    def noise(self) -> Tensor:
+        """(S,), nats, how far the gap may be off for rounding errors; infinite where not exact."""
+        if self._found is None:
+            return torch.where(self._live, torch.inf, 0.0)
+        return torch.where(self._live, self._found.noise, 0.0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the gap is rounding errors."""
+        return self._found is not None and bool((self.gap.abs() <= self.noise).all())
 
 
 def _first_of_best(log_p: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cai.infinite.certificate import rounding
 from cai.infinite.endings import Endings, endings
 from cai.infinite.linearisation import Linearisation
 from cai.numerics import logspace
@@ -66,10 +65,12 @@ def _best_stopping(
     """Values where one may stop in each state, for what that is worth (S,); None if one does."""
     v, going = worth, torch.zeros_like(ends.live)
     for _ in range(_STEPS):
-        step = Linearisation.at(table, v, eta, rule, ends)
-        noise = rounding(table, v, eta, ends)
+        step = Linearisation.at(table, v, eta, rule, ends, exact=True)
         change = None
-        for margin in (-noise, noise):  # to go on where it ties saves steps, unless for ever
+        for margin in (
+            -step.noise,
+            step.noise,
+        ):  # to go on where it ties saves steps, unless for ever
             on = going | (ends.live & (step.gap > margin))
             change = _change(table, step, eta, rule, on)
             if change is not None:

@@ -16,9 +16,11 @@ from scipy.sparse.linalg import gmres
 from torch import Tensor
 
 from cai.numerics.sparse_lu import factorise
+from cai.numerics.state_reduction import StateReduction
 from cai.tables.table import Table
 
 _DENSE = 400  # states up to which a dense factorisation is quicker than a sparse one
+_RARE = 1e-6  # of a pivot below which the end is rare
 _SWEEPS = 200  # products with P, which cost less than a sparse factorisation
 _STRIDE = 4  # of them between two looks at how much is left
 _SETTLED = 1e-15  # what is left of a geometric series, relative to its sum
@@ -29,7 +31,8 @@ _KEPT, _RESTARTS, _REFINEMENTS = 40, 25, 4  # vectors that Krylov's method keeps
 class Transient:
     """(I - P)⁻¹ of a chain that ends.
 
-    Up to 400 states by one dense factorisation. Beyond, first by the series b + Pb + P²b + …, whose
+    Up to 400 states by one dense factorisation, or, where the end is rare and it is known how rare,
+    by one that never subtracts. Beyond, first by the series b + Pb + P²b + …, whose
     terms cost a product with a sparse matrix each, and which quick mixing cuts short; where 200
     terms are not enough, by SuperLU, in the order that suits networks with a geography, or by
     Krylov's method where a factorisation would fill in, as that of a large random graph does.
@@ -39,10 +42,14 @@ class Transient:
         moves: (S, A, K), the probability of each move, alive; or numbers of any sign that take
             their place, as the derivative of the Boltzmann rule has them.
         keep: (S,), boolean: the states that count; moves into others are ends.
+        left: (S,), one less the moves from a state into those that count, without the rounding
+            errors of a difference; None where that is not known.
     """
 
-    def __init__(self, table: Table, moves: Tensor, keep: Tensor) -> None:
-        self.keep, self._mixes = keep, True
+    def __init__(
+        self, table: Table, moves: Tensor, keep: Tensor, left: Tensor | None = None
+    ) -> None:
+        self.keep, self._left, self._mixes = keep, left, True
         index = table.successor_index
         kept = keep[index] & keep.unsqueeze(1)
         weights = torch.where(kept, moves.reshape(index.shape), 0.0)
@@ -58,6 +65,8 @@ class Transient:
 
     def sums(self, b: Tensor) -> Tensor:
         """(I - P)⁻¹ b, (S,); nothing in states that do not count."""
+        if self._reduced is not None:
+            return self._reduced.sums(torch.where(self.keep, b, 0.0))
         return self._solve(b, transposed=False)
 
     def visits(self, start: Tensor) -> Tensor:
@@ -77,6 +86,15 @@ class Transient:
         if found is None:
             found = self._solve_sparse(b.numpy(), transposed)
         return torch.from_numpy(found)
+
+    @cached_property
+    def _reduced(self) -> StateReduction | None:
+        """What finds sums where the end is rare; None where it is not, or it is not known how."""
+        if self.dense is None or self._left is None:
+            return None
+        if not self._dense_factors[0].diagonal().abs().min() < _RARE:
+            return None
+        return StateReduction(self.dense, torch.where(self.keep, self._left, 1.0))
 
     @cached_property
     def _fills_in(self) -> bool:

@@ -14,6 +14,7 @@ from cai import inference, models
 from cai.infinite import certificate
 from cai.infinite.certificate import certified, rounding
 from cai.infinite.endings import endings
+from cai.infinite.gap import Gap
 from cai.infinite.linearisation import Linearisation
 from cai.tables import bellman
 
@@ -103,7 +104,8 @@ def test_a_bracket_of_rounding_errors_is_none(eta):
     digit = torch.tensor([4.5e-16, 0.0]).double()
     for k in range(1, 20):
         assert not certificate._holds(table, v, k * digit, eta, "soft", ends)
-    assert certificate._holds(table, v, 100 * rounding(table, v, eta, ends), eta, "soft", ends)
+    noise = torch.where(ends.live, Gap.at(table, v, eta, "soft").noise, 0.0)
+    assert certificate._holds(table, v, 100 * noise, eta, "soft", ends)
 
 
 @pytest.mark.parametrize("eta", [-0.5, 0.0, 1.0, np.inf])
@@ -117,7 +119,7 @@ def test_a_circle_for_nothing_has_no_bracket(eta):
 
 @pytest.mark.parametrize("eta", [-np.inf, -0.5, 0.0, 0.5, np.inf])
 def test_the_worst_of_what_ties_counts(eta):
-    """Four times 2i -> 2i+2 or 2i+3: rounding errors of odd states, beside a cost of 1e9, add up.
+    """Four times 2i -> 2i+2 or 2i+3: rounding errors of odd states, of 1e9 back and forth, add up.
 
     The way through even states alone, or a mixture of the two, would sum up to less.
     """
@@ -140,10 +142,11 @@ def test_the_worst_of_the_outcomes_that_tie_counts(eta):
 def worst_way(P, eta):
     P[:8, 2, 8] = P[8, :, 8] = 1
     r = np.full((9, 3), -1.0)
-    r[:8, 2], r[1:8:2, 2], r[8] = -10, -1e9, 0
-    table = cai.tabulate(models.tabular(P, r, horizon=None))
+    r[:8, 2], r[1:8:2, :2], r[8] = -10, -1e9 - 1, 0
+    paid = 1e9 * (r < -1e9)[..., None] * np.ones(9)
+    table = cai.tabulate(models.tabular(P, r, arrival_reward=paid, horizon=None))
     near, error = at(table, [-4, -4, -3, -3, -2, -2, -1, -1, 0], eta, "hard")
-    noise = rounding(table, near, eta, endings(table, eta))[1]
+    noise = Gap.at(table, near, eta, "hard").noise[1]
     assert 2 * 4 * noise <= error < 5 * 4 * noise
 
 

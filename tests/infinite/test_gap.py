@@ -1,0 +1,126 @@
+"""T v - v next to large values, and sums over chains that hardly ever end, in many digits."""
+
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cai
+from cai import bellman, inference, models
+from cai.infinite.gap import Gap
+from cai.numerics.state_reduction import StateReduction
+
+seeds = st.integers(0, 10**6)
+ETAS = [-np.inf, -1e9, -30.0, -1.0, -0.05, -1e-6, -1e-12, 0.0, 1e-9, 1e-3, 0.3, 1.0, 50.0, np.inf]
+
+
+def mean_in_digits(p, x, eta):
+    """(1/η) log E_p[exp(ηx)]."""
+    if np.isinf(eta):
+        return max(x) if eta > 0 else min(x)
+    if eta == 0:
+        return sum(a * b for a, b in zip(p, x, strict=True))
+    return mpmath.log(sum(a * mpmath.exp(eta * b) for a, b in zip(p, x, strict=True))) / eta
+
+
+def normalised(log_p):
+    """Rows sum to one but for rounding errors; what is impossible stays so."""
+    p = [mpmath.exp(mpmath.mpf(x)) for x in log_p.tolist()]
+    return [x / sum(p) for x in p]
+
+
+def gap_in_digits(table, v, s, eta, rule):
+    """(T v - v)(s), as bellman.py has it, in as many digits as are at work."""
+    discount, prior = mpmath.mpf(table.discount), normalised(table.log_prior[s])
+    worth = [mpmath.mpf(x) for x in v.tolist()]
+    if discount < 1:
+        worth = [mean_in_digits([discount, 1 - discount], [x, 0], eta) for x in worth]
+    q = [
+        mpmath.mpf(table.reward[s, a].item())
+        + mean_in_digits(normalised(table.log_dynamics[s, a]), worth, eta)
+        for a in range(table.num_actions)
+    ]
+    backed_up = max(q) if rule == "hard" else mean_in_digits(prior, q, 1)
+    return backed_up - mpmath.mpf(v[s].item())
+
+
+@settings(max_examples=80)
+@given(seeds, st.sampled_from(ETAS), st.sampled_from([1.0, 1 - 1e-9, 0.5]))
+def test_gaps_are_within_their_noise(seed, eta, discount):
+    """For values, probabilities and ends of all sizes, in forty digits more than floats have."""
+    rng = np.random.default_rng(seed)
+    S = int(rng.integers(2, 5))
+    P = rng.random((S, 2, S)) ** rng.choice([1, 8, 40])
+    P[np.arange(S), :, np.arange(S)] += 10 ** rng.uniform(-3, 14, size=(S, 1))
+    r = 10 ** rng.uniform(-2, 3) * rng.normal(size=(S, 2))
+    prior = rng.dirichlet([1, 1], S)
+    table = cai.tabulate(
+        models.tabular(
+            P / P.sum(-1, keepdims=True), r, horizon=None, discount=discount, action_prior=prior
+        )
+    )
+    size, spread = 10 ** rng.uniform(-2, 12), rng.choice([0.0, 1e-12, 1e-3, 1.0])
+    v = torch.from_numpy(rng.choice([-1, 1]) * size * (1 + spread * rng.normal(size=S)))
+    for rule in ("soft", "hard"):
+        found = Gap.at(table, v, eta, rule)
+        with mpmath.workdps(60):
+            for s in range(S):
+                exact = gap_in_digits(table, v, s, eta, rule)
+                assert abs(found.values[s].item() - exact) <= found.noise[s].item()
+
+
+@pytest.mark.parametrize("eta", [-1e-13, 0.0, 1e-13])
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+def test_to_stay_rounds_nothing(rule, eta):
+    """Values of 3e12 nats are rounded to 2e-4; what a state left by 1e-12 adds to them is not."""
+    P = [[[1 - 1e-12, 1e-12]], [[0, 1.0]]]
+    table = cai.tabulate(models.tabular(P, [[-3.0], [0]], horizon=None))
+    v = torch.tensor([-2.9e12, 0.0], dtype=torch.float64)
+    found = Gap.at(table, v, eta, rule)
+    with mpmath.workdps(60):
+        exact = gap_in_digits(table, v, 0, eta, rule)
+    assert abs(found.values[0].item() - exact) <= found.noise[0].item() < 1e-12
+    assert abs((bellman.backup(table, v, eta, rule) - v)[0].item() - exact) > 1e-6
+
+
+@pytest.mark.parametrize("end", [1e-6, 1e-13, 1e-30, 1e-200])
+def test_chains_that_hardly_ever_end(end):
+    """(I - M)⁻¹ b in fractions, where 1 - M has no digit of the end."""
+    rng = np.random.default_rng(0)
+    M = rng.dirichlet(np.ones(4), 4)
+    left = end * rng.random(4)
+    b = rng.random(4)
+    found = StateReduction(torch.from_numpy(M), torch.from_numpy(left)).sums(torch.from_numpy(b))
+    A = [[-Fraction(x) for x in row] for row in M.tolist()]
+    for i in range(4):
+        A[i][i] = Fraction(left[i]) - sum(A[i][j] for j in range(4) if j != i)
+    exact = solved(A, [Fraction(x) for x in b.tolist()])
+    for x, y in zip(found.tolist(), exact, strict=True):
+        assert abs(Fraction(x) / y - 1) < Fraction(1, 10**14)
+
+
+def solved(A, b):
+    """A⁻¹ b by elimination, in fractions."""
+    n = len(b)
+    A, b = [list(row) for row in A], list(b)
+    for k in range(n):
+        for i in range(n):
+            if i != k:
+                share = A[i][k] / A[k][k]
+                A[i] = [x - share * y for x, y in zip(A[i], A[k], strict=True)]
+                b[i] -= share * b[k]
+    return [b[k] / A[k][k] for k in range(n)]
+
+
+def test_two_states_that_are_hardly_ever_left_for_the_end():
+    """1e11 steps back and forth, of which 1 - p has few digits left."""
+    P = [[[0.5, 0.5, 0]], [[0.5, 0.5, 1e-11]], [[0, 0, 1.0]]]
+    model = models.tabular(P, [[-1.0], [-1.0], [0]], horizon=None)
+    found = inference.soft_values(model, 0.0)
+    exact = -2 / mpmath.mpf(1e-11)  # half of the time in the state from where it may end
+    assert abs(found.V[0].item() - exact) <= found.error < 0.01 * abs(exact)
+    assert abs(found.V[0].item() / exact - 1) < 1e-10
