@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cai
-from cai import bellman, inference, models
+from cai import inference, models
 from cai.infinite.gap import Gap
 from cai.numerics.state_reduction import StateReduction
+from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
 ETAS = [-np.inf, -1e9, -30.0, -1.0, -0.05, -1e-6, -1e-12, 0.0, 1e-9, 1e-3, 0.3, 1.0, 50.0, np.inf]
