@@ -47,7 +47,7 @@ Policies:
 - ``LinearGaussianPolicy``: N(k - K s, C) at each step.
 - ``Plan``: independent actions, whatever the state.
 - ``GaussianPlan``: jointly Gaussian actions, whatever the state.
-- ``FreeDynamics``: a guide that bends the dynamics too.
+- ``DynamicsGuide``: a guide that bends the dynamics too.
 
 Heads of networks:
 

@@ -16,8 +16,8 @@ from .gaussian.forms import Quadratic as Quadratic
 from .gaussian.gaussian_solution import GaussianSolution as GaussianSolution
 from .gaussian.linear_gaussian import LinearGaussian as LinearGaussian
 from .gaussian.linear_policy import LinearGaussianPolicy as LinearGaussianPolicy
+from .policies.dynamics_guide import DynamicsGuide as DynamicsGuide
 from .policies.flow import FlowHead as FlowHead
-from .policies.free_dynamics import FreeDynamics as FreeDynamics
 from .policies.heads import CategoricalHead as CategoricalHead
 from .policies.heads import GaussianHead as GaussianHead
 from .policies.heads import MixtureHead as MixtureHead

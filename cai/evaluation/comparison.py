@@ -19,7 +19,7 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_gaussian import same as same_gaussian
 from cai.numerics.exclusive import seeded
-from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.dynamics_guide import DynamicsGuide
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
 from cai.program.interfaces import Policy, ValueFunction
@@ -105,7 +105,7 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Referenc
         "entropy": Estimate(evaluation.entropy, evaluation.entropy_stderr),
     }
     believer = _believer(method)
-    bends = isinstance(believer, Chain | GaussianSolution | FreeDynamics)
+    bends = isinstance(believer, Chain | GaussianSolution | DynamicsGuide)
     if bends and believer.optimism != 0:
         estimates["imagined_bound"] = Estimate(believer.bound)
         estimates["imagined_return"] = Estimate(believer.imagined_return)
@@ -118,7 +118,7 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Referenc
 def _believer(method: Any) -> Any:
     """What a bound is taken from: the method, or its policy if that is a guide of the dynamics."""
     policy = getattr(method, "policy", None)
-    return policy if isinstance(policy, FreeDynamics) else method
+    return policy if isinstance(policy, DynamicsGuide) else method
 
 
 def _policy(name: str, method: Any, known: References) -> Policy:
@@ -130,12 +130,12 @@ def _policy(name: str, method: Any, known: References) -> Policy:
             f"got {type(method).__name__}"
         )
     believer, problem, fits = _believer(method), known.problem, True
-    check_policy(believer if isinstance(believer, FreeDynamics) else policy)
+    check_policy(believer if isinstance(believer, DynamicsGuide) else policy)
     if isinstance(method, Chain):
         fits = isinstance(problem, Table) and same(method.table, problem)
     elif isinstance(method, GaussianSolution):
         fits = isinstance(problem, LinearGaussian) and same_gaussian(method.model, problem)
-    elif isinstance(believer, FreeDynamics):
+    elif isinstance(believer, DynamicsGuide):
         fits = isinstance(problem, Table) and believer.is_of(problem)
     if not fits:
         raise ValueError(

@@ -49,7 +49,7 @@ def refuse_site(name: str) -> NoReturn:
         f"policy, site {name}: expected the model alone to draw it, since a guide keeps the true "
         "dynamics, got another draw; return the distribution of the action and leave the drawing "
         "to model.rollout(policy), give latents other names, and for a guide that bends the "
-        "dynamics take cai.FreeDynamics"
+        "dynamics take cai.DynamicsGuide"
     )
 
 

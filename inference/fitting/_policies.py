@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cai import checks
-from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.dynamics_guide import DynamicsGuide
 from cai.policies.neural import TabularPolicy
 from cai.tables import bellman, sweeps
 from cai.tables.table import Table
@@ -25,7 +25,7 @@ def copy_of(policy: nn.Module) -> nn.Module:
 def described(policy: nn.Module) -> str:
     """The name of a policy, the shapes of its parameters, and the optimism of a guide."""
     shapes = [f"{name} {list(p.shape)}" for name, p in policy.named_parameters()]
-    if isinstance(policy, FreeDynamics):
+    if isinstance(policy, DynamicsGuide):
         shapes.append(f"optimism {policy.optimism:g}")
     return f"{type(policy).__name__}({', '.join(shapes)})"
 
@@ -37,12 +37,12 @@ def default_rate(policy: nn.Module) -> float:
 
 def check_guide(policy: nn.Module, table: Table | None) -> None:
     """Raises ValueError if a guide bends the dynamics of another problem."""
-    if isinstance(policy, FreeDynamics) and (table is None or not policy.is_of(table)):
+    if isinstance(policy, DynamicsGuide) and (table is None or not policy.is_of(table)):
         checks.refuse(
             "policy",
             "a guide that bends the dynamics of the model that is fitted",
-            "FreeDynamics of another problem, whose rewards it would be trained for",
-            "make it anew, cai.FreeDynamics(model, optimism)",
+            "DynamicsGuide of another problem, whose rewards it would be trained for",
+            "make it anew, cai.DynamicsGuide(model, optimism)",
         )
 
 

@@ -26,7 +26,7 @@ from cai.inference.gradients.mirror import natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
-from cai.policies.free_dynamics import FreeDynamics
+from cai.policies.dynamics_guide import DynamicsGuide
 from cai.policies.history import HistoryPolicy
 from cai.policies.neural import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
@@ -143,7 +143,7 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
         found: Any = partial(worth, problem.gaussian, policy)
     elif isinstance(policy, HistoryPolicy) and problem.table is not None:
         found = partial(worth, problem.table, policy)
-    elif isinstance(policy, FreeDynamics):
+    elif isinstance(policy, DynamicsGuide):
         found = partial(policy.worth, float(model.temperature))
     else:
         return None

@@ -27,9 +27,9 @@ def warmer(model):
         (TABLE, inference.soft_values(GAUSSIAN)),
         (continuous(), inference.soft_values(GAUSSIAN)),
         (TABLE, inference.soft_values(warmer(TABLE))),
-        (TABLE, cai.FreeDynamics(warmer(TABLE))),
-        (TABLE, inference.fit(warmer(TABLE), cai.FreeDynamics(warmer(TABLE)), steps=1)),
-        (GAUSSIAN, cai.FreeDynamics(TABLE)),
+        (TABLE, cai.DynamicsGuide(warmer(TABLE))),
+        (TABLE, inference.fit(warmer(TABLE), cai.DynamicsGuide(warmer(TABLE)), steps=1)),
+        (GAUSSIAN, cai.DynamicsGuide(TABLE)),
     ],
 )
 def test_what_imagines_another_problem_is_refused(model, method):
@@ -42,7 +42,9 @@ def test_the_same_problem_made_twice_is_one():
     row = cai.compare(again, {"best": inference.soft_values(GAUSSIAN)})["best"]
     assert row.restriction == pytest.approx(0, abs=1e-12)
     again = dataclasses.replace(TABLE)
-    rows = cai.compare(again, {"bent": cai.FreeDynamics(TABLE), "best": inference.posterior(TABLE)})
+    rows = cai.compare(
+        again, {"bent": cai.DynamicsGuide(TABLE), "best": inference.posterior(TABLE)}
+    )
     assert rows["bent"].optimism_gap is not None
 
 

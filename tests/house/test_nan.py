@@ -81,7 +81,7 @@ POLICIES = {
     "reactive": (LEDGE, lambda: with_nan(cai.ReactivePolicy(LEDGE))),
     "plan": (LEDGE, lambda: with_nan(cai.Plan(LEDGE))),
     "latents": (LEDGE, lambda: with_nan(cai.LatentPolicy(LEDGE, TWO, hidden=(4,)))),
-    "guide": (LEDGE, lambda: with_nan(cai.FreeDynamics(LEDGE), "moves")),
+    "guide": (LEDGE, lambda: with_nan(cai.DynamicsGuide(LEDGE), "moves")),
     "function": (LEDGE, lambda: late),
     "mean": (WALK, lambda: late_mean),
     "scale": (WALK, lambda: late_scale),

@@ -108,7 +108,7 @@ POLICIES = {
         cai.GaussianPlan(models.pendulum(horizon=3)),
     ),
     "HistoryPolicy": lambda: (models.ledge(), cai.HistoryPolicy(models.ledge(), observe=half)),
-    "FreeDynamics": lambda: (models.ledge(), cai.FreeDynamics(models.ledge(), 0.5).policy),
+    "DynamicsGuide": lambda: (models.ledge(), cai.DynamicsGuide(models.ledge(), 0.5).policy),
     "LinearGaussianPolicy": lambda: (line(), cai.LinearGaussianPolicy(line())),
     "of a solution": lambda: (models.ledge(), inference.posterior(models.ledge()).policy),
     "of a Gaussian solution": lambda: (line(), inference.posterior(line()).policy),

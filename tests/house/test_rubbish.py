@@ -97,7 +97,7 @@ TAKERS = {
         cai.LinearGaussianPolicy.from_matrices,
         {"gains": ONE, "offsets": ONE[0], "covariance": ONE},
     ),
-    "FreeDynamics": (cai.FreeDynamics, {"model": LEDGE, "optimism": 1.0}),
+    "DynamicsGuide": (cai.DynamicsGuide, {"model": LEDGE, "optimism": 1.0}),
     "Starts": (cai.Starts, {"states": torch.zeros(3)}),
     "simulate": (LEDGE.simulate, {"policy": POLICY, "n": 3, "seed": 0}),
     "rollout": (lambda policy: LEDGE.rollout(policy)(), {"policy": POLICY}),
@@ -287,7 +287,7 @@ def small(monkeypatch):
     ("make", "size"),
     [
         (lambda: inference.posterior(ring(4000)).dynamics(0), "256 MB"),
-        (lambda: cai.FreeDynamics(ring(2000)), "256 MB"),
+        (lambda: cai.DynamicsGuide(ring(2000)), "256 MB"),
         (lambda: cai.TabularPolicy(ring(4000, 2000)), "128 MB"),
         (lambda: cai.evaluate(ring(4000, 2000), lambda t, s: None), "128 MB"),
         (lambda: ring(3).simulate(lambda t, s: None, 10**7), "240 MB"),

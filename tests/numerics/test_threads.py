@@ -118,7 +118,7 @@ def unwound(temperature):
 
 def bent(temperature):
     model = models.ledge(temperature=temperature)
-    return inference.fit(model, cai.FreeDynamics(model, 0.5), steps=2, progress=False).elbo
+    return inference.fit(model, cai.DynamicsGuide(model, 0.5), steps=2, progress=False).elbo
 
 
 def drawn(temperature):

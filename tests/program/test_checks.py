@@ -277,7 +277,7 @@ FAMILIES = (
     cai.ReactivePolicy,
     cai.RecurrentPolicy,
     cai.LinearGaussianPolicy,
-    cai.FreeDynamics,
+    cai.DynamicsGuide,
     lambda model: cai.LatentPolicy(model, dist.Categorical(torch.ones(2))),
 )
 

@@ -172,7 +172,7 @@ REFUSING = {
     "map": inference.map_trajectory,
     "ladder": inference.price_ladder,
     "robust": lambda model: inference.robust(model, 0.1),
-    "free dynamics": cai.FreeDynamics,
+    "dynamics guide": cai.DynamicsGuide,
     "graph": transition_graph,
     "learnt rewards": lambda model: cai.tabulate_rewards(model, cai.tabulate(of([]))),
 }

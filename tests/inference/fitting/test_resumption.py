@@ -220,7 +220,7 @@ def test_a_policy_of_the_same_shapes_that_acts_otherwise(one, other, tmp_path):
 
 def test_a_guide_of_another_optimism(tmp_path):
     fits = [
-        functools.partial(fit, LEDGE, policy=functools.partial(cai.FreeDynamics, optimism=eta))
+        functools.partial(fit, LEDGE, policy=functools.partial(cai.DynamicsGuide, optimism=eta))
         for eta in (1.0, 0.5)
     ]
     assert "optimism 0.5" in refused(*fits, tmp_path / "fit.pt")
@@ -405,7 +405,7 @@ def with_another_prior():
 
 
 def test_a_guide_of_another_prior_is_none_of_this_problem():
-    free = cai.FreeDynamics(LEDGE)
+    free = cai.DynamicsGuide(LEDGE)
     assert free.is_of(TABLE)
     assert not free.is_of(with_another_prior())
     with pytest.raises(ValueError, match="of another problem"):

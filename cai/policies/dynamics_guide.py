@@ -28,11 +28,11 @@ from cai.tables.table import Table
 from cai.tables.tabulation import collapse, tabulate
 
 
-class FreeDynamics(nn.Module):
+class DynamicsGuide(nn.Module):
     """q(s_0) ∏ q(a_t|s_t) q_t(s_{t+1}|s_t,a_t), each as a table, and the model with its price.
 
-    ``fit(model, free)`` trains it by the exact gradient, and plain Pyro does with the pair
-    ``SVI(free.program, free.guide, optim, TraceEnum_ELBO())``. The objective is
+    ``fit(model, guide)`` trains it by the exact gradient, and plain Pyro does with the pair
+    ``SVI(guide.program, guide.guide, optim, TraceEnum_ELBO())``. The objective is
 
         E_q[Σ rewards/α - Σ KL(π‖p(a|s)) - (1/η) Σ KL(q(s'|s,a)‖p)] - (1/η) KL(q(s_0)‖p(s_0))
 

@@ -83,7 +83,7 @@ def elbo_of(problem, eta, start, policy, moves, coins):
 @pytest.mark.parametrize("eta", [0.25, 1.0, 3.0])
 def test_the_objective_by_all_paths(eta, discount):
     problem = oracles.random_problem(3, T=2, discount=discount)
-    free = scramble(cai.FreeDynamics(problem.model(), eta))
+    free = scramble(cai.DynamicsGuide(problem.model(), eta))
     start = (free._log_start + free.initial).softmax(-1).detach()
     moves = (free._log_moves + free.moves).softmax(-1).detach()
     policy = free.policy.log_probs.exp().detach()
@@ -96,7 +96,7 @@ def test_the_objective_by_all_paths(eta, discount):
 def test_the_solution_of_the_dial_attains_its_bound(eta, discount):
     model = oracles.random_problem(4, discount=discount).model()
     solution = inference.soft_values(model, eta)
-    free = cai.FreeDynamics(model, eta)
+    free = cai.DynamicsGuide(model, eta)
     set_to(free, solution)
     assert worth(free) == pytest.approx(solution.bound, abs=1e-10)
     for parameter in free.parameters():
@@ -109,7 +109,7 @@ def test_the_solution_of_the_dial_attains_its_bound(eta, discount):
 def test_svi_lands_on_the_dial(eta):
     """Variational and exact agree, whatever the price; and the freer, the more it imagines."""
     model = models.ledge(horizon=2)
-    free = cai.FreeDynamics(model, eta)
+    free = cai.DynamicsGuide(model, eta)
     guide = config_enumerate(free.guide, "parallel")
     optim = pyro.optim.ClippedAdam({"lr": 0.4, "betas": (0.8, 0.95), "lrd": 0.97})
     svi = SVI(free.program, guide, optim, TraceEnum_ELBO(max_plate_nesting=0))
@@ -128,7 +128,7 @@ def test_svi_lands_on_the_dial(eta):
 
 def test_samples_have_the_same_objective():
     model = models.lottery(discount=0.9)
-    free = scramble(cai.FreeDynamics(model, 0.5))
+    free = scramble(cai.DynamicsGuide(model, 0.5))
     loss = Trace_ELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=0)
     assert -loss.loss(free.program, free.guide) == pytest.approx(worth(free), abs=0.1)
 
@@ -136,21 +136,21 @@ def test_samples_have_the_same_objective():
 def test_it_starts_at_the_rollout_of_the_prior():
     model = oracles.random_problem(5, discount=0.9).model()
     for eta in DIAL:
-        found = worth(cai.FreeDynamics(model, eta))
+        found = worth(cai.DynamicsGuide(model, eta))
         assert found == pytest.approx(cai.evaluate(model, cai.TabularPolicy(model)).elbo, abs=1e-11)
 
 
 @pytest.mark.parametrize("eta", [-0.5, float("inf"), float("nan")])
 def test_prices_that_are_no_maximum(eta):
     with pytest.raises(ValueError, match=r"optimism: expected a (finite|real) number"):
-        cai.FreeDynamics(models.ledge(), eta)
+        cai.DynamicsGuide(models.ledge(), eta)
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 @pytest.mark.parametrize("eta", [0.0, 0.25, 1.0, 3.0])
 def test_the_objective_without_enumerating_the_program(eta, discount):
     problem = oracles.random_problem(7, T=3, discount=discount)
-    free = scramble(cai.FreeDynamics(problem.model(), eta))
+    free = scramble(cai.DynamicsGuide(problem.model(), eta))
     assert free.bound == pytest.approx(worth(free), abs=1e-10)
     temperature = problem.temperature
     slopes = torch.autograd.grad(
@@ -174,7 +174,7 @@ def test_the_objective_without_enumerating_the_program(eta, discount):
 def test_fit_lands_on_the_dial_and_compare_says_what_was_imagined(eta, discount):
     model = models.ledge(horizon=3, discount=discount)
     solution = inference.soft_values(model, eta)
-    fitted = inference.fit(model, cai.FreeDynamics(model, eta), learning_rate=0.3, steps=400)
+    fitted = inference.fit(model, cai.DynamicsGuide(model, eta), learning_rate=0.3, steps=400)
     assert fitted.estimator == "exact"
     assert fitted.policy.bound == pytest.approx(solution.bound, abs=1e-4)
     assert -fitted.losses[-1].item() == pytest.approx(solution.bound, abs=1e-3)
@@ -197,17 +197,19 @@ def test_the_return_that_is_imagined_is_that_of_the_dial():
     for eta in (0.5, 1.0):
         model = oracles.random_problem(4, discount=0.8).model()
         solution = inference.soft_values(model, eta)
-        free = cai.FreeDynamics(model, eta)
+        free = cai.DynamicsGuide(model, eta)
         set_to(free, solution)
         assert free.imagined_return == pytest.approx(solution.imagined_return, abs=1e-9)
 
 
-def test_free_dynamics_of_another_problem_are_not_trained():
+def test_dynamics_guides_of_another_problem_are_not_trained():
     """Of the same size, it would be trained for its own rewards without a word."""
     model = models.ledge(horizon=3)
     for other in (models.ledge(horizon=3, fall_reward=-8.0), models.ledge(), models.lottery()):
         with pytest.raises(
             ValueError, match=r"policy: expected a guide that bends .* make it anew"
         ):
-            inference.fit(model, cai.FreeDynamics(other), steps=2)
-    assert inference.fit(cai.tabulate(model), cai.FreeDynamics(model), steps=2).losses.shape == (2,)
+            inference.fit(model, cai.DynamicsGuide(other), steps=2)
+    assert inference.fit(cai.tabulate(model), cai.DynamicsGuide(model), steps=2).losses.shape == (
+        2,
+    )
