@@ -12,8 +12,8 @@ Models:
 
 - ``TrajectoryModel``: p(τ, O), a trajectory and its optimality as a Pyro program.
 - ``LinearGaussian``: a model that is linear, Gaussian and quadratic, with exact inference.
-- ``Starts``: p(s_0), uniform over given states.
-- ``Successors``: p(s'|s,a) over a few listed states.
+- ``EmpiricalStates``: p(s_0), uniform over given states.
+- ``SparseCategorical``: p(s'|s,a) over a few listed states.
 - ``FlatPrior``: the improper prior on actions of a linear-Gaussian model.
 - ``Layout``: names and places of states and actions, for pictures and tables.
 - ``Trajectories``: sampled trajectories, as tensors.

@@ -1,9 +1,9 @@
 from . import inference as inference
 from . import models as models
 from . import plot as plot
+from .distributions.empirical_states import EmpiricalStates as EmpiricalStates
 from .distributions.flat_prior import FlatPrior as FlatPrior
-from .distributions.starts import Starts as Starts
-from .distributions.successors import Successors as Successors
+from .distributions.sparse_categorical import SparseCategorical as SparseCategorical
 from .evaluation.bracket import EvidenceBracket as EvidenceBracket
 from .evaluation.comparison import compare as compare
 from .evaluation.evaluate import Evaluation as Evaluation

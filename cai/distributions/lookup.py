@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai.distributions.successors import Successors
+from cai.distributions.sparse_categorical import SparseCategorical
 
 
 class Lookup:
@@ -92,4 +92,4 @@ class Moves(Lookup):
         """p(s'|s,a), in the batch shape of s and a."""
         if self.successors is None:
             return dist.Categorical(logits=self.log_p[s, a])
-        return Successors(self.log_p[s, a], self.successors[s, a], len(self.log_p))
+        return SparseCategorical(self.log_p[s, a], self.successors[s, a], len(self.log_p))

@@ -15,8 +15,8 @@ from cai import checks
 from cai.numerics import memory
 
 SPARSE = (
-    "where few states follow each, return cai.Successors(logits, successors, num_states) or a "
-    "Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
+    "where few states follow each, return cai.SparseCategorical(logits, successors, num_states) or "
+    "a Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
 )
 
 _UNDRAWABLE = ("probability tensor", "normal expects", "Expected p_in")  # torch's, of NaN

@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai.distributions.exact_scores import exact
-from cai.distributions.successors import Successors
+from cai.distributions.sparse_categorical import SparseCategorical
 from cai.distributions.support import log_probs, support_size
 from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
@@ -64,7 +64,7 @@ def with_latents(
     state: Tensor | None
     if isinstance(d, dist.Delta) and not d.event_shape:
         log_p, state = exact(d).log_density.unsqueeze(-1), _whole_numbers(d.v).unsqueeze(-1)
-    elif isinstance(d, Successors):
+    elif isinstance(d, SparseCategorical):
         log_p, state = d.logits, d.successors
     elif (size := support_size(d)) is None:
         raise NotEnumerable(

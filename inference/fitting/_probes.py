@@ -17,9 +17,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
+from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact
 from cai.distributions.flat_prior import FlatPrior
-from cai.distributions.starts import Starts
 from cai.distributions.support import log_probs, support_size
 from cai.evaluation.problem import Problem
 from cai.program.interfaces import Policy
@@ -85,7 +85,7 @@ def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
     """What a program scores and pays at the kept states, actions and latents."""
     last = model.final_rewards(probes["s_T"]).expand(len(probes["s_T"]))
     numbers = {"initial": _score(model.initial, probes["s_0"]), "last final_reward": last}
-    if isinstance(model.initial, Starts):
+    if isinstance(model.initial, EmpiricalStates):
         numbers["starts"] = model.initial.states
     for where in ("", "far "):
         if f"{where}s" not in probes:

@@ -107,7 +107,7 @@ def fit(
 
     A copy is trained; the policy that was passed, and Pyro's parameter store, stay as they are.
     Each particle starts in a state of its own, drawn from the model; to amortise over a set of
-    starts, give the model ``initial=cai.Starts(states)``, and the particles are a minibatch.
+    states, give the model ``initial=cai.EmpiricalStates(states)``: each step draws a minibatch.
 
     Ctrl-C ends the loop after the step it is in and returns the best there was; a second one
     interrupts at once. Passing ``fitted.policy`` goes on from there with a fresh optimiser. With a

@@ -69,7 +69,7 @@ MODELS = {
     "collapsed to lists": lambda: cai.collapse(models.gridworld("bridge", horizon=4)),
     "changed": lambda: dataclasses.replace(models.ledge(), temperature=0.5),
     "many starts": lambda: dataclasses.replace(
-        models.pendulum(horizon=3), initial=cai.Starts(torch.zeros(3, 2).double())
+        models.pendulum(horizon=3), initial=cai.EmpiricalStates(torch.zeros(3, 2).double())
     ),
     "with latents": lambda: models.ledge().with_auxiliary(latent()),
 }
@@ -190,7 +190,7 @@ RESULTS = {
     "Row": lambda: cai.compare(models.ledge(), {"posterior": exact()}).rows["posterior"],
     "Solution": exact,
     "Stationary": lambda: inference.soft_values(models.ledge(horizon=None)),
-    "Successors": lambda: cai.Successors(torch.zeros(2), torch.tensor([3, 1]), 5),
+    "SparseCategorical": lambda: cai.SparseCategorical(torch.zeros(2), torch.tensor([3, 1]), 5),
     "Table": lambda: cai.tabulate(models.gridworld("bridge")),
     "Trajectories": lambda: exact().sample(3, 0),
     "ZLearning": lambda: inference.z_learning(
@@ -333,7 +333,7 @@ def test_every_public_class_is_among_these():
         for name in module.__all__
         if inspect.isclass(getattr(module, name))
     }
-    parts = {"TrajectoryModel", "LinearGaussian", "Starts", "FlatPrior"}  # of MODELS
+    parts = {"TrajectoryModel", "LinearGaussian", "EmpiricalStates", "FlatPrior"}  # of MODELS
     assert public <= set(RESULTS) | set(POLICIES) | parts
     assert {name.split(",")[0].split(" ")[0] for name in MODELS} >= set(models.__all__) - {
         "published"

@@ -98,7 +98,7 @@ TAKERS = {
         {"gains": ONE, "offsets": ONE[0], "covariance": ONE},
     ),
     "DynamicsGuide": (cai.DynamicsGuide, {"model": LEDGE, "optimism": 1.0}),
-    "Starts": (cai.Starts, {"states": torch.zeros(3)}),
+    "EmpiricalStates": (cai.EmpiricalStates, {"states": torch.zeros(3)}),
     "simulate": (LEDGE.simulate, {"policy": POLICY, "n": 3, "seed": 0}),
     "rollout": (lambda policy: LEDGE.rollout(policy)(), {"policy": POLICY}),
     "draw_step": (functools.partial(SYSTEM.draw_step, 0), {"s": ONE}),

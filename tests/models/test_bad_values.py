@@ -129,8 +129,8 @@ MODELS = {
     models.multigoal: {},
     models.double_integrator: {},
     cai.Layout: {},
-    cai.Starts: {"states": torch.ones(2, 2)},
-    cai.Successors: {"logits": torch.zeros(2, 3)},
+    cai.EmpiricalStates: {"states": torch.ones(2, 2)},
+    cai.SparseCategorical: {"logits": torch.zeros(2, 3)},
     cai.TrajectoryModel: {
         "initial": TWO,
         "dynamics": lambda s, a: dist.Delta(s),

@@ -194,7 +194,7 @@ def test_distributions_and_policies_keep_their_own_arrays():
     listed, log_probs = torch.tensor([3, 1]), torch.tensor([[0.25, 0.75]] * 5).double().log()
     ways = torch.tensor([[0.25, 0.75]] * 4).double().log()
     model = models.ledge()
-    starts, successors = cai.Starts(states), cai.Successors(logits, listed, 5)
+    starts, successors = cai.EmpiricalStates(states), cai.SparseCategorical(logits, listed, 5)
     policy, plan = cai.TabularPolicy.from_log_probs(log_probs), cai.Plan.of(model, ways)
     for array in (states, logits, listed, log_probs, ways):
         array[...] = 0
@@ -361,9 +361,9 @@ SPARSE = [EYE.to_sparse(), torch.full((2, 2, 2), 0.5).to_sparse(), EYE.to(torch.
     [(make, arguments, name) for make, arguments in MAKERS.values() for name in arguments]
     + [
         (inference.pareto_k, {}, "log_weights"),
-        (cai.Starts, {}, "states"),
-        (cai.Successors, {"successors": torch.tensor([0, 1])}, "logits"),
-        (cai.Successors, {"logits": torch.zeros(2)}, "successors"),
+        (cai.EmpiricalStates, {}, "states"),
+        (cai.SparseCategorical, {"successors": torch.tensor([0, 1])}, "logits"),
+        (cai.SparseCategorical, {"logits": torch.zeros(2)}, "successors"),
         (cai.TabularPolicy.from_log_probs, {}, "log_probs"),
         (lambda log_probs: cai.Plan.of(models.ledge(), log_probs), {}, "log_probs"),
         (

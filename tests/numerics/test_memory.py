@@ -20,7 +20,7 @@ def dense(s, a):
 
 def listed(s, a):
     here = s.unsqueeze(-1) + torch.tensor([0, 1])
-    return cai.Successors(torch.zeros(2), here.clamp(max=STATES - 1), STATES)
+    return cai.SparseCategorical(torch.zeros(2), here.clamp(max=STATES - 1), STATES)
 
 
 def walk(dynamics):
@@ -36,7 +36,7 @@ def walk(dynamics):
 @pytest.mark.parametrize("method", [cai.tabulate, inference.posterior, inference.soft_values])
 def test_a_dense_program_of_many_states_says_how_many_bytes(method, monkeypatch):
     monkeypatch.setattr(memory, "installed", lambda: 16e9)
-    with pytest.raises(ValueError, match=r"cai\.Successors") as caught:
+    with pytest.raises(ValueError, match=r"cai\.SparseCategorical") as caught:
         method(walk(dense))
     message = str(caught.value)
     # Seven arrays of 30 000 x 2 x 30 000 numbers of eight bytes.

@@ -143,7 +143,7 @@ def latent_problem(seed, form, T=3, discount=1.0, S=3, A=2):
             return dist.Delta(p.argmax(-1))
         where = torch.stack([p.argmax(-1), (p.argmax(-1) + 1) % S], -1)
         log_p = torch.tensor([0.75, 0.25]).double().log()
-        return cai.Successors(log_p.expand(where.shape), where, S)
+        return cai.SparseCategorical(log_p.expand(where.shape), where, S)
 
     if form == "successors":
         land = 0.75 * land + 0.25 * np.roll(land, 1, -1)

@@ -83,7 +83,9 @@ def test_a_categorical_of_latents():
     [
         lambda s, a: dist.Delta((s + a) % S),
         lambda s, a: dist.Categorical(logits=torch.eye(S).log()[(s + a) % S]),
-        lambda s, a: cai.Successors(torch.zeros(*s.shape, 1), ((s + a) % S).unsqueeze(-1), S),
+        lambda s, a: cai.SparseCategorical(
+            torch.zeros(*s.shape, 1), ((s + a) % S).unsqueeze(-1), S
+        ),
         lambda s, a: dist.Delta((s + a) % S).mask(s > 2),
         lambda s, a: dist.MixtureSameFamily(
             dist.Categorical(torch.ones(*s.shape, 2)),
@@ -315,7 +317,7 @@ def test_dynamics_that_stumble_over_a_rare_state_are_caught():
 
 def test_every_action_forbidden_is_an_error():
     def prior(s):
-        return cai.Successors(torch.where(s.unsqueeze(-1) == 4, -math.inf, torch.zeros(A)))
+        return cai.SparseCategorical(torch.where(s.unsqueeze(-1) == 4, -math.inf, torch.zeros(A)))
 
     refused(lambda s, a: dist.Delta(s), "action_prior", "logits", action_prior=prior)
     with pyro.validation_enabled(False):
@@ -327,7 +329,7 @@ def test_float_states_after_integer_ones_are_refused():
 
 
 def test_successors_are_a_distribution():
-    d = cai.Successors(torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([3, 1, 3]), 5)
+    d = cai.SparseCategorical(torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([3, 1, 3]), 5)
     assert d.enumerate_support().tolist() == [0, 1, 2, 3, 4]
     found = d.log_prob(d.enumerate_support()).exp().tolist()
     assert found == pytest.approx([0, 0.25, 0, 0.75, 0])

@@ -377,7 +377,7 @@ def test_rewards_of_a_network_reach_its_parameters():
 
     model = cai.TrajectoryModel(
         initial=dist.Categorical(torch.ones(12)),
-        dynamics=lambda s, a: cai.Successors(
+        dynamics=lambda s, a: cai.SparseCategorical(
             torch.zeros(*torch.broadcast_shapes(s.shape, a.shape), 2),
             torch.stack(torch.broadcast_tensors((s + a) % 12, (s + 5) % 12), -1),
             12,

@@ -180,8 +180,8 @@ PROGRAMS = {
     "a latent": (walk(slipping(0.1)), walk(slipping(0.101))),
     "later": (walk(kind=Late), walk(kind=Earlier)),
     "starts": (
-        walk(initial=cai.Starts(torch.arange(500.0))),
-        walk(initial=cai.Starts(torch.arange(500.0) + 1e-2 * (torch.arange(500) == 77))),
+        walk(initial=cai.EmpiricalStates(torch.arange(500.0))),
+        walk(initial=cai.EmpiricalStates(torch.arange(500.0) + 1e-2 * (torch.arange(500) == 77))),
     ),
 }
 

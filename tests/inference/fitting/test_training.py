@@ -596,7 +596,7 @@ def test_a_policy_that_does_without_its_parameters(estimator):
 
 def test_starts_are_drawn_and_scored():
     states = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.0, 1.0], [4.0, 5.0]])
-    starts = cai.Starts(states)
+    starts = cai.EmpiricalStates(states)
     draws = starts.sample((4000,))
     share = (draws == states[0]).all(-1).double().mean().item()
     assert share == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 4000))
@@ -604,14 +604,14 @@ def test_starts_are_drawn_and_scored():
     assert starts.log_prob(torch.tensor([0.0, 3.0])) == -math.inf
     assert starts.expand([3]).sample().shape == (3, 2)
     assert starts.expand([3]).log_prob(states[1]).shape == (3,)
-    single = cai.Starts(torch.tensor([1.0, 2.0]))
+    single = cai.EmpiricalStates(torch.tensor([1.0, 2.0]))
     assert single.log_prob(torch.tensor([[1.0], [3.0]])).exp().tolist() == [[0.5], [0.0]]
 
 
 def test_a_policy_is_amortised_over_its_starts():
     """Half of them on either side of the target: a feedback serves both, a plan cannot."""
     states = torch.tensor([-2.0, 2.0]).repeat_interleave(5)
-    model = dataclasses.replace(walk(horizon=2), initial=cai.Starts(states))
+    model = dataclasses.replace(walk(horizon=2), initial=cai.EmpiricalStates(states))
     how = {"steps": 300, "particles": 32, "estimator": "pathwise", "learning_rate": 0.03}
     fitted = inference.fit(model, cai.NeuralPolicy(model, (16,)), **how)
     where = torch.tensor([-2.0, 2.0])
@@ -622,8 +622,8 @@ def test_a_policy_is_amortised_over_its_starts():
 
 def test_starts_that_are_none():
     with pytest.raises(ValueError, match=r"take initial=dist\.Categorical"):
-        cai.Starts(torch.arange(3))
+        cai.EmpiricalStates(torch.arange(3))
     with pytest.raises(ValueError, match="states: expected at least one row"):
-        cai.Starts(torch.zeros(0, 2))
+        cai.EmpiricalStates(torch.zeros(0, 2))
     with pytest.raises(ValueError, match="states: expected at least one row, of finite numbers"):
-        cai.Starts(torch.tensor([math.nan]))
+        cai.EmpiricalStates(torch.tensor([math.nan]))

@@ -13,7 +13,7 @@ from cai.checks import check_count, refuse
 from cai.numerics.arrays import INTEGERS, is_dense
 
 
-class Successors(TorchDistribution):
+class SparseCategorical(TorchDistribution):
     """p(s'|s,a) where few of many states can follow: a categorical over K listed states.
 
     A dense ``Categorical`` over S states costs S numbers for every state and action; this costs
@@ -55,13 +55,13 @@ class Successors(TorchDistribution):
         """The integers 0 … S - 1."""
         return constraints.integer_interval(0, self.num_states - 1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Successors:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SparseCategorical:
         """The same distribution with a larger batch shape."""
         shape = (*batch_shape, self.logits.shape[-1])
-        new: Any = Successors.__new__(Successors) if _instance is None else _instance
+        new: Any = SparseCategorical.__new__(SparseCategorical) if _instance is None else _instance
         new.successors, new.logits = self.successors.expand(shape), self.logits.expand(shape)
         new.num_states = self.num_states
-        super(Successors, new).__init__(torch.Size(batch_shape), validate_args=False)
+        super(SparseCategorical, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -12,17 +12,17 @@ from cai import checks
 from cai.numerics import arrays
 
 
-class Starts(TorchDistribution):
+class EmpiricalStates(TorchDistribution):
     """p(s_0) that is uniform over N given states, for models with continuous states.
 
-    ``dataclasses.replace(model, initial=cai.Starts(states))`` is the model that starts in one of
-    them. A policy that is fitted to it is amortised over all of them, and the particles of a step
-    are a minibatch, drawn with replacement.
+    ``dataclasses.replace(model, initial=cai.EmpiricalStates(states))`` is the model that starts in
+    one of them. A policy that is fitted to it is amortised over all of them, and the trajectories
+    of a training step are a minibatch, drawn with replacement.
 
     >>> import dataclasses, torch, cai
     >>> from cai import models
     >>> corners = torch.tensor([[-6.0, -6.0], [6.0, 6.0]])
-    >>> model = dataclasses.replace(models.multigoal(), initial=cai.Starts(corners))
+    >>> model = dataclasses.replace(models.multigoal(), initial=cai.EmpiricalStates(corners))
     >>> model.initial.sample((5,)).shape
     torch.Size([5, 2])
 
@@ -62,11 +62,13 @@ class Starts(TorchDistribution):
         real = torch.distributions.constraints.real
         return torch.distributions.constraints.independent(real, len(self.event_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Starts:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> EmpiricalStates:
         """The same distribution with a larger batch shape."""
-        new = Starts.__new__(Starts)
+        new = EmpiricalStates.__new__(EmpiricalStates)
         new.states = self.states
-        super(Starts, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(EmpiricalStates, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         return new
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
