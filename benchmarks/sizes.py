@@ -34,7 +34,7 @@ from cai import inference
 torch.set_num_threads(1)
 table = dataclasses.replace(sweeps.sparse(2_000), horizon=20_000)
 before = peak_memory()
-solution = inference.soft_values(table, {eta}, checkpoint={checkpoint})
+solution = inference.soft_values(table, {eta}, recompute={recompute})
 solution.imagined_return, solution.visits, solution.at(777).policy
 print(peak_memory() - before)
 """
@@ -49,12 +49,12 @@ def main() -> None:
             curves[f"{what}, optimism {eta:g}"] = [(S, *times(make, S, eta)) for S in many]
             print(what, eta, curves[f"{what}, optimism {eta:g}"], flush=True)
     draw(curves, Path("out/sweeps.png"))
-    for checkpoint in (False, True):
-        script = _LONG.format(eta=1.0, checkpoint=checkpoint)
+    for recompute in (False, True):
+        script = _LONG.format(eta=1.0, recompute=recompute)
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True
         )
-        kept = "checkpoints" if checkpoint else "all values"
+        kept = "checkpoints" if recompute else "all values"
         print(f"S=2000, T=20000, {kept}: {float(done.stdout):.0f} MB above the table")
 
 

@@ -28,7 +28,7 @@ Tables:
 Solutions:
 
 - ``Solution``: values, policy and trajectories at one optimism, finite horizon.
-- ``Checkpoints``: the same in memory of O(√T·S).
+- ``CheckpointedSolution``: the same in memory of O(√T·S).
 - ``Stationary``: the same with an infinite horizon.
 - ``Moment``: one step of a solution.
 - ``GaussianSolution``: the solution of a linear-Gaussian model.

@@ -32,7 +32,7 @@ from .policies.recurrent import RecurrentPolicy as RecurrentPolicy
 from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
-from .solutions.checkpoints import Checkpoints as Checkpoints
+from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
 from .solutions.moment import Moment as Moment
 from .solutions.solution import Solution as Solution
 from .solutions.stationary import Stationary as Stationary

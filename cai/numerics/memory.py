@@ -32,7 +32,7 @@ def check_values(steps: int, states: int) -> None:
         "horizon",
         f"values of {steps} steps and {states} states",
         (steps + 1) * states,
-        "take a shorter or an infinite one, or inference.soft_values(…, checkpoint=True)",
+        "take a shorter or an infinite one, or inference.soft_values(…, recompute=True)",
     )
 
 

@@ -13,13 +13,13 @@ from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.infinite.stationary_values import stationary
 from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.checkpoints import Checkpoints, checkpoints
+from cai.solutions.checkpointed import CheckpointedSolution, checkpointed
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
 from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
-Solved = TypeVar("Solved", Solution, Checkpoints)
+Solved = TypeVar("Solved", Solution, CheckpointedSolution)
 
 
 @overload
@@ -33,7 +33,7 @@ def soft_values(
     model: TrajectoryModel | Table,
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
-    checkpoint: Literal[False] = False,
+    recompute: Literal[False] = False,
 ) -> Solution | Stationary: ...
 
 
@@ -43,16 +43,16 @@ def soft_values(
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
     *,
-    checkpoint: Literal[True],
-) -> Checkpoints: ...
+    recompute: Literal[True],
+) -> CheckpointedSolution: ...
 
 
 def soft_values(
     model: TrajectoryModel | Table,
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
-    checkpoint: bool = False,
-) -> Solution | Stationary | GaussianSolution | Checkpoints:
+    recompute: bool = False,
+) -> Solution | Stationary | GaussianSolution | CheckpointedSolution:
     r"""Values, policy and bound of a discrete model at optimism η (Levine 2018, eqs. 7, 15).
 
         Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
@@ -100,11 +100,11 @@ def soft_values(
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, and what a state is worth by them. The prior says which
             actions there are, also where the rule is hard.
-        checkpoint: whether to keep the values of every √T-th step only, and to compute the others
+        recompute: whether to keep the values of every √T-th step only, and to compute the others
             again, for a horizon of which not even the values fit into memory.
 
     Returns:
-        The solution; with ``checkpoint`` its bound, returns and visits, any step ``at(t)``, and a
+        The solution; with ``recompute`` its bound, returns and visits, any step ``at(t)``, and a
         ``walk()`` through all of them.
 
     Raises:
@@ -113,13 +113,13 @@ def soft_values(
             log p(O) is finite. For an infinite horizon, where values are not finite (a discount
             is no guarantee unless η = 0), naming the critical η or the spectral radius. For a
             linear-Gaussian model, where a value is infinite at η (named: the last η at which none
-            is), the discount is below one at η ≠ 0, or the rule is not soft. Checkpoints are for
-            the soft rule and a finite η.
+            is), the discount is below one at η ≠ 0, or the rule is not soft. With
+            ``recompute``, if the rule is not soft or η is not finite.
     """
     eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)
-    if checkpoint not in (True, False):
-        advice = "it says whether to keep few values, and writes no file"
-        checks.refuse("checkpoint", "True or False", repr(checkpoint), advice)
+    if recompute not in (True, False):
+        advice = "it says whether to keep few values and to compute the others again"
+        checks.refuse("recompute", "True or False", repr(recompute), advice)
     problem = as_problem(model)
     if problem.gaussian is not None:
         if rule != "soft":
@@ -132,23 +132,23 @@ def soft_values(
         return gaussian_values(problem.gaussian, eta)
     table = problem.tabulated()
     if table.horizon is None:
-        if checkpoint:
+        if recompute:
             checks.refuse(
-                "checkpoint",
+                "recompute",
                 "a finite horizon",
                 "an infinite one",
                 "leave it out: stationary values take no more memory than one step",
             )
         return stationary(table, eta, rule)
-    if checkpoint:
+    if recompute:
         if rule != "soft" or not sweeps.by_products(eta):
             checks.refuse(
-                "checkpoint",
+                "recompute",
                 "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
                 f"rule {rule!r} at optimism {eta:g}",
-                "leave checkpoint out, or take a shorter horizon",
+                "leave recompute out, or take a shorter horizon",
             )
-        return _possible(checkpoints(table, eta))
+        return _possible(checkpointed(table, eta))
     return tabular_values(table, eta, rule)
 
 

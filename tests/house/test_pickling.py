@@ -150,7 +150,7 @@ RESULTS = {
     "AverageReward": lambda: inference.average_reward(models.tabular(HALF, PAID, horizon=None)),
     "BeliefSolution": lambda: inference.belief_values(models.ledge()),
     "Change": lambda: inference.Change(0.5, 0, 0, 1, 0),
-    "Checkpoints": lambda: inference.soft_values(models.ledge(), checkpoint=True),
+    "CheckpointedSolution": lambda: inference.soft_values(models.ledge(), recompute=True),
     "Comparison": lambda: cai.compare(models.ledge(), {"posterior": exact()}),
     "Enumeration": lambda: inference.enumeration(models.ledge()),
     "Evaluation": lambda: cai.evaluate(models.ledge(), cai.TabularPolicy(models.ledge())),

@@ -55,7 +55,7 @@ def test_after_the_last_step_there_is_nothing_to_do():
             getattr(found.at(4), ask)
     with pytest.raises(ValueError, match="step 4"):
         found.at(4).dynamics()
-    for solution in (found, inference.soft_values(models.ledge(), checkpoint=True)):
+    for solution in (found, inference.soft_values(models.ledge(), recompute=True)):
         for t in (-1, 5, 1.5):
             with pytest.raises(ValueError, match=rf"0 … 4, got {t}"):
                 solution.at(t)
@@ -73,7 +73,7 @@ def test_after_the_last_step_there_is_nothing_to_do():
 def test_checkpoints_give_what_all_values_give(seed, eta, discount, T):
     table = cai.tabulate(oracles.random_problem(seed, T=T, discount=discount).model())
     full = inference.soft_values(table, eta)
-    found = inference.soft_values(table, eta, checkpoint=True)
+    found = inference.soft_values(table, eta, recompute=True)
     close(found.bound, full.bound)
     close(found.initial, full.initial)
     close(found.imagined_return, full.imagined_return, 1e-11)
@@ -92,7 +92,7 @@ def test_checkpoints_give_what_all_values_give(seed, eta, discount, T):
 def test_checkpoints_keep_few_numbers():
     """Of 10 000 steps 101 are kept, and their states where somebody walks."""
     model = oracles.random_problem(1, S=3, T=10_000).model()
-    found = inference.soft_values(model, 1.0, checkpoint=True)
+    found = inference.soft_values(model, 1.0, recompute=True)
     _ = found.imagined_return, found.visits, found.at(4321)
     stored = sum(x.numel() for x in vars(found).values() if isinstance(x, torch.Tensor))
     assert stored == 2 * 101 * 3 + 6
@@ -100,14 +100,14 @@ def test_checkpoints_keep_few_numbers():
 
 
 def test_checkpoints_are_for_sums():
-    with pytest.raises(ValueError, match="checkpoint: expected True or False, got "):
-        inference.soft_values(models.ledge(), checkpoint="values.pt")
+    with pytest.raises(ValueError, match="recompute: expected True or False, got "):
+        inference.soft_values(models.ledge(), recompute="values.pt")
     for eta, rule in ((math.inf, "soft"), (0.0, "hard")):
-        with pytest.raises(ValueError, match="checkpoint: expected the soft rule"):
-            inference.soft_values(models.ledge(), eta, rule, checkpoint=True)
+        with pytest.raises(ValueError, match="recompute: expected the soft rule"):
+            inference.soft_values(models.ledge(), eta, rule, recompute=True)
     with pytest.raises(ValueError, match=r"p\(O\) = 0"):
         inference.soft_values(
-            models.tabular([[[1.0]]], [[-math.inf]], horizon=2), 1.0, checkpoint=True
+            models.tabular([[[1.0]]], [[-math.inf]], horizon=2), 1.0, recompute=True
         )
 
 
@@ -212,7 +212,7 @@ def test_a_walk_between_checkpoints_makes_no_trajectory_of_values():
     P, reward = torch.full((S, 1, 2), 0.5), -torch.linspace(0, 1e-3, S).unsqueeze(1)
     table = cai.tabulate(models.tabular(P, reward, successors=ways, horizon=T))
     with Largest() as largest:
-        found = inference.soft_values(table, 1.0, checkpoint=True)
+        found = inference.soft_values(table, 1.0, recompute=True)
         _ = found.imagined_return, found.visits, found.at(123).states
     assert 31 * S <= largest.numel <= 4 * 31 * S
     with Largest() as largest:

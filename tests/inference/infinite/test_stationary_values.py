@@ -530,8 +530,8 @@ def test_what_needs_an_end_says_so():
             ask()
     with pytest.raises(ValueError, match=r"horizon: .*soft_values\(model, optimism=1\)"):
         inference.posterior(model)
-    with pytest.raises(ValueError, match=r"checkpoint: expected a finite horizon"):
-        inference.soft_values(model, checkpoint=True)
+    with pytest.raises(ValueError, match=r"recompute: expected a finite horizon"):
+        inference.soft_values(model, recompute=True)
 
 
 @pytest.mark.parametrize("habit", [2.0, 10.0])

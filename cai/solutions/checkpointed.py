@@ -18,7 +18,7 @@ from cai.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoints:
+class CheckpointedSolution:
     """The soft solution at one optimism η, in memory of O(√T·S) instead of O(T·S).
 
     Values are kept at every √T-th step; the steps between two of them are computed again when
@@ -111,7 +111,7 @@ class Checkpoints:
         return Solution(self.table, self.optimism, v), x
 
 
-def checkpoints(table: Table, eta: float) -> Checkpoints:
+def checkpointed(table: Table, eta: float) -> CheckpointedSolution:
     """Solves backward and keeps every √T-th step."""
     T = table.steps
     every = math.isqrt(T - 1) + 1
@@ -120,4 +120,4 @@ def checkpoints(table: Table, eta: float) -> Checkpoints:
     kept[-1] = table.final_reward / table.temperature
     for i in range(len(times) - 2, -1, -1):
         kept[i] = sweeps.backward_from(table, eta, kept[i + 1], times[i + 1] - times[i])[0]
-    return Checkpoints(table, eta, times, kept)
+    return CheckpointedSolution(table, eta, times, kept)
