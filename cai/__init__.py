@@ -30,7 +30,7 @@ Solutions:
 - ``Solution``: values, policy and trajectories at one optimism, finite horizon.
 - ``CheckpointedSolution``: the same in memory of O(√T·S).
 - ``Stationary``: the same with an infinite horizon.
-- ``Moment``: one step of a solution.
+- ``SolutionStep``: one step of a solution.
 - ``GaussianSolution``: the solution of a linear-Gaussian model.
 - ``Gaussian``: N(mean, covariance), which may be singular.
 - ``LinearMap``: linear dynamics with Gaussian noise.

@@ -33,8 +33,8 @@ from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
 from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
-from .solutions.moment import Moment as Moment
 from .solutions.solution import Solution as Solution
+from .solutions.solution_step import SolutionStep as SolutionStep
 from .solutions.stationary import Stationary as Stationary
 from .tables.table import Table as Table
 from .tables.tabulation import collapse as collapse

@@ -30,9 +30,9 @@ Optimism:
 
 - ``optimism_curve``: bound, ELBO and return of the policy from worst case to best.
 - ``OptimismCurve``: its result.
-- ``Change``: where the policy prefers another action.
+- ``PolicySwitch``: where the policy prefers another action.
 - ``robust``: the policy with the best worst case within a budget of nats.
-- ``Robust``: its result.
+- ``RobustSolution``: its result.
 - ``renyi_bound``: the variational Rényi bound of a policy.
 - ``RenyiBound``: its result.
 - ``renyi_elbo``: Pyro's objective with that bound as its maximum.

@@ -29,12 +29,12 @@ from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
 from .optimism.optimism_curve import OptimismCurve as OptimismCurve
 from .optimism.optimism_curve import optimism_curve as optimism_curve
-from .optimism.policy_changes import Change as Change
+from .optimism.policy_switches import PolicySwitch as PolicySwitch
 from .optimism.renyi import RenyiBound as RenyiBound
 from .optimism.renyi import effective_sample_ceiling as effective_sample_ceiling
 from .optimism.renyi import renyi_bound as renyi_bound
 from .optimism.renyi import renyi_elbo as renyi_elbo
-from .optimism.robust import Robust as Robust
+from .optimism.robust import RobustSolution as RobustSolution
 from .optimism.robust import robust as robust
 from .particles.evidence_bracket import evidence_bracket as evidence_bracket
 from .particles.importance import ImportanceSample as ImportanceSample

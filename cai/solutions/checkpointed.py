@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cai.numerics import logspace
-from cai.solutions.moment import Moment, check_time
 from cai.solutions.solution import Solution
+from cai.solutions.solution_step import SolutionStep, check_time
 from cai.tables import sweeps
 from cai.tables.table import Table
 
@@ -65,7 +65,7 @@ class CheckpointedSolution:
             total += sweeps.visits(self.table, self.optimism, piece.log_values, x)
         return total
 
-    def at(self, t: int) -> Moment:
+    def at(self, t: int) -> SolutionStep:
         """Step t alone; the first one asked for costs a walk, the others a stretch of √T steps.
 
         Args:
@@ -76,19 +76,19 @@ class CheckpointedSolution:
         """
         check_time(self.table, t)
         i = min(sum(time <= t for time in self.times), len(self.times) - 1) - 1
-        return self._moment(t, i, *self._stretch(i))
+        return self._step(t, i, *self._stretch(i))
 
-    def walk(self) -> Iterator[Moment]:
+    def walk(self) -> Iterator[SolutionStep]:
         """Steps 0 … T one after the other."""
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
             last = i == len(self.times) - 2
             for t in range(self.times[i], self.times[i + 1] + last):
-                yield self._moment(t, i, piece, x)
+                yield self._step(t, i, piece, x)
 
-    def _moment(self, t: int, i: int, piece: Solution, x: Tensor) -> Moment:
+    def _step(self, t: int, i: int, piece: Solution, x: Tensor) -> SolutionStep:
         k, n = t - self.times[i], self.times[i + 1] - self.times[i]
-        return Moment(t, x[k], piece.piece(slice(k, min(k + 1, n))))
+        return SolutionStep(t, x[k], piece.piece(slice(k, min(k + 1, n))))
 
     @cached_property
     def _starts(self) -> Tensor:

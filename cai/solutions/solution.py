@@ -16,7 +16,7 @@ from cai.numerics.matrices import Array
 from cai.program.trajectories import Trajectories
 from cai.solutions import marginals, sampling, walk
 from cai.solutions.chain import Chain
-from cai.solutions.moment import Moment, check_time
+from cai.solutions.solution_step import SolutionStep, check_time
 from cai.tables import bellman, evidence, messages, sweeps
 from cai.tables.evidence import Evidence
 from cai.tables.table import Table
@@ -150,7 +150,7 @@ class Solution(Chain):
         """The solution of some steps, start … stop - 1, as if they were a problem of their own."""
         return replace(self, log_values=self.log_values[steps.start : steps.stop + 1])
 
-    def at(self, t: int) -> Moment:
+    def at(self, t: int) -> SolutionStep:
         """Step t alone: V, Q, policy, state_actions and dynamics without an axis for time.
 
         Made for long horizons and many states, where (T, S, A) numbers are too many.
@@ -162,7 +162,7 @@ class Solution(Chain):
             ValueError: for a step outside the horizon.
         """
         check_time(self.table, t)
-        return Moment(t, self.states[t], self.piece(slice(t, min(t + 1, self.table.steps))))
+        return SolutionStep(t, self.states[t], self.piece(slice(t, min(t + 1, self.table.steps))))
 
     @cached_property
     def states(self) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.evaluation.worth import of_log_policy
 from cai.inference.exact.soft_values import soft_values
-from cai.inference.optimism.policy_changes import Change, Sight, find_changes, unscaled
+from cai.inference.optimism.policy_switches import PolicySwitch, Sight, find_switches, unscaled
 from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
@@ -49,7 +49,7 @@ class OptimismCurve:
     elbo: Tensor
     expected_return: Tensor
     imagined_return: Tensor
-    changes: tuple[Change, ...]
+    changes: tuple[PolicySwitch, ...]
     table: Table
 
     def __repr__(self) -> str:
@@ -129,7 +129,7 @@ def optimism_curve(
     checks.check_positive("tolerance", tolerance)
     solve = partial(_solve, table, steps)
     points, sights = zip(*(solve(eta) for eta in etas), strict=True)
-    changes = find_changes(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
+    changes = find_switches(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
     numbers = torch.tensor(points, dtype=torch.float64)
     bound, bend, slope, elbo, expected_return, imagined_return = numbers.unbind(-1)
     return OptimismCurve(

@@ -22,7 +22,7 @@ _ROUNDING = 1e-12  # of the bound: what a search cannot tell apart
 
 
 @dataclass(frozen=True, eq=False)
-class Robust:
+class RobustSolution:
     """A policy and what it is sure of.
 
     Attributes:
@@ -48,12 +48,14 @@ class Robust:
 
     def __repr__(self) -> str:
         return (
-            f"Robust(budget={self.budget:g} nats, optimism={self.optimism:.6g}, "
+            f"RobustSolution(budget={self.budget:g} nats, optimism={self.optimism:.6g}, "
             f"value={self.value:.6g} nats)"
         )
 
 
-def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 1e-3) -> Robust:
+def robust(
+    model: TrajectoryModel | Table, budget: float, *, tolerance: float = 1e-3
+) -> RobustSolution:
     r"""The policy with the best worst case over all start and dynamics within a budget of nats.
 
         max_π min_q E_q[Σ rewards/α - Σ KL(π‖prior)],   KL(q(s_0)‖p) + E_q Σ_t KL(q(s'|s,a)‖p) ≤ ρ
@@ -87,16 +89,16 @@ def robust(model: TrajectoryModel | Table, budget: float, *, tolerance: float = 
     checks.finite_horizon(table, "robust")
     nominal = tabular_values(table, 0.0)
     if budget == 0 or nominal.bound == -math.inf:
-        return Robust(nominal, float(budget), nominal.bound)
+        return RobustSolution(nominal, float(budget), nominal.bound)
     paranoid = tabular_values(table, -math.inf)
     most = nominal.bound - paranoid.bound
     if math.isinf(budget) or most <= max(_rounding(nominal.bound), _TINY * budget):
-        return Robust(paranoid, float(budget), paranoid.bound)
+        return RobustSolution(paranoid, float(budget), paranoid.bound)
     low, best, high = _search(table, float(budget), nominal.bound, paranoid.bound, tolerance)
     if best == 0:
-        return Robust(paranoid, float(budget), paranoid.bound)
+        return RobustSolution(paranoid, float(budget), paranoid.bound)
     solution = tabular_values(table, -1 / _stationary(table, float(budget), low, best, high))
-    return Robust(solution, float(budget), solution.bound + budget / solution.optimism)
+    return RobustSolution(solution, float(budget), solution.bound + budget / solution.optimism)
 
 
 def _rounding(bound: float) -> float:

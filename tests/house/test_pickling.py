@@ -149,7 +149,7 @@ def used_objective():
 RESULTS = {
     "AverageReward": lambda: inference.average_reward(models.tabular(HALF, PAID, horizon=None)),
     "BeliefSolution": lambda: inference.belief_values(models.ledge()),
-    "Change": lambda: inference.Change(0.5, 0, 0, 1, 0),
+    "PolicySwitch": lambda: inference.PolicySwitch(0.5, 0, 0, 1, 0),
     "CheckpointedSolution": lambda: inference.soft_values(models.ledge(), recompute=True),
     "Comparison": lambda: cai.compare(models.ledge(), {"posterior": exact()}),
     "Enumeration": lambda: inference.enumeration(models.ledge()),
@@ -173,7 +173,7 @@ RESULTS = {
     "LinearMap": lambda: line().step(0),
     "LinearValues": lambda: inference.linear_system(models.ledge(horizon=None)),
     "MapTrajectory": lambda: inference.map_trajectory(models.ledge()),
-    "Moment": lambda: exact().at(1),
+    "SolutionStep": lambda: exact().at(1),
     "MoveCounts": moves,
     "OptimismCurve": lambda: inference.optimism_curve(models.ledge(), [0.0, 1.0]),
     "ParticlePosterior": lambda: inference.smc(models.ledge(), particles=20),
@@ -185,7 +185,7 @@ RESULTS = {
     "RenyiBound": lambda: inference.renyi_bound(
         models.ledge(), cai.TabularPolicy(models.ledge()), 0.5
     ),
-    "Robust": lambda: inference.robust(models.ledge(), 0.1),
+    "RobustSolution": lambda: inference.robust(models.ledge(), 0.1),
     "RolloutELBO": used_objective,
     "Row": lambda: cai.compare(models.ledge(), {"posterior": exact()}).rows["posterior"],
     "Solution": exact,

@@ -37,15 +37,15 @@ def test_one_step_is_a_row_of_every_field(seed, eta, discount, rule):
         oracles.random_problem(seed, T=4, discount=discount).model(), eta, rule
     )
     for t in range(5):
-        moment = found.at(t)
-        assert moment.t == t
-        close(moment.V, found.V[t])
-        close(moment.states, found.states[t])
+        step = found.at(t)
+        assert step.t == t
+        close(step.V, found.V[t])
+        close(step.states, found.states[t])
         if t < 4:
-            close(moment.Q, found.Q[t])
-            close(moment.policy, found.policy.log_probs[t].exp())
-            close(moment.state_actions, found.state_actions[t])
-            close(moment.dynamics(), found.dynamics(t))
+            close(step.Q, found.Q[t])
+            close(step.policy, found.policy.log_probs[t].exp())
+            close(step.state_actions, found.state_actions[t])
+            close(step.dynamics(), found.dynamics(t))
 
 
 def test_after_the_last_step_there_is_nothing_to_do():
@@ -79,14 +79,14 @@ def test_checkpoints_give_what_all_values_give(seed, eta, discount, T):
     close(found.imagined_return, full.imagined_return, 1e-11)
     close(found.visits, full.visits)
     close(full.visits, full.state_actions.sum(0))
-    moments = list(found.walk())
-    assert [moment.t for moment in moments] == list(range(T + 1))
-    for moment in (*moments, found.at(T // 2), found.at(0), found.at(T)):
-        close(moment.V, full.V[moment.t])
-        close(moment.states, full.states[moment.t])
-        if moment.t < T:
-            close(moment.Q, full.Q[moment.t])
-            close(moment.policy, full.policy.log_probs[moment.t].exp())
+    steps = list(found.walk())
+    assert [step.t for step in steps] == list(range(T + 1))
+    for step in (*steps, found.at(T // 2), found.at(0), found.at(T)):
+        close(step.V, full.V[step.t])
+        close(step.states, full.states[step.t])
+        if step.t < T:
+            close(step.Q, full.Q[step.t])
+            close(step.policy, full.policy.log_probs[step.t].exp())
 
 
 def test_checkpoints_keep_few_numbers():

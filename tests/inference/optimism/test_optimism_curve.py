@@ -297,7 +297,7 @@ def test_what_parts_from_a_tie_is_named_by_where_it_goes():
     """
     three = one_decision(((1.0, 0.0),), coin(1.0), coin(2.0))
     (change,) = inference.optimism_curve(three).changes
-    assert change == inference.Change(pytest.approx(0, abs=1e-8), 0, 0, 0, 2)
+    assert change == inference.PolicySwitch(pytest.approx(0, abs=1e-8), 0, 0, 0, 2)
     long_shot = one_decision(((0.05, 3.0), (0.95, -3.0 / 19)), coin(1.0))
     for etas in ([0.0, 0.2, 5.0], [0.0, 0.1, 1.0, 9.0, math.inf]):
         (change,) = inference.optimism_curve(long_shot, etas).changes

@@ -322,7 +322,8 @@ def test_compare_takes_the_solution_and_the_policy():
     assert report["robust"].imagined_bound == found.solution.bound
     assert report["its policy"].elbo == report["robust"].elbo
     assert report["robust"].elbo >= found.value
-    assert repr(found) == "Robust(budget=0.02 nats, optimism=-0.193932, value=-3.64715 nats)"
+    said = "budget=0.02 nats, optimism=-0.193932, value=-3.64715 nats"
+    assert repr(found) == f"RobustSolution({said})"
 
 
 @pytest.mark.parametrize("budget", [-0.1, math.nan])

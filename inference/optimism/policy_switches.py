@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Change:
-    """A change of the policy: beyond an optimism, another action is the most probable.
+class PolicySwitch:
+    """Beyond an optimism, another action is the most probable in a state.
 
     Attributes:
         optimism: η.
@@ -39,15 +39,15 @@ class Sight(NamedTuple):
     visits: Tensor  # (steps, S): q(s_t=s, alive) in the true dynamics
 
 
-def find_changes(
+def find_switches(
     sights: Sequence[Sight],
     look: Callable[[float], Sight],
     steps: list[int],
     least_visit: float,
     tolerance: float,
-) -> tuple[Change, ...]:
+) -> tuple[PolicySwitch, ...]:
     """Where the favourites flip between neighbouring sights, each found by bisection."""
-    found: list[Change] = []
+    found: list[PolicySwitch] = []
     open_ends: dict[tuple[int, int], int] = {}  # (step, state) -> which change has no after yet
 
     def settle(mind: Tensor, flips: Tensor) -> None:
@@ -71,7 +71,7 @@ def find_changes(
         eta = unscaled(middle if 1 - abs(middle) > 10 * tolerance else math.copysign(1, middle))
         for i, s in seen.nonzero().tolist():
             open_ends[i, s] = len(found)
-            found.append(Change(eta, steps[i], s, _lowest(mind[i, s]), -1))
+            found.append(PolicySwitch(eta, steps[i], s, _lowest(mind[i, s]), -1))
         return torch.where(stays.unsqueeze(-1), still, high.favourites)
 
     mind = sights[0].favourites

@@ -12,7 +12,7 @@ from cai.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class SolutionStep:
     """Step t of a solution: the values of states and actions, and how probable they are.
 
     At t = T there are values and states but nothing is left to do: Q, policy, state_actions and
