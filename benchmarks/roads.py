@@ -116,17 +116,17 @@ def network() -> tuple[Any, Any, Any]:
     return tails[order], heads[order], 2 + 6 * rng.random(len(order))
 
 
-def _problem(tails: Any, heads: Any, cost: Any) -> tuple[cai.Table, inference.MoveCounts]:
+def _problem(tails: Any, heads: Any, cost: Any) -> tuple[cai.Table, inference.TransitionCounts]:
     """The table, and what was observed: where trips start, and no moves, which cost as many do."""
     model = models.road_network(tails, heads, -cost, goals=0, recursive_logit=True)
     table = cai.tabulate(model)
     starts = torch.zeros(table.num_states, dtype=torch.float64)
     starts[torch.linspace(1, table.num_states - 1, _PARTS).long()] = 1.0
     moves = torch.zeros_like(table.log_dynamics)
-    return table, inference.MoveCounts(moves, starts, 0)
+    return table, inference.TransitionCounts(moves, starts, 0)
 
 
-def ours(table: cai.Table, observed: inference.MoveCounts) -> Callable[[], Any]:
+def ours(table: cai.Table, observed: inference.TransitionCounts) -> Callable[[], Any]:
     """Values and gradient of one set of rewards, nothing kept from the set before."""
 
     def solve() -> tuple[inference.LinearValues, torch.Tensor]:

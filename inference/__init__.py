@@ -18,11 +18,10 @@ Infinite horizon:
 - ``AverageReward``: its result.
 - ``linear_system``: values at optimism 1 by one sparse factorisation.
 - ``LinearValues``: its result.
-- ``linear_values``: the values alone.
 - ``goal_values``: the log-probability of reaching each of many goals, optimally.
 - ``GoalValues``: its result.
-- ``count_moves``: the counts of transitions that the likelihood of trajectories depends on.
-- ``MoveCounts``: its result.
+- ``count_transitions``: the counts of transitions that the likelihood of trajectories depends on.
+- ``TransitionCounts``: its result.
 - ``z_learning``: values at optimism 1 learnt from episodes of the action prior.
 - ``ZLearning``: its result.
 

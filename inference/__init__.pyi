@@ -18,13 +18,12 @@ from .fitting.rollout_elbo import RolloutELBO as RolloutELBO
 from .gradients.critic import critic_gradient as critic_gradient
 from .infinite.average_reward import AverageReward as AverageReward
 from .infinite.average_reward import average_reward as average_reward
-from .infinite.count_moves import MoveCounts as MoveCounts
-from .infinite.count_moves import count_moves as count_moves
+from .infinite.count_transitions import TransitionCounts as TransitionCounts
+from .infinite.count_transitions import count_transitions as count_transitions
 from .infinite.goal_values import GoalValues as GoalValues
 from .infinite.goal_values import goal_values as goal_values
 from .infinite.linear_system import LinearValues as LinearValues
 from .infinite.linear_system import linear_system as linear_system
-from .infinite.linear_system import linear_values as linear_values
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
 from .optimism.optimism_curve import OptimismCurve as OptimismCurve

@@ -25,7 +25,7 @@ from cai.inference.infinite._system import (
     row_logsumexp,
 )
 from cai.inference.infinite._transition_graph import TransitionGraph, transition_graph
-from cai.inference.infinite.count_moves import MoveCounts
+from cai.inference.infinite.count_transitions import TransitionCounts
 from cai.infinite.endings import never_paid
 from cai.numerics import arrays
 from cai.numerics.logspace import product
@@ -35,22 +35,11 @@ from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
 
-def linear_values(table: Table) -> Tensor:
-    """v(s) = V(s)/α = log p(O|s_0=s) of an infinite horizon at optimism 1, shape (S,), nats.
-
-    See :func:`linear_system`, which keeps the factorisation, too.
-
-    Raises:
-        ValueError: as :func:`linear_system`.
-    """
-    return linear_system(table).log_values
-
-
 def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     """Exact values of an infinite horizon at optimism 1, by one sparse factorisation.
 
     Solves (I - M) z = b for z = exp(V/α), M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the
-    states that are not absorbing, b what steps into absorbing states or into death are worth
+    states that are not absorbing, b the weight of steps into absorbing states or into termination
     (Todorov 2009; in route choice the recursive logit of Fosgerau, Frejinger and Karlstrom 2013).
     States from which nothing is ever paid are worth 0, as absorbing states are; those that cannot
     help paying for ever are worth -inf.
@@ -109,8 +98,8 @@ class LinearValues:
         """(), nats: max |T V - V|/α, computed in log space."""
         return self.factors.residual
 
-    def expected_moves(self, start: Tensor) -> Tensor:
-        """How often each move is made under p(τ|O, s_0), by one solve with the same factorisation.
+    def expected_transitions(self, start: Tensor) -> Tensor:
+        """How often each transition is made under p(τ|O, s_0), by one solve with the factorisation.
 
         They are the derivatives of Σ_s start(s) V(s) in the rewards r⁺(s,a,s'); summed over
         successors, in r(s,a).
@@ -119,7 +108,7 @@ class LinearValues:
             start: (S,), how many trajectories begin in each state.
 
         Returns:
-            (S, A, K), expected numbers of moves, summed over all trajectories.
+            (S, A, K), expected numbers of transitions, summed over all trajectories.
 
         Raises:
             ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
@@ -157,25 +146,25 @@ class LinearValues:
         before = np.divide(mass, factors.u, out=np.zeros_like(mass), where=factors.live)
         return torch.from_numpy(factors.lu.solve(before, trans="T") * factors.u)
 
-    def log_likelihood(self, observed: MoveCounts) -> float:
-        """Σ log p(τ|O, s_0) of observed trajectories, deaths included, (), nats.
+    def log_likelihood(self, counts: TransitionCounts) -> float:
+        """Σ log p(τ|O, s_0) of counted trajectories, terminations included, (), nats.
 
         Args:
-            observed: trajectories counted by :func:`count_moves`.
+            counts: trajectories counted by :func:`count_transitions`.
         """
-        table, deaths = self.table, observed.deaths
+        table, ended = self.table, counts.terminations
         ending = torch.from_numpy(self.graph.absorbing)[table.successor_index]
-        going_on = observed.moves.flatten(1)[~ending].sum().item() - deaths
-        paid = product(observed.moves, table.log_weights).sum().item()
+        going_on = counts.transitions.flatten(1)[~ending].sum().item() - ended
+        paid = product(counts.transitions, table.log_weights).sum().item()
         if table.discount < 1:
-            paid += going_on * math.log(table.discount) + deaths * math.log1p(-table.discount)
-        return paid - product(observed.starts, self.log_values).sum().item()
+            paid += going_on * math.log(table.discount) + ended * math.log1p(-table.discount)
+        return paid - product(counts.starts, self.log_values).sum().item()
 
-    def reward_gradient(self, observed: MoveCounts) -> Tensor:
-        """∂ log p(τ|O)/∂r of observed trajectories: observed minus expected counts, over α.
+    def reward_gradient(self, counts: TransitionCounts) -> Tensor:
+        """∂ log p(τ|O)/∂r of counted trajectories: observed minus expected counts, over α.
 
         Args:
-            observed: trajectories counted by :func:`count_moves`.
+            counts: trajectories counted by :func:`count_transitions`.
 
         Returns:
             (S, A), nats per unit of reward; zero in absorbing states, which stay what they are.
@@ -183,7 +172,7 @@ class LinearValues:
         Raises:
             ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
         """
-        more = observed.moves - self.expected_moves(observed.starts)
+        more = counts.transitions - self.expected_transitions(counts.starts)
         more[torch.from_numpy(self.graph.absorbing)] = 0.0
         return more.sum(-1) / self.table.temperature
 

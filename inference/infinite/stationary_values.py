@@ -12,7 +12,7 @@ from cai import checks
 from cai.inference.infinite._approach import approach
 from cai.inference.infinite._system import System, divergence
 from cai.inference.infinite._transition_graph import transition_graph
-from cai.inference.infinite.linear_system import linear_values
+from cai.inference.infinite.linear_system import linear_system
 from cai.infinite.continuation import Reach, continued
 from cai.infinite.endings import (
     Diverges,
@@ -101,7 +101,7 @@ def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
     if not factorises(table):
         return None
     try:
-        return linear_values(table)
+        return linear_system(table).log_values
     except ValueError:
         if eta == 1 and rule == "soft":
             raise

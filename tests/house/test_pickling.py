@@ -136,7 +136,7 @@ def stopped():
 def moves():
     paths = exact().sample(3, 0)
     home = [(s, a) for s, a in zip(paths.states, paths.actions, strict=True) if s[-1] == 3]
-    return inference.count_moves(models.ledge(), home)
+    return inference.count_transitions(models.ledge(), home)
 
 
 def used_objective():
@@ -174,7 +174,7 @@ RESULTS = {
     "LinearValues": lambda: inference.linear_system(models.ledge(horizon=None)),
     "MapTrajectory": lambda: inference.map_trajectory(models.ledge()),
     "SolutionStep": lambda: exact().at(1),
-    "MoveCounts": moves,
+    "TransitionCounts": moves,
     "OptimismCurve": lambda: inference.optimism_curve(models.ledge(), [0.0, 1.0]),
     "ParticlePosterior": lambda: inference.smc(models.ledge(), particles=20),
     "PlanSamples": lambda: inference.sample_plans(

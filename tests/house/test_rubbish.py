@@ -151,7 +151,7 @@ TAKERS = {
     ),
     "gaussian_plan": (inference.gaussian_plan, {"model": SYSTEM}),
     "goal_values": (inference.goal_values, {"model": MORTAL, "goals": [1]}),
-    "count_moves": (inference.count_moves, {"model": TABLE, "paths": [HOMEWARD]}),
+    "count_transitions": (inference.count_transitions, {"model": TABLE, "paths": [HOMEWARD]}),
     "importance": (
         inference.importance,
         {"model": LEDGE, "policy": POLICY, "particles": 30, "seed": 0},
@@ -230,7 +230,7 @@ def test_an_answer_or_one_line(name):
         (lambda: cai.TabularPolicy(LEDGE, stationary="no"), r"stationary: expected True or False"),
         (lambda: inference.compose([1, 2], [0.5, 0.5]), r"solutions: expected a list of solutions"),
         (lambda: inference.bound(LEDGE), r"table: .* got TrajectoryModel; take cai.tabulate"),
-        (lambda: inference.count_moves(TABLE, [([0, 3.5], [1])]), r"paths, .* whole numbers"),
+        (lambda: inference.count_transitions(TABLE, [([0, 3.5], [1])]), r"paths, .* whole numbers"),
     ],
 )
 def test_the_words(take, said):

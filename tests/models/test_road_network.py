@@ -31,8 +31,8 @@ def test_action_k_is_the_kth_edge():
 
 def test_three_paths_by_hand():
     weights = [math.exp(x / 0.7) for x in (-5, -5, -8)]
-    plain = inference.linear_values(cai.tabulate(network(temperature=0.7)))
-    logit = inference.linear_values(cai.tabulate(network(temperature=0.7, recursive_logit=True)))
+    plain = inference.linear_system(network(temperature=0.7)).log_values
+    logit = inference.linear_system(network(temperature=0.7, recursive_logit=True)).log_values
     assert logit[0].item() == pytest.approx(math.log(sum(weights)), abs=1e-13)
     assert plain[0].item() == pytest.approx(math.log(sum(weights) / 3), abs=1e-13)
     assert logit[1:].tolist() == pytest.approx([-3 / 0.7, -1 / 0.7, 0])
@@ -46,7 +46,7 @@ def test_the_program_runs_and_agrees_at_a_finite_horizon():
     assert posterior.log_evidence == pytest.approx(forever.log_values[0].item(), abs=1e-13)
     counted = posterior.state_actions.sum(0)[:3]
     start = torch.tensor([1.0, 0, 0, 0])
-    assert torch.allclose(forever.expected_moves(start).sum(-1)[:3], counted, atol=1e-13)
+    assert torch.allclose(forever.expected_transitions(start).sum(-1)[:3], counted, atol=1e-13)
 
 
 def test_edges_of_a_networkx_graph():
@@ -54,7 +54,7 @@ def test_edges_of_a_networkx_graph():
     graph.add_weighted_edges_from([(0, 1, 1.5), (1, 2, 2.5)], weight="length")
     tails, heads, lengths = zip(*graph.edges(data="length"), strict=True)
     model = models.road_network(tails, heads, -np.array(lengths), goals=[2])
-    assert inference.linear_values(cai.tabulate(model)).tolist() == pytest.approx([-4, -2.5, 0])
+    assert inference.linear_system(model).log_values.tolist() == pytest.approx([-4, -2.5, 0])
 
 
 def test_weights_of_the_start():

@@ -382,7 +382,7 @@ SPARSE = [EYE.to_sparse(), torch.full((2, 2, 2), 0.5).to_sparse(), EYE.to(torch.
             "d",
         ),
         (lambda optimal: inference.posterior(models.ledge(), optimal=optimal), {}, "optimal"),
-        (lambda path: inference.count_moves(models.ledge(), [(path, path)]), {}, "path"),
+        (lambda path: inference.count_transitions(models.ledge(), [(path, path)]), {}, "path"),
         (lambda w: inference.compose([inference.posterior(models.ledge())], w), {}, "w"),
     ],
 )  # fmt: skip

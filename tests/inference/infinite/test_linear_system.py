@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 
 import cai
 from cai import models
-from cai.inference.infinite.linear_system import linear_system, linear_values
+from cai.inference.infinite.linear_system import linear_system
 from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
+
+
+def values_of(table):
+    return linear_system(table).log_values
 
 
 def one_step(table, v):
@@ -51,11 +55,11 @@ def test_dense_solve_and_spectral_radius(seed, discount):
     radius = np.abs(np.linalg.eigvals(M)).max()
     if radius >= 1:
         with pytest.raises(ValueError, match="spectral radius") as error:
-            linear_values(table)
+            values_of(table)
         assert float(str(error.value).split(" is ")[2].split(",")[0]) == pytest.approx(radius, 1e-4)
         return
     z = np.where(absorbing, 1.0, np.linalg.solve(np.eye(len(b)) - M, b))
-    found = linear_values(table)
+    found = values_of(table)
     assert not found.isnan().any()
     assert found.exp().numpy() == pytest.approx(z, rel=1e-9, abs=1e-12)
 
@@ -82,17 +86,17 @@ def test_geometric_chain():
     for cost in [-0.6, -0.69, 0.0, 1.0, 40.0]:
         table = cai.tabulate(models.tabular(P, [[-cost], [0]], horizon=None, action_prior=prior))
         weight = math.exp(-cost) / 2
-        assert linear_values(table)[0].item() == pytest.approx(math.log(weight / (1 - weight)))
+        assert values_of(table)[0].item() == pytest.approx(math.log(weight / (1 - weight)))
     for cost, radius in [(-math.log(2), "1"), (-1.0, "1.35914"), (-1e4, r"exp\(9999.31\)")]:
         table = cai.tabulate(models.tabular(P, [[-cost], [0]], horizon=None, action_prior=prior))
         with pytest.raises(ValueError, match=f"absorbing is {radius}, expected below 1"):
-            linear_values(table)
+            values_of(table)
 
 
 def test_a_finite_horizon_is_refused():
     table = random_table(0)
     with pytest.raises(ValueError, match=r"horizon: expected None.* got 5"):
-        linear_values(dataclasses.replace(table, horizon=5))
+        values_of(dataclasses.replace(table, horizon=5))
 
 
 # Counted paths
@@ -122,7 +126,7 @@ def test_unit_grid_with_its_uniform_prior():
         down, right = divmod(cell, n)
         before = [cell - n] * (down > 0) + [cell - 1] * (right > 0)
         ways[cell] = sum((ways[b] for b in before), Fraction(0)) / int(degree[cell])
-    found = linear_values(
+    found = values_of(
         cai.tabulate(models.road_network(tails, heads, -7.0 * 25, goals=0, temperature=7.0))
     )
     for cell in range(S):
@@ -176,7 +180,7 @@ def test_states_that_reach_no_goal():
     tails, heads = [0, 1, 2, 3, 4], [1, 2, 1, 4, 3]
     for pay, value in [(-0.1, -math.inf), (0.0, 0.0)]:
         reward = [-1.0, pay, pay, 0.0, 0.0]
-        found = linear_values(
+        found = values_of(
             cai.tabulate(models.road_network(tails, heads, reward, goals=5, num_states=6))
         )
         assert found.tolist() == [value - 1, value, value, 0.0, 0.0, 0.0]
@@ -189,13 +193,13 @@ def test_states_that_reach_no_goal():
 def test_a_forbidden_or_missing_way():
     """Dead ends and rewards of -inf are worth -inf; every state may absorb; one state is enough."""
     reward = [-1.0, -math.inf, -2.0]
-    found = linear_values(
+    found = values_of(
         cai.tabulate(models.road_network([1, 2, 3], [0, 0, 4], reward, goals=0, num_states=5))
     )
     assert found.tolist() == [0.0, -1.0, -math.inf, -math.inf, -math.inf]
     for S in (1, 3):
         model = models.road_network([], [], [], goals=range(S), num_states=S)
-        assert linear_values(cai.tabulate(model)).tolist() == [0.0] * S
+        assert values_of(cai.tabulate(model)).tolist() == [0.0] * S
 
 
 def test_spectral_radius_of_many_states():
@@ -249,12 +253,12 @@ def rational_solution(table):
 
 @settings(max_examples=10)
 @given(seed=seeds, discount=discounts)
-def test_expected_moves_are_the_derivatives_of_the_values(seed, discount):
+def test_expected_transitions_are_the_derivatives_of_the_values(seed, discount):
     table = random_table(seed, discount, level=-3.0)
     assume(np.abs(np.linalg.eigvals(dense_system(table)[0])).max() < 0.9)
     found = linear_system(table)
     start = torch.where(found.log_values > -torch.inf, torch.rand(table.num_states).double(), 0.0)
-    counts = found.expected_moves(start)
+    counts = found.expected_transitions(start)
     assert counts.shape == table.log_dynamics.shape
     step = 1e-4
     for place in np.ndindex(*counts.shape):
@@ -265,6 +269,6 @@ def test_expected_moves_are_the_derivatives_of_the_values(seed, discount):
         for k, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):  # by differences, up to step⁴
             moved = table.arrival_reward.clone()
             moved[place] += k * step
-            v = linear_values(dataclasses.replace(table, arrival_reward=moved))
+            v = values_of(dataclasses.replace(table, arrival_reward=moved))
             slope += weight * torch.where(start > 0, start * v, 0.0).sum().item() / (12 * step)
         assert counts[place].item() == pytest.approx(0.7 * slope, abs=1e-7)

@@ -44,12 +44,13 @@ def test_likelihood_of_every_path():
     total = math.log(sum(math.exp(w) for _, w in paths))
     assert solved.log_values[0].item() == pytest.approx(total, abs=1e-13)
     for path, weight in paths:
-        found = solved.log_likelihood(inference.count_moves(table, [path]))
+        found = solved.log_likelihood(inference.count_transitions(table, [path]))
         assert found == pytest.approx(weight - total, abs=1e-12)
     expected = sum(
-        math.exp(w - total) * inference.count_moves(table, [path]).moves for path, w in paths
+        math.exp(w - total) * inference.count_transitions(table, [path]).transitions
+        for path, w in paths
     )
-    moves = solved.expected_moves(torch.eye(5)[0])
+    moves = solved.expected_transitions(torch.eye(5)[0])
     assert torch.allclose(moves, expected, atol=1e-13)
 
 
@@ -59,7 +60,7 @@ def test_gradient_against_finite_differences(discount):
     table = random_table(7, discount, level=-3.0)
     rng = np.random.default_rng(0)
     paths = [walk(table, s, rng) for s in range(table.num_states)]
-    counts = inference.count_moves(table, [path for path in paths if path is not None])
+    counts = inference.count_transitions(table, [path for path in paths if path is not None])
     gradient = inference.linear_system(table).reward_gradient(counts)
     assert gradient.shape == table.reward.shape
     assert gradient.abs().max() > 0.1
@@ -94,9 +95,9 @@ def walk(table, s, rng):
 def test_waiting_in_the_goal_does_not_count():
     table = cai.tabulate(network())
     short, long = ([2, 4], [1]), ([2, 4, 4, 4], [1, 0, 0])
-    a, b = (inference.count_moves(table, [path]) for path in (short, long))
-    assert torch.equal(a.moves, b.moves)
-    assert a.moves.sum() == 1
+    a, b = (inference.count_transitions(table, [path]) for path in (short, long))
+    assert torch.equal(a.transitions, b.transitions)
+    assert a.transitions.sum() == 1
     assert a.starts.tolist() == [0, 0, 1, 0, 0]
 
 
@@ -116,16 +117,16 @@ def test_waiting_in_the_goal_does_not_count():
 )
 def test_paths_that_are_refused(path, message):
     with pytest.raises(ValueError, match=message):
-        inference.count_moves(network(), [path])
+        inference.count_transitions(network(), [path])
 
 
 def test_no_paths_are_refused():
     with pytest.raises(ValueError, match="at least one trajectory, got none"):
-        inference.count_moves(network(), [])
+        inference.count_transitions(network(), [])
 
 
 def test_a_start_without_a_way_is_refused():
     model = models.road_network([1, 2], [0, 3], -1.0, goals=0, num_states=4)
     solved = inference.linear_system(model)
     with pytest.raises(ValueError, match=r"start: .* got one from state 2"):
-        solved.expected_moves(torch.tensor([0.0, 1, 1, 0]))
+        solved.expected_transitions(torch.tensor([0.0, 1, 1, 0]))

@@ -1,4 +1,4 @@
-"""Observed trajectories of an infinite horizon, counted move by move."""
+"""Observed trajectories of an infinite horizon, counted transition by transition."""
 
 from __future__ import annotations
 
@@ -18,31 +18,43 @@ from cai.tables.tabulation import tabulate
 
 
 @dataclass(frozen=True, eq=False)
-class MoveCounts:
+class TransitionCounts:
     """All that the likelihood of finished trajectories depends on.
 
     Attributes:
-        moves: (S, A, K), how often each action led to each of its K listed successors;
+        transitions: (S, A, K), how often each action led to each of its K listed successors;
             waiting in an absorbing state is not counted.
         starts: (S,), how many trajectories begin in each state.
-        deaths: (), how many end by death, none without a discount.
+        terminations: (), how many end by termination, 1 - γ in each step; 0 if γ = 1.
     """
 
-    moves: Tensor
+    transitions: Tensor
     starts: Tensor
-    deaths: int
+    terminations: int
 
 
-def count_moves(model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]) -> MoveCounts:
-    """Counts the moves of trajectories of any length, each until it is absorbed or dies.
+def count_transitions(
+    model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]
+) -> TransitionCounts:
+    """Counts the transitions of trajectories of any length, each until absorption or termination.
+
+    >>> from cai import inference, models
+    >>> model = models.road_network([0, 1], [1, 2], [-1.0, -1.0], goals=2)
+    >>> counts = inference.count_transitions(model, [([0, 1, 2], [0, 0])])
+    >>> counts.starts.tolist()
+    [1.0, 0.0, 0.0]
 
     Args:
         model: a discrete model, or its table.
         paths: for each trajectory its states s_0 … s_n and its actions a_0 … a_{n-1}, as integers.
 
+    Returns:
+        The counts, summed over all trajectories.
+
     Raises:
-        ValueError: where a path is empty, names no state or action of the model, makes a move that
-            is impossible, or stops before it is absorbed though nothing dies, as γ = 1.
+        ValueError: if a path is empty, names a state or an action that the model does not have,
+            makes a transition that is impossible, or stops before it is absorbed while γ = 1, so
+            that nothing else terminates it.
     """
     table = tabulate(model)
     states, actions = _as_tensors(paths, table)
@@ -62,11 +74,11 @@ def count_moves(model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]
             "with a discount of 1 nothing else ends them; leave unfinished ones out",
         )
     starts = torch.bincount(torch.stack([s[0] for s in states]), minlength=S).double()
-    return MoveCounts(counts.reshape(S, A, K), starts, len(alive))
+    return TransitionCounts(counts.reshape(S, A, K), starts, len(alive))
 
 
 def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> Tensor:
-    """Which of the K listed successors each move leads to, (N,)."""
+    """Which of the K listed successors each transition leads to, (N,)."""
     listed = torch.arange(table.num_states) if table.successors is None else table.successors
     if table.successors is not None:
         listed = listed[tails, actions]
@@ -77,7 +89,7 @@ def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> T
         i = int(impossible.nonzero()[0])
         checks.refuse(
             "paths",
-            "moves that the model allows",
+            "transitions that the model allows",
             f"action {actions[i].item()} in state {tails[i].item()} leading to state "
             f"{heads[i].item()}, which has probability zero",
             "see log_prior and log_dynamics of cai.tabulate(model) for what it allows",
