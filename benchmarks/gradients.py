@@ -46,14 +46,18 @@ def _race(name: str, table: cai.Table, eta: float, field: str = "reward") -> Rac
     table = dataclasses.replace(table, **{field: parameter})
 
     def ours() -> Tensor:
-        return _gradient(lambda: inference.bound(table, eta), parameter)
+        return _gradient(lambda: inference.differentiable_bound(table, eta), parameter)
 
     def theirs() -> Tensor:
         return _gradient(lambda: taped(table, eta), parameter)
 
     check_close("gradient", ours(), theirs(), 1e-9)
     held = [
-        _held(method) for method in (lambda: inference.bound(table, eta), lambda: taped(table, eta))
+        _held(method)
+        for method in (
+            lambda: inference.differentiable_bound(table, eta),
+            lambda: taped(table, eta),
+        )
     ]
     return Race(
         name=name,

@@ -39,8 +39,8 @@ Optimism:
 
 Derivatives:
 
-- ``values``: soft values that torch differentiates.
-- ``bound``: the bound that torch differentiates.
+- ``differentiable_values``: soft values that torch differentiates.
+- ``differentiable_bound``: the bound that torch differentiates.
 - ``log_likelihood``: how probable observed actions are, differentiable.
 - ``reward_hessian_vector_product``: H u, H the Hessian of the bound in the rewards.
 

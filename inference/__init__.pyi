@@ -1,6 +1,6 @@
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
-from .derivatives.differentiable import bound as bound
-from .derivatives.differentiable import values as values
+from .derivatives.differentiable import differentiable_bound as differentiable_bound
+from .derivatives.differentiable import differentiable_values as differentiable_values
 from .derivatives.log_likelihood import log_likelihood as log_likelihood
 from .exact.compose import compose as compose
 from .exact.enumeration import Enumeration as Enumeration

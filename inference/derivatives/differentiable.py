@@ -35,7 +35,9 @@ from cai.tables.table import Table
 
 
 @eager
-def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
+def differentiable_values(
+    table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
+) -> Tensor:
     r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
 
     ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s from s_0 on, under the
@@ -63,7 +65,7 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
     >>> table = cai.tabulate(models.ledge())
     >>> net = torch.nn.Linear(table.num_states, table.num_actions)
     >>> reward = net(torch.eye(table.num_states)).double()  # (S, A)
-    >>> V = inference.values(dataclasses.replace(table, reward=reward), optimism=1.0)
+    >>> V = inference.differentiable_values(dataclasses.replace(table, reward=reward), optimism=1.0)
     >>> V[0, 0].backward()
     >>> net.bias.grad.sum().round(decimals=3).item() == table.horizon  # one action a step
     True
@@ -73,7 +75,9 @@ def values(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> 
 
 
 @eager
-def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> Tensor:
+def differentiable_bound(
+    table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
+) -> Tensor:
     r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
 
     With occ(s,a) the occupancies that the solution believes in:
@@ -84,7 +88,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
     x(s') = (r⁺ + γ V_{t+1}(s'))/α being what the outcome is worth.
 
     Args:
-        table: a problem, as for :func:`values`.
+        table: a problem, as for :func:`differentiable_values`.
         optimism: η, any real number or ±inf.
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
@@ -92,7 +96,7 @@ def bound(table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft") -> T
         (), nats.
 
     Raises:
-        ValueError: as :func:`values`, and where the bound is -inf,
+        ValueError: as :func:`differentiable_values`, and where the bound is -inf,
             which has no derivative.
     """
     v, _, _ = solve(table, optimism, rule, None)

@@ -21,7 +21,7 @@ from cai.tables.table import Table
 @eager
 def log_likelihood(
     table: Table,
-    observed: Trajectories | tuple[Tensor, Tensor],
+    demonstrations: Trajectories | tuple[Tensor, Tensor],
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
 ) -> Tensor:
@@ -38,13 +38,13 @@ def log_likelihood(
     discount that is observed minus expected counts of a whole trajectory. On stochastic dynamics it
     is not: what chance brought about afterwards is not put down to the agent. (Observed minus
     expected counts are the gradient of log p(τ|O), maximum-entropy IRL in Ziebart's first form,
-    2008, which scores states, too: for that subtract ``bound(table, 1.0)`` from the observed
-    rewards over α.)
+    2008, which scores states, too: for that subtract ``differentiable_bound(table, 1.0)`` from the
+    observed rewards over α.)
 
     Args:
-        table: a problem, as for :func:`values`.
-        observed: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T') and
-            actions (n, T') as integers. Actions after termination are not scored.
+        table: a problem, as for :func:`differentiable_values`.
+        demonstrations: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T')
+            and actions (n, T') as integers. Actions after termination are not scored.
         optimism: η of the agent, any real number or ±inf.
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
@@ -80,7 +80,7 @@ def log_likelihood(
     2
     """
     checks.check_is_table("table", table)
-    states, actions, alive = _observed(table, observed)
+    states, actions, alive = _read(table, demonstrations)
     n, T = actions.shape
     if is_batch(states) or is_batch(actions):
         steps = torch.arange(1 if table.horizon is None else T)
@@ -99,18 +99,18 @@ def log_likelihood(
     return log_pi.new_zeros(n).index_add(0, who, log_pi)
 
 
-def _observed(
-    table: Table, observed: Trajectories | tuple[Tensor, Tensor]
+def _read(
+    table: Table, demonstrations: Trajectories | tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """States and actions, (n, T) each, and who is alive, (n, T), booleans."""
     states, actions = (
-        (observed.states, observed.actions)
-        if isinstance(observed, Trajectories)
-        else _pair(observed, table)
+        (demonstrations.states, demonstrations.actions)
+        if isinstance(demonstrations, Trajectories)
+        else _pair(demonstrations, table)
     )
     if states.dim() != 2 or actions.dim() != 2 or len(states) != len(actions):
         checks.refuse(
-            "observed",
+            "demonstrations",
             "states and actions of shape (n, T)",
             f"{list(states.shape)} and {list(actions.shape)}",
             "one row for each trajectory",
@@ -119,14 +119,14 @@ def _observed(
     horizon = T if table.horizon is None else table.horizon
     if horizon < T or states.shape[1] < T:
         checks.refuse(
-            "observed",
+            "demonstrations",
             f"at most {horizon} steps, the horizon, and a state for each action",
             f"{T} actions and {states.shape[1]} states",
             "cut the trajectories, or lengthen the horizon with dataclasses.replace(table, …)",
         )
     alive = torch.ones(n, T, dtype=torch.bool)
-    if isinstance(observed, Trajectories):
-        alive = observed.alive[:, :T]
+    if isinstance(demonstrations, Trajectories):
+        alive = demonstrations.alive[:, :T]
     return states[:, :T], actions, alive
 
 
@@ -138,7 +138,7 @@ def _in_range(table: Table, states: Tensor, actions: Tensor) -> tuple[Tensor, Te
     ):
         if ((index < 0) | (index >= size)).any():
             checks.refuse(
-                f"observed {name}",
+                f"demonstrations, {name}",
                 f"integers in 0 … {size - 1}",
                 f"numbers from {index.min().item():g} to {index.max().item():g}",
                 "number them as the table does",
@@ -151,13 +151,19 @@ def _constant(needed: Needed) -> Operation:
     return taped(lambda *_: ())
 
 
-def _pair(observed: Any, table: Table) -> tuple[Tensor, Tensor]:
+def _pair(demonstrations: Any, table: Table) -> tuple[Tensor, Tensor]:
     """States and actions as integers, from what a user passes for both."""
-    if not isinstance(observed, tuple | list) or len(observed) != 2:
-        came, advice = type(observed).__name__, "model.simulate(policy, n) returns some"
-        checks.refuse("observed", "trajectories, or a pair of states and actions", came, advice)
-    states, actions = observed
+    if not isinstance(demonstrations, tuple | list) or len(demonstrations) != 2:
+        came, advice = type(demonstrations).__name__, "model.simulate(policy, n) returns some"
+        checks.refuse(
+            "demonstrations", "trajectories, or a pair of states and actions", came, advice
+        )
+    states, actions = demonstrations
     return (
-        arrays.integers("observed states", states, f"integers in 0 … {table.num_states - 1}"),
-        arrays.integers("observed actions", actions, f"integers in 0 … {table.num_actions - 1}"),
+        arrays.integers(
+            "demonstrations, states", states, f"integers in 0 … {table.num_states - 1}"
+        ),
+        arrays.integers(
+            "demonstrations, actions", actions, f"integers in 0 … {table.num_actions - 1}"
+        ),
     )

@@ -114,9 +114,15 @@ TAKERS = {
     "posterior": (inference.posterior, {"model": LEDGE, "observed": {"s_2": 2}, "optimal": None}),
     "soft_values": (inference.soft_values, {"model": LEDGE, "optimism": 0.0}),
     "belief_values": (inference.belief_values, {"model": LEDGE, "observe": None}),
-    "bound": (inference.bound, {"table": TABLE, "optimism": 0.0, "rule": "soft"}),
-    "values": (inference.values, {"table": TABLE, "optimism": 0.0, "rule": "soft"}),
-    "log_likelihood": (inference.log_likelihood, {"table": TABLE, "observed": PATHS}),
+    "differentiable_bound": (
+        inference.differentiable_bound,
+        {"table": TABLE, "optimism": 0.0, "rule": "soft"},
+    ),
+    "differentiable_values": (
+        inference.differentiable_values,
+        {"table": TABLE, "optimism": 0.0, "rule": "soft"},
+    ),
+    "log_likelihood": (inference.log_likelihood, {"table": TABLE, "demonstrations": PATHS}),
     "compose": (inference.compose, {"solutions": [EXACT, EXACT], "weights": [0.5, 0.5]}),
     "critic": (
         inference.critic_gradient,
@@ -229,7 +235,10 @@ def test_an_answer_or_one_line(name):
         (lambda: fit(LEDGE, POLICY, temperature=fails), r"temperature: .* raised ZeroDivision"),
         (lambda: cai.TabularPolicy(LEDGE, stationary="no"), r"stationary: expected True or False"),
         (lambda: inference.compose([1, 2], [0.5, 0.5]), r"solutions: expected a list of solutions"),
-        (lambda: inference.bound(LEDGE), r"table: .* got TrajectoryModel; take cai.tabulate"),
+        (
+            lambda: inference.differentiable_bound(LEDGE),
+            r"table: .* got TrajectoryModel; take cai.tabulate",
+        ),
         (lambda: inference.count_transitions(TABLE, [([0, 3.5], [1])]), r"paths, .* whole numbers"),
     ],
 )

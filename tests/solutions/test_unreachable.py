@@ -92,7 +92,9 @@ def test_comparisons_and_gradients(discount, horizon, how):
         reports.append(cai.compare(model, methods).rows.values())
         table = cai.tabulate(model)
         reward = table.reward.clone().requires_grad_()
-        bound = inference.bound(dataclasses.replace(table, reward=reward), optimism=0.5)
+        bound = inference.differentiable_bound(
+            dataclasses.replace(table, reward=reward), optimism=0.5
+        )
         slopes.append(torch.autograd.grad(bound, reward)[0])
     for one, other in zip(*reports, strict=True):
         for name in ("elbo", "kl_start", "kl_actions", "kl_dynamics", "expected_return"):

@@ -51,7 +51,7 @@ def test_against_differentiating_twice(seed, eta, discount):
     table = cai.tabulate(oracles.random_problem(seed, discount=discount).model())
     found = hessian(table, eta)
     reward = table.reward.clone().requires_grad_()
-    bound = inference.bound(dataclasses.replace(table, reward=reward), eta)
+    bound = inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta)
     (gradient,) = torch.autograd.grad(bound, reward, create_graph=True)
     rows = [torch.autograd.grad(x, reward, retain_graph=True)[0] for x in gradient.flatten()]
     torch.testing.assert_close(found, found.T, rtol=0, atol=1e-11)
@@ -65,7 +65,7 @@ def test_an_optimism_of_few_digits_is_none(eta):
     """1/η is infinite there, and second derivatives by the tape would be NaN."""
     table = cai.tabulate(oracles.random_problem(0).model())
     reward = table.reward.clone().requires_grad_()
-    bound = inference.bound(dataclasses.replace(table, reward=reward), eta)
+    bound = inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta)
     (gradient,) = torch.autograd.grad(bound, reward, create_graph=True)
     (row,) = torch.autograd.grad(gradient[0, 0], reward)
     torch.testing.assert_close(row.flatten(), hessian(table, 0.0)[0], rtol=0, atol=1e-12)
@@ -101,7 +101,7 @@ def test_large_lists_against_differences(eta, monkeypatch):
 
     def gradient(h):
         reward = (table.reward + h * u).requires_grad_()
-        found = inference.bound(dataclasses.replace(table, reward=reward), eta)
+        found = inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta)
         return torch.autograd.grad(found, reward)[0]
 
     found = inference.reward_hessian_vector_product(table, u, eta)
@@ -141,7 +141,7 @@ def test_without_an_end_against_differences(eta):
 
     def gradient(h):
         reward = (table.reward + h * u).requires_grad_()
-        found = inference.bound(dataclasses.replace(table, reward=reward), eta)
+        found = inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta)
         return torch.autograd.grad(found, reward)[0]
 
     found = inference.reward_hessian_vector_product(table, u, eta)

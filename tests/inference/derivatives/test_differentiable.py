@@ -53,9 +53,9 @@ def parameters(table):
 def everything(table, eta, rule="soft"):
     """All that can be differentiated; -inf is nothing that finite differences understand."""
     likely = inference.log_likelihood(table, (STATES, ACTIONS), eta, rule)
-    V = inference.values(table, eta, rule)
+    V = inference.differentiable_values(table, eta, rule)
     likely, V = (torch.where(x > -torch.inf, x, 0.0) for x in (likely, V))
-    return V, inference.bound(table, eta, rule), likely
+    return V, inference.differentiable_bound(table, eta, rule), likely
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
@@ -84,7 +84,9 @@ def test_under_the_boltzmann_rule_a_gradient_is_no_occupancy(seed, eta):
     table = random_table(seed, T=4, zeros=0.0, forbidden=0.0)
     found = inference.soft_values(table, eta, "boltzmann")
     reward = table.reward.clone().requires_grad_()
-    inference.bound(dataclasses.replace(table, reward=reward), eta, "boltzmann").backward()
+    inference.differentiable_bound(
+        dataclasses.replace(table, reward=reward), eta, "boltzmann"
+    ).backward()
     # A reward for every action alike is simply paid, so that the sums agree; the shares do not.
     alpha = table.temperature
     V, Q, pi = found.V[:-1], found.Q, found.policy.log_probs.exp()
@@ -104,7 +106,7 @@ def test_hard_gradients_are_those_of_the_best_plan():
     reward = torch.tensor([[0.0, 1.0], [3.0, 1.0], [0.5, 0.7]], dtype=torch.float64)
     table = cai.tabulate(models.tabular(P, reward, horizon=4, temperature=0.3))
     table = dataclasses.replace(table, reward=reward.requires_grad_())
-    V = inference.values(table, 0.0, "hard")
+    V = inference.differentiable_values(table, 0.0, "hard")
     V[0, 0].backward()
     assert V[0, 0].item() == pytest.approx(1 + 3 + 0.7 + 1)
     assert reward.grad.tolist() == [[0, 2], [1, 0], [0, 1]]
@@ -160,7 +162,7 @@ def test_gradient_of_the_evidence_by_paths(seed, discount):
     exact = oracles.posterior(problem)
     table = cai.tabulate(problem.model())
     reward = table.reward.clone().requires_grad_()
-    found = inference.bound(dataclasses.replace(table, reward=reward), 1.0)
+    found = inference.differentiable_bound(dataclasses.replace(table, reward=reward), 1.0)
     found.backward()
     counts = np.sum(exact["state_actions"], 0)
     assert found.item() == pytest.approx(math.log(exact["evidence"]), abs=1e-11)
@@ -283,7 +285,11 @@ def test_lists_of_successors_against_finite_differences(eta, monkeypatch):
     def loss(*x):
         table = rebuild(*x)
         likely = inference.log_likelihood(table, seen, eta).mean()
-        return likely + inference.bound(table, eta) + inference.values(table, eta)[::7].mean()
+        return (
+            likely
+            + inference.differentiable_bound(table, eta)
+            + inference.differentiable_values(table, eta)[::7].mean()
+        )
 
     gradients = torch.autograd.grad(loss(*leaves), leaves)
     for i, (name, gradient) in enumerate(zip(FIELDS, gradients, strict=True)):
@@ -323,10 +329,10 @@ def test_the_impossible_has_gradient_zero(eta):
     table = dataclasses.replace(table, **fields)
     seen = torch.tensor([[0, 1], [0, 2], [1, 1]]), torch.tensor([[0, 0], [1, 1], [0, 1]])
     likely = inference.log_likelihood(table, seen, eta)
-    V = inference.values(table, eta)
+    V = inference.differentiable_values(table, eta)
     loss = likely.sum() + V.sum()
     if eta > 0:
-        loss = loss + inference.bound(table, eta)
+        loss = loss + inference.differentiable_bound(table, eta)
     loss.backward()
     for name, x in fields.items():
         if name == "log_initial" and eta <= 0:  # the bound is -inf, and an error
@@ -345,7 +351,7 @@ def test_nothing_of_a_step_is_taped():
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: held.append(x.untyped_storage()) or x, lambda x: x
     ):
-        inference.values(table, 0.5)
+        inference.differentiable_values(table, 0.5)
     numbers = {storage.data_ptr(): storage.nbytes() // 8 for storage in held}
     S, A, T = 400, 6, 100
     assert sum(numbers.values()) <= (T + 1) * S + 6 * table.log_dynamics.numel()
@@ -402,7 +408,7 @@ def test_rewards_of_a_network_reach_its_parameters():
     gradients = []
     for version in (paid, by_hand):
         net.zero_grad()
-        inference.bound(version, 1.0).backward(retain_graph=True)
+        inference.differentiable_bound(version, 1.0).backward(retain_graph=True)
         gradients.append([p.grad.clone() for p in net.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
         assert (ours != 0).any()
@@ -429,7 +435,7 @@ def test_errors():
     table = random_table(6)
     seen = (STATES, ACTIONS)
     with pytest.raises(ValueError, match="optimism: expected a real number"):
-        inference.values(table, math.nan)
+        inference.differentiable_values(table, math.nan)
     with pytest.raises(ValueError, match=r"states and actions of shape \(n, T\)"):
         inference.log_likelihood(table, (STATES[0], ACTIONS[0]))
     with pytest.raises(ValueError, match="at most 3 steps"):
@@ -439,12 +445,12 @@ def test_errors():
     with pytest.raises(ValueError, match=r"actions: expected integers in 0 … 1, got torch.float"):
         inference.log_likelihood(table, (STATES, ACTIONS.double()))
     with pytest.raises(ValueError, match="final_reward: expected none"):
-        inference.values(dataclasses.replace(table, horizon=None))
+        inference.differentiable_values(dataclasses.replace(table, horizon=None))
     with pytest.raises(ValueError, match="2 states and 1 actions"):
         cai.tabulate_rewards(models.tabular([[[1.0, 0]]] * 2, [[0.0]] * 2, horizon=1), table)
     hopeless = cai.tabulate(models.tabular([[[1.0]]], [[-torch.inf]], horizon=2))
     with pytest.raises(ValueError, match="bound: expected a finite number"):
-        inference.bound(hopeless, 1.0)
+        inference.differentiable_bound(hopeless, 1.0)
 
 
 @pytest.mark.parametrize("module", [differentiable, log_likelihood])

@@ -39,7 +39,11 @@ def parameters(table):
 def everything(table, eta, rule="soft"):
     likely = inference.log_likelihood(table, SEEN, eta, rule)
     likely = torch.where(likely > -torch.inf, likely, 0.0)  # what the hard rule never does
-    return inference.values(table, eta, rule), inference.bound(table, eta, rule), likely
+    return (
+        inference.differentiable_values(table, eta, rule),
+        inference.differentiable_bound(table, eta, rule),
+        likely,
+    )
 
 
 RULES = ["soft", "hard", "boltzmann"]
@@ -84,7 +88,7 @@ def test_against_a_difference_and_a_long_horizon(rule, eta, discount, sure):
 @pytest.mark.parametrize(("rule", "eta"), [("soft", 0.4), ("hard", -1.3), ("boltzmann", 1.0)])
 def test_gradcheck(rule, eta):
     leaves, rebuild = parameters(endless(3, sure=True))
-    assert inference.values(rebuild(*leaves), eta, rule).shape == (4,)
+    assert inference.differentiable_values(rebuild(*leaves), eta, rule).shape == (4,)
     assert torch.autograd.gradcheck(
         lambda *x: everything(rebuild(*x), eta, rule), leaves, atol=1e-6, fast_mode=True
     )
@@ -110,11 +114,13 @@ def test_the_goal_and_the_hopeless_have_gradient_zero():
         for name in ("reward", "log_prior", "log_dynamics", "log_initial", "temperature")
     }
     table = dataclasses.replace(table, **fields)
-    V = inference.values(table, 1.0)
+    V = inference.differentiable_values(table, 1.0)
     assert V[5] == -torch.inf
     seen = torch.tensor([[0, 1, 0, 2], [3, 4, 3, 4]]), torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
     (
-        inference.bound(table, 1.0) + V[:5].sum() + inference.log_likelihood(table, seen, 1.0).sum()
+        inference.differentiable_bound(table, 1.0)
+        + V[:5].sum()
+        + inference.log_likelihood(table, seen, 1.0).sum()
     ).backward()
     for name, x in fields.items():
         assert x.grad.isfinite().all(), name
@@ -132,7 +138,7 @@ def test_gradients_are_occupancies(seed, eta, rule, discount):
     """∂bound/∂r · α is how often an action is expected in a state under the bent chain."""
     table = endless(seed, discount=discount, sure=True)
     reward = table.reward.clone().requires_grad_()
-    inference.bound(dataclasses.replace(table, reward=reward), eta, rule).backward()
+    inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta, rule).backward()
     expected = inference.soft_values(table, eta, rule).state_actions
     torch.testing.assert_close(reward.grad * table.temperature, expected, rtol=1e-9, atol=1e-10)
 
@@ -142,7 +148,7 @@ def test_gradient_of_the_evidence_is_an_occupancy(seed):
     """∂ log p(O)/∂r · α sums to the expected lifetime, whatever the sparse solver did."""
     table = endless(seed)
     reward = table.reward.clone().requires_grad_()
-    inference.bound(dataclasses.replace(table, reward=reward), 1.0).backward()
+    inference.differentiable_bound(dataclasses.replace(table, reward=reward), 1.0).backward()
     shorter = dataclasses.replace(table, horizon=600)
     expected = inference.posterior(shorter).state_actions[:, :-1].sum((0, 1))
     torch.testing.assert_close(reward.grad[:-1].sum(0) * table.temperature, expected)
@@ -183,7 +189,9 @@ def test_many_states_against_a_difference(rule, eta, discount):
     def loss(h):
         log_dynamics = (table.log_dynamics + h * bending).log_softmax(-1)
         new = dataclasses.replace(table, reward=table.reward + h * along, log_dynamics=log_dynamics)
-        return (weights * inference.values(new, eta, rule)).sum() + inference.bound(new, eta, rule)
+        return (
+            weights * inference.differentiable_values(new, eta, rule)
+        ).sum() + inference.differentiable_bound(new, eta, rule)
 
     h = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(loss(h), h)
@@ -199,7 +207,9 @@ def test_with_a_discount_the_goal_is_visited_until_death(eta):
     more[-1] = 1.0
 
     def bound(h):
-        return inference.bound(dataclasses.replace(table, reward=table.reward + h * more), eta)
+        return inference.differentiable_bound(
+            dataclasses.replace(table, reward=table.reward + h * more), eta
+        )
 
     h = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(bound(h), h)
@@ -218,7 +228,7 @@ def test_exact_inference_without_a_factorisation_that_fills_in(monkeypatch):
         if fills_in:
             monkeypatch.setattr(_implicit, "linear_system", lambda table: pytest.fail("factorised"))
         reward = table.reward.clone().requires_grad_()
-        bound = inference.bound(dataclasses.replace(table, reward=reward), 1.0)
+        bound = inference.differentiable_bound(dataclasses.replace(table, reward=reward), 1.0)
         answers.append((bound, *torch.autograd.grad(bound, reward)))
     for factorised, not_so in zip(*answers, strict=True):
         torch.testing.assert_close(factorised, not_so, rtol=1e-10, atol=1e-10)
@@ -228,7 +238,7 @@ def test_what_diverges_is_an_error():
     table = endless(1)
     table = dataclasses.replace(table, reward=table.reward + math.log(100.0))
     with pytest.raises(ValueError, match="spectral radius"):
-        inference.values(table, 1.0)
+        inference.differentiable_values(table, 1.0)
 
 
 @pytest.mark.parametrize(("eta", "rule"), [(-3.0, "soft"), (1.0, "soft")])
@@ -236,10 +246,10 @@ def test_what_has_no_values_or_a_last_reward_is_an_error(eta, rule):
     table = endless(1)
     gain = table.reward if eta < 0 else torch.where(table.reward < 0, 3.0, table.reward)
     with pytest.raises(ValueError, match=r"critical optimism|spectral radius"):
-        inference.values(dataclasses.replace(table, reward=gain), eta, rule)
+        inference.differentiable_values(dataclasses.replace(table, reward=gain), eta, rule)
     last = dataclasses.replace(table, final_reward=torch.ones(4).double())
     with pytest.raises(ValueError, match="final_reward: expected none"):
-        inference.bound(last, eta, rule)
+        inference.differentiable_bound(last, eta, rule)
 
 
 def test_a_fixed_point_without_a_derivative_is_an_error():

@@ -59,7 +59,7 @@ def gradients(table, eta, fields=FIELDS, seen=None, seed=0):
         if getattr(table, name) is not None
     }
     version = dataclasses.replace(table, **leaves)
-    V = inference.values(version, eta)
+    V = inference.differentiable_values(version, eta)
     loss = (torch.as_tensor(rng.normal(size=V.shape)) * torch.where(-torch.inf < V, V, 0.0)).sum()
     if seen is not None:
         likely = inference.log_likelihood(version, seen, eta)
@@ -175,4 +175,6 @@ def test_between_the_passes_waits_no_policy(monkeypatch):
     """What a forward sweep would save work with, T × S × A, is not even made."""
     monkeypatch.setattr(SoftBackup, "back", _without_weights(SoftBackup.back))
     table = lists(5, T=50)
-    inference.values(dataclasses.replace(table, reward=table.reward.requires_grad_()), 0.5)
+    inference.differentiable_values(
+        dataclasses.replace(table, reward=table.reward.requires_grad_()), 0.5
+    )

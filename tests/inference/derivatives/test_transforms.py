@@ -60,8 +60,8 @@ def functions(problem, eta, rule="soft"):
         return dataclasses.replace(problem, reward=reward)
 
     return {
-        "values": lambda r: inference.values(replaced(r), eta, rule),
-        "bound": lambda r: inference.bound(replaced(r), eta, rule),
+        "values": lambda r: inference.differentiable_values(replaced(r), eta, rule),
+        "bound": lambda r: inference.differentiable_bound(replaced(r), eta, rule),
         "log_likelihood": lambda r: inference.log_likelihood(replaced(r), SEEN, eta, rule),
     }
 
@@ -134,7 +134,9 @@ def test_batches_of_trajectories(kind, rule):
     )
     close(vmap(grad(each), in_dims=(None, 0, 0))(r, states, actions), right)
     for wrong in ((states + 7, actions), (states, actions - 1)):
-        with pytest.raises(ValueError, match=r"observed (states|actions): expected integers in 0"):
+        with pytest.raises(
+            ValueError, match=r"demonstrations, (states|actions): expected integers in 0"
+        ):
             vmap(each, in_dims=(None, 0, 0))(r, *wrong)
 
 
@@ -161,7 +163,7 @@ def test_the_third_derivative_of_one_reward():
 
     def bound(x):
         reward = torch.stack([x, torch.zeros_like(x)]).unsqueeze(0)
-        return inference.bound(dataclasses.replace(ticket, reward=reward))
+        return inference.differentiable_bound(dataclasses.replace(ticket, reward=reward))
 
     x = torch.tensor(0.3, dtype=torch.float64)
     p = math.exp(0.3) / (math.exp(0.3) + 1)
@@ -185,7 +187,7 @@ def test_whatever_a_table_holds(kind, name):
     def everything(x):
         changed = dataclasses.replace(problem, **{name: x})
         likely = inference.log_likelihood(changed, SEEN, 0.5)
-        return torch.cat([inference.bound(changed, 0.5).reshape(1), likely])
+        return torch.cat([inference.differentiable_bound(changed, 0.5).reshape(1), likely])
 
     right = torch.autograd.functional.jacobian(everything, held)
     close(jacrev(everything)(held), right)
@@ -233,8 +235,8 @@ def test_optimism_has_no_derivative_here():
     """Not even zero, as a number that is taken out of a tensor would have."""
     problem, eta = table("finite"), torch.tensor(0.5)
     for f in (
-        lambda eta: inference.bound(problem, eta),
-        lambda eta: inference.values(problem, eta).sum(),
+        lambda eta: inference.differentiable_bound(problem, eta),
+        lambda eta: inference.differentiable_values(problem, eta).sum(),
         lambda eta: inference.log_likelihood(problem, SEEN, eta).sum(),
     ):
         assert f(eta) == f(0.5)
@@ -284,5 +286,5 @@ def test_the_compiler_is_kept_out(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(torch.compiler, "disable", disable)
     found = [f(problem.reward) for f in functions(problem, 0.5).values()]
-    assert kept_out == ["values", "bound", "log_likelihood"]
+    assert kept_out == ["differentiable_values", "differentiable_bound", "log_likelihood"]
     assert all(torch.equal(x, y) for x, y in zip(found, right, strict=True))

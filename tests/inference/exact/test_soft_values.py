@@ -411,7 +411,7 @@ def test_evidence_zero_is_an_error_at_every_optimism(eta):
 
 @pytest.mark.parametrize("eta", [math.nan, "high", None, torch.tensor([0.0, 1.0])])
 def test_optimism_must_be_a_number(eta):
-    for method in (inference.soft_values, inference.bound):
+    for method in (inference.soft_values, inference.differentiable_bound):
         with pytest.raises(ValueError, match="optimism: expected a real number or ±inf, got "):
             method(cai.tabulate(models.ledge()), eta)
     one = inference.soft_values(models.ledge(), torch.tensor(1.0))
