@@ -87,7 +87,7 @@ def fit_four_goals(model: Any, policy: nn.Module) -> Any:
         policy,
         estimator="critic",
         steps=steps,
-        particles=200,
+        samples=200,
         clip=10.0,
         schedule=falling,
         temperature=lambda step: 10.0 * 30.0 ** max(0.0, 1 - 2 * step / steps),

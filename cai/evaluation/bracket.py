@@ -41,10 +41,10 @@ class EvidenceBracket:
         upper: a bound from a value function, or an estimate that may be too low.
         upper_stderr: its standard error; zero where the start is summed over.
         kind: what ``upper`` is, "bound" or "estimate".
-        together: K.
+        group_size: K.
         effective: (Σ w)²/Σ w², how many of the trajectories count. Where it is a few, the estimate
             above is worth nothing, nor its standard error, and the bound below is far away.
-        particles: how many trajectories there were.
+        samples: how many trajectories there were.
     """
 
     elbo: float
@@ -54,32 +54,32 @@ class EvidenceBracket:
     upper: float
     upper_stderr: float
     kind: Literal["bound", "estimate"]
-    together: int
+    group_size: int
     effective: float
-    particles: int
+    samples: int
 
     def __str__(self) -> str:
         above = "at most" if self.kind == "bound" else "by an estimate, no bound, up to"
         return (
-            f"log p(O): at least {self.lower:.3f} ± {self.lower_stderr:.2g} nats ({self.together} "
-            f"trajectories at a time), {above} {self.upper:.3f} ± {self.upper_stderr:.2g}; "
-            f"{self.effective:.1f} of {self.particles} trajectories count"
+            f"log p(O): at least {self.lower:.3f} ± {self.lower_stderr:.2g} nats "
+            f"({self.group_size} trajectories at a time), {above} {self.upper:.3f} ± "
+            f"{self.upper_stderr:.2g}; {self.effective:.1f} of {self.samples} trajectories count"
         )
 
 
 def bracket(
-    log_weights: Tensor, together: int, above: tuple[float, float] | None = None
+    log_weights: Tensor, group_size: int, above: tuple[float, float] | None = None
 ) -> EvidenceBracket:
     """The bracket that independent weights give.
 
     Args:
         log_weights: (n,), log p(τ,O)/q(τ), nats.
-        together: K; n must be at least 2 K, and what is left over of n/K is not used below.
+        group_size: K; n must be at least 2 K, and what is left over of n/K is not used below.
         above: an upper bound and its standard error, from :func:`from_above`; an estimate from
             the weights if not given.
     """
-    groups = log_weights[: len(log_weights) // together * together].view(-1, together)
-    lower = mean(groups.logsumexp(-1) - math.log(together))
+    groups = log_weights[: len(log_weights) // group_size * group_size].view(-1, group_size)
+    lower = mean(groups.logsumexp(-1) - math.log(group_size))
     elbo, upper = mean(log_weights), above or _estimate(log_weights)
     return EvidenceBracket(
         elbo=elbo[0],
@@ -89,9 +89,9 @@ def bracket(
         upper=upper[0],
         upper_stderr=upper[1],
         kind="estimate" if above is None else "bound",
-        together=together,
+        group_size=group_size,
         effective=_effective(log_weights),
-        particles=len(log_weights),
+        samples=len(log_weights),
     )
 
 

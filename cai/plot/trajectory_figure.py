@@ -25,7 +25,7 @@ def trajectories(
     model: TrajectoryModel,
     policies: Mapping[str, Any],
     *,
-    count: int = 24,
+    samples: int = 24,
     coordinates: tuple[int, int] = (0, 1),
     labels: tuple[str, str] | None = None,
     seed: int = 0,
@@ -40,7 +40,7 @@ def trajectories(
     Args:
         model: whose states are vectors of two numbers or more.
         policies: by the titles of their panels: policies, or results that have one.
-        count: how many trajectories of each.
+        samples: how many trajectories of each.
         coordinates: which numbers of the state are across and up.
         labels: what they are, with their units; ``s[0]`` and the like if not given.
         seed: of the simulation.
@@ -49,11 +49,11 @@ def trajectories(
         ValueError: where the states have no such coordinates, there is no policy, or the horizon
             is infinite.
     """
-    checks.check_count("count", count)
+    checks.check_count("samples", samples)
     _check(model, policies, coordinates)
     names = labels or tuple(f"s[{i}]" for i in coordinates)
     paths = {
-        name: model.simulate(getattr(policy, "policy", policy), count, seed=seed).states
+        name: model.simulate(getattr(policy, "policy", policy), samples, seed=seed).states
         for name, policy in policies.items()
     }
     drawn = torch.stack([*paths.values()])
@@ -70,7 +70,7 @@ def trajectories(
         canvas.colorbar(filled, ax=panels, label="reward of a step", shrink=0.9)
     caption(
         canvas,
-        f"{count} trajectories of {model.horizon} steps in the true dynamics, from their starts "
+        f"{samples} trajectories of {model.horizon} steps in the true dynamics, from their starts "
         "(dots) to their ends (squares), over what a step pays where one rests: the lighter, the "
         "better.",
     )

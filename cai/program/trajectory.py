@@ -154,28 +154,28 @@ class TrajectoryModel:
             )
         return dataclasses.replace(self, auxiliary=policy)
 
-    def simulate(self, policy: Policy, n: int, seed: int | None = None) -> Trajectories:
-        """Draws n independent trajectories of a policy in the true dynamics.
+    def simulate(self, policy: Policy, samples: int, seed: int | None = None) -> Trajectories:
+        """Draws independent trajectories of a policy in the true dynamics.
 
         Args:
             policy: (t, s) -> q(a_t|s_t).
-            n: how many trajectories.
+            samples: n, how many trajectories.
             seed: makes the draw reproducible and leaves torch's generator as it was; None draws
                 from the generator as it stands.
         """
-        checks.check_count("n", n)
+        checks.check_count("samples", samples)
         if seed is not None:
             checks.check_seed(seed)
         T, event = checks.finite_horizon(self, "simulating"), self.initial.event_shape.numel()
         advice = "simulate fewer trajectories at a time"
-        memory.check_fits("n", f"{n} trajectories", n * (T + 1) * event, advice)
+        memory.check_fits("samples", f"{samples} trajectories", samples * (T + 1) * event, advice)
         with seeded(seed), torch.no_grad():
-            path, scores = roll_out(self, policy, n, scored=False)
+            path, scores = roll_out(self, policy, samples, scored=False)
             s, a = torch.stack(path.states, 1), torch.stack(path.actions, 1)
             advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
             checks.check_no_nan("actions of (trajectory, step)", a, advice)
             checks.check_no_nan("states of (trajectory, step)", s, advice)
-            alive = torch.ones(n, T + 1, dtype=torch.bool)
+            alive = torch.ones(samples, T + 1, dtype=torch.bool)
             if path.alive:
                 alive[:, 1:] = torch.stack(path.alive[1:], 1).bool()
             return self.paid(s, a, alive, **scores)

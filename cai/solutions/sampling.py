@@ -26,9 +26,9 @@ _SMALL = 2**12  # a step of so many transitions is looked up in a table of all o
 
 def sample(chain: Chain, n: int, seed: int | None) -> Trajectories:
     """Draws n independent trajectories, as ``Solution.sample`` documents it."""
-    checks.check_count("n", n)
+    checks.check_count("samples", n)
     T = checks.finite_horizon(chain.table, "sampling trajectories")
-    memory.check_fits("n", f"{n} trajectories", n * (2 * T + 1), "draw fewer at a time")
+    memory.check_fits("samples", f"{n} trajectories", n * (2 * T + 1), "draw fewer at a time")
     if seed is not None:
         checks.check_seed(seed)
         seed = int(seed)

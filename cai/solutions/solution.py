@@ -131,20 +131,20 @@ class Solution(Chain):
         """
         return marginals.marginal(self, sites)
 
-    def sample(self, n: int, seed: int | None = None) -> Trajectories:
-        """Draws n independent trajectories of the bent chain; at η = 1, of p(τ|O).
+    def sample(self, samples: int, seed: int | None = None) -> Trajectories:
+        """Draws independent trajectories of the bent chain; at η = 1, of p(τ|O).
 
         With a discount, trajectories terminate; then they run on by the prior and the true
         dynamics, as they do in the program.
 
         Args:
-            n: how many.
+            samples: how many.
             seed: makes the draw reproducible; None draws from torch's generator as it stands.
 
         Raises:
-            ValueError: if n is not a whole number of at least 1.
+            ValueError: if samples is not a whole number of at least 1.
         """
-        return sampling.sample(self, n, seed)
+        return sampling.sample(self, samples, seed)
 
     def piece(self, steps: slice) -> Solution:
         """The solution of some steps, start … stop - 1, as if they were a problem of their own."""

@@ -60,7 +60,7 @@ class MapTrajectory:
 
 def map_trajectory(
     model: TrajectoryModel | Table,
-    initial: int | None = None,
+    start: int | None = None,
     *,
     observed: Mapping[str, Any] | None = None,
     optimal: Tensor | Sequence[bool] | None = None,
@@ -85,7 +85,7 @@ def map_trajectory(
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table.
-        initial: s_0; by default the best one, its probability included.
+        start: s_0; by default the best one, its probability included.
         observed: site -> value, as for :func:`cai.inference.posterior`.
         optimal: which o_t are observed, (T+1,) booleans; all if None.
 
@@ -95,11 +95,11 @@ def map_trajectory(
     """
     table = tabulate(model)
     known = evidence.observe(table, observed or {}, optimal)
-    start = None if initial is None else _state(initial, table)
+    first = None if start is None else _state(start, table)
     values = messages.backward(table, known, messages.MAX)
-    if start is None and (table.log_initial + values[0]).max() == -math.inf:
+    if first is None and (table.log_initial + values[0]).max() == -math.inf:
         raise ValueError(impossible(table, observed or {}, optimal))
-    return _follow(table, known, values, start)
+    return _follow(table, known, values, first)
 
 
 def _state(state: Any, table: Table) -> int:
@@ -109,7 +109,7 @@ def _state(state: Any, table: Table) -> int:
         index = -1
     if not 0 <= index < table.num_states:
         raise ValueError(
-            f"initial: expected a state in 0 … {table.num_states - 1}, got {state!r}; "
+            f"start: expected a state in 0 … {table.num_states - 1}, got {state!r}; "
             "None starts in the most probable one"
         )
     return index
@@ -126,7 +126,7 @@ def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) ->
         s, log_probability = start, m[0][start]
     if log_probability == -math.inf:
         raise ValueError(
-            f"initial: no trajectory from state {s} has positive probability and a reward above "
+            f"start: no trajectory from state {s} has positive probability and a reward above "
             "-inf, so there is no most probable one; start elsewhere"
         )
     choose = _chooser(table, known)

@@ -112,7 +112,7 @@ def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
 
 
 class _Scores(Messenger):
-    """Scores the sites of dynamics: at given values, or at values drawn for each of n particles."""
+    """Scores the sites of dynamics: at given values, or at values drawn for n trajectories."""
 
     def __init__(self, n: int, values: Numbers) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def _held(model: TrajectoryModel) -> Policy:
 
 
 def _drawn(distribution: Any, n: int) -> Tensor:
-    """One draw for each of n particles."""
+    """One draw for each of n trajectories."""
     shape = torch.Size((n,))
     fits = distribution.batch_shape == shape
     value: Tensor = (distribution if fits else distribution.expand(shape)).sample()

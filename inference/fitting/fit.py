@@ -66,7 +66,7 @@ def fit(
     estimator: EstimatorChoice = "auto",
     optimism: float = 0.0,
     steps: int = 2000,
-    particles: int = 100,
+    samples: int = 100,
     learning_rate: float | None = None,
     optimizer: MakeOptimizer | None = None,
     schedule: MakeSchedule | None = None,
@@ -93,7 +93,7 @@ def fit(
     * "enumerated": for finitely many actions, in states that are sampled. What a step pays is
       summed over the actions, what comes after it weighted by the score of the action drawn.
     * "score": trajectories are simulated and the score function is weighted by the reward to go
-      (Williams 1992), less the mean of the other particles. For every program.
+      (Williams 1992), less the mean of the other trajectories. For every program.
     * "critic": the same, with a learnt function of step and state as the baseline besides; see
       ``critic_gradient``, also for generalised advantages.
     * "pathwise": trajectories are differentiated, where all that lies between an action and the
@@ -121,14 +121,14 @@ def fit(
     Args:
         model: the model, or its table.
         policy: a torch module (t, s) -> distribution, the starting point.
-        estimator: of the gradient, see above; or a function (model, policy, particles) that makes
+        estimator: of the gradient, see above; or a function (model, policy, samples) that makes
             one, such as ``functools.partial(inference.critic_gradient, lam=0.95)``.
-        optimism: η ≤ 1 of "renyi", which maximises not the ELBO but a bound of K = particles
+        optimism: η ≤ 1 of "renyi", which maximises not the ELBO but a bound of K = samples
             trajectories: the importance-weighted one at η = 1, and as K grows that of
             ``soft_values(model, optimism=η)``. Its losses are of that bound. A policy that is
             fitted so counts on luck that it does not have, so that there is a warning.
         steps: at most so many steps.
-        particles: trajectories a step, where sampled; at least two, for the baseline.
+        samples: trajectories a step, where sampled; at least two, for the baseline.
         learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
             For "mirror" its step size, one if not given.
         optimizer: parameters -> a torch optimiser, in place of Adam and its rate:
@@ -159,7 +159,7 @@ def fit(
     """
     checks.finite_horizon(model, "fit")
     problem = as_problem(model)
-    _check(policy, estimator, steps, particles)
+    _check(policy, estimator, steps, samples)
     check_order(estimator, optimism)
     place, home = check_device(device), next(policy.parameters()).device
     checks.check_count("every", every)
@@ -182,7 +182,7 @@ def fit(
         one = model if alpha == model.temperature else dataclasses.replace(model, temperature=alpha)
         two = None if table is None else dataclasses.replace(table, temperature=alpha)
         rate = 1.0 if learning_rate is None else learning_rate
-        return estimators.build(estimator, one, policy, two, particles, optimism, rate)
+        return estimators.build(estimator, one, policy, two, samples, optimism, rate)
 
     with seeded(seed, place, table):
         name, estimate = build(model.temperature)
@@ -202,7 +202,7 @@ def fit(
             "estimator": name if isinstance(estimator, str) else described(estimator, name),
             "optimism": float(optimism),
             "steps": int(steps),
-            "particles": int(particles),
+            "samples": int(samples),
             "seed": int(seed),
             "clip": None if clip is None else float(clip),
             "tolerance": float(tolerance),
@@ -222,14 +222,14 @@ def fit(
         except (FloatingPointError, ValueError) as error:
             if isinstance(error, ValueError) and not run.losses:
                 raise  # not a matter of numbers, but of what was passed
-            raise stopped(error, problem.program, policy, particles, run.losses) from error
+            raise stopped(error, problem.program, policy, samples, run.losses) from error
         run.restore()
         elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     losses = torch.tensor(run.losses, dtype=torch.float64)
     return Fit(policy.to(home), elbo, losses, name, converged)
 
 
-def _check(policy: object, estimator: object, steps: int, particles: int) -> None:
+def _check(policy: object, estimator: object, steps: int, samples: int) -> None:
     if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
         raise ValueError(
             "policy: fit trains the parameters of a torch module, got "
@@ -240,4 +240,4 @@ def _check(policy: object, estimator: object, steps: int, particles: int) -> Non
     check_policy(policy)
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
-    checks.check_count("particles", particles, 2, "the baseline needs another one")
+    checks.check_count("samples", samples, 2, "the baseline needs another one")

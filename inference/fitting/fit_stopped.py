@@ -36,7 +36,7 @@ def stopped(
     error: Exception,
     model: TrajectoryModel | None,
     policy: nn.Module,
-    particles: int,
+    samples: int,
     losses: list[float],
 ) -> FitStopped:
     """What to raise in place of an error in a step, with the site where it came from if found.
@@ -45,10 +45,10 @@ def stopped(
         error: of the step.
         model: the program; None of a table, which has no sites.
         policy: with the parameters before the step, which is where the error left them.
-        particles: trajectories a step. Torch's generator is where it was before the step.
+        samples: trajectories a step. Torch's generator is where it was before the step.
         losses: so far, nats.
     """
-    site, what = first_site(model, policy, particles)
+    site, what = first_site(model, policy, samples)
     where = "" if site is None else f", first at the site {site}: {what}"
     if site is None and isinstance(error, FloatingPointError):
         broken = [n for n, p in policy.named_parameters() if _broken(p.grad)]

@@ -26,19 +26,19 @@ class RolloutELBO(Trace_ELBO):
 
     Args:
         estimator: as in :func:`cai.inference.fit`; "renyi" is ``renyi_elbo``, on its own.
-        num_particles: trajectories a step, where they are sampled.
+        samples: trajectories a step, where they are sampled.
 
     Raises:
         ValueError: where there is no estimator of that name; and from ``step``, where the guide is
             no rollout of a policy with parameters, or the estimator needs another model.
     """
 
-    def __init__(self, estimator: EstimatorChoice = "auto", num_particles: int = 100) -> None:
+    def __init__(self, estimator: EstimatorChoice = "auto", samples: int = 100) -> None:
         estimators.check_name(estimator)
         if estimator == "renyi":
             checks.refuse("estimator", "one of the ELBO's", '"renyi"', "take inference.renyi_elbo")
-        checks.check_count("num_particles", num_particles, 2, "the baseline needs another one")
-        super().__init__(num_particles=num_particles)
+        checks.check_count("samples", samples, 2, "the baseline needs another one")
+        super().__init__(num_particles=samples)
         self.estimator = estimator
         self._built: tuple[Any, Any, Estimator] | None = None
 

@@ -36,16 +36,16 @@ class Scored(NamedTuple):
     alive: Tensor
 
 
-def scored(model: TrajectoryModel, policy: nn.Module, particles: int) -> Scored:
+def scored(model: TrajectoryModel, policy: nn.Module, samples: int) -> Scored:
     """Trajectories that the program itself simulates.
 
-    The policy is scored in one call over all steps and particles, so that the backward pass does
+    The policy is scored in one call over all steps and trajectories, so that the backward pass does
     not grow with the number of sites.
 
     Raises:
         ValueError, FloatingPointError: if the ELBO is not finite, see :func:`checked`.
     """
-    paths = model.simulate(policy, particles)
+    paths = model.simulate(policy, samples)
     s, alive = paths.states[:, :-1], paths.alive[:, :-1]
     log_q = log_probs_along(policy, s, paths.actions)
     with torch.no_grad():
@@ -59,12 +59,12 @@ def scored(model: TrajectoryModel, policy: nn.Module, particles: int) -> Scored:
 
 
 def leave_one_out(x: Tensor, dim: int = 0, alive: Tensor | None = None) -> Tensor:
-    """The mean over all other particles, a baseline that does not depend on the particle itself.
+    """The mean over all other trajectories, a baseline that does not depend on x's own.
 
     Args:
         x: one number a particle, and whatever axes besides.
-        dim: the axis of the particles.
-        alive: which particles count, all if not given; x is zero for the others.
+        dim: the axis of the trajectories.
+        alive: which trajectories count, all if not given; x is zero for the others.
     """
     others: Tensor | int = x.shape[dim] - 1
     if alive is not None:

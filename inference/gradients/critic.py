@@ -19,7 +19,7 @@ from cai.tables.table import Table
 
 
 def critic_gradient(
-    model: TrajectoryModel | Table, policy: nn.Module, particles: int, *, lam: float = 1.0
+    model: TrajectoryModel | Table, policy: nn.Module, samples: int, *, lam: float = 1.0
 ) -> Estimator:
     """The score function weighted by advantages over a critic v (Schulman et al. 2016, GAE).
 
@@ -30,7 +30,7 @@ def critic_gradient(
     soft reward to go, in nats, from trajectories that its values have been used for: so λ = 1, the
     reward to go less v_t(s_t), is unbiased however wrong the critic is. With λ < 1 what comes late
     is left to the critic: less noise, and biased as far as the critic errs. From each advantage the
-    mean of the other particles is taken, so that a critic that knows nothing yet does no harm.
+    mean of the other trajectories is taken, so that a critic that knows nothing yet does no harm.
 
     As an estimator of ``fit``: ``estimator="critic"``, or ``functools.partial(critic_gradient,
     lam=0.95)`` for another λ.
@@ -38,11 +38,11 @@ def critic_gradient(
     Args:
         model: any program.
         policy: any that can be scored along a trajectory.
-        particles: trajectories a call, at least two.
+        samples: trajectories a call, at least two.
         lam: λ in [0, 1].
 
     Raises:
-        ValueError: if λ is not in [0, 1], particles is 1, the horizon is infinite, or the
+        ValueError: if λ is not in [0, 1], samples is 1, the horizon is infinite, or the
             model is a table.
     """
     checks.check_share("lam", lam, "1 is unbiased")
@@ -50,13 +50,13 @@ def critic_gradient(
     if program is None:
         checks.refuse("critic", "a model whose program can be run", "its table", "pass the model")
     check_policy(policy)
-    checks.check_count("particles", particles, 2, "each is a baseline of the others")
+    checks.check_count("samples", samples, 2, "each is a baseline of the others")
     checks.finite_horizon(program, "fit")
     finite = support_size(program.initial) is not None
     critic: TabularCritic | NeuralCritic = (
         TabularCritic(program) if finite else NeuralCritic(program)
     )
-    return _Estimator(program, policy, particles, lam, critic)
+    return _Estimator(program, policy, samples, lam, critic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,12 @@ class _Estimator:
 
     model: TrajectoryModel
     policy: nn.Module
-    particles: int
+    samples: int
     lam: float
     module: TabularCritic | NeuralCritic  # see Estimator
 
     def __call__(self) -> float:
-        drawn = scored(self.model, self.policy, self.particles)
+        drawn = scored(self.model, self.policy, self.samples)
         alive, s = drawn.alive, drawn.paths.states[:, :-1]
         with torch.no_grad():
             v = torch.where(alive, self.module(torch.arange(s.shape[1]), s), 0.0)
@@ -78,7 +78,7 @@ class _Estimator:
             residuals = drawn.terms + torch.cat([v[:, 1:], final], 1) - v
             advantage = torch.where(alive, _accumulated(residuals, self.lam), 0.0)
             advantage = advantage - leave_one_out(advantage, alive=alive)
-            weight = torch.where(alive, advantage, 0.0) / self.particles
+            weight = torch.where(alive, advantage, 0.0) / self.samples
         surrogate(drawn.log_q, weight).backward()
         self.module.learn(s, drawn.to_go, alive)
         return -drawn.to_go[:, 0].mean().item()

@@ -25,10 +25,10 @@ from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
-_PULL = 10  # how many particles in the same state weigh as much as all others together
+_PULL = 10  # how many trajectories in the same state weigh as much as all others together
 
 
-def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Estimator:
+def enumerated_gradient(table: Table, policy: nn.Module, samples: int) -> Estimator:
     """The gradient from trajectories drawn from the table.
 
     What a step pays is summed over the actions, weighted by the policy; what comes after it is
@@ -48,8 +48,8 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
         log_q = policy_log_probs(policy, table)
         with torch.no_grad():
             joint = inverse_cdf.cumulative((log_q.exp().unsqueeze(-1) * p).reshape(T, S, A * K))
-            u = torch.rand(T + 1, particles, 1, dtype=torch.float64)
-            s = inverse_cdf.draw(initial.expand(particles, -1), u[T])
+            u = torch.rand(T + 1, samples, 1, dtype=torch.float64)
+            s = inverse_cdf.draw(initial.expand(samples, -1), u[T])
             states, outcomes = [], []
             for rows, u_t in zip(joint.unbind(), u[:T].unbind(), strict=True):
                 outcome = s * (A * K) + inverse_cdf.draw(rows.index_select(0, s), u_t)
@@ -60,7 +60,7 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
             chosen = at * A + (outcome // K) % A
             now = gain - log_q
             paid, ends = now.flatten()[chosen], final[s]
-            alive = _survivors(table.discount, T, particles)
+            alive = _survivors(table.discount, T, samples)
             if alive is not None:
                 paid, ends = paid * alive[:-1], ends * alive[-1]
             future = ends + paid.flip(0).cumsum(0).flip(0) - paid
@@ -72,17 +72,17 @@ def enumerated_gradient(table: Table, policy: nn.Module, particles: int) -> Esti
             slope.index_add_(0, chosen.flatten(), (advantage * counted).flatten())
             visits = log_q.new_zeros(T * S).index_add_(0, at.flatten(), counted.flatten())
             slope = slope.view(T, S, A) + product(visits.view(T, S, 1) * log_q.exp(), now)
-        log_q.backward(slope / -particles)
+        log_q.backward(slope / -samples)
         return -elbo
 
     return estimate
 
 
-def _survivors(discount: float, T: int, particles: int) -> Tensor | None:
-    """Whether each particle is alive at steps 0 … T, (T+1, particles); None without a discount."""
+def _survivors(discount: float, T: int, samples: int) -> Tensor | None:
+    """Whether each trajectory is alive at steps 0 … T, (T+1, samples); None without a discount."""
     if discount == 1:
         return None
-    coins = torch.rand(T + 1, particles, dtype=torch.float64) < discount
+    coins = torch.rand(T + 1, samples, dtype=torch.float64) < discount
     coins[0] = True
     return coins.double().cumprod(0)
 
@@ -103,21 +103,21 @@ def num_actions(model: TrajectoryModel) -> int | None:
 
 
 def enumerated_program_gradient(
-    model: TrajectoryModel, policy: nn.Module, A: int, particles: int
+    model: TrajectoryModel, policy: nn.Module, A: int, samples: int
 ) -> Estimator:
     """The gradient from simulated trajectories of a model with A actions and states of any kind.
 
         ∇ELBO = E_q Σ_t [ Σ_a (r/α + log p - log q)(s_t,a) ∇q_t(a|s_t) + F_t ∇log q_t(a_t|s_t) ]
 
-    F_t is what comes after the action, arrival and all, less its mean over the other particles.
+    F_t is what comes after the action, arrival and all, less its mean over the other trajectories.
     Leaving it out would be the gradient of another objective: the action drawn also decides where
     the trajectory goes on.
     """
     T = checks.finite_horizon(model, "fit")
-    steps = torch.arange(T).expand(particles, T)
+    steps = torch.arange(T).expand(samples, T)
 
     def estimate() -> float:
-        paths = model.simulate(policy, particles)
+        paths = model.simulate(policy, samples)
         s, a = paths.states[:, :-1], paths.actions.long().unsqueeze(-1)
         log_q = _all_log_probs(policy, s, paths.actions, A)
         with torch.no_grad():
@@ -130,7 +130,7 @@ def enumerated_program_gradient(
             slope = product(log_q.exp(), now)
             slope = slope.scatter_add(-1, a, (future - leave_one_out(future)).unsqueeze(-1))
             slope = torch.where(alive.unsqueeze(-1), slope, 0.0)
-        log_q.backward(slope / -particles)
+        log_q.backward(slope / -samples)
         return -elbo.item()
 
     return estimate

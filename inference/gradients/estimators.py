@@ -44,7 +44,7 @@ def check_name(name: object) -> None:
     if not callable(name) and not (isinstance(name, str) and name in names):
         expected = ", ".join(f'"{known}"' for known in names)
         raise ValueError(
-            f"estimator: expected one of {expected}, or a function (model, policy, particles) that "
+            f"estimator: expected one of {expected}, or a function (model, policy, samples) that "
             f'makes one, got {" ".join(repr(name).split())[:200]}; "auto" chooses'
         )
 
@@ -54,7 +54,7 @@ def build(
     model: TrajectoryModel | Table,
     policy: nn.Module,
     table: Table | None,
-    particles: int,
+    samples: int,
     optimism: float = 0.0,
     rate: float = 1.0,
 ) -> tuple[str, Estimator]:
@@ -65,7 +65,7 @@ def build(
         model: the model.
         policy: the policy, the parameters of which get the gradient.
         table: of the model; None where it has none, or the policy has a memory.
-        particles: trajectories a call, where they are sampled.
+        samples: trajectories a call, where they are sampled.
         optimism: η of the bound of "renyi".
         rate: the size of the steps that are to be taken along a natural gradient.
 
@@ -74,9 +74,9 @@ def build(
     """
     if not isinstance(name, str):
         made = getattr(name, "func", name)  # of a partial
-        expected = "a function (model, policy, particles) that makes an estimator"
+        expected = "a function (model, policy, samples) that makes an estimator"
         with raising("estimator", expected, "see inference.critic_gradient"):
-            estimate = name(model, policy, particles)
+            estimate = name(model, policy, samples)
         if not callable(estimate):
             checks.refuse(
                 "estimator",
@@ -102,24 +102,24 @@ def build(
             '"score", which works for any',
         )
     if name == "enumerated" and table is not None:
-        return name, enumerated_gradient(table, policy, particles)
+        return name, enumerated_gradient(table, policy, samples)
     if name == "mirror":
         return name, _natural(problem.gaussian, policy, table, rate)
     program = problem.program
     if program is None:
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
     if name == "pathwise":
-        return name, pathwise_gradient(program, policy, particles)
+        return name, pathwise_gradient(program, policy, samples)
     if name == "critic":
-        return name, critic_gradient(program, policy, particles)
+        return name, critic_gradient(program, policy, samples)
     if name == "renyi":
-        return name, renyi_gradient(program, policy, particles, optimism=optimism)
+        return name, renyi_gradient(program, policy, samples, optimism=optimism)
     A = None if name == "score" else num_actions(program)
     if A is not None:
-        return "enumerated", enumerated_program_gradient(program, policy, A, particles)
+        return "enumerated", enumerated_program_gradient(program, policy, A, samples)
     if name == "enumerated":
         _refuse(name, "finitely many actions", "an action_prior over others", '"score"')
-    return "score", score_gradient(program, policy, particles)
+    return "score", score_gradient(program, policy, samples)
 
 
 def _exact(

@@ -18,7 +18,7 @@ module: its ``state_dict`` belongs to a checkpoint as the policy's does.
 """
 
 EstimatorFactory: TypeAlias = Callable[[Any, nn.Module, int], Estimator]
-"""(model, policy, particles) -> the estimator; the model or its table."""
+"""(model, policy, samples) -> the estimator; the model or its table."""
 
 
 def checked(elbo: float) -> None:

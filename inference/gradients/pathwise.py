@@ -17,7 +17,7 @@ from cai.program.scoring import roll_out
 from cai.program.trajectory import TrajectoryModel
 
 
-def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int) -> Estimator:
+def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -> Estimator:
     """The gradient through dynamics and rewards along reparameterised trajectories.
 
         ∇ELBO = E_noise[ ∇ Σ_t γ^t ((r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t)) + γ^T r_T/α ]
@@ -43,13 +43,13 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, particles: int)
             "take SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())",
         )
     T = checks.finite_horizon(model, "fit")
-    steps = torch.arange(T).expand(particles, T)
+    steps = torch.arange(T).expand(samples, T)
     weights = torch.full((T + 1,), model.discount, dtype=torch.float64).pow(torch.arange(T + 1))
 
     def estimate() -> float:
         with exclusive():
             path, found = roll_out(
-                model, policy, particles, _differentiable, scored=True, terminates=False
+                model, policy, samples, _differentiable, scored=True, terminates=False
             )
         s, a, log_q = torch.stack(path.states, 1), torch.stack(path.actions, 1), found["log_policy"]
         log_p = exact(model.prior(s[:, :-1], steps)).log_prob(a)

@@ -46,12 +46,12 @@ def check_order(name: object, eta: float) -> None:
 
 
 def renyi_gradient(
-    model: TrajectoryModel, policy: nn.Module, particles: int, *, optimism: float = 1.0
+    model: TrajectoryModel, policy: nn.Module, samples: int, *, optimism: float = 1.0
 ) -> Estimator:
     """The gradient of E[(1/η) log (1/K) Σ_k w_k^η], with w = p(τ,O)/q(τ) of K trajectories.
 
     The importance-weighted ELBO at η = 1 (Burda et al. 2016), in general the Rényi bound of order
-    1 - η (Li and Turner 2016), which it comes to as K grows; with few particles it lies between
+    1 - η (Li and Turner 2016), which it comes to as K grows; with few samples it lies between
     that and the ELBO. Each trajectory's score is weighted by what it adds to the bound over what
     there would be with the mean of the others in its place (Mnih and Rezende 2016, VIMCO).
 
@@ -63,18 +63,18 @@ def renyi_gradient(
         an estimator whose loss is the negative of that bound, not of the ELBO.
     """
     checks.finite_horizon(model, "fit")
-    even = torch.full((particles,), -math.log(particles), dtype=torch.float64)
+    even = torch.full((samples,), -math.log(samples), dtype=torch.float64)
 
     def bound(log_w: Tensor) -> Tensor:
         return logspace.soft_mean(even, log_w, optimism)
 
     def estimate() -> float:
-        drawn = scored(model, policy, particles)
+        drawn = scored(model, policy, samples)
         with torch.no_grad():
             log_w = drawn.to_go[:, 0]
             whole = bound(log_w)
             others = leave_one_out(log_w).unsqueeze(1)
-            without = bound(torch.where(torch.eye(particles) > 0, others, log_w))
+            without = bound(torch.where(torch.eye(samples) > 0, others, log_w))
             weight = (whole - without - (optimism * log_w).softmax(0)).unsqueeze(1)
         surrogate(drawn.log_q, torch.where(drawn.alive, weight, 0.0)).backward()
         return -whole.item()

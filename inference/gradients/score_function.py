@@ -11,14 +11,14 @@ from cai.inference.gradients.gradient import Estimator
 from cai.program.trajectory import TrajectoryModel
 
 
-def score_gradient(model: TrajectoryModel, policy: nn.Module, particles: int) -> Estimator:
-    """The score function weighted by the reward to go, less the mean of the other particles."""
+def score_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -> Estimator:
+    """The score function weighted by the reward to go, less the mean of the other trajectories."""
     checks.finite_horizon(model, "fit")
 
     def estimate() -> float:
-        drawn = scored(model, policy, particles)
+        drawn = scored(model, policy, samples)
         advantage = drawn.to_go - leave_one_out(drawn.to_go)
-        weight = torch.where(drawn.alive, advantage, 0.0) / particles
+        weight = torch.where(drawn.alive, advantage, 0.0) / samples
         surrogate(drawn.log_q, weight).backward()
         return -drawn.to_go[:, 0].mean().item()
 

@@ -55,7 +55,7 @@ def z_learning(
     *,
     episodes: int = 1000,
     steps: int = 100,
-    particles: int = 20,
+    samples: int = 20,
     half_life: float = 20.0,
     seed: int = 0,
     progress: bool = True,
@@ -69,14 +69,14 @@ def z_learning(
     the stochastic approximation of z = E exp((r + r⁺)/α) z(s'). No maximum is taken and no policy
     is followed, so that it is unbiased step by step where Q-learning is not. On a linearly
     solvable model it finds the optimal control; on others the exact posterior, optimism included.
-    All particles move together, and those in one state move its z by their mean.
+    The episodes of a batch step together, and those in one state move its z by their mean.
 
     Args:
         model: a model with finitely many states and an infinite horizon, with exits or a discount.
         episodes: how many batches of episodes; each starts from ``initial``, which should reach
             every state of interest.
         steps: the length of an episode; long enough to reach the exits.
-        particles: episodes in a batch.
+        samples: episodes in a batch.
         half_life: c, the visits of a state after which ρ is down to one half.
         seed: of the simulation.
         progress: whether to show a progress bar on a terminal.
@@ -91,7 +91,7 @@ def z_learning(
             f"horizon: z_learning estimates one z(s) for all steps, got a horizon of "
             f"{model.horizon}; try dataclasses.replace(model, horizon=None, final_reward=None)"
         )
-    for name, value in (("episodes", episodes), ("steps", steps), ("particles", particles)):
+    for name, value in (("episodes", episodes), ("steps", steps), ("samples", samples)):
         checks.check_count(name, value)
     half_life = checks.check_positive("half_life", half_life)
     checks.check_seed(seed)
@@ -104,7 +104,7 @@ def z_learning(
     with seeded(seed):
         bar = tqdm(range(episodes), desc="z-learning", disable=None if progress else True)
         for _ in bar:
-            paths = episode.simulate(lambda t, s: model.prior(s, t), particles)
+            paths = episode.simulate(lambda t, s: model.prior(s, t), samples)
             states, rewards = paths.states.T.long(), paths.rewards.T / model.temperature
             alive = paths.alive.T
             for t in range(steps):
@@ -116,7 +116,7 @@ def z_learning(
 def _learn(
     log_z: Tensor, visits: Tensor, states: Tensor, reward: Tensor, alive: Tensor, half_life: float
 ) -> None:
-    """One step of all particles that are alive; exits, which pay nothing, stay at log z = 0."""
+    """One step of all episodes that are alive; exits, which pay nothing, stay at log z = 0."""
     living = alive[0]
     s, s_next = states[0][living], states[1][living]
     target = reward[living] + torch.where(alive[1][living], log_z[s_next], 0.0)

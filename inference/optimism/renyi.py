@@ -44,7 +44,7 @@ class RenyiBound:
 def renyi_bound(
     model: TrajectoryModel | Table,
     policy: Policy,
-    eta: float,
+    optimism: float,
     *,
     samples: int | None = None,
     seed: int = 0,
@@ -72,7 +72,7 @@ def renyi_bound(
     Args:
         model: the model, or its table.
         policy: (t, s) -> q(a_t|s_t).
-        eta: η, any real number; ±inf where the answer is exact.
+        optimism: η, any real number; ±inf where the answer is exact.
         samples: how many trajectories to simulate. If not given, the answer is exact where the
             model can be enumerated, and from 10 000 trajectories where it cannot.
         seed: of the simulation.
@@ -82,7 +82,7 @@ def renyi_bound(
             the policy does not fit the model, or a table is to be simulated.
     """
     problem = as_problem(model)
-    eta = checks.check_optimism(eta, "eta")
+    eta = checks.check_optimism(optimism)
     check_policy(policy)
     if problem.program is None and samples is not None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
@@ -95,7 +95,7 @@ def renyi_bound(
     assert program is not None
     if math.isinf(eta):
         checks.refuse(
-            "eta",
+            "optimism",
             "a finite number where trajectories are simulated",
             f"{eta:g}",
             "the extreme of a sample is not that of the distribution, take a model that can be "
@@ -106,36 +106,36 @@ def renyi_bound(
     return _estimate(scores(program, policy, paths).log_weights, eta)
 
 
-def renyi_elbo(eta: float, num_particles: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
+def renyi_elbo(optimism: float, samples: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
     """Pyro's objective whose maximum over fixed-dynamics guides is the bound at optimism η.
 
     ``SVI(model, model.rollout(policy), optim, renyi_elbo(eta))``: ``RenyiELBO(alpha=1-eta)``, which
-    is the importance-weighted ELBO at η = 1, and ``Trace_ELBO`` at η = 0. With K particles it
+    is the importance-weighted ELBO at η = 1, and ``Trace_ELBO`` at η = 0. With K samples it
     maximises the expectation of the K-sample estimate of R_η, which lies between the ELBO and R_η;
     for 0 < η its optimum is less optimistic than η, for η < 0 less pessimistic.
 
     Args:
-        eta: η ≤ 1, finite.
-        num_particles: K.
+        optimism: η ≤ 1, finite.
+        samples: K.
         options: of Pyro's objective, for instance ``vectorize_particles``.
 
     Raises:
         ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
     """
-    checks.check_count("num_particles", num_particles)
+    checks.check_count("samples", samples)
     advice = "the exact method takes ±inf"
-    eta = float(checks.check_real("eta", eta, math.isfinite, "a finite number", advice))
+    eta = float(checks.check_real("optimism", optimism, math.isfinite, "a finite number", advice))
     if eta > 1:
         checks.refuse(
-            "eta",
+            "optimism",
             "at most 1",
             f"{eta:g}",
             "for η > 1 the policy of the bound minimises R_η, while Pyro's RenyiELBO maximises it "
             "without limit. Take inference.soft_values(model, optimism=eta), which is exact",
         )
     if eta == 0:
-        return Trace_ELBO(num_particles=num_particles, **options)
-    return RenyiELBO(alpha=1 - eta, num_particles=num_particles, **options)
+        return Trace_ELBO(num_particles=samples, **options)
+    return RenyiELBO(alpha=1 - eta, num_particles=samples, **options)
 
 
 def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:

@@ -14,14 +14,14 @@ def evidence_bracket(
     model: TrajectoryModel,
     policy: Policy,
     *,
-    particles: int = 10_000,
-    together: int = 100,
+    samples: int = 10_000,
+    group_size: int = 100,
     value: ValueFunction | None = None,
     seed: int = 0,
 ) -> EvidenceBracket:
     """Bounds log p(O) from below, and bounds or estimates it from above, by importance weights.
 
-    With w = p(τ,O)/q(τ) and K = together, E[log (1/K) Σ_k w_k] ≤ log p(O): the ELBO at K = 1, and
+    With w = p(τ,O)/q(τ) and K = group_size, E[log (1/K) Σ_k w_k] ≤ log p(O): the ELBO at K = 1, and
     the closer the more are taken together (Burda et al. 2016). It evaluates. As an objective for
     planning it would be optimistic, since it asks for the best of K trajectories.
 
@@ -30,8 +30,8 @@ def evidence_bracket(
         policy: (t, s) -> q(a_t|s_t), with a memory or with latents of its own if it likes; the
             better it is, the closer the bracket. One that never takes what the prior takes makes
             the lower bound lower, and the estimate above too low.
-        particles: how many trajectories.
-        together: K, at most half of them.
+        samples: how many trajectories.
+        group_size: K, at most half of them.
         value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number a
             bound: V_T ≥ r_T and V_t(s) ≥ α log E[exp((r + r⁺)/α)(γ exp(V_{t+1}/α) + 1 - γ)], a
             drawn by the prior. That is true of the value at optimism 1 of a model with the same
@@ -46,22 +46,22 @@ def evidence_bracket(
     checks.check_model(model)
     checks.finite_horizon(model, "a bracket")
     checks.check_seed(seed)
-    _check_groups(particles, together)
+    _check_groups(samples, group_size)
     with seeded(seed):
-        paths = model.simulate(policy, particles)
+        paths = model.simulate(policy, samples)
         above = None if value is None else bracket.from_above(model, value, paths)
     log_w = importance_weights.scores(model, policy, paths).log_weights
-    return bracket.bracket(log_w, together, above)
+    return bracket.bracket(log_w, group_size, above)
 
 
-def _check_groups(particles: int, together: int) -> None:
+def _check_groups(samples: int, group_size: int) -> None:
     """Raises ValueError unless there are at least two groups of trajectories."""
-    checks.check_count("particles", particles)
-    checks.check_count("together", together)
-    if 2 * together > particles:
+    checks.check_count("samples", samples)
+    checks.check_count("group_size", group_size)
+    if 2 * group_size > samples:
         checks.refuse(
-            "together",
-            f"at most half of the {particles} particles",
-            str(together),
+            "group_size",
+            f"at most half of the {samples} samples",
+            str(group_size),
             "two groups are the least that has a standard error",
         )

@@ -47,7 +47,7 @@ class ImportanceSample:
         """(), nats: an estimate of log p(O), the logarithm of the mean weight.
 
         The mean weight is unbiased, so that its logarithm is too low on average: the
-        importance-weighted ELBO of n particles is its expectation.
+        importance-weighted ELBO of n samples is its expectation.
         """
         return self.log_weights.logsumexp(0).item() - math.log(len(self.log_weights))
 
@@ -72,7 +72,7 @@ class ImportanceSample:
         """k̂ of the weights, see :func:`cai.inference.pareto_k`.
 
         Raises:
-            ValueError: for fewer than 25 particles.
+            ValueError: for fewer than 25 samples.
         """
         return pareto_k(self.log_weights)
 
@@ -108,7 +108,7 @@ class ImportanceSample:
 
 
 def importance(
-    model: TrajectoryModel, policy: Policy, particles: int = 10_000, seed: int = 0
+    model: TrajectoryModel, policy: Policy, samples: int = 10_000, seed: int = 0
 ) -> ImportanceSample:
     """Importance sampling of p(τ|O) by a policy in the true dynamics: a guide that was fitted.
 
@@ -126,7 +126,7 @@ def importance(
     Args:
         model: any program with a finite horizon.
         policy: (t, s) -> q(a_t|s_t), or one with a memory or latents.
-        particles: n, how many trajectories.
+        samples: n, how many trajectories.
         seed: of the simulation.
 
     Raises:
@@ -134,15 +134,15 @@ def importance(
             all weights are zero.
     """
     checks.check_model(model)
-    checks.check_count("particles", particles)
-    trajectories = model.simulate(policy, particles, seed)
+    checks.check_count("samples", samples)
+    trajectories = model.simulate(policy, samples, seed)
     log_w = scores(model, policy, trajectories).log_weights
     if log_w.max() == -math.inf:
         checks.refuse(
             "evidence",
             "a trajectory of positive weight",
-            f"{particles} of weight zero",
-            "either p(O) = 0, or what is possible is rare: take more particles, another policy, "
+            f"{samples} of weight zero",
+            "either p(O) = 0, or what is possible is rare: take more samples, another policy, "
             "or inference.smc with a twist",
         )
     return ImportanceSample(trajectories, log_w)

@@ -54,14 +54,14 @@ def pareto_k(log_weights: Tensor) -> float:
     return (size * generalised_pareto(beyond) + 10 * 0.5) / (size + 10)
 
 
-def pareto_threshold(n: int) -> float:
+def pareto_threshold(samples: int) -> float:
     """The k̂ up to which n weights can be relied on: min(1 - 1/log₁₀ n, 0.7).
 
     Raises:
         ValueError: where n is no whole number of at least 2.
     """
-    checks.check_count("n", n, 2, "one weight has no tail")
-    return min(1 - 1 / math.log10(n), 0.7)
+    checks.check_count("samples", samples, 2, "one weight has no tail")
+    return min(1 - 1 / math.log10(samples), 0.7)
 
 
 def generalised_pareto(x: Tensor) -> float:

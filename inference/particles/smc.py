@@ -59,7 +59,7 @@ def smc(
     twist: Bent | Twist | None = None,
     proposal: Policy | Bent | None = None,
     seed: int = 0,
-    threshold: float = 0.5,
+    ess_threshold: float = 0.5,
 ) -> ParticlePosterior:
     """Particle smoothing of p(τ|O), with a value function that looks ahead.
 
@@ -89,7 +89,7 @@ def smc(
             anything that may go wrong is worth there, its lowest finite value of that step counts.
         proposal: (t, s) -> q(a_t|s_t) without a memory, or a solution; the prior if not given.
         seed: of the draws; torch's generator stays as it was.
-        threshold: particles are resampled where their effective size is below this share of n.
+        ess_threshold: particles are resampled where their effective size is below this share of n.
 
     Raises:
         ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
@@ -100,13 +100,13 @@ def smc(
     T = checks.finite_horizon(model, "smc")
     checks.check_seed(seed)
     checks.check_count("particles", particles)
-    checks.check_share("threshold", threshold, "0 never resamples, 1 at every step")
+    checks.check_share("ess_threshold", ess_threshold, "0 never resamples, 1 at every step")
     event = model.initial.event_shape.numel()
     advice = "take fewer particles, or a better twist"
     memory.check_fits("particles", f"{particles} of them", particles * (T + 1) * event, advice)
     q, look = proposal_of(model, proposal), _Twist(model, twist, T)
     with seeded(seed), torch.no_grad():
-        return _run(model, q, look, particles, threshold * particles, T)
+        return _run(model, q, look, particles, ess_threshold * particles, T)
 
 
 def _run(

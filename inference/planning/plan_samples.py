@@ -19,7 +19,7 @@ class PlanSamples:
 
     Attributes:
         optimism: η.
-        trajectories: n = chains · draws of them, chain after chain; ``actions`` are the plans,
+        trajectories: n = chains · samples of them, chain after chain; ``actions`` are the plans,
             ``states`` what the method believes they lead to: the true dynamics at η = 0, and bent
             ones else.
         log_density: (n,), nats: of what was sampled, up to a constant.

@@ -27,7 +27,7 @@ _STARTS = 100  # plans of the prior that are tried for one of finite density
 
 def sample_plans(
     model: TrajectoryModel,
-    draws: int = 500,
+    samples: int = 500,
     warmup: int = 300,
     chains: int = 2,
     optimism: float = 0.0,
@@ -65,7 +65,7 @@ def sample_plans(
     Args:
         model: with a finite horizon, continuous actions of one prior for all states, and every
             site reparameterised by normal numbers (or certain); rewards with a gradient.
-        draws: kept of each chain, at least 4.
+        samples: draws kept of each chain, at least 4.
         warmup: draws before these, in which NUTS finds its step size.
         chains: one after the other.
         optimism: η: 0, or 1/k for a whole number k; k = 1 is the exact posterior.
@@ -82,7 +82,7 @@ def sample_plans(
     T = checks.finite_horizon(model, "a plan")
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    checks.check_count("draws", draws, 4, "R̂ compares halves of a chain")
+    checks.check_count("samples", samples, 4, "R̂ compares halves of a chain")
     checks.check_count("warmup", warmup)
     checks.check_count("chains", chains)
     copies = _copies(optimism, noises)
@@ -96,7 +96,7 @@ def sample_plans(
             for chain_seed in seeds:
                 runs.append(_Chain())
                 torch.manual_seed(chain_seed)
-                _sample(target, runs[-1], draws, warmup, progress, options)
+                _sample(target, runs[-1], samples, warmup, progress, options)
         except KeyboardInterrupt:
             if len(runs) > 1:
                 runs.pop()
@@ -121,14 +121,14 @@ class _Chain:
 
 
 def _sample(
-    target: PlanDensity, chain: _Chain, draws: int, warmup: int, progress: bool, options: Any
+    target: PlanDensity, chain: _Chain, samples: int, warmup: int, progress: bool, options: Any
 ) -> None:
     kernel = NUTS(potential_fn=target.potential, **options)
     # What goes astray in the integrator is turned down by its energy, not by an exception.
     with pyro.validation_enabled(False):
         MCMC(
             kernel,
-            num_samples=draws,
+            num_samples=samples,
             warmup_steps=warmup,
             initial_params=_possible_start(target),
             hook_fn=chain.keep,

@@ -303,7 +303,7 @@ def test_seed_and_steps_are_those_of_the_training(out, monkeypatch):
 def test_a_continuous_model_is_sampled(name, out, monkeypatch):
     """What the prior gets is what the library estimates, and there is nothing exact beside it."""
     fit = inference.fit
-    monkeypatch.setattr(inference, "fit", functools.partial(fit, particles=4))
+    monkeypatch.setattr(inference, "fit", functools.partial(fit, samples=4))
     result = run("compare", name, "--horizon", 2, "--steps", 3, "--json", "--out", out)
     assert result.status == 0
     assert "no exact posterior: initial: enumeration needs finitely many" in result.err

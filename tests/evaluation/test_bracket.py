@@ -62,7 +62,7 @@ def test_it_is_what_all_tuples_of_paths_say(seed, discount):
     least = 1 - oracles.deviation([(p, w) for p, w, _ in shares], n)  # of mean w, over p(O)
     by_elbo = oracles.deviation([(p, x) for p, _, x in shares], n)
     for K in (1, 2):
-        found = inference.evidence_bracket(model, policy, particles=n, together=K, seed=seed)
+        found = inference.evidence_bracket(model, policy, samples=n, group_size=K, seed=seed)
         every = together_by_paths(problem, q, K)
         tuples = mean(every)
         assert abs(found.lower - tuples) <= oracles.deviation(every, n // K) + 1e-9
@@ -87,7 +87,7 @@ def test_log_evidence_lies_between(seed, discount):
     shares = [(p, math.exp(x - exact.bound)) for p, x in weighted_paths(problem, q)]
     luck = math.log1p(oracles.deviation(shares, n))  # that all draws together can have
     draws = [
-        inference.evidence_bracket(model, policy, particles=n, together=K, value=value)
+        inference.evidence_bracket(model, policy, samples=n, group_size=K, value=value)
         for K in (1, 10, 200)
     ]
     for found in draws:
@@ -213,7 +213,7 @@ def test_weights_of_zero_are_said():
     assert (found.elbo, found.elbo_stderr) == (-math.inf, 0)
     assert found.lower == pytest.approx(-math.log(2) / 2)
     assert (found.upper, found.upper_stderr) == (0, 0)
-    assert (found.effective, found.particles) == (pytest.approx(3), 4)
+    assert (found.effective, found.samples) == (pytest.approx(3), 4)
     nothing = bracket(torch.full((4,), -math.inf, dtype=torch.float64), 2)
     assert nothing.effective == 0
     assert (nothing.lower, nothing.upper, nothing.upper_stderr) == (-math.inf, -math.inf, math.inf)
@@ -222,10 +222,10 @@ def test_weights_of_zero_are_said():
 def test_bad_numbers():
     model = models.ledge()
     policy = cai.TabularPolicy(model)
-    with pytest.raises(ValueError, match="together: expected at most half of the 10 particles"):
-        inference.evidence_bracket(model, policy, particles=10, together=6)
-    with pytest.raises(ValueError, match="particles: expected a whole number"):
-        inference.evidence_bracket(model, policy, particles=0)
+    with pytest.raises(ValueError, match="group_size: expected at most half of the 10 samples"):
+        inference.evidence_bracket(model, policy, samples=10, group_size=6)
+    with pytest.raises(ValueError, match="samples: expected a whole number"):
+        inference.evidence_bracket(model, policy, samples=0)
     with pytest.raises(ValueError, match="horizon"):
         inference.evidence_bracket(models.ledge(horizon=None), policy)
 

@@ -155,15 +155,15 @@ def drifting(slope):
 
 
 def test_the_error_of_the_bound_above_is_that_of_its_starts():
-    """log E exp(c s) = c²/2 from 100 000 starts: √((exp(c²) - 1)/n), however many particles."""
+    """log E exp(c s) = c²/2 from 100 000 starts: √((exp(c²) - 1)/n), however many samples."""
     c, model = 0.5, drifting(0.5)
 
-    def bound(particles, seed):
+    def bound(samples, seed):
         return inference.evidence_bracket(
             model,
             lambda t, s: model.prior(s),
-            particles=particles,
-            together=2,
+            samples=samples,
+            group_size=2,
             value=lambda t, s: c * s,
             seed=seed,
         )
@@ -288,7 +288,7 @@ def test_the_evidence_of_particles_is_unbiased():
     exact = inference.posterior(model).bound
     for threshold in (0.0, 1.0):
         runs = [
-            inference.smc(model, 30, seed=seed, threshold=threshold).log_evidence - exact
+            inference.smc(model, 30, seed=seed, ess_threshold=threshold).log_evidence - exact
             for seed in range(60)
         ]
         ratio, error = importance_weights.mean(torch.tensor(runs).double().exp())

@@ -104,13 +104,13 @@ TAKERS = {
     "evaluate by samples": functools.partial(cai.evaluate, samples=20),
     "compare": lambda model, policy: cai.compare(model, {"lost": policy}),
     "importance": importance,
-    "bracket": functools.partial(inference.evidence_bracket, particles=20, together=5),
+    "bracket": functools.partial(inference.evidence_bracket, samples=20, group_size=5),
     "renyi": lambda model, policy: inference.renyi_bound(model, policy, 0.5, samples=20),
     "smc": lambda model, policy: inference.smc(model, 20, proposal=policy),
     "simulate": lambda model, policy: model.simulate(policy, 20),
     "rollout": lambda model, policy: model.rollout(policy)(),
     "svi": svi,
-    "fit": functools.partial(inference.fit, steps=2, particles=4, progress=False),
+    "fit": functools.partial(inference.fit, steps=2, samples=4, progress=False),
     "mirror": functools.partial(inference.fit, steps=2, estimator="mirror", progress=False),
 }
 
@@ -246,7 +246,7 @@ def test_a_value_function_and_a_twist_with_nan():
         return WALK.prior(s)
 
     with pytest.raises(ValueError, match="value: expected numbers, got NaN at step 2"):
-        inference.evidence_bracket(WALK, prior, particles=20, together=5, value=value)
+        inference.evidence_bracket(WALK, prior, samples=20, group_size=5, value=value)
     with pytest.raises(ValueError, match="value: expected numbers, got NaN at step 2"):
         cai.compare(WALK, {"prior": prior}, value=value)
     with pytest.raises(ValueError, match="twist: expected numbers, got NaN at step 2"):

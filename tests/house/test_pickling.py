@@ -141,7 +141,7 @@ def moves():
 
 def used_objective():
     model = models.ledge()
-    objective, policy = inference.RolloutELBO("score", num_particles=4), cai.TabularPolicy(model)
+    objective, policy = inference.RolloutELBO("score", samples=4), cai.TabularPolicy(model)
     objective.loss_and_grads(model, model.rollout(policy))
     return objective
 
@@ -155,7 +155,7 @@ RESULTS = {
     "Enumeration": lambda: inference.enumeration(models.ledge()),
     "Evaluation": lambda: cai.evaluate(models.ledge(), cai.TabularPolicy(models.ledge())),
     "EvidenceBracket": lambda: inference.evidence_bracket(
-        models.ledge(), cai.TabularPolicy(models.ledge()), particles=20, together=2
+        models.ledge(), cai.TabularPolicy(models.ledge()), samples=20, group_size=2
     ),
     "FactorisedPlan": lambda: inference.factorised_plan(models.ledge()),
     "Fit": lambda: inference.fit(
@@ -178,7 +178,7 @@ RESULTS = {
     "OptimismCurve": lambda: inference.optimism_curve(models.ledge(), [0.0, 1.0]),
     "ParticlePosterior": lambda: inference.smc(models.ledge(), particles=20),
     "PlanSamples": lambda: inference.sample_plans(
-        models.pendulum(horizon=2), draws=4, warmup=1, chains=1, progress=False
+        models.pendulum(horizon=2), samples=4, warmup=1, chains=1, progress=False
     ),
     "PriceLadder": lambda: inference.price_ladder(models.ledge()),
     "Quadratic": lambda: line().reward_form,

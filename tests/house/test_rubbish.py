@@ -70,7 +70,7 @@ RUBBISH = {
     "solution": EXACT,
 }
 
-fit = functools.partial(inference.fit, steps=2, particles=4, progress=False)
+fit = functools.partial(inference.fit, steps=2, samples=4, progress=False)
 TAKERS = {
     "evaluate": (cai.evaluate, {"model": LEDGE, "policy": POLICY, "samples": 4, "seed": 0}),
     "compare": (cai.compare, {"model": LEDGE, "methods": {"x": POLICY}, "value": None}),
@@ -99,7 +99,7 @@ TAKERS = {
     ),
     "DynamicsGuide": (cai.DynamicsGuide, {"model": LEDGE, "optimism": 1.0}),
     "EmpiricalStates": (cai.EmpiricalStates, {"states": torch.zeros(3)}),
-    "simulate": (LEDGE.simulate, {"policy": POLICY, "n": 3, "seed": 0}),
+    "simulate": (LEDGE.simulate, {"policy": POLICY, "samples": 3, "seed": 0}),
     "rollout": (lambda policy: LEDGE.rollout(policy)(), {"policy": POLICY}),
     "draw_step": (functools.partial(SYSTEM.draw_step, 0), {"s": ONE}),
     "with_auxiliary": (
@@ -109,7 +109,7 @@ TAKERS = {
     "dynamics": (EXACT.dynamics, {"t": 0}),
     "bend": (EXACT.bend, {"t": 0}),
     "at": (EXACT.at, {"t": 0}),
-    "sample": (EXACT.sample, {"n": 3, "seed": 0}),
+    "sample": (EXACT.sample, {"samples": 3, "seed": 0}),
     "marginal": (lambda site: EXACT.marginal(site), {"site": "s_1"}),
     "posterior": (inference.posterior, {"model": LEDGE, "observed": {"s_2": 2}, "optimal": None}),
     "soft_values": (inference.soft_values, {"model": LEDGE, "optimism": 0.0}),
@@ -126,13 +126,13 @@ TAKERS = {
     "compose": (inference.compose, {"solutions": [EXACT, EXACT], "weights": [0.5, 0.5]}),
     "critic": (
         inference.critic_gradient,
-        {"model": LEDGE, "policy": POLICY, "particles": 4, "lam": 1.0},
+        {"model": LEDGE, "policy": POLICY, "samples": 4, "lam": 1.0},
     ),
     "ceiling": (inference.effective_sample_ceiling, {"model": LEDGE}),
     "enumeration": (inference.enumeration, {"model": LEDGE, "policy": None}),
     "bracket": (
         inference.evidence_bracket,
-        {"model": LEDGE, "policy": POLICY, "particles": 8, "together": 2, "value": None, "seed": 0},
+        {"model": LEDGE, "policy": POLICY, "samples": 8, "group_size": 2, "value": None, "seed": 0},
     ),
     "factorised_plan": (inference.factorised_plan, {"model": LEDGE}),
     "fit": (
@@ -142,7 +142,7 @@ TAKERS = {
             "policy": POLICY,
             "estimator": "auto",
             "optimism": 0.0,
-            "particles": 4,
+            "samples": 4,
             "learning_rate": None,
             "optimizer": None,
             "schedule": None,
@@ -160,7 +160,7 @@ TAKERS = {
     "count_transitions": (inference.count_transitions, {"model": TABLE, "paths": [HOMEWARD]}),
     "importance": (
         inference.importance,
-        {"model": LEDGE, "policy": POLICY, "particles": 30, "seed": 0},
+        {"model": LEDGE, "policy": POLICY, "samples": 30, "seed": 0},
     ),
     "mean": (SAMPLE.mean, {"values": torch.zeros(30)}),
     "optimism_range": (inference.optimism_range, {"model": SYSTEM}),
@@ -169,14 +169,14 @@ TAKERS = {
         {"model": LEDGE, "optimisms": [0.0, 1.0], "steps": (0,), "least_visit": 0.01},
     ),
     "pareto_k": (inference.pareto_k, {"log_weights": SAMPLE.log_weights}),
-    "pareto_threshold": (inference.pareto_threshold, {"n": 30}),
+    "pareto_threshold": (inference.pareto_threshold, {"samples": 30}),
     "price_ladder": (inference.price_ladder, {"model": LEDGE, "observe": None}),
     "renyi_bound": (
         inference.renyi_bound,
-        {"model": LEDGE, "policy": POLICY, "eta": 0.5, "samples": 4, "seed": 0},
+        {"model": LEDGE, "policy": POLICY, "optimism": 0.5, "samples": 4, "seed": 0},
     ),
-    "renyi_elbo": (inference.renyi_elbo, {"eta": 0.5, "num_particles": 2}),
-    "RolloutELBO": (inference.RolloutELBO, {"estimator": "auto", "num_particles": 4}),
+    "renyi_elbo": (inference.renyi_elbo, {"optimism": 0.5, "samples": 2}),
+    "RolloutELBO": (inference.RolloutELBO, {"estimator": "auto", "samples": 4}),
     "hessian": (
         inference.reward_hessian_vector_product,
         {"table": TABLE, "direction": TABLE.reward, "optimism": 0.0},
@@ -190,7 +190,7 @@ TAKERS = {
             "twist": None,
             "proposal": None,
             "seed": 0,
-            "threshold": 0.5,
+            "ess_threshold": 0.5,
         },
     ),
 }

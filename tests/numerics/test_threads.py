@@ -71,7 +71,7 @@ def fitted(temperature):
 
 def fitted_along_paths(temperature):
     model = _smooth(temperature)
-    run = inference.fit(model, Steady(), estimator="pathwise", steps=2, particles=4, progress=False)
+    run = inference.fit(model, Steady(), estimator="pathwise", steps=2, samples=4, progress=False)
     return run.losses.sum().item()
 
 
@@ -86,14 +86,14 @@ def filtered(temperature):
 
 def planned(temperature):
     model = _smooth(temperature)
-    found = inference.sample_plans(model, draws=4, warmup=2, chains=1, progress=False)
+    found = inference.sample_plans(model, samples=4, warmup=2, chains=1, progress=False)
     return found.trajectories.actions.sum().item()
 
 
 def bracketed(temperature):
     model = models.ledge(temperature=temperature)
     prior = cai.TabularPolicy(model)
-    return inference.evidence_bracket(model, prior, particles=50, together=5).lower
+    return inference.evidence_bracket(model, prior, samples=50, group_size=5).lower
 
 
 def enumerated(temperature):
@@ -363,7 +363,7 @@ CALLS = {
     "simulate": lambda model: model.simulate(_prior(model), 5, seed=0),
     "draw_step": lambda model: model.draw_step(0, torch.zeros(3, dtype=torch.long)),
     "fit": lambda model: inference.fit(
-        model, Two(), estimator="score", steps=2, particles=4, progress=False
+        model, Two(), estimator="score", steps=2, samples=4, progress=False
     ),
     "importance": lambda model: inference.importance(model, _prior(model), 10),
     "smc": lambda model: inference.smc(model, particles=10),
@@ -403,7 +403,7 @@ def test_an_exception_under_nuts_leaves_nothing_behind(error):
     model = _failing_smoothly(error, late)
     late.set()
     with pytest.raises((Boom, KeyboardInterrupt)):
-        inference.sample_plans(model, draws=4, warmup=1, chains=1, progress=False)
+        inference.sample_plans(model, samples=4, warmup=1, chains=1, progress=False)
     assert _PYRO_STACK == []
 
 

@@ -31,7 +31,7 @@ def drawn(*arguments, **options):
 
 def test_lines_are_the_trajectories_and_dots_their_ends():
     model, policies = plane(horizon=4), {"east": push(0.5, 0.0), "north": push(0.0, 0.5)}
-    figure, panels = drawn(model, policies, count=5, labels=("x (m)", "y (m)"), seed=3)
+    figure, panels = drawn(model, policies, samples=5, labels=("x (m)", "y (m)"), seed=3)
     assert [axes.get_title() for axes in panels] == ["east", "north"]
     for axes, policy in zip(panels, policies.values(), strict=True):
         states = model.simulate(policy, 5, seed=3).states.numpy()
@@ -49,7 +49,7 @@ def test_lines_are_the_trajectories_and_dots_their_ends():
 
 def test_panels_share_what_they_show_and_hold_every_state():
     model = plane(horizon=6)
-    _, panels = drawn(model, {"east": push(0.5, 0.0), "north": push(0.0, 0.5)}, count=3)
+    _, panels = drawn(model, {"east": push(0.5, 0.0), "north": push(0.0, 0.5)}, samples=3)
     assert panels[0].get_xlim() == panels[1].get_xlim()
     assert panels[0].get_ylim() == panels[1].get_ylim()
     for axes in panels:
@@ -83,7 +83,7 @@ def test_coordinates_that_are_not_drawn_stay():
 
 def test_a_reward_of_one_level_has_no_curves():
     model = dataclasses.replace(plane(horizon=2), reward=-1.0, arrival_reward=None)
-    figure, _ = drawn(model, {"east": push(0.5, 0.0)}, count=2)
+    figure, _ = drawn(model, {"east": push(0.5, 0.0)}, samples=2)
     assert len(figure.axes) == 1  # no scale of colours
 
 

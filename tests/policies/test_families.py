@@ -124,7 +124,7 @@ def test_finite(name, family, estimator):
         within[0 if quiet else 1],
         sampled=family in ("recurrent", "latent of steps"),
         steps=200 if quiet else 100 if plans else 50,
-        particles=200 if plans else 100,
+        samples=200 if plans else 100,
         learning_rate=None if estimator == "mirror" else rate,
     )
 
@@ -251,7 +251,7 @@ def test_multigoal(family, estimator):
     head, optimum, within, _ = SQUARE[family]
     torch.manual_seed(0)
     policy = cai.NeuralPolicy(model, hidden=(), head=head)
-    options = {"steps": 150, "particles": 200, "learning_rate": 0.2}
+    options = {"steps": 150, "samples": 200, "learning_rate": 0.2}
     check(model, policy, estimator, optimum(), within, **options)
 
 

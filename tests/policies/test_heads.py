@@ -305,7 +305,7 @@ def test_a_flow_of_transforms_in_float32_as_pyro_makes_them():
     model = models.multigoal(horizon=2, goal_reward=None)
     for make in (conditional_affine_autoregressive, conditional_spline):
         policy = cai.NeuralPolicy(model, hidden=(4,), head=FlowHead(make(2, 3), context=3))
-        fitted = inference.fit(model, policy, estimator="pathwise", steps=2, particles=5)
+        fitted = inference.fit(model, policy, estimator="pathwise", steps=2, samples=5)
         assert math.isfinite(fitted.elbo)
 
 

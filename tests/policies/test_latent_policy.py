@@ -132,7 +132,7 @@ def test_a_latent_at_each_step_makes_actions_of_two_modes():
     policy = LatentPolicy(model, dist.Categorical(torch.ones(2)), "step", hidden=())
     with torch.no_grad():  # apart, or both may find the same mode
         policy.network[0].weight[0, -2:] = torch.tensor([1.0, -1.0])
-    fitted = inference.fit(model, policy, steps=400, learning_rate=0.1, particles=200)
+    fitted = inference.fit(model, policy, steps=400, learning_rate=0.1, samples=200)
     assert fitted.elbo == pytest.approx(0, abs=0.03)
 
 
@@ -199,7 +199,7 @@ def test_svi_trains_a_continuous_latent_and_its_r(per):
 def test_pathwise_gradients_reach_memories(make, rate):
     model = continuous(horizon=3, reward=lambda s, a: -((a - 2) ** 2))
     fitted = inference.fit(
-        model, make(model), steps=100, particles=64, learning_rate=rate, estimator="pathwise"
+        model, make(model), steps=100, samples=64, learning_rate=rate, estimator="pathwise"
     )
     # By steps the best is N(4/3, 1/3), at r/α + log prior = -(a - 2)² - a²/2 - log √2π.
     best = 3 * (-4 / 3 + 0.5 * math.log(1 / 3))
@@ -212,7 +212,7 @@ def test_pathwise_gradients_of_a_continuous_latent_are_those_of_the_bound():
     latent = dist.Normal(torch.zeros(2), 1.0).to_event(1)
     policy = scramble(LatentPolicy(model, latent, hidden=(4,)))
     fitted = inference.fit(
-        model, policy, steps=1, particles=20_000, learning_rate=1e-9, estimator="pathwise"
+        model, policy, steps=1, samples=20_000, learning_rate=1e-9, estimator="pathwise"
     )
     found = cai.evaluate(model, policy, samples=20_000)
     assert abs(fitted.losses[0].item() + found.elbo) < 6 * found.elbo_stderr

@@ -55,7 +55,7 @@ def test_a_memory_finds_its_way_in_the_dark():
     fitted = inference.fit(model, blind, steps=150, learning_rate=0.05)
     assert fitted.elbo == pytest.approx(2, abs=0.01)  # two steps at 2 half of the time
     policy = cai.RecurrentPolicy(model, in_the_dark, memory=6, hidden=())
-    fitted = inference.fit(model, policy, steps=250, particles=60, learning_rate=0.05)
+    fitted = inference.fit(model, policy, steps=250, samples=60, learning_rate=0.05)
     assert fitted.elbo == pytest.approx(sees.elbo, abs=0.05)
     report = cai.compare(model, {"sees": sees, "remembers": remembers, "recurrent": fitted})
     assert report["remembers"].kl_actions == pytest.approx(report["sees"].kl_actions, abs=1e-9)
@@ -99,7 +99,7 @@ def test_the_position_alone_of_a_particle_with_speed(make):
     torch.testing.assert_close(*scores)
     loss = Trace_ELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=0)
     assert math.isfinite(loss.loss(model, model.rollout(policy)))
-    assert math.isfinite(inference.fit(model, policy, steps=2, particles=5).elbo)
+    assert math.isfinite(inference.fit(model, policy, steps=2, samples=5).elbo)
 
 
 def test_what_may_not_be_seen():

@@ -316,7 +316,7 @@ def test_plans_and_tables_for_fewer_steps():
     model, longer = continuous(), dataclasses.replace(continuous(), horizon=9)
     for plan in (cai.Plan(model), cai.GaussianPlan(model)):
         with pytest.raises(ValueError, match=r"^policy: .* that takes step \d .* model"):
-            cai.inference.fit(longer, plan, steps=1, particles=2)
+            cai.inference.fit(longer, plan, steps=1, samples=2)
     longer = build(horizon=6)
     with pytest.raises(ValueError, match=r"^policy: expected a function that takes step 5"):
         cai.inference.fit(longer, cai.TabularPolicy(build()), estimator="score", steps=1)
@@ -332,7 +332,7 @@ def test_a_policy_that_takes_no_tensor_of_steps():
             return dist.Categorical(logits=self.logits if t > 2 else torch.zeros(A))
 
     with pytest.raises(ValueError, match=r"^policy: .* takes steps of shape \[2, 5\] and"):
-        cai.inference.fit(build(), Late(), estimator="score", steps=1, particles=2)
+        cai.inference.fit(build(), Late(), estimator="score", steps=1, samples=2)
 
 
 def test_networks_of_no_shape():

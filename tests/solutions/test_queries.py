@@ -316,7 +316,7 @@ def test_samples_are_seeded():
     one = found.sample(50).states
     torch.manual_seed(5)
     assert torch.equal(one, found.sample(50).states)
-    with pytest.raises(ValueError, match="n: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="samples: expected a whole number of at least 1"):
         found.sample(0)
 
 

@@ -124,12 +124,12 @@ def test_evaluation_falls_back_to_simulation(name, last):
 def test_fits_run_by_sampling(name):
     model = of([name])
     policy = cai.NeuralPolicy(model, hidden=(4,))
-    found = inference.fit(model, policy, steps=3, particles=8, progress=False)
+    found = inference.fit(model, policy, steps=3, samples=8, progress=False)
     assert found.estimator == "enumerated"
     assert found.elbo < by_hand(model) + 0.1
     if name != "prior":
         table = cai.TabularPolicy(model)
-        assert inference.fit(model, table, steps=2, particles=8, progress=False).elbo < 10
+        assert inference.fit(model, table, steps=2, samples=8, progress=False).elbo < 10
 
 
 def test_a_fit_learns_what_each_step_pays():
@@ -380,7 +380,7 @@ def test_an_overridden_prior_that_sees_the_state_is_no_prior_of_plans(sees):
         with pytest.raises(ValueError, match=r"^action_prior: expected one density"):
             cai.Plan(model)
         with pytest.raises(ValueError, match=r"^action_prior: expected one density"):
-            inference.sample_plans(model, draws=4, warmup=1, chains=1)
+            inference.sample_plans(model, samples=4, warmup=1, chains=1)
     else:
         assert cai.Plan(model)(1, torch.zeros(())).scale.item() == pytest.approx(2.0)
 

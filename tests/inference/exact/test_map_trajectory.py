@@ -221,7 +221,7 @@ def test_long_horizons_and_large_rewards():
 
 @pytest.mark.parametrize("state", [-1, 5, 1.5, "s_0"])
 def test_a_start_that_is_no_state(state):
-    with pytest.raises(ValueError, match="initial: expected a state in 0 … 4"):
+    with pytest.raises(ValueError, match="start: expected a state in 0 … 4"):
         inference.map_trajectory(models.ledge(), state)
 
 

@@ -238,8 +238,8 @@ def test_what_cannot_be_fitted():
         inference.fit(model, inference.posterior(model).policy)
     with pytest.raises(ValueError, match='estimator: expected one of "auto", "exact"'):
         inference.fit(model, cai.TabularPolicy(model), estimator="reinforce")
-    with pytest.raises(ValueError, match="particles: expected at least 2"):
-        inference.fit(model, cai.TabularPolicy(model), particles=1)
+    with pytest.raises(ValueError, match="samples: expected at least 2"):
+        inference.fit(model, cai.TabularPolicy(model), samples=1)
     with pytest.raises(ValueError, match="steps: expected a whole number"):
         inference.fit(model, cai.TabularPolicy(model), steps=0)
     with pytest.raises(ValueError, match="learning_rate: expected a finite number above 0"):

@@ -25,7 +25,7 @@ STEPS = 6
 
 def fit(model, path, policy=cai.TabularPolicy, **how):
     torch.manual_seed(0)
-    how = {"steps": STEPS, "particles": 4, "progress": False, **how}
+    how = {"steps": STEPS, "samples": 4, "progress": False, **how}
     return inference.fit(model, policy(model), checkpoint=path, **how)
 
 
@@ -270,8 +270,8 @@ def test_another_schedule_of_the_same_kind(one, other, tmp_path):
     refused(*fits, tmp_path / "fit.pt")
 
 
-def critic(model, policy, particles, lam=1.0, parts=()):
-    return inference.critic_gradient(model, policy, particles, lam=lam)
+def critic(model, policy, samples, lam=1.0, parts=()):
+    return inference.critic_gradient(model, policy, samples, lam=lam)
 
 
 def enclosing(lam):

@@ -51,7 +51,7 @@ def test_continuous_models_by_their_pathwise_gradient():
     )
     policy = cai.NeuralPolicy(model)
     before = cai.evaluate(model, policy).elbo
-    elbo = inference.RolloutELBO("pathwise", num_particles=50)
+    elbo = inference.RolloutELBO("pathwise", samples=50)
     svi = SVI(model, model.rollout(policy), pyro.optim.Adam({"lr": 0.01}), elbo)
     for _ in range(100):
         svi.step()
@@ -62,8 +62,8 @@ def test_what_it_cannot_train():
     model = models.ledge()
     with pytest.raises(ValueError, match='got "renyi"; take'):
         inference.RolloutELBO("renyi")
-    with pytest.raises(ValueError, match="num_particles: expected at least 2"):
-        inference.RolloutELBO(num_particles=1)
+    with pytest.raises(ValueError, match="samples: expected at least 2"):
+        inference.RolloutELBO(samples=1)
     with pytest.raises(ValueError, match="estimator: expected one of"):
         inference.RolloutELBO("reinforce")
     optim, elbo = pyro.optim.Adam({"lr": 0.1}), inference.RolloutELBO()

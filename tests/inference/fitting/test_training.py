@@ -129,7 +129,7 @@ def test_what_is_worse_by_less_than_two_standard_errors_is_kept(worse, steps):
     The policy's logits fall by a hundredth a step and say which step they are of.
     """
 
-    def estimator(model, policy, particles):
+    def estimator(model, policy, samples):
         count = itertools.count()
 
         def estimate():
@@ -182,7 +182,7 @@ def table(path=None, at=lambda step: None, estimator="exact"):
         return 0.8 if step < 20 else 1.0
 
     return ledge(
-        steps=60, checkpoint=path, every=8, temperature=temperature, particles=9, seed=4,
+        steps=60, checkpoint=path, every=8, temperature=temperature, samples=9, seed=4,
         estimator=estimator, clip=0.1,
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def network(path=None, at=lambda step: None, estimator="pathwise"):
     torch.manual_seed(1)
     model = walk()
     return inference.fit(
-        model, cai.NeuralPolicy(model, (8,)), estimator=estimator, steps=60, particles=9,
+        model, cai.NeuralPolicy(model, (8,)), estimator=estimator, steps=60, samples=9,
         checkpoint=path, every=8, temperature=temperature,
         optimizer=functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9),
         schedule=lambda by: torch.optim.lr_scheduler.CosineAnnealingLR(by, 60),
@@ -381,7 +381,7 @@ def test_a_file_of_another_model(change, message, tmp_path):
         path = tmp_path / f"{model.horizon}.pt"
         linear = isinstance(model.initial, dist.Categorical)
         policy = cai.TabularPolicy(model) if linear else cai.NeuralPolicy(model, (4,))
-        how = {"steps": 3, "particles": 4, "checkpoint": path}
+        how = {"steps": 3, "samples": 4, "checkpoint": path}
         inference.fit(model, policy, **how)
         with pytest.raises(ValueError, match=message):
             inference.fit(dataclasses.replace(model, **change), policy, **how)
@@ -390,7 +390,7 @@ def test_a_file_of_another_model(change, message, tmp_path):
 def test_a_file_of_another_critic_or_schedule(tmp_path):
     path = tmp_path / "fit.pt"
     critic = functools.partial(inference.critic_gradient, lam=0.5)
-    how = {"steps": 3, "particles": 4, "checkpoint": path}
+    how = {"steps": 3, "samples": 4, "checkpoint": path}
     ledge(estimator=critic, **how)
     with pytest.raises(ValueError, match=r"estimator = critic_gradient\(lam=0.1\), got one"):
         ledge(estimator=functools.partial(inference.critic_gradient, lam=0.1), **how)
@@ -407,7 +407,7 @@ def test_numbers_of_numpy_and_state_in_another_type_are_resumed(tmp_path):
         return 1.0
 
     how = {
-        "steps": 12, "particles": 4, "every": 4, "seed": np.int64(3), "clip": np.float32(0.5),
+        "steps": 12, "samples": 4, "every": 4, "seed": np.int64(3), "clip": np.float32(0.5),
         "tolerance": np.float64(0.0), "estimator": "score",
         "optimizer": functools.partial(torch.optim.NAdam, lr=np.float64(0.1)),
     }  # fmt: skip
@@ -467,7 +467,7 @@ def test_a_reward_that_is_nan_names_its_site():
     model = walk(reward=lambda s, a: -(3.0 - s).sqrt(), horizon=6)
     start = cai.NeuralPolicy(model, (8,))
     with pytest.raises(inference.FitStopped, match=r"step \d+: the loss is nan, .* o_\d: .*") as e:
-        inference.fit(model, start, estimator="pathwise", learning_rate=0.1, particles=20)
+        inference.fit(model, start, estimator="pathwise", learning_rate=0.1, samples=20)
     stopped = e.value
     assert stopped.site.startswith("o_")
     assert len(stopped.losses) == stopped.step > 0
@@ -505,7 +505,7 @@ class Fragile(nn.Module):
 
 def test_a_policy_that_is_nan_names_its_site():
     with pytest.raises(inference.FitStopped, match="a_2: its distribution refuses") as e:
-        inference.fit(walk(), Fragile(), learning_rate=0.05, particles=10, estimator="score")
+        inference.fit(walk(), Fragile(), learning_rate=0.05, samples=10, estimator="score")
     assert e.value.site == "a_2"
     assert e.value.step == len(e.value.losses) > 1
 
@@ -514,13 +514,13 @@ def test_a_policy_that_is_nan_names_its_site():
 def test_a_reward_of_minus_infinity_that_cannot_be_avoided(estimator):
     model = dataclasses.replace(models.ledge(), reward=-math.inf)
     with pytest.raises(ValueError, match=r"^fit: the ELBO is -inf: the policy can reach"):
-        ledge_of(model, estimator=estimator, particles=4)
+        ledge_of(model, estimator=estimator, samples=4)
 
 
 def test_a_reward_of_minus_infinity_late_loses_nothing():
     model = walk(reward=lambda s, a: torch.where(s > 1.5, -math.inf, s))
     with pytest.raises(inference.FitStopped, match=r"the ELBO is -inf.*the site o_") as e:
-        inference.fit(model, cai.NeuralPolicy(model, (8,)), estimator="score", particles=4)
+        inference.fit(model, cai.NeuralPolicy(model, (8,)), estimator="score", samples=4)
     assert e.value.step > 0
 
 
@@ -544,7 +544,7 @@ def test_what_cannot_be_trained_with(tmp_path):
     with pytest.raises(ValueError, match=r"temperature: expected a function step -> α, got 0.5"):
         ledge(temperature=0.5)
     with pytest.raises(ValueError, match="estimator: expected a function that makes an estimator"):
-        ledge(estimator=lambda model, policy, particles: None)
+        ledge(estimator=lambda model, policy, samples: None)
     with pytest.raises(ValueError, match="lam: expected a number"):
         ledge(estimator=functools.partial(inference.critic_gradient, lam="x"))
     with pytest.raises(ValueError, match="optimism: expected a real number"):
@@ -612,7 +612,7 @@ def test_a_policy_is_amortised_over_its_starts():
     """Half of them on either side of the target: a feedback serves both, a plan cannot."""
     states = torch.tensor([-2.0, 2.0]).repeat_interleave(5)
     model = dataclasses.replace(walk(horizon=2), initial=cai.EmpiricalStates(states))
-    how = {"steps": 300, "particles": 32, "estimator": "pathwise", "learning_rate": 0.03}
+    how = {"steps": 300, "samples": 32, "estimator": "pathwise", "learning_rate": 0.03}
     fitted = inference.fit(model, cai.NeuralPolicy(model, (16,)), **how)
     where = torch.tensor([-2.0, 2.0])
     push = fitted.policy(0, where).mean if hasattr(fitted.policy(0, where), "mean") else None

@@ -141,7 +141,7 @@ def test_a_critic_goes_on_from_its_state(make):
 
 def test_fit_by_a_critic_or_any_function_that_makes_an_estimator():
     model = models.ledge()
-    options = {"steps": 120, "particles": 50, "learning_rate": 0.2}
+    options = {"steps": 120, "samples": 50, "learning_rate": 0.2}
     fitted = inference.fit(model, cai.TabularPolicy(model), estimator="critic", **options)
     assert fitted.estimator == "critic"
     assert fitted.elbo > inference.soft_values(model).elbo - 0.05
@@ -153,7 +153,7 @@ def test_fit_by_a_critic_or_any_function_that_makes_an_estimator():
     class Half:
         """A user's own: the exact gradient, by half."""
 
-        def __call__(self, model, policy, particles):
+        def __call__(self, model, policy, samples):
             estimate = exact_gradient(cai.tabulate(model), policy)
 
             def half():

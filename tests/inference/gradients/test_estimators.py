@@ -45,7 +45,7 @@ def check_unbiased(estimate, policy, exact, repeats, most):
 def test_the_expectation_over_all_pairs_of_trajectories_is_the_exact_gradient(
     kind, discount, monkeypatch
 ):
-    """Two particles, each the other's baseline: with nothing left to chance, to the last digit."""
+    """Two samples, each the other's baseline: with nothing left to chance, to the last digit."""
     model = tiny(discount)
     policy = scramble(cai.TabularPolicy(model))
     exact = gradient(exact_gradient(cai.tabulate(model), policy), policy)
@@ -124,7 +124,7 @@ def test_importance_weights_bring_the_optimism_back_and_a_warning_says_so():
     model = models.ledge()
     options = {"estimator": "renyi", "steps": 300, "learning_rate": 0.05}
     with pytest.warns(UserWarning, match="Rényi bound at optimism 1 counts on luck"):
-        lucky = inference.fit(model, cai.TabularPolicy(model), optimism=1, particles=6, **options)
+        lucky = inference.fit(model, cai.TabularPolicy(model), optimism=1, samples=6, **options)
     sober = inference.soft_values(model)
     assert lucky.elbo < sober.elbo - 0.1
     assert lucky.losses[-50:].mean() < -sober.elbo  # it imagines more than there is to have

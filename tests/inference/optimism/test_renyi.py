@@ -212,11 +212,13 @@ def test_samples_that_settle_it_and_samples_that_say_nothing():
 def test_bad_arguments():
     model = models.ledge()
     policy = cai.TabularPolicy(model)
-    with pytest.raises(ValueError, match="eta: expected a real number"):
+    with pytest.raises(ValueError, match="optimism: expected a real number"):
         inference.renyi_bound(model, policy, math.nan)
     with pytest.raises(ValueError, match="samples: a table is evaluated exactly"):
         inference.renyi_bound(cai.tabulate(model), policy, 0.5, samples=10)
-    with pytest.raises(ValueError, match="eta: expected a finite number where trajectories are"):
+    with pytest.raises(
+        ValueError, match="optimism: expected a finite number where trajectories are"
+    ):
         inference.renyi_bound(model, policy, math.inf, samples=10)
     with pytest.raises(ValueError, match="horizon"):
         inference.renyi_bound(models.ledge(horizon=None), policy, 0.5)
@@ -259,7 +261,7 @@ def test_beyond_one_pyro_would_maximise_a_minimum():
     with pytest.raises(ValueError, match=r"at most 1, got 2; .* minimises .*optimism=eta"):
         inference.renyi_elbo(2.0)
     for eta in (math.nan, -math.inf):
-        with pytest.raises(ValueError, match="eta: expected a finite number"):
+        with pytest.raises(ValueError, match="optimism: expected a finite number"):
             inference.renyi_elbo(eta)
 
 

@@ -278,5 +278,5 @@ def test_edges_of_the_tail():
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="log_weights: expected finite numbers or -inf"):
             inference.pareto_k(torch.tensor([bad] + [0.0] * 50))
-    with pytest.raises(ValueError, match="n: expected at least 2"):
+    with pytest.raises(ValueError, match="samples: expected at least 2"):
         inference.pareto_threshold(1)

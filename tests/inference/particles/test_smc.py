@@ -31,10 +31,10 @@ def setups(model):
     return {
         "none": {},
         "exact twist": {"twist": exact},
-        "exact policy, always resampled": {"proposal": exact.policy, "threshold": 1.0},
-        "never resampled": {"twist": soft, "threshold": 0.0},
+        "exact policy, always resampled": {"proposal": exact.policy, "ess_threshold": 1.0},
+        "never resampled": {"twist": soft, "ess_threshold": 0.0},
         "halfway": {"twist": soft, "proposal": half},
-        "bent without a twist": {"proposal": exact, "threshold": 1.0},
+        "bent without a twist": {"proposal": exact, "ess_threshold": 1.0},
         "a wrong twist": {"twist": lambda t, s: torch.sin(3.0 * s + t), "proposal": soft.policy},
     }
 
@@ -253,7 +253,7 @@ def test_systematic_resampling(seed):
     ("options", "message"),
     [
         ({"particles": 0}, "particles: expected a whole number of at least 1"),
-        ({"threshold": 1.5}, "threshold: expected a number in"),
+        ({"ess_threshold": 1.5}, "ess_threshold: expected a number in"),
         ({"twist": 3.0}, "twist: expected a solution or a function"),
         ({"twist": lambda t, s: s * math.nan}, "twist: expected numbers, got NaN at step 0"),
         ({"twist": lambda t, s: s + math.inf}, r"twist at step 0: expected numbers below .* \+inf"),

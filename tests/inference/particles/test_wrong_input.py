@@ -37,7 +37,7 @@ def nan(t, s):
 def test_policies(policy, message):
     for ask in (inference.importance, inference.evidence_bracket, cai.TrajectoryModel.simulate):
         with pytest.raises(ValueError, match=message) as caught:
-            ask(LEDGE, policy, **({"n": 9} if ask is cai.TrajectoryModel.simulate else {}))
+            ask(LEDGE, policy, **({"samples": 9} if ask is cai.TrajectoryModel.simulate else {}))
         assert "\n" not in str(caught.value)
     if policy is not None and not hasattr(policy, "bound"):  # the prior, or one that bends
         with pytest.raises(ValueError, match=message):
@@ -56,7 +56,7 @@ def test_policies(policy, message):
 )
 def test_value_functions(value, message):
     with pytest.raises(ValueError, match=message):
-        inference.evidence_bracket(LEDGE, POLICY, particles=200, value=value)
+        inference.evidence_bracket(LEDGE, POLICY, samples=200, value=value)
     model = continuous()
     with pytest.raises(ValueError, match=message):
         cai.compare(model, {"untrained": cai.NeuralPolicy(model)}, value=value)
@@ -121,8 +121,8 @@ def test_numbers_of_numpy():
         ValueError, match=r"particles: .* got np.int64\(9\); int\(…\) makes a plain"
     ):
         inference.smc(LEDGE, np.int64(9))
-    with pytest.raises(ValueError, match=r"threshold: expected a number in .* got '1'"):
-        inference.smc(LEDGE, threshold="1")
+    with pytest.raises(ValueError, match=r"ess_threshold: expected a number in .* got '1'"):
+        inference.smc(LEDGE, ess_threshold="1")
 
 
 def test_what_is_averaged():
