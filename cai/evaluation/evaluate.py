@@ -12,6 +12,7 @@ from cai.distributions.support import support_size
 from cai.evaluation import importance_weights
 from cai.evaluation.worth import Worth, worth
 from cai.program.calling import check_policy
+from cai.program.episode import remembers
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
@@ -116,7 +117,8 @@ def simulated(
         raise ValueError(
             "policy: with a memory it is simulated, which a table cannot be; pass the model"
         )
-    paths = model.simulate(policy, samples, seed)
+    # Of a memory the scores are kept, or all steps would have to be gone through once more.
+    paths = model.simulate(policy, samples, seed, scored=remembers(policy))
     log_q, log_w = importance_weights.scores(model, policy, paths)
     elbo, elbo_stderr = importance_weights.mean(log_w)
     expected_return, expected_return_stderr = importance_weights.mean(paths.returns)

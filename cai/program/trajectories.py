@@ -18,7 +18,8 @@ class Trajectories:
         rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once terminated.
         final_rewards: (n,), reward units: r_T(s_T); zero once terminated.
         alive: (n, T+1), boolean: whether the trajectory goes on at step t.
-        log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z; else None.
+        log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z, and log q(a_t|…)
+            of any other if it was asked for; else None.
         log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
     """
 

@@ -154,7 +154,9 @@ class TrajectoryModel:
             )
         return dataclasses.replace(self, auxiliary=policy)
 
-    def simulate(self, policy: Policy, samples: int, seed: int | None = None) -> Trajectories:
+    def simulate(
+        self, policy: Policy, samples: int, seed: int | None = None, *, scored: bool = False
+    ) -> Trajectories:
         """Draws independent trajectories of a policy in the true dynamics.
 
         Args:
@@ -162,6 +164,8 @@ class TrajectoryModel:
             samples: n, how many trajectories.
             seed: makes the draw reproducible and leaves torch's generator as it was; None draws
                 from the generator as it stands.
+            scored: whether to keep ``log_policy``, which asks a policy with a memory no second
+                time; that of a policy with latents is always kept.
         """
         checks.check_count("samples", samples)
         if seed is not None:
@@ -170,7 +174,7 @@ class TrajectoryModel:
         advice = "simulate fewer trajectories at a time"
         memory.check_fits("samples", f"{samples} trajectories", samples * (T + 1) * event, advice)
         with seeded(seed), torch.no_grad():
-            path, scores = roll_out(self, policy, samples, scored=False)
+            path, scores = roll_out(self, policy, samples, scored=scored)
             s, a = torch.stack(path.states, 1), torch.stack(path.actions, 1)
             advice = "look for 0/0 or 0·inf in what the policy or the dynamics compute"
             checks.check_no_nan("actions of (trajectory, step)", a, advice)

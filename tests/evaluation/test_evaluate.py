@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
+from cai.evaluation import importance_weights
 
 
 @given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.8]))
@@ -139,3 +140,16 @@ def test_one_draw_has_no_standard_error():
     model = models.ledge()
     found = cai.evaluate(model, cai.TabularPolicy(model), samples=1)
     assert found.elbo_stderr == found.expected_return_stderr == found.entropy_stderr == math.inf
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.7])
+def test_scores_kept_while_simulating_are_those_of_a_second_look(discount):
+    model = oracles.random_problem(3, discount=discount).model()
+    policy = cai.RecurrentPolicy(model)
+    kept = model.simulate(policy, 200, seed=1, scored=True)
+    plain = model.simulate(policy, 200, seed=1)
+    assert plain.log_policy is None
+    assert torch.equal(kept.actions, plain.actions)
+    one, two = (importance_weights.scores(model, policy, paths) for paths in (kept, plain))
+    torch.testing.assert_close(one.log_policy, two.log_policy)
+    torch.testing.assert_close(one.log_weights, two.log_weights)
