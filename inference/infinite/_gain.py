@@ -63,6 +63,7 @@ class GainStep:
 
     @property
     def width(self) -> float:
+        """How far apart the two are, nats; infinite where they do not bracket anything."""
         lower, upper = self.bracket
         return upper - lower if upper >= lower else math.inf
 

@@ -94,7 +94,7 @@ def test_a_reward_of_one_level_has_no_curves():
         (plane(), {"x": push(0, 0)}, {"coordinates": (0, 2)}, "two of 0 … 1, got"),
         (plane(), {"x": push(0, 0)}, {"coordinates": (1, 1)}, "two of 0 … 1, got"),
         (models.ledge(), {"x": push(0, 0)}, {}, "plot.occupancy and"),
-        (plane(), {"x": push(0, 0)}, {"count": 0}, "count: expected"),
+        (plane(), {"x": push(0, 0)}, {"samples": 0}, "samples: expected"),
     ],
 )
 def test_errors_say_what_to_try(model, policies, options, message):
