@@ -38,9 +38,8 @@ Solutions:
 
 Policies:
 
-- ``TabularPolicy``: one number for each step, state and action.
+- ``TabularPolicy``: one number for each step, state or observation, and action.
 - ``NeuralPolicy``: a network of time and state.
-- ``ReactivePolicy``: a table of what is observed.
 - ``HistoryPolicy``: a table of everything observed so far.
 - ``RecurrentPolicy``: a recurrent network of what is observed.
 - ``LatentPolicy``: a network with a latent variable for each episode or step.
@@ -48,6 +47,7 @@ Policies:
 - ``Plan``: independent actions, whatever the state.
 - ``GaussianPlan``: jointly Gaussian actions, whatever the state.
 - ``DynamicsGuide``: a guide that bends the dynamics too.
+- ``blind``: what to give as ``observe`` to a policy that sees nothing.
 
 Heads of networks:
 

@@ -24,11 +24,11 @@ from .policies.heads import MixtureHead as MixtureHead
 from .policies.history import HistoryPolicy as HistoryPolicy
 from .policies.latent import LatentPolicy as LatentPolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy
-from .policies.neural import TabularPolicy as TabularPolicy
+from .policies.observation import blind as blind
 from .policies.plans import GaussianPlan as GaussianPlan
 from .policies.plans import Plan as Plan
-from .policies.reactive import ReactivePolicy as ReactivePolicy
 from .policies.recurrent import RecurrentPolicy as RecurrentPolicy
+from .policies.tabular import TabularPolicy as TabularPolicy
 from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel

@@ -14,7 +14,8 @@ from cai.cli import loading, output, output_folder, terminal
 from cai.cli.failure import Mistake
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
-from cai.policies.neural import NeuralPolicy, TabularPolicy
+from cai.policies.neural import NeuralPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import ChangesWithTime, NotEnumerable
 from cai.tables.table import Table

@@ -11,7 +11,7 @@ from cai import checks
 from cai.distributions.support import log_probs, support_size
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.handlers import DrawsSites, NoSites
 from cai.program.interfaces import Policy
 from cai.tables.table import Table

@@ -21,7 +21,7 @@ from cai import checks
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.episode import register, unrolled
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table

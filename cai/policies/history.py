@@ -7,7 +7,6 @@ over all plans.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
@@ -17,10 +16,8 @@ from torch import Tensor, nn
 from cai import checks
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Episode, Observe
+from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
 
 _LARGEST = 2**24  # numbers in the largest array, histories times actions times states
 
@@ -33,8 +30,8 @@ class HistoryPolicy(nn.Module):
 
     Args:
         model: a model with finitely many states and actions and a finite horizon.
-        observe: s -> what is seen of it; nothing if not given, and the policy is a plan: a joint
-            distribution q(a_0, …, a_{T-1}), in which steps may go together.
+        observe: s -> what the policy sees of it; everything if not given. With ``cai.blind`` it is
+            a plan: a joint distribution q(a_0, …, a_{T-1}), in which steps may go together.
 
     Attributes:
         logits: θ, for each step a tensor (histories, A); float64.

@@ -6,7 +6,7 @@ trajectory: ``model.with_auxiliary(policy)``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -22,9 +22,7 @@ from cai.policies.heads import Head, head_for
 from cai.policies.neural import perceptron
 from cai.policies.observation import Numbers, View
 from cai.program.interfaces import Episode, Observe
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
 
 
 class LatentPolicy(nn.Module):

@@ -1,6 +1,7 @@
-"""Policies: any callable (t, s) -> Distribution, and two that can be trained.
+"""A policy as a network of time and state.
 
-A policy of one's own is a torch module, whose parameters are then trained with the rest:
+A policy is any callable (t, s) -> Distribution. One of your own that is a torch module can be
+trained as those of this library are:
 
 >>> import pyro.distributions as dist, torch
 >>> class Threshold(torch.nn.Module):
@@ -23,97 +24,18 @@ True
 from __future__ import annotations
 
 import itertools
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.numerics import arrays, logspace, memory
+from cai.numerics import memory
 from cai.policies.heads import Head, head_for
 from cai.policies.observation import View
-from cai.program.interfaces import Observe, Policy
-from cai.tables.finite import log_prior_table
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
-
-
-class TabularPolicy(nn.Module):
-    """q(a_t=a|s_t=s) ∝ p(a|s) exp(θ_t(s,a)), one number for each step, state and action.
-
-    θ = 0 is the prior, and an action that the prior forbids stays forbidden.
-
-    Args:
-        model: a model with finitely many states and actions.
-        stationary: one table for all steps instead of one for each.
-
-    Attributes:
-        logits: θ, shape (T, S, A), or (S, A) where stationary; float64.
-        log_prior: log p(a|s), shape (S, A).
-
-    Raises:
-        ValueError: for continuous states or actions, or an infinite horizon without
-            ``stationary=True``.
-    """
-
-    logits: Tensor
-    log_prior: Tensor
-
-    def __init__(self, model: TrajectoryModel, stationary: bool = False) -> None:
-        super().__init__()
-        checks.check_flag("stationary", stationary)
-        log_prior = log_prior_table(model)
-        what = "a time-dependent policy (not one with stationary=True)"
-        steps = () if stationary else (checks.finite_horizon(model, what),)
-        size = math.prod(steps) * log_prior.numel()
-        advice = "take stationary=True, or a cai.NeuralPolicy"
-        memory.check_fits("model", "logits of all steps, states and actions", size, advice)
-        self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
-        self.register_buffer("log_prior", log_prior)
-
-    @classmethod
-    def from_log_probs(cls, log_probs: Tensor) -> TabularPolicy:
-        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train.
-
-        Raises:
-            ValueError: where they are no dense array of numbers, or of another shape.
-        """
-        log_probs = arrays.numbers("log_probs", log_probs, "log q(a|s), normalised or not")
-        checks.check_no_nan("log_probs", log_probs, "log q(a|s), normalised or not")
-        if log_probs.dim() not in (2, 3) or 0 in log_probs.shape[-2:]:
-            came = str(list(log_probs.shape))
-            checks.refuse("log_probs", "shape (T, S, A) or (S, A)", came, "one row for each state")
-        policy = cls.__new__(cls)
-        nn.Module.__init__(policy)
-        policy.register_buffer("logits", torch.zeros((), dtype=torch.float64))
-        policy.register_buffer("log_prior", log_probs)
-        return policy
-
-    @property
-    def log_probs(self) -> Tensor:
-        """log q(a_t|s_t), shape (T, S, A), or (S, A) where stationary."""
-        return logspace.log_softmax(self.log_prior + self.logits)
-
-    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
-        """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        table = self.log_probs
-        return dist.Categorical(logits=table[s] if table.dim() == 2 else table[t, s])
-
-    def unroll(self) -> Policy:
-        """The same policy for one run over all steps.
-
-        Splitting the table once costs its gradient one allocation; indexing it at every step
-        would allocate the whole of it T times.
-        """
-        table = self.log_probs
-        if table.dim() == 2:
-            return lambda t, s: dist.Categorical(logits=table[s])
-        steps = table.unbind()
-        return lambda t, s: dist.Categorical(logits=steps[t][s])
+from cai.program.interfaces import Observe
+from cai.program.trajectory import TrajectoryModel
 
 
 class NeuralPolicy(nn.Module):

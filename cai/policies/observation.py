@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,10 +14,23 @@ from torch.distributions import Distribution
 from cai import checks
 from cai.distributions.support import support_size
 from cai.program.interfaces import Observe
+from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
 
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+
+def blind(s: Tensor) -> Tensor:
+    """What one sees who sees nothing: zeros, whatever the state. Give it as ``observe``.
+
+    >>> import cai
+    >>> model = cai.models.ledge()
+    >>> plan = cai.TabularPolicy(model, observe=cai.blind)
+    >>> plan.logits.shape[1]  # one row for all states
+    1
+
+    Args:
+        s: states of any batch shape.
+    """
+    return torch.zeros_like(s)
 
 
 class View:
@@ -145,15 +158,15 @@ class ActionPrior:
 
 
 def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
-    """Which observation each state gives, (S,), numbered 0, 1, …; all 0 where nothing is seen.
+    """Which observation each state gives, (S,), numbered 0, 1, …; its own if observe is None.
 
     Raises:
         ValueError: where the states are not finitely many, or observe does not broadcast.
     """
     S, _ = require_finite(model)
-    if observe is None:
-        return torch.zeros(S, dtype=torch.long)
     s = torch.arange(S)
+    if observe is None:
+        return s
     seen = look(observe, s, S)
     for i in (0, S - 1):
         if not torch.equal(look(observe, s[i], None), seen[i]):
@@ -182,7 +195,7 @@ def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
             "observe",
             f"a tensor for states of shape {list(s.shape)}, with their shape in front",
             checks.described(seen),
-            "for instance lambda s: s % 4, or lambda s: s[..., :2]; None sees nothing",
+            "for instance lambda s: s % 4, or lambda s: s[..., :2], or cai.blind",
         )
     return seen
 
@@ -196,9 +209,9 @@ def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
         ValueError: where that is nothing.
     """
     log_prior = log_prior_table(model)
-    alike = torch.nn.functional.one_hot(observations).double()  # (S, O)
-    weight = (alike / alike.sum(0)).T.unsqueeze(-1)
-    shared = torch.where(weight > 0, weight * log_prior, 0.0).sum(1)
+    count = observations.bincount().unsqueeze(1)
+    total = log_prior.new_zeros(len(count), log_prior.shape[1])
+    shared = total.index_add_(0, observations, log_prior) / count
     nothing = ~(shared > -torch.inf).any(-1)
     if nothing.any():
         alikes = (observations == nothing.nonzero()[0]).nonzero().flatten().tolist()

@@ -14,7 +14,7 @@ from cai.distributions.support import support_size
 from cai.numerics import arrays, memory
 from cai.numerics.exclusive import seeded
 from cai.policies.heads import Head, head_for, moments, moved, onto
-from cai.policies.observation import ActionPrior, classes, shared_log_prior
+from cai.policies.observation import ActionPrior, blind, classes, shared_log_prior
 from cai.program.interfaces import Episode, Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import prior_sees_state
@@ -177,7 +177,7 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
     with seeded(0):
         prior = model.prior(model.initial.sample(), 0)
     if support_size(prior) is not None:
-        return dist.Categorical(logits=shared_log_prior(model, classes(model, None))[0])
+        return dist.Categorical(logits=shared_log_prior(model, classes(model, blind))[0])
     if prior_sees_state(model):
         checks.refuse(
             "action_prior",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
@@ -14,9 +12,7 @@ from cai.policies.heads import Head, head_for
 from cai.policies.neural import perceptron
 from cai.policies.observation import Numbers, View
 from cai.program.interfaces import Episode, Observe
-
-if TYPE_CHECKING:
-    from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel
 
 
 class RecurrentPolicy(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import logspace
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.tables import bellman
 from cai.tables.evidence import Evidence
 from cai.tables.table import Table

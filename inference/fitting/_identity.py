@@ -22,7 +22,7 @@ from cai.evaluation.problem import Problem
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.fitting._probes import PATHS, Numbers, numbers_of_program, probes_of
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.interfaces import Policy
 from cai.program.scoring import log_probs_along, without_latents
 from cai.tables.table import Table

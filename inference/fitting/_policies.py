@@ -9,7 +9,7 @@ from torch import nn
 
 from cai import checks
 from cai.policies.dynamics_guide import DynamicsGuide
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
@@ -52,9 +52,9 @@ def forbid_the_fatal(policy: nn.Module, table: Table) -> None:
     Such an action has no place in a policy of finite ELBO, and no gradient that would say so.
     """
     tensors = (table.reward, table.arrival_reward, table.final_reward)
-    if not isinstance(policy, TabularPolicy) or all(
-        x is None or x.isfinite().all() for x in tensors
-    ):
+    if not isinstance(policy, TabularPolicy) or policy.observations is not None:
+        return
+    if all(x is None or x.isfinite().all() for x in tensors):
         return
     v = sweeps.backward(table, 0.0)
     q = bellman.action_values(table, v[1:], 0.0)

@@ -28,7 +28,7 @@ from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
 from cai.policies.dynamics_guide import DynamicsGuide
 from cai.policies.history import HistoryPolicy
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
@@ -162,14 +162,15 @@ def _natural(
     model: LinearGaussian | None, policy: nn.Module, table: Table | None, rate: float
 ) -> Estimator:
     """The natural gradient, of the two kinds of policy that have one in closed form."""
-    if table is not None and isinstance(policy, TabularPolicy):
+    if table is not None and isinstance(policy, TabularPolicy) and policy.observations is None:
         return natural_gradient(table, policy, rate)
     if model is not None and isinstance(policy, LinearGaussianPolicy):
         return gaussian_natural_gradient(model, policy, rate)
     came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
     _refuse(
         "mirror",
-        "a TabularPolicy, for a table, or a LinearGaussianPolicy, in a linear-Gaussian model",
+        "a TabularPolicy without observe=, for a table, or a LinearGaussianPolicy, in a "
+        "linear-Gaussian model",
         came,
         '"auto"',
     )

@@ -10,7 +10,7 @@ from cai.inference.gradients.gradient import Estimator, checked, not_too_far
 from cai.numerics import logspace
 from cai.numerics.logspace import product
 from cai.policies.as_table import policy_log_probs
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.tables import bellman
 from cai.tables.table import Table
 

@@ -13,7 +13,7 @@ from cai.inference.infinite._gain import Found, GainProblem, untold
 from cai.inference.infinite._gain_from_start import check_one_long_run, from_the_start
 from cai.infinite.gain_and_bias import LongRun, Singular
 from cai.numerics import logspace
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.table import Table

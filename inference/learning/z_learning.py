@@ -14,7 +14,7 @@ from cai.distributions.support import log_probs
 from cai.numerics import logspace
 from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.finite import require_finite

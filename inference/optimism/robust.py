@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 
 from cai import checks
 from cai.inference.exact.soft_values import tabular_values
-from cai.policies.neural import TabularPolicy
+from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables.table import Table

@@ -39,13 +39,14 @@ def belief_values(
         Q(h,a) = E[(r + r⁺)/α + log p(a|s) | h,a] + γ Σ_o p(o|h,a) V(h,a,o)
         V(h) = log Σ_a exp Q(h,a)
 
-    Without observations it is the best correlated plan, q(plan) ∝ exp E[Σ (rewards/α + log p(a|s))
-    | plan] where γ = 1; with observe the identity it is ``soft_values(model)``.
+    With ``observe=cai.blind`` it is the best correlated plan, q(plan) ∝ exp E[Σ (rewards/α +
+    log p(a|s)) | plan] if γ = 1; seeing everything, it is ``soft_values(model)``.
 
     Args:
         model: a model with finitely many states and actions and a short horizon: there are
             (A O)^t O histories of step t.
-        observe: s -> what is seen of it, for states of any batch shape; nothing if not given.
+        observe: s -> what is seen of it, for states of any batch shape; everything if not
+            given. ``cai.blind`` sees nothing.
 
     Raises:
         ValueError: where the model cannot be tabulated, or there are too many histories.

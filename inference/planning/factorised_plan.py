@@ -25,7 +25,7 @@ class FactorisedPlan:
     """A plan q(a_0) q(a_1) … q(a_{T-1}) that no change of a single step improves.
 
     Attributes:
-        elbo: nats; at most that of ``belief_values(model)``, the correlated plan.
+        elbo: nats; at most that of ``belief_values(model, cai.blind)``, the correlated plan.
         policy: that plan.
         elbos: (starts,), nats: where each start ended. Where they differ there are several such
             plans, and the best of them is the best that was found.

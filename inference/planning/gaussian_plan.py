@@ -57,7 +57,8 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
             "model",
             "a linear-Gaussian one without a discount",
             f"{type(model).__name__} with a discount of {model.discount:g}",
-            "take inference.belief_values(model) where it is finite, or fit a cai.GaussianPlan",
+            "if it is finite take inference.belief_values(model, cai.blind), else fit a "
+            "cai.GaussianPlan",
         )
     checks.finite_horizon(model, "a plan")
     precision, b, k = _quadratic(gaussian)

@@ -18,7 +18,7 @@ from cai.inference.planning.belief_values import belief_values
 from cai.inference.planning.factorised_plan import factorised_plan
 from cai.inference.planning.gaussian_plan import gaussian_plan
 from cai.policies import history
-from cai.policies.observation import classes
+from cai.policies.observation import blind, classes
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import require_finite
@@ -102,8 +102,9 @@ def price_ladder(
         model: a model with finitely many states and actions and a finite horizon, or a
             linear-Gaussian one without a discount. Of others, fit each restricted policy and
             ``cai.compare`` them.
-        observe: s -> what is seen of it, for the rung of partial sight. Correlated plans and
-            partial sight are left out where the horizon is too long to list all histories.
+        observe: s -> what is seen of it, for the rung of partial sight; without it there is no such
+            rung. Correlated plans and partial sight are left out if the horizon is too long to
+            list all histories.
 
     Raises:
         ValueError: where the model cannot be tabulated, the horizon is infinite, or something is
@@ -116,7 +117,7 @@ def price_ladder(
         return _gaussian_ladder(gaussian, observe)
     rungs: dict[str, Any] = {FACTORISED: factorised_plan(model)}
     left_out = {}
-    seen = {CORRELATED: None} | ({} if observe is None else {PARTIAL: observe})
+    seen = {CORRELATED: blind} | ({} if observe is None else {PARTIAL: observe})
     for rung, look in seen.items():
         why = _too_many(model, look)
         if why:

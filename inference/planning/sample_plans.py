@@ -221,5 +221,5 @@ def _check_actions(model: TrajectoryModel) -> None:
             "action_prior",
             "a density, in whose actions there are gradients",
             f"{type(prior).__name__}, which is discrete",
-            "take inference.belief_values(model) or inference.smc(model)",
+            "take inference.belief_values(model, cai.blind) or inference.smc(model)",
         )

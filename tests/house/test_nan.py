@@ -78,7 +78,7 @@ POLICIES = {
     "network": (LEDGE, lambda: with_nan(cai.NeuralPolicy(LEDGE, (4,)))),
     "memory": (LEDGE, lambda: with_nan(cai.RecurrentPolicy(LEDGE, memory=4, hidden=(4,)))),
     "histories": (LEDGE, lambda: with_nan(cai.HistoryPolicy(LEDGE))),
-    "reactive": (LEDGE, lambda: with_nan(cai.ReactivePolicy(LEDGE))),
+    "reactive": (LEDGE, lambda: with_nan(cai.TabularPolicy(LEDGE, observe=cai.blind))),
     "plan": (LEDGE, lambda: with_nan(cai.Plan(LEDGE))),
     "latents": (LEDGE, lambda: with_nan(cai.LatentPolicy(LEDGE, TWO, hidden=(4,)))),
     "guide": (LEDGE, lambda: with_nan(cai.DynamicsGuide(LEDGE), "moves")),

@@ -100,7 +100,10 @@ POLICIES = {
         cai.NeuralPolicy(models.ledge(), head=cai.CategoricalHead()),
     ),
     "RecurrentPolicy": lambda: (models.ledge(), cai.RecurrentPolicy(models.ledge())),
-    "ReactivePolicy": lambda: (models.ledge(), cai.ReactivePolicy(models.ledge(), observe=half)),
+    "TabularPolicy that sees little": lambda: (
+        models.ledge(),
+        cai.TabularPolicy(models.ledge(), observe=half),
+    ),
     "LatentPolicy": lambda: (models.ledge(), latent()),
     "Plan": lambda: (models.ledge(), cai.Plan(models.ledge())),
     "GaussianPlan": lambda: (

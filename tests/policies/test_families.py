@@ -64,7 +64,7 @@ def best_stationary(model):
 
 
 def best_joint_plan(model):
-    return inference.belief_values(model).elbo
+    return inference.belief_values(model, cai.blind).elbo
 
 
 def best_plan(model):
@@ -94,9 +94,13 @@ FAMILIES = {
         best_stationary,
         ENUMERABLE,
     ),
-    "reactive": (functools.partial(cai.ReactivePolicy, observe=everything), best, ENUMERABLE),
+    "reactive": (functools.partial(cai.TabularPolicy, observe=everything), best, ENUMERABLE),
     "plan": (cai.Plan, best_plan, ENUMERABLE),
-    "joint plan": (cai.HistoryPolicy, best_joint_plan, ENUMERABLE),
+    "joint plan": (
+        functools.partial(cai.HistoryPolicy, observe=cai.blind),
+        best_joint_plan,
+        ENUMERABLE,
+    ),
     "recurrent": (
         functools.partial(cai.RecurrentPolicy, memory=8, hidden=()),
         best,

@@ -121,7 +121,7 @@ def test_a_table_of_observations_by_differences(discount):
     problem = oracles.random_problem(3, S=4, T=3, forbidden=0.0, discount=discount)
     model = problem.model()
     for stationary in (False, True):
-        policy = scramble(cai.ReactivePolicy(model, lambda s: s % 2, stationary))
+        policy = scramble(cai.TabularPolicy(model, stationary, lambda s: s % 2))
         assert policy.logits.shape == (*(() if stationary else (3,)), 2, 2)
         table = cai.tabulate(model)
 
@@ -147,11 +147,11 @@ def test_between_the_plan_and_the_memory():
     how = {"steps": 400, "learning_rate": 0.2, "progress": False}
 
     def best(observe):
-        return inference.fit(model, cai.ReactivePolicy(model, observe), **how).elbo
+        return inference.fit(model, cai.TabularPolicy(model, observe=observe), **how).elbo
 
     plan = inference.factorised_plan(model).elbo
     remembered = inference.belief_values(model, in_the_dark).elbo
-    assert best(None) == pytest.approx(plan, abs=1e-4)
+    assert best(cai.blind) == pytest.approx(plan, abs=1e-4)
     assert best(lambda s: s) == pytest.approx(inference.soft_values(model).elbo, abs=1e-4)
     forgets = best(in_the_dark)
     assert plan - 1e-4 <= forgets < remembered - 0.1
@@ -160,7 +160,7 @@ def test_between_the_plan_and_the_memory():
 def test_the_rollout_of_a_table_of_observations():
     model = cue()
     for stationary in (False, True):
-        policy = scramble(cai.ReactivePolicy(model, in_the_dark, stationary))
+        policy = scramble(cai.TabularPolicy(model, stationary, in_the_dark))
         exact = cai.evaluate(model, policy)
         paths = model.simulate(policy, 4000, seed=0)
         share = (paths.actions[:, 1] == 0).double().mean().item()

@@ -28,7 +28,7 @@ seeds = st.integers(0, 10**6)
 def test_the_best_plan_is_the_log_sum_over_all_plans(seed):
     problem = oracles.random_problem(seed, forbidden=0.0)
     model = problem.model()
-    best = inference.belief_values(model)
+    best = inference.belief_values(model, cai.blind)
     values = {p: value_of(problem, p) for p in itertools.product(range(2), repeat=problem.T)}
     bound = torch.tensor(list(values.values())).double().logsumexp(0).item()
     assert best.elbo == pytest.approx(bound, abs=1e-11)
@@ -48,7 +48,7 @@ def test_the_ladder(seed, discount):
     model = oracles.random_problem(seed, S=4, discount=discount, forbidden=0.0).model()
     top = inference.soft_values(model).elbo
     rungs = []
-    for observe in (None, parity, lambda s: s):
+    for observe in (cai.blind, parity, None):
         best = inference.belief_values(model, observe)
         assert cai.evaluate(model, best.policy).elbo == pytest.approx(best.elbo, abs=1e-10)
         other = cai.evaluate(model, scramble(cai.HistoryPolicy(model, observe)))
@@ -65,10 +65,10 @@ def test_what_seeing_is_worth():
     model = oracles.random_problem(3, S=4, A=3, forbidden=0.0, scale=2.0).model()
     how = {"learning_rate": 0.2, "steps": 250}
     plan = inference.fit(model, cai.Plan(model), **how)
-    joint = inference.fit(model, cai.HistoryPolicy(model), **how)
+    joint = inference.fit(model, cai.HistoryPolicy(model, cai.blind), **how)
     partly = inference.fit(model, cai.HistoryPolicy(model, parity), **how)
     top = inference.soft_values(model)
-    assert joint.elbo == pytest.approx(inference.belief_values(model).elbo, abs=1e-3)
+    assert joint.elbo == pytest.approx(inference.belief_values(model, cai.blind).elbo, abs=1e-3)
     assert partly.elbo == pytest.approx(inference.belief_values(model, parity).elbo, abs=1e-3)
     assert plan.elbo < joint.elbo - 1e-3 < partly.elbo < top.elbo
     report = cai.compare(model, {"plan": plan, "joint": joint, "partly": partly, "best": top})
@@ -84,7 +84,7 @@ def by_enumeration(model, policy):
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
-@pytest.mark.parametrize("observe", [None, parity])
+@pytest.mark.parametrize("observe", [None, cai.blind, parity])
 def test_a_memory_is_enumerated_by_pyro_whole(observe, discount):
     """Its dimensions outlast ``pyro.markov``; a blind plan is a policy like any other."""
     model = oracles.random_problem(8, forbidden=0.0, discount=discount).model()
@@ -96,7 +96,7 @@ def test_a_memory_is_enumerated_by_pyro_whole(observe, discount):
     assert by_enumeration(model, plan) == pytest.approx(cai.evaluate(model, plan).elbo, abs=1e-11)
 
 
-@pytest.mark.parametrize("observe", [None, parity])
+@pytest.mark.parametrize("observe", [None, cai.blind, parity])
 def test_histories_by_simulation_and_by_svi(observe):
     model = oracles.random_problem(8, S=4, forbidden=0.0, discount=0.9).model()
     policy = scramble(cai.HistoryPolicy(model, observe))
@@ -115,11 +115,15 @@ def test_a_prior_forbids_a_plan_what_it_forbids_anywhere():
     problem = oracles.random_problem(4, S=3, A=3, forbidden=0.0)
     problem.prior[1] = [0.5, 0.0, 0.5]
     model = problem.model()
-    for policy in (cai.Plan(model), cai.HistoryPolicy(model), cai.HistoryPolicy(model, parity)):
+    for policy in (
+        cai.Plan(model),
+        cai.HistoryPolicy(model, cai.blind),
+        cai.HistoryPolicy(model, parity),
+    ):
         assert math.isfinite(cai.evaluate(model, scramble(policy)).elbo)
     assert cai.Plan(model)(0, torch.tensor(0)).probs[1] == 0
     problem.prior[0] = [0.0, 1.0, 0.0]
-    for make in (cai.Plan, cai.HistoryPolicy):
+    for make in (cai.Plan, lambda model: cai.HistoryPolicy(model, cai.blind)):
         with pytest.raises(ValueError, match=r"an action that is allowed in all .* \[0, 1"):
             make(problem.model())
 
@@ -264,4 +268,4 @@ def test_a_memory_of_ones_own_is_trained():
     before = cai.evaluate(model, ReactsOnce())
     after = cai.evaluate(model, fitted.policy)
     assert after.elbo > before.elbo + 4 * before.elbo_stderr
-    assert after.elbo < inference.belief_values(model).elbo + 4 * after.elbo_stderr
+    assert after.elbo < inference.belief_values(model, cai.blind).elbo + 4 * after.elbo_stderr

@@ -1,6 +1,7 @@
 """What is wrong is said once: where, what was expected, what came, and what to try."""
 
 import dataclasses
+import functools
 import math
 
 import pyro
@@ -274,7 +275,7 @@ FAMILIES = (
     cai.Plan,
     cai.GaussianPlan,
     cai.HistoryPolicy,
-    cai.ReactivePolicy,
+    functools.partial(cai.TabularPolicy, observe=cai.blind),
     cai.RecurrentPolicy,
     cai.LinearGaussianPolicy,
     cai.DynamicsGuide,
