@@ -54,10 +54,22 @@ def compare(
         value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number of
             that bracket a bound; see ``inference.evidence_bracket``.
 
+    Returns:
+        A :class:`cai.Comparison`: one :class:`cai.Row` for each method, printed as a
+        table.
+
     Raises:
         ValueError: where a method has no policy, does not fit the model, or the evidence is zero;
             where a value is given that is too low, or of no use since the posterior is known
             or the model is endless.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> methods = {"posterior": inference.posterior(model), "prior": lambda t, s: model.prior(s)}
+    >>> report = cai.compare(model, methods)
+    >>> round(report.rows["prior"].elbo, 2)
+    -3.5
     """
     checks.check_model(model, table=True)
     if not isinstance(methods, Mapping) or not methods:

@@ -74,10 +74,24 @@ def evaluate(
             trajectories where not, or where the policy has a memory other than a table.
         seed: of the simulation.
 
+    Returns:
+        An :class:`cai.Evaluation`; its standard errors are None where the answer is
+        exact.
+
     Raises:
         ValueError: where the policy does not broadcast over steps and states, or a table is to be
             simulated; with an infinite horizon where the policy is not stationary, may never end,
             or the model cannot be enumerated.
+
+    >>> import cai
+    >>> from cai import models
+    >>> model = models.ledge()
+    >>> result = cai.evaluate(model, lambda t, s: model.prior(s))
+    >>> round(result.elbo, 3), round(result.expected_return, 3)
+    (-3.5, -3.5)
+    >>> simulated = cai.evaluate(model, lambda t, s: model.prior(s), samples=1000)
+    >>> abs(simulated.elbo - result.elbo) < 5 * simulated.elbo_stderr
+    True
     """
     checks.check_model(model, table=True)
     check_policy(policy)

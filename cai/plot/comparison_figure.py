@@ -19,6 +19,17 @@ def comparison(report: Comparison) -> Figure:
 
     Args:
         report: from :func:`cai.compare`.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if the report is not one of :func:`cai.compare`.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> figure = plot.comparison(cai.compare(model, {"posterior": inference.posterior(model)}))
     """
     check_report(report)
     split, between = report.log_evidence is not None, report.bracket

@@ -25,6 +25,15 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     Args:
         model: the model.
         steps: how many steps to unroll; the horizon, but at most three, if not given.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if the model is a table, or steps is not a whole number of at least 1.
+
+    >>> from cai import models, plot
+    >>> figure = plot.graphical_model(models.ledge(), steps=2)
     """
     graph = graphs.graphical_model(model, steps)
     places = _places(graph, f"o_{model.horizon}")

@@ -35,6 +35,12 @@ def price_ladder(ladder: _Ladder) -> Figure:
 
     Args:
         ladder: from :func:`cai.inference.price_ladder`.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    >>> from cai import inference, models, plot
+    >>> figure = plot.price_ladder(inference.price_ladder(models.ledge()))
     """
     rungs, prices = list(ladder.nats), ladder.prices
     canvas, (axes,) = figure(1, height=0.5 * len(rungs) + 1.8)

@@ -26,8 +26,16 @@ def occupancy(report: Comparison) -> Figure:
     Args:
         report: from :func:`cai.compare`, of a model that can be tabulated.
 
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
     Raises:
         ValueError: where the model has no finite states.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> figure = plot.occupancy(cai.compare(model, {"posterior": inference.posterior(model)}))
     """
     table = _table(report)
     believers = {
@@ -67,8 +75,16 @@ def policies(report: Comparison) -> Figure:
     Args:
         report: from :func:`cai.compare`, of a model that can be tabulated.
 
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
     Raises:
         ValueError: where the model has no finite states.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> figure = plot.policies(cai.compare(model, {"posterior": inference.posterior(model)}))
     """
     table = _table(report)
     layout = table.layout

@@ -70,6 +70,12 @@ def optimism_curve(curve: _Curve) -> Figure:
 
     Args:
         curve: from :func:`cai.inference.optimism_curve`.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    >>> from cai import inference, models, plot
+    >>> figure = plot.optimism_curve(inference.optimism_curve(models.ledge(), [-1.0, 0.0, 1.0]))
     """
     canvas, (left, right) = figure(2, height=4.2)
     canvas.set_figwidth(9.0)
@@ -106,8 +112,14 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     Args:
         model: a model that can be tabulated, or its table.
 
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
     Raises:
         ValueError: where the model cannot be tabulated, or without an end has no finite values.
+
+    >>> from cai import models, plot
+    >>> figure = plot.optimism(models.ledge())
     """
     table = tabulate(model)
     values = [references.solved(table, eta).log_values for eta in (1.0, 0.0)]

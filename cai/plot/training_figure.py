@@ -28,6 +28,18 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
     Args:
         fitted: from :func:`cai.inference.fit`.
         bound: the best possible ELBO in nats, ``soft_values(model).elbo``, drawn as a line.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if it is not what ``fit`` returned.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> fitted = inference.fit(model, cai.TabularPolicy(model), steps=20, progress=False)
+    >>> figure = plot.losses(fitted, bound=inference.soft_values(model).elbo)
     """
     if not isinstance(getattr(fitted, "running_mean", None), Tensor):
         advice = "take what inference.fit returns"

@@ -45,9 +45,16 @@ def trajectories(
         labels: what they are, with their units; ``s[0]`` and the like if not given.
         seed: of the simulation.
 
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
     Raises:
         ValueError: where the states have no such coordinates, there is no policy, or the horizon
             is infinite.
+
+    >>> from cai import models, plot
+    >>> model = models.multigoal(horizon=5)
+    >>> figure = plot.trajectories(model, {"prior": lambda t, s: model.prior(s)}, samples=5)
     """
     checks.check_count("samples", samples)
     _check(model, policies, coordinates)

@@ -9,11 +9,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.distributions.sparse_categorical import SparseCategorical
 from cai.distributions.support import log_probs, support_size
 from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
+from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.calling import at_step, call
 from cai.program.trajectory import TrajectoryModel
@@ -138,3 +140,31 @@ class _Enumerate(Messenger):
         self.sizes.insert(0, len(values))
         self.log_probs.append(fn.log_prob(values).double())
         msg["value"], msg["done"] = values, True
+
+
+def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
+    """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
+    checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
+    log_p = log_p.reshape(S * A, -1)
+    if state is None:
+        row, successor = (log_p > -torch.inf).nonzero(as_tuple=True)
+        value = log_p[row, successor]
+    else:
+        possible = log_p > -torch.inf
+        key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
+        key, group = key.unique(return_inverse=True)
+        row, successor = key // S, key % S
+        value = logsumexp_by_group(log_p[possible], group, len(key))
+    count = torch.bincount(row, minlength=S * A)
+    K = int(count.max())
+    rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+    if 2 * K >= S:  # an entry of a list holds a number and an index
+        dense = value.new_full((S * A, S), -torch.inf)
+        dense[row, successor] = value
+        return dense.log_softmax(-1).reshape(S, A, S), None
+    listed = value.new_full((S * A, K), -torch.inf)
+    listed[row, rank] = value
+    # The rest of a row points where its first successor is, at probability zero.
+    states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
+    states[row, rank] = successor
+    return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)

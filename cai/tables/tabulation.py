@@ -15,7 +15,6 @@ from cai.distributions.support import log_probs
 from cai.numerics import memory, threads
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.exclusive import exclusive
-from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
@@ -26,7 +25,7 @@ from cai.tables.finite import (
     refuse_other_rewards,
     require_finite,
 )
-from cai.tables.outcomes import all_pairs, outcomes
+from cai.tables.outcomes import all_pairs, compress, outcomes
 from cai.tables.table import Table
 
 _LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
@@ -46,11 +45,22 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             ``initial`` and ``action_prior``; or a table, which is returned as it is, without the
             graph of tensors that require grad.
 
+    Returns:
+        A :class:`cai.Table`: log-probabilities and rewards of all states and actions.
+
     Raises:
         ValueError: for a site that cannot be enumerated (it is named), a successor outside the
             states, rows that do not sum to one, rewards of NaN or +inf, dynamics that treat the
             elements of a batch otherwise than scalars, or a subclass whose prior, dynamics or
             rewards change with the step.
+
+    >>> import cai
+    >>> from cai import models
+    >>> table = cai.tabulate(models.ledge())
+    >>> table.num_states, table.num_actions
+    (5, 2)
+    >>> table.reward.shape
+    torch.Size([5, 2])
     """
     if isinstance(model, Table):
         return model.detached()
@@ -63,7 +73,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         _check_size(model, s, a)
         found = outcomes(model, s, a, S, types)
         contract.check_some_allowed(log_prior, s[:, 0])
-        log_dynamics, successors = _compress(*found, S, A)
+        log_dynamics, successors = compress(*found, S, A)
         _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
@@ -104,9 +114,20 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
         model: the model, whose rewards may be torch modules.
         table: what :func:`tabulate` made of it, or of a model with the same dynamics.
 
+    Returns:
+        The same table with the model's rewards, which require grad where its own
+        parameters do.
+
     Raises:
         ValueError: where states or actions are not as many as the table's, or for rewards of NaN
             or +inf, or above zero where the model's optimality is "bernoulli".
+
+    >>> import cai
+    >>> from cai import models
+    >>> model = models.ledge()
+    >>> table = cai.tabulate(model)  # once, and its rewards as often as they change
+    >>> bool((cai.tabulate_rewards(model, table).reward == table.reward).all())
+    True
     """
     sizes = require_finite(model)
     checks.check_is_table("table", table)
@@ -141,38 +162,26 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
 
     What Pyro's whole-program enumeration and ``infer_discrete`` should be given: dynamics that
     return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
+
+    Args:
+        model: a model with finitely many states and actions.
+
+    Returns:
+        The same p(τ, O), as a :class:`cai.TrajectoryModel` without latents.
+
+    Raises:
+        ValueError: if the model cannot be tabulated, as :func:`tabulate` says.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.gridworld("bridge", slip=0.2)
+    >>> same = cai.collapse(model)
+    >>> inference.posterior(same).V.equal(inference.posterior(model).V)
+    True
     """
     checks.check_model(model)
     table = tabulate(model)
     return dataclasses.replace(model, dynamics=Moves(table.log_dynamics, table.successors))
-
-
-def _compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
-    """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
-    checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
-    log_p = log_p.reshape(S * A, -1)
-    if state is None:
-        row, successor = (log_p > -torch.inf).nonzero(as_tuple=True)
-        value = log_p[row, successor]
-    else:
-        possible = log_p > -torch.inf
-        key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
-        key, group = key.unique(return_inverse=True)
-        row, successor = key // S, key % S
-        value = logsumexp_by_group(log_p[possible], group, len(key))
-    count = torch.bincount(row, minlength=S * A)
-    K = int(count.max())
-    rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-    if 2 * K >= S:  # an entry of a list holds a number and an index
-        dense = value.new_full((S * A, S), -torch.inf)
-        dense[row, successor] = value
-        return dense.log_softmax(-1).reshape(S, A, S), None
-    listed = value.new_full((S * A, K), -torch.inf)
-    listed[row, rank] = value
-    # The rest of a row points where its first successor is, at probability zero.
-    states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
-    states[row, rank] = successor
-    return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
 
 
 def _types(model: TrajectoryModel) -> Types:
@@ -205,7 +214,7 @@ def _refuse_other_dynamics(
     S, A = s.shape
 
     def at(t: int) -> tuple[Tensor, Tensor | None]:
-        return _compress(*outcomes(model, s, a, S, float64(), t), S, A)
+        return compress(*outcomes(model, s, a, S, float64(), t), S, A)
 
     refuse_changes(model, "transition", first, at)
 

@@ -42,6 +42,13 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     Raises:
         ValueError: where optimism is not a number, the direction has another shape, the bound is
             -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
+
+    >>> import torch, cai
+    >>> from cai import inference, models
+    >>> table = cai.tabulate(models.ledge())
+    >>> direction = torch.ones_like(table.reward)  # adds a constant to the return: no curvature
+    >>> inference.reward_hessian_vector_product(table, direction, 1.0).abs().max().item() < 1e-9
+    True
     """
     checks.check_is_table("table", table)
     table, eta = table.detached(), checks.check_optimism(optimism)

@@ -98,6 +98,14 @@ def differentiable_bound(
     Raises:
         ValueError: as :func:`differentiable_values`, and where the bound is -inf,
             which has no derivative.
+
+    >>> import dataclasses, cai
+    >>> from cai import inference, models
+    >>> table = cai.tabulate(models.ledge())
+    >>> reward = table.reward.clone().requires_grad_()
+    >>> inference.differentiable_bound(dataclasses.replace(table, reward=reward), 1.0).backward()
+    >>> round(reward.grad.sum().item(), 6) == table.horizon  # the expected number of actions
+    True
     """
     v, _, _ = solve(table, optimism, rule, None)
     first = v if table.horizon is None else v[0]

@@ -42,6 +42,20 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     Raises:
         ValueError: where the problems differ in more than their goals, the weights do not fit, or
             the backup is not linear, so that the mixture would solve nothing.
+
+    >>> import dataclasses, torch
+    >>> from cai import inference, models
+    >>> P, cost = torch.eye(3).roll(1, 1) / 2 + torch.eye(3) / 2, torch.ones(3)
+    >>> goals = [torch.tensor([0.0, -9.0, -9.0]), torch.tensor([-9.0, -9.0, 0.0])]
+    >>> solved = [
+    ...     inference.posterior(models.linearly_solvable(P, cost, horizon=4, final_cost=-goal))
+    ...     for goal in goals
+    ... ]
+    >>> mixture = inference.compose(solved, [0.5, 0.5])
+    >>> direct = torch.stack(goals).exp().mean(0).log()
+    >>> model = models.linearly_solvable(P, cost, horizon=4, final_cost=-direct)
+    >>> torch.allclose(mixture.V, inference.posterior(model).V)
+    True
     """
     solutions = _listed(solutions)
     w = arrays.numbers("weights", weights, "numbers above 0, one for each solution")

@@ -107,6 +107,12 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
 
     Raises:
         ValueError: where no η has an answer, or the discount is below one.
+
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])
+    >>> low, high = inference.optimism_range(model)
+    >>> low < 0 < high
+    True
     """
     advice = "of a table, every optimism has an answer"
     checks.check_kind("model", model, LinearGaussian, "a linear-Gaussian one", advice)

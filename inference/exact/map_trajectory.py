@@ -89,9 +89,17 @@ def map_trajectory(
         observed: site -> value, as for :func:`cai.inference.posterior`.
         optimal: which o_t are observed, (T+1,) booleans; all if None.
 
+    Returns:
+        A :class:`MapTrajectory`: states and actions of the most probable trajectory.
+
     Raises:
         ValueError: if the horizon is infinite, the initial state is not one of the model's, nothing
             has positive probability, or as ``posterior`` does for observations.
+
+    >>> from cai import inference, models
+    >>> found = inference.map_trajectory(models.ledge())
+    >>> found.states.tolist(), found.actions.tolist()
+    ([0, 3, 3, 3, 3], [0, 0, 0, 0])
     """
     table = tabulate(model)
     known = evidence.observe(table, observed or {}, optimal)

@@ -84,6 +84,16 @@ def posterior(
             that is impossible); for an unknown site, a value out of range, or a mask of another
             length. In a linear-Gaussian model, where an integral is infinite, a state that is
             observed has no density, or the discount is below one.
+
+    >>> from cai import inference, models
+    >>> found = inference.posterior(models.ledge())
+    >>> round(found.log_evidence, 3)
+    -2.145
+    >>> found.policy.log_probs.shape
+    torch.Size([4, 5, 2])
+    >>> known = inference.posterior(models.ledge(), observed={"s_1": 1})  # the state at step 1
+    >>> known.log_evidence < found.log_evidence
+    True
     """
     problem = as_problem(model)
     if observed is not None:

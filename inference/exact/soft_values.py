@@ -115,6 +115,15 @@ def soft_values(
             linear-Gaussian model, where a value is infinite at η (named: the last η at which none
             is), the discount is below one at η ≠ 0, or the rule is not soft. With
             ``recompute``, if the rule is not soft or η is not finite.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> cautious, hopeful = inference.soft_values(model), inference.soft_values(model, optimism=1.0)
+    >>> cautious.elbo < hopeful.bound
+    True
+    >>> endless = inference.soft_values(models.ledge(horizon=None, discount=0.9))
+    >>> endless.V.shape, endless.error < 1e-9
+    (torch.Size([5]), True)
     """
     eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)
     if recompute not in (True, False):

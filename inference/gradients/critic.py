@@ -41,9 +41,22 @@ def critic_gradient(
         samples: trajectories a call, at least two.
         lam: λ in [0, 1].
 
+    Returns:
+        An estimator: called, it adds the gradient of -ELBO to that of the parameters,
+        and returns an estimate of -ELBO, nats.
+
     Raises:
         ValueError: if λ is not in [0, 1], samples is 1, the horizon is infinite, or the
             model is a table.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> policy = cai.TabularPolicy(model)
+    >>> estimator = inference.critic_gradient(model, policy, samples=50, lam=0.9)
+    >>> minus_elbo = estimator()
+    >>> policy.logits.grad.shape
+    torch.Size([4, 5, 2])
     """
     checks.check_share("lam", lam, "1 is unbiased")
     program = as_problem(model).program

@@ -78,11 +78,20 @@ def average_reward(
         rule: how actions are chosen, "soft" or "hard" (Howard's policy iteration at η = 0). The
             Boltzmann rule is not monotone, and has no certificate.
 
+    Returns:
+        An :class:`AverageReward`: gain per step, relative values and policy, with a
+        certified error.
+
     Raises:
         ValueError: where the horizon is finite, there is a discount, every state is bound for a
             reward of -inf, there are two sets of states neither of which is ever left, each
             with an average of its own, at η = 0 chance decides between several averages, or
             floating-point numbers do not tell the average.
+
+    >>> from cai import inference, models
+    >>> model = models.tabular([[[0.9, 0.1]], [[0.5, 0.5]]], [[1.0], [0.0]], horizon=None)
+    >>> round(inference.average_reward(model).gain, 4)
+    0.8333
     """
     table = tabulate(model)
     eta = float(optimism)

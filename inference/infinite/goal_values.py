@@ -58,9 +58,17 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
         model: a discrete model with an infinite horizon, or its table. Its goals need not absorb.
         goals: (D,), integers, the goals.
 
+    Returns:
+        A :class:`GoalValues`: log-probabilities for each state and each goal.
+
     Raises:
         ValueError: where a goal is no state, or the spectral radius of M without the goal is not
             below one.
+
+    >>> from cai import inference, models
+    >>> roads = models.road_network([0, 1, 2], [1, 2, 0], [-1.0, -1.0, -1.0], goals=[2])
+    >>> inference.goal_values(roads, [2]).log_values.flatten().tolist()
+    [-2.0, -1.0, 0.0]
     """
     table = tabulate(model)
     asked = _checked(goals, table.num_states)

@@ -47,9 +47,19 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     Args:
         model: a discrete model with an infinite horizon, or its table.
 
+    Returns:
+        A :class:`LinearValues`: values, the factorisation behind them, and a certified
+        error.
+
     Raises:
         ValueError: where the horizon is finite, or the spectral radius of M is not below one, so
             that p(O) is infinite; it is named.
+
+    >>> from cai import inference, models
+    >>> roads = models.road_network([0, 0, 1], [1, 2, 2], [-1.0, -3.0, -1.0], goals=2)
+    >>> found = inference.linear_system(roads)
+    >>> [round(v, 3) for v in found.log_values.tolist()]
+    [-2.38, -1.0, 0.0]
     """
     table = tabulate(model)
     if table.horizon is not None:

@@ -81,9 +81,19 @@ def z_learning(
         seed: of the simulation.
         progress: whether to show a progress bar on a terminal.
 
+    Returns:
+        A :class:`ZLearning`: log z, the policy that follows from it, and the bound as
+        it grew.
+
     Raises:
         ValueError: where the states are not finitely many, the horizon is finite, a number is out
             of range, or a subclass changes with the step, or might.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge(horizon=None, discount=0.8)
+    >>> learnt = inference.z_learning(model, episodes=10, steps=10, progress=False)
+    >>> learnt.log_values.shape
+    torch.Size([5])
     """
     S, _ = require_finite(model)
     if model.horizon is not None:

@@ -106,10 +106,18 @@ def optimism_curve(
             the grid to the other, and may be missed where visits come and go between them.
         tolerance: of the η of a change, on the scale η/(1 + |η|).
 
+    Returns:
+        An :class:`OptimismCurve`, which ``plot.optimism_curve`` draws.
+
     Raises:
         ValueError: if an optimism is not a number or none is given, a step is outside the
             horizon, least_visit is not a probability, the evidence is zero, or with an infinite
             horizon at an optimism at which values do not exist.
+
+    >>> from cai import inference, models
+    >>> curve = inference.optimism_curve(models.ledge(), [-1.0, 0.0, 1.0])
+    >>> bool((curve.bound.diff() >= 0).all())
+    True
     """
     table = tabulate(model)
     T = 1 if table.horizon is None else table.steps

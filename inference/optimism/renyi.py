@@ -77,9 +77,18 @@ def renyi_bound(
             model can be enumerated, and from 10 000 trajectories where it cannot.
         seed: of the simulation.
 
+    Returns:
+        A :class:`RenyiBound`; its standard error is None where the answer is exact.
+
     Raises:
         ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
             the policy does not fit the model, or a table is to be simulated.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> best = inference.soft_values(model, 0.5)
+    >>> abs(inference.renyi_bound(model, best.policy, 0.5).bound - best.bound) < 1e-9
+    True
     """
     problem = as_problem(model)
     eta = checks.check_optimism(optimism)
@@ -119,8 +128,19 @@ def renyi_elbo(optimism: float, samples: int = 2, **options: Any) -> RenyiELBO |
         samples: K.
         options: of Pyro's objective, for instance ``vectorize_particles``.
 
+    Returns:
+        ``RenyiELBO``, or ``Trace_ELBO`` at η = 0.
+
     Raises:
         ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> objective = inference.renyi_elbo(0.5, samples=10)
+    >>> loss = objective.loss(model, model.rollout(cai.TabularPolicy(model)))
+    >>> loss > 0
+    True
     """
     checks.check_count("samples", samples)
     advice = "the exact method takes ±inf"
@@ -149,8 +169,15 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
         model: a model with finitely many states and actions and a finite horizon, or its table;
             or a linear-Gaussian one.
 
+    Returns:
+        A fraction in (0, 1]: no proposal has a larger effective sample size per sample.
+
     Raises:
         ValueError: where the horizon is infinite, or the evidence is zero.
+
+    >>> from cai import inference, models
+    >>> round(inference.effective_sample_ceiling(models.ledge()), 2)
+    0.57
     """
     checks.finite_horizon(model, "effective_sample_ceiling")
     problem = as_problem(model)

@@ -78,9 +78,18 @@ def robust(
         budget: ρ ≥ 0 in nats, or inf. Zero gives η = 0, and more than the adversary can use η = -∞.
         tolerance: of the search for the best η, relative to the price of robustness.
 
+    Returns:
+        A :class:`RobustSolution`: the policy, and the return it is sure of in nats.
+
     Raises:
         ValueError: where the budget is negative or no number, the tolerance is not positive, the
             horizon is infinite, or the evidence is zero.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> found = inference.robust(model, budget=0.1)
+    >>> found.value <= inference.soft_values(model).elbo
+    True
     """
     nats, advice = "a number of nats ≥ 0", "inf is the worst case"
     checks.check_real("budget", budget, lambda rho: rho >= 0, nats, advice)

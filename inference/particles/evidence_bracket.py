@@ -39,9 +39,20 @@ def evidence_bracket(
             is tried out along some trajectories. Not given, the upper number is an estimate.
         seed: of the simulation.
 
+    Returns:
+        A :class:`cai.EvidenceBracket`, which prints itself as a sentence.
+
     Raises:
         ValueError: where the horizon is infinite, a number is out of range, the policy does not
             fit the model, or the value function fails the trial.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> prior = lambda t, s: model.prior(s)
+    >>> value = inference.soft_values(model, 2.0).V  # too high everywhere, as a bound must be
+    >>> found = inference.evidence_bracket(model, prior, value=lambda t, s: value[t, s])
+    >>> found.lower <= inference.posterior(model).log_evidence + 4 * found.lower_stderr
+    True
     """
     checks.check_model(model)
     checks.finite_horizon(model, "a bracket")

@@ -129,9 +129,20 @@ def importance(
         samples: n, how many trajectories.
         seed: of the simulation.
 
+    Returns:
+        An :class:`ImportanceSample`: weighted trajectories and what to make of their
+        weights.
+
     Raises:
         ValueError: where the horizon is infinite, the policy leaves the support of the prior, or
             all weights are zero.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> sample = inference.importance(model, inference.soft_values(model).policy, samples=2000)
+    >>> abs(sample.log_evidence - inference.posterior(model).log_evidence) < 0.2
+    True
     """
     checks.check_model(model)
     checks.check_count("samples", samples)

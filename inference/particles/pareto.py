@@ -36,6 +36,11 @@ def pareto_k(log_weights: Tensor) -> float:
 
     Raises:
         ValueError: for fewer than 25 weights, of which less than one is above zero, or NaN or +inf.
+
+    >>> import torch
+    >>> from cai import inference
+    >>> inference.pareto_k(torch.linspace(0, 1, 1000)) < inference.pareto_threshold(1000)
+    True
     """
     log_w = arrays.numbers("log_weights", log_weights, "numbers, nats").detach()
     if log_w.dim() != 1 or len(log_w) < _LEAST:
@@ -57,8 +62,18 @@ def pareto_k(log_weights: Tensor) -> float:
 def pareto_threshold(samples: int) -> float:
     """The k̂ up to which n weights can be relied on: min(1 - 1/log₁₀ n, 0.7).
 
+    Args:
+        samples: n, how many weights.
+
+    Returns:
+        k̂, a number below 0.7.
+
     Raises:
         ValueError: where n is no whole number of at least 2.
+
+    >>> from cai import inference
+    >>> inference.pareto_threshold(100)
+    0.5
     """
     checks.check_count("samples", samples, 2, "one weight has no tail")
     return min(1 - 1 / math.log10(samples), 0.7)

@@ -91,10 +91,20 @@ def smc(
         seed: of the draws; torch's generator stays as it was.
         ess_threshold: particles are resampled where their effective size is below this share of n.
 
+    Returns:
+        A :class:`ParticlePosterior`: equally weighted trajectories, and an estimate of
+        log p(O).
+
     Raises:
         ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
             says NaN or +inf, is of other steps or states or holds observations, or the proposal
             does not fit.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> found = inference.smc(model, particles=500, twist=inference.soft_values(model))
+    >>> abs(found.log_evidence - inference.posterior(model).log_evidence) < 0.2
+    True
     """
     checks.check_model(model)
     T = checks.finite_horizon(model, "smc")

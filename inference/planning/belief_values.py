@@ -48,8 +48,17 @@ def belief_values(
         observe: s -> what is seen of it, for states of any batch shape; everything if not
             given. ``cai.blind`` sees nothing.
 
+    Returns:
+        A :class:`BeliefSolution`: the best ELBO and its policy of what was seen so far.
+
     Raises:
         ValueError: where the model cannot be tabulated, or there are too many histories.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> blind = inference.belief_values(model, observe=lambda s: 0 * s)
+    >>> blind.elbo <= inference.soft_values(model).elbo
+    True
     """
     policy = HistoryPolicy(model, observe)
     policy.requires_grad_(False)

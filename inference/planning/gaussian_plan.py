@@ -47,9 +47,19 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
     Args:
         model: linear-Gaussian, with a finite horizon and without a discount.
 
+    Returns:
+        A :class:`GaussianPlans`: the best plan, and the best whose actions are
+        independent.
+
     Raises:
         ValueError: where the model is another, or Λ is not positive definite, so that some plan
             earns without limit.
+
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])
+    >>> plans = inference.gaussian_plan(model)
+    >>> plans.elbo >= plans.factorised_elbo
+    True
     """
     gaussian = as_problem(model).gaussian
     if gaussian is None or model.discount < 1:

@@ -106,9 +106,17 @@ def price_ladder(
             rung. Correlated plans and partial sight are left out if the horizon is too long to
             list all histories.
 
+    Returns:
+        A :class:`PriceLadder`, which ``plot.price_ladder`` draws.
+
     Raises:
         ValueError: where the model cannot be tabulated, the horizon is infinite, or something is
             to be observed of a linear-Gaussian model.
+
+    >>> from cai import inference, models
+    >>> ladder = inference.price_ladder(models.ledge())
+    >>> all(price >= 0 for price in ladder.prices.values())
+    True
     """
     checks.check_model(model)
     checks.finite_horizon(model, "a ladder of plans")

@@ -74,9 +74,20 @@ def sample_plans(
         progress: whether to show Pyro's progress bar on a terminal.
         options: of Pyro's ``NUTS``, such as ``full_mass=True`` or ``max_tree_depth=6``.
 
+    Returns:
+        A :class:`PlanSamples`: plans, the trajectories they lead to, and whether the
+        chains agree.
+
     Raises:
         ValueError: where a site has no gradient (it is named), such as integers, the prior depends
             on the state, η is neither 0 nor 1/k, or no plan was found that is possible.
+
+    >>> import torch
+    >>> from cai import inference, models
+    >>> model = models.double_integrator(horizon=2, obstacles=())
+    >>> plans = inference.sample_plans(model, samples=8, warmup=8, chains=1, progress=False)
+    >>> plans.trajectories.actions.shape
+    torch.Size([8, 2, 2])
     """
     checks.check_model(model)
     T = checks.finite_horizon(model, "a plan")

@@ -56,8 +56,16 @@ def cartpole(
         continuous: a force as the action instead of left and right.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where an argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.cartpole(horizon=10)
+    >>> model.initial.event_shape
+    torch.Size([4])
     """
     checks.check_flag("continuous", continuous)
     sd = deviations(noise, ("x", "ẋ", "θ", "θ̇"), most=math.inf if continuous else _MOST_NOISE)

@@ -52,8 +52,16 @@ def double_integrator(
         acceleration: the standard deviation of the action prior in each direction, m/s².
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where an argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.double_integrator(horizon=10)
+    >>> model.initial.event_shape
+    torch.Size([4])
     """
     sd = deviations(noise, ("x", "y", "ẋ", "ẏ"))
     acceleration = checks.check_positive("acceleration", acceleration)

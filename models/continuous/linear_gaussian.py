@@ -59,9 +59,17 @@ def linear_gaussian(
         temperature: α, reward units per nat.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.LinearGaussian`.
+
     Raises:
         ValueError: where shapes do not fit, a number is not finite, a covariance is not symmetric
             or has a negative eigenvalue, or something depends on the step of an infinite horizon.
+
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=5, Q=[[1.0]], R=[[1.0]])
+    >>> inference.soft_values(model).gains.shape
+    torch.Size([5, 1, 1])
     """
     n, m = sizes(B)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {

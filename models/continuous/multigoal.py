@@ -56,8 +56,16 @@ def multigoal(
             better: at 10 the mass drifts about the goals.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where an argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.multigoal()
+    >>> model.initial.event_shape
+    torch.Size([2])
     """
     sd = deviations(noise, ("x", "y"), most=math.inf if goal_reward is None else _MOST_NOISE)
     if goal_reward is not None:

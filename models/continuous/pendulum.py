@@ -49,8 +49,16 @@ def pendulum(
         max_torque: N m.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where an argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.pendulum(horizon=10)
+    >>> model.initial.event_shape
+    torch.Size([2])
     """
     sd = deviations(noise, ("θ", "θ̇"))
     gravity = checks.check_positive("gravity", gravity)

@@ -78,9 +78,18 @@ def gridworld(
         pit_reward: r⁺ on arrival in a pit.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: for rows of different lengths, unknown letters, a map without a start, or a
             probability outside [0, 1].
+
+    >>> import cai
+    >>> from cai import models
+    >>> model = models.gridworld(["S.G", "..."], slip=0.0)
+    >>> cai.tabulate(model).num_states
+    6
     """
     rows = _rows(map)
     step_reward = checks.check_payment("step_reward", step_reward)

@@ -41,8 +41,16 @@ def ledge(
         fall_reward: r⁺ on arrival in the ravine.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where ``gives_way`` is no probability, or another argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.ledge()
+    >>> model.layout.states
+    ('start', 'bend', 'last bend', 'home', 'ravine')
     """
     fall_reward = checks.check_payment("fall_reward", fall_reward)
     gives_way = checks.check_probability("gives_way", gives_way)

@@ -66,9 +66,17 @@ def linearly_solvable(
         discount: γ.
         layout: names and places of the states.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where shapes do not fit together, rows do not sum to one, a cost is NaN or
             -inf, or an exit would be paid for again and again because ``cost`` is not zero there.
+
+    >>> from cai import inference, models
+    >>> model = models.linearly_solvable([[0.5, 0.5], [0.0, 1.0]], [1.0, 0.0], horizon=None)
+    >>> round(inference.linear_system(model).log_values[0].item(), 4)
+    -1.4899
     """
     p, successors = _lists(passive)
     S = len(p)

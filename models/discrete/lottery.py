@@ -36,8 +36,16 @@ def lottery(
         prize: r⁺ on becoming rich.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where ``chance`` is no probability, or another argument is out of range.
+
+    >>> from cai import models
+    >>> model = models.lottery()
+    >>> model.layout.actions
+    ('save', 'buy')
     """
     prize = checks.check_payment("prize", prize)
     chance = checks.check_probability("chance", chance)

@@ -65,6 +65,9 @@ def road_network(
         temperature: α, reward units per nat.
         discount: γ.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where shapes do not fit together, a node is neither an integer nor a text or
             outside 0 … S-1 as given, a reward is NaN or +inf, or there is no goal.

@@ -52,9 +52,18 @@ def tabular(
         optimality: "factor" or "bernoulli".
         layout: names and places of the states and actions.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: where shapes do not fit together, rows do not sum to one, a successor is no
             state, or one successor is listed twice with different arrival rewards.
+
+    >>> from cai import inference, models
+    >>> P = [[[0.9, 0.1], [0.2, 0.8]], [[0.0, 1.0], [0.0, 1.0]]]  # (S, A, S)
+    >>> model = models.tabular(P, [[0.0, -1.0], [1.0, 1.0]], horizon=3)
+    >>> inference.posterior(model).V.shape
+    torch.Size([4, 2])
     """
     if is_sparse(transitions):
         if successors is not None:

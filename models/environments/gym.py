@@ -61,10 +61,18 @@ def gym(
         optimality: "factor" or "bernoulli".
         **options: the environment's own, for instance ``map_name="8x8"``, ``is_slippery=False``.
 
+    Returns:
+        The model, a :class:`cai.TrajectoryModel`.
+
     Raises:
         ValueError: for an unknown environment or option, one without a published table, one whose
             table or spaces cannot be read or whose table does not hold its whole dynamics, where
             it is not known where an episode starts, or where there is no time limit.
+
+    >>> from cai import inference, models
+    >>> model = models.gym("FrozenLake-v1", horizon=20, temperature=0.1)
+    >>> inference.soft_values(model).V.shape
+    torch.Size([21, 16])
     """
     env = _made(name, options)
     raw: Any = getattr(env, "unwrapped", env)
@@ -228,7 +236,15 @@ def _merge(
 
 
 def published() -> list[str]:
-    """Environments of Gymnasium's own that publish a table."""
+    """Environments of Gymnasium's own that publish a table.
+
+    Returns:
+        Their ids, as :func:`gym` takes them.
+
+    >>> from cai import models
+    >>> "FrozenLake-v1" in models.published()
+    True
+    """
     return [
         name
         for name, spec in gymnasium.envs.registry.items()

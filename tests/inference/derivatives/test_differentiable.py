@@ -1,7 +1,6 @@
 """Derivatives: against finite differences, a taped recursion, and sums over all paths."""
 
 import dataclasses
-import doctest
 import math
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
-from cai.inference.derivatives import differentiable, log_likelihood
 
 ETAS = [-1.3, -0.01, 0.0, 0.4, 1.0, 2.0]
 FIELDS = (
@@ -451,10 +449,3 @@ def test_errors():
     hopeless = cai.tabulate(models.tabular([[[1.0]]], [[-torch.inf]], horizon=2))
     with pytest.raises(ValueError, match="bound: expected a finite number"):
         inference.differentiable_bound(hopeless, 1.0)
-
-
-@pytest.mark.parametrize("module", [differentiable, log_likelihood])
-def test_examples_in_docstrings_run(module):
-    outcome = doctest.testmod(module)
-    assert outcome.attempted > 5
-    assert not outcome.failed
