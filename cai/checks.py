@@ -136,11 +136,11 @@ def check_probability(name: str, value: Any) -> float:
 
 def within(value: Any, allowed: Callable[[float], bool]) -> bool:
     """Whether value is one real number that is allowed; text, flags and arrays are none."""
-    if isinstance(value, str | bytes | bytearray | bool):
-        return False
-    type_name = str(getattr(value, "dtype", ""))
-    if "bool" in type_name or "complex" in type_name:
-        return False
+    if type(value) not in (int, float):  # most are
+        if isinstance(value, str | bytes | bytearray | bool):
+            return False
+        if any(kind in str(getattr(value, "dtype", "")) for kind in ("bool", "complex")):
+            return False
     try:
         return getattr(value, "shape", ()) == () and allowed(float(value))
     except (TypeError, ValueError, OverflowError, RuntimeError):

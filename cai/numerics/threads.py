@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -15,16 +15,20 @@ _counts: list[int] = []  # one for each that works on few numbers now: what the 
 _here = threading.local()  # .few: whether this thread does
 
 
-@contextmanager
-def suited_to(numbers: int) -> Iterator[None]:
+def suited_to(numbers: int) -> AbstractContextManager[None]:
     """One thread for work on few numbers, the caller's own setting for many; restored at the end.
 
     torch splits some operations however small they are, log_softmax for one, and waiting for a
     second thread on a busy machine then takes a thousand times as long as the work.
     """
     if numbers >= _MANY or getattr(_here, "few", False):
-        yield
-        return
+        return nullcontext()
+    alone = not _counts and torch.get_num_threads() == 1  # nothing to set, and none to put back
+    return nullcontext() if alone else _one()
+
+
+@contextmanager
+def _one() -> Iterator[None]:
     with _lock:
         # A thread of Python that starts meanwhile finds one, and must not leave that behind.
         before = _counts[0] if _counts else torch.get_num_threads()

@@ -99,7 +99,8 @@ class Table:
         Raises:
             ValueError: where the horizon is infinite.
         """
-        return checks.finite_horizon(self, "this method")
+        T = self.horizon
+        return checks.finite_horizon(self, "this method") if T is None else T
 
     def float32(self) -> Table:
         """The same problem, whose finite-horizon sweeps multiply matrices in float32.
