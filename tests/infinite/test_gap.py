@@ -88,6 +88,17 @@ def test_to_stay_rounds_nothing(rule, eta):
     assert abs((bellman.backup(table, v, eta, rule) - v)[0].item() - exact) > 1e-6
 
 
+def test_rounded_logarithms_of_rare_ends_count():
+    """The table has log p, rounded by ε |log p|; to leave is worth p |v|, for the p as given."""
+    for k in range(1, 26):
+        p = 10.0 ** (-10 * k)
+        P, v = [[[1 - p, p]], [[0, 1.0]]], -0.3 / p
+        table = cai.tabulate(models.tabular(P, [[0.0], [0.0]], horizon=None))
+        found = Gap.at(table, torch.tensor([v, 0.0], dtype=torch.float64), 0.0, "soft")
+        off = abs(Fraction(found.values[0].item()) + Fraction(p) * Fraction(v))
+        assert off <= found.noise[0].item() < 1e-12
+
+
 @pytest.mark.parametrize("end", [1e-6, 1e-13, 1e-30, 1e-200])
 def test_chains_that_hardly_ever_end(end):
     """(I - M)⁻¹ b in fractions, where 1 - M has no digit of the end."""
