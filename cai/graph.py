@@ -84,7 +84,7 @@ def transition_graph(model: TrajectoryModel | Table) -> nx.MultiDiGraph:
     attributes ``action``, ``probability`` and ``reward`` (r + r⁺, reward units).
 
     Raises:
-        ValueError: where the model cannot be tabulated.
+        ValueError: if the model cannot be tabulated.
     """
     table = tabulate(model)
     S, A = table.num_states, table.num_actions

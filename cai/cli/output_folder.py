@@ -25,7 +25,7 @@ def prepared(out: Path) -> Iterator[None]:
         out: the folder.
 
     Raises:
-        OSError: where it cannot be made or written into, or there is no room, before the work.
+        OSError: if it cannot be made or written into, or there is no room, before the work.
     """
     made: list[Path] = []
     try:

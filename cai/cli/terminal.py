@@ -64,7 +64,7 @@ def finish() -> None:
 
     Raises:
         NobodyReads: where whoever read the output has gone.
-        OSError: where it cannot be written, for instance since the disk is full.
+        OSError: if it cannot be written, for instance since the disk is full.
     """
     with _told():
         sys.stdout.flush()

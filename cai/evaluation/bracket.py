@@ -42,8 +42,8 @@ class EvidenceBracket:
         upper_stderr: its standard error; zero where the start is summed over.
         kind: what ``upper`` is, "bound" or "estimate".
         group_size: K.
-        effective: (Σ w)²/Σ w², how many of the trajectories count. Where it is a few, the estimate
-            above is worth nothing, nor its standard error, and the bound below is far away.
+        effective: (Σ w)²/Σ w², the effective sample size. If it is small, neither an estimate above
+            nor its standard error can be trusted, and the bound below is far from log p(O).
         samples: how many trajectories there were.
     """
 
@@ -63,7 +63,7 @@ class EvidenceBracket:
         return (
             f"log p(O): at least {self.lower:.3f} ± {self.lower_stderr:.2g} nats "
             f"({self.group_size} trajectories at a time), {above} {self.upper:.3f} ± "
-            f"{self.upper_stderr:.2g}; {self.effective:.1f} of {self.samples} trajectories count"
+            f"{self.upper_stderr:.2g}; effective sample size {self.effective:.1f} of {self.samples}"
         )
 
 
@@ -129,7 +129,7 @@ def from_above(
         paths: trajectories, along which the inequality is tried.
 
     Raises:
-        ValueError: where it fails, or the value does not broadcast.
+        ValueError: if it fails, or the value does not broadcast.
     """
     _try_out(model, value, paths)
     S = support_size(model.initial)

@@ -59,7 +59,7 @@ def compare(
         table.
 
     Raises:
-        ValueError: where a method has no policy, does not fit the model, or the evidence is zero;
+        ValueError: if a method has no policy, does not fit the model, or the evidence is zero;
             where a value is given that is too low, or of no use since the posterior is known
             or the model is endless.
 

@@ -79,7 +79,7 @@ def evaluate(
         exact.
 
     Raises:
-        ValueError: where the policy does not broadcast over steps and states, or a table is to be
+        ValueError: if the policy does not broadcast over steps and states, or a table is to be
             simulated; with an infinite horizon where the policy is not stationary, may never end,
             or the model cannot be enumerated.
 

@@ -55,7 +55,7 @@ class LinearGaussian(TrajectoryModel):
         action_prior: a MultivariateNormal over actions, of batch shape () or (T,); or FlatPrior.
 
     Raises:
-        ValueError: where shapes do not fit, a number is not finite, a covariance is not symmetric
+        ValueError: if shapes do not fit, a number is not finite, a covariance is not symmetric
             or has a negative eigenvalue, or something depends on the step of an infinite horizon.
     """
 
@@ -201,7 +201,7 @@ def sizes(B: Any) -> tuple[int, int]:
     """n and m, the dimensions of a state and of an action, as B has them.
 
     Raises:
-        ValueError: where B is no matrix, nor one for each step.
+        ValueError: if B is no matrix, nor one for each step.
     """
     shape = arrays.read("B", B, "an array of shape (n, m)").shape
     if len(shape) not in (2, 3) or 0 in shape:

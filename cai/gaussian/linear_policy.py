@@ -84,7 +84,7 @@ class LinearGaussianPolicy(nn.Module):
         on their support.
 
         Raises:
-            ValueError: where they are no numbers, or their shapes do not fit.
+            ValueError: if they are no numbers, or their shapes do not fit.
         """
         advice = "K (m, n), k (m,) and C (m, m), each or none with an axis of T steps in front"
         given = {"gains": gains, "offsets": offsets, "covariance": covariance}

@@ -22,7 +22,7 @@ def moments(
     """Means and covariances of s_0 … s_T, and of (s_t, a_t) for t < T, given that one is alive.
 
     Raises:
-        ValueError: where the policy is for another number of steps, states or actions.
+        ValueError: if the policy is for another number of steps, states or actions.
     """
     n, m = dynamics.B.shape[-2:]
     K, k, C = _fitting(policy, T, n, m)

@@ -34,7 +34,7 @@ def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor
         (S,); their sum is the expected lifetime.
 
     Raises:
-        ValueError: where the chain can reach a state from which it never ends.
+        ValueError: if the chain can reach a state from which it never ends.
     """
     count = counted(table)
     tails, column = (moves.flatten(1) > 0).nonzero(as_tuple=True)
@@ -66,7 +66,7 @@ def of_policy(table: Table, log_policy: Tensor) -> tuple[Tensor, Tensor, float]:
         Visits of states (S,), of states and actions (S, A), and E[Σ rewards] in reward units.
 
     Raises:
-        ValueError: where the policy may never end.
+        ValueError: if the policy may never end.
     """
     moves = log_policy.exp().unsqueeze(-1) * table.log_dynamics.exp()
     survival = torch.full((table.num_states,), table.discount, dtype=torch.float64)

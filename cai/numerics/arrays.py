@@ -26,7 +26,7 @@ def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Te
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: where it is none of these, ragged, sparse in torch, complex, text or masked.
+        ValueError: if it is none of these, ragged, sparse in torch, complex, text or masked.
     """
     array = read(name, values, expected)
     if not array.ndim and array.dtype in (torch.bool, np.bool_):
@@ -51,7 +51,7 @@ def integers(name: str, values: Any, expected: str = "integers") -> Tensor:
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: where it is none of these, or holds anything but integers of 64 bits.
+        ValueError: if it is none of these, or holds anything but integers of 64 bits.
     """
     an_array = "an array of integers" if expected == "integers" else expected
     array = read(name, values, an_array)
@@ -76,7 +76,7 @@ def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
         shapes: that it may have.
 
     Raises:
-        ValueError: where it has another shape, or a weight is negative or not finite.
+        ValueError: if it has another shape, or a weight is negative or not finite.
     """
     array = numbers(name, values)
     if tuple(array.shape) not in shapes:
@@ -99,7 +99,7 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: where there is no such array.
+        ValueError: if there is no such array.
     """
     if isinstance(values, Tensor):
         if not is_dense(values):

@@ -30,7 +30,7 @@ def occupancy(report: Comparison) -> Figure:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: where the model has no finite states.
+        ValueError: if the model has no finite states.
 
     >>> import cai
     >>> from cai import inference, models, plot
@@ -79,7 +79,7 @@ def policies(report: Comparison) -> Figure:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: where the model has no finite states.
+        ValueError: if the model has no finite states.
 
     >>> import cai
     >>> from cai import inference, models, plot

@@ -49,7 +49,7 @@ def trajectories(
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: where the states have no such coordinates, there is no policy, or the horizon
+        ValueError: if the states have no such coordinates, there is no policy, or the horizon
             is infinite.
 
     >>> from cai import models, plot

@@ -23,7 +23,7 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
     With an infinite horizon (S, A).
 
     Raises:
-        ValueError: where the policy does not broadcast, has another number of actions or NaN; with
+        ValueError: if the policy does not broadcast, has another number of actions or NaN; with
             an infinite horizon where it is not stationary.
     """
     log_q = _at_all_steps(policy, table)

@@ -57,7 +57,7 @@ class DynamicsGuide(nn.Module):
             without a discount.
 
     Raises:
-        ValueError: where the model cannot be tabulated, its horizon is infinite, or η is below 0,
+        ValueError: if the model cannot be tabulated, its horizon is infinite, or η is below 0,
             where nature plays against the policy and no maximum gives the bound.
     """
 

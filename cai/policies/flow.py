@@ -32,7 +32,7 @@ class FlowHead(nn.Module):
         context: how many numbers condition them.
 
     Raises:
-        ValueError: where there are no transforms, or one is not conditional.
+        ValueError: if there are no transforms, or one is not conditional.
     """
 
     def __init__(self, *transforms: ConditionalTransformModule, context: int) -> None:
@@ -52,7 +52,7 @@ class FlowHead(nn.Module):
         """2m + context for an action of m numbers.
 
         Raises:
-            ValueError: where a transform is of vectors of another length, or of another context.
+            ValueError: if a transform is of vectors of another length, or of another context.
         """
         onto(prior)
         m = prior.event_shape.numel()

@@ -32,7 +32,7 @@ class Head(Protocol):
         """How many numbers x a distribution takes, given the action prior.
 
         Raises:
-            ValueError: where the prior's support is none that the family can have.
+            ValueError: if the prior's support is none that the family can have.
         """
 
     def __call__(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
@@ -137,7 +137,7 @@ def head_for(prior: TorchDistribution, chosen: Head | None = None) -> Head:
     """The head that was chosen, or else suits a prior: categorical, or a diagonal Gaussian.
 
     Raises:
-        ValueError: where what was chosen is no head.
+        ValueError: if what was chosen is no head.
     """
     if chosen is not None:
         if isinstance(chosen, type) or not hasattr(chosen, "size") or not callable(chosen):
@@ -183,7 +183,7 @@ def onto(prior: TorchDistribution) -> Transform | None:
     """The transform of all numbers onto the prior's support; None where that is all numbers.
 
     Raises:
-        ValueError: where the support is discrete, or no line, half line or box.
+        ValueError: if the support is discrete, or no line, half line or box.
     """
     if prior not in _edges:
         _edges[prior] = _onto(prior)

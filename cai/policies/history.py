@@ -39,7 +39,7 @@ class HistoryPolicy(nn.Module):
         log_prior: (O, A), log p(a|o), the normalised geometric mean over states that look alike.
 
     Raises:
-        ValueError: where the model is not finite, there are too many histories, or states that
+        ValueError: if the model is not finite, there are too many histories, or states that
             look alike have no allowed action in common.
     """
 

@@ -43,7 +43,7 @@ class LatentPolicy(nn.Module):
         observe: s -> what the policy sees of it; everything if not given.
 
     Raises:
-        ValueError: where the latent is neither finite nor a vector, or as
+        ValueError: if the latent is neither finite nor a vector, or as
             :class:`cai.NeuralPolicy`.
     """
 

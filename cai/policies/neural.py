@@ -62,7 +62,7 @@ class NeuralPolicy(nn.Module):
             with a diagonal covariance twice the dimension of an action.
 
     Raises:
-        ValueError: where the head has no distribution on the support of the action prior, observe
+        ValueError: if the head has no distribution on the support of the action prior, observe
             does not broadcast, or the prior tells what it does not.
     """
 

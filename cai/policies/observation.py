@@ -47,7 +47,7 @@ class View:
         size: how many numbers a state becomes.
 
     Raises:
-        ValueError: where observe does not broadcast, or the prior tells what is not seen.
+        ValueError: if observe does not broadcast, or the prior tells what is not seen.
     """
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
@@ -161,7 +161,7 @@ def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
     """Which observation each state gives, (S,), numbered 0, 1, …; its own if observe is None.
 
     Raises:
-        ValueError: where the states are not finitely many, or observe does not broadcast.
+        ValueError: if the states are not finitely many, or observe does not broadcast.
     """
     S, _ = require_finite(model)
     s = torch.arange(S)
@@ -206,7 +206,7 @@ def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
     A policy that does not tell states apart can do only what is allowed in all of them.
 
     Raises:
-        ValueError: where that is nothing.
+        ValueError: if that is nothing.
     """
     log_prior = log_prior_table(model)
     count = observations.bincount().unsqueeze(1)

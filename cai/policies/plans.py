@@ -37,7 +37,7 @@ class Plan(nn.Module):
         numbers: (T, size of the head), what the head makes distributions of; float64.
 
     Raises:
-        ValueError: where the horizon is infinite, every action is forbidden somewhere, or the
+        ValueError: if the horizon is infinite, every action is forbidden somewhere, or the
             prior of continuous actions depends on the state.
     """
 
@@ -98,7 +98,7 @@ class GaussianPlan(nn.Module):
         lower: L below its diagonal, (T m, T m); the rest of it is not used.
 
     Raises:
-        ValueError: where the horizon is infinite, the actions are discrete, or their prior depends
+        ValueError: if the horizon is infinite, the actions are discrete, or their prior depends
             on the state.
     """
 
@@ -171,7 +171,7 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
     """A prior on discrete actions for all states; None for continuous ones.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: if there is none.
     """
     checks.check_model(model)
     with seeded(0):

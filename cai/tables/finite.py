@@ -39,7 +39,7 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     """The numbers S of states and A of actions.
 
     Raises:
-        ValueError: where either is not finite, naming the argument that says so.
+        ValueError: if either is not finite, naming the argument that says so.
     """
     checks.check_model(model)
     S = support_size(model.initial)
@@ -151,7 +151,7 @@ def log_prior_table(
         types: gives numbers written in the prior their type.
 
     Raises:
-        ValueError: where the states or the actions are not finitely many, or it changes with time.
+        ValueError: if the states or the actions are not finitely many, or it changes with time.
     """
     S, A = sizes or require_finite(model)
     s = torch.arange(S)

@@ -35,7 +35,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
         (sizes of the latents…, S, A, K); zero where the move is impossible.
 
     Raises:
-        ValueError: where the table was made without a program, its dynamics are no longer those of
+        ValueError: if the table was made without a program, its dynamics are no longer those of
             the program, or the program has no such latent.
     """
     if table.program is None:

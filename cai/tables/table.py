@@ -46,7 +46,7 @@ class Table:
         program: the model that was enumerated, for what is asked of its latents; or None.
 
     Raises:
-        ValueError: where shapes do not fit, or a number is NaN or +inf.
+        ValueError: if shapes do not fit, or a number is NaN or +inf.
     """
 
     log_initial: Tensor
@@ -97,7 +97,7 @@ class Table:
         """T, where it is finite.
 
         Raises:
-            ValueError: where the horizon is infinite.
+            ValueError: if the horizon is infinite.
         """
         T = self.horizon
         return checks.finite_horizon(self, "this method") if T is None else T

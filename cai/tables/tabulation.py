@@ -119,7 +119,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
         parameters do.
 
     Raises:
-        ValueError: where states or actions are not as many as the table's, or for rewards of NaN
+        ValueError: if states or actions are not as many as the table's, or for rewards of NaN
             or +inf, or above zero where the model's optimality is "bernoulli".
 
     >>> import cai

@@ -32,7 +32,7 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
         tensors: reward, arrival reward or None and final reward in nats, log prior, log dynamics.
 
     Raises:
-        ValueError: where there are no stationary values, as :func:`stationary` says; on the way
+        ValueError: if there are no stationary values, as :func:`stationary` says; on the way
             back where they have no derivative, which the Boltzmann rule alone allows.
     """
     seen: list[LinearValues | None] = []

@@ -40,7 +40,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
         (S, A), nats per unit of reward: the derivative along u of ∂bound/∂r.
 
     Raises:
-        ValueError: where optimism is not a number, the direction has another shape, the bound is
+        ValueError: if optimism is not a number, the direction has another shape, the bound is
             -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
 
     >>> import torch, cai

@@ -55,7 +55,7 @@ def differentiable_values(
         (T+1, S), reward units.
 
     Raises:
-        ValueError: where optimism is not a plain number, or the horizon is infinite and there are
+        ValueError: if optimism is not a plain number, or the horizon is infinite and there are
             no values, as :func:`soft_values` says.
 
     A reward that is a network, on the states and actions of a table made once:

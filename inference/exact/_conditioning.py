@@ -17,7 +17,7 @@ def conditioned(table: Table, observed: Mapping[str, Any], optimal: Any) -> Cond
     """p(τ | observed, O_observed) of a table, as :func:`cai.inference.posterior` documents it.
 
     Raises:
-        ValueError: where the horizon is infinite, a site is unknown, a value is out of range, the
+        ValueError: if the horizon is infinite, a site is unknown, a value is out of range, the
             mask has another length, or what is observed is impossible (named).
     """
     found = _solve(table, evidence.observe(table, observed, optimal))

@@ -46,7 +46,7 @@ def conditioned_gaussian(
     state cuts it: what comes later is a number there, and what comes before must arrive in it.
 
     Raises:
-        ValueError: where a site is unknown, a value or the mask has another shape, an observed
+        ValueError: if a site is unknown, a value or the mask has another shape, an observed
             state has no density (named), an integral is infinite, or the discount is below one.
     """
     if model.discount < 1:

@@ -40,7 +40,7 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
         and what rounding errors add; None where a part has none.
 
     Raises:
-        ValueError: where the problems differ in more than their goals, the weights do not fit, or
+        ValueError: if the problems differ in more than their goals, the weights do not fit, or
             the backup is not linear, so that the mixture would solve nothing.
 
     >>> import dataclasses, torch

@@ -62,7 +62,7 @@ def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumera
         policy.
 
     Raises:
-        ValueError: where the model cannot be tabulated, or its horizon is infinite.
+        ValueError: if the model cannot be tabulated, or its horizon is infinite.
 
     >>> from cai import inference, models
     >>> model = models.ledge()

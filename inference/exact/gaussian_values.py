@@ -23,7 +23,7 @@ def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
     which breaks down where nature can do damage faster than it pays for it.
 
     Raises:
-        ValueError: where no solution exists at η, naming the last η at which one does, or where
+        ValueError: if no solution exists at η, naming the last η at which one does, or where
             the discount is below one and η is not zero.
     """
     _undiscounted(model, eta)
@@ -53,7 +53,7 @@ def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> Gaussian
         radius below 1/√γ.
 
     Raises:
-        ValueError: where the model is another, its horizon is finite, or there is no such root.
+        ValueError: if the model is another, its horizon is finite, or there is no such root.
 
     >>> from cai import inference, models
     >>> grows = models.linear_gaussian([[2.0]], [[1.0]], horizon=None, R=[[1.0]])
@@ -106,7 +106,7 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
         (lowest, highest), themselves inside; -inf or +inf where there is no edge.
 
     Raises:
-        ValueError: where no η has an answer, or the discount is below one.
+        ValueError: if no η has an answer, or the discount is below one.
 
     >>> from cai import inference, models
     >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])

@@ -80,7 +80,7 @@ def posterior(
         :class:`cai.GaussianSolution`.
 
     Raises:
-        ValueError: where the horizon is infinite, or the evidence is zero (naming the observation
+        ValueError: if the horizon is infinite, or the evidence is zero (naming the observation
             that is impossible); for an unknown site, a value out of range, or a mask of another
             length. In a linear-Gaussian model, where an integral is infinite, a state that is
             observed has no density, or the discount is below one.

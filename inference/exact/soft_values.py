@@ -108,7 +108,7 @@ def soft_values(
         ``walk()`` through all of them.
 
     Raises:
-        ValueError: where optimism is not a number, the rule is not one of the three, or the
+        ValueError: if optimism is not a number, the rule is not one of the three, or the
             evidence is zero; for the latter only if η > 0, since below it -inf is an answer while
             log p(O) is finite. For an infinite horizon, where values are not finite (a discount
             is no guarantee unless η = 0), naming the critical η or the spectral radius. For a

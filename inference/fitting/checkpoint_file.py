@@ -38,7 +38,7 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         state: tensors and plain values.
 
     Raises:
-        ValueError: where something else is among them, which could not be read again.
+        ValueError: if something else is among them, which could not be read again.
     """
     content = {"format": _FORMAT, "settings": settings, "state": _plain(state)}
     content["digest"] = _digest(content)
@@ -132,7 +132,7 @@ def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     Only tensors and plain values are read, so that a file from elsewhere cannot run anything.
 
     Raises:
-        ValueError: where the file is truncated or no checkpoint of a fit, or is that of a run with
+        ValueError: if the file is truncated or no checkpoint of a fit, or is that of a run with
             other settings.
     """
     if not path.exists():

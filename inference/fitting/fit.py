@@ -154,7 +154,7 @@ def fit(
         steps.
 
     Raises:
-        ValueError: where the policy has no parameters or does not fit the model, the ELBO is -inf
+        ValueError: if the policy has no parameters or does not fit the model, the ELBO is -inf
             because a reward of -inf cannot be avoided by the policy, the horizon is infinite, the
             estimator needs a model or a policy of another kind, or the checkpoint is truncated,
             of something else, or of a run with other settings or of another model.

@@ -102,7 +102,7 @@ def check_device(device: Any) -> torch.device:
     """Where to train.
 
     Raises:
-        ValueError: where there is no such device here.
+        ValueError: if there is no such device here.
     """
     try:
         place = torch.device(device)

@@ -47,7 +47,7 @@ class Resumption:
         """Puts a run, and torch's generators, where the file has them, if there is one.
 
         Raises:
-            ValueError: where the file is that of another training, or cannot be gone on from.
+            ValueError: if the file is that of another training, or cannot be gone on from.
         """
         state = checkpoint_file.read(self.file, self.settings)
         checkpoint_file.remove_unfinished(self.file)
@@ -77,7 +77,7 @@ class Resumption:
         """Writes the checkpoint.
 
         Raises:
-            ValueError: where the disk does not take it.
+            ValueError: if the disk does not take it.
         """
         state = {
             "run": run.state_dict(),

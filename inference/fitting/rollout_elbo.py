@@ -29,7 +29,7 @@ class RolloutELBO(Trace_ELBO):
         samples: trajectories a step, where they are sampled.
 
     Raises:
-        ValueError: where there is no estimator of that name; and from ``step``, where the guide is
+        ValueError: if there is no estimator of that name; and from ``step``, where the guide is
             no rollout of a policy with parameters, or the estimator needs another model.
     """
 

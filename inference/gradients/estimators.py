@@ -70,7 +70,7 @@ def build(
         rate: the size of the steps that are to be taken along a natural gradient.
 
     Raises:
-        ValueError: where the model or the policy is not of the kind that it needs.
+        ValueError: if the model or the policy is not of the kind that it needs.
     """
     if not isinstance(name, str):
         made = getattr(name, "func", name)  # of a partial

@@ -81,7 +81,7 @@ def gaussian_sweep(
         backward: whether each step is changed with those behind it changed already.
 
     Raises:
-        ValueError: where some H is not positive definite, as nothing limits the actions; where a
+        ValueError: if some H is not positive definite, as nothing limits the actions; where a
             stationary policy is to be swept backward.
     """
     W = torch.cat([policy.gains, policy.offsets.unsqueeze(-1)], -1).detach().numpy()

@@ -25,7 +25,7 @@ def checked(elbo: float) -> None:
     """Raises where the ELBO is not finite, since its gradient is not either.
 
     Raises:
-        ValueError: where it is -inf, which a reward can make it.
+        ValueError: if it is -inf, which a reward can make it.
         FloatingPointError: where it is NaN or +inf, which is a matter of numbers.
     """
     if elbo == -math.inf:

@@ -60,7 +60,7 @@ def solve(system: System, distance: Any) -> Factors:
         distance: (S,), nats, minus the potential to begin with; +inf where z = 0.
 
     Raises:
-        ValueError: where the spectral radius of M is not below one.
+        ValueError: if the spectral radius of M is not below one.
     """
     live = np.isfinite(distance)
     system = system.restricted(live)

@@ -106,7 +106,7 @@ class GainProblem:
         """The gain from a guess of v, (S,), nats; infinite where states are left out.
 
         Raises:
-            ValueError: where it cannot be told.
+            ValueError: if it cannot be told.
         """
         found = self._newton(guess, None)
         if not self._answers(found) and self.eta < 0:

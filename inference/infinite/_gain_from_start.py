@@ -29,7 +29,7 @@ def from_the_start(problem: GainProblem, found: Found) -> tuple[Found, Tensor]:
     """The solution in the states that have the average of the start; and which have a higher one.
 
     Raises:
-        ValueError: where chance decides between several averages.
+        ValueError: if chance decides between several averages.
     """
     table, eta, gains = problem.table, problem.eta, found.gains
     inside, apart = found.step.inside, APART * problem.scale

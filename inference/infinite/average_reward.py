@@ -83,7 +83,7 @@ def average_reward(
         certified error.
 
     Raises:
-        ValueError: where the horizon is finite, there is a discount, every state is bound for a
+        ValueError: if the horizon is finite, there is a discount, every state is bound for a
             reward of -inf, there are two sets of states neither of which is ever left, each
             with an average of its own, at η = 0 chance decides between several averages, or
             floating-point numbers do not tell the average.

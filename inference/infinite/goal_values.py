@@ -62,7 +62,7 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
         A :class:`GoalValues`: log-probabilities for each state and each goal.
 
     Raises:
-        ValueError: where a goal is no state, or the spectral radius of M without the goal is not
+        ValueError: if a goal is no state, or the spectral radius of M without the goal is not
             below one.
 
     >>> from cai import inference, models

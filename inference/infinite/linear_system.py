@@ -52,7 +52,7 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
         error.
 
     Raises:
-        ValueError: where the horizon is finite, or the spectral radius of M is not below one, so
+        ValueError: if the horizon is finite, or the spectral radius of M is not below one, so
             that p(O) is infinite; it is named.
 
     >>> from cai import inference, models
@@ -121,7 +121,7 @@ class LinearValues:
             (S, A, K), expected numbers of transitions, summed over all trajectories.
 
         Raises:
-            ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
+            ValueError: if a trajectory starts in a state with p(O|s_0) = 0.
         """
         table, graph, factors = self.table, self.graph, self.factors
         visits = self.expected_visits(start).numpy()
@@ -180,7 +180,7 @@ class LinearValues:
             (S, A), nats per unit of reward; zero in absorbing states, which stay what they are.
 
         Raises:
-            ValueError: where a trajectory starts in a state with p(O|s_0) = 0.
+            ValueError: if a trajectory starts in a state with p(O|s_0) = 0.
         """
         more = counts.transitions - self.expected_transitions(counts.starts)
         more[torch.from_numpy(self.graph.absorbing)] = 0.0

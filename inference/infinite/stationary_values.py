@@ -48,7 +48,7 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
         rule: how actions are chosen.
 
     Raises:
-        ValueError: where values are not finite, naming the critical optimism, the spectral radius,
+        ValueError: if values are not finite, naming the critical optimism, the spectral radius,
             or the state where going on for ever pays; where the evidence is zero; for a final
             reward, which is never paid.
     """
@@ -114,7 +114,7 @@ def _followed(
     """The values that can be followed from those at optimism 0, where Newton's method fails.
 
     Raises:
-        ValueError: where there are none, with the reason, and what to change.
+        ValueError: if there are none, with the reason, and what to change.
     """
     if rule == "boltzmann":
         raise ValueError(

@@ -86,7 +86,7 @@ def z_learning(
         it grew.
 
     Raises:
-        ValueError: where the states are not finitely many, the horizon is finite, a number is out
+        ValueError: if the states are not finitely many, the horizon is finite, a number is out
             of range, or a subclass changes with the step, or might.
 
     >>> from cai import inference, models

@@ -81,7 +81,7 @@ def renyi_bound(
         A :class:`RenyiBound`; its standard error is None where the answer is exact.
 
     Raises:
-        ValueError: where η is not a number, or infinite while simulating, the horizon is infinite,
+        ValueError: if η is not a number, or infinite while simulating, the horizon is infinite,
             the policy does not fit the model, or a table is to be simulated.
 
     >>> from cai import inference, models
@@ -173,7 +173,7 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
         A fraction in (0, 1]: no proposal has a larger effective sample size per sample.
 
     Raises:
-        ValueError: where the horizon is infinite, or the evidence is zero.
+        ValueError: if the horizon is infinite, or the evidence is zero.
 
     >>> from cai import inference, models
     >>> round(inference.effective_sample_ceiling(models.ledge()), 2)

@@ -82,7 +82,7 @@ def robust(
         A :class:`RobustSolution`: the policy, and the return it is sure of in nats.
 
     Raises:
-        ValueError: where the budget is negative or no number, the tolerance is not positive, the
+        ValueError: if the budget is negative or no number, the tolerance is not positive, the
             horizon is infinite, or the evidence is zero.
 
     >>> from cai import inference, models

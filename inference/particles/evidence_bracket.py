@@ -43,7 +43,7 @@ def evidence_bracket(
         A :class:`cai.EvidenceBracket`, which prints itself as a sentence.
 
     Raises:
-        ValueError: where the horizon is infinite, a number is out of range, the policy does not
+        ValueError: if the horizon is infinite, a number is out of range, the policy does not
             fit the model, or the value function fails the trial.
 
     >>> from cai import inference, models

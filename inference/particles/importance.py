@@ -134,7 +134,7 @@ def importance(
         weights.
 
     Raises:
-        ValueError: where the horizon is infinite, the policy leaves the support of the prior, or
+        ValueError: if the horizon is infinite, the policy leaves the support of the prior, or
             all weights are zero.
 
     >>> import cai

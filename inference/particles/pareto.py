@@ -69,7 +69,7 @@ def pareto_threshold(samples: int) -> float:
         k̂, a number below 0.7.
 
     Raises:
-        ValueError: where n is no whole number of at least 2.
+        ValueError: if n is no whole number of at least 2.
 
     >>> from cai import inference
     >>> inference.pareto_threshold(100)

@@ -96,7 +96,7 @@ def smc(
         log p(O).
 
     Raises:
-        ValueError: where the horizon is infinite, all particles weigh nothing at a step, the twist
+        ValueError: if the horizon is infinite, all particles weigh nothing at a step, the twist
             says NaN or +inf, is of other steps or states or holds observations, or the proposal
             does not fit.
 
@@ -250,7 +250,7 @@ def _effective_size(log_w: Tensor, t: int, n: int) -> float:
     """(Σ w)²/Σ w².
 
     Raises:
-        ValueError: where all weights are zero.
+        ValueError: if all weights are zero.
     """
     if log_w.max() == -math.inf:
         checks.refuse(

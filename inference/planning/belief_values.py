@@ -52,7 +52,7 @@ def belief_values(
         A :class:`BeliefSolution`: the best ELBO and its policy of what was seen so far.
 
     Raises:
-        ValueError: where the model cannot be tabulated, or there are too many histories.
+        ValueError: if the model cannot be tabulated, or there are too many histories.
 
     >>> from cai import inference, models
     >>> model = models.ledge()

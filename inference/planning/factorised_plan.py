@@ -61,7 +61,7 @@ def factorised_plan(
         A :class:`FactorisedPlan`: the best plan that was found, and its ELBO.
 
     Raises:
-        ValueError: where the model cannot be tabulated, the horizon is infinite, or every action
+        ValueError: if the model cannot be tabulated, the horizon is infinite, or every action
             is forbidden in some state.
 
     >>> from cai import inference, models

@@ -52,7 +52,7 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
         independent.
 
     Raises:
-        ValueError: where the model is another, or Λ is not positive definite, so that some plan
+        ValueError: if the model is another, or Λ is not positive definite, so that some plan
             earns without limit.
 
     >>> from cai import inference, models

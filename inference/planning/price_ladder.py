@@ -110,7 +110,7 @@ def price_ladder(
         A :class:`PriceLadder`, which ``plot.price_ladder`` draws.
 
     Raises:
-        ValueError: where the model cannot be tabulated, the horizon is infinite, or something is
+        ValueError: if the model cannot be tabulated, the horizon is infinite, or something is
             to be observed of a linear-Gaussian model.
 
     >>> from cai import inference, models

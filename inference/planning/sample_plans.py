@@ -79,7 +79,7 @@ def sample_plans(
         chains agree.
 
     Raises:
-        ValueError: where a site has no gradient (it is named), such as integers, the prior depends
+        ValueError: if a site has no gradient (it is named), such as integers, the prior depends
             on the state, η is neither 0 nor 1/k, or no plan was found that is possible.
 
     >>> import torch

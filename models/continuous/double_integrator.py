@@ -56,7 +56,7 @@ def double_integrator(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where an argument is out of range.
+        ValueError: if an argument is out of range.
 
     >>> from cai import models
     >>> model = models.double_integrator(horizon=10)

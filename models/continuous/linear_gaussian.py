@@ -63,7 +63,7 @@ def linear_gaussian(
         The model, a :class:`cai.LinearGaussian`.
 
     Raises:
-        ValueError: where shapes do not fit, a number is not finite, a covariance is not symmetric
+        ValueError: if shapes do not fit, a number is not finite, a covariance is not symmetric
             or has a negative eigenvalue, or something depends on the step of an infinite horizon.
 
     >>> from cai import inference, models

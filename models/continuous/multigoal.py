@@ -60,7 +60,7 @@ def multigoal(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where an argument is out of range.
+        ValueError: if an argument is out of range.
 
     >>> from cai import models
     >>> model = models.multigoal()

@@ -53,7 +53,7 @@ def pendulum(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where an argument is out of range.
+        ValueError: if an argument is out of range.
 
     >>> from cai import models
     >>> model = models.pendulum(horizon=10)

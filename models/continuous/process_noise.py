@@ -23,7 +23,7 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
         most: the largest that is allowed.
 
     Raises:
-        ValueError: where they are neither all zero nor all above zero, or one is too large.
+        ValueError: if they are neither all zero nor all above zero, or one is too large.
     """
     expected = f"one standard deviation, or {len(coordinates)}: of {', '.join(coordinates)}"
     sd = arrays.numbers("noise", noise, expected)

@@ -45,7 +45,7 @@ def ledge(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where ``gives_way`` is no probability, or another argument is out of range.
+        ValueError: if ``gives_way`` is no probability, or another argument is out of range.
 
     >>> from cai import models
     >>> model = models.ledge()

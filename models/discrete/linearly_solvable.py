@@ -70,7 +70,7 @@ def linearly_solvable(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where shapes do not fit together, rows do not sum to one, a cost is NaN or
+        ValueError: if shapes do not fit together, rows do not sum to one, a cost is NaN or
             -inf, or an exit would be paid for again and again because ``cost`` is not zero there.
 
     >>> from cai import inference, models

@@ -40,7 +40,7 @@ def lottery(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where ``chance`` is no probability, or another argument is out of range.
+        ValueError: if ``chance`` is no probability, or another argument is out of range.
 
     >>> from cai import models
     >>> model = models.lottery()

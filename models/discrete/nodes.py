@@ -60,7 +60,7 @@ class Nodes:
         """Which states the nodes are that an argument mentions, (n,).
 
         Raises:
-            ValueError: where one is none of these nodes.
+            ValueError: if one is none of these nodes.
         """
         if self._named is None:
             found = mentioned if mentioned.dtype == np.int64 else np.full(mentioned.shape, -1)
@@ -90,7 +90,7 @@ def names(argument: str, values: Any) -> NDArray[Any]:
     """Names of nodes as an array: of int64, or of objects, integers of any size or texts.
 
     Raises:
-        ValueError: where there is something else in it.
+        ValueError: if there is something else in it.
     """
     array = arrays.read(argument, values, "an array of integers")
     array = array.numpy(force=True) if isinstance(array, Tensor) else array

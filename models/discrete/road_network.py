@@ -69,7 +69,7 @@ def road_network(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where shapes do not fit together, a node is neither an integer nor a text or
+        ValueError: if shapes do not fit together, a node is neither an integer nor a text or
             outside 0 … S-1 as given, a reward is NaN or +inf, or there is no goal.
     """
     t, h, r = _edges(tails, heads, reward)

@@ -36,7 +36,7 @@ def as_lists(
     with the state itself, at probability zero.
 
     Raises:
-        ValueError: where the matrices are not square or not all of one size.
+        ValueError: if the matrices are not square or not all of one size.
     """
     S = next(matrix.shape[0] for matrix in transitions if scipy.sparse.issparse(matrix))
     rows = [square_rows("transitions", matrix, S) for matrix in transitions]
@@ -72,7 +72,7 @@ def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
         S: its size; any if not given.
 
     Raises:
-        ValueError: where it is no square matrix of that size, or its numbers are not real.
+        ValueError: if it is no square matrix of that size, or its numbers are not real.
     """
     shape = getattr(matrix, "shape", None)
     square = shape is not None and len(shape) == 2 and shape[0] == shape[1]

@@ -56,7 +56,7 @@ def tabular(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: where shapes do not fit together, rows do not sum to one, a successor is no
+        ValueError: if shapes do not fit together, rows do not sum to one, a successor is no
             state, or one successor is listed twice with different arrival rewards.
 
     >>> from cai import inference, models

@@ -194,7 +194,7 @@ def _over(table: GymTable, label: str) -> set[int]:
     """The states that only an end leads to: no step is ever taken from them.
 
     Raises:
-        ValueError: where a step is to be taken from a state without an action.
+        ValueError: if a step is to be taken from a state without an action.
     """
     enters = {s: set[int]() for s in table.outcomes}
     ends = set[int]()

@@ -49,7 +49,7 @@ class Numbering:
         """The number of an element, given as it is in the space or, of several parts, numbered.
 
         Raises:
-            ValueError: where it is no element.
+            ValueError: if it is no element.
         """
         parts: Any = _whole(element)
         if parts is not None and parts.ndim == 0 and not self.single:
@@ -101,7 +101,7 @@ def read_table(env: Any, name: str, initial: Any) -> GymTable:
         initial: p(s_0), weights of its states or one state; None for what it publishes.
 
     Raises:
-        ValueError: where a space is not finite, an entry is no list of outcomes, probabilities do
+        ValueError: if a space is not finite, an entry is no list of outcomes, probabilities do
             not sum to one, or it is not said where an episode starts.
     """
     states = _numbering(f"{name}: observation_space", getattr(env, "observation_space", None))
