@@ -109,7 +109,7 @@ def transition_graph(model: TrajectoryModel | Table) -> nx.MultiDiGraph:
 
 
 def _add_survival(graph: nx.DiGraph, t: int) -> None:
-    """The coin of death: the dead stay dead, act by the prior and earn nothing."""
+    """Termination: it is for good; afterwards actions follow the prior and pay nothing."""
     graph.add_node(f"alive_{t + 1}", kind="alive", step=t + 1, observed=False)
     if t > 0:
         graph.add_edge(f"alive_{t}", f"alive_{t + 1}")

@@ -161,7 +161,7 @@ def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) 
         far = " or more" if short > _FAR - 1 else ""
         checks.refuse(
             "value",
-            "at every step at least what a step and the value after it are worth",
+            "at every step at least the expected reward of a step and the value after it",
             f"{short:.3g} nats{far} too little at step {int(t[worst])} in state "
             f"{s[worst].tolist()}",
             "take the exact value of a model that is easier everywhere, or leave it out: "

@@ -46,7 +46,7 @@ def compare(
 
     Where the exact posterior is out of reach, log p(O) is put between two numbers, as
     ``inference.evidence_bracket`` does, by importance weights of the best of the policies; but
-    not of an endless model, nor where no trajectory weighs anything.
+    not of a model with an infinite horizon, nor where no trajectory weighs anything.
 
     Args:
         model: the model, or its table.
@@ -61,7 +61,7 @@ def compare(
     Raises:
         ValueError: if a method has no policy, does not fit the model, or the evidence is zero;
             where a value is given that is too low, or of no use since the posterior is known
-            or the model is endless.
+            or the horizon is infinite.
 
     >>> import cai
     >>> from cai import inference, models
@@ -93,7 +93,7 @@ def compare(
     found = _bracket(model, rows, value)
     if found is None and value is not None:
         raise ValueError(
-            "value: expected None where no trajectory can be drawn, as of an endless model or "
+            "value: expected None where no trajectory can be drawn, as with an infinite horizon or "
             "with a flat prior and a discount; leave it out"
         )
     if found is not None:
@@ -174,7 +174,7 @@ def _bracket(
     if not isinstance(model, TrajectoryModel) or model.horizon is None:
         return None
     if isinstance(model, LinearGaussian) and model.flat and model.discount < 1:
-        return None  # the dead act by the prior, which cannot be sampled
+        return None  # after termination actions follow the prior, which cannot be sampled
     policies = [getattr(row.method, "policy", row.method) for row in rows.values()]
     halves = [
         _log_weights(model, policy, row).tensor_split(2)

@@ -187,7 +187,7 @@ def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
 
 
 def _bend(posterior: Chain, t: int) -> Tensor:
-    """KL of the dynamics of a step, true to bent, coin of death included, (S, A), nats."""
+    """KL of the dynamics of a step, true to bent, termination included, (S, A), nats."""
     table = posterior.table
     bend = logspace.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
     if table.discount < 1:

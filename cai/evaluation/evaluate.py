@@ -24,13 +24,14 @@ _SAMPLES = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The worth of a policy q(a|s) as a guide with the model's own dynamics.
+    """What a policy q(a|s) achieves as a guide with the model's own dynamics.
 
     Exact where the model can be enumerated, and for a linear-Gaussian policy in a linear-Gaussian
     model; else estimated, with standard errors. T steps, S states, A actions; occupancies count
-    the living, so that with a discount they sum to P(alive). With an infinite horizon they are
-    expected numbers of visits, (S,) and (S, A), until death, or until nothing is ever paid again:
-    there the trajectory counts as ended, and what the policy does costs no more.
+    trajectories that are alive, so that with a discount they sum to P(alive). With an infinite
+    horizon they are expected numbers of visits, (S,) and (S, A), until termination, or until
+    nothing is ever paid
+    again: there the trajectory counts as ended, and what the policy does costs no more.
 
     Attributes:
         elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def exactly(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
-    """The exact worth of a policy, without gradients; None if only a simulation can tell."""
+    """The exact ELBO and return, without gradients; None if only a simulation can tell."""
     if isinstance(problem, TrajectoryModel):
         with torch.no_grad():
             return worth(problem, policy)
@@ -122,7 +123,7 @@ def of_worth(found: Worth) -> Evaluation:
 def simulated(
     model: TrajectoryModel | Table, policy: Policy, samples: int = _SAMPLES, seed: int = 0
 ) -> Evaluation:
-    """The worth of a policy, estimated from trajectories.
+    """The ELBO and return of a policy, estimated from trajectories.
 
     Raises:
         ValueError: if it is a table that would have to be simulated.
@@ -155,7 +156,7 @@ def simulated(
 def _frequencies(
     model: TrajectoryModel, paths: Trajectories
 ) -> tuple[Tensor | None, Tensor | None]:
-    """How often the living were in each state, and took each action there."""
+    """How often each state was visited alive, and each action taken there."""
     S = support_size(model.initial)
     if S is None:
         return None, None

@@ -18,7 +18,7 @@ _ADVICE = "look for 0/0, 0·inf or a root of what is negative, where trajectorie
 
 
 class Scores(NamedTuple):
-    """What n trajectories of a policy in the true dynamics score, nats; the dead score nothing.
+    """The scores of n trajectories of a policy in the true dynamics, nats; 0 after termination.
 
     Attributes:
         log_policy: (n,), Σ_t log q(a_t|…), given the latents of a policy that has some.

@@ -1,4 +1,4 @@
-"""What a policy is worth in the true dynamics, exactly: ELBO, expected return and entropy."""
+"""ELBO, expected return and entropy of a policy in the true dynamics, exactly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def worth(problem: LinearGaussian, policy: LinearGaussianPolicy) -> Worth: ...
 @overload
 def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None: ...
 def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
-    """The exact worth of a policy; None if only a simulation can tell.
+    """The exact ELBO, return and entropy of a policy; None if only a simulation can tell.
 
     It is exact for a linear-Gaussian policy in such a model, and on a table for a policy without
     a memory or on histories.
@@ -82,16 +82,16 @@ def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
 
 
 def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
-    """The exact worth of log q(a_t|s_t), (T, S, A), or (S, A) with an infinite horizon."""
+    """ELBO, return and entropy of log q(a_t|s_t), (T, S, A), or (S, A) with an infinite horizon."""
     if table.horizon is None:
         states, state_actions, total = visits.of_policy(table, log_policy)
     else:
         states, total = follow(table, log_policy)
         state_actions = states[:-1].unsqueeze(-1) * log_policy.exp()
     divergence = product(state_actions, log_policy - table.log_prior).sum()
-    earned = torch.tensor(total, dtype=torch.float64)
+    expected_return = torch.tensor(total, dtype=torch.float64)
     elbo, entropy = total / table.temperature - divergence, -product(state_actions, log_policy)
-    return Worth(elbo, earned, entropy.sum(), states, state_actions, log_policy)
+    return Worth(elbo, expected_return, entropy.sum(), states, state_actions, log_policy)
 
 
 def _of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
@@ -134,10 +134,10 @@ def _of_histories(table: Table, policy: HistoryPolicy) -> Worth:
     for log_q in log_probs:
         acting = x.unsqueeze(-1) * log_q.exp().unsqueeze(1)  # (histories, S, A)
         state_actions.append(acting.sum(0))
-        earned = product(state_actions[-1], rewards).sum()
+        reward = product(state_actions[-1], rewards).sum()
         entropy = entropy - product(acting, log_q.unsqueeze(1)).sum()
-        elbo = elbo + earned / table.temperature + product(state_actions[-1], table.log_prior).sum()
-        total = total + earned
+        elbo = elbo + reward / table.temperature + product(state_actions[-1], table.log_prior).sum()
+        total = total + reward
         x = seen_next(acting, P, policy.observations)
         states.append(x.sum(0))
     last = product(states[-1], table.final_reward).sum()

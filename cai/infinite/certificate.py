@@ -40,9 +40,9 @@ def certified(
     T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
     super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
     come under the chain at v, or at first under one near by that is solved already, unless that is
-    wide; the narrowest of all for a discount close to one, as the end may come long before death.
-    That chain mixes what ties, and where T takes a maximum or a minimum, the worst of it counts:
-    see ``_side``.
+    wide; the narrowest of all for a discount close to one, as absorption may come long before
+    termination. That chain mixes what ties, and where T takes a maximum or a minimum, the worst of
+    it counts: see ``_side``.
     """
     if not ends.live.any():
         return step.v, 0.0

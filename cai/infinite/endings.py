@@ -1,4 +1,4 @@
-"""How an infinite horizon ends: which states are worth nothing, which -inf, and which a number."""
+"""How an infinite horizon ends: which states have value 0, which -inf, and which a number."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Endings:
 
     Attributes:
         ended: (S,), boolean: from here nothing is ever paid; V = 0.
-        live: (S,), boolean: the trajectory can end, or die, at no infinite cost; V is a number, if
-            there is one. The other states are lost, V = -inf, unless going on for ever pays.
+        live: (S,), boolean: the trajectory can be absorbed, or terminate, at no infinite cost; V is
+            a number, if there is one. The other states are lost, V = -inf, unless going on for ever
+            pays.
     """
 
     ended: Tensor
@@ -134,7 +135,7 @@ def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
 def never_paid(table: Table) -> Any:
     """(S,), boolean: the states from which no move that pays can ever be reached.
 
-    They are worth nothing, like absorbing states, though they may run in circles.
+    Their value is 0, like that of absorbing states, though they may run in circles.
     """
     possible = possible_transitions(table)
     paying = (possible & paying_transitions(table)).any(1)

@@ -1,4 +1,4 @@
-"""A chain that never ends: what it earns a step, state by state, and where it then is.
+"""A chain that never ends: its average reward per step and its stationary distribution.
 
 For the transition matrix P of a chain and what it is paid, c, the gain g and the bias h solve
 

@@ -197,9 +197,9 @@ def _finite(x: Tensor) -> Tensor:
 
 
 def _successors(table: Table, v: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """What a successor is worth alive (S,), and what the coin of death adds to that (S,), nats.
+    """The value of a successor while alive (S,), and what termination adds to that (S,), nats.
 
-    A value of -inf is taken with the coin at once.
+    A value of -inf is taken with termination at once.
     """
     if table.discount == 1:
         return v, torch.zeros_like(v)
@@ -209,7 +209,7 @@ def _successors(table: Table, v: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 
 
 def _death(v: Tensor, eta: float, discount: float) -> Tensor:
-    """(1/η) log(γ + (1-γ) exp(-ηv)): what the coin of death adds to a value v."""
+    """(1/η) log(γ + (1-γ) exp(-ηv)): what termination adds to a value v."""
     if abs(eta) > _HUGE:
         return torch.relu(-v) if eta > 0 else -torch.relu(v)
     if abs(eta) < _TINY:

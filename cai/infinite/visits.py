@@ -14,7 +14,7 @@ from cai.tables.table import Table
 def counted(table: Table) -> Tensor:
     """(S,), boolean: the states whose visits count.
 
-    With a discount all of them, until death; without one, until nothing is ever paid again.
+    With a discount all of them, until termination; without one, until nothing is ever paid again.
     """
     if table.discount < 1:
         return torch.ones(table.num_states, dtype=torch.bool)

@@ -116,7 +116,8 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: if the model cannot be tabulated, or without an end has no finite values.
+        ValueError: if the model cannot be tabulated, or has an infinite horizon and no finite
+            values.
 
     >>> from cai import models, plot
     >>> figure = plot.optimism(models.ledge())

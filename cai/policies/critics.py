@@ -43,7 +43,7 @@ class TabularCritic(nn.Module):
         return values[t, s.long()]
 
     def learn(self, states: Tensor, to_go: Tensor, alive: Tensor) -> None:
-        """Counts the visits of the living, and what they got."""
+        """Counts the visits while alive, and the rewards to go."""
         t = torch.arange(states.shape[1]).expand(alive.shape)[alive]
         where = t, states.long()[alive]
         for kept, new in ((self.visits, alive.double()), (self.sums, to_go)):

@@ -36,7 +36,7 @@ class DynamicsGuide(nn.Module):
 
         E_q[Σ rewards/α - Σ KL(π‖p(a|s)) - (1/η) Σ KL(q(s'|s,a)‖p)] - (1/η) KL(q(s_0)‖p(s_0))
 
-    with the coin of survival counted to the dynamics, and its maximum the bound of
+    with termination counted as part of the dynamics, and its maximum the bound of
     ``soft_values(model, optimism=η)``. The charge is a scale on the sites of the start and of the
     dynamics, in the program and in the guide. It starts at the true dynamics and the prior.
 
@@ -171,7 +171,7 @@ class DynamicsGuide(nn.Module):
         s = pyro.sample("s_0", dist.Categorical(logits=self._log_start + self.initial))
         alive = torch.ones((), dtype=torch.float64)
         for t in pyro.markov(range(len(moves))):
-            # The dead act by the prior and drift by the true dynamics, which costs nothing.
+            # After termination the prior and the true dynamics go on, which costs nothing.
             a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
             bent = dist.Categorical(logits=moves[t, s, a])
             s = pyro.sample(
@@ -183,7 +183,7 @@ class DynamicsGuide(nn.Module):
 
 
 class _Charge(Messenger):
-    """Scales the log-probabilities of the start and of the dynamics, the coin included."""
+    """Scales the log-probabilities of the start and of the dynamics, termination included."""
 
     def __init__(self, price: float) -> None:
         super().__init__()

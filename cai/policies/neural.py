@@ -54,7 +54,7 @@ class NeuralPolicy(nn.Module):
         observe: s -> what the policy sees of it, any function; everything if not given. States
             0 … S-1 that look alike then share the geometric mean of their priors.
         stationary: the network does not see the time: on S states it is then asked S times a step
-            of training instead of T·S times, and it has a meaning without an end.
+            of training instead of T·S times, and it can be used with an infinite horizon.
 
     Attributes:
         inputs: how many numbers go into the network.

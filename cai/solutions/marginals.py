@@ -85,7 +85,7 @@ def _steps(
     """How many values of each site within step t, and what multiplies the state.
 
     Where the chain goes on, a matrix (S, S) for each combination of their values, in which only
-    the living arrive; else one matrix (S, combinations).
+    trajectories that are alive arrive; else one matrix (S, combinations).
     """
     table = chain.table
     policy = chain.log_policy(slice(t, t + 1))[0].exp()

@@ -119,7 +119,7 @@ def _cumulative(log_p: Tensor) -> Array:
 
 
 def _paid(chain: Chain, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:
-    """The trajectories with their rewards, from (T, n) to (n, T); the dead earn nothing."""
+    """The trajectories with their rewards, 0 after termination, from (T, n) to (n, T)."""
     table = chain.table
     rewards = table.reward[s[:-1], a]
     if table.arrival_reward is not None:

@@ -23,11 +23,11 @@ from cai.numerics import logspace, memory
 from cai.tables.table import Table
 
 Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
-"""How actions are chosen, and what a state is worth by them."""
+"""How actions are chosen, and which value of a state follows."""
 
 
 def check_rule(rule: Rule) -> Rule:
-    """The rule; raises ValueError where it is none."""
+    """The rule; raises ValueError if it is not one of them."""
     checks.check_one_of("rule", rule, get_args(Rule), 'try "soft"')
     return rule
 
@@ -98,7 +98,7 @@ class Linearised:
         v_next: (..., S), nats: the values of the step after.
         eta: the optimism η.
         rule: how actions are chosen.
-        x: (..., S, A, K), nats: what each outcome is worth.
+        x: (..., S, A, K), nats: the value of each outcome.
         q: (..., S, A), nats.
     """
 
@@ -141,7 +141,7 @@ def linearised(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") ->
 
 
 def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 0.0) -> Tensor:
-    """(1/η) log(γ exp(ηv) + 1 - γ): what a successor is worth before the coin of death falls."""
+    """(1/η) log(γ exp(ηv) + 1 - γ): the value of a successor before termination."""
     if discount == 1:
         return v
     log_coin, x = coin(v, discount, dead)
@@ -149,7 +149,7 @@ def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
-    """log q(alive|s'), the bent coin of death: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
+    """log q(alive|s'), the bent probability of survival: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
     log_coin, x = coin(v, discount)
@@ -157,12 +157,12 @@ def survival(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
-    """KL(true coin of death ‖ bent coin) of each successor, nats."""
+    """KL of termination, true from bent, of each successor, nats."""
     log_coin, x = coin(v, discount)
     return logspace.kl(log_coin, logspace.tilt(log_coin, x, eta))
 
 
 def coin(v: Tensor, discount: float, dead: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """The coin of death as a distribution: log (γ, 1-γ), and x = (v, dead), shape (..., S, 2)."""
+    """Termination as a distribution: log (γ, 1-γ), and x = (v, dead), shape (..., S, 2)."""
     log_coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
     return log_coin, torch.stack([v, torch.as_tensor(dead, dtype=v.dtype).expand_as(v)], -1)

@@ -22,14 +22,15 @@ class Evidence:
     """What is observed of a trajectory of T steps, as indices and masks.
 
     To observe a state or an action is to observe that the trajectory is alive there: with a
-    discount it is the event (s_t = s, alive). In the Pyro program the dead run on as ghosts, so
-    that there one conditions on ``alive_t`` beside ``s_t``.
+    discount it is the event (s_t = s, alive). In the Pyro program states run on after termination,
+    so that there one conditions on ``alive_t`` beside ``s_t``.
 
     Attributes:
         states: (T+1,), integers: the observed s_t; -1 where it is not observed.
         actions: (T,), integers: the observed a_t; -1 where it is not observed.
-        living: (T+1,), boolean: whether being alive at t agrees with what is observed of life.
-        dead: (T+1,), boolean: whether being dead at t agrees with what is observed at t or later.
+        living: (T+1,), boolean: whether being alive at t agrees with the observations of alive_t.
+        dead: (T+1,), boolean: whether being terminated at t agrees with what is observed at t or
+            later.
         optimal: (T+1,), boolean: whether o_t is observed; o_T is the final reward.
     """
 
@@ -52,7 +53,7 @@ class Evidence:
 
     @property
     def log_dead(self) -> Tensor:
-        """(T+1,), nats: what being dead at t is worth, 0 where it may be and -inf where not."""
+        """(T+1,), nats: the value of being terminated at t, 0 if possible and -inf if not."""
         return torch.where(self.dead, 0.0, -torch.inf).double()
 
     def outcome_values(self, table: Table, log_values: Tensor, steps: slice) -> Tensor:
@@ -107,7 +108,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
             continue
         if kind != "alive":
             (states if kind == "s" else actions)[t] = index
-        dead[: t + 1] = False  # who lives at t has not died before
+        dead[: t + 1] = False  # alive at t: not terminated before
     return Evidence(
         states=states, actions=actions, living=living, dead=dead, optimal=mask(optimal, T)
     )

@@ -110,7 +110,11 @@ def _asked(model: TrajectoryModel, name: str, at: Callable[[int], Any], t: int) 
     try:
         return at(t)
     except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
-        steps = "each step, without an end" if model.horizon is None else f"{model.horizon} steps"
+        steps = (
+            "each step of an infinite horizon"
+            if model.horizon is None
+            else f"{model.horizon} steps"
+        )
         came = f"{type(error).__name__} at step {t} ({' '.join(str(error).split())[:200]})"
         checks.refuse(name, f"an answer at {steps}", came, "give the model a horizon that it knows")
 

@@ -1,8 +1,9 @@
 """Messages along the chain p(τ, O) given evidence: sums for its marginals, maxima for its mode.
 
 One step is a table of log-weights, log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, without the rewards
-where o_t is not observed and with one action where a_t is; then the coin of death falls. Forward
-and backward messages (Levine 2018, section 2.3) are products with these tables, in log space.
+where o_t is not observed and with one action where a_t is; then the trajectory survives or
+terminates. Forward and backward messages (Levine 2018, section 2.3) are products with these tables,
+in log space.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
     """The sum, or the largest, of what can follow: (T+1, S), nats.
 
     With SUM, log p(what is observed at s_t and later | s_t=s, alive); with MAX, the log-probability
-    of the best way on, until the end or until death.
+    of the best way on, until the end or until termination.
     """
 
     @cache
@@ -86,7 +87,7 @@ def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
 
 
 def arrive(table: Table, evidence: Evidence, v: Tensor, t: int, total: Total) -> Tensor:
-    """What arriving in step t is worth, before the coin of death falls, from what living is."""
+    """The value of arriving in step t, before termination, from the value of being alive."""
     if table.discount == 1:
         return v
     v = v + math.log(table.discount)

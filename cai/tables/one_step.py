@@ -200,7 +200,7 @@ class SoftBackup:
             v_next: (S,), nats.
 
         Returns:
-            The logarithm of their weights (n, K), what each outcome is worth (n, K), both nats,
+            The logarithm of their weights (n, K), the value of each outcome (n, K), both nats,
             and which state it is, (n, K) or (K,).
         """
         table, u = self.table, torch.from_numpy(self._continuation(v_next))

@@ -118,7 +118,7 @@ def solved(table: Table, eta: float, rule: bellman.Rule) -> tuple[Tensor, Linear
         return stationary(table, eta, rule).log_values, None
     check_nothing_final(table)
     linear = linear_system(table)
-    # What it takes for the end has visits, too, where they are counted until death.
+    # What it takes for the end has visits, too, where they are counted until termination.
     serves = table.discount == 1 or not linear.graph.absorbing.any()
     return linear.log_values, linear if serves else None
 

@@ -48,7 +48,7 @@ class Recursion:
     Attributes:
         table: sizes, successors, horizon and discount; its tensors are replaced.
         eta: the optimism η.
-        rule: how actions are chosen, and what a state is worth by them.
+        rule: how actions are chosen: "soft", "hard" or "boltzmann".
         visits: where the log-policy is asked for.
     """
 

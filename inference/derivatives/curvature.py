@@ -22,7 +22,7 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     r"""H u, H the Hessian of the bound in the rewards r(s,a), without forming H.
 
     H is a covariance of counts. With g_t the counts n(s,a) expected from step t on, under the
-    policy π_η and the dynamics q bent by η, death included,
+    policy π_η and the dynamics q bent by η, termination included,
 
         α² H = η Cov_{s_0~q}(g_0) + Σ_t E_q[ Cov_{a~π}(g_t) + η Cov_{s'~q}(g_{t+1}) ]
 

@@ -85,7 +85,7 @@ def differentiable_bound(
         ∂bound/∂r(s,a) = occ/α,    ∂bound/∂log p(a|s) = occ,
         ∂bound/∂log p(s'|s,a) = (bent counts - true counts)/η,  at η = 0  occ p (x - E x),
 
-    x(s') = (r⁺ + γ V_{t+1}(s'))/α being what the outcome is worth.
+    x(s') = (r⁺ + γ V_{t+1}(s'))/α being the value of the outcome.
 
     Args:
         table: a problem, as for :func:`differentiable_values`.

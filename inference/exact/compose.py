@@ -66,7 +66,7 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     differ = _arrivals_differ(tables)
     if differ is not None or tables[0].discount < 1 or tables[0].horizon is None:
         _check_sum(w)
-        w = w / w.sum()  # the last digits, which make absorbing states worth something, too
+        w = w / w.sum()  # the last digits, which would give absorbing states a value
     log_w = w.log()
 
     def mix(parts: list[Tensor]) -> Tensor:
@@ -160,7 +160,7 @@ def _check_linear(solutions: Sequence[Chain]) -> None:
     if len(etas) > 1 or (random and etas != {1.0}):
         raise ValueError(
             f"solutions: at optimism {', '.join(f'{eta:g}' for eta in sorted(etas))} the backup is "
-            "not linear in exp(V/α) where something is random, the dynamics or the coin of death: "
+            "not linear in exp(V/α) where something is random, the dynamics or termination: "
             "a mixture of solutions would solve no problem; take optimism 1 for all, or solve the "
             "mixed problem"
         )

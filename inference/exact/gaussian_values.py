@@ -184,7 +184,7 @@ def _said(model: LinearGaussian, eta: float, breakdown: tilted_noise.Breakdown) 
     if _side(model, edge):
         remedy = "no η at all has an answer"
         if model.horizon is None:
-            remedy += " without an end, though a finite horizon may"
+            remedy += " with an infinite horizon, though a finite horizon may"
     else:
         which = "most negative" if side < 0 else "largest"
         remedy = f"the {which} η that exists is {_inside(edge, side)} (every step checked)"

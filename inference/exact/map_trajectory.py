@@ -74,12 +74,12 @@ def map_trajectory(
     Where the dynamics are deterministic that is planning, with the prior as a cost of actions.
     Where they are not, luck is chosen as well as actions, at the price of its improbability.
 
-    With a discount death is an outcome: a trajectory may end on arrival, with probability 1 - γ,
-    and then has the probability of its steps until there; how the ghost of the program runs on is
-    summed out. So early death can be the most probable trajectory, where every life is unlikely.
+    With a discount termination is an outcome: a trajectory may end on arrival, with probability
+    1 - γ, and then has the probability of its steps until there; how the program runs on is summed
+    out. So early termination can be the most probable trajectory.
 
     Ties go to the trajectory that is first in the order of s_0, a_0, s_1, a_1, …, lower indices
-    first, and life before death. Values that rounding cannot tell apart count as ties.
+    first, and survival before termination. Values that rounding cannot tell apart count as ties.
 
     Only the values are kept, (T+1, S) numbers; the best actions are found again on the way.
 

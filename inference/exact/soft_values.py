@@ -64,8 +64,8 @@ def soft_values(
     The soft rule maximises over the policy and, for η > 0, over bent dynamics and initial state
     (for η < 0 it minimises over them) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(bent‖true)/η: a
     nat of bending costs 1/η nats. The hard rule does the same without the price on the policy: it
-    is the limit α → 0 with η/α as it is. The Boltzmann rule is no optimum of anything: it says what
-    an agent is worth whose hand trembles, and it neither charges nor rewards that.
+    is the limit α → 0 with η/α as it is. The Boltzmann rule is no optimum of anything: it is
+    the value of an agent whose actions are noisy, without a charge or a reward for the noise.
 
     ==========  ======  ======================================================================
     rule        η       what it is
@@ -98,7 +98,7 @@ def soft_values(
             also of a linear-Gaussian model; where a state grows there and costs nothing, control
             engineering may mean ``inference.stabilising_values`` instead.
         optimism: η, any real number or ±inf.
-        rule: how actions are chosen, and what a state is worth by them. The prior says which
+        rule: how actions are chosen, and which values follow. The prior says which
             actions there are, also where the rule is hard.
         recompute: whether to keep the values of every √T-th step only, and to compute the others
             again, for a horizon of which not even the values fit into memory.
@@ -121,8 +121,8 @@ def soft_values(
     >>> cautious, hopeful = inference.soft_values(model), inference.soft_values(model, optimism=1.0)
     >>> cautious.elbo < hopeful.bound
     True
-    >>> endless = inference.soft_values(models.ledge(horizon=None, discount=0.9))
-    >>> endless.V.shape, endless.error < 1e-9
+    >>> stationary = inference.soft_values(models.ledge(horizon=None, discount=0.9))
+    >>> stationary.V.shape, stationary.error < 1e-9
     (torch.Size([5]), True)
     """
     eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)

@@ -38,7 +38,7 @@ def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
 
 
 class Advantages(NamedTuple):
-    """The values of a policy q in a table, and what each action is worth beyond them.
+    """The values of a policy q in a table, and the advantage of each action.
 
     Attributes:
         elbo: nats.

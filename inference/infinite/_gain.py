@@ -206,7 +206,7 @@ class GainProblem:
         return torch.where(log_pi > -torch.inf, log_pi - self.table.log_prior, 0.0)
 
     def _paid(self, step: GainStep) -> Tensor:
-        """What a step earns under policy and bend, less their prices, (S,), nats."""
+        """The expected reward of a step under policy and bend, less their prices, (S,), nats."""
         table, bent = self.table, step.log_transitions.exp()
         paid = table.reward / table.temperature - self._price(step.log_policy)
         if table.arrival_reward is not None:

@@ -26,7 +26,7 @@ class System:
     Attributes:
         log_on: (S, S), nats: log γ p(a|s) p(s'|s,a) exp((r + r⁺)/α) of the moves that go on to a
             state that is not absorbing, one entry a move.
-        log_ends: (S,), nats: log b, absorbed or dead after the next step; -inf for never.
+        log_ends: (S,), nats: log b, absorbed or terminated after the next step; -inf for never.
     """
 
     log_on: csr_array

@@ -25,7 +25,7 @@ class TransitionGraph:
         tails: (E,), s, ascending.
         heads: (E,), s'.
         log_weights: (E,), nats: log p(a|s) + log p(s'|s,a) + (r + r⁺)/α.
-        absorbing: (S,), boolean: the states that are worth nothing, for nothing is paid after.
+        absorbing: (S,), boolean: the states of value 0, for nothing is paid after.
     """
 
     places: Any

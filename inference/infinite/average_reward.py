@@ -1,4 +1,4 @@
-"""The long-run average: what a step is worth when there is no end and no discount."""
+"""The average reward per step: an infinite horizon without a discount."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AverageReward:
         gain: (), reward units a step: the long-run average of r - α KL(π‖prior), less the price
             α/η of bending the dynamics; the hard rule pays nothing for its policy.
         error: (), reward units: ``gain`` is off by at most this much, for certain.
-        V: (S,), reward units: what it is worth to start in a state rather than on average; -inf
+        V: (S,), reward units: how much better it is to start in a state than on average; -inf
             where rewards of -inf cannot be avoided, and where the average is lower than from the
             model's start, +inf where it is higher.
         Q: (S, A), reward units: g + V = α log Σ_a p(a|s) exp(Q/α), or max_a Q with the hard rule.

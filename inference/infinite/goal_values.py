@@ -25,7 +25,7 @@ _SHIFTS = (600.0, -600.0)  # nats that G is scaled up by: far goals underflow, m
 
 @dataclass(frozen=True, eq=False)
 class GoalValues:
-    """What each of D goals is worth from each state.
+    """The value of each of D goals from each state.
 
     Attributes:
         goals: (D,), the goals, as they were asked for.
@@ -51,8 +51,8 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
     out of reach gets a factorisation of its own, which serves the goals around that one.
 
     With a discount of 1, z_d is what :func:`linear_system` gives where d is the only absorbing
-    state. Other absorbing states of the model, and death, are ends without the goal: they count
-    nothing here.
+    state. Other absorbing states of the model, and termination, are ends without the goal: they
+    count nothing here.
 
     Args:
         model: a discrete model with an infinite horizon, or its table. Its goals need not absorb.

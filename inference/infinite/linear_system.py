@@ -41,8 +41,8 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     Solves (I - M) z = b for z = exp(V/α), M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the
     states that are not absorbing, b the weight of steps into absorbing states or into termination
     (Todorov 2009; in route choice the recursive logit of Fosgerau, Frejinger and Karlstrom 2013).
-    States from which nothing is ever paid are worth 0, as absorbing states are; those that cannot
-    help paying for ever are worth -inf.
+    States from which nothing is ever paid have value 0, as absorbing states have; those that cannot
+    avoid paying for ever have value -inf.
 
     Args:
         model: a discrete model with an infinite horizon, or its table.
@@ -208,7 +208,7 @@ class LinearValues:
 
 
 def _check_stuck(system: System, stuck: Any) -> None:
-    """Raises ValueError unless the states that reach no end pay for ever, and so are worth -inf."""
+    """Raises ValueError unless the states that reach no end pay for ever: their value is -inf."""
     inside = system.restricted(stuck)
     nothing = np.full(len(stuck), -np.inf)
     if row_logsumexp(inside.log_on, nothing).max(initial=-np.inf) < 0:

@@ -190,7 +190,7 @@ def _undetermined(eta: float, rule: bellman.Rule) -> ValueError:
 def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueError:
     """The error that names the critical optimism."""
     luck = (
-        "beyond it luck is worth more than going on costs"
+        "beyond it optimism about the dynamics outweighs the cost of going on"
         if eta > 0
         else "beyond it nature can afford to put off the end for ever"
     )
@@ -231,7 +231,7 @@ def _endless(table: Table, rule: bellman.Rule) -> ValueError:
     what = (
         f"it gains {table.temperature * growth.item():.4g} in reward a step"
         if gains
-        else "it can go on without an end at no cost, so that values are not determined"
+        else "it can go on for ever at no cost, so that values are not determined"
     )
     return ValueError(
         f"horizon: without a discount an infinite horizon has no finite values here: from "

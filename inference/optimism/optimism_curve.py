@@ -27,7 +27,7 @@ _SMALL = 1e-16  # nats of bending below which the slope is taken from the varian
 
 @dataclass(frozen=True, eq=False)
 class OptimismCurve:
-    """The bound, its slope, and the worth of the policy, at n optimisms.
+    """The bound, its slope, and the ELBO and return of the policy, at n optimisms.
 
     Attributes:
         optimism: (n,), η in ascending order.

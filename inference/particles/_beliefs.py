@@ -47,7 +47,7 @@ def draw(distribution: Any, n: int) -> Tensor:
 
 
 class BentTable:
-    """The chain that a solution at η > 0 believes in: start, policy, moves and coins of death."""
+    """The chain that a solution at η > 0 believes in: start, policy, transitions, termination."""
 
     def __init__(self, solution: Chain) -> None:
         self.solution, self.table = solution, solution.table

@@ -202,7 +202,7 @@ class _Twist:
 
 
 def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
-    """What a solution is worth, or the user's own function."""
+    """The values of a solution, or the user's own function."""
     bent = belief_of(twist)
     if bent is not None:
         return bent.log_psi(model, T)

@@ -24,8 +24,8 @@ class GaussianPlans:
     """The best plan whose steps go together, and the best whose numbers are independent.
 
     Attributes:
-        elbo: nats, of the correlated plan; at most that of ``soft_values(model)``, and what looking
-            is worth below it.
+        elbo: nats, of the correlated plan; at most that of ``soft_values(model)``, which is higher
+            by the value of observing the state.
         policy: that plan, N(Λ⁻¹b, Λ⁻¹).
         factorised_elbo: nats, of the factorised plan, ½ (Σ log Λ_ii - log det Λ) below.
         factorised: that plan, N(Λ⁻¹b, diag(Λ)⁻¹).
@@ -53,7 +53,7 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
 
     Raises:
         ValueError: if the model is another, or Λ is not positive definite, so that some plan
-            earns without limit.
+            has an unbounded return.
 
     >>> from cai import inference, models
     >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])

@@ -41,8 +41,8 @@ def linearly_solvable(
         z(s) = exp(-cost(s)/α) Σ_s' passive(s'|s) z(s').
 
     Nothing is left to luck, so that without a discount every optimism η gives the same answer.
-    With one, the coin of death is luck, and Todorov's discounted z(s) = exp(-cost/α) E[z(s')^γ] is
-    ``soft_values`` at η = 0.
+    With one, termination is a chance event, and Todorov's discounted z(s) = exp(-cost/α) E[z(s')^γ]
+    is ``soft_values`` at η = 0.
 
     ================  ============================================================================
     Todorov's form    what to call

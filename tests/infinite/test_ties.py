@@ -197,7 +197,7 @@ def test_a_circle_that_costs_nothing_is_still_refused(length, cost):
     P[:, 1, -1] = P[-1, :, -1] = 1
     r = np.zeros((length + 1, 2))
     r[:-1, 1] = -cost
-    with pytest.raises(ValueError, match="can go on without an end at no cost"):
+    with pytest.raises(ValueError, match="can go on for ever at no cost"):
         hard(P, r)
     r[:-1, 0] = -1e-3  # a price on the circle, and it is answered
     assert hard(P, r).V.tolist() == pytest.approx([-cost] * length + [0.0], abs=1e-12)

@@ -496,7 +496,7 @@ def test_a_discount_close_to_one(eta):
             [[0.0, -1.0], [0.0, 0.0]],
             {},
             (0.0, "hard"),
-            "go on without an end at no cost",
+            "go on for ever at no cost",
         ),
     ],
 )
