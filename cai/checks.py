@@ -77,7 +77,8 @@ def check_seed(seed: Any) -> None:
 def check_model(model: Any, table: bool = False) -> None:
     """Raises ValueError unless it is a program, or with table=True a program or a table."""
     if table:
-        if not hasattr(model, "horizon") or isinstance(model, type):
+        known = hasattr(model, "log_dynamics") or hasattr(model, "simulate")
+        if not known or isinstance(model, type):
             advice = "for instance cai.models.ledge()"
             refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
     elif not callable(getattr(model, "simulate", None)):

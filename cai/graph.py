@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.trajectory import TrajectoryModel

@@ -17,8 +17,10 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid
+
+from cai.numerics.default_type import AS_WRITTEN, Types
 
 
 class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like Pyro's handlers
@@ -26,6 +28,32 @@ class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like P
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["fn"] = exact(msg["fn"])
+
+
+def support_size(distribution: Any) -> int | None:
+    """N where the support is the integers 0 … n-1, None where it is anything else."""
+    if distribution.event_shape:
+        return None
+    support = distribution.support
+    support = getattr(support, "base_constraint", support)  # of a mixture
+    if support is constraints.boolean:
+        return 2
+    lower, upper = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
+    if not support.is_discrete or lower is None or upper is None:
+        return None
+    return int(torch.as_tensor(upper).max()) + 1 if torch.as_tensor(lower).eq(0).all() else None
+
+
+def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
+    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,).
+
+    Numbers written in a distribution of the user's own have the type that ``types`` gives them.
+    """
+    with AS_WRITTEN if type(distribution) is dist.Categorical else types:
+        distribution = exact(distribution)
+        values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
+        log_p: Tensor = distribution.log_prob(values).double()
+    return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
 
 
 @singledispatch

@@ -1,43 +1,14 @@
-"""Which values a distribution can take, and the exact log-probability of each."""
+"""Whether the actions of a policy are those of the prior: the supports of the two, compared."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pyro.distributions as dist
 import torch
-from torch import Tensor
-from torch.distributions import Independent, constraints, transforms
+from torch.distributions import Independent, transforms
 
 from cai import checks
-from cai.distributions.exact_scores import exact
-from cai.numerics.default_type import AS_WRITTEN, Types
-
-
-def support_size(distribution: Any) -> int | None:
-    """N where the support is the integers 0 … n-1, None where it is anything else."""
-    if distribution.event_shape:
-        return None
-    support = distribution.support
-    support = getattr(support, "base_constraint", support)  # of a mixture
-    if support is constraints.boolean:
-        return 2
-    lower, upper = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
-    if not support.is_discrete or lower is None or upper is None:
-        return None
-    return int(torch.as_tensor(upper).max()) + 1 if torch.as_tensor(lower).eq(0).all() else None
-
-
-def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
-    """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,).
-
-    Numbers written in a distribution of the user's own have the type that ``types`` gives them.
-    """
-    with AS_WRITTEN if type(distribution) is dist.Categorical else types:
-        distribution = exact(distribution)
-        values = torch.arange(n).reshape(-1, *(1,) * len(distribution.batch_shape))
-        log_p: Tensor = distribution.log_prob(values).double()
-    return log_p.expand(n, *distribution.batch_shape).movedim(0, -1).log_softmax(-1)
+from cai.distributions.exact_scores import support_size
 
 
 def elementwise(support: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import log_probs, support_size
 from cai.evaluation.importance_weights import mean
 from cai.program.calling import numbers_at
 from cai.program.interfaces import ValueFunction

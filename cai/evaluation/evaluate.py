@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
 from cai.evaluation.worth import Worth, worth
 from cai.program.calling import check_policy

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import log_probs, support_size
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
 from cai.policies.tabular import TabularPolicy

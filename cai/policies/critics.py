@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.policies.neural import perceptron
 from cai.policies.observation import View
 from cai.program.trajectory import TrajectoryModel

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
 from cai import checks
+from cai.distributions.exact_scores import log_probs, support_size
 from cai.distributions.squash import Squash
-from cai.distributions.support import elementwise, log_probs, support_size
+from cai.distributions.support import elementwise
 
 # One prior serves all steps of most models, and is asked for these at each.
 _edges: WeakKeyDictionary[TorchDistribution, Transform | None] = WeakKeyDictionary()

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.exact_scores import exact
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.policies.heads import Head, head_for
 from cai.policies.neural import perceptron
 from cai.policies.observation import Numbers, View

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.program.interfaces import Observe
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, prior_sees_state, require_finite

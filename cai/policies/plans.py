@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.numerics import arrays, memory
 from cai.numerics.exclusive import seeded
 from cai.policies.heads import Head, head_for, moments, moved, onto

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.checks import check_count, check_discount, check_one_of, check_positive, refuse, within
-from cai.distributions.exact_scores import exact
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import exact, support_size
 from cai.program.interfaces import Program
 
 

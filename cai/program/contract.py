@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai.checks import check_bernoulli, check_reward, refuse
-from cai.distributions.exact_scores import exact
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
 from cai.program.calling import at_step, call

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.interfaces import Program

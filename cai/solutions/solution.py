@@ -62,8 +62,8 @@ class Solution(Chain):
         return vars(self) | {"weights": None}
 
     def __post_init__(self) -> None:
-        checks.finite_horizon(self.table, "a solution with an axis of steps")
         super().__post_init__()
+        checks.finite_horizon(self.table, "a solution with an axis of steps")
 
     @property
     def first_values(self) -> Tensor:

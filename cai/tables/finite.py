@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.exact_scores import exact
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
@@ -42,6 +41,11 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
         ValueError: if either is not finite, naming the argument that says so.
     """
     checks.check_model(model)
+    return sizes(model)
+
+
+def sizes(model: TrajectoryModel) -> tuple[int, int]:
+    """The same of what is known to be a model."""
     S = support_size(model.initial)
     if S is None:
         raise NotEnumerable(_not_finite("initial", "states", model.initial))
@@ -145,19 +149,19 @@ def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
 
 
 def log_prior_table(
-    model: TrajectoryModel, sizes: tuple[int, int] | None = None, types: Types = AS_WRITTEN
+    model: TrajectoryModel, size: tuple[int, int] | None = None, types: Types = AS_WRITTEN
 ) -> Tensor:
     """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
 
     Args:
         model: the model.
-        sizes: S and A, where :func:`require_finite` has been asked for them.
+        size: S and A, where :func:`require_finite` has been asked for them.
         types: gives numbers written in the prior their type.
 
     Raises:
         ValueError: if the states or the actions are not finitely many, or it changes with time.
     """
-    S, A = sizes or require_finite(model)
+    S, A = size or require_finite(model)
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:

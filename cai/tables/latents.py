@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics.default_type import float64
-from cai.numerics.exclusive import exclusive
+from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.outcomes import all_pairs, with_latents
@@ -59,7 +59,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
 
 def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
     """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
-    with exclusive(), torch.no_grad(), poutine.block():
+    with seeded(0), torch.no_grad(), poutine.block():
         s, a = all_pairs(program, table.num_states, table.num_actions)
         log_p, state, known = with_latents(program, s, a, table.num_states, float64())
     for name in names:

@@ -10,11 +10,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.exact_scores import exact
+from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.distributions.sparse_categorical import SparseCategorical
-from cai.distributions.support import log_probs, support_size
 from cai.numerics.default_type import AS_WRITTEN, Types
-from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.calling import at_step, call
@@ -23,10 +21,12 @@ from cai.tables.finite import NotEnumerable
 
 
 def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
-    """Every state and action, both (S, A), in the types in which they are sampled."""
-    with seeded(0):
-        s_type = model.initial.sample().dtype
-        a_type = model.prior(torch.zeros((), dtype=s_type), 0).sample().dtype
+    """Every state and action, both (S, A), in the types in which they are sampled.
+
+    What calls it seeds torch's generator, so that the draws leave nothing behind.
+    """
+    s_type = model.initial.sample().dtype
+    a_type = model.prior(torch.zeros((), dtype=s_type), 0).sample().dtype
     s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
     return s, torch.arange(A, dtype=a_type).expand(S, A)
 
@@ -58,8 +58,9 @@ def with_latents(
         and the name of each of the leading dimensions.
     """
     sites = _Enumerate(s.dim())
+    changes = "transition" in model.overridden
     with sites, types:
-        d = call("dynamics", at_step(model.transition, t), s, a)
+        d = call("dynamics", at_step(model.transition, t) if changes else model.dynamics, s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from cai import checks
+from cai.distributions.exact_scores import log_probs
 from cai.distributions.lookup import Lookup, Moves
-from cai.distributions.support import log_probs
 from cai.numerics import memory, threads
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
-from cai.numerics.exclusive import exclusive
+from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
@@ -24,6 +24,7 @@ from cai.tables.finite import (
     refuse_changes,
     refuse_other_rewards,
     require_finite,
+    sizes,
 )
 from cai.tables.outcomes import all_pairs, compress, outcomes
 from cai.tables.table import Table
@@ -65,8 +66,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     if isinstance(model, Table):
         return model.detached()
     checks.check_model(model, table=True)
-    S, A = require_finite(model)
-    with exclusive(), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
+    S, A = sizes(model)
+    with seeded(0), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
         s, a = all_pairs(model, S, A)
         types = _types(model)
         log_prior = log_prior_table(model, (S, A), types)
@@ -74,10 +75,11 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         found = outcomes(model, s, a, S, types)
         contract.check_some_allowed(log_prior, s[:, 0])
         log_dynamics, successors = compress(*found, S, A)
-        _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
+        if "transition" in model.overridden:
+            _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
         _check_against_scalars(model, s, a, log_dynamics, successors, S)
         reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
-        return Table(
+        table = Table(
             log_initial=log_probs(model.initial, S),
             log_prior=log_prior,
             log_dynamics=log_dynamics,
@@ -91,6 +93,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
             layout=model.layout,
             program=model,
         )
+        _check_rewards(model, table)
+        return table
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:
@@ -129,25 +133,28 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
     >>> bool((cai.tabulate_rewards(model, table).reward == table.reward).all())
     True
     """
-    sizes = require_finite(model)
+    size = require_finite(model)
     checks.check_is_table("table", table)
-    if sizes != (table.num_states, table.num_actions):
+    if size != (table.num_states, table.num_actions):
         checks.refuse(
             "table",
-            f"{sizes[0]} states and {sizes[1]} actions, as the model has",
+            f"{size[0]} states and {size[1]} actions, as the model has",
             f"{table.num_states} and {table.num_actions}",
             "take cai.tabulate(model)",
         )
-    with exclusive(), poutine.block():
-        s, a = all_pairs(model, *sizes)
+    with seeded(0), poutine.block():
+        s, a = all_pairs(model, *size)
         paid = _rewards(model, s, a, table.log_dynamics, table.successors)
     reward, arrival, final = paid
-    return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
+    new = dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
+    _check_rewards(model, new)
+    return new
 
 
-def _check_temperature(temperature: float, *rewards: Tensor | None) -> None:
-    """Raises ValueError where a finite reward over the temperature is not a finite number."""
-    for reward in rewards:
+def _check_rewards(model: TrajectoryModel, table: Table) -> None:
+    """Raises ValueError if rewards overflow at the temperature, or are no probabilities."""
+    temperature = model.temperature
+    for reward in (table.reward, table.arrival_reward, table.final_reward):
         if reward is not None and (reward.isfinite() & ~(reward / temperature).isfinite()).any():
             checks.refuse(
                 "temperature",
@@ -155,6 +162,8 @@ def _check_temperature(temperature: float, *rewards: Tensor | None) -> None:
                 f"{temperature:g}",
                 "raise it; 1e-3 of the largest reward is cold",
             )
+    if model.optimality == "bernoulli":
+        checks.check_bernoulli("reward", table.outcome_rewards.amax(-1), model.discount)
 
 
 def collapse(model: TrajectoryModel) -> TrajectoryModel:
@@ -222,20 +231,15 @@ def _refuse_other_dynamics(
 def _rewards(
     model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """r (S, A), r⁺ (S, A, K) or None, and r_T (S,), checked."""
+    """r (S, A), r⁺ (S, A, K) or None, and r_T (S,)."""
     S, A = s.shape
     types = _types(model)
     with types:
         reward = call("reward", at_step(model.rewards, 0), s, a).expand(S, A)
-        refuse_other_rewards(model, s, a, reward)
         final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
+        if "rewards" in model.overridden:
+            refuse_other_rewards(model, s, a, reward)
     arrival = _arrival_rewards(model, s, a, log_p, successors, types)
-    checks.check_reward("reward", reward)
-    checks.check_reward("final_reward", final)
-    _check_temperature(model.temperature, reward, arrival, final)
-    if model.optimality == "bernoulli":
-        highest = reward if arrival is None else reward + arrival.amax(-1)
-        checks.check_bernoulli("reward", highest, model.discount)
     return reward.contiguous(), arrival, final.contiguous()
 
 
@@ -255,9 +259,7 @@ def _arrival_rewards(
     with types:
         reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
     reward = reward.expand(log_p.shape)
-    reward = torch.where(log_p > -torch.inf, reward, 0.0)
-    checks.check_reward("arrival_reward", reward)
-    return reward
+    return torch.where(log_p > -torch.inf, reward, 0.0)
 
 
 def _check_against_scalars(

@@ -10,7 +10,7 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import log_probs
+from cai.distributions.exact_scores import log_probs
 from cai.numerics.exclusive import exclusive
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel

@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from cai.distributions.empirical_states import EmpiricalStates
-from cai.distributions.exact_scores import exact
+from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.distributions.flat_prior import FlatPrior
-from cai.distributions.support import log_probs, support_size
 from cai.evaluation.problem import Problem
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel

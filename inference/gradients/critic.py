@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.evaluation.problem import as_problem
 from cai.inference.gradients._scored import leave_one_out, scored, surrogate
 from cai.inference.gradients.gradient import Estimator

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.support import log_probs, support_size
+from cai.distributions.exact_scores import log_probs, support_size
 from cai.inference.gradients._scored import leave_one_out
 from cai.inference.gradients.gradient import Estimator, checked, gains
 from cai.numerics import inverse_cdf

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cai import checks
-from cai.distributions.support import log_probs
+from cai.distributions.exact_scores import log_probs
 from cai.numerics import logspace
 from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group

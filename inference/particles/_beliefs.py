@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.evaluation.problem import as_problem
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.numerics import logspace

@@ -15,7 +15,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.support import support_size
+from cai.distributions.exact_scores import support_size
 from cai.inference.planning._plan_density import PlanDensity
 from cai.inference.planning.plan_samples import PlanSamples
 from cai.numerics.exclusive import seeded
