@@ -138,14 +138,15 @@ def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) ->
             "-inf, so there is no most probable one; start elsewhere"
         )
     choose = _chooser(table, known)
-    states, actions = torch.full((T + 1,), -1), torch.full((T,), -1)
-    alive = torch.zeros(T + 1, dtype=torch.bool)
+    states, actions = np.full(T + 1, -1, np.int64), np.full(T, -1, np.int64)
+    alive = np.zeros(T + 1, np.bool_)
     states[0], alive[0], t, lives = s, True, 0, True
     while lives and t < T:
         a, s, lives = choose(t, s, m[t + 1])
         actions[t], states[t + 1], alive[t + 1] = a, s, lives
         t += 1
-    return MapTrajectory(table, known, values, float(log_probability), states, actions, alive)
+    path = map(torch.from_numpy, (states, actions, alive))
+    return MapTrajectory(table, known, values, float(log_probability), *path)
 
 
 def _chooser(table: Table, known: Evidence) -> Any:
@@ -164,7 +165,7 @@ def _chooser(table: Table, known: Evidence) -> Any:
 
     def choose(t: int, s: int, m: Any) -> tuple[int, int, bool]:
         log_w, listed, first = row(s, optimal[t], actions[t])
-        onward = np.stack([log_w + (live + m[listed])])
+        onward = (log_w + (live + m[listed]))[None]
         if table.discount < 1 and dead[t + 1]:
             onward = np.append(onward, [log_w + die], 0)
         best = _ties(onward)
