@@ -173,7 +173,7 @@ def test_nan_that_learning_wrote_into_a_table_is_refused_where_it_is_solved(name
     with torch.no_grad():
         learnt.view(-1)[0] = math.nan
     with pytest.raises(ValueError, match=f"^{name}: expected numbers below .* got nan at"):
-        inference.values(table, 1.0)
+        inference.differentiable_values(table, 1.0)
 
 
 @pytest.mark.parametrize("name", ["temperature", "discount", "horizon"])
