@@ -36,9 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     comparison = commands.add_parser("compare", help="compare what the methods imagine and get")
     _add_model_arguments(comparison)
-    comparison.add_argument("--seed", type=_seed, default=0, help="of the training (default 0)")
     comparison.add_argument(
-        "--steps", type=_count, default=2000, help="most training steps (default 2000)"
+        "--seed", type=_seed, default=0, help="random seed of the training (default 0)"
+    )
+    comparison.add_argument(
+        "--steps", type=_count, default=2000, help="maximum number of training steps (default 2000)"
     )
     comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
     drawing = commands.add_parser("draw", help="draw the graphical model")

@@ -14,7 +14,7 @@ from cai.evaluation.evaluate import Evaluation, exactly, of_worth, simulated
 from cai.evaluation.gaussian_divergence import divergences as gaussian_divergences
 from cai.evaluation.gaussian_divergence import of_start
 from cai.evaluation.references import References
-from cai.gaussian.bending import luck
+from cai.gaussian.bending import bend_divergences
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -118,7 +118,7 @@ def with_memory(posterior: Chain, evaluation: Evaluation) -> Split:
 
 
 def along(posterior: Chain | GaussianSolution, paths: Trajectories, log_weights: Tensor) -> Split:
-    """The same by simulation, for any policy: its own trajectories say what luck it would need.
+    """The same by simulation, for any policy: KL terms are averaged along its own trajectories.
 
     Args:
         posterior: the exact posterior, with a finite horizon.
@@ -126,14 +126,14 @@ def along(posterior: Chain | GaussianSolution, paths: Trajectories, log_weights:
         log_weights: (n,), log p(τ,O)/q(τ), nats.
     """
     if isinstance(posterior, Chain):
-        start, lucky = _luck_of_states(posterior, paths)
+        start, along_paths = _bends_of_states(posterior, paths)
     else:
-        start, lucky = _luck_of_vectors(posterior, paths)
-    if start == math.inf or not lucky.isfinite().all():  # the posterior excludes what may be
+        start, along_paths = _bends_of_vectors(posterior, paths)
+    if start == math.inf or not along_paths.isfinite().all():  # the posterior excludes what may be
         return Split(start, math.inf, math.inf, 0.0, 0.0, 0.0)
     minus, total_stderr = importance_weights.mean(log_weights - posterior.bound)
-    dynamics, dynamics_stderr = importance_weights.mean(lucky)
-    _, actions_stderr = importance_weights.mean(log_weights + lucky)
+    dynamics, dynamics_stderr = importance_weights.mean(along_paths)
+    _, actions_stderr = importance_weights.mean(log_weights + along_paths)
     return Split(
         start,
         _rest(-minus, start + dynamics),
@@ -144,19 +144,19 @@ def along(posterior: Chain | GaussianSolution, paths: Trajectories, log_weights:
     )
 
 
-def _luck_of_states(posterior: Chain, paths: Trajectories) -> tuple[float, Tensor]:
+def _bends_of_states(posterior: Chain, paths: Trajectories) -> tuple[float, Tensor]:
     """KL of the start, and Σ_t KL of the dynamics along each trajectory, (n,), nats."""
     table = posterior.table
-    lucky = torch.zeros(len(paths.states), dtype=torch.float64)
+    along_paths = torch.zeros(len(paths.states), dtype=torch.float64)
     for t in range(table.steps):
         s, a = paths.states[:, t].long(), paths.actions[:, t].long()
-        lucky += torch.where(paths.alive[:, t], _bend(posterior, t)[s, a], 0.0)
-    return logspace.kl(table.log_initial, posterior.log_initial).item(), lucky
+        along_paths += torch.where(paths.alive[:, t], _bend(posterior, t)[s, a], 0.0)
+    return logspace.kl(table.log_initial, posterior.log_initial).item(), along_paths
 
 
-def _luck_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple[float, Tensor]:
+def _bends_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple[float, Tensor]:
     model, T = posterior.model, paths.rewards.shape[1]
-    lucky = torch.zeros(len(paths.states), dtype=torch.float64)
+    along_paths = torch.zeros(len(paths.states), dtype=torch.float64)
     theta, factor = 1 / model.temperature, model.noise_root.factor
     for t in range(T):
         step = model.step(t)
@@ -164,8 +164,8 @@ def _luck_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple[
         around = Gaussian(at, torch.zeros_like(step.W))
         P, p, k = (x[t + 1].numpy() for x in (posterior.V.P, posterior.V.p, posterior.V.k))
         here = factor if factor.dim() == 2 else factor[t]
-        lucky += luck((P, p, k), here, theta, around)[1]
-    return of_start(posterior), lucky
+        along_paths += bend_divergences((P, p, k), here, theta, around)[1]
+    return of_start(posterior), along_paths
 
 
 def _rest(total: float, known: float) -> float:

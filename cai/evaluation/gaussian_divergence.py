@@ -8,7 +8,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati
-from cai.gaussian.bending import arrivals, luck
+from cai.gaussian.bending import arrivals, bend_divergences
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -32,7 +32,7 @@ def divergences(
     start = Gaussian(model.initial_mean, model.initial_covariance)
     states, state_actions = moments(start, true_dynamics(model), policy, T)
     around = arrivals(model, state_actions)
-    _, of_dynamics = luck(posterior.next, model.noise_root.factor, theta, around)
+    _, of_dynamics = bend_divergences(posterior.next, model.noise_root.factor, theta, around)
     before = Gaussian(states.mean[:-1], states.covariance[:-1])
     of_actions = _policy_kl(policy, posterior.policy, before)
     alive = survival(model.discount, T)[:-1]
@@ -45,7 +45,9 @@ def of_start(posterior: GaussianSolution) -> float:
     model = posterior.model
     mean, root = (torch.as_tensor(x) for x in riccati.model_start(model))
     theta = posterior.optimism / model.temperature
-    return luck(posterior.first, root, theta, Gaussian(mean, torch.zeros_like(root)))[1].item()
+    return bend_divergences(posterior.first, root, theta, Gaussian(mean, torch.zeros_like(root)))[
+        1
+    ].item()
 
 
 def _policy_kl(q: LinearGaussianPolicy, p: LinearGaussianPolicy, states: Gaussian) -> Tensor:

@@ -13,7 +13,7 @@ from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 
 
-def luck(
+def bend_divergences(
     value: tilted_noise.Value, factor: Tensor, theta: float, around: Gaussian
 ) -> tuple[Tensor, Tensor]:
     """KL(bent noise ‖ true noise) and KL(true ‖ bent), expected over the mean that it is around.

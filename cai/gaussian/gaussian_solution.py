@@ -11,7 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati, riccati_equation, tilted_noise
-from cai.gaussian.bending import arrivals, luck
+from cai.gaussian.bending import arrivals, bend_divergences
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -216,7 +216,7 @@ class GaussianSolution:
         """
         self._check_unconditioned("bend_start")
         mean, root = _tensors(riccati.model_start(self.model))
-        return luck(self.first, root, self._theta, Gaussian(mean, 0 * root))[0].item()
+        return bend_divergences(self.first, root, self._theta, Gaussian(mean, 0 * root))[0].item()
 
     @cached_property
     def bend_dynamics(self) -> float:
@@ -228,7 +228,7 @@ class GaussianSolution:
         self._check_unconditioned("bend_dynamics")
         around = arrivals(self.model, self.state_actions)
         factor = self.model.noise_root.factor
-        return luck(self.next, factor, self._theta, around)[0].sum().item()
+        return bend_divergences(self.next, factor, self._theta, around)[0].sum().item()
 
     @property
     def total_bend(self) -> float:

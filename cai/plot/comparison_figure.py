@@ -46,7 +46,7 @@ def comparison(report: Comparison) -> Figure:
         _divergences(panels[2], rows)
         text += (
             " Right: what separates each policy, with the true dynamics, from the exact posterior; "
-            "the dynamics part is luck that no policy can have."
+            "the dynamics part is the KL of the dynamics, which no policy can change."
         )
     elif between is not None:
         _between(panels[2], rows, between)

@@ -61,7 +61,7 @@ def occupancy(report: Comparison) -> Figure:
     caption(
         canvas,
         "Colour: the share of all steps spent in each cell. What is imagined and what is real "
-        "differ where a method counts on luck.",
+        "differ where a method bends the dynamics.",
     )
     return canvas
 

@@ -20,7 +20,7 @@ from cai.tables.tabulation import tabulate
 
 _TICKS = (-np.inf, -3.0, -1.0, 0.0, 1.0, 3.0, np.inf)
 _TANGENTS = 11  # at most so many
-_NAMED = 7  # changes of mind that find room for their names
+_NAMED = 7  # policy switches that find room for their names
 _CHANGE = "#6a4c93"
 
 
@@ -65,8 +65,8 @@ class _Curve(Protocol):
 def optimism_curve(curve: _Curve) -> Figure:
     """Bound and ELBO, imagined and real return against the optimism, from worst case to best.
 
-    The tangents of the bound are its slope, bend/η². A vertical line says where the policy changes
-    its mind.
+    The tangents of the bound are its slope, bend/η². A vertical line says where the policy
+    switches to another action.
 
     Args:
         curve: from :func:`cai.inference.optimism_curve`.
@@ -99,7 +99,7 @@ def optimism_curve(curve: _Curve) -> Figure:
         "From the worst case to the best, on the scale η/(1 + |η|). Left: the bound and its "
         "tangents, whose slope is what is spent on bending the dynamics, in nats, over η²; what "
         "lies between bound and ELBO is luck that the policy counts on (η > 0) or guards against "
-        "(η < 0)." + (" Dashed: the policy changes its mind." if curve.changes else ""),
+        "(η < 0)." + (" Dashed: the policy switches to another action." if curve.changes else ""),
     )
     return canvas
 

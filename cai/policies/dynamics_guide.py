@@ -132,7 +132,7 @@ class DynamicsGuide(nn.Module):
         gamma, price, bent = self._model.discount, cost * self._price, self.optimism > 0
         value = self._final / unit
         for t in range(len(self.policy.logits) - 1, -1, -1):
-            q, luck = _tilted(self._log_moves, self.moves[t] if bent else None)
+            q, kl = _tilted(self._log_moves, self.moves[t] if bent else None)
             survival = (
                 _survival(gamma, self.coins[t])
                 if bent
@@ -141,11 +141,11 @@ class DynamicsGuide(nn.Module):
             after = survival * value
             if gamma < 1 and bent:
                 after = after - price * _coin_divergence(survival, gamma)
-            values = self._reward / unit + _mean(q, after + self._arrival / unit - price * luck)
+            values = self._reward / unit + _mean(q, after + self._arrival / unit - price * kl)
             pi, effort = _tilted(self.policy.log_prior, self.policy.logits[t])
             value = _mean(pi, values - cost * effort)
-        start, luck = _tilted(self._log_start, self.initial if bent else None)
-        return _mean(start, value - price * luck)
+        start, kl = _tilted(self._log_start, self.initial if bent else None)
+        return _mean(start, value - price * kl)
 
     def program(self) -> None:
         """The collapsed model, with the sites of start and dynamics at their price."""
@@ -211,9 +211,9 @@ def _mean(p: Tensor, x: Tensor) -> Tensor:
     return (p * torch.where(p > 0, x, 0.0)).sum(-1)
 
 
-def _survival(gamma: float, luck: Tensor) -> Tensor:
+def _survival(gamma: float, tilt: Tensor) -> Tensor:
     """γ with its log-odds changed by so much; one stays one."""
-    odds = gamma * luck.exp()
+    odds = gamma * tilt.exp()
     return odds / (odds + 1 - gamma)
 
 

@@ -88,7 +88,8 @@ class Solution(Chain):
     def bend(self, t: int) -> Tensor:
         """(S, A), nats: KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t)), termination included.
 
-        What the method spends on luck in that step; zero at η = 0, and from a dead end.
+        The price that the method pays for the dynamics of that step, up to 1/η; zero at η = 0, and
+        from a dead end.
 
         Args:
             t: the step, 0 ≤ t < T.

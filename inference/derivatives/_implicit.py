@@ -141,6 +141,7 @@ def _mass(
     if singular or not mass.isfinite().all():
         raise ValueError(
             "rule: the values are a fixed point v = T v that has no derivative, as I - ∂T/∂v is "
-            "singular there; the Boltzmann rule changes its mind at this temperature, try another"
+            "singular there; the solution of the Boltzmann rule jumps at this temperature; "
+            "try another"
         )
     return mass

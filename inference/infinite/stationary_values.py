@@ -189,7 +189,7 @@ def _undetermined(eta: float, rule: bellman.Rule) -> ValueError:
 
 def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueError:
     """The error that names the critical optimism."""
-    luck = (
+    why = (
         "beyond it optimism about the dynamics outweighs the cost of going on"
         if eta > 0
         else "beyond it nature can afford to put off the end for ever"
@@ -199,7 +199,7 @@ def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueE
         found = f"about {(reach.inside + reach.outside) / 2:.{digits}g}"
     return ValueError(
         f"optimism: an infinite horizon has no finite values at optimism {eta:g} with the rule "
-        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {luck}. "
+        f"{rule!r}. The critical optimism of this problem, found by bisection, is {found}; {why}. "
         "Take an optimism nearer to 0, a lower discount, or another price for each step"
     )
 

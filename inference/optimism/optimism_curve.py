@@ -64,7 +64,7 @@ class OptimismCurve:
         return (
             f"OptimismCurve({len(self.optimism)} optimisms from {low:g} to {high:g}, bound from "
             f"{self.bound[0]:.6g} to {self.bound[-1]:.6g} nats, "
-            f"{len(self.changes)} changes of mind{':' if minds else ''}{minds})"
+            f"{len(self.changes)} policy switches{':' if minds else ''}{minds})"
         )
 
     def _state(self, s: int) -> str:

@@ -48,7 +48,12 @@ def pareto_k(log_weights: Tensor) -> float:
         checks.refuse("log_weights", f"shape (n,), n ≥ {_LEAST}", str(list(log_w.shape)), advice)
     highest = log_w.max().item()
     if not math.isfinite(highest):
-        checks.refuse("log_weights", "finite numbers or -inf", f"a largest of {highest}", "see why")
+        checks.refuse(
+            "log_weights",
+            "finite numbers or -inf",
+            f"a largest of {highest}",
+            "look for what overflows",
+        )
     w = (log_w - highest).exp().sort().values
     size = math.floor(min(len(w) / 5, 3 * math.sqrt(len(w))))
     beyond = w[-size:] - w[-size - 1]

@@ -39,7 +39,7 @@ def test_curves_labels_and_units():
     np.testing.assert_allclose(left.get_xticks(), [-1, -0.75, -0.5, 0, 0.5, 0.75, 1])
     caption = figure.get_supxlabel()
     assert "bending" in caption
-    assert "changes its mind" in caption
+    assert "the policy switches" in caption
 
 
 def test_tangents_touch_the_bound_in_its_slope():
@@ -81,7 +81,7 @@ def test_changes_of_mind_are_dashed_and_named():
 def test_without_changes_and_on_part_of_the_dial():
     curve = inference.optimism_curve(models.ledge(), [0.3, 0.5, 1.0, 2.0])
     figure, left, right = drawn(curve)
-    assert "mind" not in figure.get_supxlabel()
+    assert "switches" not in figure.get_supxlabel()
     assert not right.texts
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["1"]
     low, high = left.get_xlim()

@@ -210,7 +210,7 @@ OFTEN = 0.35
 
 
 def minded(seed):
-    """A problem, the changes of mind in all states, and in those where the policy often is."""
+    """A problem, the policy switches in all states, and in those where the policy often is."""
     problem = oracles.random_problem(seed, S=3, A=3, T=2, scale=3.0)
     table = cai.tabulate(problem.model())
     curves = [
