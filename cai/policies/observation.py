@@ -19,16 +19,19 @@ from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
 
 
 def blind(s: Tensor) -> Tensor:
-    """What one sees who sees nothing: zeros, whatever the state. Give it as ``observe``.
-
-    >>> import cai
-    >>> model = cai.models.ledge()
-    >>> plan = cai.TabularPolicy(model, observe=cai.blind)
-    >>> plan.logits.shape[1]  # one row for all states
-    1
+    """Zeros, whatever the state: the observation of a policy that sees nothing.
 
     Args:
         s: states of any batch shape.
+
+    Returns:
+        Zeros of the same shape and type.
+
+    >>> import cai
+    >>> from cai import models
+    >>> plan = cai.TabularPolicy(models.ledge(), observe=cai.blind)
+    >>> plan.logits.shape[1]  # one row for all states
+    1
     """
     return torch.zeros_like(s)
 
