@@ -62,11 +62,15 @@ def shown(cell):
     return [*printed.values(), *results]
 
 
-def difference(fresh, committed):
-    """The first place where two texts differ by more than the tolerance, or None."""
+def difference(fresh, committed, trained=False):
+    """The first place where two texts differ by more than the tolerance, or None.
+
+    Where a training led depends on rounding errors that differ between processors: of a cell with
+    the tag "trained" the words are compared, and how many numbers there are.
+    """
     fresh, committed = (NUMBER.split(" ".join(text.split())) for text in (fresh, committed))
     for i, (new, old) in enumerate(zip(fresh, committed, strict=False)):
-        if not (close(new, old) if i % 2 else new == old):
+        if not (trained or close(new, old) if i % 2 else new == old):
             return f"{new!r} now, {old!r} committed"
     if len(fresh) != len(committed):
         return f"{len(fresh) // 2} numbers now, {len(committed) // 2} committed"
@@ -122,7 +126,8 @@ def test_notebook_runs_and_shows_what_is_committed(path, tmp_path, monkeypatch):
     for new, old in zip(code_cells(fresh), code_cells(committed), strict=True):
         assert len(shown(new)) == len(shown(old)), f"other outputs than committed:\n{new.source}"
         for now, before in zip(shown(new), shown(old), strict=True):
-            problem = difference(now, before)
+            trained = "trained" in old.metadata.get("tags", ())
+            problem = difference(now, before, trained)
             assert problem is None, f"{problem}, in the output of\n{new.source}\n\n{now}"
 
 
@@ -143,6 +148,12 @@ def test_notebook_runs_and_shows_what_is_committed(path, tmp_path, monkeypatch):
 )
 def test_outputs_are_compared_as_numbers(new, old, same):
     assert (difference(new, old) is None) == same
+
+
+def test_of_what_was_trained_the_words_are_compared():
+    assert difference("ELBO 0.96 ± 0.07", "ELBO 1.53 ± 0.08", trained=True) is None
+    assert difference("ELBO 0.96 ± 0.07", "return 0.96 ± 0.07", trained=True)
+    assert difference("ELBO 0.96", "ELBO 0.96 ± 0.07", trained=True)
 
 
 def test_the_file_with_dynamics_of_ones_own_compares(tmp_path, capsys):
