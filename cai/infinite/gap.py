@@ -8,7 +8,7 @@ and to leave as large a number times a small probability: the error is a fractio
 is added up from, and the errors of 1e10 steps add up to a fraction of the values.
 
 Soft means are taken around themselves, m + log1p(Σ p expm1(η(x - m)))/η, into which what is most
-probable hardly enters. They are those of rows that sum to one, which floats do but for ε.
+probable hardly enters. Rows that differ from one by no more than rounding errors count as one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _LEAST = 1e-30  # nats: to stay for nothing is told to all digits, but never mak
 _TIE = 250.0  # times rounding errors: what is this close to the best is as good
 _LEAST_LOG = -745.0  # of a float above zero
 _NONE = -50.0  # log of a probability that counts nothing
+_ROUNDED = 1e-12  # by how much a row may differ from one for rounding errors
 _FAR = 40.0  # log of a number beside which one counts nothing
 
 
@@ -66,9 +67,9 @@ class Gap:
             x = x + table.gather(loss)
         if table.arrival_reward is not None:
             x = x + table.arrival_reward / table.temperature
-        outcomes = _Mean.of(
-            table.log_dynamics, x + (table.reward / table.temperature).unsqueeze(-1), eta
-        )
+        reward = table.reward / table.temperature
+        less = _finite(v).unsqueeze(-1) - _finite(reward)
+        outcomes = _Mean.of(table.log_dynamics, x + reward.unsqueeze(-1), eta, less)
         actions = _Mean.of(table.log_prior, outcomes.value, 1.0) if rule == "soft" else None
         if actions is not None:
             values = actions.value
@@ -144,23 +145,27 @@ class _Mean(NamedTuple):
     eta: float
 
     @classmethod
-    def of(cls, log_p: Tensor, x: Tensor, eta: float) -> _Mean:
+    def of(cls, log_p: Tensor, x: Tensor, eta: float, less: Tensor | float = 0.0) -> _Mean:
+        """The soft mean of x + less, less that; of a row that sums to one ``less`` has no say."""
         eta = 0.0 if abs(eta) < _TINY else eta
         m = logspace.soft_mean(log_p, x, eta)
         if abs(eta) > _HUGE:
             return cls(m, x, x, m.isfinite(), log_p, x, eta)
+        excess = torch.where(m.isfinite(), log_p.logsumexp(-1).expm1(), 0.0)
+        excess = torch.where(excess.abs() > _ROUNDED, excess, 0.0)
         counts = (log_p > -torch.inf) & m.isfinite().unsqueeze(-1)
         d, p = torch.where(counts, x - m.unsqueeze(-1), 0.0), log_p.exp()
         if eta == 0:
             terms = p * d
-            return cls(m + terms.sum(-1), terms, p, m.isfinite(), log_p, x, eta)
+            value = m + terms.sum(-1) + excess * (m + less)
+            return cls(value, terms, p, m.isfinite(), log_p, x, eta)
         d = eta * d
         terms = p * d.expm1()
         bent = p + terms
         if (d > 1).any():  # may be too much for a float, times as little
             bent = torch.where(d > 1, (log_p + d).exp(), bent)
             terms = torch.where(d > 1, bent - p, terms)
-        total = terms.sum(-1)
+        total = terms.sum(-1) + excess
         close = total.abs() < 0.5
         value = torch.where(close, m + torch.where(close, total, 0.0).log1p() / eta, m)
         return cls(value, terms, bent, close, log_p, x, eta)
