@@ -157,7 +157,8 @@ class _Mean(NamedTuple):
         d, p = torch.where(counts, x - m.unsqueeze(-1), 0.0), log_p.exp()
         if eta == 0:
             terms = p * d
-            value = m + terms.sum(-1) + excess * (m + less)
+            extra = torch.where(excess == 0, 0.0, excess * (m + less))
+            value = m + terms.sum(-1) + extra
             return cls(value, terms, p, m.isfinite(), log_p, x, eta)
         d = eta * d
         terms = p * d.expm1()

@@ -328,7 +328,7 @@ def test_pairs_of_a_pendulum_roll_as_the_program_does():
         (forked(), {"optimism": 0.7}, "optimism: expected 0, or 1/k for a whole number k, got 0.7"),
         (forked(), {"optimism": -1.0}, "optimism: expected 0, or 1/k"),
         (forked(), {"noises": 3}, "noises: expected an even number, got 3"),
-        (forked(), {"draws": 3}, "draws: expected at least 4"),
+        (forked(), {"samples": 3}, "samples: expected at least 4"),
         (forked(), {"chains": 0}, "chains: expected a whole number of at least 1"),
     ],
 )
