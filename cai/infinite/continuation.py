@@ -5,7 +5,9 @@ of the last are where Newton's method begins: for η > 0 they are a sub-solution
 up to the values, or beyond every bound; for η < 0 their policy still has values there unless its
 edge is close, so that a step too far is told by one solve (``fixed_point.followed``). Right behind
 that edge the values may go on with a policy that was none of the best before it: whether one has
-values there is told by ``stopping.py``, and they are followed from those.
+values there is told by ``stopping.py``, and they are followed from those. Where such edges lie too
+close together, each only a little further out than the one before, that alone tells where values
+end.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cai.infinite.fixed_point import followed
-from cai.infinite.stopping import values_by_stopping
+from cai.infinite.stopping import stops_tell, values_by_stopping
 from cai.tables import bellman
 from cai.tables.table import Table
 
 _FAR = 2.0**20  # |η| at which the search gives up
 _POLICIES = 30  # whose edges are passed, for η < 0
+_STRIDES = 200  # of one walk for η < 0, which takes some forty unless edges lie close together
 
 
 class Reach(NamedTuple):
@@ -52,26 +55,53 @@ def continued(
         at: the optimism of the start, 0 or one of the sign of η.
     """
     far, found = min(abs(eta), _FAR), Reach(start, at, None)
-    found = _walked(table, eta, rule, found, far, tolerance)
-    for _ in range(_POLICIES if eta < 0 else 0):
-        if found.outside is None:
+    for _ in range(_POLICIES):
+        found, arrived = _walked(table, eta, rule, found, far, tolerance)
+        if not arrived:
             break
+        if found.outside is None or eta > 0:
+            return found
         v = values_by_stopping(table, found.outside, rule, found.log_values)
         if v is None:
-            break
-        found = _walked(table, eta, rule, Reach(v, found.outside, None), far, tolerance)
-    return found
+            return found
+        found = Reach(v, found.outside, None)
+    return _bisected(table, eta, rule, found, far, tolerance)
+
+
+def _bisected(
+    table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
+) -> Reach:
+    """The same for η < 0, by asking in the middle whether any policy has values there."""
+    high = math.copysign(far, eta)
+    v = values_by_stopping(table, high, rule, found.log_values)
+    if v is not None:
+        return Reach(v, high, None)
+    low, values = found.inside, found.log_values
+    while abs(high - low) > 2 * tolerance * abs(high):
+        middle = -math.sqrt(low * high) if low else high / 2
+        v = values_by_stopping(table, middle, rule, values)
+        low, high, values = (low, middle, values) if v is None else (middle, high, v)
+    return Reach(values, low, high)
 
 
 def _walked(
     table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
-) -> Reach:
-    """As :func:`continued`, from values at another optimism on, as far as |η| = far at most."""
+) -> tuple[Reach, bool]:
+    """As :func:`continued`, from values at another optimism on, as far as |η| = far at most.
+
+    Returns:
+        How far it went, and whether it found the end of its way in so many strides at most.
+    """
+    most = _STRIDES if eta < 0 and stops_tell(table) else math.inf
     size = abs(found.inside)
     step, successes = far - size, 0
     if math.isinf(eta):
         step = min(step, max(size, 1.0))
+    strides = 0
     while size < far and step > tolerance * (size + step):
+        if strides >= most:
+            return found, False
+        strides += 1
         ahead = min(size + step, far)
         v = followed(table, math.copysign(ahead, eta), rule, found.log_values)
         if v is None:
@@ -82,5 +112,5 @@ def _walked(
             found = Reach(v, math.copysign(size, eta), found.outside)
             step = 2 * step if successes > 1 else step
     if size == far:
-        return found._replace(outside=None)
-    return found
+        found = found._replace(outside=None)
+    return found, True

@@ -31,6 +31,11 @@ _DEARER = 64.0  # times, when somebody stops at a price
 _LOST = 80.0  # nats of w a state, by which exits drown in rounding errors
 
 
+def stops_tell(table: Table) -> bool:
+    """Whether a table is small enough for this, so that None means that no policy has values."""
+    return table.num_states <= _MOST
+
+
 def values_by_stopping(
     table: Table, eta: float, rule: bellman.Rule, shape: Tensor
 ) -> Tensor | None:
@@ -44,7 +49,7 @@ def values_by_stopping(
             higher optimism for the fewest steps.
     """
     ends = endings(table, eta)
-    if table.num_states > _MOST or not ends.live.any():
+    if not stops_tell(table) or not ends.live.any():
         return None
     with table.threads(), torch.no_grad():
         shape = torch.where(shape.isfinite(), shape, 0.0)
