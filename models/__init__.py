@@ -21,6 +21,12 @@ Environments:
 
 - ``gym``: a Gymnasium environment with a published table.
 - ``published``: the names of those environments.
+- ``environment``: a Gymnasium environment of which only samples can be had.
+- ``Environment``: what it returns.
+- ``as_environment``: a model as a vector environment of Gymnasium.
+- ``ModelVectorEnv``: what it returns.
+- ``ModelEnv``: one copy of a model as an environment.
+- ``register``: makes models known to ``gymnasium.make``.
 """
 
 import lazy_loader as _lazy_loader

@@ -9,5 +9,11 @@ from .discrete.linearly_solvable import linearly_solvable as linearly_solvable
 from .discrete.lottery import lottery as lottery
 from .discrete.road_network import road_network as road_network
 from .discrete.tabular import tabular as tabular
+from .environments.as_environment import ModelEnv as ModelEnv
+from .environments.as_environment import ModelVectorEnv as ModelVectorEnv
+from .environments.as_environment import as_environment as as_environment
+from .environments.as_environment import register as register
+from .environments.environment import Environment as Environment
+from .environments.environment import environment as environment
 from .environments.gym import gym as gym
 from .environments.gym import published as published

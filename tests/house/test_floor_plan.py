@@ -33,8 +33,9 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/solutions": "numerics program tables policies infinite",
     "cai/evaluation": "numerics distributions program tables policies infinite gaussian solutions",
     "cai/graph.py": "numerics distributions program tables",
+    "cai/stepping": "numerics distributions program tables infinite",
     "cai/plot": "program tables policies solutions evaluation graph.py",
-    "models": "numerics distributions program gaussian",
+    "models": "numerics distributions program gaussian stepping",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
 FAMILIES = [

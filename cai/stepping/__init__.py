@@ -1,0 +1,1 @@
+"""Transitions, drawn one step at a time: of programs, tables and Gymnasium's environments."""

@@ -1,0 +1,205 @@
+"""A model of this library, stepped: its program, or its table where there is one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.infinite.endings import never_paid
+from cai.numerics.exclusive import exclusive
+from cai.numerics.inverse_cdf import Rows
+from cai.program.handlers import Draws, values
+from cai.program.trajectory import TrajectoryModel
+from cai.stepping.source import Transition
+from cai.tables.table import Table
+from cai.tables.tabulation import enumerable
+
+
+class ModelSource:
+    """n copies of a model, stepped side by side.
+
+    The horizon of a model belongs to the problem: at T an episode terminates, after r_T is paid.
+    With an infinite horizon it terminates in states from which nothing is ever paid, where a table
+    tells which these are, and is truncated after ``time_limit`` steps. The discount γ is left to
+    the learner, or drawn.
+
+    Args:
+        model: the program.
+        num_envs: n.
+        time_limit: after how many steps an episode is truncated; None for never.
+        terminates: whether episodes terminate with probability 1 - γ after each step. A learner
+            must then not discount as well.
+
+    Raises:
+        ValueError: if a number is out of range, or a time limit would hide the horizon.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryModel,
+        num_envs: int,
+        *,
+        time_limit: int | None = None,
+        terminates: bool = False,
+    ) -> None:
+        checks.check_model(model)
+        checks.check_count("num_envs", num_envs)
+        checks.check_flag("terminates", terminates)
+        if time_limit is not None:
+            checks.check_count("time_limit", time_limit)
+            if model.horizon is not None:
+                checks.refuse(
+                    "time_limit",
+                    "none beside a horizon, at which an episode of this problem terminates",
+                    f"{time_limit}, and a horizon of {model.horizon}",
+                    "dataclasses.replace(model, horizon=None, final_reward=None)",
+                )
+        self.model, self.num_envs = model, num_envs
+        self._last = model.horizon if time_limit is None else time_limit
+        self._cuts = time_limit is not None
+        self._survival = model.discount if terminates else 1.0
+        table = enumerable(model)
+        self._steps: _Steps = _ProgramSteps(model) if table is None else _TableSteps(table)
+        self.s = self._steps.start(num_envs)
+        self.t = torch.zeros(num_envs, dtype=torch.long)
+        never = torch.zeros(num_envs, dtype=torch.bool)
+        self._never, self._always = never, ~never
+
+    def step(self, a: Tensor) -> Transition:
+        """Takes one action in each copy; those whose episode is over begin anew."""
+        taken = self.advance(a)
+        self.restart(taken.over)
+        return taken
+
+    def advance(self, a: Tensor) -> Transition:
+        """Takes one action in each copy, and leaves it where that led."""
+        s, t = self.s, self.t
+        s_next, reward, ended = self._steps(s, t, a)
+        cut, t_next = self._never, t + 1
+        if self._survival < 1:
+            ended = ended | (torch.rand(self.num_envs, dtype=torch.float64) >= self._survival)
+        if self._last is not None and self._last == t_next.max():
+            last = t_next == self._last
+            if self._cuts:
+                cut = last & ~ended
+            else:
+                if self.model.pays_at_end:
+                    reward = reward + torch.where(last & ~ended, self._steps.final(s_next), 0.0)
+                ended = ended | last
+        self.s, self.t = s_next, t_next
+        return Transition(s, t, a, reward, s_next, ended, cut, self._always)
+
+    def restart(self, over: Tensor) -> None:
+        """Puts the copies (n,) whose episode is over at the beginning of another one."""
+        which = over.numpy().nonzero()[0]
+        if len(which):
+            s, t = self.s.numpy().copy(), self.t.numpy().copy()
+            s[which], t[which] = self._steps.start(len(which)).numpy(), 0
+            self.s, self.t = torch.from_numpy(s), torch.from_numpy(t)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the copies are, and the state of the generator that a table draws from.
+
+        What a program draws next is up to torch's generator.
+        """
+        return {"s": self.s, "t": self.t, "generator": self._steps.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the copies there."""
+        self.s, self.t = state["s"], state["t"]
+        self._steps.go_on_from(state["generator"])
+
+
+class _Steps(Protocol):
+    """One step of n copies: states, times and actions (n,) -> next states, rewards, ends."""
+
+    def start(self, n: int) -> Tensor:
+        """n draws from p(s_0)."""
+
+    def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """s', r(s,a) + r⁺(s,a,s') in reward units, and whether nothing is paid after it."""
+
+    def final(self, s: Tensor) -> Tensor:
+        """r_T(s)."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Of a generator of its own."""
+
+    def go_on_from(self, state: dict[str, Any] | None) -> None:
+        """Puts it there."""
+
+
+class _ProgramSteps:
+    """One step of a program, for n states in one call."""
+
+    def __init__(self, model: TrajectoryModel) -> None:
+        self._model = model
+
+    def start(self, n: int) -> Tensor:
+        return values("s_0", self._model.initial, torch.Size((n,)))
+
+    def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        model, n = self._model, s.shape[:1]
+        with exclusive(), torch.no_grad():
+            with Draws(n[0]):
+                s_next = values("s", model.transition(s, a, t), n)
+            reward = model.rewards(s, a, t)
+            if model.pays_on_arrival:
+                reward = reward + model.arrival_rewards(s, a, s_next)
+        return s_next, reward.expand(n), torch.zeros(n, dtype=torch.bool)
+
+    def final(self, s: Tensor) -> Tensor:
+        return self._model.final_rewards(s)
+
+    def state(self) -> None:
+        return None
+
+    def go_on_from(self, state: dict[str, Any] | None) -> None:
+        pass
+
+
+class _TableSteps:
+    """One step of a table, drawn by inverting the cumulative sums of its rows.
+
+    In numpy, whose calls cost a third of those of torch where they are as small as this. Its
+    generator is seeded from torch's.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._start, self._rows = Rows(table.log_initial.exp()[None]), Rows(_rows(table))
+        self._successors = table.successor_index.flatten().numpy()
+        rewards = table.outcome_rewards.expand_as(table.log_dynamics)
+        self._rewards = rewards.flatten().numpy()
+        self._final, self._actions = table.final_reward, table.num_actions
+        infinite = table.horizon is None
+        self._ended = never_paid(table) if infinite else np.zeros(table.num_states, bool)
+        self._generator = np.random.default_rng(int(torch.randint(2**62, ())))
+
+    def start(self, n: int) -> Tensor:
+        return torch.from_numpy(self._start.draw(np.zeros(n), self._generator.random(n)))
+
+    def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        row = s.numpy() * self._actions + a.numpy()
+        outcome = self._rows.draw(row, self._generator.random(len(row)))
+        s_next = self._successors.take(outcome)
+        found = s_next, self._rewards.take(outcome), self._ended.take(s_next)
+        return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
+
+    def final(self, s: Tensor) -> Tensor:
+        return self._final[s]
+
+    def state(self) -> dict[str, Any]:
+        return dict(self._generator.bit_generator.state)
+
+    def go_on_from(self, state: dict[str, Any] | None) -> None:
+        assert state is not None
+        self._generator.bit_generator.state = state
+
+
+def _rows(table: Table) -> Tensor:
+    """p(s'|s,a), (S·A, K)."""
+    return table.log_dynamics.exp().flatten(0, 1)

@@ -1,0 +1,59 @@
+"""What a learner sees of a problem: transitions of many copies side by side, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Transition(NamedTuple):
+    """One step of n copies, (s, t, a) -> (reward, s').
+
+    Attributes:
+        s: (n,) + event shape.
+        t: (n,), integers: how many steps the episode had before this one.
+        a: (n,) + event shape.
+        reward: (n,), float64, reward units: r(s,a) + r⁺(s,a,s'), and r_T(s') at the horizon.
+        s_next: (n,) + event shape, where the step led, also where the episode is over.
+        ended: (n,), boolean: the episode has terminated, and the value of s' is 0.
+        cut: (n,), boolean: it was truncated, and begins anew though s' has a value.
+        counts: (n,), boolean: False where a Gymnasium environment only began anew, which is no
+            transition; see :class:`~cai.stepping.vector_source.VectorSource`.
+    """
+
+    s: Tensor
+    t: Tensor
+    a: Tensor
+    reward: Tensor
+    s_next: Tensor
+    ended: Tensor
+    cut: Tensor
+    counts: Tensor
+
+    @property
+    def over(self) -> Tensor:
+        """(n,), boolean: the next step of this copy begins another episode."""
+        return self.ended | self.cut
+
+
+class Source(Protocol):
+    """n copies of a problem that are stepped together. An episode that is over begins anew.
+
+    Draws come from torch's generator as it stands, or from generators that ``state_dict`` has.
+    """
+
+    num_envs: int
+    s: Tensor
+    """(n,) + event shape, where each copy is."""
+    t: Tensor
+    """(n,), integers: its step within the episode."""
+
+    def step(self, a: Tensor) -> Transition:
+        """Takes one action in each copy."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``load_state_dict`` takes to go on from here, to the bit where that can be had."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts the copies where they were when the state was taken."""

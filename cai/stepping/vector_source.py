@@ -1,0 +1,122 @@
+"""Vector environments of Gymnasium as a source of transitions, whichever way they begin anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from cai import checks
+from cai.stepping.source import Transition
+
+
+class VectorSource:
+    """The copies of a Gymnasium vector environment.
+
+    Where an episode is over, an environment may begin the next one in the same step
+    (``SAME_STEP``), in the next step, which ignores its action and is no transition
+    (``NEXT_STEP``), or when it is told to (``DISABLED``); see ``metadata["autoreset_mode"]``.
+
+    The state of an environment cannot be saved: who goes on from a state of this begins new
+    episodes.
+
+    Args:
+        envs: the vector environment. Its observations are numbers 0 … S-1, or arrays, which come
+            as they are.
+        seed: of its episodes.
+
+    Raises:
+        ValueError: if observations or actions are of a kind that no policy here takes, or what
+            the environment returns is not finite.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any], seed: int) -> None:
+        check_space("observations", envs.single_observation_space)
+        check_space("actions", envs.single_action_space)
+        self.envs, self.num_envs = envs, envs.num_envs
+        self._mode = _mode(envs)
+        self._first_state = int(getattr(envs.single_observation_space, "start", 0))
+        self._first_action = int(getattr(envs.single_action_space, "start", 0))
+        self._wait = np.zeros(self.num_envs, bool)  # for the step that only begins anew
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
+        seen, _ = self.envs.reset(seed=seed)
+        self.s = self._numbers(seen)
+        self.t = torch.zeros(self.num_envs, dtype=torch.long)
+        self._wait[:] = False
+
+    def step(self, a: Tensor) -> Transition:
+        """Takes one action in each copy; those whose episode is over begin anew."""
+        s, t = self.s, self.t
+        space = self.envs.single_action_space
+        actions = a.detach().numpy().astype(space.dtype) + self._first_action
+        seen, reward, ended, cut, info = self.envs.step(actions)
+        ended, cut = np.asarray(ended, bool), np.asarray(cut, bool)
+        over = ended | cut
+        s_next = found = self._numbers(seen)
+        counts = ~self._wait
+        if over.any() and self._mode == AutoresetMode.DISABLED:
+            fresh, _ = self.envs.reset(options={"reset_mask": over})
+            found = self._numbers(fresh)
+        elif over.any() and self._mode == AutoresetMode.SAME_STEP:
+            s_next = s_next.clone()
+            for i in over.nonzero()[0]:
+                s_next[i] = self._numbers(info["final_obs"][i])
+        elif self._mode == AutoresetMode.NEXT_STEP:
+            self._wait = over
+        self.s = found
+        begins = over if self._mode != AutoresetMode.NEXT_STEP else ~counts
+        self.t = torch.where(torch.from_numpy(begins), 0, t + 1)
+        paid = torch.from_numpy(np.asarray(reward, np.float64))
+        self._check(paid, s_next)
+        flags = (torch.from_numpy(x) for x in (ended, cut & ~ended, counts))
+        return Transition(s, t, a, paid, s_next, *flags)
+
+    def _numbers(self, seen: Any) -> Tensor:
+        """Observations as a tensor of their own, since an environment may write into its array."""
+        found = torch.from_numpy(np.array(seen))
+        return found - self._first_state if self._first_state else found
+
+    def _check(self, reward: Tensor, s_next: Tensor) -> None:
+        advice = "look for 0/0 or 0·inf in what the environment computes"
+        checks.check_reward("reward of the environment", reward)
+        if s_next.is_floating_point():
+            checks.check_no_nan("observations of the environment", s_next, advice)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing but a seed for the episodes that begin where this one is resumed."""
+        return {"seed": int(torch.randint(2**31, ()))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begins new episodes: where Gymnasium's were cannot be had."""
+        self._begin(state["seed"])
+
+
+def _mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """How copies begin anew.
+
+    Raises:
+        ValueError: if the environment does not say.
+    """
+    said = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    try:
+        return AutoresetMode(said)
+    except ValueError:
+        checks.refuse(
+            'metadata["autoreset_mode"]',
+            f"one of {', '.join(mode.name for mode in AutoresetMode)}",
+            repr(said),
+            "it says which step begins the next episode",
+        )
+
+
+def check_space(name: str, space: spaces.Space[Any]) -> None:
+    """Raises ValueError unless a space holds numbers 0 … n-1, or arrays of one shape."""
+    if not isinstance(space, spaces.Discrete | spaces.Box):
+        advice = "wrap it: gymnasium.wrappers.FlattenObservation"
+        checks.refuse(name, "numbers 0 … n-1 or arrays of numbers", str(space), advice)

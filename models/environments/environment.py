@@ -1,0 +1,215 @@
+"""A Gymnasium environment as a model of which nothing but samples can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import gymnasium
+import pyro.distributions as dist
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+from torch.distributions import Distribution
+
+from cai import checks
+from cai.distributions.empirical_states import EmpiricalStates
+from cai.distributions.exact_scores import exact
+from cai.numerics.exclusive import seeded
+from cai.program.calling import draw, policy_at
+from cai.program.episode import begin
+from cai.program.trajectories import Trajectories
+from cai.stepping.vector_source import VectorSource, check_space
+
+
+def environment(
+    name: Any,
+    *,
+    num_envs: int = 8,
+    temperature: float = 1.0,
+    discount: float = 1.0,
+    horizon: int | Literal["time limit"] | None = "time limit",
+    action_prior: TorchDistribution | Callable[[Tensor], TorchDistribution] | None = None,
+    **options: Any,
+) -> Environment:
+    """A Gymnasium environment whose steps can be drawn, but neither scored nor enumerated.
+
+    It says what policies ask of a model, so that ``NeuralPolicy`` and its heads and
+    ``RecurrentPolicy`` take it, and a learner from transitions trains them on it. Where an
+    environment publishes its table, ``models.gym`` makes a model of that, with exact answers.
+
+    The action prior is uniform, over the actions or on the box that they lie in, whose units then
+    do not matter: the entropy of a policy is its divergence from that prior, in nats.
+
+    Args:
+        name: what ``gymnasium.make`` takes, for instance "Pendulum-v1".
+        num_envs: how many copies are stepped side by side.
+        temperature: α, reward units per nat.
+        discount: γ, which stays with the learner.
+        horizon: how many steps ``simulate`` goes on at most; the environment's own time limit if
+            not given. An episode is truncated there, for this is no horizon of the problem.
+        action_prior: p(a|s), a distribution or a function of s; uniform if not given.
+        **options: the environment's own, for instance ``map_name="8x8"``.
+
+    Returns:
+        The environment as a model.
+
+    Raises:
+        ValueError: for an unknown environment or option, spaces that no policy here takes, an
+            unbounded box of actions without a prior, or a number out of range.
+
+    >>> from cai import models
+    >>> pendulum = models.environment("Pendulum-v1", num_envs=2, temperature=0.1)
+    >>> pendulum.horizon, pendulum.action_prior.event_shape
+    (200, torch.Size([1]))
+    >>> pendulum.simulate(lambda t, s: pendulum.prior(s), samples=2, seed=0).rewards.shape
+    torch.Size([2, 200])
+    """
+    checks.check_count("num_envs", num_envs)
+    temperature = checks.check_positive("temperature", temperature)
+    checks.check_discount(discount)
+    try:
+        one = gymnasium.make(name, **options)
+        one.close()
+    except Exception as error:  # whatever the environment's own code makes of its options
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        came = f"{name!r} with options {options}: {words}"
+        checks.refuse("name", "an environment that Gymnasium can make", came, '"Pendulum-v1"')
+    check_space("observations", one.observation_space)
+    check_space("actions", one.action_space)
+    if horizon == "time limit":
+        horizon = None if one.spec is None else one.spec.max_episode_steps
+    elif horizon is not None:
+        checks.check_count("horizon", horizon)
+    prior = _uniform(one.action_space) if action_prior is None else action_prior
+    return Environment(name, options, num_envs, temperature, discount, horizon, prior)
+
+
+class Environment:
+    """A Gymnasium environment as policies and learners see it; see :func:`environment`.
+
+    Attributes:
+        name: what ``gymnasium.make`` took.
+        num_envs: how many copies are stepped side by side.
+        horizon: after how many steps an episode is truncated; None for never.
+        temperature: α, reward units per nat.
+        discount: γ.
+        action_prior: p(a|s), a distribution or a function of s.
+        layout: None; environments have no places.
+        overridden: which methods know the step: none.
+    """
+
+    layout = None
+    overridden: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        name: Any,
+        options: dict[str, Any],
+        num_envs: int,
+        temperature: float,
+        discount: float,
+        horizon: int | None,
+        action_prior: TorchDistribution | Callable[[Tensor], TorchDistribution],
+    ) -> None:
+        self.name, self.num_envs, self.horizon = name, num_envs, horizon
+        self.temperature, self.discount, self.action_prior = temperature, discount, action_prior
+        self._options = options
+
+    def make(self, num_envs: int | None = None) -> VectorEnv[Any, Any, Any]:
+        """The copies, as a vector environment that begins anew where it is told to."""
+        return gymnasium.make_vec(
+            self.name,
+            num_envs=self.num_envs if num_envs is None else num_envs,
+            vectorization_mode="sync",
+            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+            **self._options,
+        )
+
+    @cached_property
+    def initial(self) -> TorchDistribution:
+        """Where episodes begin: all states 0 … S-1 alike, as nothing is known, or a few that came.
+
+        Policies ask it what a state is like.
+        """
+        envs = self.make()
+        space = envs.single_observation_space
+        seen, _ = envs.reset(seed=0)
+        envs.close()
+        if isinstance(space, spaces.Discrete):
+            return dist.Categorical(torch.ones(int(space.n)))
+        return EmpiricalStates(torch.as_tensor(seen).clone())
+
+    def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
+        """p(a|s) for states of any batch shape."""
+        given = self.action_prior
+        return given if isinstance(given, Distribution) else given(s)
+
+    def simulate(
+        self, policy: Any, samples: int, seed: int | None = None, *, scored: bool = False
+    ) -> Trajectories:
+        """Draws independent episodes of a policy, as ``TrajectoryModel.simulate`` does.
+
+        Args:
+            policy: (t, s) -> q(a_t|s_t), or one with a memory, which is asked step by step.
+            samples: n, how many.
+            seed: makes the draw reproducible and leaves torch's generator as it was; None draws
+                from the generator as it stands.
+            scored: whether to keep ``log_policy``.
+
+        Returns:
+            Episodes, ``alive`` until they terminate or are truncated; after that states repeat.
+
+        Raises:
+            ValueError: if there is no limit to the steps of an episode.
+        """
+        checks.check_count("samples", samples)
+        T = checks.finite_horizon(self, "simulating")
+        with seeded(seed), torch.no_grad():
+            source = VectorSource(self.make(samples), int(torch.randint(2**31, ())))
+            episode, before = begin(policy), None
+            states, parts, scores = [source.s], [], []
+            alive = [torch.ones(samples, dtype=torch.bool)]
+            for t in range(T):
+                s = source.s
+                action = policy_at(episode, t, s, before)
+                shape = torch.Size((samples,)) if not action.batch_shape else torch.Size()
+                before = draw(action, shape, f"a_{t}")
+                if scored:
+                    scores.append(exact(action).log_prob(before).expand(samples))
+                taken = source.step(before)
+                states.append(taken.s_next)
+                parts.append((before, torch.where(alive[-1], taken.reward, 0.0)))
+                alive.append(alive[-1] & ~taken.over)
+            source.envs.close()
+        actions, rewards = (torch.stack(x, 1) for x in zip(*parts, strict=True))
+        return Trajectories(
+            states=torch.stack(states, 1),
+            actions=actions,
+            rewards=rewards,
+            final_rewards=torch.zeros(samples, dtype=torch.float64),
+            alive=torch.stack(alive, 1),
+            log_policy=torch.stack(scores, 1) if scored else None,
+        )
+
+
+def _uniform(space: Any) -> TorchDistribution:
+    """The uniform distribution over actions 0 … A-1, or on a box.
+
+    Raises:
+        ValueError: if the box is not bounded.
+    """
+    if isinstance(space, spaces.Discrete):
+        return dist.Categorical(torch.ones(int(space.n)))
+    low, high = (torch.as_tensor(x, dtype=torch.float64) for x in (space.low, space.high))
+    if not (low.isfinite() & high.isfinite()).all():
+        checks.refuse(
+            "action_prior",
+            "a bounded box of actions, on which it can be uniform, or a distribution",
+            str(space),
+            "for instance action_prior=dist.Normal(torch.zeros(2), 1.0).to_event(1)",
+        )
+    return dist.Uniform(low, high).to_event(low.dim())

@@ -1,0 +1,131 @@
+"""Models as environments of Gymnasium, and environments as models."""
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import cai
+from cai import models
+
+MODELS = [models.ledge, models.pendulum, models.cartpole, models.multigoal, models.lottery]
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_an_environment_pays_what_the_model_pays(make):
+    model = make(horizon=5)
+    n = 2000
+    envs = models.as_environment(model, n)
+    observations, _ = envs.reset(seed=0)
+    total = np.zeros(n)
+    for t in range(5):
+        s = torch.as_tensor(observations[:, 0])
+        assert np.allclose(observations[:, -1], t if observations.dtype.kind == "i" else t / 5)
+        torch.manual_seed(t)
+        prior = model.prior(s.long() if observations.dtype.kind == "i" else s, 0)
+        a = prior.sample(() if prior.batch_shape else (n,))
+        observations, reward, ended, cut, _ = envs.step(a.numpy())
+        total += reward
+        assert (ended == (t == 4)).all()
+        assert not cut.any()
+    expected = model.simulate(lambda t, s: model.prior(s, t), n, seed=1).returns
+    error = np.hypot(total.std(), expected.std().item()) / n**0.5
+    assert total.mean() == pytest.approx(expected.mean().item(), abs=4.5 * error + 1e-9)
+
+
+def test_the_step_after_the_end_begins_the_next_episode_and_pays_nothing():
+    envs = models.as_environment(models.ledge(horizon=2), 3)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    envs.reset(seed=0)
+    safe = np.zeros(3, int)
+    envs.step(safe)
+    observations, reward, ended, _, _ = envs.step(safe)
+    assert ended.all()
+    assert (observations[:, 1] == 2).all()
+    observations, reward, ended, _, _ = envs.step(safe)
+    assert (observations == 0).all()
+    assert not (reward.any())
+    assert not (ended.any())
+    observations, reward, _, _, _ = envs.step(safe)
+    assert (observations[:, 1] == 1).all()
+    assert reward.all()
+
+
+def test_the_same_seed_makes_the_same_run_and_torchs_generator_stays():
+    runs, before = [], torch.get_rng_state()
+    for _ in range(2):
+        envs = models.as_environment(models.gym("FrozenLake-v1", horizon=None), 20)
+        envs.reset(seed=3)
+        runs.append([envs.step(np.full(20, k % 4))[0] for k in range(30)])
+    assert np.array_equal(*runs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_time_can_be_left_out_and_is_where_the_horizon_is_infinite():
+    assert models.as_environment(models.pendulum(), 2, time=False).reset()[0].shape == (2, 2)
+    assert models.as_environment(models.ledge(), 2, time=False).reset()[0].shape == (2,)
+    endless = models.as_environment(models.ledge(horizon=None, discount=0.9), 2)
+    assert endless.reset()[0].shape == (2,)
+
+
+def test_registered_models_pass_gymnasiums_own_check():
+    for name in models.register():
+        env = gymnasium.make(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a box is not bounded
+            check_env(env.unwrapped, skip_render_check=True)
+        env.close()
+
+
+def test_a_simulated_environment_is_the_model_of_its_physics():
+    pendulum = models.environment("Pendulum-v1", num_envs=4)
+    model = models.pendulum(horizon=50)
+    rolled = pendulum.simulate(lambda t, s: pendulum.prior(s), 200, seed=0)
+    expected = model.simulate(lambda t, s: model.prior(s), 4000, seed=0).rewards.sum(1)
+    returns = rolled.rewards[:, :50].sum(1)
+    error = np.hypot(returns.std().item() / 200**0.5, expected.std().item() / 4000**0.5)
+    assert returns.mean().item() == pytest.approx(expected.mean().item(), abs=4.5 * error)
+    assert rolled.states.shape == (200, 201, 3)
+    assert rolled.alive[:, :200].all()
+
+
+def test_policies_take_an_environment_as_they_take_a_model():
+    cart = models.environment("CartPole-v1", num_envs=4)
+    for policy in (cai.NeuralPolicy(cart, hidden=(4,)), cai.RecurrentPolicy(cart, hidden=(4,))):
+        rolled = cart.simulate(policy, 6, seed=0, scored=True)
+        alive = rolled.alive[:, :-1]
+        assert (rolled.rewards == alive.double()).all()
+        scores = rolled.log_policy[alive].detach()
+        assert torch.allclose(scores, torch.full_like(scores, np.log(0.5)), atol=0.2)
+    again = cart.simulate(policy, 6, seed=0)
+    assert torch.equal(again.rewards, rolled.rewards)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "Pendulum-v9"}, "name: expected an environment that Gymnasium can make"),
+        ({"name": "Blackjack-v1"}, "observations: expected numbers 0 … n-1"),
+        ({"name": "Pendulum-v1", "num_envs": 0}, "num_envs: expected"),
+        ({"name": "Pendulum-v1", "temperature": -1.0}, "temperature: expected"),
+        ({"name": "Pendulum-v1", "horizon": 2.5}, "horizon: expected"),
+        ({"name": "Pendulum-v1", "wheels": 3}, "with options {'wheels': 3}"),
+    ],
+)
+def test_wrong_environments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.environment(**arguments)
+
+
+def test_an_unbounded_box_of_actions_needs_a_prior():
+    class Free(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+        action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    gymnasium.register("cai-test/Free-v0", Free, disable_env_checker=True)
+    with pytest.raises(ValueError, match="action_prior: expected a bounded box"):
+        models.environment("cai-test/Free-v0")
