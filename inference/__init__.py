@@ -74,6 +74,11 @@ Training:
 - ``FitStopped``: raised where training cannot go on.
 - ``RolloutELBO``: the same ELBO as an objective for Pyro's SVI.
 - ``critic_gradient``: the score function weighted by advantages over a critic.
+
+Learning from transitions, of models and of environments that can only be stepped:
+
+- ``soft_q``: soft, hard and expected-SARSA action values in tables.
+- ``Learned``: what a learner returns.
 """
 
 import lazy_loader as _lazy_loader

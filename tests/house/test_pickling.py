@@ -196,6 +196,7 @@ RESULTS = {
     "SparseCategorical": lambda: cai.SparseCategorical(torch.zeros(2), torch.tensor([3, 1]), 5),
     "Table": lambda: cai.tabulate(models.gridworld("bridge")),
     "Trajectories": lambda: exact().sample(3, 0),
+    "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "ZLearning": lambda: inference.z_learning(
         models.ledge(horizon=None), episodes=2, steps=3, progress=False
     ),
@@ -338,9 +339,15 @@ def test_every_public_class_is_among_these():
     }
     parts = {"TrajectoryModel", "LinearGaussian", "EmpiricalStates", "FlatPrior"}  # of MODELS
     assert public <= set(RESULTS) | set(POLICIES) | parts
-    assert {name.split(",")[0].split(" ")[0] for name in MODELS} >= set(models.__all__) - {
-        "published"
-    }
+    gymnasiums = {"ModelEnv", "ModelVectorEnv", "as_environment", "published", "register"}
+    made = {name.split(",")[0].split(" ")[0] for name in MODELS} | {"environment", "Environment"}
+    assert made >= set(models.__all__) - gymnasiums
+
+
+def test_an_environment_can_be_pickled():
+    cart = models.environment("CartPole-v1", num_envs=2)
+    returns = [x.simulate(cai.NeuralPolicy(x), 3, seed=0).returns for x in (cart, pickled(cart))]
+    assert torch.equal(*returns)
 
 
 def solved(model):

@@ -1,0 +1,46 @@
+"""The one door of learners: a model, an environment or a source becomes a source."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from cai import checks
+from cai.stepping.model_source import ModelSource
+from cai.stepping.source import Source
+from cai.stepping.vector_source import VectorSource
+
+
+class Stepped(NamedTuple):
+    """A problem to learn from: what policies ask of it, and copies of it.
+
+    Attributes:
+        problem: has ``initial``, ``prior``, ``horizon``, ``temperature`` and ``discount``.
+        copies: stepped side by side.
+        horizon: T where an episode terminates at T, so that the time is part of the state; None
+            where it does not, or is truncated only.
+    """
+
+    problem: Any
+    copies: Source
+    horizon: int | None
+
+
+def stepped(source: Any, num_envs: int) -> Stepped:
+    """Copies of a model or an environment, side by side; of a source itself.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    checks.check_count("num_envs", num_envs)
+    if isinstance(source, ModelSource):
+        return Stepped(source.model, source, source.model.horizon)
+    if hasattr(source, "make"):
+        copies = VectorSource(source.make(num_envs), int(torch.randint(2**31, ())))
+        return Stepped(source, copies, None)
+    if not hasattr(source, "transition"):
+        advice = "for instance cai.models.ledge()"
+        came = type(source).__name__
+        checks.refuse("source", "a model, or what models.environment returns", came, advice)
+    return Stepped(source, ModelSource(source, num_envs), source.horizon)

@@ -1,0 +1,64 @@
+"""What a learner from transitions has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai.program.interfaces import Policy
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a learner from transitions has learnt.
+
+    Attributes:
+        policy: (t, s) -> q(a_t|s_t), without exploration.
+        temperature: α at the end, reward units per nat.
+        history: what was recorded on the way, float64, by the number of transitions: "steps", and
+            one number for each of them: "returns", the mean return of the episodes that ended
+            since the one before (NaN where none did); "divergence", the mean KL of the policy from
+            the action prior in the states that were met, nats; "temperature"; and the losses.
+        values: (s, t=0) -> V, reward units, relative to the action prior:
+            V(s) = α log E_{a~p} exp(Q(s,a)/α) under the soft rule.
+        action_values: (s, a, t=0) -> Q, reward units.
+    """
+
+    policy: Policy
+    temperature: float
+    history: dict[str, Tensor]
+    values: Callable[..., Tensor] = field(repr=False)
+    action_values: Callable[..., Tensor] = field(repr=False)
+
+    def __repr__(self) -> str:
+        kind: Any = type(self.policy).__name__
+        steps = int(self.history["steps"][-1]) if len(self.history["steps"]) else 0
+        return f"Learned({kind} after {steps} transitions, temperature={self.temperature:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class StateTable:
+    """(s, t=0) -> a number, from a table (S,), or (T, S) where the time is part of the state."""
+
+    entries: Tensor
+
+    def __call__(self, s: Tensor, t: Any = 0) -> Tensor:
+        """The entries of states of any batch shape."""
+        s = torch.as_tensor(s).long()
+        return self.entries[s] if self.entries.dim() == 1 else self.entries[t, s]
+
+
+@dataclass(frozen=True, eq=False)
+class ActionTable:
+    """(s, a, t=0) -> a number, from a table (S, A), or (T, S, A)."""
+
+    entries: Tensor
+
+    def __call__(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """The entries of states and actions whose batch shapes broadcast."""
+        s, a = torch.as_tensor(s).long(), torch.as_tensor(a).long()
+        return self.entries[s, a] if self.entries.dim() == 2 else self.entries[t, s, a]

@@ -1,0 +1,257 @@
+"""Soft Q-learning: action values from transitions of any behaviour (Haarnoja et al. 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cai import checks
+from cai.inference.learning._progress import History
+from cai.inference.learning._stepped import stepped
+from cai.inference.learning.learned import ActionTable, Learned, StateTable
+from cai.numerics import logspace
+from cai.numerics.exclusive import seeded
+from cai.policies.tabular import TabularPolicy
+from cai.program.trajectory import TrajectoryModel
+from cai.stepping.source import Source, Transition
+from cai.tables.bellman import Rule, check_rule
+from cai.tables.finite import log_prior_table
+
+
+def soft_q(
+    source: TrajectoryModel | Any,
+    *,
+    steps: int = 200_000,
+    num_envs: int = 64,
+    rule: Rule = "soft",
+    length: int = 1,
+    exploration: float = 0.1,
+    behaviour: Callable[[Any, Tensor], Any] | None = None,
+    decay: float = 0.6,
+    temperature: Callable[[int], float] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Learned:
+    """Learns Q from transitions, in a table for each state and action.
+
+    After each transition (s, a, r, s'),
+
+        Q(s,a) ← Q(s,a) + ρ (r + γ V(s') - Q(s,a)),    V(s) = α log Σ_a p(a|s) exp(Q(s,a)/α),
+
+    which is the backward message of Levine (2018, eq. 13) estimated from samples, and converges to
+    ``soft_values(model)`` whatever the behaviour is, if it tries everything again and again
+    (Haarnoja et al. 2017, theorem 3): the expectation over s' stands outside the logarithm, so that
+    nothing is learnt of luck. With ``rule="hard"``, V = max_a Q, this is Q-learning; with
+    "boltzmann", V = E_π[Q] with π ∝ p exp(Q/α), it is expected SARSA, which ends at
+    ``soft_values(model, rule="boltzmann")`` and *not* at the maximum-entropy optimum: the
+    entropies of later steps are missing in its target.
+
+    With segments of n steps the target is (Schulman et al. 2017, eq. 46)
+
+        r_t + Σ_{1≤d<n} γ^d (r_{t+d} - α log π(a_{t+d}|s_{t+d})/p) + γ^n V(s_{t+n}),
+
+    with the π of the present Q. It has the same fixed point for every behaviour, since
+    Q - α log π/p = V for every action; that it gets there off policy is not sure.
+
+    An episode that terminates has no value after it; one that is truncated has. The rate is
+    ρ = visits^(-decay), and what is returned is the mean of Q over the second half of the
+    transitions, which removes most of the noise that a high rate leaves.
+
+    Args:
+        source: a model or a ``models.environment`` with finitely many states and actions. The time
+            is part of the state where the horizon is finite.
+        steps: how many transitions, of all copies together.
+        num_envs: how many copies are stepped side by side.
+        rule: "soft", "hard" or "boltzmann".
+        length: n, the number of steps in a segment.
+        exploration: the share of actions that are drawn from the action prior instead.
+        behaviour: (t, s) -> distribution, in place of the policy that is being learnt; the actions
+            of the prior for ``lambda t, s: model.prior(s)``.
+        decay: in (0.5, 1], how fast the rate falls with visits.
+        temperature: transitions so far -> α, as in ``fit``; what falls to the model's own is
+            G-learning. Q at a low α believes the luckiest of few samples (the winner's curse).
+        seed: of all that is drawn.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        A :class:`Learned`.
+
+    Raises:
+        ValueError: if states or actions are not finitely many, or a number is out of range.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> learnt = inference.soft_q(model, steps=20_000, progress=False)
+    >>> exact = inference.soft_values(model)
+    >>> bool(abs(learnt.values(0) - exact.V[0, 0]) < 0.2)
+    True
+    """
+    check_rule(rule)
+    checks.check_count("steps", steps)
+    checks.check_count("length", length)
+    if length > 1 and rule != "soft":
+        checks.refuse(
+            "length",
+            'segments of one step beside rule="hard" or "boltzmann", whose longer ones are right '
+            "only for actions that the rule itself would choose",
+            str(length),
+            "length=1",
+        )
+    checks.check_share("exploration", exploration, "0 for none")
+    checks.check_real("decay", decay, lambda x: 0.5 < x <= 1, "above 0.5, at most 1", "0.6")
+    checks.check_seed(seed)
+    checks.check_flag("progress", progress)
+    with seeded(seed), torch.no_grad():
+        problem, copies, horizon = stepped(source, num_envs)
+        log_prior = log_prior_table(problem)
+        state = SoftQ(log_prior, horizon, problem.discount, rule, length, decay)
+        state.alpha = float(problem.temperature)
+        history = History(copies.num_envs, steps)
+        with tqdm(total=steps, desc="soft_q", disable=None if progress else True) as bar:
+            while state.taken < steps:
+                if temperature is not None:
+                    alpha = temperature(state.taken)
+                    state.alpha = checks.check_positive(f"temperature({state.taken})", alpha)
+                a = _actions(state, copies, behaviour, exploration)
+                transition = copies.step(a)
+                loss = state.learn(transition)
+                if state.taken > steps // 2:
+                    state.average()
+                history.record(transition, state.taken, state.alpha, loss)
+                bar.update(copies.num_envs)
+    return state.learned(history.tensors())
+
+
+class SoftQ:
+    """The table of a learner and its segments: who wants the loop calls ``learn`` by hand.
+
+    Attributes:
+        Q: (S, A), or (T, S, A) with a finite horizon, reward units.
+        visits: how often each entry was updated.
+        taken: how many transitions were seen.
+        alpha: α.
+    """
+
+    def __init__(
+        self,
+        log_prior: Tensor,
+        horizon: int | None,
+        discount: float,
+        rule: Rule = "soft",
+        length: int = 1,
+        decay: float = 0.6,
+    ) -> None:
+        self.timed = horizon is not None
+        shape = tuple(log_prior.shape) if horizon is None else (horizon, *log_prior.shape)
+        self.Q = torch.zeros(shape, dtype=torch.float64)
+        self.visits = torch.zeros(self.Q.numel(), dtype=torch.float64)
+        self.log_prior, self.discount, self.rule, self.decay = log_prior, discount, rule, decay
+        self.alpha, self.taken = 1.0, 0
+        self._window: deque[Transition] = deque(maxlen=length)
+        self._mean, self._averaged = torch.zeros_like(self.Q), 0
+
+    def rows(self, s: Tensor, t: Tensor) -> Tensor:
+        """Q(s,·), (n, A)."""
+        return self.Q[t.clamp(max=len(self.Q) - 1), s] if self.timed else self.Q[s]
+
+    def log_policy(self, s: Tensor, t: Tensor) -> Tensor:
+        """log π(a|s), (n, A), with π ∝ p exp(Q/α); the best actions alone under the hard rule."""
+        return _log_policy(self.log_prior[s], self.rows(s, t) / self.alpha, self.rule)
+
+    def V(self, s: Tensor, t: Tensor) -> Tensor:
+        """State values under the rule, (n,), reward units."""
+        return _values(self.log_prior[s], self.rows(s, t), self.alpha, self.rule)
+
+    def learn(self, transition: Transition) -> float:
+        """Takes in one transition of each copy; the mean squared error of what was updated."""
+        self._window.append(transition)
+        self.taken += len(transition.reward)
+        if len(self._window) < (self._window.maxlen or 1):
+            return math.nan
+        first = self._window[0]
+        target = self._target()
+        A = self.log_prior.shape[1]
+        entry = first.s.long() * A + first.a.long()
+        if self.timed:
+            entry = entry + first.t * self.log_prior.numel()
+        entry, target = entry[first.counts], target[first.counts]
+        found, group, count = entry.unique(return_inverse=True, return_counts=True)
+        mean = torch.zeros(len(found), dtype=torch.float64).index_add_(0, group, target) / count
+        flat = self.Q.view(-1)
+        before = flat[found]
+        self.visits[found] += count
+        # As many updates at this rate as there are copies that took the same action here.
+        stays = (1 - self.visits[found] ** -self.decay) ** count
+        moved = torch.where(mean == before, before, stays * before + (1 - stays) * mean)
+        flat[found] = torch.where(mean == -torch.inf, mean, moved)
+        return float((mean - before).square().mean())
+
+    def _target(self) -> Tensor:
+        """The return of the segment that begins with the oldest transition, (n,)."""
+        first = self._window[0]
+        total, going, weight = first.reward.clone(), ~first.over, 1.0
+        last_s, last_t, ended = first.s_next, first.t + 1, first.ended
+        for step in list(self._window)[1:]:
+            weight *= self.discount
+            reward = step.reward - self.alpha * self._log_ratio(step)
+            total = torch.where(going, total + weight * reward, total)
+            last_s = torch.where(going, step.s_next, last_s)
+            last_t = torch.where(going, step.t + 1, last_t)
+            ended = torch.where(going, step.ended, ended)
+            going = going & ~step.over
+        lengths = last_t - first.t
+        value = torch.where(ended, 0.0, self.V(last_s.long(), last_t))
+        return total + self.discount**lengths * value
+
+    def _log_ratio(self, step: Transition) -> Tensor:
+        """log π(a|s)/p(a|s) of the actions that were taken, (n,), nats."""
+        s, a = step.s.long(), step.a.long().unsqueeze(1)
+        return (self.log_policy(s, step.t) - self.log_prior[s]).gather(1, a).squeeze(1)
+
+    def average(self) -> None:
+        """Takes the present Q into the mean that is returned."""
+        self._averaged += 1
+        mean = self._mean + (self.Q - self._mean) / self._averaged
+        self._mean = torch.where(self.Q.isneginf(), self.Q, mean)
+
+    def learned(self, history: dict[str, Tensor]) -> Learned:
+        """What was learnt so far."""
+        Q = (self._mean if self._averaged else self.Q).clone()
+        prior, alpha, rule = self.log_prior, self.alpha, self.rule
+        V = _values(prior, Q, alpha, rule)
+        policy = TabularPolicy.from_log_probs(_log_policy(prior, Q / alpha, rule))
+        return Learned(policy, alpha, history, StateTable(V), ActionTable(Q))
+
+
+def _actions(state: SoftQ, copies: Source, behaviour: Any, exploration: float) -> Tensor:
+    s, t = copies.s.long(), copies.t
+    if behaviour is not None:
+        chosen: Tensor = behaviour(t, s).expand(s.shape).sample()
+        return chosen
+    log_p = state.log_policy(s, t)
+    explores = torch.rand(len(s)) < exploration
+    log_p = torch.where(explores[:, None], state.log_prior[s], log_p)
+    return torch.distributions.Categorical(logits=log_p, validate_args=False).sample()
+
+
+def _values(log_prior: Tensor, Q: Tensor, alpha: float, rule: Rule) -> Tensor:
+    if rule == "hard":
+        return torch.where(log_prior > -torch.inf, Q, -torch.inf).amax(-1)
+    if rule == "boltzmann":
+        return logspace.mean(_log_policy(log_prior, Q / alpha, rule), Q)
+    return alpha * logspace.logsumexp(log_prior + Q / alpha)
+
+
+def _log_policy(log_prior: Tensor, q: Tensor, rule: Rule) -> Tensor:
+    if rule == "hard":
+        best = torch.where(log_prior > -torch.inf, q, -torch.inf).amax(-1, keepdim=True)
+        return logspace.log_softmax(torch.where(q == best, log_prior, -torch.inf))
+    log_pi = log_prior + q
+    dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
+    return logspace.log_softmax(torch.where(dead_end, log_prior, log_pi))
