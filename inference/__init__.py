@@ -78,6 +78,7 @@ Training:
 Learning from transitions, of models and of environments that can only be stepped:
 
 - ``soft_q``: soft, hard and expected-SARSA action values in tables.
+- ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
 - ``Learned``: what a learner returns.
 """
 

@@ -1,0 +1,274 @@
+"""The maximum-entropy policy gradient from transitions, with a critic (advantage actor-critic)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cai import checks
+from cai.distributions.exact_scores import exact, log_probs, support_size
+from cai.inference.learning._progress import History
+from cai.inference.learning._stepped import stepped
+from cai.inference.learning.learned import Learned
+from cai.numerics.exclusive import seeded
+from cai.policies.neural import perceptron
+from cai.policies.observation import View
+from cai.program.calling import check_policy, draw, policy_at
+from cai.program.episode import remembers
+from cai.stepping.source import Source
+
+_VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
+
+
+def policy_gradient(
+    source: Any,
+    policy: nn.Module,
+    *,
+    steps: int = 100_000,
+    num_envs: int = 8,
+    length: int = 16,
+    lam: float = 0.95,
+    entropy: Literal["proper", "naive"] = "proper",
+    hidden: tuple[int, ...] = (64, 64),
+    learning_rate: float = 1e-3,
+    clip: float | None = 0.5,
+    temperature: Callable[[int], float] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Learned:
+    """Trains a policy on its own transitions, many copies at once.
+
+    After ``length`` steps of each copy one step of Adam, whose rate falls to zero, is taken along
+
+        Σ_t ∇log π(a_t|s_t) A_t - α ∇KL(π(·|s_t) ‖ p(·|s_t)),
+        A_t = Σ_k (γλ)^k δ_{t+k},    δ_t = r_t - α KL(s_t) + γ V(s_{t+1}) - V(s_t),
+
+    the gradient of the maximum-entropy objective (Schulman et al. 2017, eq. 80) with generalised
+    advantages (Schulman et al. 2016); V is a network that learns A_t + V(s_t). For actions that are
+    not finitely many, log π(a_t|s_t)/p(a_t|s_t) of the action taken stands for KL(s_t), and for its
+    gradient. At its optimum, in the limit of small steps and λ = 1, the policy is that of
+    ``soft_values(model)``: the dynamics are sampled, never bent.
+
+    With ``entropy="naive"`` KL is left out of δ: the bonus of the present step alone is
+    differentiated, as in much published code (eq. 79). That is the gradient of no objective; it
+    comes to rest at ``soft_values(model, rule="boltzmann")``, whose policy does not see what later
+    choices will cost.
+
+    Where γ < 1, states count alike however late they come, as usual; ∇ELBO has γ^t before the
+    terms of step t. A table of all states has the same optimum either way, a smaller family of
+    policies need not. A truncated episode is continued by V, a terminated one by 0.
+
+    Args:
+        source: a model or a ``models.environment``.
+        policy: a torch module (t, s) -> distribution; a copy is trained.
+        steps: how many transitions, of all copies together.
+        num_envs: how many copies are stepped side by side.
+        length: how many steps of each copy come before a step of the optimiser.
+        lam: λ in [0, 1]; 1 trusts the critic only where a segment is cut off.
+        entropy: "proper" or "naive", see above.
+        hidden: widths of the hidden layers of V.
+        learning_rate: of Adam at the start, for policy and critic.
+        clip: the largest norm that a gradient keeps; None for any.
+        temperature: transitions so far -> α; that of the source if not given.
+        seed: of all that is drawn.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s), which the soft ones
+        are at the optimum.
+
+    Raises:
+        ValueError: if the policy has no parameters or a memory, or a number is out of range.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> policy = cai.TabularPolicy(model)
+    >>> learnt = inference.policy_gradient(
+    ...     model, policy, steps=100_000, num_envs=64, learning_rate=0.03, progress=False
+    ... )
+    >>> best = inference.soft_values(model).elbo  # of all policies
+    >>> bool(best - cai.evaluate(model, learnt.policy).elbo < 0.1)
+    True
+    """
+    _check(policy, steps, length, lam, entropy)
+    checks.check_widths("hidden", hidden)
+    checks.check_seed(seed)
+    checks.check_flag("progress", progress)
+    learning_rate = checks.check_positive("learning_rate", learning_rate)
+    if clip is not None:
+        checks.check_positive("clip", clip)
+    policy = copy.deepcopy(policy)
+    with seeded(seed):
+        problem, copies, horizon = stepped(source, num_envs)
+        critic = StateValues(problem, hidden, horizon is not None)
+        state = PolicyGradient(policy, critic, copies, problem, length, lam, entropy)
+        state.alpha = float(problem.temperature)
+        adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
+        history = History(copies.num_envs, steps)
+        with tqdm(total=steps, desc="policy_gradient", disable=None if progress else True) as bar:
+            while state.taken < steps:
+                if temperature is not None:
+                    alpha = temperature(state.taken)
+                    state.alpha = checks.check_positive(f"temperature({state.taken})", alpha)
+                adam.zero_grad()
+                loss = state.loss(history)
+                loss.backward()
+                adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], clip)
+                adam.step()
+                bar.update(copies.num_envs * length)
+    ratios = _Ratios(policy, critic, problem, state.alpha)
+    return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+
+
+def _check(policy: Any, steps: int, length: int, lam: float, entropy: str) -> None:
+    if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
+        advice = "take cai.NeuralPolicy(model), or cai.TabularPolicy(model)"
+        checks.refuse("policy", "a torch module with parameters", type(policy).__name__, advice)
+    if remembers(policy):
+        advice = "inference.fit trains those, on a model; here give it what it needs as the state"
+        checks.refuse("policy", "one without a memory", type(policy).__name__, advice)
+    check_policy(policy)
+    checks.check_count("steps", steps)
+    checks.check_count("length", length)
+    checks.check_share("lam", lam, "1 trusts the critic least")
+    checks.check_one_of("entropy", entropy, ("proper", "naive"), '"proper" has an objective')
+
+
+class StateValues(nn.Module):
+    """V(s) in reward units, a network of the state, and of the time where there is a horizon."""
+
+    def __init__(self, problem: Any, hidden: tuple[int, ...], timed: bool) -> None:
+        super().__init__()
+        self._view, self._timed = View(problem), timed
+        self.network = perceptron((self._view.size + timed, *hidden, 1))
+
+    def forward(self, t: Any, s: Tensor) -> Tensor:
+        """V_t(s), of the batch shape of s."""
+        dtype = next(self.network.parameters()).dtype
+        x = self._view.timed(t, s, dtype) if self._timed else self._view.features(s, dtype)
+        values: Tensor = self.network(x)
+        return values.squeeze(-1).double()
+
+    @torch.no_grad()
+    def reward_units(self, s: Tensor, t: Any = 0) -> Tensor:
+        """(s, t=0) -> V, as ``Learned.values`` has it."""
+        found: Tensor = self(t, s)
+        return found
+
+
+class PolicyGradient:
+    """A policy, its critic and their transitions: who wants the loop calls ``loss`` by hand.
+
+    Attributes:
+        taken: how many transitions were seen.
+        alpha: α.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        critic: StateValues,
+        copies: Source,
+        problem: Any,
+        length: int = 16,
+        lam: float = 0.95,
+        entropy: str = "proper",
+    ) -> None:
+        self.policy, self.critic, self.copies = policy, critic, copies
+        self.prior, self.discount = problem.prior, problem.discount
+        self.length, self.lam, self.proper = length, lam, entropy == "proper"
+        self.taken, self.alpha = 0, 1.0
+        self._actions = support_size(problem.prior(copies.s, 0))
+
+    def loss(self, history: History | None = None) -> Tensor:
+        """Steps the copies, and returns what the gradient is taken of, per transition."""
+        taken = []
+        with torch.no_grad():
+            for _ in range(self.length):
+                s, t = self.copies.s, self.copies.t
+                q = policy_at(self.policy, t, s)
+                shape = torch.Size() if q.batch_shape else s.shape[:1]
+                taken.append(self.copies.step(draw(q, shape, "policy")))
+                self.taken += len(s)
+                if history is not None:
+                    history.record(taken[-1], self.taken, self.alpha, torch.nan)
+        columns = zip(*taken, strict=True)
+        s, t, a, reward, s_next, ended, cut, counts = (torch.stack(x) for x in columns)
+        flat = s.flatten(0, 1), t.flatten(), a.flatten(0, 1)
+        log_q, spent = self._divergence(*flat)
+        log_q, spent = log_q.view(t.shape), spent.view(t.shape)
+        v = self.critic(flat[1], flat[0]).view(t.shape)
+        with torch.no_grad():
+            follows = self._next_values(v.detach(), t, s_next, ended, cut)
+            paid = reward - self.alpha * spent.detach() if self.proper else reward
+            residual = paid + self.discount * follows - v
+            advantage = _accumulated(residual, ended | cut, self.discount * self.lam)
+            weight = advantage
+            if self._actions is None and not self.proper:
+                weight = advantage - self.alpha * spent  # the score of it is the gradient of KL
+        policy_loss = -log_q * weight
+        if self._actions is not None:
+            policy_loss = policy_loss + self.alpha * spent
+        value_loss = (advantage + v.detach() - v).square()
+        total: Tensor = (policy_loss + _VALUE_WEIGHT * value_loss)[counts].mean()
+        if not total.isfinite():
+            raise FloatingPointError(f"policy_gradient: the loss is {total.item():g}")
+        return total
+
+    def _divergence(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a|s), and KL(π ‖ p) at s, or log π(a|s)/p(a|s) where actions are not finitely many.
+
+        Both (n,), nats.
+        """
+        q, p = exact(policy_at(self.policy, t, s)), exact(self.prior(s, t))
+        log_q = q.log_prob(a).double()
+        if self._actions is None:
+            return log_q, log_q - p.log_prob(a).double()
+        every_q, every_p = log_probs(q, self._actions), log_probs(p, self._actions)
+        possible = every_q > -torch.inf
+        ratio = torch.where(possible, every_q - every_p, 0.0)
+        return log_q, (every_q.exp() * ratio).sum(-1)
+
+    def _next_values(
+        self, v: Tensor, t: Tensor, s_next: Tensor, ended: Tensor, cut: Tensor
+    ) -> Tensor:
+        """V of where each step led, (length, n); 0 where the episode terminated."""
+        last = self.critic(t[-1] + 1, s_next[-1])
+        follows = torch.cat([v[1:], last.unsqueeze(0)])
+        if cut.any():
+            follows[cut] = self.critic(t[cut] + 1, s_next[cut])
+        return torch.where(ended, 0.0, follows)
+
+
+def _accumulated(residual: Tensor, over: Tensor, factor: float) -> Tensor:
+    """Σ_k factor^k δ_{t+k} up to the end of the episode, (length, n)."""
+    total, parts = torch.zeros_like(residual[0]), []
+    for x, ends in zip(reversed(residual.unbind()), reversed(over.unbind()), strict=True):
+        total = x + torch.where(ends, 0.0, factor * total)
+        parts.append(total)
+    return torch.stack(parts[::-1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Ratios:
+    """(s, a, t=0) -> V(s) + α log π(a|s)/p(a|s)."""
+
+    policy: nn.Module
+    critic: StateValues
+    problem: Any
+    alpha: float
+
+    @torch.no_grad()
+    def __call__(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        q, p = exact(self.policy(t, s)), exact(self.problem.prior(s, t))
+        values: Tensor = self.critic(t, s) + self.alpha * (q.log_prob(a) - p.log_prob(a))
+        return values
