@@ -79,6 +79,7 @@ Learning from transitions, of models and of environments that can only be steppe
 
 - ``soft_q``: soft, hard and expected-SARSA action values in tables.
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
+- ``path_consistency``: a policy and values that agree along segments of trajectories.
 - ``Learned``: what a learner returns.
 """
 

@@ -93,6 +93,17 @@ class ModelSource:
         self.s, self.t = s_next, t_next
         return Transition(s, t, a, reward, s_next, ended, cut, self._always)
 
+    def again(self, taken: Transition) -> Transition:
+        """The same step once more: another, independent, s' and what it pays.
+
+        Where termination was drawn, or r_T was paid, it is drawn and paid anew.
+        """
+        before = self.s, self.t
+        self.s, self.t = taken.s, taken.t
+        other = self.advance(taken.a)
+        self.s, self.t = before
+        return other
+
     def restart(self, over: Tensor) -> None:
         """Puts the copies (n,) whose episode is over at the beginning of another one."""
         which = over.numpy().nonzero()[0]

@@ -97,7 +97,11 @@ def policy_gradient(
     >>> bool(best - cai.evaluate(model, learnt.policy).elbo < 0.1)
     True
     """
-    _check(policy, steps, length, lam, entropy)
+    check_trainable(policy)
+    checks.check_count("steps", steps)
+    checks.check_count("length", length)
+    checks.check_share("lam", lam, "1 trusts the critic least")
+    checks.check_one_of("entropy", entropy, ("proper", "naive"), '"proper" has an objective')
     checks.check_widths("hidden", hidden)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
@@ -125,11 +129,12 @@ def policy_gradient(
                     nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], clip)
                 adam.step()
                 bar.update(copies.num_envs * length)
-    ratios = _Ratios(policy, critic, problem, state.alpha)
+    ratios = SoftActionValues(policy, critic, problem, state.alpha)
     return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
 
 
-def _check(policy: Any, steps: int, length: int, lam: float, entropy: str) -> None:
+def check_trainable(policy: Any) -> None:
+    """Raises ValueError unless it is a policy with parameters and without a memory."""
     if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
         advice = "take cai.NeuralPolicy(model), or cai.TabularPolicy(model)"
         checks.refuse("policy", "a torch module with parameters", type(policy).__name__, advice)
@@ -137,10 +142,6 @@ def _check(policy: Any, steps: int, length: int, lam: float, entropy: str) -> No
         advice = "inference.fit trains those, on a model; here give it what it needs as the state"
         checks.refuse("policy", "one without a memory", type(policy).__name__, advice)
     check_policy(policy)
-    checks.check_count("steps", steps)
-    checks.check_count("length", length)
-    checks.check_share("lam", lam, "1 trusts the critic least")
-    checks.check_one_of("entropy", entropy, ("proper", "naive"), '"proper" has an objective')
 
 
 class StateValues(nn.Module):
@@ -259,7 +260,7 @@ def _accumulated(residual: Tensor, over: Tensor, factor: float) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ratios:
+class SoftActionValues:
     """(s, a, t=0) -> V(s) + α log π(a|s)/p(a|s)."""
 
     policy: nn.Module
@@ -269,6 +270,7 @@ class _Ratios:
 
     @torch.no_grad()
     def __call__(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """Action values, of the batch shape of s and a, reward units."""
         q, p = exact(self.policy(t, s)), exact(self.problem.prior(s, t))
         values: Tensor = self.critic(t, s) + self.alpha * (q.log_prob(a) - p.log_prob(a))
         return values

@@ -1,0 +1,208 @@
+"""Path consistency learning: values and policy that agree along segments of trajectories."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.inference.learning._progress import History
+from cai.inference.learning._stepped import stepped
+from cai.inference.learning.learned import Learned
+from cai.inference.learning.policy_gradient import SoftActionValues, StateValues, check_trainable
+from cai.numerics.exclusive import seeded
+from cai.program.calling import draw, policy_at
+from cai.stepping.model_source import ModelSource
+from cai.stepping.source import Source, Transition
+
+
+def path_consistency(
+    source: Any,
+    policy: nn.Module,
+    *,
+    steps: int = 100_000,
+    num_envs: int = 16,
+    length: int = 8,
+    ends: Literal["both", "first"] = "both",
+    double: bool = False,
+    lag: float | None = None,
+    hidden: tuple[int, ...] = (64, 64),
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> Learned:
+    """Trains a policy and values to be consistent along segments (Nachum et al. 2017).
+
+    At the optimum, on every segment of every behaviour, the mean over the dynamics of
+
+        C = -V(s_0) + Σ_{d<n} γ^d (r_d - α log π(a_d|s_d)/p(a_d|s_d)) + γ^n V(s_n)
+
+    is zero (Schulman et al. 2017, eq. 90). Steps of Adam, whose rate falls to zero, lessen ½ C² of
+    segments that begin at each step of a window and go on to its end, or that of the episode.
+
+    Where the dynamics are deterministic C itself is zero. Elsewhere its square is paid for by
+    chance: E C² = (E C)² + Var C, so that with gradients through both ends values are flattened,
+    and calm is preferred to what is better on average. With ``ends="first"`` V(s_n) is held fixed,
+    a semi-gradient as in Q-learning, whose fixed point is that of ``soft_values``; so is that of
+    ``double=True``, which multiplies the C of two independent successors of one-step segments. A
+    model can draw these, an environment cannot.
+
+    Args:
+        source: a model or a ``models.environment``.
+        policy: a torch module (t, s) -> distribution; a copy is trained, and acts.
+        steps: how many transitions, of all copies together.
+        num_envs: how many copies are stepped side by side.
+        length: of the window, in steps.
+        ends: "both" for the gradient of ½ C²; "first" holds V(s_n) fixed.
+        double: two independent successors; with ``length=1`` on a model.
+        lag: in (0, 1), relative to a policy that lags behind instead of the action prior (Trust-
+            PCL, Nachum et al. 2018): after each step its parameters move by so large a share
+            towards those of the policy. Then α is the price of moving, and nothing pays for
+            randomness: the policy goes towards that of the hard rule.
+        hidden: widths of the hidden layers of V.
+        learning_rate: of Adam at the start.
+        seed: of all that is drawn.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s).
+
+    Raises:
+        ValueError: if the policy has no parameters or a memory, ``double`` is asked of longer
+            segments or of an environment, or a number is out of range.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> learnt = inference.path_consistency(
+    ...     model, cai.TabularPolicy(model), steps=40_000, length=4, learning_rate=0.03,
+    ...     progress=False
+    ... )
+    >>> best = inference.soft_values(model).elbo  # of all policies
+    >>> bool(best - cai.evaluate(model, learnt.policy).elbo < 0.5)
+    True
+    """
+    check_trainable(policy)
+    checks.check_count("steps", steps)
+    checks.check_count("length", length)
+    checks.check_one_of("ends", ends, ("both", "first"), '"first" is unbiased')
+    checks.check_flag("double", double)
+    if lag is not None:
+        checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "0.01")
+    checks.check_widths("hidden", hidden)
+    learning_rate = checks.check_positive("learning_rate", learning_rate)
+    checks.check_seed(seed)
+    checks.check_flag("progress", progress)
+    policy = copy.deepcopy(policy)
+    with seeded(seed):
+        problem, copies, horizon = stepped(source, num_envs)
+        _check_double(double, length, copies)
+        critic = StateValues(problem, hidden, horizon is not None)
+        state = PathConsistency(policy, critic, copies, problem, length, ends == "both", double)
+        state.alpha = float(problem.temperature)
+        lagging = None if lag is None else copy.deepcopy(policy)
+        state.reference = lagging
+        adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
+        history = History(copies.num_envs, steps)
+        with tqdm(total=steps, desc="path_consistency", disable=None if progress else True) as bar:
+            while state.taken < steps:
+                adam.zero_grad()
+                state.loss(history).backward()
+                adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
+                adam.step()
+                if lagging is not None and lag is not None:
+                    _follow(lagging, policy, lag)
+                bar.update(copies.num_envs * length)
+    ratios = SoftActionValues(policy, critic, problem, state.alpha)
+    return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+
+
+def _check_double(double: bool, length: int, copies: Source) -> None:
+    if double and (length > 1 or not isinstance(copies, ModelSource)):
+        came = f"length={length}" if length > 1 else "an environment, which cannot go back"
+        checks.refuse("double", "segments of one step of a model", came, 'ends="first"')
+
+
+@torch.no_grad()
+def _follow(lagging: nn.Module, policy: nn.Module, share: float) -> None:
+    for old, new in zip(lagging.parameters(), policy.parameters(), strict=True):
+        old.lerp_(new, share)
+
+
+class PathConsistency:
+    """A policy, its values and their transitions: who wants the loop calls ``loss`` by hand.
+
+    Attributes:
+        taken: how many transitions were seen.
+        alpha: α.
+        reference: a policy in place of the action prior; or None.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        critic: StateValues,
+        copies: Source,
+        problem: Any,
+        length: int = 8,
+        both_ends: bool = True,
+        double: bool = False,
+    ) -> None:
+        self.policy, self.critic, self.copies = policy, critic, copies
+        self.prior, self.discount = problem.prior, problem.discount
+        self.length, self.both_ends, self.double = length, both_ends, double
+        self.taken, self.alpha = 0, 1.0
+        self.reference: nn.Module | None = None
+
+    def loss(self, history: History | None = None) -> Tensor:
+        """Steps the copies, and returns the mean of ½ C² over the segments."""
+        taken = []
+        with torch.no_grad():
+            for _ in range(self.length):
+                s, t = self.copies.s, self.copies.t
+                q = policy_at(self.policy, t, s)
+                shape = torch.Size() if q.batch_shape else s.shape[:1]
+                taken.append(self.copies.step(draw(q, shape, "policy")))
+                self.taken += len(s)
+                if history is not None:
+                    history.record(taken[-1], self.taken, self.alpha, torch.nan)
+        counts = torch.stack([step.counts for step in taken])
+        errors = self.errors(taken)
+        if self.double:
+            assert isinstance(self.copies, ModelSource)
+            product = errors * self.errors([self.copies.again(taken[0])])
+        else:
+            product = errors.square()
+        total = 0.5 * product[counts].mean()
+        if not total.isfinite():
+            raise FloatingPointError(f"path_consistency: the loss is {total.item():g}")
+        return total
+
+    def errors(self, taken: list[Transition]) -> Tensor:
+        """C of the segments that begin at each step and go on to the end, (length, n)."""
+        found: list[Tensor] = []
+        for step in reversed(taken):
+            after = self.critic(step.t + 1, step.s_next)
+            after = after if self.both_ends or self.double else after.detach()
+            if found:
+                after = torch.where(step.cut, after, found[-1])
+            paid = step.reward - self.alpha * self._log_ratio(step)
+            found.append(paid + self.discount * torch.where(step.ended, 0.0, after))
+        starts = [self.critic(step.t, step.s) for step in taken]
+        return torch.stack(found[::-1]) - torch.stack(starts)
+
+    def _log_ratio(self, step: Transition) -> Tensor:
+        """log π(a|s)/p(a|s), or over the reference, (n,), nats."""
+        q = exact(policy_at(self.policy, step.t, step.s))
+        if self.reference is None:
+            p = exact(self.prior(step.s, step.t))
+        else:
+            with torch.no_grad():
+                p = exact(self.reference(step.t, step.s))
+        ratio: Tensor = q.log_prob(step.a) - p.log_prob(step.a)
+        return ratio.double()
