@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cai import checks
 from cai.evaluation import importance_weights
 from cai.evaluation.bracket import EvidenceBracket, bracket, from_above
 from cai.evaluation.divergence import Split, measured
+from cai.evaluation.evaluate import Evaluation
+from cai.evaluation.problem import Problem, as_problem
 from cai.evaluation.references import References
 from cai.evaluation.report import Comparison, Estimate, Row
-from cai.gaussian.gaussian_solution import GaussianSolution
-from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.linear_gaussian import same as same_gaussian
 from cai.numerics.exclusive import seeded
-from cai.policies.dynamics_guide import DynamicsGuide
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
-from cai.program.interfaces import Policy, ValueFunction
+from cai.program.interfaces import Belief, Policy, ValueFunction
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.chain import Chain
-from cai.tables.table import Table, same
+from cai.tables.table import Table
 
 _TOGETHER = 100  # trajectories at a time in a bracket of the log evidence
 
@@ -71,26 +67,29 @@ def compare(
     >>> round(report.rows["prior"].elbo, 2)
     -3.5
     """
-    checks.check_model(model, table=True)
+    problem = as_problem(model)
     if not isinstance(methods, Mapping) or not methods:
         came = "none" if isinstance(methods, Mapping) else f"a {type(methods).__name__}"
         raise ValueError(
             f"methods: expected at least one, as {{name: solution or policy}}, got {came}"
         )
-    known = References.of(model, methods)
+    entries = {name: _entry(name, method, problem) for name, method in methods.items()}
+    known = References.of(problem, [x.belief for x in entries.values() if x.belief is not None])
     if known.posterior is not None and known.posterior.bound == -math.inf:
         raise ValueError(
             "evidence: p(O) = 0, there is no posterior to compare with; no trajectory has a "
             "reward above -inf"
         )
-    rows = {name: _row(name, method, model, known) for name, method in methods.items()}
+    rows = {name: _row(entry, known) for name, entry in entries.items()}
     if known.posterior is not None:
         if value is not None:
             raise ValueError(
                 "value: expected None where log p(O) is known exactly, as here; leave it out"
             )
-        return Comparison(rows, known.posterior.bound, known.posterior, model)
-    found = _bracket(model, rows, value)
+        table = None if known.chain is None else known.chain.table
+        return Comparison(rows, known.posterior.bound, known.posterior, model, table=table)
+    evaluations = [row.evaluation for row in rows.values()]
+    found = _bracket(problem, [x.policy for x in entries.values()], evaluations, value)
     if found is None and value is not None:
         raise ValueError(
             "value: expected None where no trajectory can be drawn, as with an infinite horizon or "
@@ -101,14 +100,40 @@ def compare(
     return Comparison(rows, None, None, model, found)
 
 
-def _row(name: str, method: Any, model: TrajectoryModel | Table, known: References) -> Row:
-    policy = _policy(name, method, known)
-    evaluation, split = measured(model, policy, known)
+class _Entry(NamedTuple):
+    """A method as it is compared: its policy, and what it believes beyond the true dynamics."""
+
+    method: Any
+    policy: Policy
+    belief: Belief | None
+
+
+def _entry(name: str, method: Any, problem: Problem) -> _Entry:
+    """A method, which must have a policy, and belong to the problem if it believes anything."""
+    policy: Any = getattr(method, "policy", method)
+    if not (callable(policy) or remembers(policy)):
+        raise ValueError(
+            f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
+            f"got {type(method).__name__}"
+        )
+    # That of a fit is its policy's.
+    belief = next((x for x in (method, policy) if isinstance(x, Belief)), None)
+    check_policy(belief if isinstance(belief, nn.Module) else policy)
+    if belief is not None and not belief.is_of(problem):
+        raise ValueError(
+            f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
+            "another problem; solve this one, or pass its policy alone, solution.policy"
+        )
+    return _Entry(method, policy, belief)
+
+
+def _row(entry: _Entry, known: References) -> Row:
+    evaluation, split = measured(entry.policy, known)
     elbo = Estimate(evaluation.elbo, evaluation.elbo_stderr)
     total = Estimate(evaluation.expected_return, evaluation.expected_return_stderr)
-    objective = evaluation.elbo
-    if isinstance(method, Chain) and method.rule != "soft":
-        objective = evaluation.expected_return / method.table.temperature
+    objective, belief = evaluation.elbo, entry.belief
+    if belief is not None and belief.rule != "soft":
+        objective = evaluation.expected_return / float(known.problem.model.temperature)
     estimates = {
         "imagined_bound": Estimate(objective, elbo.stderr),
         "imagined_return": total,
@@ -116,46 +141,13 @@ def _row(name: str, method: Any, model: TrajectoryModel | Table, known: Referenc
         "expected_return": total,
         "entropy": Estimate(evaluation.entropy, evaluation.entropy_stderr),
     }
-    believer = _believer(method)
-    bends = isinstance(believer, Chain | GaussianSolution | DynamicsGuide)
-    if bends and believer.optimism != 0:
-        estimates["imagined_bound"] = Estimate(believer.bound)
-        estimates["imagined_return"] = Estimate(believer.imagined_return)
-        estimates["optimism_gap"] = Estimate(_less(believer.bound, objective))
+    if belief is not None and belief.optimism != 0:
+        estimates["imagined_bound"] = Estimate(belief.bound)
+        estimates["imagined_return"] = Estimate(belief.imagined_return)
+        estimates["optimism_gap"] = Estimate(_less(belief.bound, objective))
     elif known.best is not None:
         estimates["restriction"] = Estimate(_less(known.best, evaluation.elbo), elbo.stderr)
-    return Row(estimates | (_parts(split) if split else {}), evaluation, method)
-
-
-def _believer(method: Any) -> Any:
-    """What a bound is taken from: the method, or its policy if that is a guide of the dynamics."""
-    policy = getattr(method, "policy", None)
-    return policy if isinstance(policy, DynamicsGuide) else method
-
-
-def _policy(name: str, method: Any, known: References) -> Policy:
-    """The policy of a method, which must be of the same problem."""
-    policy: Any = getattr(method, "policy", method)
-    if not (callable(policy) or remembers(policy)):
-        raise ValueError(
-            f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
-            f"got {type(method).__name__}"
-        )
-    believer, problem, fits = _believer(method), known.problem, True
-    check_policy(believer if isinstance(believer, DynamicsGuide) else policy)
-    if isinstance(method, Chain):
-        fits = isinstance(problem, Table) and same(method.table, problem)
-    elif isinstance(method, GaussianSolution):
-        fits = isinstance(problem, LinearGaussian) and same_gaussian(method.model, problem)
-    elif isinstance(believer, DynamicsGuide):
-        fits = isinstance(problem, Table) and believer.is_of(problem)
-    if not fits:
-        raise ValueError(
-            f"methods[{name!r}]: expected a solution of the model that is compared on, got one of "
-            "another problem; solve this one, or pass its policy alone, solution.policy"
-        )
-    found: Policy = policy
-    return found
+    return Row(estimates | (_parts(split) if split else {}), evaluation, entry.method, belief)
 
 
 def _parts(split: Split) -> dict[str, Estimate]:
@@ -168,17 +160,20 @@ def _parts(split: Split) -> dict[str, Estimate]:
 
 
 def _bracket(
-    model: TrajectoryModel | Table, rows: Mapping[str, Row], value: ValueFunction | None
+    problem: Problem,
+    policies: Sequence[Policy],
+    evaluations: Sequence[Evaluation],
+    value: ValueFunction | None,
 ) -> EvidenceBracket | None:
     """log p(O) by the policy that is closest to it; None where no trajectory weighs anything."""
-    if not isinstance(model, TrajectoryModel) or model.horizon is None:
+    model, gaussian = problem.program, problem.gaussian
+    if model is None or model.horizon is None:
         return None
-    if isinstance(model, LinearGaussian) and model.flat and model.discount < 1:
+    if gaussian is not None and gaussian.flat and gaussian.discount < 1:
         return None  # after termination actions follow the prior, which cannot be sampled
-    policies = [getattr(row.method, "policy", row.method) for row in rows.values()]
     halves = [
-        _log_weights(model, policy, row).tensor_split(2)
-        for policy, row in zip(policies, rows.values(), strict=True)
+        _log_weights(model, policy, evaluation).tensor_split(2)
+        for policy, evaluation in zip(policies, evaluations, strict=True)
     ]
     # Chosen by one half, measured by the other: the best of several numbers is too good.
     worth = [(bracket(w, _TOGETHER).lower, w.logsumexp(0).item()) for w, _ in halves]
@@ -191,9 +186,9 @@ def _bracket(
     return found if found.effective > 0 or above is not None else None
 
 
-def _log_weights(model: TrajectoryModel, policy: Policy, row: Row) -> Tensor:
+def _log_weights(model: TrajectoryModel, policy: Policy, evaluation: Evaluation) -> Tensor:
     """(n,), nats; of one that was evaluated in closed form they are simulated now."""
-    found = row.evaluation.log_weights
+    found = evaluation.log_weights
     if found is not None:
         return found
     return importance_weights.scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +17,11 @@ from cai.evaluation.references import References
 from cai.gaussian.bending import bend_divergences
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
-from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.numerics import logspace
 from cai.numerics.logspace import product
-from cai.program.calling import check_policy
-from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
-from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
 from cai.tables import bellman
-from cai.tables.table import Table
 
 
 class Split(NamedTuple):
@@ -54,25 +49,21 @@ class Split(NamedTuple):
         return self.start + self.actions + self.dynamics
 
 
-def measured(
-    model: TrajectoryModel | Table, policy: Policy, known: References
-) -> tuple[Evaluation, Split | None]:
+def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
     """What a policy gets in the true dynamics, and where it differs from the posterior.
 
     Args:
-        model: the model, or its table.
         policy: any.
-        known: of that model; without an exact posterior there is no split.
+        known: of the problem; without an exact posterior there is no split.
     """
-    check_policy(policy)
-    posterior, found = known.posterior, exactly(known.problem, policy)
-    evaluation = simulated(model, policy) if found is None else of_worth(found)
+    problem, posterior, found = known.problem, known.posterior, exactly(known.problem, policy)
+    evaluation = simulated(problem, policy) if found is None else of_worth(found)
     if posterior is None:
         return evaluation, None
     if found is None:
         assert evaluation.trajectories is not None
         assert evaluation.log_weights is not None
-        split = along(posterior, evaluation.trajectories, evaluation.log_weights)
+        split = along(known, evaluation.trajectories, evaluation.log_weights)
         if split.total == math.inf:  # of what is rare, a simulation may have seen nothing
             evaluation = dataclasses.replace(
                 evaluation,
@@ -82,13 +73,13 @@ def measured(
                 expected_return_stderr=0.0,
             )
         return evaluation, split
-    if isinstance(posterior, GaussianSolution):
-        assert isinstance(policy, LinearGaussianPolicy)
-        return evaluation, Split(*gaussian_divergences(posterior, policy))
+    if known.gaussian is not None:  # then the policy is linear-Gaussian, too
+        return evaluation, Split(*gaussian_divergences(known.gaussian, policy))
+    assert known.chain is not None
     if found.log_policy is None:
-        return evaluation, with_memory(posterior, evaluation)
-    with posterior.table.threads(), torch.no_grad():
-        return evaluation, divergences(posterior, found.log_policy, evaluation)
+        return evaluation, with_memory(known.chain, evaluation)
+    with known.chain.table.threads(), torch.no_grad():
+        return evaluation, divergences(known.chain, found.log_policy, evaluation)
 
 
 def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) -> Split:
@@ -117,21 +108,22 @@ def with_memory(posterior: Chain, evaluation: Evaluation) -> Split:
     return Split(start, _rest(total, start + dynamics), dynamics)
 
 
-def along(posterior: Chain | GaussianSolution, paths: Trajectories, log_weights: Tensor) -> Split:
+def along(known: References, paths: Trajectories, log_weights: Tensor) -> Split:
     """The same by simulation, for any policy: KL terms are averaged along its own trajectories.
 
     Args:
-        posterior: the exact posterior, with a finite horizon.
+        known: with the exact posterior, of a finite horizon.
         paths: n trajectories of the policy in the true dynamics.
         log_weights: (n,), log p(τ,O)/q(τ), nats.
     """
-    if isinstance(posterior, Chain):
-        start, along_paths = _bends_of_states(posterior, paths)
+    if known.gaussian is not None:
+        bound, (start, along_paths) = known.gaussian.bound, _bends_of_vectors(known.gaussian, paths)
     else:
-        start, along_paths = _bends_of_vectors(posterior, paths)
+        assert known.chain is not None
+        bound, (start, along_paths) = known.chain.bound, _bends_of_states(known.chain, paths)
     if start == math.inf or not along_paths.isfinite().all():  # the posterior excludes what may be
         return Split(start, math.inf, math.inf, 0.0, 0.0, 0.0)
-    minus, total_stderr = importance_weights.mean(log_weights - posterior.bound)
+    minus, total_stderr = importance_weights.mean(log_weights - bound)
     dynamics, dynamics_stderr = importance_weights.mean(along_paths)
     _, actions_stderr = importance_weights.mean(log_weights + along_paths)
     return Split(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
+from cai.evaluation.problem import Problem, as_problem
 from cai.evaluation.worth import Worth, worth
 from cai.program.calling import check_policy
 from cai.program.episode import remembers
@@ -17,7 +17,6 @@ from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerable
 
 _SAMPLES = 10_000
 
@@ -94,24 +93,20 @@ def evaluate(
     >>> abs(simulated.elbo - result.elbo) < 5 * simulated.elbo_stderr
     True
     """
-    checks.check_model(model, table=True)
+    problem = as_problem(model)
     check_policy(policy)
-    if isinstance(model, Table) and samples is not None:
+    if samples is None:
+        found = exactly(problem, policy)
+        return simulated(problem, policy, seed=seed) if found is None else of_worth(found)
+    if problem.program is None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
-    if samples is not None:
-        return simulated(model, policy, samples, seed)
-    table = enumerable(model)
-    found = exactly(model if table is None else table, policy)
-    return simulated(model, policy, _SAMPLES, seed) if found is None else of_worth(found)
+    return simulated(problem, policy, samples, seed)
 
 
-def exactly(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
+def exactly(problem: Problem, policy: Policy) -> Worth | None:
     """The exact ELBO and return, without gradients; None if only a simulation can tell."""
-    if isinstance(problem, TrajectoryModel):
-        with torch.no_grad():
-            return worth(problem, policy)
-    with problem.threads(), torch.no_grad():
-        return worth(problem, policy)
+    with torch.no_grad():
+        return worth(policy, problem)
 
 
 def of_worth(found: Worth) -> Evaluation:
@@ -121,14 +116,15 @@ def of_worth(found: Worth) -> Evaluation:
 
 
 def simulated(
-    model: TrajectoryModel | Table, policy: Policy, samples: int = _SAMPLES, seed: int = 0
+    problem: Problem, policy: Policy, samples: int = _SAMPLES, seed: int = 0
 ) -> Evaluation:
     """The ELBO and return of a policy, estimated from trajectories.
 
     Raises:
         ValueError: if it is a table that would have to be simulated.
     """
-    if isinstance(model, Table):
+    model = problem.program
+    if model is None:
         raise ValueError(
             "policy: with a memory it is simulated, which a table cannot be; pass the model"
         )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cai.evaluation.problem import Problem
 from cai.gaussian import tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.infinite.endings import Diverges
 from cai.infinite.fixed_point import fixed_point
-from cai.program.trajectory import TrajectoryModel
+from cai.program.interfaces import Belief
 from cai.solutions.chain import Chain
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
-from cai.tables.table import Table, same
-from cai.tables.tabulation import enumerable
+from cai.tables.table import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,31 +24,33 @@ class References:
     """What is known exactly of a model.
 
     Attributes:
-        problem: the model, or its table if it can be enumerated.
-        posterior: the exact posterior; None if it is out of reach, or p(O) = ∞.
+        problem: the model, or its table.
+        chain: the exact posterior of a table; None if it is out of reach, or p(O) = ∞.
+        gaussian: that of a linear-Gaussian model.
         best: nats, the highest ELBO of all policies in the true dynamics; None if unknown.
     """
 
-    problem: TrajectoryModel | Table
-    posterior: Chain | GaussianSolution | None = None
+    problem: Problem
+    chain: Chain | None = None
+    gaussian: GaussianSolution | None = None
     best: float | None = None
 
     @property
-    def table(self) -> Table | None:
-        """The table of the model; None if it cannot be enumerated."""
-        return self.problem if isinstance(self.problem, Table) else None
+    def posterior(self) -> Chain | GaussianSolution | None:
+        """The exact posterior, of whichever kind."""
+        return self.chain or self.gaussian
 
     @staticmethod
-    def of(model: TrajectoryModel | Table, methods: Mapping[str, Any]) -> References:
-        """Solves the model at optimism 1 and 0, or finds the solutions among the methods."""
-        if isinstance(model, LinearGaussian):
-            exact, best = (_gaussian(model, eta) for eta in (1.0, 0.0))
-            return References(model, exact, best.bound if best else None)
-        table = enumerable(model)
-        if table is None:
-            return References(model)
-        found, kept = (_found(table, eta, methods) for eta in (1.0, 0.0))
-        return References(table, found, kept.bound if kept else None)
+    def of(problem: Problem, beliefs: Iterable[Belief]) -> References:
+        """Solves a problem at optimism 1 and 0, or finds the solutions among beliefs about it."""
+        kept: Chain | GaussianSolution | None
+        if problem.gaussian is not None:
+            exact, kept = (_gaussian(problem.gaussian, eta) for eta in (1.0, 0.0))
+            return References(problem, gaussian=exact, best=kept.bound if kept else None)
+        if problem.table is None:
+            return References(problem)
+        found, kept = (_found(problem.table, eta, beliefs) for eta in (1.0, 0.0))
+        return References(problem, found, best=kept.bound if kept else None)
 
 
 def solved(table: Table, eta: float) -> Chain:
@@ -62,12 +64,12 @@ def solved(table: Table, eta: float) -> Chain:
     return Solution.solve(table, eta)
 
 
-def _found(table: Table, eta: float, methods: Mapping[str, Any]) -> Chain | None:
-    """The solution at η, perhaps one of the methods; None if it is infinite."""
-    for method in methods.values():
-        fits = isinstance(method, Chain) and method.optimism == eta and method.rule == "soft"
-        if fits and not method.conditioned and same(method.table, table):
-            return method
+def _found(table: Table, eta: float, beliefs: Iterable[Any]) -> Chain | None:
+    """The solution at η, perhaps one of the beliefs about the table; None if it is infinite."""
+    for belief in beliefs:
+        if belief.exact and belief.optimism == eta:
+            found: Chain = belief
+            return found
     try:
         return solved(table, eta)
     except Diverges:

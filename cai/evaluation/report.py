@@ -8,13 +8,14 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.evaluate import Evaluation
-from cai.evaluation.spelling import spell
+from cai.evaluation.spelling import number, spell
 from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.program.interfaces import Belief
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
 from cai.tables.table import Table
@@ -89,11 +90,13 @@ class Row:
         estimates: all of these by name, each with its standard error.
         evaluation: the policy's evaluation in the true dynamics.
         method: what was passed to the comparison.
+        belief: what the method, or its policy, believes of the dynamics; or None.
     """
 
     estimates: Mapping[str, Estimate]
     evaluation: Evaluation
     method: Any
+    belief: Belief | None = None
 
     imagined_bound = _value("imagined_bound")
     imagined_bound_stderr = _stderr("imagined_bound")
@@ -138,6 +141,7 @@ class Comparison(Mapping[str, Row]):
         model: what was compared on.
         bracket: log p(O) between two numbers, where the exact posterior is out of reach; from
             half of the trajectories of the method that is closest on the other half.
+        table: of the model, if the posterior is one of a table; else None.
     """
 
     rows: dict[str, Row]
@@ -145,6 +149,7 @@ class Comparison(Mapping[str, Row]):
     posterior: Chain | GaussianSolution | None
     model: TrajectoryModel | Table
     bracket: EvidenceBracket | None = None
+    table: Table | None = field(default=None, kw_only=True)
 
     def __getitem__(self, name: str) -> Row:
         return self.rows[name]
@@ -270,7 +275,7 @@ class Comparison(Mapping[str, Row]):
     def _notes(self) -> list[str]:
         notes = []
         if self.log_evidence is not None:
-            notes.append(f"log p(O) = {_number(self.log_evidence)} nats = ELBO + KL, in every row.")
+            notes.append(f"log p(O) = {number(self.log_evidence)} nats = ELBO + KL, in every row.")
         if self.bracket is not None:
             notes.append(f"{self.bracket}.")
         if any(row.elbo_stderr is not None for row in self.rows.values()):
@@ -281,15 +286,7 @@ class Comparison(Mapping[str, Row]):
 def _cell(field: str, estimate: Estimate) -> str:
     """A number of a row; what training still lacks in the fourth digit is no restriction."""
     x, stderr = estimate
-    return _number(0.0 if field == "restriction" and x and abs(x) < 5e-4 else x, stderr)
-
-
-def _number(x: float | None, stderr: float | None = None) -> str:
-    if x is None:
-        return "–"
-    text = f"{x:.4g}" if abs(x) >= 1e5 or 0 < abs(x) < 1e-3 else f"{x:.3f}"
-    text = "0.000" if abs(x) < 1e-9 else text
-    return text if stderr is None else f"{text} ± {stderr:.2g}"
+    return number(0.0 if field == "restriction" and x and abs(x) < 5e-4 else x, stderr)
 
 
 def _without_infinities(x: Any) -> Any:

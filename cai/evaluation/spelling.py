@@ -1,4 +1,4 @@
-"""Symbols spelt in ASCII for a stream whose encoding lacks them: τ as tau, ± as +/-."""
+"""Numbers as text, and symbols spelt in ASCII for a stream whose encoding lacks them: τ as tau."""
 
 from __future__ import annotations
 
@@ -77,3 +77,12 @@ def _spelling(character: str) -> str:
     if plain or all(map(unicodedata.combining, letters)):
         return plain
     return character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def number(x: float | None, stderr: float | None = None) -> str:
+    """A number with three digits behind the point, or four in all, and its standard error."""
+    if x is None:
+        return "–"
+    text = f"{x:.4g}" if abs(x) >= 1e5 or 0 < abs(x) < 1e-3 else f"{x:.3f}"
+    text = "0.000" if abs(x) < 1e-9 else text
+    return text if stderr is None else f"{text} ± {stderr:.2g}"

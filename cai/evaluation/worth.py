@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, overload
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cai import checks
+from cai.evaluation.problem import Problem
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -26,7 +28,6 @@ from cai.policies.as_table import policy_log_probs
 from cai.policies.history import HistoryPolicy, moves, seen_first, seen_next
 from cai.program.episode import remembers
 from cai.program.interfaces import Policy
-from cai.program.trajectory import TrajectoryModel
 from cai.tables.sweeps import follow
 from cai.tables.table import Table
 
@@ -53,32 +54,45 @@ class Worth(NamedTuple):
     log_policy: Tensor | None = None
 
 
-@overload
-def worth(problem: LinearGaussian, policy: LinearGaussianPolicy) -> Worth: ...
-@overload
-def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None: ...
-def worth(problem: TrajectoryModel | Table, policy: Policy) -> Worth | None:
+@singledispatch
+def worth(policy: Any, problem: Problem) -> Worth | None:
     """The exact ELBO, return and entropy of a policy; None if only a simulation can tell.
 
     It is exact for a linear-Gaussian policy in such a model, and on a table for a policy without
     a memory or on histories.
 
     Args:
-        problem: the table of a model that can be enumerated, else the model.
         policy: (t, s) -> q(a_t|s_t).
+        problem: the model, or its table.
 
     Raises:
         ValueError: if the policy does not fit the problem or does not broadcast; with an infinite
             horizon if it is not stationary or may never end.
     """
-    if isinstance(problem, LinearGaussian) and isinstance(policy, LinearGaussianPolicy):
-        return _of_linear_policy(problem, policy)
-    if isinstance(problem, Table) and isinstance(policy, HistoryPolicy):
-        return _of_histories(problem, policy)
-    if isinstance(problem, Table) and not remembers(policy):
-        with torch.no_grad():
-            return of_log_policy(problem, policy_log_probs(policy, problem))
-    return None
+    return _of_table(policy, problem)
+
+
+@worth.register
+def _(policy: LinearGaussianPolicy, problem: Problem) -> Worth | None:
+    if problem.gaussian is not None:
+        return of_linear_policy(problem.gaussian, policy)
+    return _of_table(policy, problem)
+
+
+@worth.register
+def _(policy: HistoryPolicy, problem: Problem) -> Worth | None:
+    if problem.table is None:
+        return None
+    with problem.table.threads():
+        return of_histories(problem.table, policy)
+
+
+def _of_table(policy: Policy, problem: Problem) -> Worth | None:
+    table = problem.table
+    if table is None or remembers(policy):
+        return None
+    with table.threads(), torch.no_grad():
+        return of_log_policy(table, policy_log_probs(policy, table))
 
 
 def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
@@ -94,7 +108,8 @@ def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
     return Worth(elbo, expected_return, entropy.sum(), states, state_actions, log_policy)
 
 
-def _of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
+def of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
+    """ELBO, return and entropy of a linear-Gaussian policy in such a model."""
     T = checks.finite_horizon(model, "evaluating a policy")
     start = Gaussian(model.initial_mean, model.initial_covariance)
     states, state_actions = moments(start, true_dynamics(model), policy, T)
@@ -115,8 +130,8 @@ def _of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Wo
     return Worth(total / model.temperature - divergence, total, entropy)
 
 
-def _of_histories(table: Table, policy: HistoryPolicy) -> Worth:
-    """By following all histories."""
+def of_histories(table: Table, policy: HistoryPolicy) -> Worth:
+    """ELBO, return and entropy of a policy on histories, by following all of them."""
     log_probs = policy.log_probs
     sizes = len(log_probs), *policy.observations.shape, policy.log_prior.shape[1]
     if sizes != (table.steps, table.num_states, table.num_actions):

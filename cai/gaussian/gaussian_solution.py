@@ -13,15 +13,16 @@ from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati, riccati_equation, tilted_noise
 from cai.gaussian.bending import arrivals, bend_divergences
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
-from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.gaussian.linear_gaussian import LinearGaussian, same
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.long_run import long_run, long_run_return
 from cai.gaussian.moments import expected_return, moments
 from cai.gaussian.tilted_noise import Array, Value
+from cai.program.interfaces import ExactBelief, Forms
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GaussianSolution:
+class GaussianSolution(ExactBelief):
     """The soft Bellman solution of a linear-Gaussian model at one optimism η.
 
     The counterpart of :class:`cai.Solution`: everything is Gaussian or quadratic. T steps, states
@@ -117,33 +118,9 @@ class GaussianSolution:
             )
         return self.first_value / self.model.temperature
 
-    @property
-    def log_evidence(self) -> float:
-        """(), nats: log p(O), the bound at η = 1.
-
-        Raises:
-            AttributeError: at any other η, where the bound is another quantity.
-        """
-        if self.optimism != 1:
-            raise AttributeError(
-                f"log_evidence: the bound at optimism {self.optimism:g} is not log p(O); "
-                "take .bound, or inference.posterior(model).log_evidence"
-            )
-        return self.bound
-
-    @property
-    def elbo(self) -> float:
-        """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
-
-        Raises:
-            AttributeError: at any other η, where the bound believes in other dynamics.
-        """
-        if self.optimism != 0:
-            raise AttributeError(
-                f"elbo: the bound at optimism {self.optimism:g} believes in bent dynamics; what "
-                "its policy achieves in the true ones is cai.evaluate(model, solution.policy).elbo"
-            )
-        return self.bound
+    def is_of(self, problem: Forms) -> bool:
+        """Whether it solves a problem, number for number."""
+        return problem.gaussian is not None and same(self.model, problem.gaussian)
 
     @property
     def gains(self) -> Tensor:

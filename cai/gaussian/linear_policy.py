@@ -48,13 +48,9 @@ class LinearGaussianPolicy(nn.Module):
 
     def __init__(self, model: LinearGaussian, stationary: bool = False) -> None:
         super().__init__()
-        if not isinstance(model, LinearGaussian):
-            checks.refuse(
-                "model",
-                "a linear-Gaussian one, of models.linear_gaussian",
-                type(model).__name__,
-                "for any other take cai.NeuralPolicy(model)",
-            )
+        advice = "for any other take cai.NeuralPolicy(model)"
+        expected = "a linear-Gaussian one, of models.linear_gaussian"
+        checks.check_kind("model", model, LinearGaussian, expected, advice)
         checks.check_flag("stationary", stationary)
         n, m = model.state_size, model.action_size
         steps = () if stationary else (checks.finite_horizon(model, "a time-dependent policy"),)

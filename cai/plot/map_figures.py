@@ -13,7 +13,6 @@ from cai.plot.canvas import IMAGINED, REAL, caption, check_report, figure
 from cai.plot.maps import map_figure, paint, state_ticks
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
-from cai.solutions.chain import Chain
 from cai.tables.table import Table
 
 
@@ -38,19 +37,13 @@ def occupancy(report: Comparison) -> Figure:
     >>> figure = plot.occupancy(cai.compare(model, {"posterior": inference.posterior(model)}))
     """
     table = _table(report)
-    believers = {
-        name: row
-        for name, row in report.items()
-        if isinstance(row.method, Chain) and row.method.optimism != 0
-    }
+    believers = {name: row for name, row in report.items() if _imagined(row) is not None}
     others = {name: row for name, row in report.items() if name not in believers}
     rows = believers | others
     if table.layout is None or table.layout.map is None:
         return _occupancy_bars(rows, table)
-    pictures = [(f"{name}\nimagined", row.method.states) for name, row in believers.items()]
-    for name, row in rows.items():
-        assert row.evaluation.states is not None
-        pictures.append((f"{name}\nreal", row.evaluation.states))
+    pictures = [(f"{name}\nimagined", _imagined(row)) for name, row in believers.items()]
+    pictures += [(f"{name}\nreal", row.evaluation.states) for name, row in rows.items()]
     shares = [_share(states) for _, states in pictures]
     canvas, panels = map_figure(len(pictures), table.layout, bar=True)
     top = max(share.max().item() for share in shares)
@@ -105,16 +98,23 @@ def policies(report: Comparison) -> Figure:
 
 def _table(report: Comparison) -> Table:
     check_report(report)
-    if not isinstance(report.posterior, Chain):
+    if report.table is None:
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "
             "by one; for other models plot.comparison and plot.losses are at hand"
         )
-    return report.posterior.table
+    return report.table
 
 
-def _share(states: Tensor) -> Tensor:
+def _imagined(row: Row) -> Tensor | None:
+    """How often a method that bends the dynamics expects each state; None of any other."""
+    belief = row.belief
+    return None if belief is None or belief.optimism == 0 else belief.imagined_states
+
+
+def _share(states: Tensor | None) -> Tensor:
     """The share of all steps alive, s_0 … s_T or for ever, that is spent in each state."""
+    assert states is not None
     visits = states.sum(0) if states.dim() == 2 else states
     return visits / visits.sum().clamp(min=1e-300)
 
@@ -129,10 +129,9 @@ def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
     canvas, panels = figure(len(rows), height=3.4)
     x = np.arange(table.num_states)
     for axes, (name, row) in zip(panels, rows.items(), strict=True):
-        assert row.evaluation.states is not None
         pictures = [("real", row.evaluation.states, REAL)]
-        if isinstance(row.method, Chain) and row.method.optimism != 0:
-            pictures.insert(0, ("imagined", row.method.states, IMAGINED))
+        if (imagined := _imagined(row)) is not None:
+            pictures.insert(0, ("imagined", imagined, IMAGINED))
         for k, (what, states, colour) in enumerate(pictures):
             shift = (k - (len(pictures) - 1) / 2) * 0.4
             axes.bar(x + shift, _share(states).numpy(), 0.4, color=colour, label=what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -26,21 +27,33 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
         ValueError: if the policy does not broadcast, has another number of actions or NaN; with
             an infinite horizon where it is not stationary.
     """
-    log_q = _at_all_steps(policy, table)
+    T, S, A = table.horizon, table.num_states, table.num_actions
+    advice = "evaluate it by samples, or for a shorter horizon"
+    memory.check_fits("policy", "log q(a|s) of all steps", (T or 1) * S * A, advice)
+    log_q = _asked(policy, T, S, A)
     advice = "it says log q(a|s) of every step, state and action, whether or not it gets there"
     checks.check_no_nan("policy at (step, state, action)", log_q, advice)
-    return log_q
+    return log_q if T is not None else _the_same_at_all(log_q)
 
 
-def _at_all_steps(policy: Policy, table: Table) -> Tensor:
-    if table.horizon is None:
-        return _stationary(policy, table)
-    T, S, A = table.steps, table.num_states, table.num_actions
-    advice = "evaluate it by samples, or for a shorter horizon"
-    memory.check_fits("policy", "log q(a|s) of all steps", T * S * A, advice)
-    if isinstance(policy, TabularPolicy):
-        return _fitting(policy.log_probs, T, S, A)
-    return _called(policy, torch.arange(T), S, A)
+@singledispatch
+def _asked(policy: Any, T: int | None, S: int, A: int) -> Tensor:
+    """log q(a|s), (T, S, A); of an infinite horizon at the first steps, and some that come late."""
+    some = torch.tensor([0, 1, 2, 3, 10, 100, 1000, 10_000])
+    return _called(policy, some if T is None else torch.arange(T), S, A)
+
+
+@_asked.register
+def _(policy: TabularPolicy, T: int | None, S: int, A: int) -> Tensor:
+    log_q = policy.log_probs
+    if T is None:
+        T = len(log_q) if log_q.dim() == 3 else 1
+    if log_q.shape not in ((T, S, A), (S, A)):
+        raise ValueError(
+            f"policy: a table of shape {list(log_q.shape)} does not fit a model of {T} steps, "
+            f"{S} states and {A} actions; it was made for another model"
+        )
+    return log_q.expand(T, S, A)
 
 
 def _called(policy: Policy, times: Tensor, S: int, A: int) -> Tensor:
@@ -67,30 +80,14 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0]
 
 
-def _stationary(policy: Policy, table: Table) -> Tensor:
+def _the_same_at_all(log_q: Tensor) -> Tensor:
     """log q(a|s), (S, A), of a policy that does not change with time."""
-    S, A = table.num_states, table.num_actions
-    if isinstance(policy, TabularPolicy) and policy.log_probs.shape == (S, A):
-        return policy.log_probs
-    if isinstance(policy, TabularPolicy):
-        log_q = _fitting(policy.log_probs, len(policy.log_probs), S, A)
-    else:  # at the first steps, and at some that come late
-        log_q = _called(policy, torch.tensor([0, 1, 2, 3, 10, 100, 1000, 10_000]), S, A)
     if not torch.equal(log_q, log_q[:1].expand_as(log_q)):
         raise ValueError(
             "policy: an infinite horizon needs a stationary policy, got one that changes with the "
             "step; take TabularPolicy(model, stationary=True), or a function that ignores t"
         )
     return log_q[0]
-
-
-def _fitting(log_q: Tensor, T: int, S: int, A: int) -> Tensor:
-    if log_q.shape not in ((T, S, A), (S, A)):
-        raise ValueError(
-            f"policy: a table of shape {list(log_q.shape)} does not fit a model of {T} steps, "
-            f"{S} states and {A} actions; it was made for another model"
-        )
-    return log_q.expand(T, S, A)
 
 
 def _log_probs(distribution: Any, A: int) -> Tensor:

@@ -23,12 +23,13 @@ from cai.numerics import memory
 from cai.numerics.exclusive import exclusive
 from cai.policies.tabular import TabularPolicy
 from cai.program.episode import register, unrolled
+from cai.program.interfaces import Belief, Forms
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import collapse, tabulate
 
 
-class DynamicsGuide(nn.Module):
+class DynamicsGuide(nn.Module, Belief):
     """q(s_0) ∏ q(a_t|s_t) q_t(s_{t+1}|s_t,a_t), each as a table, and the model with its price.
 
     ``fit(model, guide)`` trains it by the exact gradient, and plain Pyro does with the pair
@@ -92,8 +93,15 @@ class DynamicsGuide(nn.Module):
         """q(a_t|s_t), for an int or a tensor t that broadcasts with s."""
         return self.policy(t, s)
 
-    def is_of(self, table: Table) -> bool:
-        """Whether it bends this problem, number for number."""
+    def extra_repr(self) -> str:
+        """What its parameters do not say."""
+        return f"optimism {self.optimism:g}"
+
+    def is_of(self, problem: Forms) -> bool:
+        """Whether it bends the dynamics of a problem, number for number."""
+        return problem.table is not None and self._bends(problem.table)
+
+    def _bends(self, table: Table) -> bool:
         moves = table.dense(table.log_dynamics).log()
         pairs = (
             (self.policy.log_prior, table.log_prior),

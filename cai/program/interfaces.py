@@ -1,7 +1,8 @@
-"""The signatures on one page: of a user's functions, of policies, and of a program as it is run."""
+"""What things are asked for, on one page: functions of users, policies, programs, and beliefs."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -119,3 +120,108 @@ class Program(Protocol):
 
     def final_rewards(self, s: Tensor) -> Tensor:
         """r_T(s)."""
+
+
+class Forms(Protocol):
+    """A problem in the forms that it can be solved in; None for a form that it does not have."""
+
+    @property
+    def table(self) -> Any:
+        """Its table."""
+
+    @property
+    def gaussian(self) -> Any:
+        """Its linear-Gaussian model."""
+
+
+class Belief(ABC):
+    """Start and dynamics that a method believes in, perhaps other than the true ones.
+
+    Solutions are beliefs, and so is a guide that bends the dynamics.
+
+    Attributes:
+        optimism: η; at 0 it believes in the true dynamics.
+        rule: how actions are chosen. All but "soft" leave out of the bound what actions cost,
+            KL(policy‖prior).
+    """
+
+    optimism: float
+    rule: str = "soft"
+
+    @property
+    @abstractmethod
+    def bound(self) -> float:
+        """(), nats: what it believes it achieves."""
+
+    @property
+    @abstractmethod
+    def imagined_return(self) -> float:
+        """(), reward units: the expected return in what it believes."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is better at its optimism, where all is optimal and that is all seen."""
+        return False
+
+    @property
+    def imagined_states(self) -> Tensor | None:
+        """How often it expects each of finitely many states, alive; None if it does not say."""
+        return None
+
+    @abstractmethod
+    def is_of(self, problem: Forms) -> bool:
+        """Whether it is about a problem, number for number."""
+
+
+class ExactBelief(Belief):
+    """The belief that is best at its optimism by its rule, as an exact method returns it."""
+
+    @property
+    @abstractmethod
+    def conditioned(self) -> bool:
+        """Whether something else is observed than that all was optimal."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is by the soft rule, and of all o_t and nothing else."""
+        return self.rule == "soft" and not self.conditioned
+
+    @property
+    def log_evidence(self) -> float:
+        """(), nats: log p(O), the bound at η = 1.
+
+        Raises:
+            AttributeError: at any other η or rule, where the bound is another quantity.
+        """
+        if self.optimism != 1 or self.rule != "soft":
+            raise AttributeError(
+                f"log_evidence: the bound at {self.setting} is not log p(O); "
+                "take .bound, or inference.posterior(model).log_evidence"
+            )
+        return self.bound
+
+    @property
+    def elbo(self) -> float:
+        """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
+
+        Raises:
+            AttributeError: at any other η, where the bound believes in other dynamics, or rule,
+                where it does not count what choosing an action costs.
+        """
+        if self.optimism != 0 or self.rule != "soft":
+            what = (
+                "believes in bent dynamics; what its policy achieves in the true ones"
+                if self.optimism != 0
+                else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
+            )
+            raise AttributeError(
+                f"elbo: the bound at {self.setting} {what} is "
+                "cai.evaluate(model, solution.policy).elbo"
+            )
+        return self.bound
+
+    @property
+    def setting(self) -> str:
+        """Its optimism, and its rule if it is not the soft one, for messages."""
+        rule = "" if self.rule == "soft" else f" and rule {self.rule!r}"
+        return f"optimism {self.optimism:g}{rule}"

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from cai import checks
 from cai.numerics import logspace
 from cai.policies.tabular import TabularPolicy
+from cai.program.interfaces import ExactBelief, Forms
 from cai.tables import bellman
 from cai.tables.evidence import Evidence
-from cai.tables.table import Table
+from cai.tables.table import Table, same
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain(ABC):
+class Chain(ExactBelief):
     """A Bellman solution at one optimism η, and the Markov chain that it believes in.
 
     With a finite horizon T a :class:`Solution`, whose fields have an axis of steps in front; with
@@ -56,6 +57,23 @@ class Chain(ABC):
         """Whether something else is observed than that all was optimal."""
         return self.evidence is not None
 
+    def is_of(self, problem: Forms) -> bool:
+        """Whether it solves a problem, number for number."""
+        return problem.table is not None and same(self.table, problem.table)
+
+    def mixed(
+        self, parts: Sequence[Self], table: Table, log_values: Tensor, rounding: float
+    ) -> Self:
+        """The solution of a mixture of problems, from those of its parts and the values (T+1, S).
+
+        Args:
+            parts: solutions of one kind.
+            table: the mixture.
+            log_values: of it, nats.
+            rounding: reward units, by how much these may be off where the parts are not.
+        """
+        return replace(self, table=table, log_values=log_values)
+
     @property
     def V(self) -> Tensor:
         """(T+1, S) or (S,), reward units: V_t(s); at η = 1, α log p(O_{t:T}|s_t=s)."""
@@ -75,48 +93,14 @@ class Chain(ABC):
         return TabularPolicy.from_log_probs(self._log_policy)
 
     @property
-    @abstractmethod
     def first_values(self) -> Tensor:
         """(S,), nats: V_0(s)/α, the value of starting in each state."""
+        return self.log_values if self.log_values.dim() == 1 else self.log_values[0]
 
     @cached_property
     def bound(self) -> float:
         """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0."""
         return logspace.soft_mean(self.table.log_initial, self.first_values, self.optimism).item()
-
-    @property
-    def log_evidence(self) -> float:
-        """(), nats: log p(O), the bound at η = 1.
-
-        Raises:
-            AttributeError: at any other η or rule, where the bound is another quantity.
-        """
-        if self.optimism != 1 or self.rule != "soft":
-            raise AttributeError(
-                f"log_evidence: the bound at {self._setting} is not log p(O); "
-                "take .bound, or inference.posterior(model).log_evidence"
-            )
-        return self.bound
-
-    @property
-    def elbo(self) -> float:
-        """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
-
-        Raises:
-            AttributeError: at any other η, where the bound believes in other dynamics, or rule,
-                where it does not count what choosing an action costs.
-        """
-        if self.optimism != 0 or self.rule != "soft":
-            what = (
-                "believes in bent dynamics; what its policy achieves in the true ones"
-                if self.optimism != 0
-                else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
-            )
-            raise AttributeError(
-                f"elbo: the bound at {self._setting} {what} is "
-                "cai.evaluate(model, solution.policy).elbo"
-            )
-        return self.bound
 
     @property
     def log_backward(self) -> Tensor:
@@ -146,6 +130,11 @@ class Chain(ABC):
     @abstractmethod
     def states(self) -> Tensor:
         """How often each state is visited, alive, under the bent chain."""
+
+    @property
+    def imagined_states(self) -> Tensor:
+        """The same as ``states``, as comparisons ask for it."""
+        return self.states
 
     @property
     @abstractmethod
@@ -285,16 +274,11 @@ class Chain(ABC):
     def _occupancy(self, steps: slice) -> Tensor:
         """``state_actions`` with an axis of steps, (steps, S, A)."""
 
-    @property
-    def _setting(self) -> str:
-        rule = "" if self.rule == "soft" else f" and rule {self.rule!r}"
-        return f"optimism {self.optimism:g}{rule}"
-
     def _check_exact(self, name: str) -> None:
         if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
                 f"{name}: messages are sums over trajectories of p(τ, O), at optimism 1 and with "
-                f"the soft rule, not at {self._setting}: there the weights hold the policy that is "
+                f"the soft rule, not at {self.setting}: there the weights hold the policy that is "
                 "sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; take "
                 "these, or inference.posterior(model)"
             )

@@ -65,11 +65,6 @@ class Solution(Chain):
         super().__post_init__()
         checks.finite_horizon(self.table, "a solution with an axis of steps")
 
-    @property
-    def first_values(self) -> Tensor:
-        """(S,), nats: V_0(s)/α, the value of starting in each state."""
-        return self.log_values[0]
-
     def dynamics(self, t: int) -> Tensor:
         """(S, A, S): q(s_{t+1}|s_t,a_t) ∝ p(s'|s,a) exp(η (r⁺ + V_{t+1}(s'))/α).
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -59,10 +60,14 @@ class Stationary(Chain):
         residual = alpha * found.residual
         return cls(table, eta, found.log_values, rule, error=error, residual=residual)
 
-    @property
-    def first_values(self) -> Tensor:
-        """(S,), nats: V(s)/α, at the start as at any step."""
-        return self.log_values
+    def mixed(
+        self, parts: Sequence[Self], table: Table, log_values: Tensor, rounding: float
+    ) -> Self:
+        """The solution of a mixture, which is no further off than the worst of its parts."""
+        errors = [part.error for part in parts if part.error is not None]
+        error = max(errors) + rounding if len(errors) == len(parts) else None
+        residual = max(part.residual for part in parts)
+        return replace(self, table=table, log_values=log_values, error=error, residual=residual)
 
     def dynamics(self, t: int | None = None) -> Tensor:
         """(S, A, S): q(s'|s,a) ∝ p(s'|s,a) exp(η (r⁺ + V(s'))/α), the same at every step.

@@ -13,7 +13,6 @@ from cai import checks
 from cai.numerics import arrays
 from cai.numerics.differences import differs
 from cai.solutions.chain import Chain
-from cai.solutions.stationary import Stationary
 from cai.tables.table import Table
 
 Some = TypeVar("Some", bound=Chain)
@@ -84,30 +83,21 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
         arrival_reward=arrival,
         final_reward=alpha * mix([t.final_reward / alpha for t in tables]),
     )
-    composed = dataclasses.replace(
-        solutions[0], table=table, log_values=mix([s.log_values for s in solutions])
-    )
-    if isinstance(composed, Stationary):  # a mixture is no further off than the worst of its parts
-        parts = [s for s in solutions if isinstance(s, Stationary)]
-        errors = [s.error for s in parts if s.error is not None]
-        sizes = (x[x.isfinite()].abs().max().item() for x in (composed.log_values, log_w))
-        rounding = 8 * torch.finfo(torch.float64).eps * alpha * (1 + sum(sizes))
-        worst = max(errors) + rounding if len(errors) == len(solutions) else None
-        residual = max(s.residual for s in parts)
-        composed = dataclasses.replace(composed, error=worst, residual=residual)
-    return composed
+    log_values = mix([s.log_values for s in solutions])
+    sizes = (x[x.isfinite()].abs().max().item() for x in (log_values, log_w))
+    rounding = 8 * torch.finfo(torch.float64).eps * alpha * (1 + sum(sizes))
+    return solutions[0].mixed(solutions, table, log_values, rounding)
 
 
 def _listed(solutions: Sequence[Some]) -> list[Some]:
     listed = list(solutions) if isinstance(solutions, Sequence) else [solutions]
-    strange = [type(part).__name__ for part in listed if not isinstance(part, Chain)]
-    if strange or not isinstance(solutions, Sequence) or not listed:
-        checks.refuse(
-            "solutions",
-            "a list of solutions of tables, at least one",
-            strange[0] if strange else f"{type(solutions).__name__} of {len(listed)}",
-            "take what inference.posterior or soft_values returns for each goal",
-        )
+    expected = "a list of solutions of tables, at least one"
+    advice = "take what inference.posterior or soft_values returns for each goal"
+    for part in listed:
+        checks.check_kind("solutions", part, Chain, expected, advice)
+    if not isinstance(solutions, Sequence) or not listed:
+        came = f"{type(solutions).__name__} of {len(listed)}"
+        checks.refuse("solutions", expected, came, advice)
     return listed
 
 

@@ -184,9 +184,9 @@ def fit(
     budget = Budget(steps, tolerance, temperature, every)
     policy = _policies.copy_of(policy)
     table = None if remembers(policy) else problem.table
-    _policies.check_guide(policy, table)
+    _policies.check_guide(policy, problem)
     if table is not None:
-        _policies.forbid_the_fatal(policy, table)
+        estimators.forbid_the_fatal(policy, table)
         table = table.to(place)
     policy = policy.to(place)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlateau
 
 from cai import checks
-from cai.inference.fitting._policies import default_rate
+from cai.inference.gradients.estimators import default_rate
 from cai.inference.gradients.gradient import Estimator
 from cai.inference.gradients.guarded import raising
 
@@ -286,7 +286,7 @@ def make_steps(
 def _descent(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Optimizer:
     """Adam, or steps along the gradient itself where it is the natural one."""
     if rate is None:
-        rate = 1.0 if name == "mirror" else default_rate(policy)
+        rate = default_rate(name, policy)
     if name == "mirror":
         return torch.optim.SGD(policy.parameters(), lr=rate)
     # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.

@@ -1,15 +1,16 @@
-"""Which estimator of the ELBO's gradient fits a model and a policy."""
+"""Which estimator of the ELBO's gradient fits a model and a policy, and what the policy needs."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
+import torch
 from torch import Tensor, nn
 
 from cai import checks
 from cai.evaluation.problem import as_problem
-from cai.evaluation.worth import worth
+from cai.evaluation.worth import of_histories, of_linear_policy
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.inference.gradients.critic import critic_gradient
@@ -30,6 +31,7 @@ from cai.policies.dynamics_guide import DynamicsGuide
 from cai.policies.history import HistoryPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
+from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
 EstimatorName: TypeAlias = Literal[
@@ -122,6 +124,31 @@ def build(
     return "score", score_gradient(program, policy, samples)
 
 
+def default_rate(name: str, policy: nn.Module) -> float:
+    """The step size for an estimator: a table takes larger ones of Adam than a network."""
+    if name == "mirror":
+        return 1.0
+    return 0.2 if isinstance(policy, TabularPolicy) else 0.01
+
+
+def forbid_the_fatal(policy: nn.Module, table: Table) -> None:
+    """Masks the actions of a table that can lead to -inf where another one avoids it.
+
+    Such an action has no place in a policy of finite ELBO, and no gradient that would say so.
+    """
+    tensors = (table.reward, table.arrival_reward, table.final_reward)
+    if not isinstance(policy, TabularPolicy) or policy.observations is not None:
+        return
+    if all(x is None or x.isfinite().all() for x in tensors):
+        return
+    v = sweeps.backward(table, 0.0)
+    q = bellman.action_values(table, v[1:], 0.0)
+    fatal = (q == -torch.inf) & (v[:-1] > -torch.inf).unsqueeze(-1)
+    if policy.logits.dim() == 2:
+        fatal = fatal.any(0)
+    policy.log_prior = policy.log_prior.masked_fill(fatal, -torch.inf)
+
+
 def _exact(
     model: TrajectoryModel | Table, policy: nn.Module, table: Table | None
 ) -> Estimator | None:
@@ -140,9 +167,9 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
     """
     problem = as_problem(model)
     if problem.gaussian is not None and isinstance(policy, LinearGaussianPolicy):
-        found: Any = partial(worth, problem.gaussian, policy)
+        found: Any = partial(of_linear_policy, problem.gaussian, policy)
     elif isinstance(policy, HistoryPolicy) and problem.table is not None:
-        found = partial(worth, problem.table, policy)
+        found = partial(of_histories, problem.table, policy)
     elif isinstance(policy, DynamicsGuide):
         found = partial(policy.worth, float(model.temperature))
     else:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.worth import worth
+from cai.evaluation.worth import of_linear_policy
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
@@ -51,11 +51,13 @@ def gaussian_natural_gradient(
 
     def estimate() -> float:
         with torch.no_grad():
-            elbo = worth(model, policy).elbo.item()
+            elbo = of_linear_policy(model, policy).elbo.item()
             checked(elbo)
             far = step
             if policy.gains.dim() == 2:
-                far = not_too_far(elbo, lambda to: worth(model, after(to)).elbo.item(), step)
+                far = not_too_far(
+                    elbo, lambda to: of_linear_policy(model, after(to)).elbo.item(), step
+                )
             new = after(far)
             for name, parameter in policy.named_parameters():
                 way = (parameter - getattr(new, name)) / step

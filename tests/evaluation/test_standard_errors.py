@@ -18,6 +18,8 @@ from cai import inference, models
 from cai.evaluation import importance_weights
 from cai.evaluation.bracket import bracket
 from cai.evaluation.divergence import along
+from cai.evaluation.problem import as_problem
+from cai.evaluation.references import References
 from cai.inference.gradients.critic import critic_gradient
 from cai.inference.optimism.renyi import _estimate
 from cai.inference.particles.importance import ImportanceSample
@@ -255,11 +257,12 @@ def test_errors_of_a_simulated_split():
     model = models.ledge(horizon=6)
     policy = scramble(cai.TabularPolicy(model))
     exact = inference.posterior(model)
+    known = References(as_problem(model), exact)
     right = cai.compare(model, {"policy": policy})["policy"]
 
     def split(seed):
         paths = model.simulate(policy, 500, seed=seed)
-        return along(exact, paths, importance_weights.scores(model, policy, paths).log_weights)
+        return along(known, paths, importance_weights.scores(model, policy, paths).log_weights)
 
     paths = model.simulate(policy, 500, seed=0)
     log_w = importance_weights.scores(model, policy, paths).log_weights

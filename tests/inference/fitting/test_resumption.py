@@ -15,6 +15,7 @@ from torch.optim import lr_scheduler
 
 import cai
 from cai import inference, models
+from cai.evaluation.problem import as_problem
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting._identity import alike, sketch
 
@@ -406,8 +407,8 @@ def with_another_prior():
 
 def test_a_guide_of_another_prior_is_none_of_this_problem():
     free = cai.DynamicsGuide(LEDGE)
-    assert free.is_of(TABLE)
-    assert not free.is_of(with_another_prior())
+    assert free.is_of(as_problem(TABLE))
+    assert not free.is_of(as_problem(with_another_prior()))
     with pytest.raises(ValueError, match="of another problem"):
         cai.compare(with_another_prior(), {"free": free})
 
