@@ -32,8 +32,8 @@ def check_support(policy: Any, prior: Any) -> None:
         )
     if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
         return
-    sizes = support_size(policy), support_size(prior)
     inner, outer = elementwise(policy.support), elementwise(prior.support)
+    sizes = support_size(policy), support_size(prior)
     if policy.event_shape != prior.event_shape or sizes[0] != sizes[1]:
         fits = False
     elif sizes[0] is not None or inner.is_discrete != outer.is_discrete:

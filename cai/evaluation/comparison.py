@@ -17,8 +17,7 @@ from cai.evaluation.problem import Problem, as_problem
 from cai.evaluation.references import References
 from cai.evaluation.report import Comparison, Estimate, Row
 from cai.numerics.exclusive import seeded
-from cai.program.calling import check_policy
-from cai.program.episode import remembers
+from cai.program.episode import check_policy, remembers
 from cai.program.interfaces import Belief, Policy, ValueFunction
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table

@@ -11,8 +11,7 @@ from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
 from cai.evaluation.problem import Problem, as_problem
 from cai.evaluation.worth import Worth, worth
-from cai.program.calling import check_policy
-from cai.program.episode import remembers
+from cai.program.episode import check_policy, remembers
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel

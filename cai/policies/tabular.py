@@ -99,7 +99,7 @@ class TabularPolicy(nn.Module):
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        rows, row = self._rows(), self._row_of(s)
+        row, rows = self._row_of(s), self._rows()
         return dist.Categorical(logits=rows[row] if rows.dim() == 2 else rows[t, row])
 
     def unroll(self) -> Policy:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import pyro
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory
@@ -19,40 +16,7 @@ SPARSE = (
     "a Delta, which list them; models.tabular takes lists and scipy.sparse matrices"
 )
 
-_UNDRAWABLE = ("probability tensor", "normal expects", "Expected p_in")  # torch's, of NaN
-_SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
-
-
-def check_policy(policy: Any) -> None:
-    """Raises ValueError unless it is a function, or has a memory, and has no NaN in its numbers."""
-    if isinstance(policy, nn.Module):
-        for name, x in itertools.chain(policy.named_parameters(), policy.named_buffers()):
-            checks.check_no_nan(f"policy.{name}", x, _SINCE)
-    known = callable(policy) and not isinstance(policy, Distribution | type)
-    if known or (hasattr(policy, "start") and not isinstance(policy, type)):
-        return
-    advice = "for a distribution that is the same everywhere, lambda t, s: distribution"
-    if hasattr(policy, "policy"):
-        advice = "pass its .policy"
-    came = type(policy).__name__
-    if isinstance(policy, type):
-        came, advice = f"the class {policy.__name__}", "make one for the model"
-    checks.refuse("policy", "a function (t, s) -> distribution", came, advice)
-
-
-def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
-    """What a policy answers to (t, s).
-
-    Raises:
-        ValueError: if it raises anything. Its own ValueErrors are left as they are, except those
-            of torch about parameters, which say neither where nor what to do.
-    """
-    try:
-        return step(t, s, *before)
-    except ValueError as error:
-        _refuse_parameters("policy", f"step {t}", error)
-    except Exception as error:
-        _raised("policy", t, s, error, "return a distribution over the actions of this model")
+SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
 
 
 def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
@@ -61,23 +25,11 @@ def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
     Raises:
         ValueError: in place of those of torch about parameters; all else as it is.
     """
-    return _at("action_prior", t, prior, s)
-
-
-def transition_at(transition: Callable[..., Any], s: Tensor, a: Tensor, t: Any) -> Any:
-    """What the dynamics of a model answer to (s, a, t).
-
-    Raises:
-        ValueError: in place of those of torch about parameters; all else as it is.
-    """
-    return _at("dynamics", t, transition, s, a)
-
-
-def _at(name: str, t: Any, function: Callable[..., Any], *arguments: Tensor) -> Any:
     try:
-        return function(*arguments, t)
+        return prior(s, t)
     except ValueError as error:
-        _refuse_parameters(name, f"step {t}", error)
+        refuse_parameters("action_prior", f"step {t}", error)
+        raise
 
 
 def at_step(method: Any, t: int) -> Any:
@@ -110,44 +62,10 @@ def call(name: str, function: Any, *arguments: Tensor) -> Any:
     ) from problem
 
 
-def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
-    """Values of a distribution that was expanded, or has no batch and is drawn so many times.
-
-    Raises:
-        ValueError: if it cannot be drawn from.
-    """
-    try:
-        value: Tensor = distribution.sample(shape)
-    except RuntimeError as error:
-        _refuse_draw(where, distribution, error)
-    return value
-
-
-def sampled(name: str, distribution: Any) -> Tensor:
-    """A sample site, drawn as the handlers around it will have it.
-
-    Raises:
-        ValueError: if torch cannot draw from the distribution.
-    """
-    try:
-        value: Tensor = pyro.sample(name, distribution)
-    except RuntimeError as error:
-        if not str(error).startswith(_UNDRAWABLE):
-            raise
-        _refuse_draw(name, distribution, error)
-    return value
-
-
-def _refuse_draw(where: str, distribution: Any, error: RuntimeError) -> NoReturn:
-    words = str(error).split("\n")[0]
-    came = f"a {type(distribution).__name__} that raised {type(error).__name__}: {words}"
-    checks.refuse(where, "a distribution that can be drawn from", came, _SINCE)
-
-
-def _refuse_parameters(where: str, when: str, error: ValueError) -> NoReturn:
-    """Raises ValueError in place of torch's own about parameters; any other as it is."""
+def refuse_parameters(where: str, when: str, error: ValueError) -> None:
+    """Raises ValueError in place of torch's own about parameters, which names neither."""
     if not str(error).startswith("Expected parameter"):
-        raise error
+        return
     what = str(error).partition(" to satisfy")[0].removeprefix("Expected ")
     expected = f"a distribution of finite parameters at {when}"
     checks.refuse(where, expected, f"another {what}", f"look for NaN in what the {where} computes")
@@ -172,7 +90,7 @@ def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, adv
     try:
         answer = function(t, s)
     except Exception as error:
-        _raised(name, t, s, error, advice)
+        refuse_raised(name, t, s, error, advice)
     shape = list(s.shape[: s.dim() - event_dims])
     try:
         found = torch.as_tensor(answer, dtype=torch.float64).expand(shape)
@@ -189,7 +107,8 @@ def _first(t: Any, found: Tensor) -> int:
     return t if isinstance(t, int) else int(t.expand(found.shape)[found.isnan()].min())
 
 
-def _raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -> NoReturn:
+def refuse_raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -> NoReturn:
+    """Raises ValueError for a function of (t, s) that raised something."""
     when = f"step {t}" if isinstance(t, int) else f"steps of shape {list(t.shape)}"
     checks.refuse(
         name,

@@ -17,13 +17,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.distributions.optimality import Optimality
 from cai.distributions.support import check_support
-from cai.program.calling import check_policy, policy_at, sampled, transition_at
-from cai.program.handlers import NoSites, Scope
+from cai.program.calling import SINCE, refuse_parameters, refuse_raised
+from cai.program.handlers import NoSites, Scope, sampled
 from cai.program.interfaces import Episode, HasLatents, Policy, Program, Remembers, Sums, Unrolls
 
 Act: TypeAlias = Callable[[int, Tensor, Tensor | None, Tensor | None], Tensor]
@@ -68,16 +69,17 @@ def run(
     """
     s, a, scope = sample("s_0", program.initial), None, Scope()
     alive = torch.ones((), dtype=torch.float64) if terminates and program.discount < 1 else None
-    states, actions, lives = [s], [], [alive]
+    states, actions, lives = [s], [], [] if alive is None else [alive]
     for t in steps:
         a = act(t, s, a, alive)
         with scope.of(t):
-            next_state = transition_at(program.transition, s, a, t)
+            next_state = program.transition(s, a, t)
         s_next = sample(f"s_{t + 1}", next_state)
         if factors:
             _observe(program, t, while_alive(alive, program.log_factor(s, a, s_next, t)))
         if alive is not None:
             alive = sample(f"alive_{t + 1}", dist.Bernoulli(program.discount * alive))
+            lives.append(alive)
         if factors and t + 1 == program.horizon and program.pays_at_end:
             # Inside the last iteration: after the markov loop enumeration cannot pack it.
             log_factor = program.final_rewards(s_next) / program.temperature
@@ -85,8 +87,7 @@ def run(
         s = s_next
         states.append(s)
         actions.append(a)
-        lives.append(alive)
-    return Run(states, actions, [x for x in lives if x is not None])
+    return Run(states, actions, lives)
 
 
 def _observe(program: Program, t: int, log_factor: Tensor) -> None:
@@ -115,7 +116,8 @@ def acting(program: Program, policy: Policy, sample: Sample = sampled) -> Act:
         nonlocal episode
         if episode is None:
             episode = begin(policy)
-            action = _first_action(policy, episode, s, program.prior(s, t))
+            action = _first_action(policy, episode, s)
+            check_support(action, program.prior(s, t))
         else:
             action = policy_at(episode, t, s, before)
         if alive is not None:
@@ -159,6 +161,23 @@ def _unrolls(policy: Any) -> TypeGuard[Unrolls]:
     return hasattr(policy, "unroll")
 
 
+def check_policy(policy: Any) -> None:
+    """Raises ValueError unless it is a function, or has a memory, and has no NaN in its numbers."""
+    if isinstance(policy, nn.Module):
+        for name, x in itertools.chain(policy.named_parameters(), policy.named_buffers()):
+            checks.check_no_nan(f"policy.{name}", x, SINCE)
+    known = callable(policy) and not isinstance(policy, Distribution | type)
+    if known or (hasattr(policy, "start") and not isinstance(policy, type)):
+        return
+    advice = "for a distribution that is the same everywhere, lambda t, s: distribution"
+    if hasattr(policy, "policy"):
+        advice = "pass its .policy"
+    came = type(policy).__name__
+    if isinstance(policy, type):
+        came, advice = f"the class {policy.__name__}", "make one for the model"
+    checks.refuse("policy", "a function (t, s) -> distribution", came, advice)
+
+
 def begin(policy: Any) -> Episode:
     """A fresh episode of any policy.
 
@@ -172,17 +191,30 @@ def begin(policy: Any) -> Episode:
     return lambda t, s, before: step(t, s)
 
 
-def _first_action(policy: Any, episode: Episode, s: Tensor, prior: Any) -> Any:
-    """q(a_0|s_0), with a look at whether the policy is one for this model.
+def _first_action(policy: Any, episode: Episode, s: Tensor) -> Any:
+    """q(a_0|s_0), of a policy that must not draw sites that are the model's, or that none scores.
 
     Raises:
-        ValueError: if it is not a distribution on the support of the prior, or the policy draws
-            sites that are the model's, or latents that nothing scores.
+        ValueError: if it draws one.
     """
     with NoSites(latents=has_latents(policy)):
-        action = policy_at(episode, 0, s, None)
-    check_support(action, prior)
-    return action
+        return policy_at(episode, 0, s, None)
+
+
+def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
+    """What a policy answers to (t, s).
+
+    Raises:
+        ValueError: if it raises anything. Its own ValueErrors are left as they are, except those
+            of torch about parameters, which say neither where nor what to do.
+    """
+    try:
+        return step(t, s, *before)
+    except ValueError as error:
+        refuse_parameters("policy", f"step {t}", error)
+        raise
+    except Exception as error:
+        refuse_raised("policy", t, s, error, "return a distribution over the actions of this model")
 
 
 def unrolled(policy: Policy) -> Policy:

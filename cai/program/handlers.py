@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
 
+import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.program import sites
-from cai.program.calling import draw
+from cai.program.calling import SINCE, refuse_parameters
 
 Draw: TypeAlias = Callable[[str, Any, torch.Size], Tensor]
 """(name, distribution, (n,)) -> independent values of a site in this batch shape."""
+
+_UNDRAWABLE = ("probability tensor", "normal expects", "Expected p_in")  # torch's, of NaN
 
 
 class DrawsSites(ValueError):
@@ -54,19 +59,66 @@ def refuse_site(name: str) -> NoReturn:
 
 
 class Scope(Messenger):
-    """Puts the step in front of the dynamics' own latent sites, so that each step has its own."""
+    """Puts the step in front of the dynamics' own latent sites, so that each step has its own.
+
+    It also names the step where torch refuses the parameters of a distribution.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.prefix = ""
+        self.step: Any = 0
 
-    def of(self, t: int) -> Self:
+    def of(self, t: Any) -> Self:
         """The scope of a step."""
-        self.prefix = f"t{t}/"
+        self.step = t
         return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, ValueError):
+            refuse_parameters("dynamics", f"step {self.step}", error)
+
     def _pyro_sample(self, msg: Any) -> None:
-        msg["name"] = self.prefix + msg["name"]
+        msg["name"] = f"t{self.step}/{msg['name']}"
+
+
+def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
+    """Values of a distribution that was expanded, or has no batch and is drawn so many times.
+
+    Raises:
+        ValueError: if it cannot be drawn from.
+    """
+    try:
+        value: Tensor = distribution.sample(shape)
+    except RuntimeError as error:
+        _refuse_draw(where, distribution, error)
+    return value
+
+
+def sampled(name: str, distribution: Any) -> Tensor:
+    """A sample site, drawn as the handlers around it will have it.
+
+    Raises:
+        ValueError: if torch cannot draw from the distribution.
+    """
+    try:
+        value: Tensor = pyro.sample(name, distribution)
+    except RuntimeError as error:
+        if not str(error).startswith(_UNDRAWABLE):
+            raise
+        _refuse_draw(name, distribution, error)
+    return value
+
+
+def _refuse_draw(where: str, distribution: Any, error: RuntimeError) -> NoReturn:
+    words = str(error).split("\n")[0]
+    came = f"a {type(distribution).__name__} that raised {type(error).__name__}: {words}"
+    checks.refuse(where, "a distribution that can be drawn from", came, SINCE)
 
 
 def values(name: str, distribution: Any, shape: torch.Size) -> Tensor:

@@ -11,8 +11,16 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.program import sites
-from cai.program.calling import policy_at
-from cai.program.episode import Run, acting, begin, has_latents, remembers, run, sums_out_latents
+from cai.program.episode import (
+    Run,
+    acting,
+    begin,
+    has_latents,
+    policy_at,
+    remembers,
+    run,
+    sums_out_latents,
+)
 from cai.program.handlers import Draw, Draws, values
 from cai.program.interfaces import HasLatents, Policy, Program
 
@@ -120,7 +128,7 @@ def roll_out(
     Returns:
         The run, and ``log_policy`` and, for latents, ``log_auxiliary`` as in ``Trajectories``.
     """
-    T = checks.finite_horizon(program, "a rollout")
+    T: Any = program.horizon
     latents = has_latents(policy)
     with Draws(n, draw, sites.of_the_policy if scored or latents else None) as draws:
         act = acting(program, policy, draws.sample)

@@ -20,9 +20,9 @@ from cai.numerics import memory
 from cai.numerics.exclusive import exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import check_policy, prior_at, sampled
-from cai.program.episode import acting, has_latents, register, remembers, run, while_alive
-from cai.program.handlers import Draws, values
+from cai.program.calling import prior_at
+from cai.program.episode import acting, check_policy, has_latents, register, remembers, run
+from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
 from cai.program.layout import Layout
 from cai.program.scoring import roll_out
@@ -270,8 +270,8 @@ class TrajectoryModel:
         return Trajectories(
             states=states,
             actions=actions,
-            rewards=while_alive(alive[:, :-1], rewards.expand(n, T)),
-            final_rewards=while_alive(alive[:, -1], self.final_rewards(states[:, -1]).expand(n)),
+            rewards=torch.where(alive[:, :-1], rewards.expand(n, T), 0.0),
+            final_rewards=torch.where(alive[:, -1], self.final_rewards(states[:, -1]), 0.0),
             alive=alive,
             **scores,
         )

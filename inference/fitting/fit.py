@@ -23,8 +23,7 @@ from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.inference.gradients.renyi_gradient import check_order
-from cai.program.calling import check_policy
-from cai.program.episode import remembers
+from cai.program.episode import check_policy, remembers
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 

@@ -27,7 +27,7 @@ class Budget:
 
     Attributes:
         steps: at most so many.
-        tolerance: by how much the mean loss has to fall, see ``Training.plateau``.
+        tolerance: by how much the mean loss has to fall, see :meth:`plateau`.
         temperature: step -> α; None for the same at every step.
         every: steps from one checkpoint to the next.
     """
@@ -62,7 +62,21 @@ class Budget:
         """Whether there is nothing left to gain, at the temperature that comes last."""
         if self.at(self.steps - 1, run.temperature) != run.temperature:
             return False
-        return run.resting if run.natural else run.plateau(self.steps, self.tolerance)
+        return run.resting if run.natural else self.plateau(run)
+
+    def plateau(self, run: Training) -> bool:
+        """Whether the mean loss of the last fifth of the steps is no lower than of the one before.
+
+        By how much it has to be lower is relative to its size above one.
+        """
+        window = max(WINDOW, self.steps // 5)
+        losses = run.losses[run.settled :]
+        n = len(losses)
+        if n < 2 * window or n % WINDOW:
+            return False
+        last = sum(losses[-window:]) / window
+        before = sum(losses[-2 * window : -window]) / window
+        return before - last < self.tolerance * max(1.0, abs(last))
 
 
 def train(run: Training, budget: Budget, kept: Resumption | None, progress: bool) -> bool:

@@ -12,8 +12,7 @@ from cai.evaluation.evaluate import evaluate
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
-from cai.program.calling import check_policy
-from cai.program.episode import register, remembers
+from cai.program.episode import check_policy, register, remembers
 from cai.tables.tabulation import enumerable
 
 

@@ -133,22 +133,6 @@ class Training:
         if self.best is not None:
             self.policy.load_state_dict(self.best[1])
 
-    def plateau(self, steps: int, tolerance: float) -> bool:
-        """Whether the mean loss of the last fifth of the steps is no lower than of the one before.
-
-        Args:
-            steps: the budget.
-            tolerance: how much lower it has to be, relative to its size above one.
-        """
-        window = max(WINDOW, steps // 5)
-        losses = self.losses[self.settled :]
-        n = len(losses)
-        if n < 2 * window or n % WINDOW:
-            return False
-        last = sum(losses[-window:]) / window
-        before = sum(losses[-2 * window : -window]) / window
-        return before - last < tolerance * max(1.0, abs(last))
-
     def _keep_types(self, state: dict[int, dict[str, Any]]) -> None:
         """Undoes what torch does to the state of an optimiser: it casts it to the parameters'."""
         held = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -47,10 +47,12 @@ def scored(model: TrajectoryModel, policy: nn.Module, samples: int) -> Scored:
     """
     paths = model.simulate(policy, samples)
     s, alive = paths.states[:, :-1], paths.alive[:, :-1]
+    with torch.no_grad():
+        prior = model.prior(s, torch.arange(s.shape[1]).expand(s.shape[:2]))
     log_q = log_probs_along(policy, s, paths.actions)
     with torch.no_grad():
-        log_p = exact(model.prior(s, torch.arange(s.shape[1]).expand(s.shape[:2])))
-        terms = paths.rewards / model.temperature - log_q + log_p.log_prob(paths.actions)
+        log_p = exact(prior).log_prob(paths.actions)
+        terms = paths.rewards / model.temperature - log_q + log_p
         terms = torch.where(alive, terms, 0.0).double()
         final = (paths.final_rewards / model.temperature).unsqueeze(1)
         to_go = final + terms.flip(1).cumsum(1).flip(1)

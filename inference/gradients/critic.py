@@ -13,7 +13,7 @@ from cai.evaluation.problem import as_problem
 from cai.inference.gradients._scored import leave_one_out, scored, surrogate
 from cai.inference.gradients.gradient import Estimator
 from cai.policies.critics import NeuralCritic, TabularCritic
-from cai.program.calling import check_policy
+from cai.program.episode import check_policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 

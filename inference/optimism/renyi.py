@@ -19,7 +19,7 @@ from cai.evaluation.problem import as_problem
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics import logspace
 from cai.policies.as_table import policy_log_probs
-from cai.program.calling import check_policy
+from cai.program.episode import check_policy
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman

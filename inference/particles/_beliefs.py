@@ -16,7 +16,7 @@ from cai.evaluation.problem import as_problem
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.numerics import logspace
 from cai.numerics.differences import differs
-from cai.program import calling
+from cai.program import handlers
 from cai.program.episode import unrolled
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
@@ -43,7 +43,7 @@ def draw(distribution: Any, n: int) -> Tensor:
     shape = torch.Size((n,))
     fits = distribution.batch_shape == shape
     whole = distribution if fits else distribution.expand(shape)
-    return calling.draw(whole, torch.Size(), "particles")
+    return handlers.draw(whole, torch.Size(), "particles")
 
 
 class BentTable:

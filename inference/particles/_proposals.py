@@ -13,8 +13,8 @@ from torch import Tensor
 from cai import checks
 from cai.inference.particles._beliefs import belief_of, draw
 from cai.numerics.exclusive import exclusive
-from cai.program.calling import check_policy, transition_at
-from cai.program.episode import remembers, unrolled
+from cai.program.episode import check_policy, remembers, unrolled
+from cai.program.handlers import Scope
 from cai.program.interfaces import Policy
 from cai.program.scoring import without_latents
 from cai.program.trajectory import TrajectoryModel
@@ -94,8 +94,8 @@ class TrueDynamics:
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """s' ~ p(s'|s,a), who survives, and zero."""
         n = len(s)
-        with exclusive(), poutine.block(), pyro.plate("particles", n):
-            next_state = transition_at(self.model.transition, s, a, t)
+        with exclusive(), poutine.block(), pyro.plate("particles", n), Scope().of(t):
+            next_state = self.model.transition(s, a, t)
         s_next = draw(next_state, n)
         if self.model.discount < 1:
             alive = alive & (torch.rand(n, dtype=torch.float64) < self.model.discount)

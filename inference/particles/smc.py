@@ -17,7 +17,8 @@ from cai.inference.particles._beliefs import Bent, belief_of, draw
 from cai.inference.particles._proposals import Proposal, proposal_of
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
-from cai.program.calling import numbers_at, policy_at
+from cai.program.calling import numbers_at
+from cai.program.episode import policy_at
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
