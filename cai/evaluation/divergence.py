@@ -142,7 +142,9 @@ def _bends_of_states(posterior: Chain, paths: Trajectories) -> tuple[float, Tens
     along_paths = torch.zeros(len(paths.states), dtype=torch.float64)
     for t in range(table.steps):
         s, a = paths.states[:, t].long(), paths.actions[:, t].long()
-        along_paths += torch.where(paths.alive[:, t], _bend(posterior, t)[s, a], 0.0)
+        along_paths += torch.where(
+            paths.alive[:, t], _bend(posterior, slice(t, t + 1))[0, s, a], 0.0
+        )
     return logspace.kl(table.log_initial, posterior.log_initial).item(), along_paths
 
 
@@ -167,23 +169,18 @@ def _rest(total: float, known: float) -> float:
 
 def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
     """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
-    table = posterior.table
-    lasting = table.horizon is None
     assert evaluation.state_actions is not None
-    start = logspace.kl(table.log_initial, posterior.log_initial)
-    dynamics = torch.zeros((), dtype=torch.float64)
-    occupancies = [evaluation.state_actions] if lasting else evaluation.state_actions
-    for t, occupancy in enumerate(occupancies):
-        dynamics += product(occupancy, _bend(posterior, t)).sum()
-    return start.item(), dynamics.item()
+    start = logspace.kl(posterior.table.log_initial, posterior.log_initial).item()
+    visits = evaluation.state_actions
+    return start, posterior.expected(lambda steps: _bend(posterior, steps), visits)
 
 
-def _bend(posterior: Chain, t: int) -> Tensor:
-    """KL of the dynamics of a step, true to bent, termination included, (S, A), nats."""
-    table = posterior.table
-    bend = logspace.kl(table.log_dynamics, posterior.log_transitions(slice(t, t + 1))[0])
+def _bend(posterior: Chain, steps: slice) -> Tensor:
+    """KL of the dynamics, true to bent, termination included, (steps, S, A), nats."""
+    table, v = posterior.table, posterior.log_values
+    bend = logspace.kl(table.log_dynamics, posterior.log_transitions(steps))
     if table.discount < 1:
-        v_next = posterior.log_values if table.horizon is None else posterior.log_values[t + 1]
+        v_next = v.unsqueeze(0) if table.horizon is None else v[1:][steps]
         coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
         bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
     return bend

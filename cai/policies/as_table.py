@@ -28,8 +28,6 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
             an infinite horizon where it is not stationary.
     """
     T, S, A = table.horizon, table.num_states, table.num_actions
-    advice = "evaluate it by samples, or for a shorter horizon"
-    memory.check_fits("policy", "log q(a|s) of all steps", (T or 1) * S * A, advice)
     log_q = _asked(policy, T, S, A)
     advice = "it says log q(a|s) of every step, state and action, whether or not it gets there"
     checks.check_no_nan("policy at (step, state, action)", log_q, advice)
@@ -39,8 +37,11 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
 @singledispatch
 def _asked(policy: Any, T: int | None, S: int, A: int) -> Tensor:
     """log q(a|s), (T, S, A); of an infinite horizon at the first steps, and some that come late."""
-    some = torch.tensor([0, 1, 2, 3, 10, 100, 1000, 10_000])
-    return _called(policy, some if T is None else torch.arange(T), S, A)
+    if T is None:
+        return _called(policy, torch.tensor([0, 1, 2, 3, 10, 100, 1000, 10_000]), S, A)
+    advice = "evaluate it by samples, or for a shorter horizon"
+    memory.check_fits("policy", "log q(a|s) of all steps", T * S * A, advice)
+    return _called(policy, torch.arange(T), S, A)
 
 
 @_asked.register

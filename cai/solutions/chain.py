@@ -174,16 +174,21 @@ class Chain(ExactBelief):
         """(), nats: the entropy of the trajectories up to termination, at η = 1 of p(τ|O)."""
         return logspace.entropy(self.log_initial).item() + self.expected(self._surprise)
 
-    def expected(self, nats: Callable[[slice], Tensor]) -> float:
+    def expected(
+        self, nats: Callable[[slice], Tensor], state_actions: Tensor | None = None
+    ) -> float:
         """Σ_t E_q[x_t(s_t, a_t)] while alive, under the bent chain.
 
         Args:
             nats: x of some steps, a slice, as (steps, S, A).
+            state_actions: (T, S, A) or (S, A), how often another chain is expected there instead.
         """
+        visits = self.state_actions if state_actions is None else state_actions
         total = 0.0
         with self.table.threads():
             for steps in self._stretches():
-                total += logspace.product(self._occupancy(steps), nats(steps)).sum().item()
+                now = visits[steps] if visits.dim() > 2 else visits
+                total += logspace.product(now, nats(steps)).sum().item()
         return total
 
     @abstractmethod
@@ -269,10 +274,6 @@ class Chain(ExactBelief):
     @abstractmethod
     def _stretches(self) -> Iterable[slice]:
         """All steps, as many at a time as memory allows for a field (steps, S, A, K)."""
-
-    @abstractmethod
-    def _occupancy(self, steps: slice) -> Tensor:
-        """``state_actions`` with an axis of steps, (steps, S, A)."""
 
     def _check_exact(self, name: str) -> None:
         if self.optimism != 1 or self.rule != "soft":

@@ -49,10 +49,10 @@ class Solution(Chain):
     @classmethod
     def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
         """The solution of a finite horizon at one optimism η, by one sweep backward."""
+        last, T = table.final_reward / table.temperature, table.steps
         if rule != "soft" or not sweeps.by_products(eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
-        last = table.final_reward / table.temperature
-        v, weights = sweeps.backward_with_weights(table, eta, last, table.steps)
+        v, weights = sweeps.backward_with_weights(table, eta, last, T)
         solution = cls(table, eta, v)
         vars(solution)["weights"] = weights  # of these very values, so that no copy has them
         return solution
@@ -230,7 +230,7 @@ class Solution(Chain):
         """All that is observed."""
         return evidence.none(self.table)
 
-    @property
+    @cached_property
     def _keeps_bent(self) -> bool:
         return self.table.steps * self.table.log_dynamics.numel() <= _CHUNK
 
@@ -250,6 +250,3 @@ class Solution(Chain):
     def _stretches(self) -> Iterator[slice]:
         T, n = self.table.steps, max(1, _CHUNK // self.table.log_dynamics.numel())
         return (slice(t, min(t + n, T)) for t in range(0, T, n))
-
-    def _occupancy(self, steps: slice) -> Tensor:
-        return self.state_actions[steps]

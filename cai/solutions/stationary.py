@@ -147,6 +147,3 @@ class Stationary(Chain):
 
     def _stretches(self) -> tuple[slice]:
         return (_NOW,)
-
-    def _occupancy(self, steps: slice) -> Tensor:
-        return self.state_actions.unsqueeze(0)

@@ -8,7 +8,7 @@ is made of a subclass that could.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pyro.distributions as dist
 import torch
@@ -41,22 +41,33 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
         ValueError: if either is not finite, naming the argument that says so.
     """
     checks.check_model(model)
-    return sizes(model)
-
-
-def sizes(model: TrajectoryModel) -> tuple[int, int]:
-    """The same of what is known to be a model."""
-    S = support_size(model.initial)
-    if S is None:
-        raise NotEnumerable(_not_finite("initial", "states", model.initial))
+    S = count_states(model)
     prior = model.prior(torch.zeros((), dtype=torch.long), 0)
     A = support_size(prior)
-    if A is None:
-        raise NotEnumerable(_not_finite("action_prior", "actions", prior))
-    return S, A
+    return S, _not_finite("action_prior", "actions", prior) if A is None else A
 
 
-def _not_finite(argument: str, what: str, distribution: Any) -> str:
+def count_states(model: TrajectoryModel) -> int:
+    """The number S of states.
+
+    Raises:
+        NotEnumerable: if it is not finite.
+    """
+    S = support_size(model.initial)
+    return _not_finite("initial", "states", model.initial) if S is None else S
+
+
+def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
+    """Every state and action, both (S, A), in the types in which they are sampled.
+
+    What calls it seeds torch's generator, so that the draws leave nothing behind.
+    """
+    s = torch.arange(S, dtype=model.initial.sample().dtype)
+    a = torch.arange(A, dtype=model.prior(s[0], 0).sample().dtype)
+    return s.unsqueeze(1).expand(S, A), a.expand(S, A)
+
+
+def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
     name = type(distribution).__name__
     advice = (
         "use a one-hot Categorical, for instance "
@@ -64,7 +75,7 @@ def _not_finite(argument: str, what: str, distribution: Any) -> str:
         if name in ("Delta", "_Delta")
         else f"give {argument} a Categorical, or use inference.fit, which samples"
     )
-    return (
+    raise NotEnumerable(
         f"{argument}: enumeration needs finitely many {what}, counted from the support of "
         f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
     )
@@ -149,28 +160,34 @@ def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
 
 
 def log_prior_table(
-    model: TrajectoryModel, size: tuple[int, int] | None = None, types: Types = AS_WRITTEN
+    model: TrajectoryModel, S: int | None = None, types: Types = AS_WRITTEN
 ) -> Tensor:
     """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
 
     Args:
         model: the model.
-        size: S and A, where :func:`require_finite` has been asked for them.
+        S: where :func:`count_states` has been asked for it.
         types: gives numbers written in the prior their type.
 
     Raises:
         ValueError: if the states or the actions are not finitely many, or it changes with time.
     """
-    S, A = size or require_finite(model)
+    if S is None:
+        checks.check_model(model)
+        S = count_states(model)
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:
         with types:
             prior = model.prior(s, t)
+        A = support_size(prior)
+        if A is None:
+            _not_finite("action_prior", "actions", prior)
         return log_probs(prior, A, types).expand(S, A)
 
     log_prior = at(0)
-    refuse_changes(model, "prior", log_prior, at)
+    if "prior" in model.overridden:
+        refuse_changes(model, "prior", log_prior, at)
     return log_prior
 
 

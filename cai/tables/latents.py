@@ -18,7 +18,8 @@ from cai.numerics.default_type import float64
 from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.outcomes import all_pairs, with_latents
+from cai.tables.finite import all_pairs
+from cai.tables.outcomes import with_latents
 from cai.tables.table import Table
 
 _AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars

@@ -18,32 +18,27 @@ _CHUNK = 2**15  # numbers at a time: what a cache holds beside a matrix
 _MOST = 64  # steps at a time
 
 
-def is_linear(step: SoftBackup) -> bool:
-    """Whether steps are linear, and a plain product might be all that they take."""
-    return step.joint and step.plain and step.table.discount == 1
-
-
 def backward(step: SoftBackup, v: Array, t: int) -> int:
     """Fills in values (T+1, S), nats, before step t, as far as plain products go.
 
     Returns:
         The first step whose values stand.
     """
-    most = _at_once(v)
-    z, n = np.empty((most + 1, v.shape[1]), step.W.dtype), min(4, most)
+    most, W, contraction, growth = _at_once(v), step.W, step.contraction, step.growth
+    z, n = np.empty((most + 1, v.shape[1]), W.dtype), min(4, most)
     while t > 0:
         n = min(n, t)
         shift = v[t].max()
         z[0] = np.exp(v[t] - shift)
         for i in range(n):
-            step.W.times_into(z[i], z[i + 1])
-            z[i + 1] *= step.contraction
+            W.times_into(z[i], z[i + 1])
+            z[i + 1] *= contraction
         done = _leading(z[1 : n + 1].min(1) >= step.rows.smallest)
         if not done:
             break
         then = v[t - done : t]
         np.log(z[done:0:-1], out=then, dtype=np.float64)
-        then += shift + step.growth * np.arange(done, 0, -1)[:, None]
+        then += shift + growth * np.arange(done, 0, -1)[:, None]
         t -= done
         n = min(most, 2 * n) if done == n else done
     return t

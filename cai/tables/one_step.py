@@ -42,6 +42,8 @@ class SoftBackup:
         rows: the weights, (R, S).
         W: the same, each row scaled by its largest.
         num_rows: R.
+        plain: whether a plain product may do for every row of every step, as far as one knows.
+        linear: whether that is so of many steps at once, see linear_steps.py.
     """
 
     def __init__(self, table: Table, eta: float, joint: bool) -> None:
@@ -60,6 +62,8 @@ class SoftBackup:
         self._may_be_lost = bool(np.isneginf(best).any() or table.final_reward.isneginf().any())
         if table.arrival_reward is not None:
             self._may_be_lost |= bool(table.arrival_reward.isneginf().any())
+        self.plain = rows.all_possible and not self._may_be_lost
+        self.linear = joint and self.plain and table.discount == 1
 
     def _joint_rows(self) -> LogMatrix:
         """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, (S, A·K); dense, actions summed, (S, S)."""
@@ -123,11 +127,6 @@ class SoftBackup:
             p /= total
             keep *= p.ravel()
         return top + np.log(total)
-
-    @property
-    def plain(self) -> bool:
-        """Whether every row of every step can be a plain product, as far as one can know before."""
-        return self.rows.all_possible and not self._may_be_lost
 
     @cached_property
     def growth(self) -> float:

@@ -12,23 +12,41 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.distributions.sparse_categorical import SparseCategorical
-from cai.numerics.default_type import AS_WRITTEN, Types
+from cai.numerics import memory
+from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
-from cai.program.calling import at_step, call
+from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import NotEnumerable
+from cai.tables.finite import NotEnumerable, refuse_changes
+
+_LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
+_ROUNDING = 1e-5  # of a probability, where a program computes in float32
+_COPIES = 7  # of a dense table at once, while it is made
 
 
-def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
-    """Every state and action, both (S, A), in the types in which they are sampled.
+def dynamics_table(
+    model: TrajectoryModel, s: Tensor, a: Tensor, types: Types
+) -> tuple[Tensor, Tensor | None]:
+    """log p(s'|s,a) of all states and actions, densely or as lists of successors, as in a table.
 
-    What calls it seeds torch's generator, so that the draws leave nothing behind.
+    Args:
+        model: the model.
+        s: (S, A), every state.
+        a: (S, A), every action.
+        types: gives numbers written in the dynamics their type.
+
+    Raises:
+        ValueError: if they cannot be enumerated or are no distributions over the states, change
+            with the step, or treat the elements of a batch otherwise than scalars.
     """
-    s_type = model.initial.sample().dtype
-    a_type = model.prior(torch.zeros((), dtype=s_type), 0).sample().dtype
-    s = torch.arange(S, dtype=s_type).unsqueeze(1).expand(S, A)
-    return s, torch.arange(A, dtype=a_type).expand(S, A)
+    S, A = s.shape
+    _check_size(model, s, a)
+    found = compress(*outcomes(model, s, a, S, types), S, A)
+    if "transition" in model.overridden:
+        _refuse_other_dynamics(model, s, a, found)
+    _check_against_scalars(model, s, a, *found)
+    return found
 
 
 def outcomes(
@@ -169,3 +187,60 @@ def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tenso
     states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
     states[row, rank] = successor
     return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
+
+
+def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
+    """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
+    (S, A), pairs = s.shape, s.numel()
+    if pairs * S < _LARGE:
+        return
+    one = outcomes(model, s[0, 0], a[0, 0], S)[0]
+    memory.check_fits(
+        "dynamics",
+        f"a table of {S} states and {A} actions with {one.numel()} outcomes each",
+        _COPIES * pairs * one.numel(),
+        SPARSE,
+    )
+
+
+def _refuse_other_dynamics(
+    model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
+) -> None:
+    """Raises ChangesWithTime where transition(s, a, t) is not that of step 0."""
+    S, A = s.shape
+
+    def at(t: int) -> tuple[Tensor, Tensor | None]:
+        return compress(*outcomes(model, s, a, S, float64(), t), S, A)
+
+    refuse_changes(model, "transition", first, at)
+
+
+def _check_against_scalars(
+    model: TrajectoryModel,
+    s: Tensor,
+    a: Tensor,
+    log_dynamics: Tensor,
+    successors: Tensor | None,
+) -> None:
+    """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
+    S, A = s.shape
+    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long()
+    i, j = pairs // A, pairs % A
+    listed = log_dynamics[i, j].exp()
+    if successors is not None:
+        listed = listed.new_zeros(len(pairs), S).scatter_add_(1, successors[i, j], listed)
+    rows = listed.clone()
+    for k, (s_k, a_k) in enumerate(zip(s[i, j], a[i, j], strict=True)):
+        log_p, state = outcomes(model, s_k, a_k, S)
+        if state is None:
+            rows[k] -= log_p.exp()
+        else:
+            rows[k].index_add_(0, state, log_p.exp(), alpha=-1)
+    differs = (rows.abs() > _ROUNDING * (0.1 + listed)).any(1)
+    if differs.any():
+        k = int(differs.nonzero()[0])
+        raise ValueError(
+            f"dynamics: for state {int(i[k])} and action {int(j[k])} a scalar call gives another "
+            "distribution than the batch of all states and actions; replace Python `if` and "
+            "reductions such as .all() over s and a by torch.where(condition, x, y)"
+        )

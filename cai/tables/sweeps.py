@@ -72,11 +72,11 @@ def backward_with_weights(
 def _backward(
     table: Table, eta: float, last: Tensor, steps: int, keeps: bool
 ) -> tuple[Tensor, Array | None]:
-    memory.check_values(steps, table.num_states)
     step = step_of(table, eta)
-    v = np.empty((steps + 1, table.num_states))
+    memory.check_values(steps, len(last))
+    v = np.empty((steps + 1, len(last)))
     v[-1] = last.numpy()
-    R, linear, t = step.num_rows, linear_steps.is_linear(step), steps
+    R, linear, t = step.num_rows, step.linear, steps
     keeps = keeps and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
     with quietly(table):
@@ -110,7 +110,7 @@ def forward(
     step, v = step_of(table, eta), log_values.numpy()
     x = np.empty(v.shape)
     x[0] = initial.numpy()
-    linear, t, T = linear_steps.is_linear(step), 0, len(v) - 1
+    linear, t, T = step.linear, 0, len(v) - 1
     with quietly(table):
         while t < T:
             if linear and (t := linear_steps.forward(step, v, x, t)) == T:

@@ -78,12 +78,12 @@ class Table:
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return held | {"program": None}
 
-    @property
+    @cached_property
     def num_states(self) -> int:
         """S."""
         return self.log_prior.shape[0]
 
-    @property
+    @cached_property
     def num_actions(self) -> int:
         """A."""
         return self.log_prior.shape[1]
@@ -92,7 +92,7 @@ class Table:
         """A context in which sweeps over this table run in as many threads as help."""
         return threads.suited_to(self.log_dynamics.numel())
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """T, where it is finite.
 
@@ -188,7 +188,7 @@ class Table:
         index = self.successor_index.expand(*moves.shape[:-2], -1)
         return matrix.scatter_add_(-1, index, moves.flatten(-2))
 
-    @property
+    @cached_property
     def flows_in_matrices(self) -> bool:
         """Whether :meth:`flow` makes matrices, (..., S, S)."""
         return self.successors is None or self.num_states <= _MATRIX_STATES

@@ -12,26 +12,22 @@ from torch.distributions import Distribution
 from cai import checks
 from cai.distributions.exact_scores import log_probs
 from cai.distributions.lookup import Lookup, Moves
-from cai.numerics import memory, threads
+from cai.numerics import threads
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.exclusive import seeded
 from cai.program import contract
-from cai.program.calling import SPARSE, at_step, call
+from cai.program.calling import at_step, call
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import (
     NotEnumerable,
+    all_pairs,
+    count_states,
     log_prior_table,
-    refuse_changes,
     refuse_other_rewards,
     require_finite,
-    sizes,
 )
-from cai.tables.outcomes import all_pairs, compress, outcomes
+from cai.tables.outcomes import dynamics_table
 from cai.tables.table import Table
-
-_LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
-_ROUNDING = 1e-5  # of a probability, where a program computes in float32
-_COPIES = 7  # of a dense table at once, while it is made
 
 
 def tabulate(model: TrajectoryModel | Table) -> Table:
@@ -65,36 +61,34 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     """
     if isinstance(model, Table):
         return model.detached()
-    checks.check_model(model, table=True)
-    S, A = sizes(model)
-    with seeded(0), torch.no_grad(), poutine.block(), threads.suited_to(S * A):
-        s, a = all_pairs(model, S, A)
-        types = _types(model)
-        log_prior = log_prior_table(model, (S, A), types)
-        _check_size(model, s, a)
-        found = outcomes(model, s, a, S, types)
-        contract.check_some_allowed(log_prior, s[:, 0])
-        log_dynamics, successors = compress(*found, S, A)
-        if "transition" in model.overridden:
-            _refuse_other_dynamics(model, s, a, (log_dynamics, successors))
-        _check_against_scalars(model, s, a, log_dynamics, successors, S)
-        reward, arrival, final = _rewards(model, s, a, log_dynamics, successors)
-        table = Table(
-            log_initial=log_probs(model.initial, S),
-            log_prior=log_prior,
-            log_dynamics=log_dynamics,
-            successors=successors,
-            reward=reward,
-            arrival_reward=arrival,
-            final_reward=final,
-            horizon=model.horizon,
-            temperature=float(model.temperature),
-            discount=float(model.discount),
-            layout=model.layout,
-            program=model,
-        )
-        _check_rewards(model, table)
-        return table
+    if not isinstance(model, TrajectoryModel):
+        advice = "for instance cai.models.ledge()"
+        checks.refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
+    types, S = _types(model), count_states(model)
+    with seeded(0), torch.no_grad(), poutine.block():
+        with threads.suited_to(S):
+            log_prior, log_initial = log_prior_table(model, S, types), log_probs(model.initial, S)
+        with threads.suited_to(log_prior.numel()):
+            s, a = all_pairs(model, *log_prior.shape)
+            contract.check_some_allowed(log_prior, s[:, 0])
+            log_dynamics, successors = dynamics_table(model, s, a, types)
+            reward, arrival, final = _rewards(model, s, a, log_dynamics, successors, types)
+            table = Table(
+                log_initial=log_initial,
+                log_prior=log_prior,
+                log_dynamics=log_dynamics,
+                successors=successors,
+                reward=reward,
+                arrival_reward=arrival,
+                final_reward=final,
+                horizon=model.horizon,
+                temperature=float(model.temperature),
+                discount=float(model.discount),
+                layout=model.layout,
+                program=model,
+            )
+            _check_rewards(model, table)
+            return table
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:
@@ -144,7 +138,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
         )
     with seeded(0), poutine.block():
         s, a = all_pairs(model, *size)
-        paid = _rewards(model, s, a, table.log_dynamics, table.successors)
+        paid = _rewards(model, s, a, table.log_dynamics, table.successors, _types(model))
     reward, arrival, final = paid
     new = dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
     _check_rewards(model, new)
@@ -202,38 +196,16 @@ def _types(model: TrajectoryModel) -> Types:
     return AS_WRITTEN if found and not model.overridden else float64()
 
 
-def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
-    (S, A), pairs = s.shape, s.numel()
-    if pairs * S < _LARGE:
-        return
-    one = outcomes(model, s[0, 0], a[0, 0], S)[0]
-    memory.check_fits(
-        "dynamics",
-        f"a table of {S} states and {A} actions with {one.numel()} outcomes each",
-        _COPIES * pairs * one.numel(),
-        SPARSE,
-    )
-
-
-def _refuse_other_dynamics(
-    model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
-) -> None:
-    """Raises ChangesWithTime where transition(s, a, t) is not that of step 0."""
-    S, A = s.shape
-
-    def at(t: int) -> tuple[Tensor, Tensor | None]:
-        return compress(*outcomes(model, s, a, S, float64(), t), S, A)
-
-    refuse_changes(model, "transition", first, at)
-
-
 def _rewards(
-    model: TrajectoryModel, s: Tensor, a: Tensor, log_p: Tensor, successors: Tensor | None
+    model: TrajectoryModel,
+    s: Tensor,
+    a: Tensor,
+    log_p: Tensor,
+    successors: Tensor | None,
+    types: Types,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,)."""
     S, A = s.shape
-    types = _types(model)
     with types:
         reward = call("reward", at_step(model.rewards, 0), s, a).expand(S, A)
         final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
@@ -260,34 +232,3 @@ def _arrival_rewards(
         reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
     reward = reward.expand(log_p.shape)
     return torch.where(log_p > -torch.inf, reward, 0.0)
-
-
-def _check_against_scalars(
-    model: TrajectoryModel,
-    s: Tensor,
-    a: Tensor,
-    log_dynamics: Tensor,
-    successors: Tensor | None,
-    S: int,
-) -> None:
-    """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
-    pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long()
-    i, j = pairs // s.shape[1], pairs % s.shape[1]
-    listed = log_dynamics[i, j].exp()
-    if successors is not None:
-        listed = listed.new_zeros(len(pairs), S).scatter_add_(1, successors[i, j], listed)
-    rows = listed.clone()
-    for k, (s_k, a_k) in enumerate(zip(s[i, j], a[i, j], strict=True)):
-        log_p, state = outcomes(model, s_k, a_k, S)
-        if state is None:
-            rows[k] -= log_p.exp()
-        else:
-            rows[k].index_add_(0, state, log_p.exp(), alpha=-1)
-    differs = (rows.abs() > _ROUNDING * (0.1 + listed)).any(1)
-    if differs.any():
-        k = int(differs.nonzero()[0])
-        raise ValueError(
-            f"dynamics: for state {int(i[k])} and action {int(j[k])} a scalar call gives another "
-            "distribution than the batch of all states and actions; replace Python `if` and "
-            "reductions such as .all() over s and a by torch.where(condition, x, y)"
-        )
