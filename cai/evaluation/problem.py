@@ -46,8 +46,7 @@ def as_problem(model: TrajectoryModel | Table) -> Problem:
     Raises:
         ValueError: if it is neither.
     """
-    if isinstance(model, TrajectoryModel):
-        return Problem(model, model, model if isinstance(model, LinearGaussian) else None)
-    advice = "for instance cai.models.ledge()"
-    checks.check_kind("model", model, Table, "a cai.TrajectoryModel or its table", advice)
-    return Problem(model, None, None)
+    checks.check_model(model, table=True)
+    if isinstance(model, Table):
+        return Problem(model, None, None)
+    return Problem(model, model, model if isinstance(model, LinearGaussian) else None)

@@ -61,10 +61,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     """
     if isinstance(model, Table):
         return model.detached()
-    if not isinstance(model, TrajectoryModel):
-        advice = "for instance cai.models.ledge()"
-        checks.refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
-    types, S = _types(model), count_states(model)
+    checks.check_model(model, table=True)
+    S, types = count_states(model), _types(model)
     with seeded(0), torch.no_grad(), poutine.block():
         with threads.suited_to(S):
             log_prior, log_initial = log_prior_table(model, S, types), log_probs(model.initial, S)

@@ -19,8 +19,8 @@ from cai import checks
 from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact
 from cai.numerics.exclusive import seeded
-from cai.program.calling import draw, policy_at
-from cai.program.episode import begin
+from cai.program.episode import begin, policy_at
+from cai.program.handlers import draw
 from cai.program.trajectories import Trajectories
 from cai.stepping.vector_source import VectorSource, check_space
 
