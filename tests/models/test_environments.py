@@ -105,6 +105,14 @@ def test_policies_take_an_environment_as_they_take_a_model():
     assert torch.equal(again.rewards, rolled.rewards)
 
 
+def test_what_a_policy_gets_in_an_environment_is_simulated():
+    cart = models.environment("CartPole-v1", num_envs=100, horizon=4)
+    row = cai.compare(cart, {"prior": lambda t, s: cart.prior(s)})["prior"]
+    assert row.expected_return == 4.0  # nothing falls within four steps
+    assert row.elbo == pytest.approx(4.0)
+    assert row.kl is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
