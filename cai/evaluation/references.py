@@ -67,7 +67,7 @@ def solved(table: Table, eta: float) -> Chain:
 def _found(table: Table, eta: float, beliefs: Iterable[Any]) -> Chain | None:
     """The solution at η, perhaps one of the beliefs about the table; None if it is infinite."""
     for belief in beliefs:
-        if belief.exact and belief.optimism == eta:
+        if belief.is_exact() and belief.optimism == eta:
             found: Chain = belief
             return found
     try:

@@ -109,7 +109,7 @@ def _table(report: Comparison) -> Table:
 def _imagined(row: Row) -> Tensor | None:
     """How often a method that bends the dynamics expects each state; None of any other."""
     belief = row.belief
-    return None if belief is None or belief.optimism == 0 else belief.imagined_states
+    return None if belief is None or belief.optimism == 0 else belief.imagined_states()
 
 
 def _share(states: Tensor | None) -> Tensor:

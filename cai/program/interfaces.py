@@ -158,12 +158,10 @@ class Belief(ABC):
     def imagined_return(self) -> float:
         """(), reward units: the expected return in what it believes."""
 
-    @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether nothing is better at its optimism, where all is optimal and that is all seen."""
         return False
 
-    @property
     def imagined_states(self) -> Tensor | None:
         """How often it expects each of finitely many states, alive; None if it does not say."""
         return None
@@ -181,8 +179,7 @@ class ExactBelief(Belief):
     def conditioned(self) -> bool:
         """Whether something else is observed than that all was optimal."""
 
-    @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether it is by the soft rule, and of all o_t and nothing else."""
         return self.rule == "soft" and not self.conditioned
 
@@ -195,7 +192,7 @@ class ExactBelief(Belief):
         """
         if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
-                f"log_evidence: the bound at {self.setting} is not log p(O); "
+                f"log_evidence: the bound at {self.setting()} is not log p(O); "
                 "take .bound, or inference.posterior(model).log_evidence"
             )
         return self.bound
@@ -215,12 +212,11 @@ class ExactBelief(Belief):
                 else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
             )
             raise AttributeError(
-                f"elbo: the bound at {self.setting} {what} is "
+                f"elbo: the bound at {self.setting()} {what} is "
                 "cai.evaluate(model, solution.policy).elbo"
             )
         return self.bound
 
-    @property
     def setting(self) -> str:
         """Its optimism, and its rule if it is not the soft one, for messages."""
         rule = "" if self.rule == "soft" else f" and rule {self.rule!r}"

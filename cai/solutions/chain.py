@@ -131,7 +131,6 @@ class Chain(ExactBelief):
     def states(self) -> Tensor:
         """How often each state is visited, alive, under the bent chain."""
 
-    @property
     def imagined_states(self) -> Tensor:
         """The same as ``states``, as comparisons ask for it."""
         return self.states
@@ -279,7 +278,7 @@ class Chain(ExactBelief):
         if self.optimism != 1 or self.rule != "soft":
             raise AttributeError(
                 f"{name}: messages are sums over trajectories of p(τ, O), at optimism 1 and with "
-                f"the soft rule, not at {self.setting}: there the weights hold the policy that is "
-                "sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; take "
-                "these, or inference.posterior(model)"
+                f"the soft rule, not at {self.setting()}: there the weights hold the policy that "
+                "is sought, π(τ) (p(τ, O)/π(τ))^η, and say nothing that .V and .states do not; "
+                "take these, or inference.posterior(model)"
             )

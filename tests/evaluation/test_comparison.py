@@ -252,3 +252,14 @@ def test_a_model_is_tabulated_once_and_each_memory_simulated_once():
         evaluation = report[name].evaluation
         assert len(evaluation.trajectories.states) == len(evaluation.log_weights) == 10_000
     assert report["prior"].evaluation.trajectories is None
+
+
+def test_a_row_keeps_what_its_method_believes():
+    model = models.ledge()
+    exact, guide = inference.posterior(model), cai.DynamicsGuide(model)
+    fitted = inference.fit(model, guide, steps=2, progress=False)
+    methods = {"posterior": exact, "guide": guide, "fit": fitted, "policy": exact.policy}
+    report = cai.compare(model, methods)
+    beliefs = [row.belief for row in report.rows.values()]
+    assert beliefs == [exact, guide, fitted.policy, None]
+    assert report.table is exact.table
