@@ -19,8 +19,8 @@ from cai.inference.learning.learned import Learned
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import perceptron
 from cai.policies.observation import View
-from cai.program.calling import check_policy, draw, policy_at
-from cai.program.episode import remembers
+from cai.program.episode import check_policy, policy_at, remembers
+from cai.program.handlers import draw
 from cai.stepping.source import Source
 
 _VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
