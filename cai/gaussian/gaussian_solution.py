@@ -70,7 +70,6 @@ class GaussianSolution(ExactBelief):
         Raises:
             Breakdown: where a value is infinite.
         """
-        found: riccati.Sweep | riccati_equation.StationaryValue
         if model.horizon is None:
             found = riccati_equation.solve(model, eta, root)
         else:

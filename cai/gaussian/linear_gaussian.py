@@ -83,7 +83,7 @@ class LinearGaussian(TrajectoryModel):
         if self.horizon is not None:
             checks.check_count("horizon", self.horizon)
         n, m = sizes(self.B)
-        for name, shape in _shapes(n, m).items():
+        for name, shape in shapes(n, m).items():
             value = _tensor(name, getattr(self, name), shape, self.horizon)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "action_prior", _prior(self.action_prior, m, self.horizon))
@@ -122,21 +122,18 @@ class LinearGaussian(TrajectoryModel):
     @cached_property
     def joint_dynamics(self) -> Tensor:
         """[A, B], (n, n+m) or (T, n, n+m)."""
-        axis = torch.broadcast_shapes(self.A.shape[:-2], self.B.shape[:-2])
-        return torch.cat([x.expand(*axis, *x.shape[-2:]) for x in (self.A, self.B)], -1)
+        return torch.cat(_alike(2, self.A, self.B), -1)
 
     @cached_property
     def reward_curvature(self) -> Tensor:
         """[[Q, N], [N', R]], (n+m, n+m) or (T, n+m, n+m)."""
-        axis = torch.broadcast_shapes(*(x.shape[:-2] for x in (self.Q, self.N, self.R)))
-        Q, N, R = (x.expand(*axis, *x.shape[-2:]) for x in (self.Q, self.N, self.R))
+        Q, N, R = _alike(2, self.Q, self.N, self.R)
         return torch.cat([torch.cat([Q, N], -1), torch.cat([N.mT, R], -1)], -2)
 
     @cached_property
     def reward_slope(self) -> Tensor:
         """[q, ρ], (n+m,) or (T, n+m)."""
-        axis = torch.broadcast_shapes(self.q.shape[:-1], self.rho.shape[:-1])
-        return torch.cat([self.q.expand(*axis, -1), self.rho.expand(*axis, -1)], -1)
+        return torch.cat(_alike(1, self.q, self.rho), -1)
 
     @cached_property
     def reward_form(self) -> Quadratic:
@@ -184,17 +181,20 @@ def _check_methods(model: LinearGaussian) -> None:
     """Raises ValueError where a subclass says something else than the matrices."""
     for name in ("prior", "transition", "rewards", "arrival_rewards", "final_rewards"):
         if getattr(type(model), name) is not getattr(LinearGaussian, name):
-            checks.refuse(
-                name,
-                "that of the matrices, which the exact methods read",
-                f"another in {type(model).__name__}",
-                "give each step matrices of its own, or derive from cai.TrajectoryModel",
-            )
+            expected = "that of the matrices, which the exact methods read"
+            advice = "give each step matrices of its own, or derive from cai.TrajectoryModel"
+            checks.refuse(name, expected, f"another in {type(model).__name__}", advice)
 
 
 def at(x: Tensor, t: Any, dims: int) -> Tensor:
     """What belongs to step t, of a tensor with or without a leading axis of steps."""
     return x if x.dim() == dims else x[t]
+
+
+def _alike(dims: int, *arrays: Tensor) -> list[Tensor]:
+    """Arrays of so many dimensions, all with an axis of steps in front if one has it."""
+    axis = torch.broadcast_shapes(*(x.shape[:-dims] for x in arrays))
+    return [x.expand(*axis, *x.shape[-dims:]) for x in arrays]
 
 
 def sizes(B: Any) -> tuple[int, int]:
@@ -209,22 +209,11 @@ def sizes(B: Any) -> tuple[int, int]:
     return shape[-2], shape[-1]
 
 
-def _shapes(n: int, m: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "A": (n, n),
-        "B": (n, m),
-        "drift": (n,),
-        "noise": (n, n),
-        "Q": (n, n),
-        "R": (m, m),
-        "N": (n, m),
-        "q": (n,),
-        "rho": (m,),
-        "Q_final": (n, n),
-        "q_final": (n,),
-        "initial_mean": (n,),
-        "initial_covariance": (n, n),
-    }
+def shapes(n: int, m: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each matrix and vector of a model, for one step."""
+    found: dict[str, tuple[int, ...]] = {"B": (n, m), "N": (n, m), "R": (m, m), "rho": (m,)}
+    found |= dict.fromkeys(("A", "noise", "Q", "Q_final", "initial_covariance"), (n, n))
+    return found | dict.fromkeys(("drift", "q", "q_final", "initial_mean"), (n,))
 
 
 _ONCE = ("Q_final", "q_final", "initial_mean", "initial_covariance")
@@ -255,12 +244,8 @@ def _covariance(name: str, x: Tensor) -> Tensor:
         checks.refuse(name, "a symmetric matrix", "an asymmetric one", "take (W + W')/2")
     least = torch.linalg.eigvalsh(x).min()
     if least < -_TOLERANCE * size:
-        checks.refuse(
-            name,
-            "a covariance, with eigenvalues ≥ 0",
-            f"an eigenvalue of {least.item():g}",
-            "standard deviations enter squared",
-        )
+        came, advice = f"an eigenvalue of {least.item():g}", "standard deviations enter squared"
+        checks.refuse(name, "a covariance, with eigenvalues ≥ 0", came, advice)
     return 0.5 * (x + x.mT)
 
 
@@ -289,10 +274,7 @@ def _prior(prior: Any, m: int, T: int | None) -> TorchDistribution:
 
 def same(one: LinearGaussian, other: LinearGaussian) -> bool:
     """Whether two linear-Gaussian models are the same problem, number for number."""
-    names = (
-        *("horizon", "temperature", "discount", "flat", "A", "B", "drift", "noise"),
-        *("Q", "R", "N", "q", "rho", "Q_final", "q_final", "initial_mean", "initial_covariance"),
-    )
+    names = ("horizon", "temperature", "discount", "flat", *shapes(1, 1))
     if one is other or differs(one, other, names) is not None:
         return one is other
     prior = ("loc", "covariance_matrix")

@@ -60,9 +60,8 @@ class LinearGaussianPolicy(nn.Module):
         if isinstance(model.action_prior, dist.MultivariateNormal):
             mean, tril = model.action_prior.loc, model.action_prior.scale_tril
         if stationary and mean.dim() > 1:
-            checks.refuse(
-                "stationary", "one prior for all steps", "one for each", "leave stationary out"
-            )
+            expected = "one prior for all steps"
+            checks.refuse("stationary", expected, "one for each", "leave stationary out")
         self._set(
             nn.Parameter,
             torch.zeros(*steps, m, n, dtype=torch.float64),

@@ -86,30 +86,26 @@ class StepArrays:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
-    """The result of T backward steps: values of T+1 steps, and policies of T.
+class RiccatiSolution:
+    """Values and policies: of T+1 and T steps, or of any step of an infinite horizon.
 
     Attributes:
-        P, p, k: (T+1, n, n), (T+1, n), (T+1), reward units.
+        value: P, p and k, (T+1, n, n), (T+1, n), (T+1), reward units; without the axis of steps
+            where all steps are alike, and then k = 0 without a discount.
         K, offset: (T, m, n), (T, m): the mean of an action is offset - K s.
         H: (T, m, m), reward units: its precision times α.
+        growth: what a step adds to the value of an infinite horizon without a discount, reward
+            units; else None.
     """
 
-    P: Array
-    p: Array
-    k: Array
+    value: Value
     K: Array
     offset: Array
     H: Array
-    growth = None  # only an infinite horizon has one
-
-    @property
-    def value(self) -> Value:
-        """P, p and k together."""
-        return self.P, self.p, self.k
+    growth: float | None = None
 
 
-def backward(model: LinearGaussian, eta: float) -> Sweep:
+def backward(model: LinearGaussian, eta: float) -> RiccatiSolution:
     """Values and policies of every step, for a finite horizon.
 
     Raises:
@@ -120,21 +116,19 @@ def backward(model: LinearGaussian, eta: float) -> Sweep:
     advice = "take a shorter or an infinite one"
     memory.check_fits("horizon", f"values and policies of {T} steps", count, advice)
     problem, theta = StepArrays.of(model), price(model, eta)
-    sweep = Sweep(
-        *(np.empty((T + 1, n, n)), np.empty((T + 1, n)), np.empty(T + 1)),
-        *(np.empty((T, m, n)), np.empty((T, m)), np.empty((T, m, m))),
-    )
+    P, p, k = np.empty((T + 1, n, n)), np.empty((T + 1, n)), np.empty(T + 1)
+    K, offset, H = np.empty((T, m, n)), np.empty((T, m)), np.empty((T, m, m))
     value: Value = model.Q_final.numpy(), model.q_final.numpy(), 0.0
-    sweep.P[T], sweep.p[T], sweep.k[T] = value
+    P[T], p[T], k[T] = value
     size = None if definite(problem.R, np.abs(problem.R)) else np.diag(np.abs(value[0].diagonal()))
     for t, step in reversed(list(enumerate(problem.over(T)))):
         after, where = value, f"of step {t}"
-        value, sweep.K[t], sweep.offset[t], sweep.H[t] = earlier(problem, step, after, theta, where)
+        value, K[t], offset[t], H[t] = earlier(problem, step, after, theta, where)
         if size is not None:
-            size = _sizes(step, after, sweep.K[t], sweep.H[t], size, theta, where)
-        sweep.P[t], sweep.p[t], sweep.k[t] = value
+            size = _sizes(step, after, K[t], H[t], size, theta, where)
+        P[t], p[t], k[t] = value
     soften(value, spectrum(value, model_start(model)[1], theta), theta, START)
-    return sweep
+    return RiccatiSolution((P, p, k), K, offset, H)
 
 
 def price(model: LinearGaussian, eta: float) -> float:
@@ -180,13 +174,7 @@ def _steps(x: Any, dims: int) -> Array:
 
 
 def _sizes(
-    step: tuple[Any, ...],
-    after: Value,
-    K: Array,
-    H: Array,
-    size: Array,
-    theta: float,
-    where: str,
+    step: tuple[Any, ...], after: Value, K: Array, H: Array, size: Array, theta: float, where: str
 ) -> Array:
     """The size of what P was added up from, (n, n): its rounding error is a fraction of that.
 

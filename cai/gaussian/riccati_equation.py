@@ -11,7 +11,7 @@ a state that grows for ever and costs nothing, which no finite horizon counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,8 +19,8 @@ import scipy.linalg
 
 from cai.gaussian import doubling, riccati, tilted_noise
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.riccati import StepArrays
-from cai.gaussian.tilted_noise import Array, Breakdown, Value
+from cai.gaussian.riccati import RiccatiSolution, StepArrays
+from cai.gaussian.tilted_noise import Array, Breakdown
 from cai.gaussian.unseen import units, unseen
 
 _WHERE = "of a step"
@@ -34,29 +34,11 @@ _AGREES = 1e-6  # residual of a linear system that has a solution, relative to i
 _POLISH = 30  # steps of the recursion at most, after the limit is found
 
 
-@dataclass(frozen=True, eq=False)
-class StationaryValue:
-    """A fixed point of the recursion.
-
-    Attributes:
-        value: P, p and k; k = 0 without a discount.
-        K, offset, H: the policy, as in :class:`cai.gaussian.riccati.Sweep` without the axis of
-            steps.
-        growth: what a step adds to the value, reward units; None with a discount.
-    """
-
-    value: Value
-    K: Array
-    offset: Array
-    H: Array
-    growth: float | None
-
-
 Root: TypeAlias = Literal["limit", "stabilising"]
 """Which root of the equation: the limit of long horizons, or the one with a stable closed loop."""
 
 
-def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> StationaryValue:
+def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> RiccatiSolution:
     """The stationary value and policy at optimism η.
 
     Raises:
@@ -69,8 +51,8 @@ def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> Stationary
     start = tilted_noise.spectrum((P, p, 0.0), riccati.model_start(model)[1], theta)
     tilted_noise.soften((P, p, 0.0), start, theta, tilted_noise.START)
     if model.discount < 1:
-        return StationaryValue((P, p, np.array(k / (1 - model.discount))), K, offset, H, None)
-    return StationaryValue((P, p, np.array(0.0)), K, offset, H, float(k))
+        return RiccatiSolution((P, p, np.array(k / (1 - model.discount))), K, offset, H)
+    return RiccatiSolution((P, p, np.array(0.0)), K, offset, H, float(k))
 
 
 def limit(problem: StepArrays, theta: float) -> tuple[Array, Array]:
@@ -155,16 +137,9 @@ def _seen(problem: StepArrays) -> tuple[StepArrays, int, Array]:
 
 def _leading(problem: StepArrays, s: int) -> StepArrays:
     """The problem of the first s states, which the others do not move."""
-    return replace(
-        problem,
-        A=problem.A[:, :s, :s],
-        B=problem.B[:, :s],
-        c=problem.c[:, :s],
-        L=problem.L[:, :s],
-        Q=problem.Q[:, :s, :s],
-        N=problem.N[:, :s],
-        q=problem.q[:, :s],
-    )
+    square = {name: getattr(problem, name)[:, :s, :s] for name in ("A", "Q")}
+    rows = {name: getattr(problem, name)[:, :s] for name in ("B", "c", "L", "N", "q")}
+    return replace(problem, **square, **rows)
 
 
 def _curvature(problem: StepArrays, theta: float) -> Array:

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from cai.distributions.flat_prior import FlatPrior
-from cai.gaussian.linear_gaussian import LinearGaussian, sizes
+from cai.gaussian.linear_gaussian import LinearGaussian, shapes, sizes
 
 
 def linear_gaussian(
@@ -72,22 +72,12 @@ def linear_gaussian(
     torch.Size([5, 1, 1])
     """
     n, m = sizes(B)
-    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "noise": (noise, (n, n)),
-        "drift": (drift, (n,)),
-        "Q": (Q, (n, n)),
-        "R": (R, (m, m)),
-        "N": (N, (n, m)),
-        "q": (q, (n,)),
-        "rho": (rho, (m,)),
-        "Q_final": (Q_final, (n, n)),
-        "q_final": (q_final, (n,)),
-        "initial_mean": (initial_mean, (n,)),
-        "initial_covariance": (initial_covariance, (n, n)),
-    }
+    given = {"noise": noise, "drift": drift, "Q": Q, "R": R, "N": N, "q": q, "rho": rho}
+    given |= {"Q_final": Q_final, "q_final": q_final}
+    given |= {"initial_mean": initial_mean, "initial_covariance": initial_covariance}
+    every = shapes(n, m)
     matrices: dict[str, Any] = {
-        name: torch.zeros(shape) if value is None else value
-        for name, (value, shape) in shapes.items()
+        name: torch.zeros(every[name]) if value is None else value for name, value in given.items()
     }
     return LinearGaussian(
         A=A,
