@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cai.inference.derivatives import _mass
 from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
-from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
+from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Tensors, chosen, taped
 from cai.tables import sweeps
 from cai.tables.table import Table
 
@@ -54,7 +54,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
             *inputs, v, _, on_v, on_log_policy = tensors
             table = problem.with_tensors(tuple(inputs))
             with table.threads():
-                found = _collected(problem, table, v, on_v, on_log_policy, needed)
+                found = _collected(problem, table, v, (on_v, on_log_policy), needed)
             return chosen(found, needed)
 
         def quick(*tensors: Tensor) -> Tensors:
@@ -63,7 +63,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
             *inputs, v, _, on_v, on_log_policy = tensors
             # The table of the forward pass has the matrices, unless it was one of a batch.
             table = seen[0] if len(seen) == 1 else problem.with_tensors(tuple(inputs))
-            found = _mass.gradients(problem, table, v, on_v, on_log_policy, needed)
+            found = _mass.gradients(problem, table, v, (on_v, on_log_policy), needed)
             return chosen(found, needed)
 
         return taped(tape, quick)
@@ -93,20 +93,16 @@ def _log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor
 
 
 def _collected(
-    problem: Recursion,
-    table: Table,
-    v: Tensor,
-    on_v: Tensor,
-    on_log_policy: Tensor,
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
+    problem: Recursion, table: Table, v: Tensor, on: Tensors, needed: Needed
+) -> Gradients:
     """The gradients of reward, arrival and final reward, log prior and log dynamics."""
+    on_v, on_log_policy = on
     ones = v.new_ones(table.num_states)
     arriving = on_v[0]
     total: list[Tensor | None] = [None] * 4
     for steps in chunks(table):
         at = problem.linearised(table, v[1:][steps])
-        by_q, by_prior = slopes(problem, at, v[steps])
+        by_q, by_prior = slopes(at, v[steps])
         flow = table.flow(by_q.unsqueeze(-1) * at.survived)
         asked = None
         if problem.visits is not None:
@@ -119,7 +115,7 @@ def _collected(
             if asked is not None:
                 arriving = arriving + table.push(ones, extra[i])
         present = torch.stack(masses).unsqueeze(-1)
-        found = gradients(problem, table, at, (present * by_q, present * by_prior), asked, needed)
+        found = gradients(at, (present * by_q, present * by_prior), asked, needed)
         total = [_plus(x, y) for x, y in zip(total, found, strict=True)]
     final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
     return total[0], total[1], final, total[2], total[3]

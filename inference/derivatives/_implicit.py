@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
-from cai.inference.derivatives._pullback import Needed, Operation, Tensors, chosen, taped
+from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Tensors, chosen, taped
 from cai.inference.infinite.linear_system import LinearValues, linear_system
 from cai.inference.infinite.stationary_values import check_nothing_final, factorises, stationary
 from cai.infinite.transient import Transient
 from cai.infinite.visits import counted
 from cai.tables import bellman
+from cai.tables.bellman import Linearised
 from cai.tables.table import Table
 
 _NOW = slice(0, 1)  # a stationary solution is one step of its own
@@ -55,7 +56,8 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
             *nats, log_initial, alpha, v, _, on_v, on_log_policy = tensors
             table = problem.with_tensors(tuple(nats))
             with table.threads():
-                found = _gradients(problem, table, v, on_v, on_log_policy, needed[:5], linear)
+                at = problem.linearised(table, v.unsqueeze(0))
+                found = _gradients(problem, at, (on_v, on_log_policy), needed[:5], linear)
             # These have no say in v, but forward mode asks of what has no tangent, too.
             rest = torch.zeros_like(log_initial), torch.zeros_like(alpha)
             return chosen((*found, *rest), needed)
@@ -80,19 +82,13 @@ def _in_units(table: Table, log_initial: Tensor, alpha: Tensor) -> Table:
 
 
 def _gradients(
-    problem: Recursion,
-    table: Table,
-    v: Tensor,
-    on_v: Tensor,
-    on_log_policy: Tensor,
-    needed: Needed,
-    linear: LinearValues | None,
-) -> tuple[Tensor | None, ...]:
+    problem: Recursion, at: Linearised, on: Tensors, needed: Needed, linear: LinearValues | None
+) -> Gradients:
     """Of reward, arrival and final reward, log prior and log dynamics, all in nats."""
-    at = problem.linearised(table, v.unsqueeze(0))
-    by_q, by_prior = slopes(problem, at, v.unsqueeze(0))
+    table, v = at.table, at.v_next[0]
+    by_q, by_prior = slopes(at, v.unsqueeze(0))
     paid = counted(table.detached())
-    source, asked = on_v, None
+    (source, on_log_policy), asked = on, None
     if problem.visits is not None:
         on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
         asked = on_prior, torch.where(paid.unsqueeze(-1), on_q, 0.0)
@@ -102,7 +98,7 @@ def _gradients(
     mass = _mass(table, moves, source, paid & (v > -torch.inf), linear)
     mass = mass.reshape(1, -1, 1)
     passing = mass * by_q, mass * by_prior
-    reward, arrival, *rest = gradients(problem, table, at, passing, asked, needed)
+    reward, arrival, *rest = gradients(at, passing, asked, needed)
     return reward, arrival, torch.zeros_like(v), *rest
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.inference.derivatives._pullback import Needed, Tensors
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.bellman import Linearised
@@ -99,15 +100,15 @@ def check_bound(bound: Tensor) -> None:
         )
 
 
-def slopes(problem: Recursion, at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
     """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
 
     The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
     """
     pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_policy.exp(), 0.0)
-    if problem.rule == "soft":
+    if at.rule == "soft":
         return pi, pi
-    if problem.rule == "hard":
+    if at.rule == "hard":
         return pi, torch.zeros_like(pi)
     better = torch.where(pi > 0, at.q - v.unsqueeze(-1), 0.0)
     return pi * (1 + better), pi * better
@@ -149,19 +150,12 @@ def observed(
 
 
 def gradients(
-    problem: Recursion,
-    table: Table,
-    at: Linearised,
-    mass: tuple[Tensor, Tensor],
-    asked: tuple[Tensor, Tensor] | None,
-    needed: tuple[bool, ...],
+    at: Linearised, mass: Tensors, asked: Tensors | None, needed: Needed
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """What the mass of a few steps adds to the gradients.
 
     Args:
-        problem: what has no derivative.
-        table: the problem in nats.
-        at: policy and bend.
+        at: policy and bend, in nats.
         mass: on q and on log p(a|s) by way of v, (c, S, A) each.
         asked: what :func:`observed` gives, or None.
         needed: whether arrival rewards, the second, and dynamics, the last, want a gradient.
@@ -177,5 +171,5 @@ def gradients(
     if needed[1]:
         arrival = (each * at.transitions).sum(0)
     if needed[-1]:
-        dynamics = (each * lean(table.log_dynamics, at.x, at.transitions, problem.eta)).sum(0)
+        dynamics = (each * lean(at.table.log_dynamics, at.x, at.transitions, at.eta)).sum(0)
     return through.sum(0), arrival, prior.sum(0), dynamics

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives._linearised import Recursion, Visits
+from cai.inference.derivatives._pullback import Gradients, Needed, Tensors
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
 from cai.tables import sweeps
@@ -53,33 +54,27 @@ def log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:
 
 
 def gradients(
-    problem: Recursion,
-    table: Table,
-    v: Tensor,
-    on_v: Tensor,
-    on_log_policy: Tensor,
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
+    problem: Recursion, table: Table, v: Tensor, on: Tensors, needed: Needed
+) -> Gradients:
     """The gradients of reward, arrival and final reward, log prior and log dynamics, all in nats.
 
     Args:
         problem: what has no derivative.
         table: the problem in nats, its tensors detached.
         v: (T+1, S), nats.
-        on_v: (T+1, S), ∂loss/∂v.
-        on_log_policy: (N,), ∂loss/∂ log π at the visits.
+        on: ∂loss/∂v, (T+1, S), and ∂loss/∂ log π at the visits, (N,).
         needed: which of the gradients are wanted.
     """
     rows = step_of(table, problem.eta, joint=False)
-    on = on_v.numpy()
-    arriving = on[0]
+    on_v, on_log_policy = on[0].numpy(), on[1]
+    arriving = on_v[0]
     paid = np.zeros((table.num_actions, table.num_states))
     beside = np.zeros_like(paid)  # what is asked of log p(a|s) where it does not pass through q
     bend = _Bend(rows) if needed[1] or needed[-1] else None
     with quietly(table):
         for t, after in parts(rows, v.numpy()):
             part = _Part(rows, t, v.numpy()[t : t + len(after)], after)
-            sources, asked = on[t + 1 : t + 1 + len(after)], None
+            sources, asked = on_v[t + 1 : t + 1 + len(after)], None
             if problem.visits is not None:
                 asked, at_dead_ends = part.asked(problem.visits, on_log_policy)
                 beside += at_dead_ends

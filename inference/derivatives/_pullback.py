@@ -26,6 +26,8 @@ Needed: TypeAlias = tuple[bool, ...]
 """Which of the inputs a derivative is wanted of."""
 
 Tensors: TypeAlias = tuple[Tensor, ...]
+Gradients: TypeAlias = tuple[Tensor | None, ...]
+"""Of each input; None where none is wanted."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -101,7 +103,7 @@ def taped(
     return Operation(quick or function, pullback, function)
 
 
-def chosen(gradients: tuple[Tensor | None, ...], needed: Needed) -> Tensors:
+def chosen(gradients: Gradients, needed: Needed) -> Tensors:
     """Those of the gradients that are needed."""
     return tuple(g for g, each in zip(gradients, needed, strict=True) if each and g is not None)
 

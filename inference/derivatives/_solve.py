@@ -36,12 +36,9 @@ def solve(
 def _plain(optimism: Any) -> float:
     """η, unless it should have a derivative."""
     if isinstance(optimism, Tensor) and (optimism.requires_grad or is_wrapped(optimism)):
-        checks.refuse(
-            "optimism",
-            "a plain number",
-            "a tensor to be differentiated, or a batch",
-            "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism",
-        )
+        expected = "a plain number"
+        advice = "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism"
+        checks.refuse("optimism", expected, "a tensor to be differentiated, or a batch", advice)
     return checks.check_optimism(optimism)
 
 

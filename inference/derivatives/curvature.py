@@ -54,12 +54,9 @@ def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: flo
     table, eta = table.detached(), checks.check_optimism(optimism)
     direction = arrays.numbers("direction", direction)
     if direction.shape != table.reward.shape:
-        checks.refuse(
-            "direction",
-            f"shape {list(table.reward.shape)}, one number for each state and action",
-            f"{list(direction.shape)}",
-            "it has the shape of table.reward",
-        )
+        expected = f"shape {list(table.reward.shape)}, one number for each state and action"
+        came = f"{list(direction.shape)}"
+        checks.refuse("direction", expected, came, "it has the shape of table.reward")
     alpha = table.temperature
     problem = Recursion(table, eta, "soft", None)
     table = problem.in_nats()

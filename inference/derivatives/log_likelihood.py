@@ -109,12 +109,9 @@ def _read(
         else _pair(demonstrations, table)
     )
     if states.dim() != 2 or actions.dim() != 2 or len(states) != len(actions):
-        checks.refuse(
-            "demonstrations",
-            "states and actions of shape (n, T)",
-            f"{list(states.shape)} and {list(actions.shape)}",
-            "one row for each trajectory",
-        )
+        expected = "states and actions of shape (n, T)"
+        came = f"{list(states.shape)} and {list(actions.shape)}"
+        checks.refuse("demonstrations", expected, came, "one row for each trajectory")
     n, T = actions.shape
     horizon = T if table.horizon is None else table.horizon
     if horizon < T or states.shape[1] < T:
@@ -132,18 +129,16 @@ def _read(
 
 def _in_range(table: Table, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """The same, where they are some of the table's."""
-    for name, index, size in (
-        ("states", states, table.num_states),
-        ("actions", actions, table.num_actions),
-    ):
+    for index, (name, size) in zip((states, actions), _sizes(table).items(), strict=True):
         if ((index < 0) | (index >= size)).any():
-            checks.refuse(
-                f"demonstrations, {name}",
-                f"integers in 0 … {size - 1}",
-                f"numbers from {index.min().item():g} to {index.max().item():g}",
-                "number them as the table does",
-            )
+            came = f"numbers from {index.min().item():g} to {index.max().item():g}"
+            advice = "number them as the table does"
+            checks.refuse(f"demonstrations, {name}", f"integers in 0 … {size - 1}", came, advice)
     return states, actions
+
+
+def _sizes(table: Table) -> dict[str, int]:
+    return {"states": table.num_states, "actions": table.num_actions}
 
 
 def _constant(needed: Needed) -> Operation:
@@ -154,16 +149,11 @@ def _constant(needed: Needed) -> Operation:
 def _pair(demonstrations: Any, table: Table) -> tuple[Tensor, Tensor]:
     """States and actions as integers, from what a user passes for both."""
     if not isinstance(demonstrations, tuple | list) or len(demonstrations) != 2:
-        came, advice = type(demonstrations).__name__, "model.simulate(policy, n) returns some"
-        checks.refuse(
-            "demonstrations", "trajectories, or a pair of states and actions", came, advice
-        )
-    states, actions = demonstrations
-    return (
-        arrays.integers(
-            "demonstrations, states", states, f"integers in 0 … {table.num_states - 1}"
-        ),
-        arrays.integers(
-            "demonstrations, actions", actions, f"integers in 0 … {table.num_actions - 1}"
-        ),
+        expected = "trajectories, or a pair of states and actions"
+        came = type(demonstrations).__name__
+        checks.refuse("demonstrations", expected, came, "model.simulate(policy, n) returns some")
+    states, actions = (
+        arrays.integers(f"demonstrations, {name}", x, f"integers in 0 … {size - 1}")
+        for x, (name, size) in zip(demonstrations, _sizes(table).items(), strict=True)
     )
+    return states, actions

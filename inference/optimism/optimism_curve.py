@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,18 +140,8 @@ def optimism_curve(
     points, sights = zip(*(solve(eta) for eta in etas), strict=True)
     changes = find_switches(sights, lambda eta: solve(eta)[1], steps, least_visit, tolerance)
     numbers = torch.tensor(points, dtype=torch.float64)
-    bound, bend, slope, elbo, expected_return, imagined_return = numbers.unbind(-1)
-    return OptimismCurve(
-        torch.tensor(etas, dtype=torch.float64),
-        bound,
-        bend,
-        slope,
-        elbo,
-        expected_return,
-        imagined_return,
-        changes,
-        table,
-    )
+    columns: Any = (*numbers.unbind(-1), changes, table)
+    return OptimismCurve(torch.tensor(etas, dtype=torch.float64), *columns)
 
 
 def _grid(table: Table) -> list[float]:
@@ -169,21 +160,16 @@ def _grid(table: Table) -> list[float]:
 
 
 def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...], Sight]:
-    """The numbers of the curve at one η, and what is seen of the policy."""
+    """The numbers of the curve at one η, in its order, and what is seen of the policy."""
     solution = soft_values(table, eta)
     policy = solution.policy.log_probs
     with table.threads():
         worth = of_log_policy(table, policy)
     assert worth.states is not None
     bend = solution.total_bend
-    numbers = (
-        solution.bound,
-        bend,
-        _slope(solution, bend),
-        worth.elbo.item(),
-        worth.expected_return.item(),
-        solution.imagined_return,
-    )
+    believed = solution.bound, bend, _slope(solution, bend)
+    real = worth.elbo.item(), worth.expected_return.item()
+    numbers = (*believed, *real, solution.imagined_return)
     q, visits = solution.Q, worth.states
     if table.horizon is None:  # every step is like the first
         policy, q, visits = policy.unsqueeze(0), q.unsqueeze(0), visits.unsqueeze(0)

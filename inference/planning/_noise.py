@@ -59,13 +59,9 @@ def _(d: DegenerateNormal, z: Tensor) -> Tensor:
     return d.loc + matvec(d.basis, d.scales * z)
 
 
-@from_noise.register
-def _(d: dist.Independent, z: Tensor) -> Tensor:
-    return from_noise(d.base_dist, z)
-
-
-@from_noise.register
-def _(d: ExpandedDistribution, z: Tensor) -> Tensor:
+@from_noise.register(dist.Independent)
+@from_noise.register(ExpandedDistribution)
+def _(d: Any, z: Tensor) -> Tensor:
     return from_noise(d.base_dist, z)
 
 

@@ -73,12 +73,9 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
     checks.finite_horizon(model, "a plan")
     precision, b, k = _quadratic(gaussian)
     if not definite(precision.numpy(), precision.abs().numpy()):
-        checks.refuse(
-            "reward",
-            "one that falls off with the size of every plan",
-            f"a precision with an eigenvalue of {torch.linalg.eigvalsh(precision)[0].item():g}",
-            "let actions cost something, or give a prior",
-        )
+        expected = "one that falls off with the size of every plan"
+        came = f"a precision with an eigenvalue of {torch.linalg.eigvalsh(precision)[0].item():g}"
+        checks.refuse("reward", expected, came, "let actions cost something, or give a prior")
     root = torch.linalg.cholesky(precision)
     mean = torch.cholesky_solve(b.unsqueeze(-1), root).squeeze(-1)
     half_log_det = root.diagonal().log().sum()

@@ -133,34 +133,30 @@ def price_ladder(
         else:
             rungs[rung] = belief_values(model, look)
     rungs[FIXED] = soft_values(model)
-    nats = {rung: solution.elbo for rung, solution in rungs.items()}
-    evidence = soft_values(model, optimism=1.0).bound
-    policies = {rung: solution.policy for rung, solution in rungs.items()}
-    return PriceLadder(nats | {EVIDENCE: evidence}, policies, left_out)
+    found = {rung: (solution.elbo, solution.policy) for rung, solution in rungs.items()}
+    return _ladder(found, soft_values(model, optimism=1.0).bound, left_out)
 
 
 def _gaussian_ladder(model: LinearGaussian, observe: Any) -> PriceLadder:
     if observe is not None:
-        checks.refuse(
-            "observe",
-            "None for a linear-Gaussian model",
-            repr(observe),
-            "fit a cai.RecurrentPolicy(model, observe=…) and compare it",
-        )
+        advice = "fit a cai.RecurrentPolicy(model, observe=…) and compare it"
+        checks.refuse("observe", "None for a linear-Gaussian model", repr(observe), advice)
     plans = gaussian_plan(model)
     best, exact = gaussian_values(model, 0.0), gaussian_values(model, 1.0)
-    nats = {
-        FACTORISED: plans.factorised_elbo,
-        CORRELATED: plans.elbo,
-        FIXED: best.elbo,
-        EVIDENCE: exact.bound,
+    rungs: dict[str, tuple[float, Policy]] = {
+        FACTORISED: (plans.factorised_elbo, plans.factorised),
+        CORRELATED: (plans.elbo, plans.policy),
+        FIXED: (best.elbo, best.policy),
     }
-    policies: dict[str, Policy] = {
-        FACTORISED: plans.factorised,
-        CORRELATED: plans.policy,
-        FIXED: best.policy,
-    }
-    return PriceLadder(nats, policies, {})
+    return _ladder(rungs, exact.bound, {})
+
+
+def _ladder(
+    rungs: dict[str, tuple[float, Policy]], evidence: float, left_out: dict[str, str]
+) -> PriceLadder:
+    nats = {rung: elbo for rung, (elbo, _) in rungs.items()}
+    policies = {rung: policy for rung, (_, policy) in rungs.items()}
+    return PriceLadder(nats | {EVIDENCE: evidence}, policies, left_out)
 
 
 def _too_many(model: TrajectoryModel, observe: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -120,9 +120,8 @@ def sample_plans(
 class _Chain:
     """What a chain has come to so far."""
 
-    def __init__(self) -> None:
-        self.draws: list[dict[str, Tensor]] = []
-        self.divergences = 0
+    draws: list[dict[str, Tensor]] = field(default_factory=list)
+    divergences: int = 0
 
     def keep(self, kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:
         """Pyro's hook, called after each draw."""
@@ -154,7 +153,8 @@ def _possible_start(target: PlanDensity) -> dict[str, Tensor]:
         x = {name: value.clone().requires_grad_() for name, value in at.items()}
         value = target.log_density(x)
         if value.isfinite() and not value.requires_grad:
-            _refuse_rewards()
+            came, advice = "one without", "do not detach it"
+            checks.refuse("reward", "a function with a gradient", came, advice)
         if value.isfinite() and all(
             slope.isfinite().all() for slope in torch.autograd.grad(value, list(x.values()))
         ):
@@ -165,10 +165,6 @@ def _possible_start(target: PlanDensity) -> dict[str, Tensor]:
         f"{_STARTS} of density zero, or without a gradient",
         "make rewards of -inf finite, or soften the prior; inference.smc takes them as they are",
     )
-
-
-def _refuse_rewards() -> None:
-    checks.refuse("reward", "a function with a gradient", "one without", "do not detach it")
 
 
 def _result(target: PlanDensity, runs: list[_Chain]) -> PlanSamples:
@@ -202,12 +198,8 @@ def _copies(eta: Any, noises: int) -> int:
             checks.refuse("noises", "an even number", str(noises), "they go in pairs ±ε")
         return noises
     if not 0 < eta <= 1 or abs(round(1 / eta) * eta - 1) > 1e-9:
-        checks.refuse(
-            "optimism",
-            "0, or 1/k for a whole number k",
-            f"{eta:g}",
-            "1 is the exact posterior, and 1/k takes k copies of the noise",
-        )
+        advice = "1 is the exact posterior, and 1/k takes k copies of the noise"
+        checks.refuse("optimism", "0, or 1/k for a whole number k", f"{eta:g}", advice)
     return round(1 / eta)
 
 
@@ -220,12 +212,9 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _check_actions(model: TrajectoryModel) -> None:
     if prior_sees_state(model):
-        checks.refuse(
-            "action_prior",
-            "one density for all states, since a plan does not see them",
-            "a function of the state",
-            "give the model a distribution, or take inference.smc",
-        )
+        expected = "one density for all states, since a plan does not see them"
+        advice = "give the model a distribution, or take inference.smc"
+        checks.refuse("action_prior", expected, "a function of the state", advice)
     prior = model.prior(torch.zeros(()), 0)
     if support_size(prior) is not None or prior.support.is_discrete:
         checks.refuse(
