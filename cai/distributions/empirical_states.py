@@ -40,12 +40,9 @@ class EmpiricalStates(TorchDistribution):
         if not arrays.is_dense(states) or not states.is_floating_point():
             came = type(states).__name__
             came = f"{states.dtype}, {states.layout}" if isinstance(states, Tensor) else came
-            checks.refuse(
-                "states",
-                "a dense tensor of floating point, (N,) + the shape of a state",
-                came,
-                "for states 0 … S-1 take initial=dist.Categorical(counts)",
-            )
+            expected = "a dense tensor of floating point, (N,) + the shape of a state"
+            advice = "for states 0 … S-1 take initial=dist.Categorical(counts)"
+            checks.refuse("states", expected, came, advice)
         if states.dim() < 1 or not len(states) or not states.isfinite().all():
             checks.refuse(
                 "states",

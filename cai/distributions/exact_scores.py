@@ -105,10 +105,6 @@ class _Bernoulli(dist.Bernoulli):
 class _Delta(dist.Delta):
     """A Delta on integers whose score is 0 or -inf in float64 (an integer dtype rounds it)."""
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Delta:
-        new: _Delta = super().expand(batch_shape, self._get_checked_instance(_Delta, _instance))
-        return new
-
     def log_prob(self, value: Tensor) -> Tensor:
         hit = value == self.v
         hit = hit.flatten(hit.dim() - self.event_dim).all(-1) if self.event_dim else hit
@@ -117,12 +113,6 @@ class _Delta(dist.Delta):
 
 class _Binomial(dist.Binomial):
     """A Binomial whose probabilities of zero and one are exact."""
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Binomial:
-        new: _Binomial = super().expand(
-            batch_shape, self._get_checked_instance(_Binomial, _instance)
-        )
-        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         n, k, p = self.total_count.double(), value.double(), self.probs.double()
@@ -191,8 +181,9 @@ def _(d: dist.Bernoulli) -> Any:
     return _Bernoulli(probs=d.probs) if _built_from_probs(d) else _Bernoulli(logits=d.logits)
 
 
-@exact.register
-def _(d: _Bernoulli) -> Any:
+@exact.register(_Bernoulli)
+@exact.register(_Uniform)
+def _(d: Any) -> Any:
     return d
 
 
@@ -206,11 +197,6 @@ def _(d: dist.Delta) -> Any:
 @exact.register
 def _(d: dist.Uniform) -> Any:
     return _Uniform(d.low, d.high, validate_args=False)
-
-
-@exact.register
-def _(d: _Uniform) -> Any:
-    return d
 
 
 @exact.register

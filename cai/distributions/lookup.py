@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
@@ -59,21 +58,6 @@ class Weighted(Lookup):
     def __call__(self, s: Tensor) -> dist.Categorical:
         """p(a|s)."""
         return dist.Categorical(self.weights[s])
-
-
-@dataclass(frozen=True, eq=False)
-class Allowed(Lookup):
-    """s -> p(a|s), uniform over the actions that are allowed.
-
-    Attributes:
-        allowed: (S, A), boolean.
-    """
-
-    allowed: Tensor
-
-    def __call__(self, s: Tensor) -> dist.Categorical:
-        """p(a|s)."""
-        return dist.Categorical(logits=torch.where(self.allowed[s], 0.0, -torch.inf).double())
 
 
 @dataclass(frozen=True, eq=False)

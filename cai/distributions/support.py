@@ -23,13 +23,9 @@ def check_support(policy: Any, prior: Any) -> None:
 
     Deltas and supports of unknown kinds are let pass: what they score says the rest.
     """
-    if not isinstance(policy, torch.distributions.Distribution):
-        checks.refuse(
-            "policy",
-            "a distribution over actions from (t, s)",
-            type(policy).__name__,
-            "return the distribution itself; the rollout draws from it",
-        )
+    expected = "a distribution over actions from (t, s)"
+    advice = "return the distribution itself; the rollout draws from it"
+    checks.check_kind("policy", policy, torch.distributions.Distribution, expected, advice)
     if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
         return
     inner, outer = elementwise(policy.support), elementwise(prior.support)

@@ -117,12 +117,7 @@ def _hills(obstacles: Any) -> tuple[Tensor, Tensor]:
     rows = arrays.numbers("obstacles", obstacles, expected)
     rows = rows.reshape(0, 3) if rows.dim() and not len(rows) else rows
     if rows.dim() != 2 or rows.shape[1] != 3 or not rows.isfinite().all():
-        checks.refuse(
-            "obstacles",
-            expected,
-            repr(obstacles),
-            "each is (x, y, radius); () is none",
-        )
+        checks.refuse("obstacles", expected, repr(obstacles), "each is (x, y, radius); () is none")
     if not (rows[:, 2] > 0).all():
         checks.refuse("obstacles", "radii above 0", repr(obstacles), "leave out what has none")
     return rows[:, :2], rows[:, 2]

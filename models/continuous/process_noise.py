@@ -36,12 +36,9 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
     if not sd.any():
         return None
     if not sd.all():
-        checks.refuse(
-            "noise",
-            "all deviations zero or all above zero, so that the next state has a density",
-            repr(noise),
-            "give what is certain a small one, 1e-3 for instance",
-        )
+        expected = "all deviations zero or all above zero, so that the next state has a density"
+        advice = "give what is certain a small one, 1e-3 for instance"
+        checks.refuse("noise", expected, repr(noise), advice)
     return sd
 
 

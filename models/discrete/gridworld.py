@@ -96,10 +96,7 @@ def gridworld(
     goal_reward = checks.check_payment("goal_reward", goal_reward)
     pit_reward = checks.check_payment("pit_reward", pit_reward)
     slip, wind = checks.check_probability("slip", slip), checks.check_probability("wind", wind)
-    if not isinstance(wind_direction, str) or wind_direction not in _MOVES:
-        checks.refuse(
-            "wind_direction", f"one of {list(_MOVES)}", repr(wind_direction), "it blows there"
-        )
+    checks.check_one_of("wind_direction", wind_direction, list(_MOVES), "it blows there")
     cells = [(i, j) for i, row in enumerate(rows) for j, c in enumerate(row) if c != "#"]
     letters = [rows[i][j] for i, j in cells]
     index = {cell: k for k, cell in enumerate(cells)}
@@ -122,10 +119,7 @@ def gridworld(
         temperature=temperature,
         discount=discount,
         layout=Layout(
-            actions=tuple(_MOVES),
-            map=rows,
-            cells=tuple(cells),
-            moves=tuple(_MOVES.values()),
+            actions=tuple(_MOVES), map=rows, cells=tuple(cells), moves=tuple(_MOVES.values())
         ),
     )
 
@@ -194,14 +188,13 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
             checks.refuse("map", "rows of text", repr(map), f"built-in: {', '.join(MAPS)}")
     rows = tuple(row.strip() for row in rows)
     if len({len(row) for row in rows}) != 1 or not rows[0]:
-        raise ValueError(
-            f"map: expected rows of one length, got lengths {[len(row) for row in rows]}; "
-            f"or name a built-in map: {', '.join(MAPS)}"
-        )
+        came = f"lengths {[len(row) for row in rows]}"
+        advice = f"or name a built-in map: {', '.join(MAPS)}"
+        checks.refuse("map", "rows of one length", came, advice)
     unknown = sorted(set("".join(rows)) - set("S.#GP"))
     if unknown or not any("S" in row for row in rows):
         problem = f"the letters {unknown}" if unknown else "no start S"
-        raise ValueError(f"map: expected {_LETTERS}, got {problem}; built-in: {', '.join(MAPS)}")
+        checks.refuse("map", _LETTERS, problem, f"built-in: {', '.join(MAPS)}")
     return rows
 
 

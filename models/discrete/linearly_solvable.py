@@ -85,21 +85,15 @@ def linearly_solvable(
     exits = stays.any(1) & ((p > 0).sum(1) == 1)
     if horizon is None and discount == 1 and (reward[exits] != 0).any():
         state = int((exits & (reward != 0)).nonzero()[0])
-        checks.refuse(
-            f"cost at state {state}",
-            "zero, since the passive dynamics never leave it and it would be paid for ever",
-            f"{-reward[state].item():g}",
-            "give it as exit_cost, which is paid once",
-        )
+        expected = "zero, since the passive dynamics never leave it and it would be paid for ever"
+        advice = "give it as exit_cost, which is paid once"
+        checks.refuse(f"cost at state {state}", expected, f"{-reward[state].item():g}", advice)
     on_exit = None
     if exit_cost is not None:
         on_exit = torch.where(exits, -_costs("exit_cost", exit_cost, S), 0.0)
     final = None if final_cost is None else -_costs("final_cost", final_cost, S)
-    start = (
-        torch.eye(1, S, dtype=torch.float64)[0]
-        if initial is None
-        else arrays.weights("initial", initial, (S,))
-    )
+    start = torch.eye(1, S)[0] if initial is None else initial
+    start = arrays.weights("initial", start, (S,))
 
     return TrajectoryModel(
         initial=dist.Categorical(start),
@@ -139,12 +133,7 @@ def _lists(passive: Any) -> tuple[Tensor, Tensor]:
         checks.refuse("passive", "at least one state", "none", "give one that stays where it is")
     matrix.eliminate_zeros()
     if not (matrix.data > 0).all():
-        checks.refuse(
-            "passive",
-            "probabilities",
-            f"{np.min(matrix.data):g}",
-            "not logarithms",
-        )
+        checks.refuse("passive", "probabilities", f"{np.min(matrix.data):g}", "not logarithms")
     count = np.diff(matrix.indptr)
     checks.check_rows("passive", torch.as_tensor(matrix.sum(1)).unsqueeze(-1).log())
     row = np.repeat(np.arange(len(count)), count)
@@ -158,12 +147,10 @@ def _lists(passive: Any) -> tuple[Tensor, Tensor]:
 def _costs(name: str, values: Any, S: int) -> Tensor:
     costs = arrays.numbers(name, values)
     if costs.shape not in ((), (S,)):
-        checks.refuse(
-            name, f"one number for each of the {S} states", f"shape {list(costs.shape)}", "or one"
-        )
+        expected = f"one number for each of the {S} states"
+        checks.refuse(name, expected, f"shape {list(costs.shape)}", "or one")
     bad = costs[costs.isnan() | (costs == -torch.inf)]
     if len(bad):
-        checks.refuse(
-            name, "numbers above -inf (+inf forbids)", f"{bad[0].item()}", "look for 0/0 or 0·inf"
-        )
+        expected = "numbers above -inf (+inf forbids)"
+        checks.refuse(name, expected, f"{bad[0].item()}", "look for 0/0 or 0·inf")
     return costs.expand(S)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.lookup import Allowed, Entry, Next
+from cai.distributions.lookup import Entry, Next, Weighted
 from cai.models.discrete.nodes import Nodes, names
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
@@ -100,7 +100,7 @@ def road_network(
         initial=dist.Categorical(_start(initial, goal, nodes)),
         dynamics=Next(next_state),
         reward=Entry(paid),
-        action_prior=Allowed(allowed),
+        action_prior=Weighted(allowed.double()),
         horizon=horizon,
         temperature=temperature,
         discount=discount,
@@ -112,11 +112,10 @@ def _edges(tails: Any, heads: Any, reward: Any) -> tuple[NDArray[Any], NDArray[A
     t, h = names("tails", tails), names("heads", heads)
     r = arrays.numbers("reward", reward).numpy(force=True)
     if t.ndim != 1 or h.shape != t.shape or r.shape not in ((), t.shape):
-        raise ValueError(
-            "tails, heads, reward: expected one number for each edge, three arrays of shape (E,), "
-            f"got shapes {list(t.shape)}, {list(h.shape)} and {list(r.shape)}; a street that can "
-            "be driven both ways is two edges"
-        )
+        expected = "one number for each edge, three arrays of shape (E,)"
+        came = f"shapes {list(t.shape)}, {list(h.shape)} and {list(r.shape)}"
+        advice = "a street that can be driven both ways is two edges"
+        checks.refuse("tails, heads, reward", expected, came, advice)
     checks.check_reward("reward", torch.from_numpy(r))
     return t, h, np.broadcast_to(r, t.shape)
 
@@ -136,12 +135,9 @@ def _check_memory(name: str, S: int, A: int) -> None:
     try:
         np.empty((S, A, 3))  # reserved, but not touched
     except (MemoryError, OverflowError, ValueError):
-        checks.refuse(
-            name,
-            "arrays of S states and as many edges as lead out of any of them, in memory",
-            f"{S} × {A}, {24 * S * A} bytes",
-            "split a node that very many edges lead out of, or number the states without gaps",
-        )
+        expected = "arrays of S states and as many edges as lead out of any of them, in memory"
+        advice = "split a node that very many edges lead out of, or number the states without gaps"
+        checks.refuse(name, expected, f"{S} × {A}, {24 * S * A} bytes", advice)
 
 
 def _goals(goals: Any, nodes: Nodes) -> NDArray[Any]:

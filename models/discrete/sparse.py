@@ -18,12 +18,9 @@ def is_sparse(transitions: Any) -> bool:
         ValueError: for one matrix without a list around it.
     """
     if scipy.sparse.issparse(transitions):
-        checks.refuse(
-            "transitions",
-            "a list of sparse matrices, one for each action",
-            f"one of shape {list(transitions.shape)}",
-            "put it into a list, [matrix], if there is only one action",
-        )
+        expected = "a list of sparse matrices, one for each action"
+        advice = "put it into a list, [matrix], if there is only one action"
+        checks.refuse("transitions", expected, f"one of shape {list(transitions.shape)}", advice)
     return isinstance(transitions, list | tuple) and any(map(scipy.sparse.issparse, transitions))
 
 
@@ -42,12 +39,9 @@ def as_lists(
     rows = [square_rows("transitions", matrix, S) for matrix in transitions]
     A = len(rows)
     if arrival_reward is not None and not (is_sparse(arrival_reward) and len(arrival_reward) == A):
-        checks.refuse(
-            "arrival_reward",
-            f"{A} sparse matrices, as transitions",
-            type(arrival_reward).__name__,
-            "take scipy.sparse.csr_matrix of each; what is not stored is a reward of zero",
-        )
+        expected = f"{A} sparse matrices, as transitions"
+        advice = "take scipy.sparse.csr_matrix of each; what is not stored is a reward of zero"
+        checks.refuse("arrival_reward", expected, type(arrival_reward).__name__, advice)
     counts = np.stack([np.diff(matrix.indptr) for matrix in rows])
     K = max(1, int(counts.max(initial=0)))
     P = np.zeros((S, A, K))
@@ -78,12 +72,9 @@ def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
     square = shape is not None and len(shape) == 2 and shape[0] == shape[1]
     if not scipy.sparse.issparse(matrix) or not square or S not in (None, matrix.shape[0]):
         size = "S" if S is None else S
-        checks.refuse(
-            name,
-            f"a sparse matrix of shape [{size}, {size}] for each action",
-            f"{type(matrix).__name__} of shape {list(shape or ())}",
-            "row s of matrix a is p(s'|s,a)",
-        )
+        expected = f"a sparse matrix of shape [{size}, {size}] for each action"
+        came = f"{type(matrix).__name__} of shape {list(shape or ())}"
+        checks.refuse(name, expected, came, "row s of matrix a is p(s'|s,a)")
     if matrix.dtype.kind not in "biuf":
         checks.refuse(name, "real numbers", f"a sparse matrix of {matrix.dtype}", "take its .real")
     rows = scipy.sparse.csr_array(matrix, dtype=np.float64, copy=True)

@@ -67,41 +67,33 @@ def tabular(
     """
     if is_sparse(transitions):
         if successors is not None:
-            checks.refuse(
-                "successors",
-                "none beside sparse matrices",
-                type(successors).__name__,
-                "the columns of a sparse matrix say which states follow",
-            )
+            expected = "none beside sparse matrices"
+            advice = "the columns of a sparse matrix say which states follow"
+            checks.refuse("successors", expected, type(successors).__name__, advice)
         transitions, successors, arrival_reward = as_lists(transitions, arrival_reward)
     P, r = arrays.numbers("transitions", transitions), arrays.numbers("reward", reward)
     if P.dim() != 3 or r.shape != P.shape[:2]:
-        raise ValueError(
-            "transitions, reward: expected shapes (S, A, S) or (S, A, K), and (S, A), got "
-            f"{list(P.shape)} and {list(r.shape)}; the state comes first, then the action"
-        )
+        expected = "shapes (S, A, S) or (S, A, K), and (S, A)"
+        came = f"{list(P.shape)} and {list(r.shape)}"
+        advice = "the state comes first, then the action"
+        checks.refuse("transitions, reward", expected, came, advice)
     S, A, K = P.shape
     if not P.numel():
-        checks.refuse(
-            "transitions", "at least one state and one action", f"shape {list(P.shape)}", "give one"
-        )
+        expected = "at least one state and one action"
+        checks.refuse("transitions", expected, f"shape {list(P.shape)}", "give one")
     if (P < 0).any():
         state, action, _ = (P < 0).nonzero()[0].tolist()
-        raise ValueError(
-            f"transitions at state {state}, action {action}: expected probabilities ≥ 0, got "
-            f"{P.min().item():g}; give probabilities, not logarithms"
-        )
+        where = f"transitions at state {state}, action {action}"
+        advice = "give probabilities, not logarithms"
+        checks.refuse(where, "probabilities ≥ 0", f"{P.min().item():g}", advice)
     log_P = P.log()
     checks.check_rows("transitions", log_P)
     listed = None if successors is None else _successors(successors, P)
     if listed is None and K != S:
-        raise ValueError(
-            f"transitions: expected shape {[S, A, S]}, got {[S, A, K]}; for lists of successors "
-            "pass successors=, too"
-        )
-    start = torch.zeros(S, dtype=torch.float64)
-    start[0] = 1
-    start = arrays.weights("initial", initial, (S,)) if initial is not None else start
+        advice = "for lists of successors pass successors=, too"
+        checks.refuse("transitions", f"shape {[S, A, S]}", f"{[S, A, K]}", advice)
+    start = torch.eye(1, S)[0] if initial is None else initial
+    start = arrays.weights("initial", start, (S,))
     prior = torch.ones(A, dtype=torch.float64) if action_prior is None else action_prior
     prior = arrays.weights("action_prior", prior, (A,), (S, A))
     arrival = None if arrival_reward is None else _shaped("arrival_reward", arrival_reward, P)
@@ -144,10 +136,8 @@ class _ArrivalRewards(Lookup):
 def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
     array = arrays.numbers(name, values)
     if array.shape != like.shape:
-        raise ValueError(
-            f"{name}: expected shape {list(like.shape)}, got {list(array.shape)}; one number for "
-            "each entry of the arrays beside it"
-        )
+        advice = "one number for each entry of the arrays beside it"
+        checks.refuse(name, f"shape {list(like.shape)}", f"{list(array.shape)}", advice)
     checks.check_reward(name, array)
     return array
 
@@ -155,16 +145,13 @@ def _shaped(name: str, values: Any, like: Tensor) -> Tensor:
 def _successors(values: Any, P: Tensor) -> Tensor:
     listed = arrays.integers("successors", values)
     if listed.shape != P.shape:
-        raise ValueError(
-            f"successors: expected integers of shape {list(P.shape)}, as transitions, got shape "
-            f"{list(listed.shape)}"
-        )
+        expected, came = f"integers of shape {list(P.shape)}", f"shape {list(listed.shape)}"
+        checks.refuse("successors", expected, came, "one for each entry of transitions")
     S = P.shape[0]
     if ((listed < 0) | (listed >= S)).any():
-        raise ValueError(
-            f"successors: expected states 0 … {S - 1}, got {listed.min().item()} … "
-            f"{listed.max().item()}; fill up short lists with any state at probability zero"
-        )
+        came = f"{listed.min().item()} … {listed.max().item()}"
+        advice = "fill up short lists with any state at probability zero"
+        checks.refuse("successors", f"states 0 … {S - 1}", came, advice)
     return listed
 
 

@@ -138,12 +138,9 @@ def _check_published(env: Any, raw: Any, label: str) -> None:
         )
     for wrapper in _wrappers(env):
         if type(wrapper).__name__ not in _HARMLESS:
-            checks.refuse(
-                label,
-                "no wrapper that changes what its published table says",
-                type(wrapper).__name__,
-                "pass env.unwrapped for what the table says",
-            )
+            expected = "no wrapper that changes what its published table says"
+            came = type(wrapper).__name__
+            checks.refuse(label, expected, came, "pass env.unwrapped for what the table says")
 
 
 def _wrappers(env: Any) -> Iterator[Any]:
@@ -212,12 +209,9 @@ def _over(table: GymTable, label: str) -> set[int]:
     stuck = {s for s in alive if not table.outcomes[s]}
     if stuck & entered:
         names, s = table.states.names(), min(stuck & entered)
-        checks.refuse(
-            label,
-            "an action in each state where an episode can be",
-            f"none in state {s if names is None else names[s]}",
-            "let what leads there be terminated, or give it an action that stays",
-        )
+        expected = "an action in each state where an episode can be"
+        advice = "let what leads there be terminated, or give it an action that stays"
+        checks.refuse(label, expected, f"none in state {s if names is None else names[s]}", advice)
     return (enters.keys() - alive) | stuck
 
 

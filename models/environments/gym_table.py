@@ -131,9 +131,8 @@ def _numbering(where: str, space: Any) -> Numbering:
             size = math.prod(space.shape)
             return Numbering((2,) * size, (0,) * size, False)
         return Numbering((int(space.n),), (int(getattr(space, "start", 0)),), True)
-    checks.refuse(
-        where, "Discrete or MultiDiscrete", type(space).__name__, "write its dynamics in Pyro"
-    )
+    expected = "Discrete or MultiDiscrete"
+    checks.refuse(where, expected, type(space).__name__, "write its dynamics in Pyro")
 
 
 def _entries(where: str, table: Any, what: str) -> Iterator[tuple[Any, Any]]:
@@ -158,12 +157,9 @@ def _outcomes(where: str, listed: Any, states: Numbering) -> list[Outcome]:
     for k, outcome in enumerate(_listed(where, listed)):
         fields = _listed(f"{where}[{k}]", outcome)
         if len(fields) != 4:
-            checks.refuse(
-                f"{where}[{k}]",
-                "(probability, next state, reward, terminated)",
-                f"{len(fields)} fields",
-                "an outcome says whether the episode ends, too",
-            )
+            expected = "(probability, next state, reward, terminated)"
+            advice = "an outcome says whether the episode ends, too"
+            checks.refuse(f"{where}[{k}]", expected, f"{len(fields)} fields", advice)
         checks.check_probability(f"{where}[{k}]: probability", fields[0])
         if fields[0] > 0:  # what fills up a short list in an array may be no outcome at all
             found.append(_outcome(f"{where}[{k}]", fields, states))
@@ -196,12 +192,8 @@ def _start(env: Any, name: str, initial: Any, states: Numbering) -> NDArray[np.f
     if initial is None:
         argument = next((attribute for attribute in _STARTS if hasattr(env, attribute)), "")
         if not argument:
-            checks.refuse(
-                name,
-                f"where an episode starts, as {' or '.join(_STARTS)}",
-                "neither",
-                "pass initial=, the state, or a weight for each of the states",
-            )
+            came, advice = "neither", "pass initial=, the state, or a weight for each of the states"
+            checks.refuse(name, f"where an episode starts, as {' or '.join(_STARTS)}", came, advice)
         initial = getattr(env, argument)
     shape, parts = arrays.read(argument, initial, "a state, or weights").shape, len(states.sizes)
     if not shape or (states.n != parts and shape == (parts,)):

@@ -118,7 +118,7 @@ def test_several_starts_are_equally_likely():
         ({"map": "SX\n.G"}, r"the letters \['X'\]"),
         ({"map": "..\n.G"}, "no start S"),
         ({"slip": 1.5}, r"slip: expected a probability in \[0, 1\]"),
-        ({"wind_direction": "north"}, "wind_direction: expected one of"),
+        ({"wind_direction": "north"}, 'wind_direction: expected "up", "right", "down" or "left"'),
     ],
 )
 def test_bad_maps(arguments, message):
