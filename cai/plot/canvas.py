@@ -21,10 +21,11 @@ def figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
     return canvas, list(canvas.subplots(1, panels, squeeze=False)[0])
 
 
-def caption(figure: Figure, text: str) -> None:
-    """Writes a caption below, wrapped to the width of the figure."""
+def captioned(figure: Figure, text: str) -> Figure:
+    """The figure, with a caption below that is wrapped to its width."""
     width = int(figure.get_figwidth() * 14)
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="#444444")
+    return figure
 
 
 def finite(x: float | None) -> float:

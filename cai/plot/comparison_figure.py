@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import IMAGINED, REAL, caption, check_report, figure, finite
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_report, figure, finite
 
 _PARTS = {"kl_start": "#c9ada7", "kl_actions": "#81b29a", "kl_dynamics": IMAGINED}
 _DIVERGENCE = "KL to the exact posterior (nats)"
@@ -59,8 +59,7 @@ def comparison(report: Comparison) -> Figure:
         axes.invert_yaxis()
     for axes in panels[1:]:
         axes.tick_params(labelleft=False)
-    caption(canvas, text)
-    return canvas
+    return captioned(canvas, text)
 
 
 def _bars(axes: Axes, rows: list[Row], fields: tuple[str, str], label: str) -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cai import graph as graphs
-from cai.plot.canvas import caption
+from cai.plot.canvas import captioned
 from cai.program.trajectory import TrajectoryModel
 
 _KINDS = {
@@ -54,18 +54,17 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
         arrowsize=12,
         edge_color="#555555",
     )
-    _label(axes, places)
+    _label(axes, graph, places)
     axes.margins(0.12)
     axes.axis("off")
     shown = max(data["step"] for _, data in graph.nodes(data=True) if data["kind"] == "state")
     first = "the first" if shown == 1 else f"the first {shown}"
     more = "" if shown == model.horizon else f"; {first} of {model.horizon or '∞'} steps"
-    caption(
+    return captioned(
         canvas,
         f"States, actions and optimality (thick rims: observed){more}. An arrow leads from what is "
         "drawn first to what is seen to depend on it.",
     )
-    return canvas
 
 
 def _places(graph: nx.DiGraph, last: str) -> dict[str, tuple[float, float]]:
@@ -90,20 +89,13 @@ def _places(graph: nx.DiGraph, last: str) -> dict[str, tuple[float, float]]:
     return places
 
 
-def _label(axes: Axes, places: dict[str, tuple[float, float]]) -> None:
+def _label(axes: Axes, graph: nx.DiGraph, places: dict[str, tuple[float, float]]) -> None:
     """Writes the names of the nodes, long ones below them."""
     for node, (x, y) in places.items():
-        name, step = _site_label(node)
+        # s_3 and t3/fast_slip are named "s" and "fast slip".
+        name = node.partition("/")[2].replace("_", " ") or node.rpartition("_")[0]
+        step = graph.nodes[node]["step"]
         inside = len(name) <= 5
         label = f"${name}_{{{step}}}$" if len(name) == 1 else f"{name}$_{{{step}}}$"
         size = 12 if len(name) == 1 else 9
         axes.text(x, y if inside else y - 0.33, label, ha="center", va="center", fontsize=size)
-
-
-def _site_label(site: str) -> tuple[str, str]:
-    """The name and the step of a site: s_3 and t3/slip are ("s", "3") and ("slip", "3")."""
-    if "/" in site:
-        step, name = site.split("/", 1)
-        return name.replace("_", " "), step[1:]
-    name, _, step = site.rpartition("_")
-    return name, step

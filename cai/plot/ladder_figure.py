@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
-from cai.plot.canvas import IMAGINED, caption, figure
+from cai.plot.canvas import IMAGINED, captioned, figure
 
 _COLOURS = {
     "luck that cannot be had": IMAGINED,
@@ -67,10 +67,9 @@ def price_ladder(ladder: _Ladder) -> Figure:
     axes.set(yticks=y, yticklabels=rungs, xlabel="short of log p(O) (nats)")
     axes.set_xlim(0, 1.15 * total if total > 0 else 1.0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=8)
-    caption(
+    return captioned(
         canvas,
         "Each row is the best guide under a restriction, with the true dynamics; its ELBO in nats "
         "stands at the end of the bar. A colour is what one restriction costs, and the bar what "
         "all of them cost together.",
     )
-    return canvas

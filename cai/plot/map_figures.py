@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import IMAGINED, REAL, caption, check_report, figure
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_report, figure
 from cai.plot.maps import map_figure, paint, state_ticks
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
@@ -36,27 +36,29 @@ def occupancy(report: Comparison) -> Figure:
     >>> model = models.ledge()
     >>> figure = plot.occupancy(cai.compare(model, {"posterior": inference.posterior(model)}))
     """
-    table = _table(report)
-    believers = {name: row for name, row in report.items() if _imagined(row) is not None}
-    others = {name: row for name, row in report.items() if name not in believers}
-    rows = believers | others
-    if table.layout is None or table.layout.map is None:
-        return _occupancy_bars(rows, table)
-    pictures = [(f"{name}\nimagined", _imagined(row)) for name, row in believers.items()]
-    pictures += [(f"{name}\nreal", row.evaluation.states) for name, row in rows.items()]
-    shares = [_share(states) for _, states in pictures]
-    canvas, panels = map_figure(len(pictures), table.layout, bar=True)
-    top = max(share.max().item() for share in shares)
-    for axes, (title, _), share in zip(panels, pictures, shares, strict=True):
-        image = paint(axes, table.layout, share, "YlOrRd", 0.0, top)
+    table, layout = _table(report), _table(report).layout
+    shares = {name: _shares(row) for name, row in report.items()}
+    # Those that imagine something come first.
+    shares = dict(sorted(shares.items(), key=lambda each: "imagined" not in each[1]))
+    if layout is None or layout.map is None:
+        return _occupancy_bars(shares, table)
+    pictures = {
+        f"{name}\n{what}": both[what]
+        for what in ("imagined", "real")
+        for name, both in shares.items()
+        if what in both
+    }
+    canvas, panels = map_figure(len(pictures), layout, bar=True)
+    top = max(share.max().item() for share in pictures.values())
+    for axes, (title, share) in zip(panels, pictures.items(), strict=True):
+        image = paint(axes, layout, share, "YlOrRd", 0.0, top)
         axes.set_title(title, fontsize=9)
     canvas.colorbar(image, ax=panels, label="share of time", shrink=0.8)
-    caption(
+    return captioned(
         canvas,
         "Colour: the share of all steps spent in each cell. What is imagined and what is real "
         "differ where a method bends the dynamics.",
     )
-    return canvas
 
 
 def policies(report: Comparison) -> Figure:
@@ -88,12 +90,11 @@ def policies(report: Comparison) -> Figure:
         paint(axes, layout, torch.zeros(table.num_states), "Greys", 0.0, 1.0)
         _arrows(axes, layout, row, table)
         axes.set_title(name, fontsize=9)
-    caption(
+    return captioned(
         canvas,
         "The length of an arrow is the probability of its action, on average over the steps at "
         "which the policy is in that cell; grey where it never comes.",
     )
-    return canvas
 
 
 def _table(report: Comparison) -> Table:
@@ -106,17 +107,15 @@ def _table(report: Comparison) -> Table:
     return report.table
 
 
-def _imagined(row: Row) -> Tensor | None:
-    """How often a method that bends the dynamics expects each state; None of any other."""
-    belief = row.belief
-    return None if belief is None or belief.optimism == 0 else belief.imagined_states()
-
-
-def _share(states: Tensor | None) -> Tensor:
-    """The share of all steps alive, s_0 … s_T or for ever, that is spent in each state."""
-    assert states is not None
-    visits = states.sum(0) if states.dim() == 2 else states
-    return visits / visits.sum().clamp(min=1e-300)
+def _shares(row: Row) -> dict[str, Tensor]:
+    """The share of all steps alive, s_0 … s_T or for ever, in each state: as imagined, and real."""
+    assert row.evaluation.states is not None
+    states = {"real": row.evaluation.states}
+    if row.belief is not None and row.belief.optimism != 0:
+        imagined = row.belief.imagined_states()
+        states = states if imagined is None else {"imagined": imagined} | states
+    visits = {what: x.sum(0) if x.dim() == 2 else x for what, x in states.items()}
+    return {what: x / x.sum().clamp(min=1e-300) for what, x in visits.items()}
 
 
 def _absorbing(table: Table) -> Tensor:
@@ -125,16 +124,13 @@ def _absorbing(table: Table) -> Tensor:
     return (stay > 1 - 1e-12).all(0)
 
 
-def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
-    canvas, panels = figure(len(rows), height=3.4)
-    x = np.arange(table.num_states)
-    for axes, (name, row) in zip(panels, rows.items(), strict=True):
-        pictures = [("real", row.evaluation.states, REAL)]
-        if (imagined := _imagined(row)) is not None:
-            pictures.insert(0, ("imagined", imagined, IMAGINED))
-        for k, (what, states, colour) in enumerate(pictures):
-            shift = (k - (len(pictures) - 1) / 2) * 0.4
-            axes.bar(x + shift, _share(states).numpy(), 0.4, color=colour, label=what)
+def _occupancy_bars(shares: dict[str, dict[str, Tensor]], table: Table) -> Figure:
+    canvas, panels = figure(len(shares), height=3.4)
+    x, colours = np.arange(table.num_states), {"imagined": IMAGINED, "real": REAL}
+    for axes, (name, both) in zip(panels, shares.items(), strict=True):
+        for k, (what, share) in enumerate(both.items()):
+            shift = (k - (len(both) - 1) / 2) * 0.4
+            axes.bar(x + shift, share.numpy(), 0.4, color=colours[what], label=what)
         axes.set_title(name, fontsize=9)
         axes.legend(frameon=False, fontsize=8)
         state_ticks(axes, table)
@@ -142,12 +138,11 @@ def _occupancy_bars(rows: dict[str, Row], table: Table) -> Figure:
     top = max(axes.get_ylim()[1] for axes in panels)
     for axes in panels:
         axes.set_ylim(0, top)
-    caption(
+    return captioned(
         canvas,
         "The share of all steps spent in each state. Orange: as the method imagines it, with its "
         "own bent dynamics. Blue: what its policy meets in the true dynamics.",
     )
-    return canvas
 
 
 def _policy_bars(report: Comparison, table: Table) -> Figure:
@@ -168,12 +163,11 @@ def _policy_bars(report: Comparison, table: Table) -> Figure:
         state_ticks(axes, table, states.tolist())
     panels[0].set_ylabel("probability of the action")
     panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    caption(
+    return captioned(
         canvas,
         "The policy in every state that can be left, on average over the steps at which it is "
         "there.",
     )
-    return canvas
 
 
 def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai.evaluation import references
-from cai.plot.canvas import IMAGINED, REAL, caption, figure, finite
+from cai.plot.canvas import IMAGINED, REAL, captioned, figure, finite
 from cai.plot.maps import map_figure, paint, state_ticks
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
@@ -94,14 +94,13 @@ def optimism_curve(curve: _Curve) -> Figure:
             axes.axvline(at, color=_CHANGE, linestyle="--", linewidth=1)
         axes.legend(loc="upper left", frameon=False, fontsize=8)
     _name_changes(right, curve)
-    caption(
+    return captioned(
         canvas,
         "From the worst case to the best, on the scale η/(1 + |η|). Left: the bound and its "
         "tangents, whose slope is what is spent on bending the dynamics, in nats, over η²; what "
         "lies between bound and ELBO is luck that the policy counts on (η > 0) or guards against "
         "(η < 0)." + (" Dashed: the policy switches to another action." if curve.changes else ""),
     )
-    return canvas
 
 
 def optimism(model: TrajectoryModel | Table) -> Figure:
@@ -146,12 +145,11 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
             i, j = layout.cells[s]
             axes.text(j, i, "∞", ha="center", va="center", fontsize=14)
         canvas.colorbar(image, ax=axes, label=label, shrink=0.8)
-    caption(
+    return captioned(
         canvas,
         "By how much the exact posterior, which may bend the dynamics, overrates each state at "
         "step 0, against the best policy in the true dynamics.",
     )
-    return canvas
 
 
 def _scaled(eta: np.ndarray) -> np.ndarray:

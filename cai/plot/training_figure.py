@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
-from cai.plot.canvas import IMAGINED, REAL, caption, figure
+from cai.plot.canvas import IMAGINED, REAL, captioned, figure
 
 
 class _Fit(Protocol):
@@ -51,5 +51,5 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
         axes.axhline(bound, color=IMAGINED, linestyle="--", label="the best with fixed dynamics")
     axes.set(xlabel="step", ylabel="ELBO (nats)")
     axes.legend(frameon=False)
-    caption(canvas, f"Training ended at an ELBO of {fitted.elbo:.4f} nats; higher is better.")
-    return canvas
+    text = f"Training ended at an ELBO of {fitted.elbo:.4f} nats; higher is better."
+    return captioned(canvas, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
-from cai.plot.canvas import IMAGINED, REAL, caption, figure
+from cai.plot.canvas import IMAGINED, REAL, captioned, figure
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import first_change
 
 _GRID = 120  # places along each side for which the reward is drawn
 _MARGIN = 0.08  # around the trajectories, of their extent
 _LEVELS = 14
+
+Extent: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
+"""What is shown across, and up."""
 
 
 def trajectories(
@@ -75,33 +78,26 @@ def trajectories(
     panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
     if filled is not None:
         canvas.colorbar(filled, ax=panels, label="reward of a step", shrink=0.9)
-    caption(
+    return captioned(
         canvas,
         f"{samples} trajectories of {model.horizon} steps in the true dynamics, from their starts "
         "(dots) to their ends (squares), over what a step pays where one rests: the lighter, the "
         "better.",
     )
-    return canvas
 
 
 def _lines(axes: Axes, paths: np.ndarray) -> None:
     """Draws paths, (n, T+1, 2), with a dot where each starts and a square where it ends."""
     for path in paths:
         axes.plot(*path.T, color=REAL, alpha=0.55, linewidth=0.9)
-    axes.scatter(
-        paths[:, 0, 0], paths[:, 0, 1], s=9, color=REAL, marker="o", zorder=3, label="start"
-    )
-    axes.scatter(
-        paths[:, -1, 0], paths[:, -1, 1], s=16, color=IMAGINED, marker="s", zorder=3, label="end"
-    )
+    ends = (0, 9, REAL, "o", "start"), (-1, 16, IMAGINED, "s", "end")
+    for k, size, colour, marker, label in ends:
+        x, y = paths[:, k].T
+        axes.scatter(x, y, s=size, color=colour, marker=marker, zorder=3, label=label)
 
 
 def _levels(
-    axes: Axes,
-    model: TrajectoryModel,
-    coordinates: tuple[int, int],
-    extent: tuple[tuple[float, float], tuple[float, float]],
-    others: Tensor,
+    axes: Axes, model: TrajectoryModel, coordinates: tuple[int, int], extent: Extent, others: Tensor
 ) -> Any:
     """Draws the reward of resting at each place; None where it is the same, or not at all times."""
     x, y = (torch.linspace(*span, _GRID, dtype=torch.float64) for span in extent)
@@ -144,7 +140,7 @@ def resting(
     return model.log_factor(s, a, s, t) * model.temperature
 
 
-def _extent(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
+def _extent(points: Tensor) -> Extent:
     """What is shown across and up, with a margin around all points, (k, 2)."""
     low, high = points.amin(0).double(), points.amax(0).double()
     margin = _MARGIN * (high - low).clamp(min=1e-3)
@@ -164,6 +160,5 @@ def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) 
             "plot.occupancy and plot.policies draw models with finitely many states",
         )
     if len(set(coordinates)) != 2 or not all(0 <= i < shape[0] for i in coordinates):
-        checks.refuse(
-            "coordinates", f"two of 0 … {shape[0] - 1}", repr(coordinates), "count from 0"
-        )
+        expected = f"two of 0 … {shape[0] - 1}"
+        checks.refuse("coordinates", expected, repr(coordinates), "count from 0")
