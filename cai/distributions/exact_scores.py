@@ -57,7 +57,7 @@ def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
 
 
 @singledispatch
-def exact(distribution: Any) -> Any:
+def exact(d: Any) -> Any:
     """The same distribution, scoring in float64 with log 0 = -inf.
 
     Continuous ones are left as they are, but for the Uniform, which gets its upper end.
@@ -65,15 +65,13 @@ def exact(distribution: Any) -> Any:
     Raises:
         ValueError: for a distribution of torch's own, which Pyro cannot run.
     """
-    if isinstance(distribution, Distribution) and not isinstance(
-        distribution, TorchDistributionMixin
-    ):
-        name = type(distribution).__name__
+    if isinstance(d, Distribution) and not isinstance(d, TorchDistributionMixin):
+        name = type(d).__name__
         raise ValueError(
             f"torch.distributions.{name}: expected a distribution of Pyro's, whose impossible "
             f"values stay impossible; take pyro.distributions.{name}, with the same arguments"
         )
-    return distribution
+    return d
 
 
 class _Bernoulli(dist.Bernoulli):

@@ -35,12 +35,7 @@ def check_support(policy: Any, prior: Any) -> None:
     elif sizes[0] is not None or inner.is_discrete != outer.is_discrete:
         fits = sizes[0] is not None
     else:
-        fits = all(
-            _keeps_to(
-                getattr(inner, f"{end}_bound", None), getattr(outer, f"{end}_bound", None), sign
-            )
-            for end, sign in (("lower", 1), ("upper", -1))
-        )
+        fits = all(_keeps_to(inner, outer, end) for end in ("lower", "upper"))
     if not fits:
         checks.refuse(
             "policy",
@@ -64,11 +59,13 @@ def _ends_affine(distribution: Any) -> bool:
     return isinstance(last, transforms.AffineTransform)
 
 
-def _keeps_to(inner: Any, outer: Any, sign: int) -> bool:
-    """Whether a lower bound (sign 1) is no lower than another, or an upper one (-1) no higher."""
-    if outer is None:
-        return True
-    return inner is not None and bool((sign * torch.as_tensor(inner - outer) >= 0).all())
+def _keeps_to(inner: Any, outer: Any, end: str) -> bool:
+    """Whether a lower bound is no lower than another support has it, or an upper one no higher."""
+    bound, limit = (getattr(support, f"{end}_bound", None) for support in (inner, outer))
+    if limit is None or bound is None:
+        return limit is None
+    further = bound - limit if end == "lower" else limit - bound
+    return bool((torch.as_tensor(further) >= 0).all())
 
 
 def _described(distribution: Any) -> str:
