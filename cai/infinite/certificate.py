@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cai.infinite.endings import Endings
-from cai.infinite.gap import Gap
-from cai.infinite.linearisation import Linearisation
+from cai.infinite.bellman_operator import Linearisation, Operator
+from cai.infinite.endings import Endings, largest
 from cai.infinite.transient import Transient
 from cai.numerics import logspace
 from cai.tables import bellman
@@ -26,14 +25,7 @@ _CHOICES = 30  # times that whoever chooses among ties may choose anew
 _DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
 
 
-def certified(
-    table: Table,
-    step: Linearisation,
-    eta: float,
-    rule: bellman.Rule,
-    ends: Endings,
-    near: Transient | None = None,
-) -> tuple[Tensor, float | None]:
+def certified(step: Linearisation, near: Transient | None = None) -> tuple[Tensor, float | None]:
     """Values and how far they are off at most, nats; None where no bracket holds.
 
     At η = 0 with a discount γ by MacQueen's bounds (1966): with δ = T v - v, the fixed point is
@@ -44,34 +36,36 @@ def certified(
     termination. That chain mixes what ties, and where T takes a maximum or a minimum, the worst of
     it counts: see ``_side``.
     """
+    operator, v, ends = step.operator, step.v, step.operator.ends
     if not ends.live.any():
-        return step.v, 0.0
-    found: tuple[Tensor, float | None] = step.v, None
-    step = Linearisation.at(table, step.v, eta, rule, ends, exact=True)
-    if eta == 0 and table.discount < 1:
-        found = _macqueen(table, step, ends)
-        if table.discount < _DISCOUNT:
+        return v, 0.0
+    found: tuple[Tensor, float | None] = v, None
+    step = operator.linear(v, exact=True)
+    discount = operator.table.discount
+    if operator.eta == 0 and discount < 1:
+        found = _macqueen(step, discount)
+        if discount < _DISCOUNT:
             return found
     source = torch.where(ends.live, 2 * (step.gap.abs() + 2 * step.noise), 0.0)
     held = False
-    wide = _WIDE * (1 + torch.where(ends.live, step.v, 0.0).abs().max().item())
+    wide = _WIDE * (1 + largest(v))
     for chain in (near, None):
-        d = (chain or Transient(table, step.moves, ends.live, step.ending)).sums(source)
+        d = (chain or step.chain()).sums(source)
         for _ in range(_TRIES if (d.isfinite() & (d >= source)).all() else 0):
-            if _holds(table, step.v, d, eta, rule, ends):
-                held, error = True, _width(step.v, d, ends)
-                found = found if found[1] is not None and found[1] < error else (step.v, error)
+            if _holds(operator, v, d):
+                held, error = True, _width(v, d, ends)
+                found = found if found[1] is not None and found[1] < error else (v, error)
                 break
             d = 4 * d
         if near is None or (held and found[1] is not None and found[1] <= wide):
             break
     if held:
         return found
-    sides = [_side(table, step, source, sign, eta, rule, ends) for sign in (1, -1)]
-    errors = [_width(step.v, d, ends) for d in sides if d is not None]
+    sides = [_side(step, source, sign) for sign in (1, -1)]
+    errors = [_width(v, d, ends) for d in sides if d is not None]
     if len(errors) < 2 or (found[1] is not None and found[1] < max(errors)):
         return found
-    return step.v, max(errors)
+    return v, max(errors)
 
 
 def _width(v: Tensor, d: Tensor, ends: Endings) -> float:
@@ -79,63 +73,50 @@ def _width(v: Tensor, d: Tensor, ends: Endings) -> float:
     return (d + _EPSILON * ends.filled(v).abs())[ends.live].max().item()
 
 
-def _holds(
-    table: Table, v: Tensor, d: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> bool:
+def _holds(operator: Operator, v: Tensor, d: Tensor) -> bool:
     """Whether v - d is a sub-solution and v + d a super-solution, strictly."""
-    return all(_on_one_side(table, v, sign * d, eta, rule, ends) for sign in (1, -1))
+    return all(_on_one_side(operator, v, sign * d) for sign in (1, -1))
 
 
-def _on_one_side(
-    table: Table, v: Tensor, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> bool:
+def _on_one_side(operator: Operator, v: Tensor, change: Tensor) -> bool:
     """Whether v + change ≥ T (v + change) strictly where it goes up, ≤ where it goes down."""
-    sign = torch.sign(change)
-    w = ends.filled(v + change)
-    found = Gap.at(table, w, eta, rule)
-    return bool((sign * found.values <= -2 * found.noise)[ends.live].all())
+    found = operator.gap(operator.ends.filled(v + change))
+    below = torch.sign(change) * found.values <= -2 * found.noise
+    return bool(below[operator.ends.live].all())
 
 
-def _side(
-    table: Table,
-    step: Linearisation,
-    source: Tensor,
-    sign: int,
-    eta: float,
-    rule: bellman.Rule,
-    ends: Endings,
-) -> Tensor | None:
+def _side(step: Linearisation, source: Tensor, sign: int) -> Tensor | None:
     """d (S,), nats: v + d a super-solution (sign 1), v - d a sub-solution (-1); None if not found.
 
     By Newton's method for the fixed point of T ± source, where a maximum or a minimum picks the one
     of what ties that is best at v ± d: policy iteration among the ties, which mixed would sum up
     to less than the worst of them does.
     """
-    d = torch.zeros_like(source)
+    operator, ends, d = step.operator, step.operator.ends, torch.zeros_like(source)
     for _ in range(_CHOICES):
-        w = ends.filled(step.v + sign * d)
-        ahead = Linearisation.at(table, w, eta, rule, ends, greedy=True)
+        ahead = operator.linear(ends.filled(step.v + sign * d), greedy=True)
         due = torch.where(ends.live, source + sign * ahead.gap, 0.0)
-        d = d + Transient(table, ahead.moves, ends.live, ahead.ending).sums(due)
+        d = d + ahead.chain().sums(due)
         if not (d.isfinite() & (d >= 0)).all():
             return None
-        if _on_one_side(table, step.v, sign * d, eta, rule, ends):
+        if _on_one_side(operator, step.v, sign * d):
             return d
     return None
 
 
-def _macqueen(table: Table, step: Linearisation, ends: Endings) -> tuple[Tensor, float]:
+def _macqueen(step: Linearisation, discount: float) -> tuple[Tensor, float]:
+    ends = step.operator.ends
     gap = step.gap[ends.live]
     if ends.ended.any():  # where δ = 0
         gap = torch.cat([gap, gap.new_zeros(1)])
-    ahead = table.discount / (1 - table.discount)
+    ahead = discount / (1 - discount)
     lowest, highest = ahead * gap.min(), ahead * gap.max()
     v = ends.filled(step.v + step.gap + (lowest + highest) / 2)
-    noise = step.noise.max() / (1 - table.discount) + 2 * _EPSILON * v[ends.live].abs().max()
+    noise = step.noise.max() / (1 - discount) + 2 * _EPSILON * v[ends.live].abs().max()
     return v, ((highest - lowest) / 2 + 2 * noise).item()
 
 
-def rounding(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
+def rounding(table: Table, v: Tensor, eta: float) -> Tensor:
     """(S,), nats: how far T v may be off for rounding errors.
 
     A sum of n terms errs by n ε of its size, exp and log by ε of their own; a logarithm of a
@@ -155,7 +136,7 @@ def rounding(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
         dynamics = torch.where(spread, (1 + met) / abs(eta), dynamics)
     size = torch.where(table.log_prior > -torch.inf, x + own + prior + dynamics, 0.0).amax(-1)
     n = int((table.log_dynamics > -torch.inf).sum(-1).max()) + table.num_actions
-    return torch.where(ends.live, (n + 8) * _EPSILON * (10 + size), 0.0)
+    return (n + 8) * _EPSILON * (10 + size)
 
 
 def _size(x: Tensor, log_p: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _FAR = 1e14  # rewards, or nats: nothing that converges gets there
-_WINDOW = 500  # sweeps within which values of -inf must show
 
 
 class Diverges(ValueError):
@@ -52,14 +51,11 @@ def endings(table: Table, eta: float) -> Endings:
     towards it; for η ≤ 0 surely, by some choice of actions. Actions whose cost may be infinite are
     not among them.
     """
-    ended = torch.from_numpy(never_paid(table))
+    ended = never_paid(table)
     if table.discount < 1:
-        return Endings(ended, _never_at_infinite_cost(table, eta, ended) & ~ended)
+        return Endings(ended, at_finite_cost(table, eta, ended) & ~ended)
     if eta > 0:
-        usable = (table.log_weights > -torch.inf).flatten(1)
-        tails, column = usable.nonzero(as_tuple=True)
-        heads = table.successor_index[tails, column]
-        return Endings(ended, reaching(tails, heads, ended) & ~ended)
+        return Endings(ended, _leading(table, table.log_weights > -torch.inf, ended) & ~ended)
     return Endings(ended, _surely_ending(table, ended) & ~ended)
 
 
@@ -69,39 +65,40 @@ def endings_at_worst(table: Table) -> Endings:
     Nature puts off the end wherever it can, as it does where going on costs. A discount does not
     help, for it kills nobody who would rather be dead.
     """
-    ended = torch.from_numpy(never_paid(table))
+    ended = never_paid(table)
     affordable, possible, heads = _affordable(table)
-    inside = ended
-    while True:
-        forced = (affordable & (inside[heads] | ~possible).all(-1)).any(-1)
-        if torch.equal(forced, inside):
-            return Endings(ended, inside & ~ended)
-        inside = forced
+    inside = _settled(
+        lambda inside: (affordable & (inside[heads] | ~possible).all(-1)).any(-1), ended
+    )
+    return Endings(ended, inside & ~ended)
 
 
-def _never_at_infinite_cost(table: Table, eta: float, ended: Tensor) -> Tensor:
-    """The states whose value is not -inf for rewards of -inf, with a discount."""
-    alive = torch.ones_like(ended)
-    while True:
+def at_finite_cost(table: Table, eta: float, ended: Tensor, rule: bellman.Rule = "soft") -> Tensor:
+    """(S,), boolean: the states that can go on for ever without a reward of -inf, or have ended."""
+
+    def possible(alive: Tensor) -> Tensor:
         v = torch.where(alive | ended, 0.0, -torch.inf).double()
-        still = bellman.backup(table, v, eta) > -torch.inf
-        if torch.equal(still, alive):
-            return alive
-        alive = still
+        return bellman.backup(table, v, eta, rule) > -torch.inf
+
+    return _settled(possible, torch.ones_like(ended))
 
 
 def _surely_ending(table: Table, ended: Tensor) -> Tensor:
     """The states from which some choice of actions ends with probability one."""
     affordable, possible, heads = _affordable(table)
-    inside = torch.ones_like(ended)
-    while True:
+
+    def ending(inside: Tensor) -> Tensor:
         stays = (inside[heads] | ~possible).all(-1) & affordable
-        usable = possible & stays.unsqueeze(-1)
-        tails, action, k = usable.nonzero(as_tuple=True)
-        found = reaching(tails, heads[tails, action, k], ended)
-        if torch.equal(found, inside):
-            return inside
-        inside = found
+        return _leading(table, possible & stays.unsqueeze(-1), ended)
+
+    return _settled(ending, torch.ones_like(ended))
+
+
+def _settled(change: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """The states (S,), boolean, that are left once a change of them, made again, changes none."""
+    while not torch.equal(after := change(states), states):
+        states = after
+    return states
 
 
 def may_go_on(table: Table) -> Tensor:
@@ -110,17 +107,13 @@ def may_go_on(table: Table) -> Tensor:
     From the others the end is sure whatever is done, if late: some way to it is always possible.
     """
     _, possible, heads = _affordable(table)
-    ended = torch.from_numpy(never_paid(table))
     allowed = possible.any(-1)
-    closed = ~ended  # the states that some choice of actions never leaves, in the end
-    while True:
-        stays = allowed & (closed[heads] | ~possible).all(-1)
-        inside = closed & stays.any(-1)
-        if torch.equal(inside, closed):
-            break
-        closed = inside
-    tails, column = possible.flatten(1).nonzero(as_tuple=True)
-    return reaching(tails, table.successor_index[tails, column], closed)
+
+    def staying(closed: Tensor) -> Tensor:
+        return closed & (allowed & (closed[heads] | ~possible).all(-1)).any(-1)
+
+    closed = _settled(staying, ~never_paid(table))  # that some choice of actions never leaves
+    return _leading(table, possible, closed)
 
 
 def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,15 +125,20 @@ def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
     return affordable, possible, table.successor_index.reshape(S, A, -1)
 
 
-def never_paid(table: Table) -> Any:
+def never_paid(table: Table) -> Tensor:
     """(S,), boolean: the states from which no move that pays can ever be reached.
 
     Their value is 0, like that of absorbing states, though they may run in circles.
     """
     possible = possible_transitions(table)
     paying = (possible & paying_transitions(table)).any(1)
-    tails, column = possible.nonzero(as_tuple=True)
-    return ~reaching(tails, table.successor_index[tails, column], paying).numpy()
+    return ~_leading(table, possible, paying)
+
+
+def _leading(table: Table, usable: Tensor, targets: Tensor) -> Tensor:
+    """(S,), boolean: from which states usable transitions (S, A, K) lead to a target (S,)."""
+    tails, column = usable.flatten(1).nonzero(as_tuple=True)
+    return reaching(tails, table.successor_index[tails, column], targets)
 
 
 def reaching(tails: Tensor, heads: Tensor, targets: Tensor) -> Tensor:
@@ -169,32 +167,15 @@ def paying_transitions(table: Table) -> Tensor:
     return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()
 
 
-def check_lost(table: Table, ends: Endings, eta: float, rule: bellman.Rule) -> None:
-    """Raises where going on for ever does not cost more and more in the states that are lost.
-
-    They have values of -inf if some w has T w < w, or T w = -inf, everywhere among them; what is
-    outside counts as zero, which a bounded number stands for.
-    """
-    lost = ~(ends.live | ends.ended)
-    if not lost.any():
-        return
-    w = torch.zeros(table.num_states, dtype=torch.float64)
-    for _ in range(_WINDOW):
-        backed_up = torch.where(lost, bellman.backup(table, w, eta, rule), 0.0)
-        falls = (backed_up < w - 1e-12 * (1 + w.abs())) | (backed_up == -torch.inf)
-        if bool(falls[lost].all()):
-            return
-        # Half a step: circles of an even length would oscillate.
-        w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
-        if w[lost].max() > far(table):
-            break
-    raise Diverges("going on for ever costs nothing")
-
-
 def far(table: Table) -> float:
     """What is too far to get to, nats, at the size of these rewards."""
-    sizes = [table.reward] if table.arrival_reward is None else [table.reward, table.arrival_reward]
-    return _FAR * max(1.0, *(largest(x / table.temperature) for x in sizes))
+    return _FAR * max(1.0, *reward_sizes(table))
+
+
+def reward_sizes(table: Table) -> list[float]:
+    """The largest finite reward, and the largest on arrival if there are any, nats."""
+    rewards = [table.reward, table.arrival_reward]
+    return [largest(r / table.temperature) for r in rewards if r is not None]
 
 
 def largest(v: Tensor) -> float:

@@ -13,23 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cai.infinite.bellman_operator import Linearisation, Operator
 from cai.infinite.certificate import certified
-from cai.infinite.endings import (
-    Diverges,
-    Endings,
-    Undetermined,
-    check_lost,
-    endings,
-    endings_at_worst,
-    far,
-    largest,
-)
-from cai.infinite.linearisation import Linearisation
+from cai.infinite.endings import Diverges, Undetermined, endings_at_worst, far, largest
 from cai.infinite.transient import Transient
 from cai.infinite.value_iteration import boltzmann, value_iteration
 from cai.tables import bellman
@@ -86,60 +77,58 @@ def fixed_point(
             worst = endings_at_worst(table)
             if (worst.live | worst.ended)[table.log_initial > -torch.inf].all():
                 with contextlib.suppress(Diverges):
-                    return _solve(table, guess, eta, rule, worst, near)
-        return _solve(table, guess, eta, rule, endings(table, eta), near)
+                    return _solve(Operator(table, eta, rule, worst), guess, near)
+        return _solve(Operator.of(table, eta, rule), guess, near)
 
 
-def _solve(
-    table: Table, guess: Tensor, eta: float, rule: bellman.Rule, ends: Endings, near: bool
-) -> FixedPoint:
-    v = ends.filled(guess)
-    check_lost(table, ends, eta, rule)
-    if rule == "boltzmann":
-        v, residual = boltzmann(table, v, eta, ends)
+def _solve(operator: Operator, guess: Tensor, near: bool) -> FixedPoint:
+    v = operator.ends.filled(guess)
+    operator.check_lost()
+    if operator.rule == "boltzmann":
+        v, residual = boltzmann(operator, v)
         return FixedPoint(v, None, residual)
-    if not near and (rule == "hard" or abs(eta) > 1e3):
-        v = _way_out(table, v, eta, ends)
-    step, chain = _newton(table, v, eta, rule, ends)
-    v, error = certified(table, step, eta, rule, ends, chain)
+    if not near and (operator.rule == "hard" or abs(operator.eta) > 1e3):
+        v = _way_out(operator, v)
+    step, chain = _newton(operator, v)
+    v, error = certified(step, chain)
     if error is None:  # far out a residual drowns in rounding errors
-        lost = largest(step.v) > _OUT * far(table)
+        lost = largest(step.v) > _OUT * far(operator.table)
         raise (Diverges if lost else Undetermined)("no bracket")
     return FixedPoint(v, error, step.residual)
 
 
-def _way_out(table: Table, v: Tensor, eta: float, ends: Endings) -> Tensor:
+def _way_out(operator: Operator, v: Tensor) -> Tensor:
     """Where to start from if T has kinks: ties at zero would run in circles, soft values do not."""
     try:
-        return _newton(table, v, max(-8.0, min(8.0, eta)), "soft", ends)[0].v
+        return _newton(replace(operator, eta=max(-8.0, min(8.0, operator.eta)), rule="soft"), v)[
+            0
+        ].v
     except Diverges:  # for η < 0 the hard values may be finite all the same
         return v
 
 
-def _newton(
-    table: Table, v: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Linearisation, Transient | None]:
+def _newton(operator: Operator, v: Tensor) -> tuple[Linearisation, Transient | None]:
     """Newton's method, with sweeps of value iteration where a step of it fails.
 
     Returns:
         Where it led, and the chain of the last step that made one.
     """
-    step, chain = Linearisation.at(table, v, eta, rule, ends), None
+    step, chain = operator.linear(v), None
     best, stale, rescued = step, 0, 0
     for _ in range(_STEPS):
         if step.settled or stale == 3:
             return best, chain
         ahead = None
         if chain is not None and step.residual < _CLOSE:  # the chain of the step before does, too
-            ahead = _moved(table, step, chain.sums(step.gap), eta, rule, ends)
+            ahead = _moved(step, chain.sums(step.gap))
         if ahead is None or not ahead.residual < 0.01 * step.residual:
-            chain, ahead = _ahead(table, step, eta, rule, ends)
+            chain, ahead = _ahead(step)
         if ahead is None:
             if step.residual <= 1e-12 * (1 + largest(step.v)):
                 return best, chain
-            if rescued == (_RESCUES if eta == 0 or math.isinf(eta) else _FEWER):
+            if rescued == (_RESCUES if operator.eta in (0, math.inf, -math.inf) else _FEWER):
                 raise Diverges("Newton's method fails")
-            ahead = value_iteration(table, step.v, eta, rule, ends, 8 << rescued)
+            ahead = value_iteration(operator, step.v, 8 << rescued)
             rescued += 1
         step = ahead
         stale = 0 if step.residual < 0.9 * best.residual else stale + (best.residual < 1e-6)
@@ -155,82 +144,79 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
     for η > 0 the second step begins at a sub-solution, from which it is a step up to the values;
     for η < 0 the policy of the start has none, and no better one is near unless the edge is.
     """
-    ends = endings(table, eta)
-    start = torch.where(start.isfinite(), start, 0.0)
+    operator = Operator.of(table, eta, rule)
+    live, start = (
+        operator.ends.live,
+        operator.ends.filled(torch.where(start.isfinite(), start, 0.0)),
+    )
     with table.threads(), torch.no_grad():
         try:
-            check_lost(table, ends, eta, rule)
+            operator.check_lost()
         except Diverges:
             return None
-        if not ends.live.any():
-            return ends.filled(start)
-        step = Linearisation.at(table, ends.filled(start), eta, rule, ends)
+        if not live.any():
+            return start
+        step = operator.linear(start)
         for n in range(_STEPS):
-            chain, ahead = _in_weights(table, step, eta, rule, ends)
+            chain, ahead = _in_weights(step)
             of_ends = None
             if chain is not None and ahead is not None:
                 of_ends = chain.sums((eta * step.gap).exp() * step.ending).log() / eta
             if ahead is None and (eta > 1 or (eta > 0 and n == 0)):
-                _, ahead = _in_values(table, step, eta, rule, ends)
+                _, ahead = _in_values(step)
             if ahead is None:
                 return None
             change, step = ahead.v - step.v, ahead
             still = change.abs() <= 1e-6 / abs(eta) + 1e-12 * (1 + step.v.abs())
-            if of_ends is not None and bool(still[ends.live].all()):
+            if of_ends is not None and bool(still[live].all()):
                 # Far out, where ends drown in rounding errors, they do not add up to the weights.
                 ends_count = (of_ends - change).abs() < 0.1 / abs(eta)
-                return step.v if bool(ends_count[ends.live].all()) else None
+                return step.v if bool(ends_count[live].all()) else None
     return None
 
 
-def _ahead(
-    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient, Linearisation | None]:
+def _ahead(step: Linearisation) -> tuple[Transient, Linearisation | None]:
     """Newton's step, and the chain that it was made with; None where it leads astray.
 
     In w = exp(ηv) where that leads anywhere, else in v. For η ≥ 0 the residual may grow on the way.
     Else it must fall, which a part of the step brings about where all of it goes too far, unless T
     has a kink.
     """
-    chain, ahead = _in_weights(table, step, eta, rule, ends)
+    chain, ahead = _in_weights(step)
     if chain is not None and ahead is not None:
         return chain, ahead
-    return _in_values(table, step, eta, rule, ends)
+    return _in_values(step)
 
 
-def _in_values(
-    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient, Linearisation | None]:
+def _in_values(step: Linearisation) -> tuple[Transient, Linearisation | None]:
     """Newton's step in v, in which T is convex for η ≥ 0."""
-    chain = Transient(table, step.moves, ends.live, step.ending)
+    chain = step.chain()
     change = chain.sums(step.gap)
-    if eta >= 0:
-        return chain, _moved(table, step, change, eta, rule, ends)
+    if step.operator.eta >= 0:
+        return chain, _moved(step, change)
     for part in (1.0, 0.5, 0.25, 0.125, 0.03):
-        ahead = _moved(table, step, part * change, eta, rule, ends)
+        ahead = _moved(step, part * change)
         if ahead is not None and ahead.residual < (1 - part / 4) * step.residual:
             return chain, ahead
     return chain, None
 
 
-def _in_weights(
-    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, ends: Endings
-) -> tuple[Transient | None, Linearisation | None]:
+def _in_weights(step: Linearisation) -> tuple[Transient | None, Linearisation | None]:
     """Newton's step in w = exp(ηv), in which T is linear but for the choice of actions.
 
     The choice makes it concave for η < 0, convex for 0 < η ≤ 1 and for the hard rule. None where
     no weights above zero solve the linear system, or where floats do not take them.
     """
+    operator, eta = step.operator, step.operator.eta
     if not _LEAST < abs(eta) < torch.inf or not (eta * step.gap).max() < _OVERFLOWS:
         return None, None
     growth = (eta * step.gap).exp()
     left = growth * step.ending - (eta * step.gap).expm1()
-    chain = Transient(table, growth[:, None, None] * step.moves, ends.live, left)
-    change = _change_of_weights(step, chain, eta)
-    return chain, _moved(table, step, change, eta, rule, ends)
+    chain = Transient(operator.table, growth[:, None, None] * step.moves, operator.ends.live, left)
+    return chain, _moved(step, _change_of_weights(step, chain))
 
 
-def _change_of_weights(step: Linearisation, chain: Transient, eta: float) -> Tensor:
+def _change_of_weights(step: Linearisation, chain: Transient) -> Tensor:
     """Newton's step (S,), nats, in w = exp(ηv); NaN where no weights above zero solve it.
 
     With F(w) = exp(ηT v), which is homogeneous in w and in the weights of what ends, it solves
@@ -238,6 +224,7 @@ def _change_of_weights(step: Linearisation, chain: Transient, eta: float) -> Ten
     likely the next step is the last. Small changes u - 1 solve it for G - 1 in the place of G e. No
     positive u solves it where the spectral radius of G J is one or more.
     """
+    eta = step.operator.eta
     growth = torch.expm1(eta * step.gap)
     change = chain.sums(growth)
     if growth.abs().max() < 1 and change.min() > -0.5:
@@ -245,12 +232,11 @@ def _change_of_weights(step: Linearisation, chain: Transient, eta: float) -> Ten
     return chain.sums((eta * step.gap).exp() * step.ending).log() / eta
 
 
-def _moved(
-    table: Table, step: Linearisation, change: Tensor, eta: float, rule: bellman.Rule, ends: Endings
-) -> Linearisation | None:
+def _moved(step: Linearisation, change: Tensor) -> Linearisation | None:
     """T where a change (S,) leads; None where that is out of bounds."""
-    new, bound = torch.where(ends.live, step.v + change, step.v), far(table)
-    if new[ends.live].isfinite().all() and new[ends.live].abs().max() < bound:
-        ahead = Linearisation.at(table, new, eta, rule, ends)
+    live, bound = step.operator.ends.live, far(step.operator.table)
+    new = torch.where(live, step.v + change, step.v)
+    if new[live].isfinite().all() and new[live].abs().max() < bound:
+        ahead = step.operator.linear(new)
         return ahead if ahead.residual < bound else None
     return None

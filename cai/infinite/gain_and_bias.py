@@ -7,11 +7,12 @@ For the transition matrix P of a chain and what it is paid, c, the gain g and th
 (Puterman 1994, section 8.2). Every closed class has a gain of its own; from the other states it is
 the mean over the classes that one is absorbed in. I - P is set up from what leaves each state, not
 as a difference from one, and where its solution is suspiciously large it is solved again with the
-digits of every exit kept (``rare_exits.py``).
+digits of every exit kept (``state_reduction.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +23,8 @@ from scipy.linalg.lapack import dgetrf, dgetrs
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from cai.infinite.rare_exits import RareExits
+from cai.numerics.state_reduction import StateReduction
 
-DENSE = 400  # states up to which a dense factorisation is quicker than a sparse one
 _CAREFUL = 1000  # states up to which exits that are hardly ever taken are worth the time
 _SUSPICIOUS = 1e6  # a bias this much larger than what is paid may be for lost digits
 
@@ -103,31 +103,31 @@ class LongRun:
         found[self._first] = 0.0
         bias[self._settled], gain[self._settled] = found, gains[self._member]
         if self._through is not None:
-            least = gains.min()
-            more = self._into @ (gains[self._member] - least)
-            gain[self._passed] = least + (self._through.solve(more) if more.any() else 0.0)
-            ahead = paid[self._passed] - gain[self._passed] + self._into @ found
-            bias[self._passed] = self._through.solve(ahead)
+            self._pass(paid, gain, bias, self._through.solve)
         return gain, bias
 
     def _with_care(self, paid: Any) -> tuple[Any, Any]:
         bias, gain = np.empty_like(paid), np.empty_like(paid)
         for k in range(len(self._first)):
             states = self._settled[self._member == k]
-            gain[states], bias[states] = self._class(states, paid[states]).gain_and_bias()
-        if len(passed := self._passed):
-            least = gain[self._settled].min()
-            more = self._into @ (gain[self._settled] - least)
-            gain[passed] = least + self._careful_sums(more)
-            ahead = paid[passed] - gain[passed] + self._into @ bias[self._settled]
-            bias[passed] = self._careful_sums(ahead)
+            gain[states], bias[states] = self._class(states).gain_and_bias(paid[states])
+        if len(self._passed):
+            self._pass(paid, gain, bias, self._passing.sums)
         return gain, bias
 
-    def _careful_sums(self, b: Any) -> Any:
-        """As :meth:`_sums`, or of one right-hand side (passed,)."""
+    def _pass(self, paid: Any, gain: Any, bias: Any, sums: Callable[[Any], Any]) -> None:
+        """Fills in the transient states, by what sums up until one is absorbed."""
+        passed = self._passed
+        least = gain[self._settled].min()
+        more = self._into @ (gain[self._settled] - least)
+        gain[passed] = least + (sums(more) if more.any() else 0.0)
+        bias[passed] = sums(paid[passed] - gain[passed] + self._into @ bias[self._settled])
+
+    @cached_property
+    def _passing(self) -> StateReduction:
+        """The chain among transient states, until one is absorbed."""
         among = self._dense(self._moving[self._passed][:, self._passed])
-        exits = self._dense(self._into).sum(1)
-        return RareExits(among, exits, b).sums()
+        return StateReduction(among, self._dense(self._into).sum(1))
 
     def visits(self, start: Any) -> Any:
         """How often each state is visited in the long run from a start (n,), shares (n,)."""
@@ -138,7 +138,8 @@ class LongRun:
                 into = np.zeros((len(self._passed), classes))
                 for k in range(classes):
                     into[:, k] = self._into[:, np.flatnonzero(self._member == k)].sum(1)
-                by_class = by_class + start[self._passed] @ self._sums(into)
+                absorbed = (self._through.solve if self._trusted else self._passing.sums)(into)
+                by_class = by_class + start[self._passed] @ absorbed
             share = share * (by_class / by_class.sum())[self._member]
         visits = np.zeros(len(start))
         visits[self._settled] = share
@@ -163,17 +164,12 @@ class LongRun:
             share = np.empty(len(self._settled))
             for k in range(len(self._first)):
                 mine = self._member == k
-                share[mine] = self._class(self._settled[mine], share[mine]).visits()
+                share[mine] = self._class(self._settled[mine]).visits()
         return share / np.bincount(self._member, share)[self._member]
 
-    def _sums(self, b: Any) -> Any:
-        """What is paid, (passed, m), until one is absorbed."""
-        return self._through.solve(b) if self._trusted else self._careful_sums(b)
-
-    def _class(self, states: Any, paid: Any) -> RareExits:
-        both = np.stack([paid, np.ones(len(states))], -1)
+    def _class(self, states: Any) -> StateReduction:
         within = self._dense(self._moving[states][:, states])
-        return RareExits(within, np.zeros(len(states)), both)
+        return StateReduction(within, np.zeros(len(states)))
 
     @staticmethod
     def _dense(matrix: Any) -> Any:

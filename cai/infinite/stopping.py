@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from cai.infinite.endings import Endings, endings
-from cai.infinite.linearisation import Linearisation
+from cai.infinite.bellman_operator import Linearisation, Operator
+from cai.infinite.endings import largest
 from cai.numerics import logspace
+from cai.numerics.matrices import Array
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -48,59 +48,51 @@ def values_by_stopping(
         shape: (S,), nats: from which values down the price of stopping is counted, those at a
             higher optimism for the fewest steps.
     """
-    ends = endings(table, eta)
-    if not stops_tell(table) or not ends.live.any():
+    operator = Operator.of(table, eta, rule)
+    if not stops_tell(table) or not operator.ends.live.any():
         return None
     with table.threads(), torch.no_grad():
         shape = torch.where(shape.isfinite(), shape, 0.0)
         costs = bellman.action_values(table, torch.zeros_like(shape), eta)
-        cost = torch.where(costs.isfinite(), costs.abs(), 0.0).max().item()
+        cost = largest(costs)
         price = cost + _LOST / abs(eta) + (shape.max() - shape.min()).item()
         most = table.num_states * (cost + _LOST / abs(eta))
         while True:
-            v = _best_stopping(table, eta, rule, ends, ends.filled(shape - price))
+            v = _best_stopping(operator, operator.ends.filled(shape - price))
             if v is not None or price > most:
                 return v
             price *= _DEARER
 
 
-def _best_stopping(
-    table: Table, eta: float, rule: bellman.Rule, ends: Endings, worth: Tensor
-) -> Tensor | None:
+def _best_stopping(operator: Operator, worth: Tensor) -> Tensor | None:
     """Values where one may stop in each state, for what that is worth (S,); None if one does."""
-    v, going = worth, torch.zeros_like(ends.live)
+    v, live = worth, operator.ends.live
+    going = torch.zeros_like(live)
     for _ in range(_STEPS):
-        step = Linearisation.at(table, v, eta, rule, ends, exact=True)
-        change = None
-        for margin in (
-            -step.noise,
-            step.noise,
-        ):  # to go on where it ties saves steps, unless for ever
-            on = going | (ends.live & (step.gap > margin))
-            change = _change(table, step, eta, rule, on)
+        step = operator.linear(v, exact=True)
+        for margin in (-step.noise, step.noise):  # to go on at a tie saves steps, unless for ever
+            on = going | (live & (step.gap > margin))
+            change = _change(step, on)
             if change is not None:
                 break
-        if change is None:
+        else:
             return None
-        still = bool((change.abs() <= 1e-9 / abs(eta) + 1e-12 * (1 + v.abs())).all())
-        if still and torch.equal(on, going):
-            return v if torch.equal(going, ends.live) else None
+        small = 1e-9 / abs(operator.eta) + 1e-12 * (1 + v.abs())
+        if bool((change.abs() <= small).all()) and torch.equal(on, going):
+            return v if torch.equal(going, live) else None
         v, going = v + change, on
     return None
 
 
-def _change(
-    table: Table, step: Linearisation, eta: float, rule: bellman.Rule, on: Tensor
-) -> Tensor | None:
+def _change(step: Linearisation, on: Tensor) -> Tensor | None:
     """By how much values (S,), nats, change under the policy at v, which goes on in some states.
 
     As in Newton's method, exp(η · change) = u solves u = G (J u + e), G = exp(η (T v - v)); in
     logarithms, as the price of stopping is out of the range of floats. None where no u does.
     """
-    x = bellman.outcome_values(table, step.v, eta)
-    q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
-    log_moves = bellman.log_policy(table, q, rule).unsqueeze(-1)
-    log_moves = log_moves + logspace.tilt(table.log_dynamics, x, eta)
+    table, eta = step.operator.table, step.operator.eta
+    at = bellman.linearised(table, step.v, eta, step.operator.rule)
+    log_moves = at.log_policy.unsqueeze(-1) + at.log_transitions
     log_moves = log_moves + eta * torch.where(on, step.gap, 0.0)[:, None, None]
     alive, dead = torch.zeros_like(step.v), torch.full_like(step.v, -torch.inf)
     if table.discount < 1:
@@ -122,9 +114,7 @@ def _change(
     return change
 
 
-def _log_solution(
-    log_chain: NDArray[np.float64], log_b: NDArray[np.float64]
-) -> NDArray[np.float64] | None:
+def _log_solution(log_chain: Array, log_b: Array) -> Array | None:
     """log u (n,) > -inf with u = M u + b, by elimination; None where there is none above zero."""
     n = len(log_b)
     for k in range(n - 1, -1, -1):

@@ -52,21 +52,14 @@ class Transient:
         self.keep, self._left, self._mixes = keep, left, True
         index = table.successor_index
         kept = keep[index] & keep.unsqueeze(1)
-        weights = torch.where(kept, moves.reshape(index.shape), 0.0)
-        S = table.num_states
-        self.dense: Tensor | None = None
-        if S <= _DENSE:
-            self.dense = weights.new_zeros(S, S).scatter_add_(1, index, weights)
-            return
-        rows, column = (weights != 0).nonzero(as_tuple=True)
-        entries = weights[rows, column].numpy()
-        where = rows.numpy(), index[rows, column].numpy()
-        self.sparse = csr_array((entries, where), shape=(S, S))
+        matrix = as_matrix(table, torch.where(kept, moves.reshape(index.shape), 0.0))
+        self.dense: Tensor | None = matrix if isinstance(matrix, Tensor) else None
+        self.sparse: Any = None if isinstance(matrix, Tensor) else matrix
 
     def sums(self, b: Tensor) -> Tensor:
         """(I - P)⁻¹ b, (S,); nothing in states that do not count."""
         if self._reduced is not None:
-            return self._reduced.sums(torch.where(self.keep, b, 0.0))
+            return torch.from_numpy(self._reduced.sums(torch.where(self.keep, b, 0.0).numpy()))
         return self._solve(b, transposed=False)
 
     def visits(self, start: Tensor) -> Tensor:
@@ -83,9 +76,9 @@ class Transient:
         self._mixes = found is not None
         if found is None and self._fills_in:
             found = _krylov(P, b.numpy())
-        if found is None:
-            found = self._solve_sparse(b.numpy(), transposed)
-        return torch.from_numpy(found)
+        if found is None and self._factors is not None:
+            found = self._factors.solve(b.numpy(), trans="T" if transposed else "N")
+        return torch.full_like(b, torch.nan) if found is None else torch.from_numpy(found)
 
     @cached_property
     def _reduced(self) -> StateReduction | None:
@@ -94,7 +87,7 @@ class Transient:
             return None
         if not self._dense_factors[0].diagonal().abs().min() < _RARE:
             return None
-        return StateReduction(self.dense, torch.where(self.keep, self._left, 1.0))
+        return StateReduction(self.dense.numpy(), torch.where(self.keep, self._left, 1.0).numpy())
 
     @cached_property
     def _fills_in(self) -> bool:
@@ -111,18 +104,25 @@ class Transient:
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
         return factors, pivots
 
-    def _solve_sparse(self, b: Any, transposed: bool) -> Any:
-        if self._factors is None:  # singular
-            return np.full(len(b), np.nan)
-        return self._factors.solve(b, trans="T" if transposed else "N")
-
     @cached_property
     def _factors(self) -> Any:
+        """By SuperLU; None for a singular matrix."""
         pivoting = 0.0 if self.sparse.data.min(initial=0.0) >= 0 else 1.0
         try:
             return factorise(self.sparse, pivoting)
         except RuntimeError:
             return None
+
+
+def as_matrix(table: Table, moves: Tensor) -> Any:
+    """Moves (S, A, K) as a matrix (S, S): a tensor of a few states, a sparse array of many."""
+    S, index = table.num_states, table.successor_index
+    weights = moves.reshape(index.shape)
+    if S <= _DENSE:
+        return weights.new_zeros(S, S).scatter_add_(1, index, weights)
+    rows, column = (weights != 0).nonzero(as_tuple=True)
+    where = rows.numpy(), index[rows, column].numpy()
+    return csr_array((weights[rows, column].numpy(), where), shape=(S, S))
 
 
 def _series(P: Any, b: Any) -> Any:
@@ -132,26 +132,22 @@ def _series(P: Any, b: Any) -> Any:
     going on outlasts all others, as under a discount or where the end is a rare event: the multiple
     that leaves the least residual. Where P is not of probabilities, terms may leave the floats.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _summed(P, b)
-
-
-def _summed(P: Any, b: Any) -> Any:
     term, total, before = b, np.zeros_like(b), np.inf  # total: all terms before this one
-    for n in range(0, _SWEEPS, _STRIDE):
-        for _ in range(_STRIDE):
-            total, term = total + term, P @ term
-        change = term - P @ term
-        multiple = (term @ change) / ((change @ change) or 1.0)
-        found = total + multiple * term
-        settled = _SETTLED * np.abs(found).max(initial=0.0)
-        left = np.abs(term - multiple * change).max(initial=0.0)
-        if left <= settled:
-            return found
-        hope = (left / before) ** ((_SWEEPS - n) / _STRIDE)
-        if not np.isfinite(left) or (n >= _SWEEPS // 4 and left * hope > settled):
-            return None
-        before = left
+    with np.errstate(over="ignore", invalid="ignore"):
+        for n in range(0, _SWEEPS, _STRIDE):
+            for _ in range(_STRIDE):
+                total, term = total + term, P @ term
+            change = term - P @ term
+            multiple = (term @ change) / ((change @ change) or 1.0)
+            found = total + multiple * term
+            settled = _SETTLED * np.abs(found).max(initial=0.0)
+            left = np.abs(term - multiple * change).max(initial=0.0)
+            if left <= settled:
+                return found
+            hope = (left / before) ** ((_SWEEPS - n) / _STRIDE)
+            if not np.isfinite(left) or (n >= _SWEEPS // 4 and left * hope > settled):
+                return None
+            before = left
     return None
 
 

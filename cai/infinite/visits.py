@@ -18,7 +18,7 @@ def counted(table: Table) -> Tensor:
     """
     if table.discount < 1:
         return torch.ones(table.num_states, dtype=torch.bool)
-    return ~torch.from_numpy(never_paid(table))
+    return ~never_paid(table)
 
 
 def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor) -> Tensor:

@@ -28,12 +28,9 @@ def check_fits(where: str, what: str, numbers: int, advice: str) -> None:
 
 def check_values(steps: int, states: int) -> None:
     """Raises ValueError where the values of all steps and states would not fit into memory."""
-    check_fits(
-        "horizon",
-        f"values of {steps} steps and {states} states",
-        (steps + 1) * states,
-        "take a shorter or an infinite one, or inference.soft_values(…, recompute=True)",
-    )
+    what = f"values of {steps} steps and {states} states"
+    advice = "take a shorter or an infinite one, or inference.soft_values(…, recompute=True)"
+    check_fits("horizon", what, (steps + 1) * states, advice)
 
 
 def refuse(where: str, what: str, advice: str) -> NoReturn:

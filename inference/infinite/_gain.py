@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from cai.infinite.certificate import rounding
-from cai.infinite.endings import Endings
-from cai.infinite.gain_and_bias import DENSE, LongRun, Singular
+from cai.infinite.endings import reward_sizes
+from cai.infinite.gain_and_bias import LongRun, Singular
+from cai.infinite.transient import as_matrix
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -97,10 +97,7 @@ class GainProblem:
     @cached_property
     def scale(self) -> float:
         """The size of a reward, nats, at least one."""
-        t = self.table
-        rewards = [t.reward] if t.arrival_reward is None else [t.reward, t.arrival_reward]
-        sizes = [torch.where(r.isfinite(), r.abs(), 0.0).max().item() for r in rewards]
-        return max(1.0, sum(sizes) / float(t.temperature))
+        return max(1.0, sum(reward_sizes(self.table)))
 
     def solve(self, guess: Tensor) -> Found:
         """The gain from a guess of v, (S,), nats; infinite where states are left out.
@@ -183,8 +180,8 @@ class GainProblem:
             price = self._price(log_pi)
             backed_up = torch.where(log_pi > -torch.inf, log_pi.exp() * (q - price), 0.0).sum(-1)
         inside = v.isfinite()
-        noise = rounding(table, v, eta, Endings(~inside, inside))
-        noise = torch.where(inside, noise + torch.finfo(torch.float64).eps * v.abs(), 0.0)
+        noise = rounding(table, v, eta) + torch.finfo(torch.float64).eps * v.abs()
+        noise = torch.where(inside, noise, 0.0)
         rise = torch.where(inside, backed_up - v, 0.0)
         return GainStep(v, rise, noise, log_pi, linear.log_transitions)
 
@@ -266,16 +263,9 @@ def transition_matrix(table: Table, p: Tensor, inside: Tensor) -> Any:
 
     An array where there are few states, else a sparse one.
     """
-    S, kept = table.num_states, inside.numpy()
-    if S <= DENSE:
-        dense = p.new_zeros(S, S).scatter_add_(1, table.successor_index, p.flatten(1))
-        return dense.numpy() if kept.all() else dense.numpy()[kept][:, kept]
-    row = np.repeat(np.arange(S), table.successor_index.shape[1])
-    entries = p.flatten().numpy(), (row, table.successor_index.flatten().numpy())
-    chain = sparse.csr_array(entries, shape=(S, S))
-    chain = chain if kept.all() else chain[kept][:, kept]
-    chain.eliminate_zeros()
-    return chain
+    chain, kept = as_matrix(table, p), inside.numpy()
+    chain = chain.numpy() if isinstance(chain, Tensor) else chain
+    return chain if kept.all() else chain[kept][:, kept]
 
 
 def untold(problem: GainProblem, found: Found) -> ValueError:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.inference.infinite._gain import Found, GainProblem, untold
 from cai.inference.infinite._gain_from_start import check_one_long_run, from_the_start
+from cai.infinite.endings import at_finite_cost
 from cai.infinite.gain_and_bias import LongRun, Singular
 from cai.numerics import logspace
 from cai.policies.tabular import TabularPolicy
@@ -121,27 +122,18 @@ def _check(table: Table, eta: float, rule: bellman.Rule) -> None:
     if not math.isfinite(eta):
         raise ValueError(f"optimism: expected a finite number, got {eta}; ±1e3 is close to ±inf")
     if bellman.check_rule(rule) == "boltzmann":
-        checks.refuse(
-            "rule",
-            '"soft" or "hard"',
-            '"boltzmann"',
-            "its recursion is not monotone, so that nothing bounds an average",
-        )
+        advice = "its recursion is not monotone, so that nothing bounds an average"
+        checks.refuse("rule", '"soft" or "hard"', '"boltzmann"', advice)
 
 
 def _possible(table: Table, eta: float, rule: bellman.Rule) -> Tensor:
     """Zero for states that can go on for ever without a reward of -inf, -inf for the others."""
-    v = torch.zeros(table.num_states, dtype=torch.float64)
-    while True:
-        dead = bellman.backup(table, v, eta, rule) == -torch.inf
-        if torch.equal(dead, v == -torch.inf):
-            break
-        v = v.masked_fill(dead, -torch.inf)
-    if dead.all():
+    possible = at_finite_cost(table, eta, torch.zeros(table.num_states, dtype=torch.bool), rule)
+    if not possible.any():
         raise ValueError(
             "evidence: p(O) = 0, a reward of -inf cannot be avoided from any state; make it finite"
         )
-    return v
+    return torch.where(possible, 0.0, -torch.inf).double()
 
 
 def _result(problem: GainProblem, found: Found, more: Tensor) -> AverageReward:

@@ -67,12 +67,9 @@ def count_transitions(
     ends = torch.stack([s[-1] for s in states])
     alive = ends[~absorbing[ends]]
     if len(alive) and table.discount == 1:
-        checks.refuse(
-            "paths",
-            "trajectories that run until an absorbing state",
-            f"one that stops in state {alive[0].item()}",
-            "with a discount of 1 nothing else ends them; leave unfinished ones out",
-        )
+        expected = "trajectories that run until an absorbing state"
+        advice = "with a discount of 1 nothing else ends them; leave unfinished ones out"
+        checks.refuse("paths", expected, f"one that stops in state {alive[0].item()}", advice)
     starts = torch.bincount(torch.stack([s[0] for s in states]), minlength=S).double()
     return TransitionCounts(counts.reshape(S, A, K), starts, len(alive))
 
@@ -107,20 +104,13 @@ def _as_tensors(paths: Any, table: Table) -> tuple[list[Tensor], list[Tensor]]:
             checks.refuse(f"paths, number {i}", "states and actions", type(path).__name__, _PATHS)
         s, a = (arrays.integers(f"paths, number {i}", x) for x in path)
         if s.dim() != 1 or a.dim() != 1 or len(s) != len(a) + 1:
-            checks.refuse(
-                f"paths, number {i}",
-                "n + 1 states and n actions",
-                f"shapes {list(s.shape)} and {list(a.shape)}",
-                "the last state is the one where the path ends",
-            )
+            came = f"shapes {list(s.shape)} and {list(a.shape)}"
+            advice = "the last state is the one where the path ends"
+            checks.refuse(f"paths, number {i}", "n + 1 states and n actions", came, advice)
         for name, x, size in (("state", s, table.num_states), ("action", a, table.num_actions)):
             if len(x) and not (x.min() >= 0 and x.max() < size):
-                checks.refuse(
-                    f"paths, number {i}",
-                    f"{name}s 0 … {size - 1}",
-                    f"{x.min().item()} … {x.max().item()}",
-                    "number them as the model does",
-                )
+                expected, came = f"{name}s 0 … {size - 1}", f"{x.min().item()} … {x.max().item()}"
+                checks.refuse(f"paths, number {i}", expected, came, "number them as the model does")
         states.append(s)
         actions.append(a)
     if not states:

@@ -86,12 +86,8 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
         if goal not in found:
             found[goal] = _alone(system, goal)
             factorisations += 1
-    return GoalValues(
-        goals=asked,
-        log_values=torch.from_numpy(np.stack([found[d][0] for d in asked.tolist()])),
-        residual=max(found[d][1] for d in asked.tolist()),
-        factorisations=factorisations,
-    )
+    values, residuals = zip(*(found[goal] for goal in asked.tolist()), strict=True)
+    return GoalValues(asked, torch.from_numpy(np.stack(values)), max(residuals), factorisations)
 
 
 def _checked(goals: Any, S: int) -> Tensor:

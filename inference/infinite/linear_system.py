@@ -63,18 +63,14 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     """
     table = tabulate(model)
     if table.horizon is not None:
-        checks.refuse(
-            "horizon",
-            "None, an infinite horizon",
-            repr(table.horizon),
-            "take inference.posterior, or dataclasses.replace(model, horizon=None)",
-        )
+        advice = "take inference.posterior, or dataclasses.replace(model, horizon=None)"
+        checks.refuse("horizon", "None, an infinite horizon", repr(table.horizon), advice)
     graph = transition_graph(table)
     system = System.of(graph, table.discount)
     distance = shortest_distances(system)
     stuck = np.isinf(distance) & ~graph.absorbing
     if stuck.any():
-        free = never_paid(table)
+        free = never_paid(table).numpy()
         if (free & stuck).any():
             graph = graph.ending(free)
             system = System.of(graph, table.discount)
@@ -147,12 +143,9 @@ class LinearValues:
             checks.refuse("start", expected, f"shape {list(mass.shape)}", "zero for most of them")
         lost = (mass > 0) & ~(factors.live | graph.absorbing)
         if lost.any():
-            checks.refuse(
-                "start",
-                "trajectories from states where p(O|s_0) > 0",
-                f"one from state {np.flatnonzero(lost)[0]}",
-                "no trajectory from there ends",
-            )
+            expected = "trajectories from states where p(O|s_0) > 0"
+            came = f"one from state {np.flatnonzero(lost)[0]}"
+            checks.refuse("start", expected, came, "no trajectory from there ends")
         before = np.divide(mass, factors.u, out=np.zeros_like(mass), where=factors.live)
         return torch.from_numpy(factors.lu.solve(before, trans="T") * factors.u)
 

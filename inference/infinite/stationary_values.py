@@ -13,11 +13,11 @@ from cai.inference.infinite._approach import approach
 from cai.inference.infinite._system import System, divergence
 from cai.inference.infinite._transition_graph import transition_graph
 from cai.inference.infinite.linear_system import linear_system
+from cai.infinite.bellman_operator import Operator
 from cai.infinite.continuation import Reach, continued
 from cai.infinite.endings import (
     Diverges,
     Undetermined,
-    check_lost,
     endings,
     may_go_on,
     never_paid,
@@ -67,20 +67,18 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
 def check_nothing_final(table: Table) -> None:
     """Raises ValueError where a final reward would never be paid."""
     if (table.final_reward != 0).any():
-        checks.refuse(
-            "final_reward",
-            "none, as an infinite horizon has no last step",
-            "one that is not zero",
-            "pay it on arrival in an absorbing state, or take a finite horizon",
-        )
+        expected = "none, as an infinite horizon has no last step"
+        advice = "pay it on arrival in an absorbing state, or take a finite horizon"
+        checks.refuse("final_reward", expected, "one that is not zero", advice)
 
 
 def _check_evidence(table: Table) -> None:
-    ends = endings(table, 1.0)
-    if ((table.log_initial > -torch.inf) & (ends.live | ends.ended)).any():
+    operator = Operator.of(table, 1.0, "soft")
+    known = operator.ends.live | operator.ends.ended
+    if ((table.log_initial > -torch.inf) & known).any():
         return
     with contextlib.suppress(Diverges):  # unless the others go on for ever, and are paid for it
-        check_lost(table, ends, 1.0, "soft")
+        operator.check_lost()
         raise ValueError(
             "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
             "-inf; look for an absorbing state that can be reached, or take a discount below one"
@@ -124,7 +122,7 @@ def _followed(
         ) from None
 
     if eta == 1 and rule == "soft" and start is None:
-        graph = transition_graph(table).ending(never_paid(table))
+        graph = transition_graph(table).ending(never_paid(table).numpy())
         raise divergence(System.of(graph, table.discount)) from None
     careful = None if eta == 0 else _try(table, 0.0, rule, start)
     if -torch.inf < eta < 0:

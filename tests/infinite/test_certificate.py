@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 import cai
 from cai import inference, models
 from cai.infinite import certificate
+from cai.infinite.bellman_operator import Operator
 from cai.infinite.certificate import certified, rounding
-from cai.infinite.endings import endings
 from cai.infinite.gap import Gap
-from cai.infinite.linearisation import Linearisation
 from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
@@ -23,9 +22,9 @@ seeds = st.integers(0, 10**6)
 
 def at(table, v, eta=0.0, rule="soft"):
     """What is certified of values v, nats."""
-    ends = endings(table, eta)
-    v = ends.filled(torch.as_tensor(v, dtype=torch.float64))
-    return certified(table, Linearisation.at(table, v, eta, rule, ends), eta, rule, ends)
+    operator = Operator.of(table, eta, rule)
+    v = operator.ends.filled(torch.as_tensor(v, dtype=torch.float64))
+    return certified(operator.linear(v))
 
 
 def ending(discount=0.9, stay=0.5, cost=1.0):
@@ -85,9 +84,9 @@ def test_macqueen_holds_around_any_values(seed, discount, off):
 def test_a_bracket_needs_both_sides(rule, eta):
     """Values above, or below, by more than d: only one side of v ± d moves towards them."""
     table = ending(1.0)
-    ends, d = endings(table, eta), torch.tensor([0.05, 0.0]).double()
+    operator, d = Operator.of(table, eta, rule), torch.tensor([0.05, 0.0]).double()
     exact = inference.soft_values(table, eta, rule).log_values
-    holds = lambda v: certificate._holds(table, v, d, eta, rule, ends)  # noqa: E731
+    holds = lambda v: certificate._holds(operator, v, d)  # noqa: E731
     assert holds(exact)
     assert holds(exact + 0.5 * d)
     assert holds(exact - 0.5 * d)
@@ -99,13 +98,13 @@ def test_a_bracket_needs_both_sides(rule, eta):
 def test_a_bracket_of_rounding_errors_is_none(eta):
     """A bracket as narrow as the last digit holds for nothing, whichever way T rounds."""
     table = ending(1.0, cost=1.7)
-    ends = endings(table, eta)
+    operator = Operator.of(table, eta, "soft")
     v = inference.soft_values(table, eta).log_values
     digit = torch.tensor([4.5e-16, 0.0]).double()
     for k in range(1, 20):
-        assert not certificate._holds(table, v, k * digit, eta, "soft", ends)
-    noise = torch.where(ends.live, Gap.at(table, v, eta, "soft").noise, 0.0)
-    assert certificate._holds(table, v, 100 * noise, eta, "soft", ends)
+        assert not certificate._holds(operator, v, k * digit)
+    noise = torch.where(operator.ends.live, operator.gap(v).noise, 0.0)
+    assert certificate._holds(operator, v, 100 * noise)
 
 
 @pytest.mark.parametrize("eta", [-0.5, 0.0, 1.0, np.inf])
@@ -164,8 +163,7 @@ def test_rounding_errors_are_within_their_bound(seed, eta):
     table = cai.tabulate(model)
     v = torch.from_numpy(10 ** rng.uniform(-2, 9) * rng.normal(size=S))
     v[-1] = 0
-    ends = endings(table, 1.0)
-    bound = rounding(table, v, eta, ends)
+    bound = rounding(table, v, eta)
     for rule in ("soft", "hard"):
         found = bellman.backup(table, v, eta, rule)
         with mpmath.workdps(60):

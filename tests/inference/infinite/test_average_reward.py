@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import cai
 from cai import inference, models
 from cai.inference.infinite import _gain
+from cai.infinite import transient
 from cai.infinite.gain_and_bias import LongRun
-from cai.infinite.rare_exits import RareExits
+from cai.numerics.state_reduction import StateReduction
 
 seeds = st.integers(0, 10**6)
 
@@ -402,7 +403,7 @@ def test_shares_of_two_halves_that_hardly_ever_meet():
 def test_sparse_chains_give_what_dense_ones_do(rule, eta, monkeypatch):
     models_of_both_kinds = [problem(7), problem(8), stays(0.5, 2.0), stays(0.5, -2.0)]
     dense = [inference.average_reward(m, eta, rule) for m in models_of_both_kinds]
-    monkeypatch.setattr(_gain, "DENSE", 0)
+    monkeypatch.setattr(transient, "_DENSE", 0)
     for model, right in zip(models_of_both_kinds, dense, strict=True):
         found = inference.average_reward(model, eta, rule)
         assert found.gain == pytest.approx(right.gain, abs=1e-12)
@@ -415,15 +416,15 @@ def test_careful_elimination_agrees_with_a_dense_solve(seed):
     rng = np.random.default_rng(seed)
     P = rng.dirichlet(np.ones(6), size=6)
     paid = rng.normal(size=6)
-    sums = RareExits(P[1:, 1:], P[1:, 0], paid[1:]).sums()
+    sums = StateReduction(P[1:, 1:], P[1:, 0]).sums(paid[1:])
     # What is paid has both signs: sums are exact beside what they would be of absolute values.
     size = np.linalg.solve(np.eye(5) - P[1:, 1:], np.abs(paid[1:]))
     expected = np.linalg.solve(np.eye(5) - P[1:, 1:], paid[1:])
     np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-10 * size.max())
-    chain = RareExits(P, np.zeros(6), np.stack([paid, np.ones(6)], -1))
+    chain = StateReduction(P, np.zeros(6))
     share = chain.visits() / chain.visits().sum()
     np.testing.assert_allclose(share @ P, share, atol=1e-14)
-    gain, bias = chain.gain_and_bias()
+    gain, bias = chain.gain_and_bias(paid)
     assert gain == pytest.approx(share @ paid, abs=1e-13)
     np.testing.assert_allclose(gain + bias, paid + P @ bias, atol=1e-12)
 

@@ -327,17 +327,16 @@ def test_the_worst_case_that_pays_is_over_at_once(rule):
 
 def test_macqueen_brackets_where_a_norm_is_far_off():
     """The bracket at η = 0 is certain, and much narrower than γ/(1-γ) max |T v - v|."""
+    from cai.infinite.bellman_operator import Operator
     from cai.infinite.certificate import certified
-    from cai.infinite.endings import endings
-    from cai.infinite.linearisation import Linearisation
 
     table = table_of(endless(3, 0.95, S=6))
     exact = inference.soft_values(table)
     v = torch.zeros(6, dtype=torch.float64)
     for _ in range(20):
         v = bellman.backup(table, v, 0.0)
-    step = Linearisation.at(table, v, 0.0, "soft", endings(table, 0.0))
-    near, error = certified(table, step, 0.0, "soft", endings(table, 0.0))
+    step = Operator.of(table, 0.0, "soft").linear(v)
+    near, error = certified(step)
     assert apart(near, exact.log_values) <= error + exact.error
     assert error < 1e-3 * 0.95 / 0.05 * step.residual
 
