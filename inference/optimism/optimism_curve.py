@@ -58,8 +58,8 @@ class OptimismCurve:
         endless = self.table.horizon is None
         minds = "".join(
             f"\n  optimism {change.optimism:.6g}: "
-            f"{'' if endless else f'step {change.t}, '}{self._state(change.s)}: "
-            f"{self._action(change.before)} -> {self._action(change.after)}"
+            f"{'' if endless else f'step {change.t}, '}{self._name('state', change.s)}: "
+            f"{self._name('action', change.before)} -> {self._name('action', change.after)}"
             for change in self.changes
         )
         return (
@@ -68,13 +68,9 @@ class OptimismCurve:
             f"{len(self.changes)} policy switches{':' if minds else ''}{minds})"
         )
 
-    def _state(self, s: int) -> str:
-        names = self.table.layout.states if self.table.layout else None
-        return names[s] if names else f"state {s}"
-
-    def _action(self, a: int) -> str:
-        names = self.table.layout.actions if self.table.layout else None
-        return names[a] if names else f"action {a}"
+    def _name(self, kind: str, k: int) -> str:
+        names = getattr(self.table.layout, f"{kind}s", None)
+        return names[k] if names else f"{kind} {k}"
 
 
 def optimism_curve(

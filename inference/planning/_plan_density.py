@@ -23,7 +23,7 @@ class PlanDensity:
         self.flat = isinstance(self.prior, FlatPrior)
         self.off: Transform = biject_to(self.prior.support)
         with torch.no_grad():
-            self.size = roll(model, self.plan(self.start()["plan"]).unsqueeze(0), None)[1]
+            self.size = roll(model, self.plan(self._unbounded()).unsqueeze(0), None)[1]
         self.copies = copies if self.size else 1
         self.sampled = self.size > 0 and eta > 0
         size, advice = self.copies * self.size, "take fewer noises"
@@ -37,17 +37,17 @@ class PlanDensity:
 
     def start(self) -> dict[str, Tensor]:
         """A plan of the prior and noise, to start from."""
-        shape = torch.Size((self.T,))
-        if self.flat:
-            plan = torch.randn(self.T, *self.prior.event_shape, dtype=torch.float64)
-            return {"plan": plan} | self._noise()
-        plan = self.off.inv(self.prior.expand(shape).sample().double())
-        return {"plan": plan} | self._noise()
+        at = {"plan": self._unbounded()}
+        if self.sampled:
+            at["noise"] = torch.randn(self.copies, self.size, dtype=torch.float64)
+        return at
 
-    def _noise(self) -> dict[str, Tensor]:
-        if not getattr(self, "sampled", False):
-            return {}
-        return {"noise": torch.randn(self.copies, self.size, dtype=torch.float64)}
+    def _unbounded(self) -> Tensor:
+        """A plan of the prior, or of N(0, 1) where that is flat, as numbers without bounds."""
+        if self.flat:
+            return torch.randn(self.T, *self.prior.event_shape, dtype=torch.float64)
+        plan: Tensor = self.off.inv(self.prior.expand(torch.Size((self.T,))).sample().double())
+        return plan
 
     def plan(self, x: Tensor) -> Tensor:
         """The actions of unbounded numbers, (..., T) + event shape."""
