@@ -63,7 +63,9 @@ class ModelSource:
         self._cuts = time_limit is not None
         self._survival = model.discount if terminates else 1.0
         table = enumerable(model)
-        self._steps: _Steps = _ProgramSteps(model) if table is None else _TableSteps(table)
+        self._steps: _Steps = (
+            _ProgramSteps(model, num_envs) if table is None else _TableSteps(table)
+        )
         self.s = self._steps.start(num_envs)
         self.t = torch.zeros(num_envs, dtype=torch.long)
         never = torch.zeros(num_envs, dtype=torch.bool)
@@ -147,8 +149,8 @@ class _Steps(Protocol):
 class _ProgramSteps:
     """One step of a program, for n states in one call."""
 
-    def __init__(self, model: TrajectoryModel) -> None:
-        self._model = model
+    def __init__(self, model: TrajectoryModel, n: int) -> None:
+        self._model, self._goes_on = model, torch.zeros(n, dtype=torch.bool)
 
     def start(self, n: int) -> Tensor:
         return values("s_0", self._model.initial, torch.Size((n,)))
@@ -161,7 +163,7 @@ class _ProgramSteps:
             reward = model.rewards(s, a, t)
             if model.pays_on_arrival:
                 reward = reward + model.arrival_rewards(s, a, s_next)
-        return s_next, reward.expand(n), torch.zeros(n, dtype=torch.bool)
+        return s_next, reward if reward.shape == n else reward.expand(n), self._goes_on
 
     def final(self, s: Tensor) -> Tensor:
         return self._model.final_rewards(s)
@@ -187,7 +189,8 @@ class _TableSteps:
         self._rewards = rewards.flatten().numpy()
         self._final, self._actions = table.final_reward, table.num_actions
         infinite = table.horizon is None
-        self._ended = never_paid(table) if infinite else np.zeros(table.num_states, bool)
+        ended = never_paid(table) if infinite else torch.zeros(table.num_states, dtype=torch.bool)
+        self._ended = ended.numpy()
         self._generator = np.random.default_rng(int(torch.randint(2**62, ())))
 
     def start(self, n: int) -> Tensor:

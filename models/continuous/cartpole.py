@@ -21,6 +21,7 @@ _DT = 0.02  # s
 _FORCE = 10.0  # N
 _GRAVITY, _CART, _POLE, _HALF = 9.8, 1.0, 0.1, 0.5  # m/s², kg, kg, m: half the pole's length
 _MAX_POSITION, _MAX_ANGLE = 2.4, math.radians(12)  # m, rad
+_LIMITS = torch.tensor([_MAX_POSITION, _MAX_ANGLE], dtype=torch.float64)
 _MOST_NOISE = 0.1  # a pole that lies at 90° is then 13 deviations away from standing again
 
 
@@ -107,7 +108,7 @@ def _nearness(s: Tensor, a: Tensor) -> Tensor:
 
 
 def _standing(s: Tensor) -> Tensor:
-    return (s[..., 0].abs() <= _MAX_POSITION) & (s[..., 2].abs() <= _MAX_ANGLE)
+    return (s[..., ::2].abs() <= _LIMITS).all(-1)
 
 
 def _step(s: Tensor, force: Tensor) -> Tensor:
