@@ -46,6 +46,7 @@ import torch
 
 from benchmarks import (
     control,
+    environments,
     evidence,
     fit,
     gradients,
@@ -107,6 +108,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "fit, neural / Trace_ELBO": neural.against_trace,
     "fit, neural / TraceGraph_ELBO": neural.against_trace_graph,
     "fit, exact, 8x8 / 100 sampled": neural.exact_against_sampled,
+    **environments.races(),
 }
 _RACE = (
     *("race", "sizes", "reference", "ours/ms", "theirs/ms"),

@@ -116,11 +116,12 @@ def _step(s: Tensor, force: Tensor) -> Tensor:
     _, speed, angle, spin = s.unbind(-1)
     sin, cos = angle.sin(), angle.cos()
     mass, moment = _CART + _POLE, _POLE * _HALF
-    push = (force + moment * spin**2 * sin) / mass
-    turn = (_GRAVITY * sin - cos * push) / (_HALF * (4 / 3 - _POLE * cos**2 / mass))
-    pull = push - moment * turn * cos / mass
+    push = torch.addcmul(force, spin * spin, sin, value=moment) / mass
+    length = (cos * cos).mul_(-_HALF * _POLE / mass).add_(_HALF * 4 / 3)
+    turn = (_GRAVITY * sin).addcmul(cos, push, value=-1) / length
+    pull = torch.addcmul(push, turn, cos, value=-moment / mass)
     slopes = torch.broadcast_tensors(speed, pull, spin, turn)
-    return s + _DT * torch.stack(slopes, -1)
+    return s.add(torch.stack(slopes, -1), alpha=_DT)
 
 
 def _at_rest(s: Tensor) -> Tensor:

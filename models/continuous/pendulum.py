@@ -86,13 +86,15 @@ class _Rod:
 
     def dynamics(self, s: Tensor, a: Tensor) -> TorchDistribution:
         angle, speed = s[..., 0], s[..., 1]
-        push = 1.5 * self.gravity * angle.sin() + 3.0 * self._torque(a)
-        speed = (speed + push * _DT).clamp(-_MAX_SPEED, _MAX_SPEED)
-        return around(torch.stack([angle + speed * _DT, speed], -1), self.noise)
+        push = (1.5 * self.gravity * angle.sin()).add(self._torque(a), alpha=3.0)
+        speed = speed.add(push, alpha=_DT).clamp(-_MAX_SPEED, _MAX_SPEED)
+        return around(torch.stack([angle.add(speed, alpha=_DT), speed], -1), self.noise)
 
     def reward(self, s: Tensor, a: Tensor) -> Tensor:
-        from_upright = (s[..., 0] + math.pi) % (2 * math.pi) - math.pi
-        return -(from_upright**2 + 0.1 * s[..., 1] ** 2 + 0.001 * self._torque(a) ** 2)
+        angle, speed, torque = s[..., 0], s[..., 1], self._torque(a)
+        from_upright = (angle + math.pi).remainder(2 * math.pi) - math.pi
+        cost = from_upright.square().addcmul(speed, speed, value=0.1)
+        return -cost.addcmul(torque, torque, value=0.001)
 
     def _torque(self, a: Tensor) -> Tensor:
         return a[..., 0].clamp(-self.max_torque, self.max_torque)
