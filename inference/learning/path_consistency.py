@@ -16,7 +16,8 @@ from cai.inference.learning._stepped import stepped
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import SoftActionValues, StateValues, check_trainable
 from cai.numerics.exclusive import seeded
-from cai.program.calling import draw, policy_at
+from cai.program.episode import policy_at
+from cai.program.handlers import draw
 from cai.stepping.model_source import ModelSource
 from cai.stepping.source import Source, Transition
 
