@@ -7,6 +7,8 @@ Exact, finite horizon:
 - ``map_trajectory``: the most probable trajectory given optimality.
 - ``MapTrajectory``: its result.
 - ``compose``: the solution for a mixture of goals, from the solutions of each.
+- ``divergence_budget``: the temperature at which the policy pays just so many nats.
+- ``DivergenceBudget``: its result.
 - ``enumeration``: the whole program enumerated by Pyro, a second opinion.
 - ``Enumeration``: its result.
 - ``optimism_range``: the optimisms at which a linear-Gaussian model has a solution.

@@ -3,6 +3,8 @@ from .derivatives.differentiable import differentiable_bound as differentiable_b
 from .derivatives.differentiable import differentiable_values as differentiable_values
 from .derivatives.log_likelihood import log_likelihood as log_likelihood
 from .exact.compose import compose as compose
+from .exact.divergence_budget import DivergenceBudget as DivergenceBudget
+from .exact.divergence_budget import divergence_budget as divergence_budget
 from .exact.enumeration import Enumeration as Enumeration
 from .exact.enumeration import enumeration as enumeration
 from .exact.gaussian_values import optimism_range as optimism_range

@@ -128,6 +128,7 @@ TAKERS = {
         {"model": LEDGE, "policy": POLICY, "samples": 4, "lam": 1.0},
     ),
     "ceiling": (inference.effective_sample_ceiling, {"model": LEDGE}),
+    "divergence_budget": (inference.divergence_budget, {"model": LEDGE, "nats": 0.1}),
     "enumeration": (inference.enumeration, {"model": LEDGE, "policy": None}),
     "bracket": (
         inference.evidence_bracket,
