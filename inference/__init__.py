@@ -7,6 +7,8 @@ Exact, finite horizon:
 - ``map_trajectory``: the most probable trajectory given optimality.
 - ``MapTrajectory``: its result.
 - ``compose``: the solution for a mixture of goals, from the solutions of each.
+- ``compose_rewards``: the policy for a mean of rewards, its bounds, and what corrects it.
+- ``ComposedRewards``: its result.
 - ``divergence_budget``: the temperature at which the policy pays just so many nats.
 - ``DivergenceBudget``: its result.
 - ``enumeration``: the whole program enumerated by Pyro, a second opinion.

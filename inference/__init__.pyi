@@ -3,6 +3,8 @@ from .derivatives.differentiable import differentiable_bound as differentiable_b
 from .derivatives.differentiable import differentiable_values as differentiable_values
 from .derivatives.log_likelihood import log_likelihood as log_likelihood
 from .exact.compose import compose as compose
+from .exact.compose_rewards import ComposedRewards as ComposedRewards
+from .exact.compose_rewards import compose_rewards as compose_rewards
 from .exact.divergence_budget import DivergenceBudget as DivergenceBudget
 from .exact.divergence_budget import divergence_budget as divergence_budget
 from .exact.enumeration import Enumeration as Enumeration

@@ -56,9 +56,9 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     >>> torch.allclose(mixture.V, inference.posterior(model).V)
     True
     """
-    solutions = _listed(solutions)
+    solutions = listed(solutions)
     w = arrays.numbers("weights", weights, "numbers above 0, one for each solution")
-    _check_weights(len(solutions), w)
+    check_weights(len(solutions), w)
     tables = [solution.table for solution in solutions]
     _check_same(tables)
     _check_linear(solutions)
@@ -89,19 +89,21 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     return solutions[0].mixed(solutions, table, log_values, rounding)
 
 
-def _listed(solutions: Sequence[Some]) -> list[Some]:
-    listed = list(solutions) if isinstance(solutions, Sequence) else [solutions]
+def listed(solutions: Sequence[Some]) -> list[Some]:
+    """The solutions as a list; raises ValueError unless they are those of tables."""
+    found = list(solutions) if isinstance(solutions, Sequence) else [solutions]
     expected = "a list of solutions of tables, at least one"
     advice = "take what inference.posterior or soft_values returns for each goal"
-    for part in listed:
+    for part in found:
         checks.check_kind("solutions", part, Chain, expected, advice)
-    if not isinstance(solutions, Sequence) or not listed:
-        came = f"{type(solutions).__name__} of {len(listed)}"
+    if not isinstance(solutions, Sequence) or not found:
+        came = f"{type(solutions).__name__} of {len(found)}"
         checks.refuse("solutions", expected, came, advice)
-    return listed
+    return found
 
 
-def _check_weights(n: int, w: Tensor) -> None:
+def check_weights(n: int, w: Tensor) -> None:
+    """Raises ValueError unless there are n finite weights above zero."""
     if w.shape != (n,) or not ((w > 0) & w.isfinite()).all():
         checks.refuse(
             "weights",
@@ -128,6 +130,11 @@ def _check_same(tables: list[Table]) -> None:
                 f"solutions: expected problems that differ in their goals alone, but their {name} "
                 "differ; only final rewards, and rewards on arrival in exits, can be mixed"
             )
+    check_one_setting(tables)
+
+
+def check_one_setting(tables: Sequence[Table]) -> None:
+    """Raises ValueError unless horizon, temperature and discount are the same in all tables."""
     for name in ("horizon", "temperature", "discount"):
         if len({getattr(table, name) for table in tables}) > 1:
             raise ValueError(f"solutions: expected one {name} for all, got several")

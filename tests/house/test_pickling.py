@@ -155,6 +155,9 @@ RESULTS = {
     "PolicySwitch": lambda: inference.PolicySwitch(0.5, 0, 0, 1, 0),
     "CheckpointedSolution": lambda: inference.soft_values(models.ledge(), recompute=True),
     "Comparison": lambda: cai.compare(models.ledge(), {"posterior": exact()}),
+    "ComposedRewards": lambda: inference.compose_rewards(
+        [inference.soft_values(models.ledge())] * 2, [0.5, 0.5]
+    ),
     "DivergenceBudget": lambda: inference.divergence_budget(models.ledge(), 0.1),
     "Enumeration": lambda: inference.enumeration(models.ledge()),
     "Evaluation": lambda: cai.evaluate(models.ledge(), cai.TabularPolicy(models.ledge())),

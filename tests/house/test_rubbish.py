@@ -19,6 +19,7 @@ ENDLESS = dataclasses.replace(LEDGE, horizon=None)
 MORTAL = dataclasses.replace(ENDLESS, discount=0.9)
 POLICY = cai.TabularPolicy(LEDGE)
 EXACT = inference.posterior(TABLE)
+CAREFUL = inference.soft_values(TABLE)
 PATHS = LEDGE.simulate(POLICY, 5, seed=0)
 SAMPLE = inference.importance(LEDGE, POLICY, 30)
 SYSTEM = models.linear_gaussian(
@@ -128,6 +129,10 @@ TAKERS = {
         {"model": LEDGE, "policy": POLICY, "samples": 4, "lam": 1.0},
     ),
     "ceiling": (inference.effective_sample_ceiling, {"model": LEDGE}),
+    "compose_rewards": (
+        inference.compose_rewards,
+        {"solutions": [CAREFUL, CAREFUL], "weights": [0.5, 0.5]},
+    ),
     "divergence_budget": (inference.divergence_budget, {"model": LEDGE, "nats": 0.1}),
     "enumeration": (inference.enumeration, {"model": LEDGE, "policy": None}),
     "bracket": (
