@@ -31,6 +31,8 @@ Solutions:
 - ``CheckpointedSolution``: the same in memory of O(√T·S).
 - ``Stationary``: the same with an infinite horizon.
 - ``SolutionStep``: one step of a solution.
+- ``on_grid``: values of a continuous deterministic model, between the nodes of a grid.
+- ``GridSolution``: its result.
 - ``GaussianSolution``: the solution of a linear-Gaussian model.
 - ``Gaussian``: N(mean, covariance), which may be singular.
 - ``LinearMap``: linear dynamics with Gaussian noise.

@@ -33,6 +33,8 @@ from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
 from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
+from .solutions.on_grid import GridSolution as GridSolution
+from .solutions.on_grid import on_grid as on_grid
 from .solutions.solution import Solution as Solution
 from .solutions.solution_step import SolutionStep as SolutionStep
 from .solutions.stationary import Stationary as Stationary

@@ -41,8 +41,8 @@ def pendulum(
 
     Args:
         horizon: T; 200 is the environment's limit.
-        temperature: α. From hanging at rest the best return is about -310; the best policy at
-            α = 1 gets -335, at 0.1 -312.
+        temperature: α. From hanging at rest the policy of a fine grid (``cai.on_grid``) gets -338
+            at α = 1 and -305 at 0.1.
         noise: standard deviations of θ' (rad) and of θ̇' (rad/s) around the step above, two
             numbers or one for both; 0 for none, and p(s'|s,a) is a Delta.
         gravity: g, m/s².

@@ -30,7 +30,7 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/policies": "numerics distributions program tables",
     "cai/infinite": "numerics tables",
     "cai/gaussian": "numerics distributions program",
-    "cai/solutions": "numerics program tables policies infinite",
+    "cai/solutions": "numerics distributions program tables policies infinite",
     "cai/evaluation": "numerics distributions program tables policies infinite gaussian solutions",
     "cai/graph.py": "numerics distributions program tables",
     "cai/stepping": "numerics distributions program tables infinite",

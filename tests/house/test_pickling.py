@@ -173,6 +173,11 @@ RESULTS = {
     "GaussianPlans": lambda: inference.gaussian_plan(line()),
     "GaussianSolution": lambda: inference.soft_values(line()),
     "GoalValues": lambda: inference.goal_values(models.gridworld("bridge", horizon=None), [3]),
+    "GridSolution": lambda: cai.on_grid(
+        models.pendulum(horizon=2),
+        states=[torch.linspace(-3, 3, 5), torch.linspace(-8, 8, 4)],
+        actions=[torch.linspace(-2, 2, 3)],
+    ),
     "ImportanceSample": lambda: inference.importance(
         models.ledge(), cai.TabularPolicy(models.ledge()), 20
     ),

@@ -32,6 +32,7 @@ SYSTEM = models.linear_gaussian(
     action_prior=dist.MultivariateNormal(ONE[0], ONE),
 )
 
+SWING = models.pendulum(horizon=2)
 
 HOME = int((PATHS.states[0] == PATHS.states[0, -1]).int().argmax())
 HOMEWARD = PATHS.states[0, : HOME + 1].tolist(), PATHS.actions[0, :HOME].tolist()
@@ -80,6 +81,15 @@ TAKERS = {
     "tabulate_rewards": (cai.tabulate_rewards, {"model": LEDGE, "table": TABLE}),
     "TabularPolicy": (cai.TabularPolicy, {"model": LEDGE, "stationary": False, "observe": None}),
     "from_log_probs": (cai.TabularPolicy.from_log_probs, {"log_probs": TABLE.log_prior}),
+    "on_grid": (
+        cai.on_grid,
+        {
+            "model": SWING,
+            "states": [torch.linspace(-3, 3, 5), torch.linspace(-8, 8, 4)],
+            "actions": [torch.linspace(-2, 2, 3)],
+            "periodic": [True, False],
+        },
+    ),
     "NeuralPolicy": (
         functools.partial(cai.NeuralPolicy, LEDGE),
         {"hidden": (2,), "network": None, "head": None, "observe": None, "stationary": False},
