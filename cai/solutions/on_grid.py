@@ -27,6 +27,7 @@ from cai.tables.table import Table
 
 _MOST = 3  # dimensions of a state
 _COPIES = 6  # of an array over all nodes, actions and corners at once, while the table is made
+_ABREAST = 2**20  # points whose values are looked up at once
 _ASKED = 64  # nodes at which other steps are compared
 
 
@@ -61,14 +62,20 @@ class GridSolution:
             t: the step, 0 ≤ t ≤ T, an int or a tensor of the batch shape; it does not matter with
                 an infinite horizon.
         """
-        index, weight = self._axes.corners(_vectors(self.model, s))
-        flat = self.V.reshape(-1, self._axes.size)
+        x, flat = _vectors(self.model, s), self.V.reshape(-1, self._axes.size)
         step = torch.as_tensor(t if self.model.horizon is not None else 0)
         if not ((step >= 0) & (step < len(flat))).all():
             came, advice = f"{t}", "values are those of the horizon that was solved"
             checks.refuse("t", f"steps in 0 … {len(flat) - 1}", came, advice)
-        at_corners = flat[step.unsqueeze(-1), index]
-        return logspace.product(weight, at_corners).sum(-1)
+        batch = torch.broadcast_shapes(step.shape, x.shape[:-1])
+        steps = step.expand(batch).reshape(-1).split(_ABREAST)
+        points = x.expand(*batch, -1).reshape(-1, x.shape[-1]).split(_ABREAST)
+        parts = [self._between(flat, *pair) for pair in zip(steps, points, strict=True)]
+        return torch.cat(parts).reshape(batch)
+
+    def _between(self, flat: Tensor, steps: Tensor, points: Tensor) -> Tensor:
+        index, weight = self._axes.corners(points)
+        return logspace.product(weight, flat[steps.unsqueeze(-1), index]).sum(-1)
 
     def action_values(self, s: Tensor, t: Any = 0) -> Tensor:
         """r(s,a) + γ V_{t+1}(s') of each action that is tried, (..., A), reward units.
