@@ -1,4 +1,4 @@
-"""Races between this library and hand-written references, on one thread unless a row says more."""
+"""Races between this library and hand-written references, on one thread unless a row says so."""
 
 import os
 

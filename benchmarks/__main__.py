@@ -1,36 +1,36 @@
-"""Speed of this library beside hand-written references and Pyro, side by side in one process.
+"""Speed of this library compared with hand-written references and Pyro, in one process.
 
 Run ``python -m benchmarks`` from the root of the repository, or ``make bench``. Each row is a race
-between this library and a reference that gives the same answer, which is checked first. They run
-in turns on one thread, ours, theirs, ours, theirs, …, so that a machine whose speed drifts slows
-both alike. How to read the table:
+between this library and a reference that gives the same answer, which is checked first. They
+alternate on one thread, ours, theirs, ours, theirs, …, so that a drifting speed of the machine
+affects both alike. How to read the table:
 
-* ``ours/ms`` and ``theirs/ms`` are medians over the rounds, in milliseconds a call;
-* ``ratio`` is the median of theirs/ours of each round: how many times as fast as the reference
-  this library is. Below one it is slower. ``quartiles`` are those of the same;
-* ``target`` is the ratio that the library is meant to reach. 0.5 means: at most twice as slow.
-  Rows without one show what a machine can do at most.
+* ``ours/ms`` and ``theirs/ms`` are medians over the rounds, in milliseconds per call;
+* ``ratio`` is the median over rounds of theirs/ours: by which factor this library is faster than
+  the reference. Below one it is slower. ``quartiles`` are those of the ratio;
+* ``target`` is the ratio that the library should reach. 0.5 means: at most twice as slow. Rows
+  without a target show the limits of the machine.
 
-A second table shows the noise of the sampled gradients of ``fit``, since a quicker step is no gain
+A second table shows the noise of the sampled gradients of ``fit``, since a faster step is no gain
 if it needs more particles:
 
 * ``variance`` is the trace of the covariance of the gradient of the ELBO in the policy's logits, in
-  nats², with its standard error, for 100 particles a gradient (on the lake 8x8 in the weights of a
-  network, for 256); ``of ours`` divides it by that of this library, so that below one the reference
-  is the less noisy;
+  nats², with its standard error, for 100 particles per gradient (on the lake 8x8 in the weights of
+  a network, for 256); ``of ours`` divides it by that of this library, so that below one the
+  reference is less noisy;
 * ``z`` is how far the mean gradient lies from the exact one, along the exact one, in standard
   errors; ``error`` is its distance from the exact one in all directions, over the distance that an
   unbiased estimator of this variance has on average. A bias would show as |z| or error far above 1.
 
-Last, ``control`` says what fitted policies get in two continuous problems, beside the best that
-classical controllers get.
+Last, ``control`` compares the returns of fitted policies in two continuous problems with the best
+of classical controllers.
 
-Pyro's validation is off on both sides. Nothing here is a test. All of it takes about eight minutes
-on a quiet machine.
+Pyro's validation is off on both sides. Nothing here is a test. The whole run takes about eight
+minutes on an idle machine.
 
     python -m benchmarks --only program --rounds 50
 
-How noisy every estimator of a gradient is, by horizon, is a table of its own:
+The noise of all gradient estimators, by horizon, is a separate table:
 
     python -m benchmarks.variances
 """
@@ -126,11 +126,11 @@ def main() -> None:
         description=(__doc__ or "").partition("\n\n    python")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=20, help="at most so many a race (20)")
-    parser.add_argument("--only", default="", help="only rows whose name has this in it")
+    parser.add_argument("--rounds", type=int, default=20, help="maximum number per race (20)")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    pyro.enable_validation(False)  # torch's distributions, too
+    pyro.enable_validation(False)  # also in torch's distributions
 
     chosen = [race for name, race in RACES.items() if arguments.only in name]
     if chosen:
@@ -191,5 +191,5 @@ def _noise_cells(noise: fit.Noise, ours: fit.Noise) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    with terminal.prepared():  # its symbols are printed in any encoding
+    with terminal.prepared():  # prints symbols in any encoding
         main()

@@ -1,7 +1,7 @@
 """Continuous control by ``fit``: the pendulum's swing-up, and four goals that are all visited.
 
-Not races but outcomes: how much a fitted policy gets of what the best classical controllers get
-from the same starts, how often it ends at which goal, and the seconds that training took.
+These are outcomes, not races: the return of a fitted policy relative to the best classical
+controllers from the same starts, how often it ends at each goal, and the training time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STARTS = 2000
 
 
 def outcomes() -> Iterator[str]:
-    """One line for each figure, as it is there."""
+    """One line for each figure, as soon as it is known."""
     yield from swing_up()
     yield from four_goals()
 
@@ -63,7 +63,7 @@ def fit_swing_up(model: Any) -> nn.Module:
 
 
 def four_goals() -> Iterator[str]:
-    """How often a mixture ends at each goal, and what one Gaussian gets, in nats."""
+    """How often a mixture ends at each goal, and the ELBO of a single Gaussian, in nats."""
     model = models.multigoal()
     for name, head in (("a mixture of four", MixtureHead(4)), ("one Gaussian", None)):
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ def four_goals() -> Iterator[str]:
 
 
 def fit_four_goals(model: Any, policy: nn.Module) -> Any:
-    """Annealed from a temperature at which all goals are as good as any place."""
+    """A fit annealed from a temperature at which goals do not matter."""
     steps = 500
 
     def falling(optimizer: torch.optim.Optimizer) -> Any:
@@ -117,7 +117,7 @@ def _seen(s: Tensor) -> Tensor:
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, str]:
-    """What it returns, and how long it took."""
+    """The result of a call, and its time in words."""
     wall, processor = time.perf_counter(), time.process_time()
     result = run()
     wall, processor = time.perf_counter() - wall, time.process_time() - processor

@@ -1,8 +1,8 @@
 """The log evidence of FrozenLake 8x8 over 100 steps: one step tabulated, against the whole program.
 
-Pyro sums the same program out step by step (``TraceEnum_ELBO`` within ``pyro.markov``). It is given
-its best side, the quickest of three programs: the model as it is, the model with its dynamics as
-one dense ``Categorical``, and a bare program written for the purpose without this library.
+Pyro sums the same program out step by step (``TraceEnum_ELBO`` within ``pyro.markov``). The
+reference is the fastest of three programs: the model as it is, the model with its dynamics as one
+dense ``Categorical``, and a bare program written for the purpose without this library.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How often one changes file who follows a call through this library, on a model of five states.
+"""How often the file changes when one follows a call through this library, for five states.
 
 Run ``python -m benchmarks.file_changes`` from the root of the repository. Each call of a function
-of this library is traced, and a change counted where its file is not that of the call before.
-``files`` says how many files there are on the way. With ``--way posterior`` it prints the way.
+of this library is traced, and a change is counted if its file differs from that of the call before.
+``files`` is the number of files on the way. With ``--way posterior`` it prints the way.
 """
 
 from __future__ import annotations

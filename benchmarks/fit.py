@@ -2,7 +2,7 @@
 
 Pyro trains the guide ``model.rollout(policy)`` as it stands, all particles in one vectorised trace.
 ``Trace_ELBO`` weighs every score by the whole return, ``TraceGraph_ELBO`` by the reward to go. This
-library simulates the table and subtracts a baseline, so that its step should be quicker *and* its
+library simulates the table and subtracts a baseline, so that its step should be faster *and* its
 gradient no noisier. All three estimate the gradient that ``exact_gradient`` computes.
 
 A gradient of Pyro's takes long, and its variance thousands of them. They are drawn by the formula
@@ -96,7 +96,7 @@ def elbo_of(table: cai.Table, log_q: Tensor) -> Tensor:
 
 
 def _check(elbo: type) -> None:
-    """Raises where our mean gradient is five standard errors off, or Pyro's is not as we think."""
+    """Raises if our mean gradient is five standard errors off, or Pyro's is not the formula's."""
     model = lake()
     table, policy = cai.tabulate(model), random_policy(model)
     exact = _gradient(policy, exact_gradient(table, policy))
@@ -135,17 +135,17 @@ def _vectorized(elbo: type) -> Trace_ELBO | TraceGraph_ELBO:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """How an estimator of the ELBO's gradient is distributed about the exact one.
+    """The noise and bias of an estimator of the ELBO's gradient.
 
     Attributes:
         at: the parameters θ, in words.
-        estimator: whose.
+        estimator: the name of the estimator.
         draws: how many gradients were drawn, of 100 particles each.
         variance: the trace of the covariance of the gradient in the logits, nats².
-        stderr: of the variance.
-        z: the mean gradient less the exact one, along the exact one, in standard errors.
-        error: the distance of the mean gradient from the exact one, over what an unbiased
-            estimator of this variance has on average: close to one, or there is a bias.
+        stderr: the standard error of the variance.
+        z: the mean gradient minus the exact one, along the exact one, in standard errors.
+        error: the distance of the mean gradient from the exact one, over the average distance of an
+            unbiased estimator of this variance: close to one, or there is a bias.
     """
 
     at: str
@@ -234,7 +234,7 @@ def score_function(
 
 
 def check_pyro(model: cai.TrajectoryModel, policy: cai.TabularPolicy, elbo: type) -> None:
-    """Raises where Pyro's gradient is not the formula's from the trajectories that Pyro drew."""
+    """Raises if Pyro's gradient is not the formula's for the trajectories that Pyro drew."""
     guide, estimator = model.rollout(policy), _vectorized(elbo)
     torch.manual_seed(0)
     gradient = _gradient(policy, lambda: estimator.loss_and_grads(model, guide))

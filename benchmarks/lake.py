@@ -1,15 +1,15 @@
 """Maximum causal entropy on FrozenLake 8x8 over 100 steps, against numpy and ``imitation``.
 
-Values and state occupancies at optimism 0. ``imitation`` pays a reward for being in a state, so
-that both sides are given FrozenLake's dynamics with a reward of 1 for each step in the goal. Its
-functions ``mce_partition_fh`` and ``mce_occupancy_measures`` are taken from its files as they
-stand, since its versions of gymnasium and numpy conflict with ours and importing it wants much
-more; install it without dependencies where only this benchmark looks:
+Values and state occupancies at optimism 0. ``imitation`` has rewards of states, so both sides get
+FrozenLake's dynamics with a reward of 1 for each step in the goal. Its functions
+``mce_partition_fh`` and ``mce_occupancy_measures`` are read from its unchanged files, since its
+versions of gymnasium and numpy conflict with ours and importing it needs many more packages;
+install it without dependencies into a folder of its own:
 
     pip install --no-deps --target out/imitation imitation==1.0.1
 
-or set IMITATION to another such folder. The numpy reference is the same algorithm by our own hand,
-vectorised as far as it goes.
+or set IMITATION to another such folder. The numpy reference is the same algorithm, hand-written and
+vectorised as far as possible.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _race(name: str, reference: str, solve: Callable[[Any], Any], target: float)
     V, D = solve(env)
     found = inference.soft_values(table)
     steps = np.arange(table.steps, 0, -1)[:, None]
-    # Theirs counts actions where ours has a uniform prior.
+    # Theirs counts actions (entropy), ours has a uniform prior.
     check_close("V", found.V[:-1].numpy(), V - steps * np.log(table.num_actions), 1e-9)
     check_close("occupancies", found.states.numpy(), D, 1e-9)
     return Race(
@@ -62,7 +62,7 @@ def _race(name: str, reference: str, solve: Callable[[Any], Any], target: float)
 
 
 def problem() -> tuple[cai.Table, Any]:
-    """The table, and what ``imitation`` reads of an environment."""
+    """The table, and the attributes of an environment that ``imitation`` reads."""
     table = cai.tabulate(lake())
     goal = torch.zeros(table.num_states, dtype=torch.float64)
     goal[63] = 1.0
@@ -117,7 +117,7 @@ def _installed() -> Callable[[Any], Any]:
 
 
 def _functions(path: str, wanted: set[str], names: dict[str, Any]) -> dict[str, Any]:
-    """Some functions of a file of imitation's, without what else the file imports."""
+    """Some functions of a file of imitation, without the other imports of the file."""
     file = _FOLDER / "imitation" / path
     if not file.exists():
         raise Missing(

@@ -1,10 +1,10 @@
 """One training step of a network on FrozenLake 8x8, 100 steps and 256 particles, and its noise.
 
-The hand-written reference knows that there are 64 states: it asks the network once a step of
-training, for all states (and all steps, where the time goes in), draws actions and successors of
-all particles from tables, and weighs each score by the reward to go. Pyro asks the network in each
-of the 100 steps. All of them estimate the gradient that ``exact_gradient`` computes; how noisily,
-a second table shows.
+The hand-written reference knows that there are 64 states: it evaluates the network once per
+training step, for all states (and all steps, if it sees the time), draws actions and successors of
+all particles from tables, and weighs each score by the reward to go. Pyro evaluates the network in
+each of the 100 steps. All of them estimate the gradient that ``exact_gradient`` computes; a second
+table shows their noise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def lake() -> cai.TrajectoryModel:
 
 
 def network(model: cai.TrajectoryModel, *, timed: bool = False) -> cai.NeuralPolicy:
-    """A policy of two hidden layers of 64, off the prior, where all advantages would be alike."""
+    """A policy of two hidden layers of 64, away from the prior, so that advantages differ."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         policy = cai.NeuralPolicy(model, stationary=not timed)
@@ -136,11 +136,11 @@ class ByHand:
         return logits.log_softmax(-1)
 
     def draw(self, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States and actions, (T, n), and which of the outcomes (S, A, K) came."""
+        """States and actions, (T, n), and the indices of their outcomes (S, A, K)."""
         T, A = self.table.steps, self.table.num_actions
         cumulative = log_q.exp().double().cumsum(-1).expand(T, -1, -1)
         u = torch.rand(2, T, PARTICLES, 1, dtype=torch.float64)
-        s = torch.zeros(PARTICLES, dtype=torch.long)  # where every game begins
+        s = torch.zeros(PARTICLES, dtype=torch.long)  # the start
         states, actions, outcomes = [], [], []
         for q, u_a, u_s in zip(cumulative.unbind(), *u.unbind(), strict=True):
             a = (q[s] < u_a).sum(-1).clamp(max=A - 1)
@@ -155,7 +155,7 @@ class ByHand:
     def loss(
         self, log_q: Tensor, s: Tensor, a: Tensor, outcome: Tensor, *, whole: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """What to differentiate, and the ELBO; weighs by the whole return where asked to."""
+        """The surrogate loss and the ELBO; with ``whole`` weighted by the whole return."""
         steps = torch.arange(self.table.steps).unsqueeze(1)
         scores = log_q[s, a] if log_q.dim() == 2 else log_q[steps, s, a]
         gain = self.paid[outcome] + self.table.log_prior[s, a] - scores.detach()
@@ -193,7 +193,7 @@ def _vectorized(elbo: type) -> Trace_ELBO | TraceGraph_ELBO:
 
 
 def check_pyro(model: cai.TrajectoryModel, elbo: type) -> None:
-    """Raises where Pyro's gradient is not the one by hand from the trajectories that Pyro drew."""
+    """Raises if Pyro's gradient is not the hand-written one for the trajectories that Pyro drew."""
     by_hand = ByHand(model, network(model))
     policy, guide, estimator = by_hand.policy, model.rollout(by_hand.policy), _vectorized(elbo)
     torch.manual_seed(0)

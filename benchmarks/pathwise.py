@@ -2,8 +2,8 @@
 
 The reference is the same estimator in plain torch for this one problem: the same network, the same
 squashed Gaussian and its exact density, float64 states as the model has, and the backward pass
-through all steps. The target is two thirds of its speed: what may be paid for a model that is a
-program, and a policy that is any distribution.
+through all steps. The target is two thirds of its speed, the price of a model that is a program and
+a policy that may be any distribution.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What classical control makes of the pendulum's swing-up, to measure fitted policies by.
+"""Classical controllers of the pendulum's swing-up, as a yardstick for fitted policies.
 
 Two controllers: energy shaping with a linear-quadratic regulator on top, tuned over its threshold
 and its gain, and the greedy policy of value iteration on a grid, which no such controller beats.
-Both know the dynamics, and act for the environment's reward alone, without entropy.
+Both know the dynamics and maximise the environment's reward alone, without entropy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Controller = Callable[[int, Tensor], Tensor]
 
 
 def returns(model: TrajectoryModel, control: Controller, s: Tensor) -> Tensor:
-    """(n,): the return from each of some starts, (n, 2), in dynamics that are certain."""
+    """(n,): the return from each of some starts, (n, 2), in deterministic dynamics."""
     total = torch.zeros(len(s), dtype=torch.float64)
     assert model.horizon is not None
     for t in range(model.horizon):

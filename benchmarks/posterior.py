@@ -1,7 +1,7 @@
 """The whole posterior of FrozenLake 8x8 over 100 steps from its table, against dense arrays.
 
-The reference is a forward-backward sweep in log space on arrays of shape (S, A, S). What each side
-computes, T steps, S states, A actions:
+The reference is a forward-backward sweep in log space on arrays of shape (S, A, S). Each side
+computes, for T steps, S states and A actions:
 
 ====================================================  ====  ========
 field                                                 ours  theirs
@@ -85,7 +85,7 @@ def _race(name: str, our_dynamics: bool, reference: str, their_dynamics: bool) -
 def dense_arrays(table: cai.Table) -> tuple[Tensor, Tensor, Tensor]:
     """Log p(s_0) (S,), log p(a|s) (S, A), and log p(s'|s,a) + r⁺(s,a,s')/α (S, A, S).
 
-    The lake pays on arrival only.
+    The lake has arrival rewards only.
     """
     assert table.arrival_reward is not None
     assert table.successors is not None

@@ -2,8 +2,8 @@
 
 The reference is the same estimator in plain torch, without Pyro: noise drawn in one call, states
 and actions by arithmetic under ``no_grad``, then one call that scores the policy in all steps, the
-reward to go less the mean of the other particles, and the same network and optimiser. The target is
-half the speed: what may be paid for writing the model as a program and not as a simulator.
+reward to go minus the mean of the other particles, and the same network and optimiser. The target
+is half the speed, the price of writing the model as a program and not as a simulator.
 """
 
 from __future__ import annotations

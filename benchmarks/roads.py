@@ -1,17 +1,17 @@
-"""Road networks of 300 000 junctions: values, and one gradient of the likelihood in every reward.
+"""Road networks of 300 000 junctions: values, and one gradient of the likelihood in all rewards.
 
-The network is a grid of 550 × 550 junctions of which a fifth of the streets is missing, each
-driven both ways at a cost of its own, 970 000 edges in all. The reference does by hand, with scipy,
-what the gradient needs at least: the distances to the goal by Dijkstra's method, one factorisation
-of I - M with these distances divided out, by SuperLU in the order and with the settings that suit
-such graphs best, one solve for the values and one, transposed, for the expected traffic. It knows
-that all its numbers are good: what this library does beyond that is to find out what absorbs and
-what is stuck, to keep in range, and to check its answer.
+The network is a grid of 550 × 550 junctions without a fifth of its streets, each open both ways at
+a cost of its own, 970 000 edges in all. The reference does in scipy the least that the gradient
+takes: the distances to the goal by Dijkstra's method, one factorisation of I - M with these
+distances divided out, by SuperLU in the order and with the settings that suit such graphs best, one
+solve for the values and one, transposed, for the expected traffic. It may assume that its numbers
+are in range; this library also finds absorbing states and dead ends, keeps numbers in range, and
+checks its answer.
 
-Two more races are run against the same time by the same reference: on the whole grid with all costs
-the same, where 10^329 shortest paths lead from corner to corner and |V| is 21 000 nats, and with
-every street doubled, 10^659 paths, where no distance is a potential. The reference could solve
-neither: its numbers overflow.
+Two more races use the time of the same reference on the network above: on the whole grid with equal
+costs, where 10^329 shortest paths lead from corner to corner and |V| is 21 000 nats, and with every
+street doubled, 10^659 paths, where distances do not work as a potential. The reference could solve
+neither, since its numbers overflow.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def one_goal() -> Race:
     v, traffic = theirs()
     check_close("values, nats", values.log_values.numpy(), v, 1e-9)
     allowed = problem[0].log_prior > -math.inf
-    # The table's edges come in the same order, after the goal's one action, which is to wait.
+    # The table's edges are in the same order, after the goal's one action, which is to wait.
     check_close("traffic", -gradient[allowed][1:].numpy(), traffic, 1e-6)
     check_close("residual", values.residual, 0.0, 1e-9)
     return _race("road, one goal", problem, theirs, 1 / 1.15)
@@ -117,7 +117,7 @@ def network() -> tuple[Any, Any, Any]:
 
 
 def _problem(tails: Any, heads: Any, cost: Any) -> tuple[cai.Table, inference.TransitionCounts]:
-    """The table, and what was observed: where trips start, and no moves, which cost as many do."""
+    """The table, and observed starts of trips without transitions, which would cost as much."""
     model = models.road_network(tails, heads, -cost, goals=0, recursive_logit=True)
     table = cai.tabulate(model)
     starts = torch.zeros(table.num_states, dtype=torch.float64)
@@ -127,7 +127,7 @@ def _problem(tails: Any, heads: Any, cost: Any) -> tuple[cai.Table, inference.Tr
 
 
 def ours(table: cai.Table, observed: inference.TransitionCounts) -> Callable[[], Any]:
-    """Values and gradient of one set of rewards, nothing kept from the set before."""
+    """Values and gradient for one set of rewards, with nothing cached from the previous set."""
 
     def solve() -> tuple[inference.LinearValues, torch.Tensor]:
         values = inference.linear_system(dataclasses.replace(table))

@@ -1,11 +1,11 @@
 """Sweeps in float32, on request, of a dense table of S = 500 and A = 10 over T = 100 steps.
 
-What counts is memory: at any optimism but one a step multiplies a matrix (A·S, S), 20 megabytes in
-float64, which half the bytes of float32 bring into a cache. At optimism 1 actions are summed and
-the matrix is (S, S), which fits a cache in either type: then nothing but the products themselves
-can become quicker. ``products alone`` is the ceiling of that, 2 T products with this matrix in
-numpy and nothing else, float32 against float64; no sweep in float32 gains more on one in float64.
-Against a hand-written sweep in torch in float64 it does.
+Memory is what matters: at any optimism but one a step multiplies a matrix (A·S, S), 20 megabytes in
+float64, which fits into a cache in float32. At optimism 1 actions are summed and the matrix is
+(S, S), which fits into a cache in either type: then only the products themselves can become faster.
+``products alone`` is the limit of that, 2 T products with this matrix in numpy and nothing else,
+float32 against float64; no sweep in float32 can gain more over one in float64. Against a
+hand-written sweep in torch in float64 it does.
 """
 
 from __future__ import annotations

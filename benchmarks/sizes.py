@@ -2,8 +2,8 @@
 
 Values and occupancies of T = 100 steps at optimism 0 and 1, dense with A = 10 actions and sparse
 with A = 4 actions and 3 successors, this library beside the hand-written references of
-``sweeps.py``, medians of turns on one thread. Then the peak memory of a long horizon, with all
-values and with checkpoints, each in a process of its own. About two minutes.
+``sweeps.py``, medians of alternating runs on one thread. Then the peak memory of a long horizon,
+with all values and with checkpoints, each in its own process. About two minutes.
 
     python -m benchmarks.sizes
 """

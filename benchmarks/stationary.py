@@ -1,13 +1,12 @@
 """Stationary values of infinite horizons, against value iteration in numpy and scipy.
 
-Two problems: a slippery grid of 100 × 100 cells with a price of 1 a step until a goal, and 50 000
-states with 4 actions of 3 random successors each under a discount of 0.95. Each reference is what
-one would write by hand, sweeps with a CSR matrix until the values are known to an error of 1e-9.
-It is told how many that takes, so that it spends nothing on finding out; at optimism 0 with a
-discount it ends with the bounds of MacQueen (1966), which a random graph brings together long
-before the values settle, and at optimism 1 it sums actions and successors in one matrix and takes
-no logarithm on the way. This library finds out what is absorbing and what is stuck, chooses the
-method, and proves its error.
+Two problems: a slippery grid of 100 × 100 cells with a cost of 1 per step until a goal, and 50 000
+states with 4 actions of 3 random successors each under a discount of 0.95. The references are
+hand-written sweeps with a CSR matrix until the values have an error of 1e-9. The number of sweeps
+is given, so that they spend no time on checking; at optimism 0 with a discount they end with the
+bounds of MacQueen (1966), which meet on a random graph long before the values settle, and at
+optimism 1 they sum actions and successors in one matrix without logarithms. This library finds
+absorbing states and dead ends, chooses the method, and certifies its error.
 """
 
 from __future__ import annotations
@@ -149,8 +148,8 @@ def _named(name: str, table: Callable[[], cai.Table], eta: float, target: float)
     return lambda: race(name, table(), eta, target)
 
 
-# Where a proof of the error costs as much as some hundred sweeps, of which few are needed, twice or
-# more of the time of bare sweeps is what can be reached.
+# If a certificate costs as much as some hundred sweeps, and few sweeps are needed, twice the time
+# of bare sweeps or more is the best that can be reached.
 RACES: dict[str, Callable[[], Race]] = {
     (name := f"stationary, {problem}, optimism {eta:g}"): _named(name, table, eta, target)
     for problem, table, eta, target in (

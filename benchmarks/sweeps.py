@@ -1,11 +1,11 @@
 """Values and occupancies of large finite-horizon tables, against hand-written products in torch.
 
-Each side starts from its own arrays of one step, which are made before and are not timed, and
-computes V (T+1, S) and the occupancies (T+1, S) of T = 100 steps. The references are what one would
-write by hand: a product with the transition matrix, a log-sum-exp over actions, policies kept for
-the way back. At η = 1 the values enter as exp(v - max v), which underflows silently where values
-are hundreds of nats apart; the library does such rows again in log space, and the references are
-raced on problems without them. ``summed`` references sum actions and successors in one matrix,
+Each side starts from its own arrays of one step, whose construction is not timed, and computes V
+(T+1, S) and the occupancies (T+1, S) of T = 100 steps. The references are hand-written: a product
+with the transition matrix, a log-sum-exp over actions, policies kept for the forward pass. At η = 1
+the values enter as exp(v - max v), which underflows silently if values are hundreds of nats apart;
+the library repeats such rows in log space, and the references are raced on problems without them.
+``summed`` references sum actions and successors in one matrix,
 which only η = 1 allows.
 """
 
@@ -25,7 +25,7 @@ HORIZON = 100
 
 
 def dense(S: int = 500, A: int = 10) -> cai.Table:
-    """Random transitions, a tenth of them likely, and random rewards."""
+    """Random transitions, a tenth of them probable, and random rewards."""
     generator = torch.Generator().manual_seed(0)
     P = torch.rand(S, A, S, generator=generator, dtype=torch.float64) ** 10
     reward = torch.randn(S, A, generator=generator, dtype=torch.float64)
@@ -76,7 +76,7 @@ def race(name: str, table: cai.Table, eta: float, summed: bool = False) -> Race:
 
 
 def underflows() -> Race:
-    """A corridor whose rewards of ±1e6 leave hardly a row to a product, against log space."""
+    """A corridor with rewards of ±1e6, where nearly all products underflow, against log space."""
     S, A = 2000, 4
     generator = torch.Generator().manual_seed(0)
     steps = torch.tensor([-1, 0, 1]).expand(S, A, 3) + torch.arange(A)[:, None]
@@ -179,7 +179,7 @@ def matrices(weights: Tensor, successors: Tensor | None) -> tuple[Tensor, Tensor
         return P, P.T
     rows = torch.arange(A * S, dtype=torch.int32).repeat_interleave(K)
     columns = successors.transpose(0, 1).flatten().int()
-    with warnings.catch_warnings(action="ignore"):  # CSR in torch is called a beta
+    with warnings.catch_warnings(action="ignore"):  # torch warns that CSR is in beta
         P = torch.sparse_coo_tensor(
             torch.stack([rows, columns]).long(), weights.flatten(), (A * S, S)
         ).coalesce()

@@ -1,4 +1,4 @@
-"""Two sides of a race, timed in turns, so that the drifting speed of a machine cancels."""
+"""Times two sides of a race in alternation, so that a drifting speed of the machine cancels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LONG_ENOUGH = 0.05  # seconds that one side runs in a round, by repetition if it is quicker
-_BUDGET = 15.0  # seconds for one race; at least five rounds are run whatever they take
+_LONG_ENOUGH = 0.05  # seconds that one side runs in a round, by repetition if it is faster
+_BUDGET = 15.0  # seconds for one race, except that at least five rounds are run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,12 @@ class Race:
     """This library against a reference that gives the same answer, which was checked before.
 
     Attributes:
-        name: of the row, as ``--only`` finds it.
-        sizes: of the problem.
-        reference: what the library is compared with.
+        name: the name of the row, for ``--only``.
+        sizes: the sizes of the problem.
+        reference: the name of the reference.
         ours: runs the library once.
         theirs: runs the reference once.
-        target: how many times as fast as the reference the library should be; None where the row
+        target: by which factor the library should be faster than the reference; None if the row
             only shows what can be reached.
     """
 
@@ -38,7 +38,7 @@ class Race:
 
 
 class Missing(Exception):
-    """A reference is not installed; says how to install it."""
+    """A reference is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,18 @@ def run(race: Race, rounds: int) -> Result:
 
 
 def quickest(sides: dict[str, Callable[[], Any]]) -> str:
-    """The name of the quickest of several references, by the medians of a few turns."""
+    """The name of the fastest of several references, by the medians of a few runs."""
     turns = [{name: _time(side, 1) for name, side in sides.items()} for _ in range(5)]
     return min(sides, key=lambda name: statistics.median(turn[name] for turn in turns))
 
 
 def _repeats(side: Callable[[], Any]) -> int:
-    side()  # what is done once, such as lazy imports, is not timed
+    side()  # one-time work such as lazy imports is not timed
     return max(1, round(_LONG_ENOUGH / min(_time(side, 1) for _ in range(3))))
 
 
 def _time(side: Callable[[], Any], repeats: int) -> float:
-    """Seconds a call."""
+    """Seconds per call."""
     gc.collect()
     gc.disable()
     try:
@@ -103,7 +103,7 @@ def _time(side: Callable[[], Any], repeats: int) -> float:
 
 
 def check_close(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
-    """Raises where two answers differ by more than the tolerance anywhere."""
+    """Raises an error if two answers differ by more than the tolerance anywhere."""
     difference = float(abs(ours - theirs).max()) if hasattr(ours, "max") else abs(ours - theirs)
     if not difference <= tolerance:
         raise RuntimeError(
@@ -112,7 +112,7 @@ def check_close(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
 
 
 def peak_memory() -> float:
-    """MiB that this process had at most so far; unlike getrusage without what its parent had."""
+    """The peak memory of this process so far, MiB; unlike getrusage without its parent's."""
     status = Path("/proc/self/status").read_text(encoding="ascii")  # Linux only
     found = re.search(r"VmHWM:\s*(\d+)", status)
     assert found is not None

@@ -2,11 +2,11 @@
 
     python -m benchmarks.variances
 
-A number is the trace of the covariance of the gradient in the policy's parameters, from 100
-particles, over the squared length of the exact gradient, with its standard error: at one, noise is
-as large as what it hides. A hundred times the particles make it a hundredth. It is taken at a
-random policy, the critics having learnt for 40 steps. What an estimator does not fit has no number.
-With λ < 1 advantages are biased, too, which a variance does not show.
+Each number is the trace of the covariance of the gradient in the policy's parameters, from 100
+particles, over the squared length of the exact gradient, with its standard error: at one, the noise
+is as large as the gradient. A hundred times the particles make it a hundredth. It is measured at a
+random policy, after the critics have learnt for 40 steps. There is no number where an estimator
+does not apply. With λ < 1 advantages are also biased, which a variance does not show.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTICLES = 100
 _LEARNING = 40  # steps before the draws
 
 ESTIMATORS: dict[str, Any] = {
-    "score, less the others' mean": "score",
+    "score, minus the others' mean": "score",
     "score, less a critic": "critic",
     "GAE, λ = 0.95": partial(inference.critic_gradient, lam=0.95),
     "enumerated, along the program": "program",
@@ -68,7 +68,7 @@ def regulator(T: int) -> tuple[cai.TrajectoryModel, nn.Module]:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variances", description=__doc__)
-    parser.add_argument("--draws", type=int, default=100, help="gradients a number (100)")
+    parser.add_argument("--draws", type=int, default=100, help="gradients per number (100)")
     parser.add_argument("--horizons", type=int, nargs="+", default=[10, 50, 200])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -91,7 +91,7 @@ def _scrambled(
 
 
 def noise(model: cai.TrajectoryModel, policy: nn.Module, which: Any, draws: int) -> str:
-    """Variance over squared length of one estimator's gradient; a dash where it does not fit."""
+    """Variance over squared length of one estimator's gradient; a dash if it does not apply."""
     table = enumerable(model)
     _, exact = estimators.build("exact", model, policy, table, PARTICLES, 0.0)
     length = _gradient(policy, exact).square().sum().item()
@@ -109,7 +109,7 @@ def noise(model: cai.TrajectoryModel, policy: nn.Module, which: Any, draws: int)
 
 
 def _estimator(model: cai.TrajectoryModel, policy: nn.Module, which: Any) -> Estimator | None:
-    """The estimator, or None where it does not fit."""
+    """The estimator, or None if it does not apply."""
     discrete = num_actions(model)
     if which == "program":
         if discrete is None:
@@ -127,5 +127,5 @@ def _gradient(policy: nn.Module, estimate: Estimator) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    with terminal.prepared():  # its symbols are printed in any encoding
+    with terminal.prepared():  # prints symbols in any encoding
         main()

@@ -28,7 +28,7 @@ Tables:
 Solutions:
 
 - ``Solution``: values, policy and trajectories at one optimism, finite horizon.
-- ``CheckpointedSolution``: the same in memory of O(√T·S).
+- ``CheckpointedSolution``: the same in O(√T·S) memory.
 - ``Stationary``: the same with an infinite horizon.
 - ``SolutionStep``: one step of a solution.
 - ``on_grid``: values of a continuous deterministic model, between the nodes of a grid.
@@ -48,15 +48,15 @@ Policies:
 - ``LinearGaussianPolicy``: N(k - K s, C) at each step.
 - ``Plan``: independent actions, whatever the state.
 - ``GaussianPlan``: jointly Gaussian actions, whatever the state.
-- ``DynamicsGuide``: a guide that bends the dynamics too.
-- ``blind``: what to give as ``observe`` to a policy that sees nothing.
+- ``DynamicsGuide``: a guide that changes the dynamics too.
+- ``blind``: an ``observe`` for policies that see nothing (open loop).
 
 Heads of networks:
 
 - ``CategoricalHead``: over finitely many actions.
 - ``GaussianHead``: a Gaussian, squashed onto a box where there is one.
 - ``MixtureHead``: a mixture of Gaussians, squashed likewise.
-- ``FlowHead``: a Gaussian bent by a normalising flow.
+- ``FlowHead``: a Gaussian transformed by a normalising flow.
 
 Evaluation:
 

@@ -15,11 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments: those of the process if not given, whose command this is then.
+        arguments: the command line; ``sys.argv[1:]`` if not given.
 
     Returns:
-        0, or 1 if the run failed, 2 if the arguments are wrong, 130 if it was interrupted, or 141
-        if whoever read the output has gone.
+        The exit status: 0 for success, 1 if the run failed, 2 if the arguments are wrong, 130 if it
+        was interrupted, 141 if the reader of a pipe has gone.
     """
     with terminal.prepared():
         try:
@@ -37,7 +37,7 @@ def _run(given: Namespace, alone: bool) -> None:
 
 
 def _status(run: Callable[[], None], model: str) -> int:
-    """The exit status of a run, of which it says what went wrong."""
+    """The exit status of a run; prints what went wrong."""
     try:
         run()
     except failure.Mistake as mistake:

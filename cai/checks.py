@@ -1,4 +1,4 @@
-"""What a user passes is checked here: a message says where, what was expected, what came, why."""
+"""Checks of arguments: each message says where, what was expected, what came and what to try."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 _ROW_TOLERANCE = 1e-5  # float32 rows of probabilities sum to one within this
-_LONGEST = 400  # letters of what came
+_LONGEST = 400  # characters of the value that a message quotes
 
 
 def check_real(
     name: str, value: Any, allowed: Callable[[float], bool], expected: str, advice: str
 ) -> float:
-    """Value as a plain number; raises ValueError unless it is one, and allowed as is expected."""
+    """Value as a plain number; raises ValueError unless it is a number that is allowed."""
     if not within(value, allowed):
         refuse(name, expected, repr(value), advice)
     return plain(value)
@@ -24,12 +24,12 @@ def check_real(
 
 def check_discount(discount: Any) -> None:
     """Raises ValueError unless it is a number in (0, 1]."""
-    advice = "1 is no discount; 0 has no future"
+    advice = "1 means no discount, and 0 leaves no future"
     check_real("discount", discount, lambda gamma: 0 < gamma <= 1, "a number in (0, 1]", advice)
 
 
 def check_one_of(name: str, value: Any, options: Sequence[str], advice: str) -> None:
-    """Raises ValueError unless value is one of several texts."""
+    """Raises ValueError unless value is one of several strings."""
     if not isinstance(value, str) or value not in options:
         *others, last = (f'"{option}"' for option in options)
         refuse(name, f"{', '.join(others)} or {last}", repr(value), advice)
@@ -50,10 +50,10 @@ def several(name: str, values: Any, advice: str) -> list[Any]:
 
 
 def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None:
-    """Raises ValueError unless value is an int ≥ least that a machine can count to."""
+    """Raises ValueError unless value is an int with least ≤ value < 2**63."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         other = hasattr(value, "__index__") and not isinstance(value, int)
-        advice = "int(…) makes a plain one of it" if other else "count in steps or trajectories"
+        advice = "convert it with int(…)" if other else "count in steps or trajectories"
         refuse(name, "a whole number of at least 1", repr(value), advice)
     if value < least:
         refuse(name, f"at least {least}", str(value), advice)
@@ -65,12 +65,12 @@ def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None
 def check_flag(name: str, value: Any) -> None:
     """Raises ValueError unless value is True or False."""
     if not isinstance(value, bool):
-        refuse(name, "True or False", repr(value), "bool(…) says which one it would be")
+        refuse(name, "True or False", repr(value), "convert it with bool(…)")
 
 
 def check_seed(seed: Any) -> None:
-    """Raises ValueError unless torch's generators take it."""
-    whole = "a whole number", "the same one gives the same draws again"
+    """Raises ValueError unless it is a seed that torch's generators accept."""
+    whole = "a whole number", "the same seed gives the same draws"
     check_real("seed", seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63, *whole)
 
 
@@ -115,7 +115,7 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    advice = "for the limits at zero and infinity take a very small or large one"
+    advice = "approach the limits 0 and ∞ by a very small or very large number"
     return check_real(name, value, lambda x: 0 < x < math.inf, "a finite number above 0", advice)
 
 
@@ -136,7 +136,7 @@ def check_probability(name: str, value: Any) -> float:
 
 
 def within(value: Any, allowed: Callable[[float], bool]) -> bool:
-    """Whether value is one real number that is allowed; text, flags and arrays are none."""
+    """Whether value is one real number that is allowed; text, flags and arrays are not numbers."""
     if type(value) not in (int, float):  # most are
         if isinstance(value, str | bytes | bytearray | bool):
             return False
@@ -149,13 +149,13 @@ def within(value: Any, allowed: Callable[[float], bool]) -> bool:
 
 
 def check_payment(name: str, value: Any) -> float:
-    """Value as a plain number; raises ValueError unless it is one below +inf; -inf forbids."""
+    """Value as a plain number; raises ValueError unless it is below +inf; -inf forbids."""
     expected = "a number below +inf, in reward units"
     return check_real(name, value, lambda x: x < math.inf, expected, "-inf forbids")
 
 
 def plain(value: Any) -> float:
-    """A number as a float, which nothing can change in place; what requires grad as it is."""
+    """A number as an immutable float; a tensor that requires grad is returned as it is."""
     return value if getattr(value, "requires_grad", False) else float(value)
 
 
@@ -189,7 +189,7 @@ def check_reward(name: str, reward: Tensor) -> None:
 
 
 def holds_nan(x: Tensor) -> bool:
-    """Whether there is NaN among numbers, at the price of their sum."""
+    """Whether there is NaN among numbers, at the cost of one sum."""
     if not x.is_floating_point():
         return False
     # inf - inf is NaN, too
@@ -211,12 +211,12 @@ def below_infinity(x: Tensor) -> bool:
     """Whether the sum of numbers is neither NaN nor +inf; rewards of -inf are allowed."""
     try:
         return _total(x) < math.inf
-    except RuntimeError:  # under torch.func.vmap nothing can be asked of a number
+    except RuntimeError:  # under torch.func.vmap numbers cannot be inspected
         return True
 
 
 def check_bernoulli(name: str, reward: Tensor, discount: float) -> None:
-    """Raises ValueError if a reward is positive, so that exp(r/α) is no probability."""
+    """Raises ValueError if a reward is positive, so that exp(r/α) is not a probability."""
     highest = reward.max().item()
     if highest > 0:
         caution = (
@@ -252,8 +252,8 @@ def check_rows(name: str, log_p: Tensor) -> None:
 def check_optimism(eta: Any, name: str = "optimism") -> float:
     """η as a float; raises ValueError if it is not one number, ±inf included.
 
-    What is too small for all its digits is zero: 1/η would be infinite, and no value is so large
-    that it would make a difference.
+    A subnormal η is returned as zero: 1/η would overflow, and no value is large enough for the
+    difference to matter.
     """
     try:
         number = float(eta)
@@ -265,12 +265,12 @@ def check_optimism(eta: Any, name: str = "optimism") -> float:
 
 
 def described(x: Any) -> str:
-    """What came, where a tensor was expected: its shape, or the type of something else."""
+    """How a message describes a value that should be a tensor: by its shape, else by its type."""
     return f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:
-    """Raises ValueError in the form that all messages have, on one line whatever came."""
+    """Raises ValueError in the common form of all messages, always on one line."""
     came = " ".join(came.split())
     came = came if len(came) <= _LONGEST else f"{came[:_LONGEST]} …"
     raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")

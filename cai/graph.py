@@ -27,9 +27,9 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
 
     Nodes are the sites of the program, with the attributes ``kind`` ("state", "action",
     "optimality", "latent" or "alive"), ``step`` and ``observed``. There is an edge from one site
-    to another where the distribution of the second is seen to change with the value of the first,
-    over all states and actions where they are finitely many and below 65 000 pairs, over random
-    ones where not. A dependency that random draws do not meet is not drawn.
+    to another if the distribution of the second changes with the value of the first: over all
+    states and actions if there are fewer than 65 000 pairs, else over random ones. A dependency
+    that no random draw shows is missing.
 
     Args:
         model: the model.
@@ -44,7 +44,7 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
     if model.horizon is not None and model.horizon < T:
         advice = "there is nothing to draw after the last step"
         checks.refuse("steps", f"at most the horizon, {model.horizon}", str(T), advice)
-    # All steps alike are looked at once.
+    # Steps that are alike are examined once.
     every = range(T if "transition" in model.overridden else 1)
     seen, sees_state = [_dependencies(model, t) for t in every], prior_sees_state(model)
     graph = nx.DiGraph()
@@ -109,7 +109,7 @@ def transition_graph(model: TrajectoryModel | Table) -> nx.MultiDiGraph:
 
 
 def _add_survival(graph: nx.DiGraph, t: int) -> None:
-    """Termination: it is for good; afterwards actions follow the prior and pay nothing."""
+    """Adds termination: it is final; afterwards actions follow the prior and rewards are zero."""
     graph.add_node(f"alive_{t + 1}", kind="alive", step=t + 1, observed=False)
     if t > 0:
         graph.add_edge(f"alive_{t}", f"alive_{t + 1}")
@@ -119,8 +119,7 @@ def _add_survival(graph: nx.DiGraph, t: int) -> None:
 def _dependencies(model: TrajectoryModel, t: int) -> tuple[list[str], list[tuple[str, str]]]:
     """The latent sites of step t, and its edges between "s", "a", the latents and "next".
 
-    An input is shuffled across a batch while all others stay: what then scores the same values
-    otherwise depends on it.
+    One input at a time is shuffled across a batch: sites whose scores then change depend on it.
     """
     quiet = poutine.block(), pyro.validation_enabled(False)  # values may leave the support
     with seeded(0), torch.no_grad(), quiet[0], quiet[1]:
@@ -146,7 +145,7 @@ def _dependencies(model: TrajectoryModel, t: int) -> tuple[list[str], list[tuple
 
 
 def _pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
-    """States and actions: every pair several times where there are not too many, else draws."""
+    """States and actions: every pair several times if there are not too many, else random draws."""
     S = support_size(model.initial)
     state = model.initial.sample()
     A = support_size(model.prior(state, 0))
@@ -159,7 +158,7 @@ def _pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
 
 
 def _draws(distribution: Any, n: int) -> Tensor:
-    """n values, even over a finite support."""
+    """n values, evenly spread if the support is finite."""
     size = support_size(distribution)
     if size is not None:
         return torch.randint(size, (n,)).to(distribution.sample().dtype)
@@ -168,7 +167,7 @@ def _draws(distribution: Any, n: int) -> Tensor:
 
 
 def _uniform(sites: contract.Latents) -> dict[str, Tensor]:
-    """Latents drawn evenly from their support where it is finite, so that rare values are seen."""
+    """Latents drawn uniformly from finite supports, so that rare values occur."""
     return {
         name: value
         if (size := support_size(sites.distributions[name])) is None

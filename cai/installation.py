@@ -1,4 +1,4 @@
-"""Whether this package is the installed one, and which version that is."""
+"""Whether the installed package is the one that was imported, and its version."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import importlib.util
 
 
 def check(folder: str) -> None:
-    """Sees that the packages that an installation puts into this one are there.
+    """Checks that the subpackages that an installation adds are there.
 
-    In a checkout they lie beside it, so that Python takes its folder ``cai`` for the whole package
-    if it starts there and another copy is installed, or none.
+    In a checkout they lie beside the folder ``cai``, which Python takes for the whole package if it
+    is started there without an editable installation.
 
     Args:
-        folder: that the package was imported from.
+        folder: the folder from which the package was imported.
 
     Raises:
-        ImportError: where they are not, with what to do.
+        ImportError: if they are missing, with what to do.
     """
     if importlib.util.find_spec(".models", __package__) is None:
         raise ImportError(
-            f"cai: {folder} is a folder of a checkout, to which models and inference do not belong "
-            "before it is installed; run `pip install -e .` in the checkout, or start Python in "
+            f"cai: {folder} is a folder of a checkout, which lacks cai.models and cai.inference "
+            "until it is installed; run `pip install -e .` in the checkout, or start Python in "
             "another folder to use an installed copy"
         )
 

@@ -1,4 +1,4 @@
-"""Verbs: functions from a model to a named result.
+"""Inference: functions from a model to a named result.
 
 Exact, finite horizon:
 
@@ -14,7 +14,7 @@ Exact, finite horizon:
 - ``enumeration``: the whole program enumerated by Pyro, a second opinion.
 - ``Enumeration``: its result.
 - ``optimism_range``: the optimisms at which a linear-Gaussian model has a solution.
-- ``stabilising_values``: its stationary solution that keeps the state in bounds.
+- ``stabilising_values``: its stationary solution with a stable closed loop.
 
 Infinite horizon:
 
@@ -31,7 +31,7 @@ Infinite horizon:
 
 Optimism:
 
-- ``optimism_curve``: bound, ELBO and return of the policy from worst case to best.
+- ``optimism_curve``: bound, ELBO and return of the policy from the worst case to the best.
 - ``OptimismCurve``: its result.
 - ``PolicySwitch``: where the policy prefers another action.
 - ``robust``: the policy with the best worst case within a budget of nats.
@@ -45,7 +45,7 @@ Derivatives:
 
 - ``differentiable_values``: soft values that torch differentiates.
 - ``differentiable_bound``: the bound that torch differentiates.
-- ``log_likelihood``: how probable observed actions are, differentiable.
+- ``log_likelihood``: the log-likelihood of observed actions, differentiable.
 - ``reward_hessian_vector_product``: H u, H the Hessian of the bound in the rewards.
 
 Sampling:
@@ -54,11 +54,11 @@ Sampling:
 - ``ImportanceSample``: its result.
 - ``smc``: particle smoothing with a value function that looks ahead.
 - ``ParticlePosterior``: its result.
-- ``evidence_bracket``: log p(O) from below and from above, by importance weights.
+- ``evidence_bracket``: lower and upper bounds of log p(O), by importance weights.
 - ``pareto_k``: the tail index of importance weights.
-- ``pareto_threshold``: up to which tail index they can be relied on.
+- ``pareto_threshold``: the largest tail index at which they are reliable.
 
-Planning without sight of the state, or with partial sight:
+Planning open loop or under partial observability:
 
 - ``factorised_plan``: the plan with independent steps.
 - ``FactorisedPlan``: its result.
@@ -75,7 +75,7 @@ Training:
 
 - ``fit``: maximises the ELBO over policies that keep the true dynamics.
 - ``Fit``: its result.
-- ``FitStopped``: raised where training cannot go on.
+- ``FitStopped``: raised if training cannot continue.
 - ``RolloutELBO``: the same ELBO as an objective for Pyro's SVI.
 - ``critic_gradient``: the score function weighted by advantages over a critic.
 
@@ -84,7 +84,7 @@ Learning from transitions, of models and of environments that can only be steppe
 - ``soft_q``: soft, hard and expected-SARSA action values in tables.
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
 - ``path_consistency``: a policy and values that agree along segments of trajectories.
-- ``Learned``: what a learner returns.
+- ``Learned``: the result of a learner.
 """
 
 import lazy_loader as _lazy_loader

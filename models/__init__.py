@@ -1,4 +1,4 @@
-"""Nouns: models that are ready to use.
+"""Ready-made models of control problems.
 
 Finitely many states:
 
@@ -21,10 +21,10 @@ Environments:
 
 - ``gym``: a Gymnasium environment with a published table.
 - ``published``: the names of those environments.
-- ``environment``: a Gymnasium environment of which only samples can be had.
-- ``Environment``: what it returns.
+- ``environment``: a Gymnasium environment that can only be sampled.
+- ``Environment``: the result of ``environment``.
 - ``as_environment``: a model as a vector environment of Gymnasium.
-- ``ModelVectorEnv``: what it returns.
+- ``ModelVectorEnv``: the result of ``as_environment``.
 - ``ModelEnv``: one copy of a model as an environment.
 - ``register``: makes models known to ``gymnasium.make``.
 """

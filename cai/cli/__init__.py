@@ -1,6 +1,6 @@
 """The command line.
 
-- ``commands``: what the commands do; it stands on the whole library, so it is loaded late.
+- ``commands``: the commands themselves; loaded late, since they import the whole library.
 """
 
 import lazy_loader as _lazy_loader

@@ -79,13 +79,13 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
 
 
 def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
-    """The table of a model; None, with a word about it, if only sampling is left."""
+    """The table of a model; None, with a note to the user, if only sampling is possible."""
     try:
         return tabulate(model)
     except NotEnumerable as error:
         numbered = not model.initial.sample().dtype.is_floating_point
         if numbered and not isinstance(error, ChangesWithTime):
-            raise  # numbered states that are not counted yet: the message says how
+            raise  # states are numbered but their number is unknown: the message says what to do
         if not options.quiet:
             terminal.note(f"no exact posterior: {error}")
         return None

@@ -1,4 +1,4 @@
-"""What a command says when it fails, and where in the user's file it went wrong."""
+"""Error messages of failed commands, with the line of the user's file where it went wrong."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cai.cli import terminal
 
 
 class Mistake(Exception):
-    """Something about the arguments that the user can mend."""
+    """A mistake in the arguments, which the user can correct."""
 
 
 def program() -> str:
-    """The command, by the name of the two under which it was called."""
+    """The name under which the command was called: ``cai`` or ``python -m cai``."""
     called = Path(next(iter(sys.argv), "")).stem
     return called if called == "control-as-inference" else "cai"
 
@@ -38,10 +38,10 @@ def explain(error: BaseException, model: str) -> str:
     """
     file = file_of(model)
     where = file and place(error, file)
-    own = isinstance(error, ValueError | OSError)  # which speak for themselves
+    own = isinstance(error, ValueError | OSError)  # their messages suffice
     memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
     if not (own or memory or where):
-        raise error  # its traceback is of use
+        raise error  # a bug of ours, where the traceback helps
     words = str(error) if own and not (file and _line(error, file)) else named(error)
     if memory and not own:
         words = f"the model is too large for this machine: {words}"
@@ -49,7 +49,7 @@ def explain(error: BaseException, model: str) -> str:
 
 
 def named(error: BaseException) -> str:
-    """An error with its type; what SystemExit holds is a status, and no message."""
+    """An error with its type; SystemExit holds a status, not a message."""
     if isinstance(error, SystemExit):
         return f"SystemExit: {error.code}; a model's code must not end the program"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,7 +1,7 @@
 """Ctrl-C while a command is still being imported, which takes seconds: it ends without a traceback.
 
 Python code may take an interrupted import for one that failed and go on with half of it, so the
-process ends at once. Nothing has been done yet that would be lost.
+process ends at once. At that point no work can be lost yet.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ STATUS = 130  # 128 + SIGINT, as shells have it
 
 @contextlib.contextmanager
 def ends_the_process() -> Iterator[None]:
-    """Within it Ctrl-C ends this process at once, if nobody else handles it.
+    """A context in which Ctrl-C ends this process at once, unless somebody else handles it.
 
-    After it Ctrl-C raises KeyboardInterrupt again, from which a command can return in good order.
+    Afterwards Ctrl-C raises KeyboardInterrupt again, so that a command can clean up.
     """
     handler = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()

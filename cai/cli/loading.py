@@ -1,4 +1,4 @@
-"""The model that the arguments name: a built-in one, an environment, or one from a user's file."""
+"""Finds the model to run: a built-in one, an environment, or one from a user's file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BUILT_IN = (
 
 
 def built_in() -> dict[str, Callable[..., TrajectoryModel]]:
-    """The models that need no arrays."""
+    """The built-in models that can be made without arrays."""
     return {name: getattr(models, name) for name in _BUILT_IN}
 
 
@@ -88,9 +88,10 @@ def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel
             model = models.gym(name, **arguments)
         except ValueError as error:
             near = difflib.get_close_matches(name.lower(), _BUILT_IN, 1)
-            raise Mistake(f"{error}{f'; or was {near[0]!r} meant?' if near else ''}") from None
+            hint = f"was {near[0]!r} meant?" if near else "`cai models` lists built-in models"
+            raise Mistake(f"{error}; {hint}") from None
     for warning in [] if quiet else said:
-        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium paints them
+        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium colours them
         terminal.note(" ".join(words.split()))
     return model
 

@@ -1,4 +1,4 @@
-"""The options of the command line: what is accepted, and the help."""
+"""The options of the command line and their help texts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ examples:
   cai draw gridworld --option wind=0.2 --steps 2
   cai models
 """
-_MOST = 10**9  # steps that anyone will wait for
+_MOST = 10**9  # more steps than anyone will wait for
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; what it returns says in ``command`` which one was given."""
+    """The parser of all commands; its result names the chosen one in ``command``."""
     parser = argparse.ArgumentParser(
         prog=program(),
         description="Control as inference: one model, every inference on it, side by side.",
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="compare | draw | models"
     )
-    comparison = commands.add_parser("compare", help="compare what the methods imagine and get")
+    comparison = commands.add_parser("compare", help="compare methods side by side")
     _add_model_arguments(comparison)
     comparison.add_argument(
         "--seed", type=_seed, default=0, help="random seed of the training (default 0)"
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     drawing = commands.add_parser("draw", help="draw the graphical model")
     _add_model_arguments(drawing)
     drawing.add_argument("--steps", type=_count, help="how many steps to unroll (default: up to 3)")
-    commands.add_parser("models", help="list the models there are")
+    commands.add_parser("models", help="list the available models")
     return parser
 
 
@@ -57,7 +57,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--horizon", type=_count, help="T, the number of steps")
     parser.add_argument("--temperature", type=float, help="alpha, reward units per nat")
-    parser.add_argument("--discount", type=float, help="gamma, the chance of surviving a step")
+    parser.add_argument("--discount", type=float, help="gamma, the survival probability per step")
     parser.add_argument(
         "--option",
         type=_option,
@@ -67,7 +67,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="an argument of the built-in model or of the environment; may be repeated",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="DIR", help="for the files (default: out)"
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
 
@@ -92,9 +92,9 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that it raises
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all it can raise
         pass
     try:
-        return key, float(value)  # inf and -inf, which are no literals
+        return key, float(value)  # inf and -inf, which are not literals
     except ValueError:
         return key, value

@@ -1,4 +1,4 @@
-"""What a command writes: figures and texts, all of them or none."""
+"""The files that a command writes: figures and texts, all of them or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cai.cli.failure import Mistake
 
 @contextlib.contextmanager
 def folder(out: Path) -> Iterator[None]:
-    """The folder for the files, tried before the work rather than after it.
+    """A context that checks the output folder before the work starts, not after it.
 
     Raises:
         Mistake: if it cannot be written into.
@@ -35,8 +35,8 @@ def write(options: argparse.Namespace, figures: dict[str, Figure], texts: dict[s
 
     Args:
         options: with ``out``, the folder, and ``quiet``.
-        figures: by name, which gets the ending .png.
-        texts: by the names of their files.
+        figures: name -> figure, written to name.png.
+        texts: file name -> text.
     """
     out: Path = options.out
     with output_folder.unfinished(out) as unfinished:

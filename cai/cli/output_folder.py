@@ -1,4 +1,4 @@
-"""The folder that a command writes into: tried before the work, and written all or nothing."""
+"""The folder that a command writes into: checked before the work, and written all or nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if sys.platform != "win32":
     import fcntl
 
 _PREFIX = ".unfinished-"
-_ROOM = 2**20  # bytes, about what the figures of one comparison take
+_ROOM = 2**20  # bytes, about the size of the figures of one comparison
 
 
 @contextlib.contextmanager
 def prepared(out: Path) -> Iterator[None]:
-    """The folder exists within it; what was made for nothing is removed where the work fails.
+    """A context in which the folder exists; folders made for it are removed if the work fails.
 
     Args:
         out: the folder.
@@ -54,14 +54,14 @@ def check_names(out: Path, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """A folder within ``out`` for files that are not finished; it is gone at the end.
+    """A temporary folder within ``out`` for unfinished files.
 
-    What runs that were killed have left is removed first. A run holds a lock on its own folder, as
-    long as it lives, so that it is known from what was left.
+    Leftovers of killed runs are removed first. A running process holds a lock on its own folder,
+    which tells it from leftovers.
     """
     out.mkdir(parents=True, exist_ok=True)  # another run, which had made it, may have failed
     with contextlib.ExitStack() as stack:
-        with _lock(out) as alone:  # nobody sees a folder of ours that is not locked yet
+        with _lock(out) as alone:  # so that no other run sees our folder before it is locked
             if alone:
                 _remove_leftovers(out)
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=out, prefix=_PREFIX))
@@ -78,7 +78,7 @@ def _remove_leftovers(out: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Whether the folder was locked, which ends with this process at the latest."""
+    """Whether the folder could be locked; the lock ends with this process at the latest."""
     if sys.platform == "win32":  # a folder cannot be locked there
         yield False
         return
@@ -87,7 +87,7 @@ def _lock(folder: Path, wait: bool = True) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
-        except OSError:  # it is alive, or its file system has no locks
+        except OSError:  # another run holds it, or the file system has no locks
             locked = False
         yield locked
     finally:

@@ -1,4 +1,4 @@
-"""The streams that a command prints to, whatever they are: a terminal, a file, a pipe, nothing."""
+"""The streams that a command prints to: a terminal, a file, a pipe, or nothing at all."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SPELLING = "cai.evaluation.spelling"
 
 
 class NobodyReads(Exception):
-    """Whoever read standard output has gone, as ``| head`` does."""
+    """The reader of standard output has gone, as with ``| head``."""
 
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """Within it both standard streams exist and take any text, see ``evaluation/spelling.py``."""
+    """A context in which both standard streams exist and accept any text."""
     codecs.register_error(_SPELLING, spell_what_is_lacking)
     with contextlib.ExitStack() as stack:
         if sys.stdout is None:  # closed by whoever started the process
@@ -39,17 +39,17 @@ def _nowhere(stack: contextlib.ExitStack) -> io.TextIOWrapper:
 
 
 def _set_errors(stream: io.TextIOWrapper, errors: str | None) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it flushes what nobody takes any more
+    with contextlib.suppress(OSError, ValueError):  # it flushes, and the reader may have gone
         stream.reconfigure(errors=errors)
 
 
 def encoding() -> str:
-    """The encoding of standard output, or UTF-8 where that is a text in memory."""
+    """The encoding of standard output; UTF-8 if that is a text buffer in memory."""
     return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def show(text: object) -> None:
-    """Prints a result, to its end.
+    """Prints a result and flushes it.
 
     Raises:
         NobodyReads, OSError: see :func:`finish`.
@@ -60,11 +60,11 @@ def show(text: object) -> None:
 
 
 def finish() -> None:
-    """Sees that all that was printed has arrived.
+    """Flushes standard output.
 
     Raises:
-        NobodyReads: where whoever read the output has gone.
-        OSError: if it cannot be written, for instance since the disk is full.
+        NobodyReads: if the reader of the output has gone.
+        OSError: if the output cannot be written, for instance because the disk is full.
     """
     with _told():
         sys.stdout.flush()
@@ -72,7 +72,7 @@ def finish() -> None:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """The two errors of standard output, which is given up then."""
+    """Turns failures of standard output into the two errors of :func:`finish`, and discards it."""
     try:
         yield
     except BrokenPipeError:
@@ -84,13 +84,13 @@ def _told() -> Iterator[None]:
 
 
 def note(text: object) -> None:
-    """Prints a line of news where errors go; that nobody takes it is no reason to stop."""
+    """Prints a line to standard error; a closed one is ignored."""
     with contextlib.suppress(OSError, ValueError):  # ValueError if a user's file has closed it
         print(text, file=sys.stderr, flush=True)
 
 
 def _discard() -> None:
-    """Lets the rest of standard output go nowhere, or the interpreter would complain at its end."""
+    """Discards the rest of standard output, so that the interpreter does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -11,19 +11,19 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-_RANK = 1e-12  # eigenvalues of a correlation below this fraction of the largest are none
+_RANK = 1e-12  # eigenvalues of a correlation below this fraction of the largest count as zero
 _ON_SUPPORT = 1e-6  # how far off its support rounding may put a value, relative to its size
 
 
 @dataclass(frozen=True, eq=False)
 class Root:
-    """The root of a covariance, taken once, and its rank, in units in which variances are one.
+    """A square root of a covariance and its rank, computed in units in which variances are one.
 
     Attributes:
         factor: (..., d, d), L with L L' the covariance; a Cholesky factor where all have full rank.
-        basis: (..., d, d), U of L = U diag(σ) V', orthonormal columns; None where all have full
+        basis: (..., d, d), U of L = U diag(σ) V', orthonormal columns; None if all have full rank.
+        scales: (..., d), σ, exactly zero along the directions without noise; None if all have full
             rank.
-        scales: (..., d), σ, exactly zero along the directions without noise; None likewise.
     """
 
     factor: Tensor
@@ -60,12 +60,12 @@ class Root:
 
 
 class DegenerateNormal(TorchDistribution):
-    """N(loc, U diag(σ²) U') with some σ = 0: no density on all of the space.
+    """N(loc, U diag(σ²) U') with some σ = 0, so that it has no density on the whole space.
 
-    It scores by the density on its support, the affine subspace through loc along which σ > 0, and
-    by -inf off it, where off means by more than rounding. A guide that draws the same site scores
-    it alike, so that importance weights and ELBOs are right; what moves a value freely, as
-    Hamiltonian Monte Carlo does, leaves the support and cannot be used.
+    Its score is the density on its support, the affine subspace through loc along which σ > 0, and
+    -inf off it by more than rounding errors. A guide that draws the same site scores it the same
+    way, so that importance weights and ELBOs are right. Hamiltonian Monte Carlo, which moves values
+    freely, leaves the support and cannot be used.
 
     Args:
         loc: (..., d), the mean.
@@ -113,7 +113,7 @@ class DegenerateNormal(TorchDistribution):
 
 
 def standardised(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Standard deviations, (..., d), 1 for one that is zero, and the covariance in these units."""
+    """Standard deviations, (..., d), with 1 for zeros, and the covariance in these units."""
     variances = covariance.diagonal(dim1=-2, dim2=-1)
     unit = torch.where(variances > 0, variances, 1.0).sqrt()
     return unit, covariance / unit.unsqueeze(-1) / unit.unsqueeze(-2)

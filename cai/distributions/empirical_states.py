@@ -1,4 +1,4 @@
-"""A set of starting states, of which training takes minibatches."""
+"""A set of starting states, from which training draws minibatches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cai.numerics import arrays
 
 
 class EmpiricalStates(TorchDistribution):
-    """p(s_0) that is uniform over N given states, for models with continuous states.
+    """p(s_0) uniform over N given states, for models with continuous states.
 
     ``dataclasses.replace(model, initial=cai.EmpiricalStates(states))`` is the model that starts in
-    one of them. A policy that is fitted to it is amortised over all of them, and the trajectories
+    one of them. A policy fitted to that model is amortised over all of them, and the trajectories
     of a training step are a minibatch, drawn with replacement.
 
     >>> import dataclasses, torch, cai
@@ -30,8 +30,8 @@ class EmpiricalStates(TorchDistribution):
         states: (N,) + event shape, floating point.
 
     Raises:
-        ValueError: if they are not finite numbers, or whole ones: p(s_0) over states 0 … S-1 is
-            a Categorical, which exact inference can use.
+        ValueError: if they are not finite, or are integers: for states 0 … S-1, p(s_0) is a
+            Categorical, which exact inference can use.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -50,7 +50,7 @@ class EmpiricalStates(TorchDistribution):
                 f"shape {list(states.shape)}" + ("" if states.isfinite().all() else " with others"),
                 "for one start take dist.Delta",
             )
-        self.states = states.clone()  # whoever made them may go on to write into them
+        self.states = states.clone()  # the caller may write into the original later
         super().__init__(torch.Size(), states.shape[1:], validate_args=False)
 
     @property
@@ -74,7 +74,7 @@ class EmpiricalStates(TorchDistribution):
         return self.states[torch.randint(len(self.states), shape)]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log of the share of the states that are equal to value; -inf where none is."""
+        """log of the fraction of the states that equal value; -inf if none does."""
         same = value.unsqueeze(-1 - len(self.event_shape)) == self.states
         if self.event_shape:
             same = same.flatten(-len(self.event_shape)).all(-1)

@@ -31,7 +31,7 @@ class exact_scores(Messenger):  # noqa: N801 - used as a context manager, like P
 
 
 def support_size(distribution: Any) -> int | None:
-    """N where the support is the integers 0 … n-1, None where it is anything else."""
+    """n if the support is the integers 0 … n-1, else None."""
     if distribution.event_shape:
         return None
     support = distribution.support
@@ -47,7 +47,7 @@ def support_size(distribution: Any) -> int | None:
 def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
     """log p(x) for x = 0 … n-1 in float64, normalised, shape batch_shape + (n,).
 
-    Numbers written in a distribution of the user's own have the type that ``types`` gives them.
+    Python numbers in a user's own distribution get the dtype that ``types`` gives them.
     """
     with AS_WRITTEN if type(distribution) is dist.Categorical else types:
         distribution = exact(distribution)
@@ -60,15 +60,15 @@ def log_probs(distribution: Any, n: int, types: Types = AS_WRITTEN) -> Tensor:
 def exact(d: Any) -> Any:
     """The same distribution, scoring in float64 with log 0 = -inf.
 
-    Continuous ones are left as they are, but for the Uniform, which gets its upper end.
+    Continuous distributions are unchanged, except that a Uniform includes its upper end.
 
     Raises:
-        ValueError: for a distribution of torch's own, which Pyro cannot run.
+        ValueError: for a plain torch distribution, which Pyro cannot run.
     """
     if isinstance(d, Distribution) and not isinstance(d, TorchDistributionMixin):
         name = type(d).__name__
         raise ValueError(
-            f"torch.distributions.{name}: expected a distribution of Pyro's, whose impossible "
+            f"torch.distributions.{name}: expected a Pyro distribution, whose impossible "
             f"values stay impossible; take pyro.distributions.{name}, with the same arguments"
         )
     return d
@@ -121,7 +121,7 @@ class _Binomial(dist.Binomial):
 class _Uniform(dist.Uniform):
     """A Uniform with both ends in its support, which torch leaves open above.
 
-    A control that is squashed onto a box arrives at its bounds by rounding; the bounds are taken
+    A control that is squashed onto a box may reach its bounds by rounding. The bounds are compared
     in the precision of the value, since a float32 may lie above the same number in float64.
     """
 
@@ -155,8 +155,8 @@ def _log_probabilities(d: Any) -> Tensor | None:
 def _built_from_probs(d: Any) -> bool:
     """Whether probabilities, not log-odds, are what the author gave.
 
-    ``torch`` computes the other one when it is asked for, and ``expand`` keeps both. A probability
-    below the clamp whose logit is no further out than it then gives away which one came first.
+    ``torch`` computes the other one on demand, and ``expand`` keeps both. They were computed from
+    probabilities if one lies below the clamp while its logit does not.
     """
     if "probs" not in d.__dict__ or "logits" not in d.__dict__:
         return "probs" in d.__dict__

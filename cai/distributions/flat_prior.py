@@ -1,4 +1,4 @@
-"""The flat prior on actions, which no distribution is."""
+"""The flat (improper) prior on actions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ class FlatPrior(dist.ImproperUniform):
     Args:
         size: m, the dimension of an action.
         batch: the batch shape.
+
+    >>> import torch, cai
+    >>> cai.FlatPrior(2).log_prob(torch.tensor([1.0, -3.0]))
+    tensor(0.)
     """
 
     def __init__(self, size: int, batch: Any = ()) -> None:

@@ -1,4 +1,4 @@
-"""Functions of states and actions that look up arrays; they can be pickled, as closures cannot."""
+"""Functions of states and actions that look up arrays; unlike closures they can be pickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cai.distributions.sparse_categorical import SparseCategorical
 
 
 class Lookup:
-    """A function whose numbers all stand in arrays, so that it has no default type to choose."""
+    """A function whose numbers are all in arrays, so that torch's default dtype does not matter."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from cai.numerics.arrays import INTEGERS, is_dense
 
 
 class SparseCategorical(TorchDistribution):
-    """p(s'|s,a) where few of many states can follow: a categorical over K listed states.
+    """p(s'|s,a) over K listed successors, for models in which few of many states can follow.
 
     A dense ``Categorical`` over S states costs S numbers for every state and action; this costs
     K. A state may be listed more than once, its probabilities add up.
@@ -26,6 +26,11 @@ class SparseCategorical(TorchDistribution):
 
     Raises:
         ValueError: if they are not dense tensors, or their shapes do not broadcast.
+
+    >>> import torch, cai
+    >>> move = cai.SparseCategorical(torch.zeros(2), torch.tensor([10, 20]), num_states=1000)
+    >>> move.log_prob(torch.tensor(20)).exp().item()
+    0.5
     """
 
     arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 - as torch declares it
@@ -41,7 +46,7 @@ class SparseCategorical(TorchDistribution):
         K = _check(logits, successors)
         if num_states is not None:
             check_count("num_states", num_states)
-        # Both are copies: whoever made the lists may go on to write into them.
+        # Both are copies: the caller may write into the originals later.
         listed = torch.arange(K) if successors is None else successors.clone()
         self.successors, self.logits = torch.broadcast_tensors(listed, logits.log_softmax(-1))
         self.num_states = K if num_states is None else num_states
@@ -89,7 +94,7 @@ class SparseCategorical(TorchDistribution):
 def _check(logits: Any, successors: Any) -> int:
     """K; raises ValueError unless both are dense tensors that broadcast with one another."""
     if not is_dense(logits) or not logits.is_floating_point() or not logits.shape[-1:].numel():
-        refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K is ≥ 1")
+        refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K ≥ 1")
     if successors is None:
         return int(logits.shape[-1])
     if not is_dense(successors) or successors.dtype not in INTEGERS:

@@ -1,4 +1,4 @@
-"""From all numbers onto a box, with a density that is exact up to its edges."""
+"""A transform from the real numbers onto a box, with a density that is exact up to its edges."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.functional import logsigmoid
 
 
 class Squash(Transform):
-    """a = low + (high - low) (1 + tanh x)/2, number by number.
+    """a = low + (high - low) (1 + tanh x)/2, elementwise.
 
     The derivative is taken in logarithms, 1 - tanh² x = 4 σ(2x) σ(-2x), and the inverse as half of
     log(a - low) - log(high - a), so that both are exact where tanh rounds to one. (torch's softplus
-    would be cut off at 20.) What rounds to an edge is moved to the next number inside, since a
+    would be cut off at 20.) A value that rounds to an edge is moved to the next float inside, as a
     uniform density is zero at its upper edge.
 
     Args:
@@ -36,7 +36,7 @@ class Squash(Transform):
         self.codomain = constraints.interval(self.low, self.high)
 
     def with_cache(self, cache_size: int = 1) -> Squash:
-        """The same transform, remembering its last point."""
+        """The same transform with a cache of its last value."""
         return Squash(self.low, self.high, cache_size)
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the actions of a policy are those of the prior: the supports of the two, compared."""
+"""Checks that the actions of a policy lie in the support of the action prior."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cai.distributions.exact_scores import support_size
 
 
 def elementwise(support: Any) -> Any:
-    """The constraint on single numbers of a support of vectors, mixtures or the like."""
+    """The elementwise constraint of a support of vectors, mixtures or the like."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
@@ -21,7 +21,7 @@ def elementwise(support: Any) -> Any:
 def check_support(policy: Any, prior: Any) -> None:
     """Raises ValueError if a policy's distribution leaves the support of the action prior.
 
-    Deltas and supports of unknown kinds are let pass: what they score says the rest.
+    Deltas and supports of unknown kinds pass: their scores will show whether they fit.
     """
     expected = "a distribution over actions from (t, s)"
     advice = "return the distribution itself; the rollout draws from it"
@@ -47,9 +47,9 @@ def check_support(policy: Any, prior: Any) -> None:
 
 
 def _ends_affine(distribution: Any) -> bool:
-    """Whether the last of several transforms is affine: torch then calls the support the real line.
+    """Whether the last of several transforms is affine: torch then reports a real support.
 
-    So it does for tanh and a scale, and for its own ``biject_to`` of an interval.
+    It does so for tanh and a scale, and for its own ``biject_to`` of an interval.
     """
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist

@@ -1,1 +1,1 @@
-"""What a policy gets, how far it is from the posterior, and methods side by side."""
+"""ELBO and return of a policy, its divergence from the posterior, and methods side by side."""

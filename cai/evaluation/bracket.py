@@ -1,10 +1,10 @@
-"""Log evidence between two numbers, where it cannot be computed: a bound below, and one above.
+"""Lower and upper bounds of the log evidence, where it cannot be computed.
 
 With the weights w = p(τ,O)/q(τ) of trajectories of any guide q, E[log (1/K) Σ_k w_k] is at most
-log p(O) and grows with K (Burda et al. 2016): a bound in expectation, without any condition. From
-above no average of weights is a bound. It takes a value function that is nowhere too low; without
+log p(O) and grows with K (Burda et al. 2016): a lower bound in expectation, unconditionally. No
+average of weights is an upper bound. That takes a value function that is nowhere too low; without
 one there is an estimate, Σ w log w / Σ w ≈ E_{p(τ|O)}[log w] = log p(O) + KL(p(τ|O) ‖ q), which
-comes out too low where the guide misses what the posterior does.
+comes out too low where the guide misses a part of the posterior.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from cai.program.interfaces import ValueFunction
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 
-_WALKS, _DRAWS, _FRESH = 32, 64, 100_000  # trajectories to check a value along, draws a state
-_SURE, _SLACK = 5.0, 1e-3  # standard errors, and nats, by which a value must fail
-_FAR = 100.0  # nats too little are not told from more, lest the numbers overflow
+_WALKS, _DRAWS, _FRESH = 32, 64, 100_000  # trajectories to check a value along, draws per state
+_SURE, _SLACK = 5.0, 1e-3  # standard errors, and nats, by which a value must be too low
+_FAR = 100.0  # nats too low; larger shortfalls are not told apart, to avoid overflow
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,7 +34,7 @@ class EvidenceBracket:
     """log p(O) from below and from above, nats.
 
     Attributes:
-        elbo: E_q[log w], the bound of one trajectory at a time.
+        elbo: E_q[log w], the lower bound from single trajectories.
         elbo_stderr: its standard error.
         lower: E[log (1/K) Σ w] of K trajectories at a time: a lower bound in expectation.
         lower_stderr: its standard error.
@@ -45,6 +45,12 @@ class EvidenceBracket:
         effective: (Σ w)²/Σ w², the effective sample size. If it is small, neither an estimate above
             nor its standard error can be trusted, and the bound below is far from log p(O).
         samples: how many trajectories there were.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> found = inference.evidence_bracket(model, inference.soft_values(model).policy)
+    >>> found.kind, found.elbo < found.upper
+    ('estimate', True)
     """
 
     elbo: float
@@ -74,7 +80,7 @@ def bracket(
 
     Args:
         log_weights: (n,), log p(τ,O)/q(τ), nats.
-        group_size: K; n must be at least 2 K, and what is left over of n/K is not used below.
+        group_size: K; n must be at least 2 K. The remainder of n/K is not used for the lower bound.
         above: an upper bound and its standard error, from :func:`from_above`; an estimate from
             the weights if not given.
     """
@@ -96,14 +102,14 @@ def bracket(
 
 
 def _effective(log_w: Tensor) -> float:
-    """(Σ w)²/Σ w²; zero where there is no weight."""
+    """(Σ w)²/Σ w²; zero if all weights are zero."""
     if not (log_w > -torch.inf).any():
         return 0.0
     return math.exp(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0))
 
 
 def _estimate(log_w: Tensor) -> tuple[float, float]:
-    """Σ w log w / Σ w, and the standard error of such a ratio."""
+    """Σ w log w / Σ w and its standard error."""
     if not (log_w > -torch.inf).any():
         return -torch.inf, math.inf
     share = log_w.softmax(0)
@@ -121,15 +127,15 @@ def from_above(
 
         V_t(s) ≥ α log E[exp((r + r⁺)/α) (γ exp(V_{t+1}(s')/α) + 1 - γ) | s],  a ~ p(a|s).
 
-    That is for the caller to know. Here it is only tried out, by sampling, at states on the way.
+    The caller has to know that. Here it is only tested, by sampling, at visited states.
 
     Args:
-        model: with a finite horizon.
+        model: a model with a finite horizon.
         value: (t, s) -> V_t(s), reward units.
-        paths: trajectories, along which the inequality is tried.
+        paths: trajectories along which the inequality is tested.
 
     Raises:
-        ValueError: if it fails, or the value does not broadcast.
+        ValueError: if the inequality fails, or the value does not broadcast.
     """
     _try_out(model, value, paths)
     S = support_size(model.initial)
@@ -144,7 +150,7 @@ def from_above(
 
 
 def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) -> None:
-    """Raises ValueError where a step, from a state on the way, is worth more than the value."""
+    """Raises ValueError where the inequality fails at a visited state."""
     T = checks.finite_horizon(model, "a bracket")
     walks = paths.states[:_WALKS]
     _check_end(model, value, T, walks[:, -1])
@@ -152,7 +158,7 @@ def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) 
     t = torch.arange(T).expand(len(walks), T).flatten()
     worth, error = _worth(model, value, t, s, _DRAWS)
     worst = int(((worth - 1) / (error + _SLACK)).argmax())
-    # The worst of many is bad by chance: it gets a second hearing, with draws of its own.
+    # The worst of many estimates is bad partly by chance: it is tested again with fresh draws.
     one = slice(worst, worst + 1)
     again, error = _worth(model, value, t[one], s[one], _FRESH)
     excess = (again - 1).item()
@@ -161,11 +167,11 @@ def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) 
         far = " or more" if short > _FAR - 1 else ""
         checks.refuse(
             "value",
-            "at every step at least the expected reward of a step and the value after it",
+            "at every step at least the soft expectation of reward plus next value",
             f"{short:.3g} nats{far} too little at step {int(t[worst])} in state "
             f"{s[worst].tolist()}",
             "take the exact value of a model that is easier everywhere, or leave it out: "
-            "the upper number is an estimate then",
+            "the upper end is an estimate then",
         )
 
 
@@ -192,7 +198,7 @@ def _worth(
             dead = torch.full_like(after, math.log1p(-gamma))
             after = torch.logaddexp(math.log(gamma) + after, dead)
         x = model.log_factor(s, a, s_next, t) + after - _nats(model, value, t, s)
-    # -inf - -inf: where nothing is left, nothing is asked.
+    # Where both are -inf, the inequality holds.
     w = torch.where(x.isnan(), 0.0, x.clamp(max=_FAR).exp()).view(-1, draws)
     return w.mean(1), w.std(1) / draws**0.5
 

@@ -1,4 +1,4 @@
-"""Methods side by side: what each imagines, what it gets, and where the nats go."""
+"""Methods side by side: what each imagines, what it gets, and its divergence term by term."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def compare(
         log p(O) - ELBO(q) = KL(p(s_0) ‖ p(s_0|O)) + Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))]
                              + Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))]
 
-    Where the exact posterior is out of reach, log p(O) is put between two numbers, as
-    ``inference.evidence_bracket`` does, by importance weights of the best of the policies; but
-    not of a model with an infinite horizon, nor where no trajectory weighs anything.
+    Where the exact posterior is out of reach, log p(O) is bracketed, as by
+    ``inference.evidence_bracket``, with importance weights of the best of the policies; not with
+    an infinite horizon, nor if all trajectories have weight zero.
 
     Args:
         model: the model, or its table.
         methods: name -> a Chain, a fit, or a policy (t, s) -> Distribution.
-        value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number of
-            that bracket a bound; see ``inference.evidence_bracket``.
+        value: (t, s) -> V_t(s) in reward units, nowhere too low, with which the upper end of that
+            bracket is a bound, not an estimate; see ``inference.evidence_bracket``.
 
     Returns:
         A :class:`cai.Comparison`: one :class:`cai.Row` for each method, printed as a
         table.
 
     Raises:
-        ValueError: if a method has no policy, does not fit the model, or the evidence is zero;
-            where a value is given that is too low, or of no use since the posterior is known
-            or the horizon is infinite.
+        ValueError: if a method has no policy or does not fit the model, if the evidence is zero,
+            or if a value is given that is too low, or that has no use because the posterior is
+            known or the horizon is infinite.
 
     >>> import cai
     >>> from cai import inference, models
@@ -164,7 +164,7 @@ def _bracket(
     evaluations: Sequence[Evaluation],
     value: ValueFunction | None,
 ) -> EvidenceBracket | None:
-    """log p(O) by the policy that is closest to it; None where no trajectory weighs anything."""
+    """log p(O) bracketed by the best policy; None if all trajectories have weight zero."""
     model, gaussian = problem.program, problem.gaussian
     if model is None or model.horizon is None:
         return None
@@ -174,7 +174,7 @@ def _bracket(
         _log_weights(model, policy, evaluation).tensor_split(2)
         for policy, evaluation in zip(policies, evaluations, strict=True)
     ]
-    # Chosen by one half, measured by the other: the best of several numbers is too good.
+    # Chosen on one half, measured on the other: the best of several estimates is biased upwards.
     worth = [(bracket(w, _TOGETHER).lower, w.logsumexp(0).item()) for w, _ in halves]
     chosen = max(range(len(halves)), key=worth.__getitem__)
     above = None
@@ -186,7 +186,7 @@ def _bracket(
 
 
 def _log_weights(model: TrajectoryModel, policy: Policy, evaluation: Evaluation) -> Tensor:
-    """(n,), nats; of one that was evaluated in closed form they are simulated now."""
+    """(n,), nats; simulated now if the policy was evaluated in closed form."""
     found = evaluation.log_weights
     if found is not None:
         return found
@@ -196,7 +196,7 @@ def _log_weights(model: TrajectoryModel, policy: Policy, evaluation: Evaluation)
 
 
 def _between(row: Row, found: EvidenceBracket) -> Row:
-    """A row with its divergence to the posterior between two numbers."""
+    """A row with its divergence to the posterior bracketed."""
     error = row.elbo_stderr or 0.0
     between = {
         "kl_lower": Estimate(_less(found.lower, row.elbo), math.hypot(found.lower_stderr, error)),
@@ -206,5 +206,5 @@ def _between(row: Row, found: EvidenceBracket) -> Row:
 
 
 def _less(x: float, y: float) -> float:
-    """x - y, zero where both are the same infinity."""
+    """x - y; zero if both are the same infinity."""
     return x - y if x != y else 0.0

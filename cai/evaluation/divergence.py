@@ -25,15 +25,15 @@ from cai.tables import bellman
 
 
 class Split(NamedTuple):
-    """log p(O) - ELBO in three parts, nats; of a simulation with standard errors.
+    """log p(O) - ELBO in three parts, nats; with standard errors if simulated.
 
     Attributes:
         start: KL(p(s_0) ‖ p(s_0|O)), the same for all policies.
         actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
         dynamics: Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))].
-        actions_stderr: None where exact, as the next.
-        dynamics_stderr: of the dynamics.
-        total_stderr: of the sum.
+        actions_stderr: standard error of ``actions``; None where exact, as the next two.
+        dynamics_stderr: standard error of ``dynamics``.
+        total_stderr: standard error of the sum.
     """
 
     start: float
@@ -50,7 +50,7 @@ class Split(NamedTuple):
 
 
 def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
-    """What a policy gets in the true dynamics, and where it differs from the posterior.
+    """The evaluation of a policy in the true dynamics, and its divergence from the posterior.
 
     Args:
         policy: any.
@@ -64,7 +64,7 @@ def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
         assert evaluation.trajectories is not None
         assert evaluation.log_weights is not None
         split = along(known, evaluation.trajectories, evaluation.log_weights)
-        if split.total == math.inf:  # of what is rare, a simulation may have seen nothing
+        if split.total == math.inf:  # a simulation may have missed rare events
             evaluation = dataclasses.replace(
                 evaluation,
                 elbo=-math.inf,
@@ -88,7 +88,7 @@ def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) ->
     Args:
         posterior: the exact posterior.
         log_policy: (T, S, A), log q(a_t|s_t); (S, A) with an infinite horizon.
-        evaluation: of that policy, with its occupancies.
+        evaluation: the evaluation of that policy, with its occupancies.
 
     Returns:
         Three divergences; +inf where the posterior excludes what the policy does.
@@ -102,14 +102,14 @@ def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) ->
 
 
 def with_memory(posterior: Chain, evaluation: Evaluation) -> Split:
-    """The same of a policy with a memory, whose actions account for what the rest does not."""
+    """The same for a policy with a memory; the actions' part is total minus start and dynamics."""
     start, dynamics = _luck(posterior, evaluation)
     total = posterior.bound - evaluation.elbo
     return Split(start, _rest(total, start + dynamics), dynamics)
 
 
 def along(known: References, paths: Trajectories, log_weights: Tensor) -> Split:
-    """The same by simulation, for any policy: KL terms are averaged along its own trajectories.
+    """The same by simulation, for any policy: KL terms averaged along its own trajectories.
 
     Args:
         known: with the exact posterior, of a finite horizon.
@@ -121,7 +121,7 @@ def along(known: References, paths: Trajectories, log_weights: Tensor) -> Split:
     else:
         assert known.chain is not None
         bound, (start, along_paths) = known.chain.bound, _bends_of_states(known.chain, paths)
-    if start == math.inf or not along_paths.isfinite().all():  # the posterior excludes what may be
+    if start == math.inf or not along_paths.isfinite().all():  # excluded by the posterior
         return Split(start, math.inf, math.inf, 0.0, 0.0, 0.0)
     minus, total_stderr = importance_weights.mean(log_weights - bound)
     dynamics, dynamics_stderr = importance_weights.mean(along_paths)
@@ -163,12 +163,12 @@ def _bends_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple
 
 
 def _rest(total: float, known: float) -> float:
-    """What is left for the actions."""
+    """The part of the actions: the total minus the other parts."""
     return math.inf if total == math.inf else total - known
 
 
 def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
-    """KL of the start and of the dynamics, true to bent, under the occupancies of a policy."""
+    """KL(true ‖ posterior) of the start and of the dynamics, under a policy's occupancies."""
     assert evaluation.state_actions is not None
     start = logspace.kl(posterior.table.log_initial, posterior.log_initial).item()
     visits = evaluation.state_actions

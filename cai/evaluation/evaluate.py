@@ -1,4 +1,4 @@
-"""What a policy gets in the true dynamics."""
+"""Evaluation of a policy in the true dynamics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _SAMPLES = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a policy q(a|s) achieves as a guide with the model's own dynamics.
+    """ELBO, return, entropy and occupancies of a policy q(a|s) in the model's own dynamics.
 
     Exact where the model can be enumerated, and for a linear-Gaussian policy in a linear-Gaussian
     model; else estimated, with standard errors. T steps, S states, A actions; occupancies count
     trajectories that are alive, so that with a discount they sum to P(alive). With an infinite
-    horizon they are expected numbers of visits, (S,) and (S, A), until termination, or until
-    nothing is ever paid
-    again: there the trajectory counts as ended, and what the policy does costs no more.
+    horizon they are expected numbers of visits, (S,) and (S, A), until termination or until no
+    reward can follow any more: there the trajectory counts as ended, and actions cost nothing.
 
     Attributes:
         elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
@@ -42,6 +41,13 @@ class Evaluation:
         entropy_stderr: (), nats; None where exact.
         log_weights: (n,), nats: log p(τ,O)/q(τ) of the trajectories simulated; None where exact.
         trajectories: those n trajectories; None where exact.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> found = cai.evaluate(model, inference.soft_values(model).policy)
+    >>> found.states.shape, found.elbo_stderr is None
+    (torch.Size([5, 5]), True)
     """
 
     elbo: float
@@ -71,16 +77,15 @@ def evaluate(
         samples: how many trajectories to simulate. If not given, the answer is exact where the
             model can be enumerated or model and policy are linear-Gaussian, and from 10 000
             trajectories where not, or where the policy has a memory other than a table.
-        seed: of the simulation.
+        seed: seed of the simulation.
 
     Returns:
-        An :class:`cai.Evaluation`; its standard errors are None where the answer is
-        exact.
+        An :class:`cai.Evaluation`; its standard errors are None where the answer is exact.
 
     Raises:
         ValueError: if the policy does not broadcast over steps and states, or a table is to be
-            simulated; with an infinite horizon where the policy is not stationary, may never end,
-            or the model cannot be enumerated.
+            simulated; with an infinite horizon, if the policy is not stationary or its trajectories
+            may never end, or if the model cannot be enumerated.
 
     >>> import cai
     >>> from cai import models
@@ -103,13 +108,13 @@ def evaluate(
 
 
 def exactly(problem: Problem, policy: Policy) -> Worth | None:
-    """The exact ELBO and return, without gradients; None if only a simulation can tell."""
+    """The exact ELBO and return, without gradients; None if it takes a simulation."""
     with torch.no_grad():
         return worth(policy, problem)
 
 
 def of_worth(found: Worth) -> Evaluation:
-    """What is known exactly, as an evaluation."""
+    """An exact result as an evaluation."""
     elbo, expected_return, entropy = (x.item() for x in found[:3])
     return Evaluation(elbo, expected_return, entropy, found.states, found.state_actions)
 
@@ -120,14 +125,14 @@ def simulated(
     """The ELBO and return of a policy, estimated from trajectories.
 
     Raises:
-        ValueError: if it is a table that would have to be simulated.
+        ValueError: if a table would have to be simulated.
     """
     model = problem.program
     if model is None:
         raise ValueError(
             "policy: with a memory it is simulated, which a table cannot be; pass the model"
         )
-    # Of a memory the scores are kept, or all steps would have to be gone through once more.
+    # With a memory the scores are kept, to avoid a second pass over all steps.
     paths = model.simulate(policy, samples, seed, scored=remembers(policy))
     log_q, log_w = importance_weights.scores(model, policy, paths)
     elbo, elbo_stderr = importance_weights.mean(log_w)

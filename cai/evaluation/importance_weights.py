@@ -50,7 +50,7 @@ def scores(model: TrajectoryModel, policy: Policy, paths: Trajectories) -> Score
 def mean(x: Tensor) -> tuple[float, float]:
     """The mean of independent draws (n,) and its standard error.
 
-    One draw of -inf settles the mean; of a single draw the error is not known, and infinite.
+    One draw of -inf makes the mean -inf; the error of a single draw is unknown, given as infinite.
     """
     if (x == -torch.inf).any():
         return -torch.inf, 0.0

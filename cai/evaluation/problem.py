@@ -1,4 +1,4 @@
-"""A model in the forms that it can be solved in: the one place that asks of what kind it is."""
+"""A model in the forms in which it can be solved; the kind of problem is decided here alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cai.tables.tabulation import enumerable, tabulate
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A model, or its table, as a method looks at it.
+    """A model, or its table, in the forms that methods use.
 
     Attributes:
         model: what was passed.
-        program: the model, which can be run; None of a table.
+        program: the model, which can be run; None for a table.
         gaussian: the model if it is linear-Gaussian, else None.
     """
 

@@ -1,4 +1,4 @@
-"""What a comparison measures by: the exact posterior, and the best that any policy can do."""
+"""The references of a comparison: the exact posterior, and the highest ELBO of any policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cai.tables.table import Table
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """What is known exactly of a model.
+    """What is known exactly about a model.
 
     Attributes:
         problem: the model, or its table.
@@ -57,7 +57,7 @@ def solved(table: Table, eta: float) -> Chain:
     """The soft solution at optimism η.
 
     Raises:
-        Diverges: if the horizon is infinite and no values are finite.
+        Diverges: if the horizon is infinite and there are no finite values.
     """
     if table.horizon is None:
         return Stationary.of(table, eta, "soft", fixed_point(table, eta))

@@ -1,4 +1,4 @@
-"""What a comparison shows: one row for each method, as text, HTML, Markdown or JSON."""
+"""The result of a comparison: one row for each method, as text, HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -65,31 +65,30 @@ class Row:
     """One method in a comparison. Bounds, entropies and divergences in nats, returns in reward.
 
     Attributes:
-        imagined_bound: what the method believes it achieves, its own bound or log evidence. (Of
-            the hard and the Boltzmann rule: return/α, less the price of bending. They do not count
-            what actions cost, KL(policy‖prior), and so may be above the ELBO without optimism.)
+        imagined_bound: what the method believes it achieves, its own bound or log evidence. (For
+            the hard and the Boltzmann rule: return/α, minus the KL of the dynamics over η. They do
+            not count KL(policy‖prior), and so may be above the ELBO without optimism.)
         imagined_return: the return it expects, under the dynamics that it believes in.
         elbo: what its policy achieves in the true dynamics, E_q[log p(τ,O) - log q(τ)].
-        elbo_stderr: its standard error; None where exact, as with each ``*_stderr``.
-        expected_return: the return of its policy in the true dynamics.
-        optimism_gap: imagined_bound less what the method's own objective is worth in the true
-            dynamics: the ELBO, or return/α where actions are not counted; None where the method
-            believes in the true dynamics.
-        restriction: the highest ELBO that any policy has, ``soft_values(model).elbo``, less this
-            one: what it costs not to see, not to remember, to be of one family, or not to be
-            trained to the end. None where that is not known, or the method bends the dynamics.
+        expected_return: the return of its policy there; each ``*_stderr`` is None where exact.
+        optimism_gap: imagined_bound minus the method's own objective in the true dynamics, ELBO or
+            return/α; None where the method believes in the true dynamics.
+        restriction: the highest ELBO of any policy minus this one, the cost of limited sight,
+            memory, family or training; None if unknown, or if the method changes the dynamics.
         entropy: E_q[Σ_t H(q(·|s_t))] of its policy in the true dynamics.
         kl_start: KL(p(s_0) ‖ p(s_0|O)).
         kl_actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
         kl_dynamics: Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))].
-        kl: the sum of the three, which is log p(O) - elbo; None, as its parts, where the exact
-            posterior is out of reach.
-        kl_lower: where it is, the lower bound of log p(O) less the ELBO.
-        kl_upper: the upper number less the ELBO: a bound or an estimate, see
-            :attr:`Comparison.bracket`.
+        kl: the sum of the three, log p(O) - elbo; None, like these, if the posterior is unknown.
+        kl_lower, kl_upper: in that case, the ends of :attr:`Comparison.bracket` minus the ELBO.
         estimates: all of these by name, each with its standard error.
         evaluation: the policy's evaluation in the true dynamics.
         method: what was passed to the comparison.
+
+    >>> from cai import compare, inference, models
+    >>> row = compare(models.ledge(), {"a": inference.posterior(models.ledge())}).rows["a"]
+    >>> row.imagined_return > row.expected_return
+    True
         belief: what the method, or its policy, believes of the dynamics; or None.
     """
 
@@ -131,16 +130,18 @@ _COLUMNS = [name for name, x in vars(Row).items() if isinstance(x, property)]
 class Comparison(Mapping[str, Row]):
     """Rows by name, in the order in which the methods were given.
 
-    Prints as an aligned table, shows as HTML in a notebook, and exports to a dict, to JSON and to
-    Markdown.
+    It prints as an aligned table, and exports to HTML (in a notebook), a dict, JSON and Markdown.
 
     Attributes:
         rows: name -> row.
         log_evidence: log p(O) in nats; None where the exact posterior is out of reach.
-        posterior: the exact posterior that the divergences are measured to; or None.
-        model: what was compared on.
-        bracket: log p(O) between two numbers, where the exact posterior is out of reach; from
-            half of the trajectories of the method that is closest on the other half.
+        posterior: the exact posterior to which the divergences are measured; or None.
+        model: the model, or its table.
+        bracket: bounds of log p(O) if the exact posterior is out of reach, from the best method.
+
+    >>> from cai import compare, inference, models
+    >>> list(compare(models.ledge(), {"posterior": inference.posterior(models.ledge())}))
+    ['posterior']
         table: of the model, if the posterior is one of a table; else None.
     """
 
@@ -172,7 +173,7 @@ class Comparison(Mapping[str, Row]):
         }
 
     def to_json(self) -> str:
-        """to_dict as JSON; what has no number there is null, infinities are "inf" and "-inf"."""
+        """to_dict as JSON; missing numbers are null, infinities are "inf" and "-inf"."""
         return json.dumps(_without_infinities(self.to_dict()), indent=2, ensure_ascii=False)
 
     def to_markdown(self) -> str:
@@ -194,7 +195,7 @@ class Comparison(Mapping[str, Row]):
         """The table in columns of one width.
 
         Args:
-            encoding: of where it goes. Symbols that it lacks are spelt: τ as tau, ± as +/-.
+            encoding: that of the output. Symbols that it lacks are spelt: τ as tau, ± as +/-.
         """
         units = ["", *(f"({unit})" for _, _, unit in self._columns())]
         titles = ["", *(title for _, title, _ in self._columns())]
@@ -243,7 +244,7 @@ class Comparison(Mapping[str, Row]):
         ]
 
     def _title(self, field: str, title: str) -> str:
-        """What is no bound is not called one."""
+        """The title of a column; estimates are not called bounds."""
         loose = field == "kl_upper" and self.bracket is not None and self.bracket.kind != "bound"
         return "estimate" if loose else title
 
@@ -284,13 +285,13 @@ class Comparison(Mapping[str, Row]):
 
 
 def _cell(field: str, estimate: Estimate) -> str:
-    """A number of a row; what training still lacks in the fourth digit is no restriction."""
+    """A number of a row; a restriction below 5e-4 nats is unfinished training, shown as zero."""
     x, stderr = estimate
     return number(0.0 if field == "restriction" and x and abs(x) < 5e-4 else x, stderr)
 
 
 def _without_infinities(x: Any) -> Any:
-    """JSON knows no infinity."""
+    """The same with infinities as texts, since JSON has none."""
     if isinstance(x, dict):
         return {key: _without_infinities(value) for key, value in x.items()}
     return str(x) if isinstance(x, float) and not math.isfinite(x) else x

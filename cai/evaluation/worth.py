@@ -33,7 +33,7 @@ from cai.tables.table import Table
 
 
 class Worth(NamedTuple):
-    """What a policy achieves; of a linear or a history policy the first three have gradients.
+    """Exact evaluation of a policy; linear and history policies have gradients in the first three.
 
     Attributes:
         elbo: (), nats.
@@ -42,7 +42,7 @@ class Worth(NamedTuple):
         states: (T+1, S), occupancies while alive; (S,) with an infinite horizon; None for
             continuous states.
         state_actions: (T, S, A), or (S, A); None for continuous states.
-        log_policy: log q(a|s) of the same shape; None if the policy is no function of the state
+        log_policy: log q(a|s) of the same shape; None if the policy does not depend on the state
             alone.
     """
 
@@ -56,10 +56,10 @@ class Worth(NamedTuple):
 
 @singledispatch
 def worth(policy: Any, problem: Problem) -> Worth | None:
-    """The exact ELBO, return and entropy of a policy; None if only a simulation can tell.
+    """The exact ELBO, return and entropy of a policy; None if it takes a simulation.
 
-    It is exact for a linear-Gaussian policy in such a model, and on a table for a policy without
-    a memory or on histories.
+    They are exact for a linear-Gaussian policy in such a model, and on a table for policies without
+    memory or on histories.
 
     Args:
         policy: (t, s) -> q(a_t|s_t).
@@ -67,7 +67,7 @@ def worth(policy: Any, problem: Problem) -> Worth | None:
 
     Raises:
         ValueError: if the policy does not fit the problem or does not broadcast; with an infinite
-            horizon if it is not stationary or may never end.
+            horizon, if it is not stationary or its trajectories may never end.
     """
     return _of_table(policy, problem)
 

@@ -1,4 +1,4 @@
-"""What bending costs in a linear-Gaussian model: divergences of noise."""
+"""KL of the dynamics in a linear-Gaussian model: divergences of the noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 def bend_divergences(
     value: tilted_noise.Value, factor: Tensor, theta: float, around: Gaussian
 ) -> tuple[Tensor, Tensor]:
-    """KL(bent noise ‖ true noise) and KL(true ‖ bent), expected over the mean that it is around.
+    """KL(tilted noise ‖ true noise) and KL(true ‖ tilted), in expectation over its mean.
 
     Args:
         value: V of the step after, as arrays.
@@ -30,7 +30,7 @@ def bend_divergences(
     spectrum = tilted_noise.spectrum(value, factor.numpy(), theta)
     f, _ = (torch.as_tensor(x) for x in tilted_noise.pull(spectrum[1], spectrum[3], theta, ""))
     _, lam, Y, y = (torch.as_tensor(x) for x in spectrum)
-    # In the eigenbasis of L'PL the noise moves by f (y - Y'μ), and keeps 1/(1 + θλ) of its spread.
+    # In the eigenbasis of L'PL the noise shifts by f (y - Y'μ); its variance is 1/(1 + θλ).
     slope = y - matvec(Y.mT, around.mean)
     square = slope**2 + (Y * (around.covariance @ Y)).sum(-2)
     if math.isinf(theta):

@@ -1,4 +1,4 @@
-"""The Riccati recursion from zero by doubling: 1, 2, 4, 8, … steps, each as one map.
+"""The Riccati recursion from zero by doubling: 1, 2, 4, 8, … steps at a time.
 
 Where actions and noise together have the authority G = BR⁻¹B' + θW, and no cost joins states and
 actions, T steps of the recursion before a final cost P lead to
@@ -6,8 +6,8 @@ actions, T steps of the recursion before a final cost P lead to
     Q_T + A_T' P (I + G_T P)⁻¹ A_T,      Q_1 = Q, A_1 = A, G_1 = G
 
 and two such maps, one after the other, to a third (Anderson 1978; the structure-preserving doubling
-algorithm). Q_T is the recursion from P = 0 itself, at T = 2^k after k doublings. So what is found
-is the limit of long horizons, whichever other roots the stationary equation has.
+algorithm). Q_T is the recursion from P = 0 itself, at T = 2^k after k doublings. So this finds the
+limit of long horizons, whichever other roots the stationary equation has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cai.gaussian.tilted_noise import Array, Breakdown
 
 _DOUBLINGS = 100  # more steps than any horizon
 _SETTLED = 1e-15  # relative change of P in a doubling
-_MOST = 1e200  # a cost that has no limit
+_MOST = 1e200  # a cost this large counts as without a limit
 
 
 def from_zero(
@@ -29,14 +29,14 @@ def from_zero(
     """The limit of the recursion from P = 0.
 
     Args:
-        A: (n, n), with the discount's root in it.
+        A: (n, n), multiplied by the square root of the discount.
         G: (n, n), the authority.
         Q: (n, n), the cost.
-        check: (G_T, Q_T, 2T), called before each doubling and at the end; raises where one of the
-            steps up to 2T has no value.
+        check: a function of (G_T, Q_T, 2T), called before each doubling and at the end; raises if
+            one of the steps up to 2T has no value.
 
     Returns:
-        P, and whether it is a limit; if not, the last P.
+        The last P, and whether it is a limit.
     """
     eye = np.eye(len(A))
     for k in range(_DOUBLINGS):
@@ -58,11 +58,11 @@ def from_zero(
 
 
 def least(square: Array, M: Array) -> float:
-    """The least eigenvalue of I + S'MS with SS' = square ≥ 0: all steps have a value if it is > 0.
+    """The smallest eigenvalue of I + S'MS, SS' = square ≥ 0; > 0 if all steps have a value.
 
-    With θ ≥ 0 a horizon of T steps is one Gaussian integral over actions and noise, and G_T is
-    where they can lead: with a final cost P it is finite iff I + G^½ P G^½ > 0. With θ < 0 and a
-    cost Q ≥ 0 the values only grow with the steps, smoothly as long as I + Q^½ G Q^½ > 0.
+    With θ ≥ 0 a horizon of T steps is one Gaussian integral over actions and noise, and G_T their
+    covariance: with a final cost P it is finite iff I + G^½ P G^½ > 0. With θ < 0 and a cost Q ≥ 0
+    the values grow with the number of steps, smoothly as long as I + Q^½ G Q^½ > 0.
     """
     values, vectors = np.linalg.eigh(square)
     S = vectors * np.sqrt(values.clip(0))
@@ -70,7 +70,7 @@ def least(square: Array, M: Array) -> float:
 
 
 def no_limit(P: Array) -> Breakdown:
-    """What to raise where P grows with the steps and has no limit."""
+    """The error to raise if P grows with the number of steps without a limit."""
     if np.nan_to_num(np.trace(P)) < 0:
         return Breakdown(1, "rewards grow without limit over the steps")
     return Breakdown(-1, "costs grow without limit over the steps (no policy holds the state)")

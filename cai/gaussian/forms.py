@@ -1,4 +1,4 @@
-"""Gaussians, quadratic functions and linear maps with noise, each by a name; float64."""
+"""Gaussians, quadratic functions and linear maps with noise, in float64."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class Gaussian:
     Attributes:
         mean: (..., d).
         covariance: (..., d, d).
+
+    >>> import torch, cai
+    >>> certain = cai.Gaussian(torch.ones(2), torch.zeros(2, 2))
+    >>> certain.distribution().sample()
+    tensor([1., 1.])
     """
 
     mean: Tensor
@@ -37,6 +42,11 @@ class Quadratic:
         P: (..., d, d), symmetric.
         p: (..., d).
         k: (...).
+
+    >>> import torch, cai
+    >>> square = cai.Quadratic(torch.eye(1).double(), torch.zeros(1).double(), torch.tensor(0.0))
+    >>> square(0, [2.0]).item()
+    -2.0
     """
 
     P: Tensor
@@ -47,8 +57,8 @@ class Quadratic:
         """The values at step t of x, (..., d), or of several such vectors put together.
 
         Args:
-            t: an int or a tensor of steps that broadcasts with the batch shape of x; of no
-                consequence where one function serves all steps.
+            t: an int or a tensor of steps that broadcasts with the batch shape of x; ignored if
+                there is one function for all steps.
             x: one vector, as in V(t, s), or several, as in Q(t, s, a).
         """
         P, p, k = self.P, self.p, self.k
@@ -73,6 +83,11 @@ class LinearMap:
         B: (..., n, m).
         c: (..., n).
         W: (..., n, n), may be singular.
+
+    >>> import torch, cai
+    >>> eye = torch.eye(2).double()
+    >>> cai.LinearMap(eye, eye, eye[0], eye)([0.0, 0.0], [1.0, 1.0]).mean
+    tensor([2., 1.], dtype=torch.float64)
     """
 
     A: Tensor
@@ -94,5 +109,5 @@ class LinearMap:
 
 
 def numbers(x: Any) -> Tensor:
-    """A vector, or several, in float64: what a user writes as a list does not lose digits."""
+    """A vector, or several, in float64; lists are converted without losing digits."""
     return torch.as_tensor(x, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What exact inference in a linear-Gaussian model returns."""
+"""The solution of a linear-Gaussian model."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class GaussianSolution(ExactBelief):
     Gaussians are those of the trajectories that are alive, a fraction γ^t. An infinite horizon has
     no axis of steps, and its ``states`` are those of the long run.
 
-    Where more is observed than optimality, or less, each O stands for that. What is observed
-    exactly has no spread: covariances are zero there, and singular where, without noise, it decides
-    what comes before. Values are logarithms of densities, α log p(what is observed at a_t or later
-    | s_t=s); where, without noise, no action can make up for s, along the states that are possible.
+    If sites other than optimality are observed, or only some o_t, O stands for all that is
+    observed. An exactly observed site has covariance zero, and where there is no noise that makes
+    the covariances of earlier sites singular. Values are log densities, α log p(all that is
+    observed at a_t or later | s_t=s); where noise is missing and no action can correct s, they are
+    meant on the subspace of states that are possible.
 
     Attributes:
         model: the model that was solved.
@@ -45,9 +46,15 @@ class GaussianSolution(ExactBelief):
         initial: q(s_0) ∝ p(s_0) exp(η V_0(s_0)/α), (n,) and (n, n); at η = 1, p(s_0|O).
         transitions: q(s_{t+1}|s_t,a_t) of all steps, as :meth:`dynamics`.
         first_value: reward units, α times the bound; with ``growth``, relative to the values.
-        growth: of an infinite horizon without a discount: what each step more adds to the value,
-            reward units; its k is zero, since only differences of values mean something.
-        conditioned: whether something else is observed than that all was optimal.
+        growth: for an infinite horizon without a discount, the value that each further step adds,
+            reward units; k is then zero, since only differences of values have a meaning.
+        conditioned: whether anything but the optimality of all steps is observed.
+
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])
+    >>> solution = inference.soft_values(model)
+    >>> solution.states.mean.shape, solution.V(0, [1.0]).shape
+    (torch.Size([4, 1]), torch.Size([]))
     """
 
     model: LinearGaussian
@@ -65,10 +72,10 @@ class GaussianSolution(ExactBelief):
     def at(
         cls, model: LinearGaussian, eta: float, root: riccati_equation.Root = "limit"
     ) -> GaussianSolution:
-        """The solution at one optimism, over an infinite horizon by one root of its equation.
+        """The solution at one optimism; with an infinite horizon, from a root of its equation.
 
         Raises:
-            Breakdown: where a value is infinite.
+            Breakdown: if a value is infinite.
         """
         if model.horizon is None:
             found = riccati_equation.solve(model, eta, root)
@@ -98,7 +105,7 @@ class GaussianSolution(ExactBelief):
 
     def __repr__(self) -> str:
         if self.growth is not None:
-            return f"GaussianSolution(optimism={self.optimism:g}, growth={self.growth:.6g} a step)"
+            return f"GaussianSolution(optimism={self.optimism:g}, growth={self.growth:.6g}/step)"
         name = "log_evidence" if self.conditioned else "bound"
         return f"GaussianSolution(optimism={self.optimism:g}, {name}={self.bound:.6g} nats)"
 
@@ -107,13 +114,13 @@ class GaussianSolution(ExactBelief):
         """(), nats: (1/η) log E_{s_0} exp(η V_0/α); E[V_0]/α at η = 0.
 
         Raises:
-            AttributeError: for an infinite horizon without a discount, where it grows for ever.
+            AttributeError: for an infinite horizon without a discount, where it grows forever.
         """
         if self.growth is not None:
             raise AttributeError(
-                "bound: over an infinite horizon without a discount it grows for ever, by "
-                f"{self.growth / self.model.temperature:.6g} nats a step; take .growth (reward "
-                "units a step), a finite horizon, or a discount"
+                "bound: over an infinite horizon without a discount it grows forever, by "
+                f"{self.growth / self.model.temperature:.6g} nats per step; take .growth (reward "
+                "units per step), a finite horizon, or a discount"
             )
         return self.first_value / self.model.temperature
 
@@ -136,7 +143,7 @@ class GaussianSolution(ExactBelief):
         """H_t, (T, m, m), reward units: R + B'P̃B with the prior's αΣ⁻¹ in R.
 
         Raises:
-            AttributeError: with observations, which may leave an action no spread.
+            AttributeError: with observations, which may determine an action exactly.
         """
         self._check_unconditioned("curvature")
         return self.model.temperature * torch.cholesky_inverse(self.policy.scale_tril)
@@ -148,7 +155,7 @@ class GaussianSolution(ExactBelief):
         W̃(W⁻¹μ + θp); at η = 1 that is p(s_{t+1}|s_t,a_t,O), at η = 0 the true dynamics.
 
         Args:
-            t: the step, 0 ≤ t < T; of no consequence where the horizon is infinite.
+            t: the step, 0 ≤ t < T; ignored with an infinite horizon.
 
         Raises:
             ValueError: for a step outside the horizon.
@@ -161,7 +168,7 @@ class GaussianSolution(ExactBelief):
 
     @property
     def states(self) -> Gaussian:
-        """q(s_t) under the bent chain, (T+1, n) and (T+1, n, n); at η = 1, p(s_t|O)."""
+        """q(s_t) in the solution's own dynamics, (T+1, n) and (T+1, n, n); at η = 1, p(s_t|O)."""
         return self._moments[0]
 
     @property
@@ -171,9 +178,9 @@ class GaussianSolution(ExactBelief):
 
     @cached_property
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy.
+        """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy.
 
-        For an infinite horizon without a discount, the average of a step in the long run.
+        For an infinite horizon without a discount, the average reward per step.
 
         Raises:
             AttributeError: for an infinite horizon, where it is infinite.
@@ -196,7 +203,7 @@ class GaussianSolution(ExactBelief):
 
     @cached_property
     def bend_dynamics(self) -> float:
-        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain.
+        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))].
 
         Raises:
             AttributeError: with observations.
@@ -239,8 +246,8 @@ class GaussianSolution(ExactBelief):
         if self.conditioned:
             raise AttributeError(
                 f"{name}: expected a solution where all o_t are observed and nothing else, got "
-                "one with other observations, which leave a state or an action no spread where "
-                "they decide it; take inference.posterior(model)"
+                "one with other observations, which may determine a state or an action exactly; "
+                "take inference.posterior(model)"
             )
 
 
@@ -253,7 +260,7 @@ def _ends(model: LinearGaussian, value: Value) -> tuple[Value, Value]:
 
 
 def _action_values(model: LinearGaussian, soft: Value) -> Quadratic:
-    """Q from the values of the step after, expected softly over its noise."""
+    """Q from the values of the next step, by a soft expectation over its noise."""
     P, p, k = (model.discount * x for x in _tensors(soft))
     AB, Pc = model.joint_dynamics, matvec(P, model.drift)
     return Quadratic(

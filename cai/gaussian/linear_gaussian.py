@@ -31,12 +31,10 @@ class LinearGaussian(TrajectoryModel):
         s_0 ~ N(μ_0, S_0),   s' = A s + B a + c + w,  w ~ N(0, W),   a ~ N(m, Σ) or flat
         r(s,a) = -½ (s'Qs + 2 s'Na + a'Ra) + q's + ρ'a,      r_T(s) = -½ s'Q_T s + q_T's
 
-    An ordinary Pyro program all the same: every inference takes it. What a step needs may be
-    constant or, with a leading axis of length T, depend on the step. n is the dimension of a
-    state, m of an action; everything is kept in float64. :func:`cai.models.linear_gaussian` is the
-    convenient way to make one. ``initial``, ``dynamics``, ``reward`` and ``final_reward`` follow
-    from the matrices; those of a step t are ``transition(s, a, t)`` and ``rewards(s, a, t)``, and
-    ``dynamics`` and ``reward`` by themselves are those of the first step.
+    It is an ordinary Pyro program, which every inference takes. The matrices may be constant or,
+    with a leading axis of length T, depend on the step; all are kept in float64. n is the dimension
+    of a state, m of an action. ``transition(s, a, t)`` and ``rewards(s, a, t)`` are those of step
+    t, ``dynamics`` and ``reward`` those of step 0. See :func:`cai.models.linear_gaussian`.
 
     Args:
         A: (n, n) or (T, n, n).
@@ -50,13 +48,16 @@ class LinearGaussian(TrajectoryModel):
         rho: ρ, (m,) or (T, m).
         Q_final: Q_T, (n, n).
         q_final: q_T, (n,).
-        initial_mean: μ_0, (n,).
-        initial_covariance: S_0, (n, n); may be singular.
+        initial_mean, initial_covariance: μ_0, (n,), and S_0, (n, n), which may be singular.
         action_prior: a MultivariateNormal over actions, of batch shape () or (T,); or FlatPrior.
 
     Raises:
         ValueError: if shapes do not fit, a number is not finite, a covariance is not symmetric
             or has a negative eigenvalue, or something depends on the step of an infinite horizon.
+
+    >>> import cai
+    >>> cai.models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]]).state_size
+    1
     """
 
     A: Tensor
@@ -178,7 +179,7 @@ class LinearGaussian(TrajectoryModel):
 
 
 def _check_methods(model: LinearGaussian) -> None:
-    """Raises ValueError where a subclass says something else than the matrices."""
+    """Raises ValueError if a subclass overrides what the matrices define."""
     for name in ("prior", "transition", "rewards", "arrival_rewards", "final_rewards"):
         if getattr(type(model), name) is not getattr(LinearGaussian, name):
             expected = "that of the matrices, which the exact methods read"
@@ -187,7 +188,7 @@ def _check_methods(model: LinearGaussian) -> None:
 
 
 def at(x: Tensor, t: Any, dims: int) -> Tensor:
-    """What belongs to step t, of a tensor with or without a leading axis of steps."""
+    """The entry of step t, of a tensor with or without a leading axis of steps."""
     return x if x.dim() == dims else x[t]
 
 
@@ -198,10 +199,10 @@ def _alike(dims: int, *arrays: Tensor) -> list[Tensor]:
 
 
 def sizes(B: Any) -> tuple[int, int]:
-    """n and m, the dimensions of a state and of an action, as B has them.
+    """n and m, the dimensions of a state and of an action, from the shape of B.
 
     Raises:
-        ValueError: if B is no matrix, nor one for each step.
+        ValueError: if B is neither a matrix nor one matrix for each step.
     """
     shape = arrays.read("B", B, "an array of shape (n, m)").shape
     if len(shape) not in (2, 3) or 0 in shape:
@@ -227,12 +228,12 @@ def _tensor(name: str, value: Any, shape: tuple[int, ...], T: int | None) -> Ten
         advice = (
             "an infinite horizon has one matrix for all steps"
             if T is None
-            else "the first axis, if there is one more, counts the steps 0 … T-1"
+            else "the first axis, if there is another, counts the steps 0 … T-1"
         )
         expected = " or ".join(map(str, allowed))
         checks.refuse(name, f"a shape {expected}", str(tuple(x.shape)), advice)
     if not x.isfinite().all():
-        checks.refuse(name, "finite numbers", "inf or NaN", "a quadratic reward forbids nothing")
+        checks.refuse(name, "finite numbers", "inf or NaN", "a quadratic reward cannot forbid")
     if name in ("Q", "R", "Q_final"):
         return 0.5 * (x + x.mT)
     return _covariance(name, x) if name in ("noise", "initial_covariance") else x

@@ -1,4 +1,4 @@
-"""The linear-Gaussian policy: the family in which the best policy of such a model lies."""
+"""The linear-Gaussian policy: the family that contains the best policy of such a model."""
 
 from __future__ import annotations
 
@@ -17,28 +17,35 @@ from cai.gaussian.linear_gaussian import LinearGaussian, at
 from cai.numerics import arrays, memory
 from cai.program.interfaces import Policy
 
-_FLAT = 1e-14  # an eigenvalue of a correlation below this fraction of the largest is none
+_FLAT = 1e-14  # an eigenvalue of a correlation below this fraction of the largest is zero
 
 
 class LinearGaussianPolicy(nn.Module):
     """q(a_t|s_t) = N(k_t - K_t s_t, C_t), a gain, an offset and a covariance for each step.
 
-    It starts at the prior: no gain, and its mean and covariance; at N(0, I) where that is flat.
+    It starts at the prior: zero gain and the prior's mean and covariance; N(0, I) for a flat one.
     C = L L' with L lower triangular, the diagonal of which is kept as a logarithm.
 
     Args:
-        model: a linear-Gaussian model, which says the sizes.
+        model: a linear-Gaussian model, which gives the sizes.
         stationary: one policy for all steps instead of one for each.
 
     Attributes:
         gains: K, (T, m, n), or (m, n) where stationary; float64.
         offsets: k, (T, m) or (m,).
         log_scales: log of the diagonal of L, (T, m) or (m,).
-        lower: L below its diagonal, (T, m, m) or (m, m); the rest of it is not used.
+        lower: L below its diagonal, (T, m, m) or (m, m); the other entries are not used.
 
     Raises:
         ValueError: for a model of another kind, an infinite horizon without ``stationary=True``,
-            or a stationary policy beside a prior that depends on the step.
+            or a stationary policy for a prior that depends on the step.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, Q=[[1.0]], R=[[1.0]])
+    >>> fitted = inference.fit(model, cai.LinearGaussianPolicy(model), estimator="mirror")
+    >>> abs(fitted.elbo - inference.soft_values(model).elbo) < 1e-9
+    True
     """
 
     gains: Tensor
@@ -75,13 +82,13 @@ class LinearGaussianPolicy(nn.Module):
     ) -> LinearGaussianPolicy:
         """The policy with given K, k and C, with or without an axis of steps; nothing to train.
 
-        C may be singular: then actions are decided along some directions, and score by the density
-        on their support.
+        C may be singular: then actions are deterministic along some directions and are scored by
+        the density on their support.
 
         Raises:
-            ValueError: if they are no numbers, or their shapes do not fit.
+            ValueError: if they are not numbers, or their shapes do not fit.
         """
-        advice = "K (m, n), k (m,) and C (m, m), each or none with an axis of T steps in front"
+        advice = "K (m, n), k (m,) and C (m, m), all or none with a first axis of T steps"
         given = {"gains": gains, "offsets": offsets, "covariance": covariance}
         gains, offsets, covariance = (arrays.numbers(x, y) for x, y in given.items())
         for name, x in (("gains", gains), ("offsets", offsets), ("covariance", covariance)):
@@ -118,7 +125,7 @@ class LinearGaussianPolicy(nn.Module):
         return _act(at(self.gains, t, 2), at(self.offsets, t, 1), tril, s)
 
     def unroll(self) -> Policy:
-        """The same policy for one run over all steps: one gradient instead of T of full size."""
+        """The same policy for one run over all steps, with one full-size gradient, not T."""
         if self.gains.dim() == 2:
             gain, offset, tril = self.gains, self.offsets, self.scale_tril
             return lambda t, s: _act(gain, offset, tril, s)

@@ -1,4 +1,4 @@
-"""A linear-Gaussian chain in the long run, and its return."""
+"""The stationary distribution of a linear-Gaussian chain, and its return."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def long_run(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Gaussia
     """The stationary distribution of s, (n,), and of (s, a), (n+m,).
 
     Raises:
-        AttributeError: where there is none, since the chain runs away.
+        AttributeError: if there is none because the chain is unstable.
     """
     F, f, W = closed_loop(dynamics, policy)
     radius = np.abs(np.linalg.eigvals(F)).max()
     if radius >= 1:
         raise AttributeError(
-            f"states: there is no long run, the chain runs away (spectral radius {radius:.4g}); "
+            f"states: none in the long run, the chain is unstable (spectral radius {radius:.4g}); "
             "take a finite horizon"
         )
     mean = np.linalg.solve(np.eye(len(F)) - F, f)
@@ -39,13 +39,13 @@ def long_run(dynamics: LinearMap, policy: LinearGaussianPolicy) -> tuple[Gaussia
 def long_run_return(
     model: LinearGaussian, start: Gaussian, dynamics: LinearMap, policy: LinearGaussianPolicy
 ) -> float:
-    """E[Σ_t γ^t r_t], reward units; without a discount the average reward of a step.
+    """E[Σ_t γ^t r_t], reward units; without a discount the average reward per step.
 
-    By the value of the policy, as the limit of long horizons: states may run away, as long as no
+    It is the value of the policy as the limit of long horizons: states may diverge as long as no
     reward depends on them.
 
     Raises:
-        AttributeError: where the rewards run away.
+        AttributeError: if the rewards diverge.
     """
     F, f, W = closed_loop(dynamics, policy)
     P, p, paid = _paid(model, policy)
@@ -78,7 +78,7 @@ def long_run_return(
 
 
 def _paid(model: LinearGaussian, policy: LinearGaussianPolicy) -> tuple[Array, Array, float]:
-    """P, p and k of the reward that a policy expects in a state."""
+    """P, p and k of the expected reward of a policy as a function of the state."""
     n = model.state_size
     K, k = policy.gains.numpy(), policy.offsets.numpy()
     M, slope = model.reward_curvature.numpy(), model.reward_slope.numpy()

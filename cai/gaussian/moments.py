@@ -1,4 +1,4 @@
-"""A linear-Gaussian policy in a linear-Gaussian model: means, covariances, expected return."""
+"""Means, covariances and expected return of a linear-Gaussian policy in such a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def true_dynamics(model: LinearGaussian) -> LinearMap:
 def moments(
     start: Gaussian, dynamics: LinearMap, policy: LinearGaussianPolicy, T: int
 ) -> tuple[Gaussian, Gaussian]:
-    """Means and covariances of s_0 … s_T, and of (s_t, a_t) for t < T, given that one is alive.
+    """Means and covariances of s_0 … s_T, and of (s_t, a_t) for t < T, given being alive.
 
     Raises:
         ValueError: if the policy is for another number of steps, states or actions.

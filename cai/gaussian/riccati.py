@@ -23,13 +23,13 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.tilted_noise import START, Array, Breakdown, Value, bend, soften, spectrum, times
 from cai.numerics import memory
 
-_RANK = 1e-13  # curvature below this fraction of what it was added up from is a rounding error
+_RANK = 1e-13  # curvature below this fraction of its summands is a rounding error
 _LIMIT = 1e150  # a |θ| beyond this is infinite: products with it overflow
 
 
 @dataclass(frozen=True, eq=False)
 class StepArrays:
-    """A linear-Gaussian model as arrays with a leading axis of steps (length 1: all alike).
+    """A linear-Gaussian model as arrays with a leading axis of steps (length 1 if constant).
 
     Attributes:
         A, B, c, L: dynamics and the root of W.
@@ -80,7 +80,7 @@ class StepArrays:
         )
 
     def over(self, T: int) -> list[tuple[Any, ...]]:
-        """What each of T steps needs, in the order of the fields."""
+        """The arrays of each of T steps, in the order of the fields."""
         fields = (self.A, self.B, self.c, self.L, self.Q, self.N, self.R, self.q, self.rho, self.k)
         return list(zip(*(list(x) * T if len(x) == 1 else list(x) for x in fields), strict=True))
 
@@ -93,7 +93,7 @@ class RiccatiSolution:
         value: P, p and k, (T+1, n, n), (T+1, n), (T+1), reward units; without the axis of steps
             where all steps are alike, and then k = 0 without a discount.
         K, offset: (T, m, n), (T, m): the mean of an action is offset - K s.
-        H: (T, m, m), reward units: its precision times α.
+        H: (T, m, m), reward units: the precision of an action times α.
         growth: what a step adds to the value of an infinite horizon without a discount, reward
             units; else None.
     """
@@ -109,7 +109,7 @@ def backward(model: LinearGaussian, eta: float) -> RiccatiSolution:
     """Values and policies of every step, for a finite horizon.
 
     Raises:
-        Breakdown: where a value is infinite; every step is checked, and the first state, too.
+        Breakdown: if a value is infinite, at any step or in expectation over the first state.
     """
     T, n, m = int(model.horizon or 0), model.state_size, model.action_size
     count = (T + 1) * (n * n + n + 1) + T * m * (n + 1 + m)
@@ -132,7 +132,7 @@ def backward(model: LinearGaussian, eta: float) -> RiccatiSolution:
 
 
 def price(model: LinearGaussian, eta: float) -> float:
-    """θ = η/α, what a unit of reward weighs in nats of bending; ±∞ where products would be."""
+    """θ = η/α, with ±∞ for values whose products would overflow."""
     theta = eta / model.temperature
     return math.copysign(math.inf, theta) if abs(theta) > _LIMIT else theta
 
@@ -145,7 +145,7 @@ def model_start(model: LinearGaussian) -> tuple[Array, Array]:
 def earlier(
     problem: StepArrays, step: tuple[Any, ...], value: Value, theta: float, where: str
 ) -> tuple[Value, Array, Array, Array]:
-    """The value of a step from that of the step after, with K, offset and H of its policy."""
+    """The value of a step from that of the next step, with K, offset and H of its policy."""
     A, B, c, L, Q, N, R, q, rho, prior = step
     alpha, gamma = problem.alpha, problem.gamma
     P, p, k = soften(value, spectrum(value, L, theta), theta, where)
@@ -168,7 +168,7 @@ def earlier(
 
 
 def _steps(x: Any, dims: int) -> Array:
-    """With a leading axis of steps, of length 1 where there was none."""
+    """The array with a leading axis of steps, of length 1 if it had none."""
     array: Array = x.numpy()
     return array if array.ndim > dims else array[None]
 
@@ -176,13 +176,13 @@ def _steps(x: Any, dims: int) -> Array:
 def _sizes(
     step: tuple[Any, ...], after: Value, K: Array, H: Array, size: Array, theta: float, where: str
 ) -> Array:
-    """The size of what P was added up from, (n, n): its rounding error is a fraction of that.
+    """The size of the summands of P, (n, n): its rounding error is a fraction of that.
 
-    An error of the step after comes through the closed loop, and each step adds its own. Where the
-    actions of a step cost nothing by themselves, H > 0 is decided by it.
+    Errors of the next step pass through the closed loop, and each step adds its own. If the actions
+    of a step have no cost of their own, this decides whether H > 0.
 
     Raises:
-        Breakdown: where H is not.
+        Breakdown: if H is not positive definite.
     """
     A, B, _, L, Q, _, R = step[:7]
     P = after[0]
@@ -198,11 +198,11 @@ def _sizes(
 
 
 def definite(H: Array, size: Array) -> bool:
-    """Whether symmetric H > 0, beyond the rounding of the numbers that they were added up from.
+    """Whether symmetric H > 0, beyond the rounding errors of its summands.
 
     Args:
         H: (..., m, m).
-        size: (..., m, m), a bound of those numbers; its diagonal gives each variable its unit.
+        size: (..., m, m), a bound of the summands; its diagonal gives each variable its unit.
     """
     scale = size.diagonal(0, -2, -1)
     if not (scale > 0).all():

@@ -1,11 +1,11 @@
 """The stationary value of a linear-Gaussian model: the limit of long horizons.
 
-Nature's noise w = Lz is an input like the action, at the price z'z/(2θ): the agent's friend for
-θ > 0, its opponent for θ < 0. So P solves the DARE of A with the inputs [B, L], the cost Q of
+The noise w = Lz is an input like the action, at the price z'z/(2θ): nature is the agent's friend
+for θ > 0, its opponent for θ < 0. So P solves the DARE of A with the inputs [B, L], the cost Q of
 states and blkdiag(R, I/θ) of inputs (at η = 0 of √γA and √γB alone). That equation has many roots.
-The value over an infinite horizon is the one that the recursion from P = 0 reaches. A control
-engineer's problem may mean another: the one that makes the closed loop stable, by what happens to
-a state that grows for ever and costs nothing, which no finite horizon counts.
+The value over an infinite horizon is the root that the recursion from P = 0 reaches. A control
+engineer may want another: the one that makes the closed loop stable. They differ if a state grows
+forever at no cost, which no finite horizon counts.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cai.gaussian.tilted_noise import Array, Breakdown
 from cai.gaussian.unseen import units, unseen
 
 _WHERE = "of a step"
-_STEPS = 10_000  # at most so many, where the recursion is run until it settles
-_FIRST = 128  # steps that are taken one by one where nature plays against rewards that grow
-_GROWN = 1e100  # a cost that has no limit
+_STEPS = 10_000  # the most steps that the recursion is run until it settles
+_FIRST = 128  # single steps before doubling, if nature plays against rewards that can grow
+_GROWN = 1e100  # a cost this large counts as without a limit
 _SETTLED = 1e-12  # relative change of P in a step
 _NEGATIVE = 1e-12  # relative to the size of a cost, an eigenvalue that is negative by rounding
-_MARGIN = 1e-13  # an eigenvalue this close to the unit circle is on it but for rounding
+_MARGIN = 1e-13  # an eigenvalue this close to the unit circle is on it, up to rounding
 _AGREES = 1e-6  # residual of a linear system that has a solution, relative to its right side
 _POLISH = 30  # steps of the recursion at most, after the limit is found
 
@@ -42,7 +42,7 @@ def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> RiccatiSol
     """The stationary value and policy at optimism η.
 
     Raises:
-        Breakdown: where there is none.
+        Breakdown: if there is none.
     """
     problem, theta = StepArrays.of(model), riccati.price(model, eta)
     P, p = (limit if root == "limit" else stabilising)(problem, theta)
@@ -56,10 +56,10 @@ def solve(model: LinearGaussian, eta: float, root: Root = "limit") -> RiccatiSol
 
 
 def limit(problem: StepArrays, theta: float) -> tuple[Array, Array]:
-    """P and p as the limit of longer and longer horizons, whose last values are zero.
+    """P and p as the limit of ever longer horizons with final value zero.
 
     Raises:
-        Breakdown: where a horizon has no value, or the values have no limit.
+        Breakdown: if a horizon has no value, or the values have no limit.
     """
     seen, s, back = _seen(problem)
     theta = theta if problem.L.any() else 0.0
@@ -75,7 +75,7 @@ def stabilising(problem: StepArrays, theta: float) -> tuple[Array, Array]:
     """P and p of the root whose closed loop is stable, by ``scipy.linalg.solve_discrete_are``.
 
     Raises:
-        Breakdown: where there is none.
+        Breakdown: if there is none.
     """
     step = problem.over(1)[0]
     A, B, _, L, Q, N, R = step[:7]
@@ -98,14 +98,14 @@ def stabilising(problem: StepArrays, theta: float) -> tuple[Array, Array]:
 
 
 def _seen(problem: StepArrays) -> tuple[StepArrays, int, Array]:
-    """The problem of what rewards see of the state, in units in which all of it is alike.
+    """The problem restricted to the part of the state that rewards depend on, rescaled.
 
-    With a' = a + R⁻¹N's no cost joins states and actions. A direction that is never seen then by
-    the cost nor by the slope has value zero at every horizon, and is left out.
+    With a' = a + R⁻¹N's no cost joins states and actions. A direction that then never affects the
+    cost or the slope has value zero at every horizon, and is left out.
 
     Returns:
-        The problem; how many of its states, the first ones, the cost sees, where the others are
-        seen by the slope alone; and the matrix X of P = X P_seen X', p = X p_seen.
+        The problem; how many of its states, the first ones, the cost depends on (the slope alone
+        depends on the others); and the matrix X of P = X P_seen X', p = X p_seen.
     """
     A, B, c, L, Q, N, R, q, rho, _ = problem.over(1)[0]
     if not riccati.definite(R, np.abs(R)):
@@ -136,19 +136,19 @@ def _seen(problem: StepArrays) -> tuple[StepArrays, int, Array]:
 
 
 def _leading(problem: StepArrays, s: int) -> StepArrays:
-    """The problem of the first s states, which the others do not move."""
+    """The problem of the first s states, which do not depend on the others."""
     square = {name: getattr(problem, name)[:, :s, :s] for name in ("A", "Q")}
     rows = {name: getattr(problem, name)[:, :s] for name in ("B", "c", "L", "N", "q")}
     return replace(problem, **square, **rows)
 
 
 def _curvature(problem: StepArrays, theta: float) -> Array:
-    """P, by doubling, after a number of single steps where doubling cannot check all of them."""
+    """P by doubling, after some single steps where doubling cannot check each step."""
     Q = problem.Q[0]
     convex = bool(np.linalg.eigvalsh(Q)[0] >= -_NEGATIVE * np.abs(Q).max())
     start, settled = np.zeros_like(Q), False
     if math.isinf(theta):
-        # Luck without a price brings back what runs away, so that the loop need not be stable.
+        # Free luck can bring back an unstable state, so that the loop need not be stable.
         P, settled = _steps(problem, theta, _STEPS)
         if not settled:
             raise doubling.no_limit(P)
@@ -167,10 +167,10 @@ def _curvature(problem: StepArrays, theta: float) -> Array:
 
 
 def _doubled(problem: StepArrays, start: Array, theta: float, convex: bool) -> tuple[Array, bool]:
-    """The limit from a P that some steps have led to, and whether there is one.
+    """The limit of the recursion from a given P, and whether there is one.
 
-    What is added to P obeys a recursion of the same form, from zero: in the closed loop at P, at
-    the cost of what one more step adds.
+    The increment of P obeys a recursion of the same form, from zero: in the closed loop at P, with
+    what one more step adds as its cost.
     """
     _, B, _, L, Q, _, R = problem.over(1)[0][:7]
     G = problem.gamma * B @ np.linalg.solve(R, B.T) + (theta * L @ L.T if theta else 0.0)
@@ -201,7 +201,7 @@ def _doubled(problem: StepArrays, start: Array, theta: float, convex: bool) -> t
 
 
 def _polished(problem: StepArrays, P: Array, theta: float) -> Array:
-    """P after some steps of the recursion, which contracts around it."""
+    """P after some steps of the recursion, which contracts around the limit."""
     for _ in range(_POLISH):
         before, P = P, _before(problem, P, theta)
         if np.abs(P - before).max() <= _SETTLED * np.abs(P).max():
@@ -210,7 +210,7 @@ def _polished(problem: StepArrays, P: Array, theta: float) -> Array:
 
 
 def _steps(problem: StepArrays, theta: float, number: int) -> tuple[Array, bool]:
-    """P after so many steps from zero, or where it settles before; and whether it does."""
+    """P after a number of steps from zero, fewer if it settles before; and whether it settled."""
     P = np.zeros_like(problem.A[0])
     for _ in range(number):
         before, P = P, _before(problem, P, theta)
@@ -222,13 +222,13 @@ def _steps(problem: StepArrays, theta: float, number: int) -> tuple[Array, bool]
 
 
 def _before(problem: StepArrays, P: Array, theta: float) -> Array:
-    """P of a step from that of the step after."""
+    """P of a step from that of the next step."""
     value = P, np.zeros(len(P)), 0.0
     return riccati.earlier(problem, problem.over(1)[0], value, theta, _WHERE)[0][0]
 
 
 def _loop(problem: StepArrays, P: Array, theta: float) -> tuple[Array, Array]:
-    """The closed loop Z(A - BK) in bent dynamics, and K."""
+    """The closed loop Z(A - BK) in the tilted dynamics, and K."""
     step = problem.over(1)[0]
     A, B, _, L = step[:4]
     value = P, np.zeros(len(P)), 0.0
@@ -237,13 +237,13 @@ def _loop(problem: StepArrays, P: Array, theta: float) -> tuple[Array, Array]:
 
 
 def _radius(problem: StepArrays, P: Array, theta: float) -> float:
-    """The spectral radius of the closed loop, with the discount's root in it."""
+    """The spectral radius of the closed loop, times the square root of the discount."""
     loop = _loop(problem, P, theta)[0]
     return math.sqrt(problem.gamma) * float(np.abs(np.linalg.eigvals(loop)).max())
 
 
 def _slope(problem: StepArrays, step: tuple[Any, ...], P: Array, theta: float) -> Array:
-    """p = q - K'ρ + γ(A - BK)'(Z'p - P̃c), a linear system, with the bent dynamics Z(A - BK)."""
+    """p = q - K'ρ + γ(A - BK)'(Z'p - P̃c), a linear system, with the tilted dynamics Z(A - BK)."""
     if not len(P):
         return np.zeros(0)
     A, B, c, L, _, _, _, q, rho, _ = step
@@ -253,7 +253,7 @@ def _slope(problem: StepArrays, step: tuple[Any, ...], P: Array, theta: float) -
     system = np.eye(len(P)) - problem.gamma * loop.T
     right = q - K.T @ rho - problem.gamma * (A - B @ K).T @ soft @ c
     slope: Array
-    if math.isinf(theta):  # what runs away in this loop is brought back by luck, and has no slope
+    if math.isinf(theta):  # free luck brings back unstable states, which then have no slope
         slope = np.linalg.lstsq(system, right, rcond=None)[0]
         grows = np.abs(system @ slope - right).max() > _AGREES * (1 + np.abs(right).max())
     else:

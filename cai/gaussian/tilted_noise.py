@@ -6,8 +6,8 @@ With V(s) = -½ s'Ps + p's + k, noise W = LL' and the spectrum L'PL = U diag(λ)
     P̃ = P - Y diag(f) Y',  p̃ = p - Y diag(f) y,  k̃ = k - ½ Σ log(1 + θλ)/θ + ½ Σ f y²
 
 where Y = PLU, y = (LU)'p and f = θ/(1 + θλ): the same as P̃ = (I + θPW)⁻¹P, but symmetric, for any
-singular W, exact as θ → 0 and with a limit as θ → ±∞, where f = 1/λ. Under the bend q(w) ∝ p(w)
-exp(θV(μ + w)) the noise has covariance LU diag(1/(1 + θλ)) (LU)' and mean LU diag(f) (y - Y'μ).
+singular W, exact as θ → 0 and with a limit as θ → ±∞, where f = 1/λ. The tilted noise, q(w) ∝ p(w)
+exp(θV(μ + w)), has covariance LU diag(1/(1 + θλ)) (LU)' and mean LU diag(f) (y - Y'μ).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Value: TypeAlias = tuple[Array, Array, Any]
 """P (..., n, n), p (..., n) and k (...) of -½ s'Ps + p's + k, reward units."""
 
 Spectrum: TypeAlias = tuple[Array, Array, Array, Array]
-"""How a value sees noise, as :func:`spectrum` gives it."""
+"""The noise in the eigenbasis of a value, from :func:`spectrum`."""
 
 START = "of the first state"
 _FLAT = 1e-12  # curvature and slope below this fraction of the largest possible count as none …
@@ -34,9 +34,9 @@ class Breakdown(ArithmeticError):
     """A value is infinite: no solution exists at this optimism.
 
     Attributes:
-        side: +1 where the value is +∞, at every larger η too; -1 where it is -∞, at every
-            smaller η too. (The values grow with η.)
-        what: where, in words.
+        side: +1 if the value is +∞, as at every larger η; -1 if it is -∞, as at every smaller η.
+            (The values grow with η.)
+        what: a description of where.
     """
 
     def __init__(self, side: int, what: str) -> None:
@@ -48,7 +48,7 @@ def soften(value: Value, seen: Spectrum, theta: float, where: str) -> Value:
     """P̃, p̃, k̃ of (1/θ) log E exp(θ V(μ + Lz)), z ~ N(0, I), as a function of μ.
 
     Raises:
-        Breakdown: where the expectation is infinite, naming whose noise does it.
+        Breakdown: if the expectation is infinite, naming the noise that makes it so.
     """
     P, p, k = value
     _, lam, Y, y = seen
@@ -58,14 +58,14 @@ def soften(value: Value, seen: Spectrum, theta: float, where: str) -> Value:
 
 
 def bend(seen: Spectrum, theta: float) -> tuple[Array, Array, Array]:
-    """The bent noise around a mean μ: s' ~ N(Z μ + z, W̃).
+    """The tilted noise around a mean μ: s' ~ N(Z μ + z, W̃).
 
     Returns:
         Z (..., n, n), z (..., n) and W̃ (..., n, n); the identity, zero and LL' at θ = 0.
     """
     X, lam, Y, y = seen
     f, _ = pull(lam, y, theta, "")
-    # 1/(1 + θλ): at θ = ±∞ nothing is left of the noise that matters, and all of what does not.
+    # 1/(1 + θλ): at θ = ±∞ it is 0 along noise that changes the value, and 1 along other noise.
     g = np.where(f == 0, 1.0, 0.0) if math.isinf(theta) else 1 / (1 + theta * lam)
     pulled = X * f[..., None, :]
     Z = np.eye(X.shape[-2]) - pulled @ Y.swapaxes(-1, -2)
@@ -80,7 +80,7 @@ def spectrum(value: Value, L: Array, theta: float) -> Spectrum:
     y = times(X.swapaxes(-1, -2), p)
     steep = ((L**2).sum((-1, -2)) * np.abs(P).sum((-1, -2))).max(initial=0.0)
     if math.isinf(theta) or abs(theta) * steep > _STEEP:
-        # Rounding must not pass for a chance.
+        # Rounding errors must not count as noise that changes the value.
         largest = np.abs(L).swapaxes(-1, -2)
         size = (largest @ np.abs(P) @ np.abs(L)).max((-1, -2), initial=0.0)[..., None]
         slope = times(largest, np.abs(p)).max(-1, initial=0.0)[..., None]
@@ -93,7 +93,7 @@ def pull(lam: Array, y: Array, theta: float, where: str) -> tuple[Array, Array]:
     """f = θ/(1 + θλ) and log(1 + θλ)/θ, with their limits; both (..., n).
 
     Raises:
-        Breakdown: where 1 + θλ is not positive.
+        Breakdown: if 1 + θλ is not positive.
     """
     if theta == 0:
         return np.zeros_like(lam), lam

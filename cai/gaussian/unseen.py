@@ -1,8 +1,8 @@
-"""The directions of the state that no reward ever depends on, found before rounding hides them.
+"""The directions of the state that no reward ever depends on, taken out exactly.
 
-Over long horizons an unstable direction multiplies whatever stands in its way, a rounding error
-too. Where rewards never see that direction, now or later, its value is zero at every horizon; so
-it is taken out exactly. What counts as zero is decided in units in which all states are alike.
+Over long horizons an unstable direction amplifies everything along it, rounding errors included.
+If rewards never depend on that direction, now or later, its value is zero at every horizon; so it
+is taken out exactly. What counts as zero is decided in units in which all states have similar size.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import numpy as np
 
 from cai.gaussian.tilted_noise import Array
 
-_RANK = 1e-11  # a reward that is seen below this fraction of what could be is a rounding error
+_RANK = 1e-11  # a dependence below this fraction of the largest possible is a rounding error
 
 
 def units(A: Array, Q: Array, q: Array) -> Array:
     """Units of the states, (n,), in which A and Q have entries of about the same size.
 
     Args:
-        A: (n, n), the sizes of the numbers that the dynamics were added up from.
-        Q: (n, n), likewise of the cost.
-        q: (n,), likewise of the slope, which counts where no cost does.
+        A: (n, n), the sizes of the summands of the dynamics.
+        Q: (n, n), the sizes of the summands of the cost.
+        q: (n,), the sizes of the summands of the slope, used where there is no cost.
 
     Returns:
         d: x = diag(d) y makes D⁻¹AD at most about the spectral radius of A, and DQD at most 1.
@@ -36,12 +36,12 @@ def units(A: Array, Q: Array, q: Array) -> Array:
 
 
 def unseen(A: Array, C: Array, size: float) -> tuple[Array, Array]:
-    """Orthonormal bases of what C sees of x, Ax, A²x, … and of what it never sees, side by side.
+    """Orthonormal bases of the observable and the unobservable subspace of (A, C).
 
     Args:
-        A: (n, n), in units in which all states are alike.
-        C: (r, n), what is seen.
-        size: of the numbers that C was added up from.
+        A: (n, n), in units in which all states have similar size.
+        C: (r, n), the output matrix: rewards depend on Cx.
+        size: the size of the summands of C.
 
     Returns:
         (n, n - u) and (n, u).

@@ -1,1 +1,1 @@
-"""Infinite horizons: where they terminate, fixed points, and their certificates."""
+"""Infinite horizons: termination, fixed points, and their certificates."""

@@ -15,7 +15,7 @@ from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_ROUGH = 1e-8  # of a gap, relative to values, from which on it is told to all its digits
+_ROUGH = 1e-8  # a gap below this fraction of the values is computed at full precision
 _WINDOW = 500  # sweeps within which values of -inf must show
 
 
@@ -51,9 +51,9 @@ class Operator:
     def linear(self, v: Tensor, greedy: bool = False, exact: bool = False) -> Linearisation:
         """One application of T at v (S,), nats, with its derivative.
 
-        Where T has a kink, as several actions or outcomes tie, the derivative is that of a mixture
-        of all of them, or ``greedy`` that of the first of the best. The gap is that of ``gap.py``
-        where it is small, or where it has to be ``exact``.
+        Where T has a kink because actions or outcomes tie, the derivative is that of a mixture of
+        them all, or with ``greedy`` that of the first of the best. The gap is computed by
+        ``gap.py`` if it is small, or if it has to be ``exact``.
         """
         table, eta, live = self.table, self.eta, self.ends.live
         at = bellman.linearised(table, v, eta, self.rule)
@@ -81,7 +81,7 @@ class Operator:
         return Linearisation(self, v, gap, moves, ending, found)
 
     def check_lost(self) -> None:
-        """Raises where going on for ever does not cost more and more in the states that are lost.
+        """Raises Diverges unless the value of the remaining states is shown to be -inf.
 
         They have values of -inf if some w has T w < w, or T w = -inf, everywhere among them; what
         is outside counts as zero, which a bounded number stands for.
@@ -99,7 +99,7 @@ class Operator:
             falls = (backed_up < w - 1e-12 * (1 + w.abs())) | (backed_up == -torch.inf)
             if bool(falls[lost].all()):
                 return
-            # Half a step: circles of an even length would oscillate.
+            # Half a step, since cycles of even length would oscillate.
             w = torch.where(backed_up > -torch.inf, (w + backed_up) / 2, -torch.inf)
             if w[lost].max() > far(self.table):
                 break
@@ -108,15 +108,15 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """T at v, made linear.
+    """T and its derivative at v.
 
     Attributes:
         operator: T.
         v: (S,), nats.
         gap: (S,), nats, T v - v; zero in states that are not live.
-        moves: (S, A, K), ∂T/∂v: the policy and the bent dynamics, alive. (For the Boltzmann rule
+        moves: (S, A, K), ∂T/∂v: policy times dynamics at η, while alive. (For the Boltzmann rule
             π(1 + q - v) in the place of π.)
-        ending: (S,), how likely, in the bent dynamics, the next step is the last one.
+        ending: (S,), the probability, in the dynamics at η, that the next step is the last one.
     """
 
     operator: Operator
@@ -137,7 +137,7 @@ class Linearisation:
 
     @property
     def noise(self) -> Tensor:
-        """(S,), nats, how far the gap may be off for rounding errors; infinite where not exact."""
+        """(S,), nats, a bound of the rounding error of the gap; infinite if it is not exact."""
         noise = torch.inf if self._found is None else self._found.noise
         return torch.where(self.operator.ends.live, noise, 0.0)
 
@@ -148,7 +148,7 @@ class Linearisation:
 
 
 def _first_of_best(log_p: Tensor, x: Tensor) -> Tensor:
-    """All weight on one of the largest of what is possible, over the last axis; or p if none is."""
+    """All weight on one of the largest possible x along the last axis; p if none is possible."""
     x = torch.where(log_p > -torch.inf, x, -torch.inf)
     one = torch.zeros_like(x).scatter_(-1, x.argmax(-1, keepdim=True), 1.0)
     return torch.where(x.amax(-1, keepdim=True) > -torch.inf, one, log_p.exp())

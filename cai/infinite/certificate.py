@@ -1,9 +1,9 @@
-"""How far values are from the fixed point of a monotone recursion, for certain.
+"""A rigorous bound of the distance between values and the fixed point of a monotone recursion.
 
-Where T u ≤ u and T l ≥ l, with l ≤ u, a fixed point lies between them, for T is monotone. Both are
-checked in floating point with a margin for its rounding errors. Where both hold strictly, the chain
-between them ends (the spectral radius of ∂T/∂v is below one), and for η ≥ 0, where T is convex, no
-fixed point is lower: it is the limit of finite horizons, as long as these have one.
+If T u ≤ u and T l ≥ l, with l ≤ u, a fixed point lies between them, since T is monotone. Both are
+checked in floating point with a margin for its rounding errors. If both hold strictly, the chain
+between them terminates (the spectral radius of ∂T/∂v is below one), and for η ≥ 0, where T is
+convex, no fixed point is lower: it is the limit of finite horizons, if they have one.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _EPSILON = torch.finfo(torch.float64).eps
-_TRIES = 6  # each with a bracket four times as wide
-_WIDE = 1e-10  # of a bracket, relative to the largest value and one: a chain near by is not near
-_CHOICES = 30  # times that whoever chooses among ties may choose anew
+_TRIES = 6  # each with a bracket four times as wide as the last
+_WIDE = 1e-10  # a bracket this wide, relative to max(1, largest value), needs the chain at v itself
+_CHOICES = 30  # rounds of policy iteration among ties
 _DISCOUNT = 0.999  # from here on rounding errors over 1/(1-γ) steps may widen MacQueen's bracket
 
 
 def certified(step: Linearisation, near: Transient | None = None) -> tuple[Tensor, float | None]:
-    """Values and how far they are off at most, nats; None where no bracket holds.
+    """Values and a bound of their error, nats; None if no bracket holds.
 
     At η = 0 with a discount γ by MacQueen's bounds (1966): with δ = T v - v, the fixed point is
-    T v + γ/(1-γ) [min δ, max δ], a bracket in whose middle the values are put. Else by a sub- and a
-    super-solution v ± d, d twice what rounding errors and the residual sum to over all steps to
-    come under the chain at v, or at first under one near by that is solved already, unless that is
-    wide; the narrowest of all for a discount close to one, as absorption may come long before
-    termination. That chain mixes what ties, and where T takes a maximum or a minimum, the worst of
-    it counts: see ``_side``.
+    T v + γ/(1-γ) [min δ, max δ]; the values are moved to the middle of that bracket. Else by a sub-
+    and a super-solution v ± d, where d is twice the sum of rounding errors and residuals over all
+    future steps, under the chain at v; a nearby chain that is already solved is tried first and
+    kept unless its bracket is wide. With a discount close to one the narrowest of all is taken,
+    since absorption may come long before termination. That chain mixes tied actions and outcomes,
+    but where T takes a maximum or a minimum the worst of them counts: see ``_side``.
     """
     operator, v, ends = step.operator, step.v, step.operator.ends
     if not ends.live.any():
@@ -69,7 +69,7 @@ def certified(step: Linearisation, near: Transient | None = None) -> tuple[Tenso
 
 
 def _width(v: Tensor, d: Tensor, ends: Endings) -> float:
-    """How far v ± d, as they are rounded, are from v at most."""
+    """The largest distance of v ± d, as rounded, from v."""
     return (d + _EPSILON * ends.filled(v).abs())[ends.live].max().item()
 
 
@@ -88,9 +88,9 @@ def _on_one_side(operator: Operator, v: Tensor, change: Tensor) -> bool:
 def _side(step: Linearisation, source: Tensor, sign: int) -> Tensor | None:
     """d (S,), nats: v + d a super-solution (sign 1), v - d a sub-solution (-1); None if not found.
 
-    By Newton's method for the fixed point of T ± source, where a maximum or a minimum picks the one
-    of what ties that is best at v ± d: policy iteration among the ties, which mixed would sum up
-    to less than the worst of them does.
+    By Newton's method for the fixed point of T ± source, where a maximum or a minimum picks among
+    ties the one that is best at v ± d: policy iteration among the ties, a mixture of which would
+    sum to less than the worst of them.
     """
     operator, ends, d = step.operator, step.operator.ends, torch.zeros_like(source)
     for _ in range(_CHOICES):
@@ -117,11 +117,11 @@ def _macqueen(step: Linearisation, discount: float) -> tuple[Tensor, float]:
 
 
 def rounding(table: Table, v: Tensor, eta: float) -> Tensor:
-    """(S,), nats: how far T v may be off for rounding errors.
+    """(S,), nats: a bound of the rounding error of T v.
 
-    A sum of n terms errs by n ε of its size, exp and log by ε of their own; a logarithm of a
-    probability enters a soft mean over η, as often as its outcome happens in the bent dynamics.
-    Numbers are taken in their sizes in the state itself.
+    A sum of n terms errs by n ε of its size, exp and log by ε of theirs; the log-probability of an
+    outcome enters a soft mean divided by η and weighted by the outcome's probability in the
+    dynamics at η. Sizes are taken state by state.
     """
     outcomes = bellman.outcome_values(table, v, eta)
     x = _size(outcomes, table.log_dynamics).amax(-1)
@@ -140,5 +140,5 @@ def rounding(table: Table, v: Tensor, eta: float) -> Tensor:
 
 
 def _size(x: Tensor, log_p: Tensor) -> Tensor:
-    """|x| where it is finite and possible."""
+    """|x|, zero where it is infinite or impossible."""
     return torch.where((log_p > -torch.inf) & x.isfinite(), x.abs(), 0.0)

@@ -1,13 +1,12 @@
-"""How far stationary values can be followed from optimism 0, and where they end: the critical one.
+"""Follows stationary values from optimism 0 to where they end, the critical optimism.
 
-Values exist at every optimism between 0 and one where they do. At one a little further out those
-of the last are where Newton's method begins: for η > 0 they are a sub-solution, from where it goes
-up to the values, or beyond every bound; for η < 0 their policy still has values there unless its
-edge is close, so that a step too far is told by one solve (``fixed_point.followed``). Right behind
-that edge the values may go on with a policy that was none of the best before it: whether one has
-values there is told by ``stopping.py``, and they are followed from those. Where such edges lie too
-close together, each only a little further out than the one before, that alone tells where values
-end.
+If values exist at η they exist at every optimism between 0 and η. At an optimism a little further
+out, Newton's method starts from the last values: for η > 0 they are a sub-solution, from which it
+rises to the values, or beyond every bound; for η < 0 their policy still has finite values there
+unless its own critical optimism is close, so that one solve detects a step too far
+(``fixed_point.followed``). Right behind the critical optimism of one policy another policy may have
+finite values: ``stopping.py`` decides whether one does, and the values are followed from there. If
+such points lie close together, bisection with that decision alone finds where values end.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from cai.infinite.stopping import stops_tell, values_by_stopping
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_FAR = 2.0**20  # |η| at which the search gives up
-_POLICIES = 30  # whose edges are passed, for η < 0
-_STRIDES = 200  # of one walk for η < 0, which takes some forty unless edges lie close together
+_FAR = 2.0**20  # |η| at which the search stops
+_POLICIES = 30  # policies whose critical optimism is passed, for η < 0
+_STRIDES = 200  # steps of one walk for η < 0; about forty unless those points lie close together
 
 
 class Reach(NamedTuple):
@@ -32,8 +31,8 @@ class Reach(NamedTuple):
 
     Attributes:
         log_values: (S,), nats, at the last optimism that has values, close but not certified.
-        inside: that optimism; the one that was asked for, if it has values.
-        outside: an optimism without values; None where none was met.
+        inside: that optimism; the requested one, if it has values.
+        outside: an optimism without values; None if none was met.
     """
 
     log_values: Tensor
@@ -44,14 +43,14 @@ class Reach(NamedTuple):
 def continued(
     table: Table, eta: float, rule: bellman.Rule, start: Tensor, tolerance: float, at: float = 0.0
 ) -> Reach:
-    """Follows stationary values from one optimism, 0 as a rule, away from 0, by steps that fit.
+    """Follows stationary values from one optimism, usually 0, away from 0, in adaptive steps.
 
     Args:
         table: the problem; its horizon does not matter.
-        eta: η, where to go, any number but 0, and ±inf.
+        eta: the target η, any number but 0, or ±inf.
         rule: "soft" or "hard".
-        start: (S,), nats, the values to begin with.
-        tolerance: between the last optimism with values and the first one without, relative.
+        start: (S,), nats, the values at the start.
+        tolerance: relative distance of the last optimism with values and the first one without.
         at: the optimism of the start, 0 or one of the sign of η.
     """
     far, found = min(abs(eta), _FAR), Reach(start, at, None)
@@ -71,7 +70,7 @@ def continued(
 def _bisected(
     table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
 ) -> Reach:
-    """The same for η < 0, by asking in the middle whether any policy has values there."""
+    """The same for η < 0 by bisection: whether any policy has values in the middle."""
     high = math.copysign(far, eta)
     v = values_by_stopping(table, high, rule, found.log_values)
     if v is not None:
@@ -87,10 +86,10 @@ def _bisected(
 def _walked(
     table: Table, eta: float, rule: bellman.Rule, found: Reach, far: float, tolerance: float
 ) -> tuple[Reach, bool]:
-    """As :func:`continued`, from values at another optimism on, as far as |η| = far at most.
+    """As :func:`continued`, up to |η| = far at most.
 
     Returns:
-        How far it went, and whether it found the end of its way in so many strides at most.
+        How far it went, and whether it finished within the largest number of steps.
     """
     most = _STRIDES if eta < 0 and stops_tell(table) else math.inf
     size = abs(found.inside)

@@ -1,4 +1,4 @@
-"""How an infinite horizon ends: which states have value 0, which -inf, and which a number."""
+"""Which states of an infinite horizon have value 0, which -inf, and which a finite value."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ class Diverges(ValueError):
 
 
 class Undetermined(Diverges):
-    """Values repeat to rounding errors, but nothing bounds them: others may repeat as well."""
+    """The values settled up to rounding errors, but could not be certified as the fixed point."""
 
 
 @dataclass(frozen=True, eq=False)
 class Endings:
-    """What is known of the values of an infinite horizon before any is computed.
+    """What is known about the values of an infinite horizon before computing them.
 
     Attributes:
-        ended: (S,), boolean: from here nothing is ever paid; V = 0.
-        live: (S,), boolean: the trajectory can be absorbed, or terminate, at no infinite cost; V is
-            a number, if there is one. The other states are lost, V = -inf, unless going on for ever
-            pays.
+        ended: (S,), boolean: no reward can follow from here; V = 0.
+        live: (S,), boolean: the trajectory can be absorbed, or terminate, at a finite cost; V is
+            finite, if there is a solution. The other states have V = -inf, unless going on for ever
+            is profitable.
     """
 
     ended: Tensor
     live: Tensor
 
     def filled(self, v: Tensor) -> Tensor:
-        """The values v (S,) of live states, with 0 and -inf in the others."""
+        """The values v (S,) of live states, with 0 or -inf in the others."""
         return torch.where(self.live, v, torch.where(self.ended, 0.0, -torch.inf))
 
 
 def endings(table: Table, eta: float) -> Endings:
-    """Which states end at an optimism η.
+    """The endings at an optimism η.
 
-    Without a discount the end must be reached: for η > 0 by some way, since the dynamics bend
-    towards it; for η ≤ 0 surely, by some choice of actions. Actions whose cost may be infinite are
-    not among them.
+    Without a discount an absorbing state must be reached: for η > 0 with positive probability,
+    since the dynamics shift towards it; for η ≤ 0 with probability one, by some choice of actions.
+    Actions whose cost may be infinite are excluded.
     """
     ended = never_paid(table)
     if table.discount < 1:
@@ -60,10 +60,10 @@ def endings(table: Table, eta: float) -> Endings:
 
 
 def endings_at_worst(table: Table) -> Endings:
-    """Which states end whatever happens, by some choice of actions, at η = -∞.
+    """The endings at η = -∞: where some choice of actions ends whatever nature does.
 
-    Nature puts off the end wherever it can, as it does where going on costs. A discount does not
-    help, for it kills nobody who would rather be dead.
+    Nature avoids the end wherever it can if going on is costly. A discount does not help: nature
+    does not terminate a trajectory that would be better off terminated.
     """
     ended = never_paid(table)
     affordable, possible, heads = _affordable(table)
@@ -104,7 +104,7 @@ def _settled(change: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
 def may_go_on(table: Table) -> Tensor:
     """(S,), boolean: the states from which the trajectory may never end, for some actions.
 
-    From the others the end is sure whatever is done, if late: some way to it is always possible.
+    From the others the end comes with probability one under every policy.
     """
     _, possible, heads = _affordable(table)
     allowed = possible.any(-1)
@@ -117,7 +117,7 @@ def may_go_on(table: Table) -> Tensor:
 
 
 def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
-    """Actions that never cost -inf (S, A), what is possible and where to, (S, A, K) each."""
+    """Actions without rewards of -inf (S, A), possible transitions and successors, (S, A, K)."""
     S, A = table.num_states, table.num_actions
     possible = possible_transitions(table).reshape(S, A, -1)
     costs_all = (table.log_weights == -torch.inf) & possible
@@ -126,9 +126,9 @@ def _affordable(table: Table) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def never_paid(table: Table) -> Tensor:
-    """(S,), boolean: the states from which no move that pays can ever be reached.
+    """(S,), boolean: the states from which no transition with a nonzero reward can be reached.
 
-    Their value is 0, like that of absorbing states, though they may run in circles.
+    Their value is 0, like that of absorbing states, though trajectories may run in circles.
     """
     possible = possible_transitions(table)
     paying = (possible & paying_transitions(table)).any(1)
@@ -142,9 +142,9 @@ def _leading(table: Table, usable: Tensor, targets: Tensor) -> Tensor:
 
 
 def reaching(tails: Tensor, heads: Tensor, targets: Tensor) -> Tensor:
-    """(S,), boolean: the states from which moves tail -> head lead to a target (S,), or are one."""
+    """(S,), boolean: the targets, and the states from which edges tail -> head lead to one."""
     S = len(targets)
-    # Backwards from a node of its own, S, to the targets, and on to the states before them.
+    # Backwards from an extra node S, which is joined to all targets.
     at = targets.nonzero().squeeze(1).numpy()
     rows = np.concatenate([heads.numpy(), np.full(len(at), S)])
     columns = np.concatenate([tails.numpy(), at])
@@ -156,19 +156,19 @@ def reaching(tails: Tensor, heads: Tensor, targets: Tensor) -> Tensor:
 
 
 def possible_transitions(table: Table) -> Tensor:
-    """(S, A·K), boolean: what prior and dynamics allow, whatever it pays."""
+    """(S, A·K), boolean: the transitions that prior and dynamics allow, whatever their reward."""
     possible = (table.log_prior.unsqueeze(-1) > -torch.inf) & (table.log_dynamics > -torch.inf)
     return possible.reshape(table.num_states, -1)
 
 
 def paying_transitions(table: Table) -> Tensor:
-    """(S, A·K), boolean: whether a move pays or costs anything."""
+    """(S, A·K), boolean: the transitions with a nonzero reward."""
     pays = table.outcome_rewards != 0
     return pays.expand(table.log_dynamics.shape).reshape(table.num_states, -1).clone()
 
 
 def far(table: Table) -> float:
-    """What is too far to get to, nats, at the size of these rewards."""
+    """A value, nats, beyond which values with these rewards do not converge."""
     return _FAR * max(1.0, *reward_sizes(table))
 
 

@@ -1,12 +1,12 @@
 """Stationary values: the fixed point v = T v of an infinite horizon, T the backward recursion.
 
-The soft and the hard rule by Newton's method, v + (I - J)⁻¹ (T v - v) with J = ∂T/∂v the policy
-followed by the bent dynamics, alive: policy iteration, where the dynamics are chosen anew, too.
-For η ≥ 0, T is convex, every step but the first goes up, and the last ones square the error. It
-takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``). Value iteration
-takes as many sweeps as the trajectory takes steps: it serves where it settles sooner
+The soft and the hard rule by Newton's method, v + (I - J)⁻¹ (T v - v), where J = ∂T/∂v is the
+policy followed by the dynamics at η, while alive: policy iteration that re-optimises the dynamics
+as well. For η ≥ 0, T is convex: every step but the first increases v, and the last steps square the
+error. It takes 5 to 10 steps from anywhere, each a sweep and a solve (``transient.py``). Value
+iteration takes as many sweeps as the trajectory has steps: it is used where it settles sooner
 (``approach.py``), where Newton's method fails, and for the Boltzmann rule, whose T need not be
-monotone and whose answer is what it leads to.
+monotone and whose solution is defined as the limit of value iteration.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _STEPS = 100  # of Newton's method
-_CLOSE = 1e-3  # nats: a residual from which on the derivative hardly changes any more
-_LEAST = 1e-100  # |η| below which exp(ηv) says no more than v
-_OVERFLOWS = 600.0  # of a logarithm
-_OUT = 1e-5  # of what is too far: values on their way out
-_RESCUES = 7  # times that 8, 16, 32, … sweeps stand in for a step that failed
-_FEWER = 3  # where values can be followed from optimism 0, see ``continuation.py``
+_CLOSE = 1e-3  # nats: with a smaller residual the derivative hardly changes any more
+_LEAST = 1e-100  # |η| below which a step in exp(ηv) is one in v
+_OVERFLOWS = 600.0  # logarithms whose exp may overflow
+_OUT = 1e-5  # fraction of ``far`` at which values are diverging
+_RESCUES = 7  # times that 8, 16, 32, … sweeps replace a step that failed
+_FEWER = 3  # the same where values can be followed from optimism 0, see ``continuation.py``
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class FixedPoint:
 
     Attributes:
         log_values: (S,), nats.
-        error: nats: how far ``log_values`` are from the fixed point at most; None for the Boltzmann
-            rule, where nothing is promised.
+        error: nats: a bound of the distance of ``log_values`` from the fixed point; None for the
+            Boltzmann rule, where there is no bound.
         residual: nats, the largest |T v - v|.
     """
 
@@ -58,17 +58,17 @@ def fixed_point(
     start: Tensor | None = None,
     near: bool = False,
 ) -> FixedPoint:
-    """The stationary values of an infinite horizon: the limit of those of ever longer ones.
+    """The stationary values of an infinite horizon: the limit of ever longer finite ones.
 
     Args:
-        table: the problem; its horizon does not matter, and its final reward is none.
+        table: the problem; its horizon does not matter, and it has no final reward.
         eta: the optimism η.
         rule: how actions are chosen.
-        start: (S,), nats, a first guess; the closer, the quicker.
-        near: whether the guess is close already, so that Newton's method needs no help.
+        start: (S,), nats, a first guess; the closer, the faster.
+        near: whether the guess is close already, so that Newton's method can start at once.
 
     Raises:
-        Diverges: where there are none.
+        Diverges: if there are none.
     """
     guess = torch.zeros(table.num_states, dtype=torch.float64) if start is None else start
     guess = torch.where(guess.isfinite(), guess, 0.0)
@@ -91,27 +91,27 @@ def _solve(operator: Operator, guess: Tensor, near: bool) -> FixedPoint:
         v = _way_out(operator, v)
     step, chain = _newton(operator, v)
     v, error = certified(step, chain)
-    if error is None:  # far out a residual drowns in rounding errors
+    if error is None:  # at large values a residual is lost in rounding errors
         lost = largest(step.v) > _OUT * far(operator.table)
         raise (Diverges if lost else Undetermined)("no bracket")
     return FixedPoint(v, error, step.residual)
 
 
 def _way_out(operator: Operator, v: Tensor) -> Tensor:
-    """Where to start from if T has kinks: ties at zero would run in circles, soft values do not."""
+    """Soft values to start from if T has kinks: from ties at zero, Newton's method may cycle."""
     try:
         return _newton(replace(operator, eta=max(-8.0, min(8.0, operator.eta)), rule="soft"), v)[
             0
         ].v
-    except Diverges:  # for η < 0 the hard values may be finite all the same
+    except Diverges:  # for η < 0 the hard values may be finite nevertheless
         return v
 
 
 def _newton(operator: Operator, v: Tensor) -> tuple[Linearisation, Transient | None]:
-    """Newton's method, with sweeps of value iteration where a step of it fails.
+    """Newton's method, with sweeps of value iteration in place of steps that fail.
 
     Returns:
-        Where it led, and the chain of the last step that made one.
+        The last linearisation, and the last chain that was made.
     """
     step, chain = operator.linear(v), None
     best, stale, rescued = step, 0, 0
@@ -119,7 +119,7 @@ def _newton(operator: Operator, v: Tensor) -> tuple[Linearisation, Transient | N
         if step.settled or stale == 3:
             return best, chain
         ahead = None
-        if chain is not None and step.residual < _CLOSE:  # the chain of the step before does, too
+        if chain is not None and step.residual < _CLOSE:  # the previous chain is close enough
             ahead = _moved(step, chain.sums(step.gap))
         if ahead is None or not ahead.residual < 0.01 * step.residual:
             chain, ahead = _ahead(step)
@@ -137,12 +137,12 @@ def _newton(operator: Operator, v: Tensor) -> tuple[Linearisation, Transient | N
 
 
 def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Tensor | None:
-    """Values at η from those (S,), nats, at an optimism a little nearer to 0; None for none.
+    """Values at η from those (S,), nats, at an optimism slightly nearer to 0; None if none exist.
 
-    Newton's method alone until it no longer moves: close, but not certified. That its last step is
-    one in exp(ηv) shows that there are values. Where η ≤ 1, it shows at once that there are none:
-    for η > 0 the second step begins at a sub-solution, from which it is a step up to the values;
-    for η < 0 the policy of the start has none, and no better one is near unless the edge is.
+    Newton's method alone until it settles: close, but not certified. A last step in exp(ηv) shows
+    that values exist. For η ≤ 1 a failed step shows that there are none: for η > 0 the second step
+    starts from a sub-solution, from which it must go up to the values; for η < 0 the policy at the
+    start has no finite values, and no other is near unless the critical optimism is.
     """
     operator = Operator.of(table, eta, rule)
     live, start = (
@@ -169,18 +169,17 @@ def followed(table: Table, eta: float, rule: bellman.Rule, start: Tensor) -> Ten
             change, step = ahead.v - step.v, ahead
             still = change.abs() <= 1e-6 / abs(eta) + 1e-12 * (1 + step.v.abs())
             if of_ends is not None and bool(still[live].all()):
-                # Far out, where ends drown in rounding errors, they do not add up to the weights.
+                # At large values, where exits are lost in rounding errors, the sums are wrong.
                 ends_count = (of_ends - change).abs() < 0.1 / abs(eta)
                 return step.v if bool(ends_count[live].all()) else None
     return None
 
 
 def _ahead(step: Linearisation) -> tuple[Transient, Linearisation | None]:
-    """Newton's step, and the chain that it was made with; None where it leads astray.
+    """The chain of a Newton step, and the linearisation after the step; None if it fails.
 
-    In w = exp(ηv) where that leads anywhere, else in v. For η ≥ 0 the residual may grow on the way.
-    Else it must fall, which a part of the step brings about where all of it goes too far, unless T
-    has a kink.
+    The step is in w = exp(ηv) where that works, else in v. For η ≥ 0 the residual may grow. For
+    η < 0 it must fall, if need be by a partial step, unless T has a kink.
     """
     chain, ahead = _in_weights(step)
     if chain is not None and ahead is not None:
@@ -204,8 +203,8 @@ def _in_values(step: Linearisation) -> tuple[Transient, Linearisation | None]:
 def _in_weights(step: Linearisation) -> tuple[Transient | None, Linearisation | None]:
     """Newton's step in w = exp(ηv), in which T is linear but for the choice of actions.
 
-    The choice makes it concave for η < 0, convex for 0 < η ≤ 1 and for the hard rule. None where
-    no weights above zero solve the linear system, or where floats do not take them.
+    The choice makes it concave for η < 0, convex for 0 < η ≤ 1 and for the hard rule. None if no
+    positive weights solve the linear system, or if they overflow.
     """
     operator, eta = step.operator, step.operator.eta
     if not _LEAST < abs(eta) < torch.inf or not (eta * step.gap).max() < _OVERFLOWS:
@@ -217,12 +216,12 @@ def _in_weights(step: Linearisation) -> tuple[Transient | None, Linearisation | 
 
 
 def _change_of_weights(step: Linearisation, chain: Transient) -> Tensor:
-    """Newton's step (S,), nats, in w = exp(ηv); NaN where no weights above zero solve it.
+    """Newton's step (S,), nats, in w = exp(ηv); NaN if no positive weights solve it.
 
-    With F(w) = exp(ηT v), which is homogeneous in w and in the weights of what ends, it solves
-    (I - G J) u = G e for the factors u by which weights grow: G = exp(η (T v - v)), and e is how
-    likely the next step is the last. Small changes u - 1 solve it for G - 1 in the place of G e. No
-    positive u solves it where the spectral radius of G J is one or more.
+    With F(w) = exp(ηT v), which is homogeneous in w and in the weights of terminal outcomes, it
+    solves (I - G J) u = G e for the factors u by which weights grow: G = exp(η (T v - v)), and e is
+    the probability that the next step is the last. Small changes u - 1 solve it with G - 1 in the
+    place of G e. No positive u solves it if the spectral radius of G J is one or more.
     """
     eta = step.operator.eta
     growth = torch.expm1(eta * step.gap)
@@ -233,7 +232,7 @@ def _change_of_weights(step: Linearisation, chain: Transient) -> Tensor:
 
 
 def _moved(step: Linearisation, change: Tensor) -> Linearisation | None:
-    """T where a change (S,) leads; None where that is out of bounds."""
+    """T at v plus a change (S,); None if that is out of bounds."""
     live, bound = step.operator.ends.live, far(step.operator.table)
     new = torch.where(live, step.v + change, step.v)
     if new[live].isfinite().all() and new[live].abs().max() < bound:

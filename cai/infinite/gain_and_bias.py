@@ -1,6 +1,6 @@
-"""A chain that never ends: its average reward per step and its stationary distribution.
+"""A chain that never terminates: its average reward per step and its stationary distribution.
 
-For the transition matrix P of a chain and what it is paid, c, the gain g and the bias h solve
+For the transition matrix P of a chain and its rewards c, the gain g and the bias h solve
 
     P g = g,    g + h = c + P h
 
@@ -34,10 +34,10 @@ class Singular(ArithmeticError):
 
 
 def closed_classes(chain: Any) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Strongly connected sets of states, and those of them that are never left.
+    """The strongly connected classes of states, and which of them are closed.
 
     Returns:
-        (n,), the set that each state belongs to, and the numbers of the closed ones.
+        (n,), the class of each state, and the numbers of the closed classes.
     """
     chain = sparse.csr_array(chain)
     count, member = connected_components(chain, directed=True, connection="strong")
@@ -52,11 +52,11 @@ class LongRun:
     """The long run of a chain of n states, which may have many closed classes.
 
     Args:
-        chain: (n, n), probabilities, every row of which sums to one; an array, or a sparse one that
-            stores no zero.
+        chain: (n, n), probabilities whose rows sum to one; an array, or a sparse one that stores no
+            zeros.
 
     Raises:
-        Singular: where floating-point numbers do not tell classes apart.
+        Singular: if floating-point numbers cannot tell classes apart.
     """
 
     def __init__(self, chain: Any) -> None:
@@ -75,16 +75,16 @@ class LongRun:
             if len(self._passed):
                 self._through = _Factors(_part(leaving, self._passed))
             self._factored = True
-        except Singular:  # exits are lost beside ones
+        except Singular:  # rare exits are lost beside stays of nearly one
             if chain.shape[0] > _CAREFUL:
                 raise
             self._factored = False
 
     def gain_and_bias(self, paid: Any) -> tuple[Any, Any]:
-        """g and h of what is paid in each state, (n,) each; h = 0 in one state of each class.
+        """g and h of the rewards of each state, (n,) each; h = 0 in one state of each class.
 
         Raises:
-            Singular: where they leave the floating-point numbers.
+            Singular: if they overflow.
         """
         if self._factored:
             gain, bias = self._by_factors(paid)
@@ -130,7 +130,7 @@ class LongRun:
         return StateReduction(among, self._dense(self._into).sum(1))
 
     def visits(self, start: Any) -> Any:
-        """How often each state is visited in the long run from a start (n,), shares (n,)."""
+        """The long-run fraction of time in each state from a start distribution (n,), (n,)."""
         share = self._shares()
         if (classes := len(self._first)) > 1:
             by_class = np.bincount(self._member, start[self._settled])
@@ -147,7 +147,7 @@ class LongRun:
 
     @cached_property
     def _trusted(self) -> bool:
-        """Whether the factors have the digits of every exit, as far as a probe can tell."""
+        """Whether the factors have the digits of every exit, judged by a probe."""
         if not self._factored:
             return False
         n = self._moving.shape[0]
@@ -155,7 +155,7 @@ class LongRun:
         return bool(np.abs(bias).max() <= _SUSPICIOUS) or n > _CAREFUL
 
     def _shares(self) -> Any:
-        """How often each recurrent state is visited once in its class."""
+        """The fraction of time in each recurrent state, given its class."""
         if self._trusted:
             ones = np.zeros(len(self._settled))
             ones[self._first] = 1.0
@@ -215,7 +215,7 @@ def _part(matrix: Any, states: Any) -> Any:
 
 
 def _columns_replaced(matrix: Any, first: Any, member: Any) -> Any:
-    """The unknown of the first state of each class is the gain of the class: its bias is zero."""
+    """The system with the gain of each class as the unknown of its first state, of bias zero."""
     n = len(member)
     if not sparse.issparse(matrix):
         matrix[:, first] = member[:, np.newaxis] == np.arange(len(first))

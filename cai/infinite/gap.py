@@ -1,14 +1,14 @@
-"""T v - v for stationary values v, to all the digits that floats have, and how far it may be off.
+"""T v - v for stationary values v at full precision, with a bound of its rounding error.
 
-Where the end is rare, values are as large as it is rare, and what tells them is a small difference
-of large numbers: with an end of 1e-10 a step, costs of 1 add up to 1e10 nats, of which T v and v
-are rounded to 1e-6, and that, once a step until the end, would sum up to 1e4 nats. So all numbers
-here are taken less the value v(s) of the state itself. To stay then counts as its reward, exactly,
-and to leave as large a number times a small probability: the error is a fraction of what the gap
-is added up from, and the errors of 1e10 steps add up to a fraction of the values.
+If termination is rare, values are large, and they are determined by a small difference of large
+numbers: with a termination probability of 1e-10 per step, costs of 1 add up to 1e10 nats, at which
+T v and v are rounded to 1e-6; over all steps until termination these errors sum to 1e4 nats. So
+here the value v(s) of the state itself is subtracted from all numbers. Staying then counts as its
+reward, exactly, and leaving as a large number times a small probability: the error is a fraction of
+the summands of the gap, and the errors of 1e10 steps add up to a fraction of the values.
 
-Soft means are taken around themselves, m + log1p(Σ p expm1(η(x - m)))/η, into which what is most
-probable hardly enters. Rows that differ from one by no more than rounding errors count as one.
+Soft means m are computed around themselves, m + log1p(Σ p expm1(η(x - m)))/η, where the most
+probable outcomes contribute little. Rows whose sum is one up to rounding errors count as one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _EPSILON = torch.finfo(torch.float64).eps
-_TINY, _HUGE = 1e-200, 1e290  # of |η|: what is less counts as 0, what is more as infinite
-_LEAST = 1e-30  # nats: to stay for nothing is told to all digits, but never makes an end
-_TIE = 250.0  # times rounding errors: what is this close to the best is as good
+_TINY, _HUGE = 1e-200, 1e290  # |η| below counts as 0, above as infinite
+_LEAST = 1e-30  # nats: the smallest rounding error that is assumed
+_TIE = 250.0  # times the rounding error: actions this close to the best tie with it
 _LEAST_LOG = -745.0  # of a float above zero
-_NONE = -50.0  # log of a probability that counts nothing
-_ROUNDED = 1e-12  # by how much a row may differ from one for rounding errors
-_FAR = 40.0  # log of a number beside which one counts nothing
+_NONE = -50.0  # log of a negligible probability
+_ROUNDED = 1e-12  # by how much rounding errors may change the sum of a row
+_FAR = 40.0  # log of a number beside which one is negligible
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Gap:
 
         Args:
             table: the problem.
-            v: (S,), nats, -inf where states are lost.
+            v: (S,), nats, -inf included.
             eta: the optimism η.
             rule: how actions are chosen.
         """
@@ -79,27 +79,27 @@ class Gap:
 
     @property
     def x(self) -> Tensor:
-        """(S, A, K), nats: what an outcome is worth with the reward of its step, less v(s)."""
+        """(S, A, K), nats: reward plus next value of each outcome, minus v(s)."""
         return self._outcomes.x
 
     @property
     def q(self) -> Tensor:
-        """What an action is worth, less v(s), (S, A), nats."""
+        """(S, A), nats: Q(s,a) minus v(s)."""
         return self._outcomes.value
 
     @cached_property
     def noise(self) -> Tensor:
-        """(S,), nats: how far the values may be off for rounding errors.
+        """(S,), nats: a bound of the rounding error of the values.
 
-        To first order in ε, and twice that. Those of the logarithms of probabilities in the table
-        count, and those of v in states that one leaves or arrives at: v ± d is no closer.
+        Twice the first order in ε. It includes the rounding of the log-probabilities in the table,
+        and that of v in the present and the next state, as v ± d is rounded, too.
         """
         if self._actions is None:
             return _of_the_best(self._table.log_prior, self.q, self._off) + _LEAST
         return self._actions.noise(self._off) + _LEAST
 
     def log_policy(self) -> Tensor:
-        """log π(a|s), (S, A). For the hard rule actions tie that rounding errors may tell apart."""
+        """log π(a|s), (S, A). With the hard rule, actions within rounding errors tie."""
         if self._rule != "hard":
             return bellman.log_policy(self._table, self.q, self._rule)
         wins = self.q + _TIE * self._off >= self.values.unsqueeze(-1)
@@ -108,7 +108,7 @@ class Gap:
 
     @cached_property
     def _off(self) -> Tensor:
-        """(S, A), nats: how far q may be off."""
+        """(S, A), nats: a bound of the rounding error of q."""
         table, eta = self._table, self._eta
         worth, loss = _successors(table, self._v, eta)
         worth, here = _finite(worth), _finite(self._v).abs()
@@ -124,13 +124,13 @@ class Gap:
 
 
 class _Mean(NamedTuple):
-    """(1/η) log E_p[exp(ηx)] over the last axis, and what it is added up from.
+    """(1/η) log E_p[exp(ηx)] over the last axis, and its summands.
 
     Attributes:
         value: (…), the soft mean.
         terms: (…, n), p (exp(η(x - m)) - 1), or p (x - m) at η = 0, with m close to the value.
-        bent: (…, n), q ∝ p exp(ηx), where the terms count.
-        close: (…), boolean: whether the terms count; else the value is that of bellman.py.
+        bent: (…, n), q ∝ p exp(ηx), where ``close``.
+        close: (…), boolean: whether the terms are used; else the value is that of bellman.py.
         log_p: (…, n).
         x: (…, n).
         eta: η.
@@ -146,7 +146,7 @@ class _Mean(NamedTuple):
 
     @classmethod
     def of(cls, log_p: Tensor, x: Tensor, eta: float, less: Tensor | float = 0.0) -> _Mean:
-        """The soft mean of x + less, less that; of a row that sums to one ``less`` has no say."""
+        """The soft mean of x + less, minus less; the same for any ``less`` if p sums to one."""
         eta = 0.0 if abs(eta) < _TINY else eta
         m = logspace.soft_mean(log_p, x, eta)
         if abs(eta) > _HUGE:
@@ -163,7 +163,7 @@ class _Mean(NamedTuple):
         d = eta * d
         terms = p * d.expm1()
         bent = p + terms
-        if (d > 1).any():  # may be too much for a float, times as little
+        if (d > 1).any():  # exp(d) may overflow, though its factor is small
             bent = torch.where(d > 1, (log_p + d).exp(), bent)
             terms = torch.where(d > 1, bent - p, terms)
         total = terms.sum(-1) + excess
@@ -172,7 +172,7 @@ class _Mean(NamedTuple):
         return cls(value, terms, bent, close, log_p, x, eta)
 
     def noise(self, off: Tensor) -> Tensor:
-        """(…): how far the value may be off, where x may be by ``off`` (…, n), all twice."""
+        """(…): twice a bound of the error of the value if x errs by ``off`` (…, n)."""
         size, value = abs(self.eta), _EPSILON * _finite(self.value).abs()
         if size > _HUGE:
             return 2 * (
@@ -185,7 +185,7 @@ class _Mean(NamedTuple):
         else:
             each = torch.where(size * off < 600, (size * off).expm1() / (size or 1.0), 1e300)
             passed = torch.minimum((self.bent * each).sum(-1), self._largest(off))
-        if not self.close.all():  # |η| is so large that ε of the value is more than 1/η
+        if not self.close.all():  # |η| is so large that the value's rounding error exceeds 1/η
             near = self.log_p + self.eta * (self.x - self.value.unsqueeze(-1)) > _NONE
             far = torch.where(near, self.x.abs() + counts / (size or 1.0), 0.0).amax(-1)
             own = torch.where(self.close, own, 8 * _EPSILON * far)
@@ -203,9 +203,9 @@ def _finite(x: Tensor) -> Tensor:
 
 
 def _successors(table: Table, v: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """The value of a successor while alive (S,), and what termination adds to that (S,), nats.
+    """The value of a successor if alive (S,), and what possible termination adds (S,), nats.
 
-    A value of -inf is taken with termination at once.
+    For a value of -inf the two are combined.
     """
     if table.discount == 1:
         return v, torch.zeros_like(v)
@@ -215,7 +215,7 @@ def _successors(table: Table, v: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 
 
 def _death(v: Tensor, eta: float, discount: float) -> Tensor:
-    """(1/η) log(γ + (1-γ) exp(-ηv)): what termination adds to a value v."""
+    """(1/η) log(γ + (1-γ) exp(-ηv)): what possible termination adds to a value v."""
     if abs(eta) > _HUGE:
         return torch.relu(-v) if eta > 0 else -torch.relu(v)
     if abs(eta) < _TINY:
@@ -226,7 +226,7 @@ def _death(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def _sensitivity(v: Tensor, eta: float, discount: float) -> Tensor:
-    """(S,), nats: what :func:`_death` errs by at most is ε times that; q(dead) |v|, and its own."""
+    """(S,), nats: the error of :func:`_death` is at most ε times this: q(dead) |v| plus its own."""
     if abs(eta) > _HUGE:
         return v.abs()
     if abs(eta) < _TINY:
@@ -240,7 +240,7 @@ def _sensitivity(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def _of_the_best(log_p: Tensor, x: Tensor, off: Tensor) -> Tensor:
-    """How far the largest x that is possible may be off, where each may be by ``off``."""
+    """The error of the largest possible x if each x errs by ``off``."""
     possible = log_p > -torch.inf
     low = torch.where(possible, x - 2 * off, -torch.inf).amax(-1, keepdim=True)
     return torch.where(possible & (x + 2 * off >= low), off, 0.0).amax(-1)

@@ -1,15 +1,15 @@
-"""Stationary values for η < 0 by policy iteration, from a policy that is sure to have some.
+"""Stationary values for η < 0 by policy iteration, from a policy with finite values.
 
-Below zero optimism nature puts off the end, and a policy has values only where that costs nature
-more than it gains: where the spectral radius of w = M w + b, w = exp(ηv), is below one. Newton's
-method is policy iteration, so that it fails where the policy it begins with has no values, though
-another has; and no optimism nearer to 0 need tell of that one, which may be the best only after the
-values of the first have fallen by thousands of nats, a hair's breadth before its edge.
+Below zero optimism nature delays termination, and a policy has finite values only if the delay
+costs nature more than it gains: if the spectral radius of M in w = M w + b, w = exp(ηv), is below
+one. Newton's method is policy iteration, so it fails if its first policy has no finite values,
+though another has; and that one need not show at an optimism nearer to 0, since it may become the
+best only after the values of the first have fallen by thousands of nats, just before it diverges.
 
-So one may stop for a while, in every state, at a price that is far too high. To stop at once has
-values, no step of policy iteration loses them, and w falls with every step (Howard 1960). Where
-nobody stops in the end, the policy found has values without stopping; where somebody does at any
-price, none has.
+So stopping is allowed for a while, in every state, at a prohibitive price. Stopping at once has
+finite values, policy iteration keeps them finite, and w falls with every step (Howard 1960). If the
+final policy never stops, its values are those without stopping; if it stops at any price, no policy
+has finite values.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _MOST = 400  # states, as every step eliminates them one by one
-_STEPS = 1000  # of policy iteration; the end may spread by one state with each
-_DEARER = 64.0  # times, when somebody stops at a price
-_LOST = 80.0  # nats of w a state, by which exits drown in rounding errors
+_STEPS = 1000  # of policy iteration; each may spread going on by one state only
+_DEARER = 64.0  # factor of the price when some state stops
+_LOST = 80.0  # nats of w per state, beyond which exits are lost in rounding errors
 
 
 def stops_tell(table: Table) -> bool:
-    """Whether a table is small enough for this, so that None means that no policy has values."""
+    """Whether a table is small enough for this method, so that None is an answer."""
     return table.num_states <= _MOST
 
 
 def values_by_stopping(
     table: Table, eta: float, rule: bellman.Rule, shape: Tensor
 ) -> Tensor | None:
-    """Values at η, (S,), nats, close but not certified; None where no policy has any.
+    """Values at η, (S,), nats, close but not certified; None if no policy has finite values.
 
     Args:
         table: the problem; its horizon does not matter. None for one of more than 400 states.
         eta: the optimism η, finite and below zero.
         rule: "soft" or "hard".
-        shape: (S,), nats: from which values down the price of stopping is counted, those at a
-            higher optimism for the fewest steps.
+        shape: (S,), nats: the values below which the price of stopping is counted; those at a
+            higher optimism need the fewest steps.
     """
     operator = Operator.of(table, eta, rule)
     if not stops_tell(table) or not operator.ends.live.any():
@@ -65,7 +65,7 @@ def values_by_stopping(
 
 
 def _best_stopping(operator: Operator, worth: Tensor) -> Tensor | None:
-    """Values where one may stop in each state, for what that is worth (S,); None if one does."""
+    """Values if each state may stop at a given value (S,); None if some state does stop."""
     v, live = worth, operator.ends.live
     going = torch.zeros_like(live)
     for _ in range(_STEPS):
@@ -85,10 +85,10 @@ def _best_stopping(operator: Operator, worth: Tensor) -> Tensor | None:
 
 
 def _change(step: Linearisation, on: Tensor) -> Tensor | None:
-    """By how much values (S,), nats, change under the policy at v, which goes on in some states.
+    """The change of the values (S,), nats, under the policy at v, which goes on in some states.
 
-    As in Newton's method, exp(η · change) = u solves u = G (J u + e), G = exp(η (T v - v)); in
-    logarithms, as the price of stopping is out of the range of floats. None where no u does.
+    As in Newton's method, exp(η · change) = u solves u = G (J u + e), G = exp(η (T v - v)); in log
+    space, since the price of stopping is out of the range of floats. None if no u solves it.
     """
     table, eta = step.operator.table, step.operator.eta
     at = bellman.linearised(table, step.v, eta, step.operator.rule)
@@ -115,10 +115,10 @@ def _change(step: Linearisation, on: Tensor) -> Tensor | None:
 
 
 def _log_solution(log_chain: Array, log_b: Array) -> Array | None:
-    """log u (n,) > -inf with u = M u + b, by elimination; None where there is none above zero."""
+    """log u (n,) with u = M u + b, u > 0, by elimination; None if there is none."""
     n = len(log_b)
     for k in range(n - 1, -1, -1):
-        if not log_chain[k, k] < 0:  # M goes on for ever, or grows
+        if not log_chain[k, k] < 0:  # the spectral radius is one or more
             return None
         again = -np.log(-np.expm1(log_chain[k, k]))
         log_chain[k, :k] += again

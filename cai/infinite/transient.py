@@ -1,6 +1,6 @@
-"""Chains that end: (I - P)⁻¹ of what moves from state to state, by the method that suits its size.
+"""Transient chains: (I - P)⁻¹ by the method that suits their size.
 
-x = (I - P)⁻¹ b sums b over all steps to come, x = b (I - P)⁻¹ counts visits from a start b.
+x = (I - P)⁻¹ b sums b over all future steps; x = b (I - P)⁻¹ counts visits from a start b.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from cai.numerics.sparse_lu import factorise
 from cai.numerics.state_reduction import StateReduction
 from cai.tables.table import Table
 
-_DENSE = 400  # states up to which a dense factorisation is quicker than a sparse one
-_RARE = 1e-6  # of a pivot below which the end is rare
+_DENSE = 400  # states up to which a dense factorisation is faster than a sparse one
+_RARE = 1e-6  # a pivot below this means that termination is rare
 _SWEEPS = 200  # products with P, which cost less than a sparse factorisation
-_STRIDE = 4  # of them between two looks at how much is left
-_SETTLED = 1e-15  # what is left of a geometric series, relative to its sum
-_NARROW = 3000  # states abreast, up to which a factorisation takes seconds
-_KEPT, _RESTARTS, _REFINEMENTS = 40, 25, 4  # vectors that Krylov's method keeps, and how long
+_STRIDE = 4  # products between two checks of the remainder
+_SETTLED = 1e-15  # the remainder of a geometric series, relative to its sum
+_NARROW = 3000  # bandwidth up to which a factorisation takes seconds
+_KEPT, _RESTARTS, _REFINEMENTS = 40, 25, 4  # vectors that GMRES keeps, its restarts, refinements
 
 
 class Transient:
-    """(I - P)⁻¹ of a chain that ends.
+    """(I - P)⁻¹ of a transient chain.
 
-    Up to 400 states by one dense factorisation, or, where the end is rare and it is known how rare,
-    by one that never subtracts. Beyond, first by the series b + Pb + P²b + …, whose
-    terms cost a product with a sparse matrix each, and which quick mixing cuts short; where 200
-    terms are not enough, by SuperLU, in the order that suits networks with a geography, or by
-    Krylov's method where a factorisation would fill in, as that of a large random graph does.
+    Up to 400 states by one dense factorisation, or, if termination is rare with known
+    probabilities, by elimination without subtraction. Beyond, first by the series b + Pb + P²b + …,
+    each term a product with a sparse matrix, which is short if termination is fast; if 200 terms
+    are not enough, by SuperLU in an order that suits planar networks, or by GMRES where a
+    factorisation would fill in, as that of a large random graph does.
 
     Args:
         table: the problem.
-        moves: (S, A, K), the probability of each move, alive; or numbers of any sign that take
-            their place, as the derivative of the Boltzmann rule has them.
-        keep: (S,), boolean: the states that count; moves into others are ends.
-        left: (S,), one less the moves from a state into those that count, without the rounding
-            errors of a difference; None where that is not known.
+        moves: (S, A, K), the probability of each transition while alive; or numbers of any sign in
+            their place, as in the derivative of the Boltzmann rule.
+        keep: (S,), boolean: the states of the chain; transitions into others are exits.
+        left: (S,), one minus the transition probabilities from a state into the chain, without the
+            rounding errors of a difference; None if not known.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Transient:
         self.sparse: Any = None if isinstance(matrix, Tensor) else matrix
 
     def sums(self, b: Tensor) -> Tensor:
-        """(I - P)⁻¹ b, (S,); nothing in states that do not count."""
+        """(I - P)⁻¹ b, (S,); zero outside the chain."""
         if self._reduced is not None:
             return torch.from_numpy(self._reduced.sums(torch.where(self.keep, b, 0.0).numpy()))
         return self._solve(b, transposed=False)
 
     def visits(self, start: Tensor) -> Tensor:
-        """start (I - P)⁻¹, (S,): how often each state is visited from a start (S,)."""
+        """start (I - P)⁻¹, (S,): expected visits of each state from a start (S,)."""
         return self._solve(start, transposed=True)
 
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:
@@ -82,7 +82,7 @@ class Transient:
 
     @cached_property
     def _reduced(self) -> StateReduction | None:
-        """What finds sums where the end is rare; None where it is not, or it is not known how."""
+        """The elimination for rare termination; None if it is not rare, or ``left`` is unknown."""
         if self.dense is None or self._left is None:
             return None
         if not self._dense_factors[0].diagonal().abs().min() < _RARE:
@@ -126,11 +126,11 @@ def as_matrix(table: Table, moves: Tensor) -> Any:
 
 
 def _series(P: Any, b: Any) -> Any:
-    """b + Pb + P²b + …; None where it does not settle soon.
+    """b + Pb + P²b + …; None if it does not settle soon.
 
-    What is left of it, (I - P)⁻¹ t of its last term t, is close to a multiple of t where one way of
-    going on outlasts all others, as under a discount or where the end is a rare event: the multiple
-    that leaves the least residual. Where P is not of probabilities, terms may leave the floats.
+    Its remainder, (I - P)⁻¹ t for the last term t, is close to a multiple of t if one eigenvalue
+    dominates, as under a discount or with rare termination: the multiple with the smallest residual
+    is added. If P is not of probabilities, terms may overflow.
     """
     term, total, before = b, np.zeros_like(b), np.inf  # total: all terms before this one
     with np.errstate(over="ignore", invalid="ignore"):
@@ -152,7 +152,7 @@ def _series(P: Any, b: Any) -> Any:
 
 
 def _krylov(P: Any, b: Any) -> Any:
-    """By the method of generalised minimal residuals; None where it does not converge."""
+    """The solution by GMRES; None if it does not converge."""
     A = eye_array(P.shape[0], format="csr") - P
     x, left = np.zeros_like(b), b
     for _ in range(_REFINEMENTS):
@@ -167,8 +167,8 @@ def _krylov(P: Any, b: Any) -> Any:
 def fills_in(P: Any) -> bool:
     """Whether a factorisation would take minutes, as that of a large random graph does.
 
-    Between two halves of a network with a geography lie few states, in an order that keeps
-    neighbours together (Cuthill and McKee); the factors of those are a dense triangle.
+    In an order that keeps neighbours together (Cuthill and McKee), few states separate the two
+    halves of a planar network; only their factors are dense.
     """
     if P.shape[0] <= _NARROW:
         return False

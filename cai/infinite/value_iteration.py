@@ -11,14 +11,14 @@ from cai.infinite.transient import Transient
 
 _WINDOW = 500  # sweeps within which value iteration must get closer
 _SWEEPS = 20_000
-_STILL = 4e-15  # a change of the values that is rounding errors, relative to the largest above one
+_STILL = 4e-15  # a change of rounding errors only, relative to the largest value above one
 
 
 def value_iteration(operator: Operator, v: Tensor, n: int) -> Linearisation:
-    """T made linear where n sweeps lead from the values v (S,), nats.
+    """The linearisation of T after n sweeps from the values v (S,), nats.
 
     Raises:
-        Diverges: if values leave every bound.
+        Diverges: if the values exceed every bound.
     """
     for _ in range(n):
         v = operator(v)
@@ -28,10 +28,10 @@ def value_iteration(operator: Operator, v: Tensor, n: int) -> Linearisation:
 
 
 def boltzmann(operator: Operator, v: Tensor) -> tuple[Tensor, float]:
-    """Value iteration with the Boltzmann rule, watched for running in circles.
+    """Value iteration with the Boltzmann rule, with a check for cycles.
 
-    Where it is slow, Newton's method says where it is going; that is the answer if value iteration
-    has come closer to it by the next time.
+    If it is slow, Newton's method predicts its limit; that is the answer if value iteration is
+    closer to it at the next check.
 
     Returns:
         The values (S,), nats, and max |T v - v|.
@@ -60,7 +60,7 @@ def boltzmann(operator: Operator, v: Tensor) -> tuple[Tensor, float]:
 
 
 def _aim(operator: Operator, v: Tensor) -> Linearisation | None:
-    """A fixed point near v by Newton's method with the Boltzmann rule; None where it fails."""
+    """A fixed point near v by Newton's method with the Boltzmann rule; None if that fails."""
     step = operator.linear(v)
     for _ in range(20):
         if step.residual <= 4 * _STILL * (1 + largest(step.v)):

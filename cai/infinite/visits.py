@@ -1,4 +1,4 @@
-"""How often a chain that does not change with time visits its states before it ends."""
+"""Expected visits of a time-homogeneous chain before it terminates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cai.tables.table import Table
 def counted(table: Table) -> Tensor:
     """(S,), boolean: the states whose visits count.
 
-    With a discount all of them, until termination; without one, until nothing is ever paid again.
+    With a discount all of them, until termination; without one, until no reward can follow.
     """
     if table.discount < 1:
         return torch.ones(table.num_states, dtype=torch.bool)
@@ -26,15 +26,15 @@ def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor
 
     Args:
         table: the problem.
-        start: (S,), where it begins.
-        moves: (S, A, K), the probability of each action and successor, alive or not.
+        start: (S,), the start distribution.
+        moves: (S, A, K), the probability of each action and successor, survival not included.
         survival: (S,), the probability of being alive on arrival in each state.
 
     Returns:
         (S,); their sum is the expected lifetime.
 
     Raises:
-        ValueError: if the chain can reach a state from which it never ends.
+        ValueError: if the chain can reach a state from which it never terminates.
     """
     count = counted(table)
     tails, column = (moves.flatten(1) > 0).nonzero(as_tuple=True)
@@ -42,7 +42,7 @@ def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor
     on = count[heads] & (survival[heads] > 0)
     ends = torch.zeros_like(count)
     ends[tails[~count[heads] | (survival[heads] < 1)]] = True
-    # Backwards over the reversed moves is forwards: what can be reached from the start at all.
+    # Backwards over reversed edges is forwards: the states that the start can reach.
     seen = reaching(heads[on], tails[on], (start > 0) & count) & count
     lasting = seen & ~reaching(tails[on], heads[on], ends)
     if lasting.any():
@@ -66,7 +66,7 @@ def of_policy(table: Table, log_policy: Tensor) -> tuple[Tensor, Tensor, float]:
         Visits of states (S,), of states and actions (S, A), and E[Σ rewards] in reward units.
 
     Raises:
-        ValueError: if the policy may never end.
+        ValueError: if the trajectory may never end under the policy.
     """
     moves = log_policy.exp().unsqueeze(-1) * table.log_dynamics.exp()
     survival = torch.full((table.num_states,), table.discount, dtype=torch.float64)
@@ -76,7 +76,7 @@ def of_policy(table: Table, log_policy: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def earned(table: Table, states: Tensor, moves: Tensor) -> float:
-    """(), reward units: E[Σ r + r⁺] of expected visits (S,) and moves (S, A, K)."""
+    """(), reward units: E[Σ r + r⁺] from expected visits (S,) and transitions (S, A, K)."""
     flow = states[:, None, None] * moves
     total = product(flow.sum(-1), table.reward).sum()
     if table.arrival_reward is not None:

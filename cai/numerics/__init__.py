@@ -1,1 +1,1 @@
-"""Arrays, memory, threads and number types: what knows no control problem."""
+"""Arrays, memory, threads and number types, independent of control problems."""

@@ -1,4 +1,4 @@
-"""Arrays as users have them: lists, NumPy, torch, SciPy, data frames; each is read and copied."""
+"""Reads and copies users' arrays: lists, NumPy, torch, SciPy, data frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Tensor:
-    """An array of real numbers as a dense tensor of float64 that nobody else holds.
+    """An array of real numbers as a new dense tensor of float64.
 
     Args:
         name: of the argument, for the message.
@@ -26,11 +26,11 @@ def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Te
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: if it is none of these, ragged, sparse in torch, complex, text or masked.
+        ValueError: for anything else, and for ragged, complex, text, masked or sparse torch arrays.
     """
     array = read(name, values, expected)
     if not array.ndim and array.dtype in (torch.bool, np.bool_):
-        refuse(name, expected, repr(values), "a flag is no number; 1 and 0 are")
+        refuse(name, expected, repr(values), "give 1 or 0 instead of a flag")
     if isinstance(array, Tensor):
         if array.is_complex():
             refuse(name, expected, f"one of {array.dtype}", "take its .real")
@@ -43,24 +43,24 @@ def numbers(name: str, values: Any, expected: str = "an array of numbers") -> Te
 
 
 def integers(name: str, values: Any, expected: str = "integers") -> Tensor:
-    """An array of integers as a dense tensor of int64 that nobody else holds.
+    """An array of integers as a new dense tensor of int64.
 
     Args:
         name: of the argument, for the message.
-        values: as :func:`numbers` takes them. Booleans and whole floats are no integers.
+        values: as :func:`numbers` takes them. Booleans and whole floats are not integers.
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: if it is none of these, or holds anything but integers of 64 bits.
+        ValueError: for anything else, or if it holds anything but integers of 64 bits.
     """
     an_array = "an array of integers" if expected == "integers" else expected
     array = read(name, values, an_array)
     if isinstance(array, Tensor):
         if array.dtype not in INTEGERS:
-            refuse(name, expected, f"{array.dtype}", ".long() makes integers of whole numbers")
+            refuse(name, expected, f"{array.dtype}", "convert whole numbers with .long()")
         return array.to(torch.int64, copy=True)
     if array.size and array.dtype.kind not in "iu":
-        advice = "astype(int) makes integers of whole numbers"
+        advice = "convert whole numbers with astype(int)"
         refuse(name, expected, f"an array of {array.dtype.name}", advice)
     if array.size and array.max() > np.iinfo(np.int64).max:
         refuse(name, "integers below 2**63", str(array.max()), "number them from 0")
@@ -68,12 +68,12 @@ def integers(name: str, values: Any, expected: str = "integers") -> Tensor:
 
 
 def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
-    """Weights ≥ 0 as a tensor of float64 that nobody else holds, no row of them all zero.
+    """Weights ≥ 0 as a new tensor of float64, with no row of zeros only.
 
     Args:
         name: of the argument, for the message.
         values: an array of numbers.
-        shapes: that it may have.
+        shapes: the shapes that are allowed.
 
     Raises:
         ValueError: if it has another shape, or a weight is negative or not finite.
@@ -99,7 +99,7 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
         expected: what it should be, for the message.
 
     Raises:
-        ValueError: if there is no such array.
+        ValueError: if it cannot be read.
     """
     if isinstance(values, Tensor):
         if not is_dense(values):
@@ -125,14 +125,14 @@ def read(name: str, values: Any, expected: str) -> NDArray[Any] | Tensor:
 
 
 def is_dense(values: Any) -> bool:
-    """Whether values are a torch tensor of plain numbers, one beside the other."""
+    """Whether values are a dense (strided) torch tensor."""
     if not isinstance(values, Tensor) or values.layout != torch.strided:
         return False
     return not (values.is_nested or values.is_quantized or values.is_meta)
 
 
 def _from_objects(name: str, array: NDArray[Any], expected: str) -> NDArray[Any]:
-    """Fractions, decimals and integers of any size as float64; nothing that is no number."""
+    """Fractions, decimals and integers of any size as float64; anything else is refused."""
     try:
         return np.array([_real(x) for x in array.flat]).reshape(array.shape)
     except Exception as error:  # whatever an object's own conversion raises

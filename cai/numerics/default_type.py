@@ -1,4 +1,4 @@
-"""float64 as the type that torch takes where none is given, in this thread alone."""
+"""float64 as torch's default dtype, in this thread alone."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 Types: TypeAlias = AbstractContextManager[Any]
-"""What gives numbers of Python their type; around a user's functions alone, as it slows torch."""
+"""The dtype of Python numbers; used around a user's functions alone, as it slows torch."""
 
 AS_WRITTEN: Types = nullcontext()
 
-_NAMED = (Tensor.float, Tensor.type)  # they say by their names which type it is to be
-_CHOICES = (torch.where, Tensor.where)  # of which the condition stays as it is
+_NAMED = (Tensor.float, Tensor.type)  # an explicit choice of dtype
+_CHOICES = (torch.where, Tensor.where)  # whose condition stays as it is
 
 
 class float64(TorchFunctionMode):  # noqa: N801 - used as a context manager
-    """Numbers of Python in float64, so that ``Bernoulli(0.2)`` is 0.2 and not 0.200000003.
+    """Python numbers in float64, so that ``Bernoulli(0.2)`` is 0.2 and not 0.200000003.
 
     ``torch.set_default_dtype`` would do that to all threads of the process. Here a call that made
-    a tensor of the default type, out of nothing that has such a type, is made again in float64.
-    What somebody keeps or asks for in float32 stays so.
+    a tensor of the default dtype, from arguments without a dtype, is repeated in float64. Tensors
+    that are float32 by choice stay float32.
     """
 
     def __torch_function__(
@@ -37,7 +37,7 @@ class float64(TorchFunctionMode):  # noqa: N801 - used as a context manager
         if result.dtype is torch.float64 or func in _NAMED:
             return result
         if func is torch.tensor and isinstance(args[0], int | float):
-            # Even with a type: a distribution of numbers asks for the default type by its name.
+            # Even with a dtype: a distribution of numbers asks for the default dtype by name.
             return func(*args, **kwargs | {"dtype": torch.float64})
         given = list(_flat([*args, *kwargs.values()]))
         if any(_has_type(x) for x in given):
@@ -47,7 +47,7 @@ class float64(TorchFunctionMode):  # noqa: N801 - used as a context manager
                 wide = [_widened(x, func in _CHOICES) for x in args]
                 return func(*wide, **{k: _widened(x, func in _CHOICES) for k, x in kwargs.items()})
             return func(*args, **kwargs | {"dtype": torch.float64})
-        except (TypeError, RuntimeError):  # it takes no other type
+        except (TypeError, RuntimeError):  # it takes no other dtype
             return result
 
 
@@ -60,14 +60,14 @@ def _flat(arguments: Any) -> Iterator[Any]:
 
 
 def _has_type(x: Any) -> bool:
-    """Whether an argument says of which type the result is to be."""
+    """Whether an argument determines the dtype of the result."""
     if isinstance(x, Tensor):
         return x.is_floating_point() or x.is_complex()
     return isinstance(x, torch.dtype) or (hasattr(x, "dtype") and not isinstance(x, float))
 
 
 def _widened(x: Any, choice: bool) -> Any:
-    """Integers as float64; in a choice numbers of Python, too, but not the condition."""
+    """Integers as float64; in a ``where`` Python numbers as well, but not the condition."""
     if isinstance(x, Tensor):
         return x if choice and x.dtype is torch.bool else x.double()
     if isinstance(x, list | tuple):

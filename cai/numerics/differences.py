@@ -14,7 +14,7 @@ def differs(one: object, other: object, names: Iterable[str]) -> str | None:
     Args:
         one: with these attributes: tensors, numbers or None.
         other: the same.
-        names: of the attributes.
+        names: the names of the attributes.
     """
     for name in names:
         x, y = getattr(one, name), getattr(other, name)

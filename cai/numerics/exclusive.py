@@ -1,8 +1,8 @@
 """One thread at a time, where Pyro's handlers or torch's generator are in use.
 
 Both are global to the process: a handler that one thread has entered catches the samples of all
-others, and a seed that one thread sets is spent by all of them. Work on tables needs neither, and
-runs beside this.
+others, and a seed that one thread sets is used up by all of them. Work on tables needs neither and
+runs in parallel.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _lock = threading.RLock()
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Waits until no other thread is in here, and leaves no handler behind where it is left early.
+    """A context for one thread at a time, which removes handlers left behind by an interruption.
 
-    A thread may enter again. What is called meanwhile must not wait for another thread that does.
-    Also a decorator, ``@exclusive()``.
+    It is reentrant, and also a decorator, ``@exclusive()``. Code inside must not wait for another
+    thread that enters it.
     """
     with _lock:
         handlers = len(_PYRO_STACK)
         try:
             yield
         except BaseException:
-            # An interrupt may come after a handler was entered and before it would be left.
+            # An interrupt may come between entering a handler and the code that leaves it.
             del _PYRO_STACK[handlers:]
             raise
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """The same, with torch's generator started from a seed and put back where it was at the end.
+    """The same with torch's generator seeded, and its state restored at the end.
 
     Args:
-        seed: of the processor's generator; None draws from it as it stands, and moves it on.
+        seed: the seed of the CPU generator; None continues from its present state.
     """
     with exclusive():
         if seed is None:
@@ -55,7 +55,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def _renew() -> None:
-    """A process that was forked has one thread, and must not wait for those of its parent."""
+    """A forked process has one thread, which must not wait for those of its parent."""
     global _lock
     _lock = threading.RLock()
 

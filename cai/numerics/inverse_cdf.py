@@ -1,7 +1,7 @@
 """Draws from many discrete distributions at once, by inverting their cumulative sums.
 
-A draw never lands on what is impossible: sums that tie are passed over, and the last is exactly
-one, above every uniform number.
+A draw never yields an impossible outcome: tied sums are skipped, and the last sum is exactly one,
+above every uniform number.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def cumulative(p: Tensor) -> Tensor:
 
 
 def draw(sums: Any, uniform: Any) -> Any:
-    """Which outcome each uniform number in [0, 1) falls on.
+    """The outcome that each uniform number in [0, 1) selects.
 
     Args:
-        sums: (..., K), what :func:`cumulative` gives, as a tensor or in numpy.
-        uniform: (..., 1), as the sums.
+        sums: (..., K), from :func:`cumulative`, a tensor or a NumPy array.
+        uniform: (..., 1), of the same kind.
 
     Returns:
         (...), 0 … K-1.

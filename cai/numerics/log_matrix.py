@@ -2,9 +2,9 @@
 
 Each row is scaled by its largest entry, M(i,j) = exp(scale(i)) W(i,j), and y by its largest m:
 the sum is scale(i) + m + log E(i) with E = W w, w = exp(y - m). A plain product underflows where
-the columns of a row have y far below m: sums below ``smallest`` have lost digits, and who asks for
-them computes them again in log space. What is left out of the others is below 1e-58 of them (1e-18
-in float32).
+the columns of a row have y far below m: sums below ``smallest`` have lost digits, and the caller
+computes them again in log space. The others are off by less than 1e-58 of themselves (1e-18 in
+float32).
 
 Rows that sum to nearly one are better not scaled: their logarithm is log1p(Σ_j M(i,j) - 1 +
 Σ_j M(i,j) expm1(y(j))), which loses no digits near zero.
@@ -31,8 +31,8 @@ class LogMatrix:
         successors: (R, K), the column of each weight; None where weight k is in column k.
         num_states: S.
         precision: the type in which matrices are multiplied, float64 or float32.
-        near_one: (R,), boolean: rows that are not scaled; None for none.
-        excess: (R,), by how much more than one these rows sum to; None where no sum is asked for.
+        near_one: (R,), boolean: rows that are not scaled; None if all are.
+        excess: (R,), the sums of these rows minus one; None if not needed.
 
     Attributes:
         W: the rows, each scaled by its largest weight.
@@ -62,7 +62,7 @@ class LogMatrix:
         self.W = self.matrix(self.scaled(log_m))
 
     def scaled(self, log_m: Tensor) -> Tensor:
-        """exp(log_m - scale), (R, …); zero in rows of nothing, or of a certain loss below η = 0."""
+        """exp(log_m - scale), (R, …); zero in empty rows, and in rows of value -inf if η < 0."""
         scale = torch.from_numpy(self.scale).view(-1, *[1] * (log_m.dim() - 1))
         finite = scale.isfinite()
         return torch.where(finite, (log_m - torch.where(finite, scale, 0.0)).exp(), 0.0)
@@ -76,7 +76,7 @@ class LogMatrix:
     def log_sums(self, y: Array) -> tuple[Array, Array, Array]:
         """m + log E without the scale (…, R), w (…, S) and E (…, R), from y (…, S)."""
         m = y.max(-1, keepdims=True)
-        if not math.isfinite(m.sum()):  # nothing that a product could sum
+        if not math.isfinite(m.sum()):  # a plain product cannot sum infinities
             y = np.where(np.isfinite(m), y, -np.inf)
             m = np.where(np.isfinite(m), m, 0.0)
         y = y - m
@@ -94,5 +94,5 @@ class LogMatrix:
         return m + log_E, w, E
 
     def underflowed(self, E: Array) -> Array:
-        """Which sums have lost digits."""
+        """Which sums have lost digits, boolean."""
         return (self.smallest > E) & self.possible

@@ -1,9 +1,9 @@
-"""Log space: soft means and what they lean towards, along the last axis, without a lost digit.
+"""Soft means and tilted distributions along the last axis, in log space at full precision.
 
     (1/η) log E_p[exp(ηx)]      and its q ∝ p exp(ηx)
 
-Probabilities are given by their logarithms, zero as -inf. What is impossible counts nothing, even
-beside an infinity.
+Probabilities are given by their logarithms, zero as -inf. Impossible outcomes do not count, even
+if their x is infinite.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-_SHORT = 32  # an axis along which it is worth turning the tensor
+_SHORT = 32  # an axis this short is moved to the front for the sum
 _NEAR_ZERO = 0.1  # below this |η| a soft mean is taken around the mean
-TIE = 1e-12  # what is this close to the best, relative to its size above one, is as good
+TIE = 1e-12  # values this close to the best, relative to its size above one, tie with it
 _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
 
 
@@ -26,15 +26,15 @@ def mean(log_p: Tensor, x: Tensor) -> Tensor:
 
 
 def product(p: Tensor, x: Tensor) -> Tensor:
-    """P · x with 0 · inf = 0: what never happens costs nothing."""
+    """P · x with 0 · inf = 0: impossible outcomes cost nothing."""
     return torch.where(p > 0, p * x, 0.0)
 
 
 def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     """(1/η) log E_p[exp(ηx)] over the last axis, for every real η and ±inf.
 
-    η = 0 is the mean, ±inf the best and the worst of what is possible. Near η = 0 the logarithm of
-    a number close to one loses what matters; there it is taken around the mean m,
+    η = 0 is the mean, ±inf the best and the worst possible outcome. Near η = 0 the logarithm of a
+    number close to one loses digits; there it is computed around the mean m,
     m + log1p(Σ p expm1(η(x - m)))/η, and apart from outcomes of -inf.
     """
     if abs(eta) > _HUGE:
@@ -57,12 +57,12 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
 
 def _without_the_lost(log_p: Tensor, x: Tensor, eta: float, lost: Tensor) -> Tensor:
-    """soft_mean at a small η > 0: log P(x > -inf)/η, and the soft mean of what is left."""
+    """soft_mean at a small η > 0: log P(x > -inf)/η plus the soft mean of the finite outcomes."""
     p = log_p.exp()
     kept, gone = torch.where(lost, 0.0, p).sum(-1), torch.where(lost, p, 0.0).sum(-1)
     log_kept = torch.where(gone < 0.5, torch.log1p(-gone), kept.log())
     left = torch.where(lost, -torch.inf, log_p)
-    # Where all is lost, log_kept = -inf says so.
+    # If all outcomes are -inf, log_kept = -inf makes the result -inf.
     left = left - torch.where(kept > 0, log_kept, 0.0).unsqueeze(-1)
     return log_kept / eta + soft_mean(left, torch.where(lost, 0.0, x), eta)
 
@@ -75,9 +75,9 @@ def scaled(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
 
 
 def tilt(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
-    """log q for q ∝ p exp(ηx) over the last axis; p itself where no outcome is left.
+    """log q for q ∝ p exp(ηx) over the last axis; p itself if no outcome remains.
 
-    Where ηx is infinite, and for η = ±inf, q is p restricted to the outcomes that win.
+    If ηx is infinite, and for η = ±inf, q is p restricted to the best outcomes.
     """
     if eta == 0:
         return log_p.expand(torch.broadcast_shapes(log_p.shape, x.shape))
@@ -117,8 +117,8 @@ def entropy(log_p: Tensor) -> Tensor:
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) over the last axis in nats, with 0 log 0 = 0; +inf where q excludes what p allows.
 
-    As Σ p d + (q - p) with d = log p - log q, whose terms are ≥ 0 and of second order: Σ p d alone
-    loses a divergence of order d² in rounding errors of order d.
+    Computed as Σ p d + (q - p) with d = log p - log q, whose terms are ≥ 0 and of second order:
+    Σ p d alone loses a divergence of order d² in rounding errors of order d.
     """
     d = log_p - log_q
     p, q = log_p.exp(), log_q.exp()

@@ -1,4 +1,4 @@
-"""Weights of one step as a matrix that multiplies from both sides, dense or sparse.
+"""The weights of one step as a matrix, dense or sparse, with products from both sides.
 
 Sparse ones are CSR with their transpose kept: at 50 000 states a gather followed by a scatter takes
 more than twice as long.
@@ -20,7 +20,7 @@ _DENSE_STATES = 128  # up to here a dense matrix multiplies as quickly as a spar
 
 
 class Matrix:
-    """A matrix (R, S) of weights; multiplies in the type of the weights, answers in float64.
+    """A matrix (R, S) of weights; multiplies in the dtype of the weights, returns float64.
 
     Args:
         weights: (R, K), float64 or float32.

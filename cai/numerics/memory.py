@@ -1,6 +1,6 @@
-"""What would not fit into memory is refused with its bytes, before the allocator or the kernel is.
+"""Refuses arrays that would not fit into memory, with their size, before they are allocated.
 
-An allocation may succeed on credit, and the process be killed once the numbers are written.
+An allocation may succeed and the process still be killed once the memory is written to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cai import checks
 
 
 def check_fits(where: str, what: str, numbers: int, advice: str) -> None:
-    """Raises ValueError where so many numbers of float64 are more than the machine's memory.
+    """Raises ValueError if so many float64 numbers exceed the machine's memory.
 
     Args:
         where: the argument or function to name.
@@ -40,7 +40,7 @@ def refuse(where: str, what: str, advice: str) -> NoReturn:
 
 @cache
 def installed() -> float:
-    """The bytes of memory that this machine has; infinite where it does not say."""
+    """The bytes of memory of this machine; infinite if unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -48,13 +48,13 @@ def installed() -> float:
 
 
 def asked_for(error: Exception) -> str:
-    """What an allocator says that it was asked for."""
+    """The size that an allocator's error message names."""
     found = re.search(r"(\d+) bytes", str(error))
     return readable(int(found[1])) if found else f"more ({error})"
 
 
 def readable(size: float) -> str:
-    """Bytes in the unit that suits them."""
+    """A number of bytes in a suitable unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

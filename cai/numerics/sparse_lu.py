@@ -1,4 +1,4 @@
-"""SuperLU of I - P for a sparse P, in the order that suits networks with a geography."""
+"""SuperLU factors of I - P for a sparse P, in an order that suits planar networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def factorise(P: Any, pivoting: float = 0.0) -> Any:
 
     Args:
         P: (S, S), sparse.
-        pivoting: SuperLU's threshold, 0 … 1. Probabilities, and all that is at least zero where
-            I - P has an inverse that is, need no pivoting, as the diagonal dominates.
+        pivoting: SuperLU's threshold, 0 … 1. No pivoting is needed for P ≥ 0 if I - P has an
+            inverse ≥ 0, as with probabilities.
 
     Raises:
-        RuntimeError: if it is singular. A state that is never left is found here, for SuperLU may
-            crash where a pivot is not stored.
+        RuntimeError: if it is singular. A state that is never left is caught here, since SuperLU
+            may crash if a pivot is not stored.
     """
     matrix = eye_array(P.shape[0], format="csc") - P.tocsc()
     if not matrix.diagonal().all():

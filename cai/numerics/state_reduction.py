@@ -53,7 +53,7 @@ class StateReduction:
         return gain, self._substituted(both[:, 0] - gain * both[:, 1], 0.0)
 
     def visits(self) -> Array:
-        """How often each state of a closed class is visited (n,), once for the first."""
+        """Expected visits of each state of a closed class (n,) per visit of the first."""
         share = np.ones(len(self._pivots))
         for k in range(1, len(share)):
             share[k] = share[:k] @ self._M[:k, k]

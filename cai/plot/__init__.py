@@ -9,7 +9,7 @@ Comparisons:
 Optimism:
 
 - ``optimism``: by how much the exact posterior overrates each state.
-- ``optimism_curve``: bound, ELBO and return from worst case to best.
+- ``optimism_curve``: bound, ELBO and return from the worst case to the best.
 - ``price_ladder``: what each restriction of the guide costs.
 
 Models and training:

@@ -29,10 +29,12 @@ def captioned(figure: Figure, text: str) -> Figure:
 
 
 def finite(x: float | None) -> float:
-    """What can be drawn of a number: nothing for infinities."""
+    """A number as it is drawn; zero for infinities and None."""
     return x if x is not None and np.isfinite(x) else 0.0
 
 
 def check_report(report: Any) -> None:
-    """Raises ValueError unless it is what compare returns."""
-    checks.check_kind("report", report, Comparison, "a cai.Comparison", "take that of cai.compare")
+    """Raises ValueError unless it is a result of :func:`cai.compare`."""
+    checks.check_kind(
+        "report", report, Comparison, "a cai.Comparison", "pass the result of cai.compare"
+    )

@@ -1,4 +1,4 @@
-"""What each method imagines and gets, in a picture."""
+"""The figure of what each method imagines and gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIVERGENCE = "KL to the exact posterior (nats)"
 
 
 def comparison(report: Comparison) -> Figure:
-    """What each method imagines against what it gets, and where the nats to the posterior go.
+    """What each method imagines against what it gets, and its divergence from the posterior.
 
     Args:
         report: from :func:`cai.compare`.
@@ -45,14 +45,14 @@ def comparison(report: Comparison) -> Figure:
     if split:
         _divergences(panels[2], rows)
         text += (
-            " Right: what separates each policy, with the true dynamics, from the exact posterior; "
-            "the dynamics part is the KL of the dynamics, which no policy can change."
+            " Right: the divergence of each policy in the true dynamics from the exact posterior; "
+            "no policy can remove the KL of the dynamics."
         )
     elif between is not None:
         _between(panels[2], rows, between)
         text += (
-            " Right: how far each policy is from the exact posterior, which is out of reach: "
-            "at least the dark part."
+            " Right: the divergence of each policy from the exact posterior, which is out of "
+            "reach: at least the dark part."
         )
     for axes in panels:
         axes.set(yticks=np.arange(len(rows)), yticklabels=names)
@@ -86,7 +86,7 @@ def _divergences(axes: Axes, rows: list[Row]) -> None:
 
 
 def _between(axes: Axes, rows: list[Row], between: EvidenceBracket) -> None:
-    """The divergence of each row, which is known between two numbers only."""
+    """The divergence of each row, of which only a bracket is known."""
     y = np.arange(len(rows))
     least = np.array([finite(row.kl_lower) for row in rows])
     most = np.array([finite(row.kl_upper) for row in rows])

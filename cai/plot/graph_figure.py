@@ -1,4 +1,4 @@
-"""The graphical model in a picture."""
+"""The figure of the graphical model."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     more = "" if shown == model.horizon else f"; {first} of {model.horizon or '∞'} steps"
     return captioned(
         canvas,
-        f"States, actions and optimality (thick rims: observed){more}. An arrow leads from what is "
-        "drawn first to what is seen to depend on it.",
+        f"States, actions and optimality (thick rims: observed){more}. An arrow leads from a "
+        "variable to one that depends on it.",
     )
 
 
 def _places(graph: nx.DiGraph, last: str) -> dict[str, tuple[float, float]]:
-    """Where each node is drawn: a row for each kind, from left to right by step.
+    """The position of each node: a row for each kind, from left to right by step.
 
     Args:
         graph: the nodes.
-        last: the optimality of the final reward, which is paid for the state alone.
+        last: the optimality of the final reward, which depends on the state alone.
     """
     places = {}
     rows = {"optimality": 1.0, "state": 0.0, "action": -1.0, "latent": -2.0, "alive": 2.0}

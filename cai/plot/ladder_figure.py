@@ -1,4 +1,4 @@
-"""The price ladder in a picture: what each restricted guide is short of, and what for."""
+"""The figure of the price ladder: what each restriction of the guide costs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _COLOURS = {
     "luck that cannot be had": IMAGINED,
     "not seeing all of the state": "#e9c46a",
     "not looking": "#81b29a",
-    "steps that cannot go together": "#6a4c93",
+    "independent steps": "#6a4c93",
 }
-_NARROW = 0.05  # of the longest bar: a price below this has no room for its number
+_NARROW = 0.05  # fraction of the longest bar below which a price has no room for its number
 
 
 class _Ladder(Protocol):
@@ -29,7 +29,7 @@ class _Ladder(Protocol):
 
 
 def price_ladder(ladder: _Ladder) -> Figure:
-    """How many nats each rung is short of log p(O), divided by what they are paid for.
+    """How many nats each rung is below log p(O), divided by restriction.
 
     An infinite price is drawn as long as all others together.
 
@@ -64,12 +64,12 @@ def price_ladder(ladder: _Ladder) -> Figure:
             fontsize=8,
             color="#444444",
         )
-    axes.set(yticks=y, yticklabels=rungs, xlabel="short of log p(O) (nats)")
+    axes.set(yticks=y, yticklabels=rungs, xlabel="nats below log p(O)")
     axes.set_xlim(0, 1.15 * total if total > 0 else 1.0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False, fontsize=8)
     return captioned(
         canvas,
-        "Each row is the best guide under a restriction, with the true dynamics; its ELBO in nats "
-        "stands at the end of the bar. A colour is what one restriction costs, and the bar what "
-        "all of them cost together.",
+        "Each row is the best guide under some restrictions, with the true dynamics; its ELBO in "
+        "nats is at the end of the bar. Each colour is the cost of one restriction, the bar their "
+        "total.",
     )

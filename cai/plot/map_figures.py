@@ -1,4 +1,4 @@
-"""Where each method goes and what it does there: on a map, or as bars if there is none."""
+"""Occupancies and policies of each method: on a map, or as bars if there is none."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from cai.tables.table import Table
 def occupancy(report: Comparison) -> Figure:
     """How often each state is visited: as each method imagines it, and in the true dynamics.
 
-    On a map where the model has one, else as bars; counted over all steps, as a share of the
-    time alive.
+    On a map if the model has one, else as bars; as a fraction of all steps alive.
 
     Args:
         report: from :func:`cai.compare`, of a model that can be tabulated.
@@ -56,16 +55,16 @@ def occupancy(report: Comparison) -> Figure:
     canvas.colorbar(image, ax=panels, label="share of time", shrink=0.8)
     return captioned(
         canvas,
-        "Colour: the share of all steps spent in each cell. What is imagined and what is real "
-        "differ where a method bends the dynamics.",
+        "Colour: the share of all steps spent in each cell. Imagined and real occupancies differ "
+        "if a method changes the dynamics.",
     )
 
 
 def policies(report: Comparison) -> Figure:
     """The policy of each method: arrows on the map, or the probability of each action.
 
-    A policy that changes with time is shown as it acts on average, weighted by how often it is in
-    a state at each step; where it never is, as at step 0.
+    A policy that changes with time is averaged over steps, weighted by how often it is in the state
+    at each step; in states that it never visits it is shown at step 0.
 
     Args:
         report: from :func:`cai.compare`, of a model that can be tabulated.
@@ -92,8 +91,8 @@ def policies(report: Comparison) -> Figure:
         axes.set_title(name, fontsize=9)
     return captioned(
         canvas,
-        "The length of an arrow is the probability of its action, on average over the steps at "
-        "which the policy is in that cell; grey where it never comes.",
+        "The length of an arrow is the probability of its action, averaged over the steps at "
+        "which the policy is in that cell; grey where it never is.",
     )
 
 
@@ -102,7 +101,7 @@ def _table(report: Comparison) -> Table:
     if report.table is None:
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "
-            "by one; for other models plot.comparison and plot.losses are at hand"
+            "by one, got another; for other models take plot.comparison or plot.losses"
         )
     return report.table
 
@@ -119,7 +118,7 @@ def _shares(row: Row) -> dict[str, Tensor]:
 
 
 def _absorbing(table: Table) -> Tensor:
-    """(S,): the states that no action leaves, where a policy says nothing."""
+    """(S,): the states that no action leaves, where the policy does not matter."""
     stay = table.dense(table.log_dynamics).diagonal(dim1=0, dim2=2)
     return (stay > 1 - 1e-12).all(0)
 
@@ -140,8 +139,8 @@ def _occupancy_bars(shares: dict[str, dict[str, Tensor]], table: Table) -> Figur
         axes.set_ylim(0, top)
     return captioned(
         canvas,
-        "The share of all steps spent in each state. Orange: as the method imagines it, with its "
-        "own bent dynamics. Blue: what its policy meets in the true dynamics.",
+        "The share of all steps spent in each state. Orange: as the method imagines it, under its "
+        "own dynamics. Blue: under its policy in the true dynamics.",
     )
 
 
@@ -165,13 +164,13 @@ def _policy_bars(report: Comparison, table: Table) -> Figure:
     panels[-1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return captioned(
         canvas,
-        "The policy in every state that can be left, on average over the steps at which it is "
+        "The policy in each state that is not absorbing, averaged over the steps at which it is "
         "there.",
     )
 
 
 def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:
-    """How often each action is taken in each state, (S, A), and the policy at step 0, (S, A)."""
+    """Expected counts of each action in each state, (S, A), and the policy at step 0, (S, A)."""
     assert row.evaluation.state_actions is not None
     log_policy = policy_log_probs(getattr(row.method, "policy", row.method), table).detach()
     if table.horizon is None:

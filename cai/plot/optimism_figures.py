@@ -1,4 +1,4 @@
-"""Optimism in pictures: by how much states are overrated, and the curve over η."""
+"""Figures of optimism: by how much states are overrated, and the curve over η."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cai.tables.tabulation import tabulate
 
 _TICKS = (-np.inf, -3.0, -1.0, 0.0, 1.0, 3.0, np.inf)
 _TANGENTS = 11  # at most so many
-_NAMED = 7  # policy switches that find room for their names
+_NAMED = 7  # policy switches that have room for their names
 _CHANGE = "#6a4c93"
 
 
@@ -65,8 +65,8 @@ class _Curve(Protocol):
 def optimism_curve(curve: _Curve) -> Figure:
     """Bound and ELBO, imagined and real return against the optimism, from worst case to best.
 
-    The tangents of the bound are its slope, bend/η². A vertical line says where the policy
-    switches to another action.
+    Tangents show the slope of the bound, the KL of the dynamics over η². A vertical line marks
+    where the policy switches to another action.
 
     Args:
         curve: from :func:`cai.inference.optimism_curve`.
@@ -97,16 +97,16 @@ def optimism_curve(curve: _Curve) -> Figure:
     return captioned(
         canvas,
         "From the worst case to the best, on the scale η/(1 + |η|). Left: the bound and its "
-        "tangents, whose slope is what is spent on bending the dynamics, in nats, over η²; what "
-        "lies between bound and ELBO is luck that the policy counts on (η > 0) or guards against "
+        "tangents, whose slope is the KL of the dynamics, in nats, over η²; the gap between bound "
+        "and ELBO is luck that the policy counts on (η > 0) or guards against "
         "(η < 0)." + (" Dashed: the policy switches to another action." if curve.changes else ""),
     )
 
 
 def optimism(model: TrajectoryModel | Table) -> Figure:
-    """How many nats the exact posterior believes each state to be better than it is.
+    """By how many nats the exact posterior overrates each state.
 
-    (V^1_0(s) - V^0_0(s))/α: the exact values at optimism 1 less those in the true dynamics.
+    (V^1_0(s) - V^0_0(s))/α: the exact values at optimism 1 minus those in the true dynamics.
 
     Args:
         model: a model that can be tabulated, or its table.
@@ -125,7 +125,7 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     values = [references.solved(table, eta).log_values for eta in (1.0, 0.0)]
     surplus = values[0] - values[1]
     surplus = surplus if table.horizon is None else surplus[0]
-    surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends: nothing to hope
+    surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends
     layout, label = table.layout, "optimism (nats)"
     if layout is None or layout.map is None:
         canvas, (axes,) = figure(1, height=3.4)
@@ -147,8 +147,8 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         canvas.colorbar(image, ax=axes, label=label, shrink=0.8)
     return captioned(
         canvas,
-        "By how much the exact posterior, which may bend the dynamics, overrates each state at "
-        "step 0, against the best policy in the true dynamics.",
+        "By how much the exact posterior, which conditions the dynamics on success, overrates each "
+        "state at step 0, relative to the best policy in the true dynamics.",
     )
 
 
@@ -159,19 +159,19 @@ def _scaled(eta: np.ndarray) -> np.ndarray:
 
 
 def _drawn(column: Tensor) -> np.ndarray:
-    """A column as what can be drawn of it: nothing at infinities."""
+    """A column as it is drawn: NaN in place of infinities."""
     return np.where(np.isfinite(column.numpy()), column.numpy(), np.nan)
 
 
 def _tangents(axes: Axes, x: np.ndarray, curve: _Curve) -> None:
-    """Short pieces of tangents at some points, in the slope that they have on this scale."""
+    """Draws short tangents at some points, with the slope that they have on this scale."""
     eta, bend, slope = (c.numpy() for c in (curve.optimism, curve.bend, curve.slope))
-    # d bound/dx = slope (1 + |η|)², which is the bend itself at ±∞.
+    # d bound/dx = slope (1 + |η|)², which is the KL of the dynamics itself at ±∞.
     finite = np.isfinite(eta)
     steep = np.where(finite, slope * (1 + np.abs(np.where(finite, eta, 0.0))) ** 2, bend)
     every = max(1, -(-len(x) // _TANGENTS))
     reach = 0.045
-    label: str | None = "slope = bend/η²"
+    label: str | None = "slope = KL/η²"
     for i in range(0, len(x), every):
         bound = curve.bound[i].item()
         if np.isfinite(bound) and np.isfinite(steep[i]):
@@ -191,7 +191,7 @@ def _optimism_axis(axes: Axes, x: np.ndarray) -> None:
 
 
 def _name_changes(axes: Axes, curve: _Curve) -> None:
-    """Which action gives way to which, where and when, beside each line, one above the other."""
+    """Writes beside each line which action replaces which, in which state and step."""
     layout = curve.table.layout
     actions, states = (layout.actions, layout.states) if layout is not None else (None, None)
     for k, change in enumerate(curve.changes[:_NAMED]):

@@ -1,4 +1,4 @@
-"""The training of a policy in a picture."""
+"""The figure of a training run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: if it is not what ``fit`` returned.
+        ValueError: if it is not a result of ``fit``.
 
     >>> import cai
     >>> from cai import inference, models, plot
@@ -42,14 +42,14 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
     >>> figure = plot.losses(fitted, bound=inference.soft_values(model).elbo)
     """
     if not isinstance(getattr(fitted, "running_mean", None), Tensor):
-        advice = "take what inference.fit returns"
+        advice = "pass the result of inference.fit"
         checks.refuse("fitted", "an inference.Fit", type(fitted).__name__, advice)
     canvas, (axes,) = figure(1, height=3.4)
     axes.plot(-fitted.losses.numpy(), color=REAL, alpha=0.35, linewidth=0.8, label="ELBO")
     axes.plot(-fitted.running_mean.numpy(), color=REAL, label="running mean of 50 steps")
     if bound is not None:
         axes.axhline(bound, color=IMAGINED, linestyle="--", label="the best with fixed dynamics")
-    axes.set(xlabel="step", ylabel="ELBO (nats)")
+    axes.set(xlabel="training step", ylabel="ELBO (nats)")
     axes.legend(frameon=False)
     text = f"Training ended at an ELBO of {fitted.elbo:.4f} nats; higher is better."
     return captioned(canvas, text)

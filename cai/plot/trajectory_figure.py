@@ -1,4 +1,4 @@
-"""Trajectories of continuous models in a plane of their states, over what each place pays."""
+"""Trajectories of continuous models in a plane of their states, over level curves of the reward."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def trajectories(
 ) -> Figure:
     """Trajectories of each policy in the true dynamics, over the level curves of the reward.
 
-    The level curves are of r(s,a) + r⁺(s,a,s), what it pays to rest at s with the mean action of
-    the prior; coordinates that are not drawn are at their means over the starts. What pays -inf
-    stays white; where rewards change with the step there are no level curves. All policies are
+    The level curves are of r(s,a) + r⁺(s,a,s), the reward of resting at s with the prior's mean
+    action; coordinates that are not drawn are at their means over the starts. Places of reward -inf
+    stay white; if rewards change with the step there are no level curves. All policies are
     simulated with the same seed.
 
     Args:
-        model: whose states are vectors of two numbers or more.
-        policies: by the titles of their panels: policies, or results that have one.
+        model: a model whose states are vectors of two numbers or more.
+        policies: title of the panel -> a policy, or a result that has one.
         samples: how many trajectories of each.
-        coordinates: which numbers of the state are across and up.
-        labels: what they are, with their units; ``s[0]`` and the like if not given.
-        seed: of the simulation.
+        coordinates: the indices of the state's coordinates on the x and y axes.
+        labels: their names with units; ``s[0]`` and the like if not given.
+        seed: seed of the simulation.
 
     Returns:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
@@ -81,7 +81,7 @@ def trajectories(
     return captioned(
         canvas,
         f"{samples} trajectories of {model.horizon} steps in the true dynamics, from their starts "
-        "(dots) to their ends (squares), over what a step pays where one rests: the lighter, the "
+        "(dots) to their ends (squares), over the reward of resting in a place: the lighter, the "
         "better.",
     )
 
@@ -99,7 +99,7 @@ def _lines(axes: Axes, paths: np.ndarray) -> None:
 def _levels(
     axes: Axes, model: TrajectoryModel, coordinates: tuple[int, int], extent: Extent, others: Tensor
 ) -> Any:
-    """Draws the reward of resting at each place; None where it is the same, or not at all times."""
+    """Draws the reward of resting at each place; None if it is constant or depends on the step."""
     x, y = (torch.linspace(*span, _GRID, dtype=torch.float64) for span in extent)
 
     def at(t: int) -> Tensor:
@@ -127,10 +127,10 @@ def resting(
 
     Args:
         model: the model.
-        coordinates: of the state that x and y are.
+        coordinates: the indices of the coordinates x and y in the state.
         x: (n,).
         y: (m,).
-        others: a whole state, the other coordinates of which are taken.
+        others: a state that gives the other coordinates.
         t: the step.
     """
     s = others.double().expand(len(y), len(x), -1).clone()

@@ -24,12 +24,12 @@ def policy_log_probs(policy: Policy, table: Table) -> Tensor:
     With an infinite horizon (S, A).
 
     Raises:
-        ValueError: if the policy does not broadcast, has another number of actions or NaN; with
-            an infinite horizon where it is not stationary.
+        ValueError: if the policy does not broadcast, has another number of actions or NaN, or is
+            not stationary though the horizon is infinite.
     """
     T, S, A = table.horizon, table.num_states, table.num_actions
     log_q = _asked(policy, T, S, A)
-    advice = "it says log q(a|s) of every step, state and action, whether or not it gets there"
+    advice = "it is evaluated at every step and state, reachable or not"
     checks.check_no_nan("policy at (step, state, action)", log_q, advice)
     return log_q if T is not None else _the_same_at_all(log_q)
 

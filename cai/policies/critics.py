@@ -1,4 +1,4 @@
-"""Learnt critics: the soft reward to go of each step and state, as training finds it."""
+"""Learnt critics: estimates of the soft reward to go of each step and state."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cai.policies.neural import perceptron
 from cai.policies.observation import View
 from cai.program.trajectory import TrajectoryModel
 
-_MEMORY = 0.95  # what a critic keeps of the steps of training before: that of some twenty
-_PULL = 5.0  # visits that a state's mean must have to weigh as much as that of all states
-_RATE = 1e-2  # of the critic's Adam, whose targets have a spread of one
+_MEMORY = 0.95  # decay per training step: a memory of about twenty steps
+_PULL = 5.0  # visits at which a state's mean weighs as much as the mean of all states
+_RATE = 1e-2  # learning rate of the critic's Adam, whose targets have standard deviation one
 
 
 class TabularCritic(nn.Module):
-    """The mean reward to go of each step and state, of late; few visits count towards all states'.
+    """A running mean of the reward to go of each step and state, shrunk to the mean of all states.
 
     Attributes:
-        visits: (T, S), how often each was visited, the past counting less and less.
-        sums: (T, S), nats: the rewards to go that were had, weighted likewise.
+        visits: (T, S), exponentially decaying counts of visits.
+        sums: (T, S), nats: sums of the rewards to go, with the same decay.
     """
 
     visits: Tensor
@@ -51,11 +51,11 @@ class TabularCritic(nn.Module):
 
 
 class NeuralCritic(nn.Module):
-    """A network of (t, s), for the reward to go less the mean of its step, over its spread.
+    """A network of (t, s) for the reward to go, standardised by each step's mean and one spread.
 
     Attributes:
-        level: (T,), nats: the mean of late.
-        spread: (), nats: the standard deviation about it, of late.
+        level: (T,), nats: the running mean.
+        spread: (), nats: the running standard deviation about it.
     """
 
     level: Tensor
@@ -75,7 +75,7 @@ class NeuralCritic(nn.Module):
         return self.level[t] + self.spread * self._shape(t, s)
 
     def learn(self, states: Tensor, to_go: Tensor, alive: Tensor) -> None:
-        """Follows the mean and the spread, and takes one step of Adam towards what is left."""
+        """Updates mean and spread, and takes one step of Adam on the standardised target."""
         if not alive.any():
             return
         kept = _MEMORY if self.spread > 0 else 0.0
@@ -93,11 +93,11 @@ class NeuralCritic(nn.Module):
             self._adam.step()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The state of the optimiser, so that a checkpoint has it."""
+        """The state of the optimiser, for checkpoints."""
         return self._adam.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores the state of the optimiser."""
         self._adam.load_state_dict(state)
 
     def _shape(self, t: Tensor, s: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""A guide that may also bend the start and the dynamics, at a price of 1/η nats a nat.
+"""A guide that may also change the start and the dynamics, at a price of 1/η nats per nat of KL.
 
-Free of charge beyond the divergence itself (η = 1) this is variational inference before anything
-is fixed (Levine 2018, eq. 18): it reaches the log evidence and the optimistic posterior, and fails
-in the true dynamics. At η = 0 nothing can be bent, which is ``model.rollout(policy)``.
+At η = 1 this is variational inference with a guide of actions and dynamics (Levine 2018, eq. 18):
+it reaches the log evidence and the optimistic posterior, and fails in the true dynamics. At η = 0
+the dynamics are fixed, as in ``model.rollout(policy)``.
 """
 
 from __future__ import annotations
@@ -32,34 +32,42 @@ from cai.tables.tabulation import collapse, tabulate
 class DynamicsGuide(nn.Module, Belief):
     """q(s_0) ∏ q(a_t|s_t) q_t(s_{t+1}|s_t,a_t), each as a table, and the model with its price.
 
-    ``fit(model, guide)`` trains it by the exact gradient, and plain Pyro does with the pair
+    ``fit(model, guide)`` trains it by the exact gradient, and so does plain Pyro by
     ``SVI(guide.program, guide.guide, optim, TraceEnum_ELBO())``. The objective is
 
         E_q[Σ rewards/α - Σ KL(π‖p(a|s)) - (1/η) Σ KL(q(s'|s,a)‖p)] - (1/η) KL(q(s_0)‖p(s_0))
 
-    with termination counted as part of the dynamics, and its maximum the bound of
-    ``soft_values(model, optimism=η)``. The charge is a scale on the sites of the start and of the
-    dynamics, in the program and in the guide. It starts at the true dynamics and the prior.
+    with termination counted as part of the dynamics; its maximum is the bound of
+    ``soft_values(model, optimism=η)``. The price is a scale on the sites of the start and of the
+    dynamics, in the program and in the guide. Training starts at the true dynamics and the prior.
 
-    As a policy it is its q(a|s): ``evaluate``, ``compare`` and ``model.rollout`` put that into the
-    true dynamics, and ``compare`` holds what it imagined against what it gets.
+    As a policy it is its q(a|s): ``evaluate``, ``compare`` and ``model.rollout`` use that in the
+    true dynamics, and ``compare`` shows what it imagined beside what it gets.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon; its own latents
             are summed out.
-        optimism: η ≥ 0. At 0 there is nothing to bend, and no parameter for it.
+        optimism: η ≥ 0. At 0 the dynamics are fixed and have no parameters.
 
     Attributes:
-        program: p(τ, O) with its charge, a Pyro program.
+        program: p(τ, O) with the price, a Pyro program.
         policy: q(a|s), a :class:`cai.TabularPolicy`, which can be evaluated in the true dynamics.
         initial: (S,), log q(s_0)/p(s_0) up to a constant; float64.
         moves: (T, S, A, S), log q_t(s'|s,a)/p(s'|s,a) up to a constant.
-        coins: (T, S), the change of the log-odds of surviving step t in state s'; of no effect
-            without a discount.
+        coins: (T, S), the change of the log-odds of surviving step t in state s'; without effect if
+            there is no discount.
 
     Raises:
         ValueError: if the model cannot be tabulated, its horizon is infinite, or η is below 0,
             where nature plays against the policy and no maximum gives the bound.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> guide = cai.DynamicsGuide(model, optimism=1.0)
+    >>> fitted = inference.fit(model, guide, steps=50, progress=False)
+    >>> fitted.policy.bound > guide.bound  # training raised the bound
+    True
     """
 
     def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
@@ -70,13 +78,13 @@ class DynamicsGuide(nn.Module, Belief):
                 "optimism",
                 "a finite number of at least 0",
                 repr(optimism),
-                "a bend against the policy is a minimum: take inference.soft_values(optimism=η)",
+                "for η < 0 nature minimises: take inference.soft_values(model, optimism=η)",
             )
         T = checks.finite_horizon(model, "a guide")
         table = tabulate(model)
         S, A = table.num_states, table.num_actions
-        # The true dynamics and their logarithm, and what each step has of its own.
-        advice = "bend lists of successors: inference.soft_values(model, optimism) is the optimum"
+        # The true dynamics and their logarithm, and the parameters of each step.
+        advice = "inference.soft_values(model, optimism) finds the optimum on successor lists"
         size = (2 + T * (optimism > 0)) * S * A * S
         memory.check_fits("model", f"moves of {S} states", size, advice)
         self.optimism, self._model = optimism, collapse(model)
@@ -120,7 +128,7 @@ class DynamicsGuide(nn.Module, Belief):
 
     @property
     def bound(self) -> float:
-        """The objective, (), nats, exactly: what it believes it achieves."""
+        """The objective, (), nats, exactly: the ELBO that it imagines."""
         with torch.no_grad():
             return self.worth(self._model.temperature).item()
 
@@ -131,11 +139,11 @@ class DynamicsGuide(nn.Module, Belief):
             return self.worth(1.0, cost=0.0).item()
 
     def worth(self, unit: float, cost: float = 1.0) -> Tensor:
-        """E_q of all rewards in a unit of reward, less what they cost, (), nats, with a graph.
+        """E_q[Σ rewards/unit] minus ``cost`` times the divergences, (), nats, with a graph.
 
         Args:
-            unit: reward per nat; the model's temperature for the objective.
-            cost: of a nat; 0 leaves the rewards alone.
+            unit: reward units per nat; the model's temperature for the objective.
+            cost: weight of the divergences; with 0 only the rewards count.
         """
         gamma, price, bent = self._model.discount, cost * self._price, self.optimism > 0
         value = self._final / unit
@@ -156,12 +164,12 @@ class DynamicsGuide(nn.Module, Belief):
         return _mean(start, value - price * kl)
 
     def program(self) -> None:
-        """The collapsed model, with the sites of start and dynamics at their price."""
+        """The collapsed model, with the sites of start and dynamics scaled by their price."""
         with exclusive(), _Charge(self._price):
             self._model()
 
     def guide(self) -> None:
-        """q(τ) at the same price, an ordinary guide; its sites are the program's."""
+        """q(τ) with the same scaling, an ordinary guide; its sites are the program's."""
         if self.optimism == 0:
             self._model.rollout(self.policy)()
             return
@@ -179,7 +187,7 @@ class DynamicsGuide(nn.Module, Belief):
         s = pyro.sample("s_0", dist.Categorical(logits=self._log_start + self.initial))
         alive = torch.ones((), dtype=torch.float64)
         for t in pyro.markov(range(len(moves))):
-            # After termination the prior and the true dynamics go on, which costs nothing.
+            # After termination the prior and the true dynamics continue, at no cost.
             a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
             bent = dist.Categorical(logits=moves[t, s, a])
             s = pyro.sample(
@@ -220,7 +228,7 @@ def _mean(p: Tensor, x: Tensor) -> Tensor:
 
 
 def _survival(gamma: float, tilt: Tensor) -> Tensor:
-    """γ with its log-odds changed by so much; one stays one."""
+    """γ with its log-odds changed by ``tilt``; one stays one."""
     odds = gamma * tilt.exp()
     return odds / (odds + 1 - gamma)
 
@@ -232,7 +240,7 @@ def _coin_divergence(survival: Tensor, gamma: float) -> Tensor:
 
 
 def _on_arrival(table: Table) -> Tensor:
-    """r⁺(s,a,s') over all successors, (S, A, S) or (); zero where it cannot be had."""
+    """r⁺(s,a,s') over all successors, (S, A, S) or (); zero for impossible ones."""
     paid = table.arrival_reward
     if paid is None or table.successors is None:
         return torch.zeros((), dtype=torch.float64) if paid is None else paid

@@ -1,4 +1,4 @@
-"""A conditional normalising flow as a policy's family, of Pyro's own transforms."""
+"""A conditional normalising flow as the family of a policy, from Pyro's transforms."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from cai.policies.heads import moments, moved, onto
 
 
 class FlowHead(nn.Module):
-    """A Gaussian bent by transforms that depend on time and state, squashed onto a box if need be.
+    """A Gaussian transformed by a flow conditioned on time and state, if need be onto a box.
 
     The numbers x hold the mean and the logarithms of the standard deviations of the Gaussian, and
     then a context that conditions the transforms:
 
+    >>> import cai
     >>> from pyro.distributions.transforms import conditional_spline
-    >>> head = FlowHead(conditional_spline(input_dim=2, context_dim=16), context=16)
+    >>> head = cai.FlowHead(conditional_spline(input_dim=2, context_dim=16), context=16)
 
-    Its parameters, put into float64, are trained with those of the policy that holds it.
+    Its parameters, converted to float64, are trained with those of the policy that holds it.
 
     Args:
         transforms: Pyro's conditional transforms of vectors of m numbers, in the order in which
@@ -41,7 +42,7 @@ class FlowHead(nn.Module):
         if not transforms or not all(isinstance(x, ConditionalTransformModule) for x in transforms):
             checks.refuse(
                 "transforms",
-                "conditional transforms of Pyro's",
+                "conditional transforms of Pyro",
                 ", ".join(type(x).__name__ for x in transforms) or "none",
                 "for instance pyro.distributions.transforms.conditional_spline(m, context)",
             )
@@ -90,8 +91,8 @@ class FlowHead(nn.Module):
 class _Conditioned(Transform):
     """A conditional transform in its context, for values of any sample shape.
 
-    Pyro's own do not broadcast a context with a sample shape; and they forget what they have
-    drawn when a context comes again, so that drawing and scoring would take an inverse.
+    Pyro's own do not broadcast a context with a sample shape, and their cache is lost when they are
+    conditioned again, so that scoring a draw would take an inverse.
     """
 
     domain = codomain = constraints.real_vector

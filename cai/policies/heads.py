@@ -1,7 +1,7 @@
-"""Heads: what makes a distribution over actions of the numbers that a policy computes.
+"""Heads: they turn the numbers that a policy computes into a distribution over actions.
 
-A head lives on the support of the action prior: on its actions 0 … A-1, or on numbers and vectors,
-where a Gaussian is moved onto the box or the half line that the prior keeps to.
+A head has the support of the action prior: actions 0 … A-1, or numbers and vectors, where a
+Gaussian is transformed onto the box or the half line that is the prior's support.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cai.distributions.exact_scores import log_probs, support_size
 from cai.distributions.squash import Squash
 from cai.distributions.support import elementwise
 
-# One prior serves all steps of most models, and is asked for these at each.
+# Cached, since in most models one prior serves all steps.
 _edges: WeakKeyDictionary[TorchDistribution, Transform | None] = WeakKeyDictionary()
 _moments: WeakKeyDictionary[TorchDistribution, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
@@ -33,15 +33,22 @@ class Head(Protocol):
         """How many numbers x a distribution takes, given the action prior.
 
         Raises:
-            ValueError: if the prior's support is none that the family can have.
+            ValueError: if the family cannot have the support of the prior.
         """
 
     def __call__(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
-        """q(a; x), for x of shape (..., size); zeros give the prior, or what is near it."""
+        """q(a; x), for x of shape (..., size); x = 0 gives the prior, or something close to it."""
 
 
 class CategoricalHead:
-    """q(a; x) ∝ p(a|s) exp(x_a), which keeps to the actions that the prior allows."""
+    """q(a; x) ∝ p(a|s) exp(x_a), restricted to the actions that the prior allows.
+
+    >>> import cai
+    >>> from cai import models
+    >>> policy = cai.NeuralPolicy(models.ledge(), head=cai.CategoricalHead())
+    >>> policy.outputs  # one number for each action
+    2
+    """
 
     def size(self, prior: TorchDistribution) -> int:
         """A, the number of actions."""
@@ -58,13 +65,19 @@ class CategoricalHead:
 class GaussianHead:
     """q(a; x) = N(m, L L'), squashed onto the box or half line where the prior keeps to one.
 
-    x holds the mean, the logarithms of the standard deviations (of the diagonal of L, where full)
-    and the rest of L, all relative to the mean and the standard deviations of a prior on all
-    numbers. The density of a squashed action is exact, by the change of variables. Actions have
-    the type of the prior's; in float32 the edge of a box is resolved to 1e-7 of its width.
+    x holds the mean, the logarithms of the standard deviations (for "full", of the diagonal of L)
+    and the rest of L, relative to the mean and the standard deviations of the prior if its support
+    is unbounded. The density of a squashed action is exact, by the change of variables. Actions
+    have the dtype of the prior's; in float32 the edge of a box is resolved to 1e-7 of its width.
 
     Args:
-        covariance: "diagonal", or "full" for coordinates of an action that go together.
+        covariance: "diagonal", or "full" for correlated coordinates of an action.
+
+    >>> import cai
+    >>> from cai import models
+    >>> policy = cai.NeuralPolicy(models.multigoal(), head=cai.GaussianHead("full"))
+    >>> policy.outputs  # two means, two standard deviations and a correlation
+    5
     """
 
     def __init__(self, covariance: str = "diagonal") -> None:
@@ -99,13 +112,18 @@ class GaussianHead:
 class MixtureHead:
     """A mixture of Gaussians with diagonal covariances, squashed as with :class:`GaussianHead`.
 
-    The components start apart, on a circle of one standard deviation around the prior's mean, or
-    symmetry would keep them together. Samples have no pathwise gradient: a change of the weights
-    moves no sample from one Gaussian to another. (That of Pyro's MixtureOfDiagNormals is biased
-    where standard deviations are not one.)
+    The components start apart, on a circle of one standard deviation around the prior's mean, since
+    symmetry would otherwise keep them together. Samples have no pathwise gradient: changing the
+    weights does not move a sample from one Gaussian to another. (That of Pyro's
+    MixtureOfDiagNormals is biased unless standard deviations are one.)
 
     Args:
         components: K, how many Gaussians.
+
+    >>> import cai
+    >>> from cai import models
+    >>> cai.NeuralPolicy(models.multigoal(), head=cai.MixtureHead(4)).outputs
+    20
     """
 
     def __init__(self, components: int) -> None:
@@ -135,10 +153,10 @@ class MixtureHead:
 
 
 def head_for(prior: TorchDistribution, chosen: Head | None = None) -> Head:
-    """The head that was chosen, or else suits a prior: categorical, or a diagonal Gaussian.
+    """The chosen head; by default the one that suits the prior: categorical or diagonal Gaussian.
 
     Raises:
-        ValueError: if what was chosen is no head.
+        ValueError: if what was chosen is not a head.
     """
     if chosen is not None:
         if isinstance(chosen, type) or not hasattr(chosen, "size") or not callable(chosen):
@@ -148,20 +166,20 @@ def head_for(prior: TorchDistribution, chosen: Head | None = None) -> Head:
 
 
 def moved(base: TorchDistribution, prior: TorchDistribution) -> TorchDistribution:
-    """A distribution over as many numbers as the prior's, moved onto the prior's support."""
+    """A distribution over all numbers, transformed onto the prior's support."""
     parts: list[Transform] = []
     if base.event_shape != prior.event_shape:
         parts.append(dist.transforms.ReshapeTransform(base.event_shape, prior.event_shape))
     edge = onto(prior)
     if edge is not None:
-        parts.append(edge.with_cache())  # what was just drawn need not be inverted
+        parts.append(edge.with_cache())  # so that a fresh draw need not be inverted
     return dist.TransformedDistribution(base, parts, validate_args=False) if parts else base
 
 
 def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a prior on all numbers, (..., m); else 0 and 1.
+    """Mean and standard deviation of a prior with unbounded support, (..., m); else 0 and 1.
 
-    They are of the type of the prior's numbers, or where that is unknown of the type of x.
+    They have the dtype of the prior, or of x if that is unknown.
     """
     if prior in _moments:
         return _moments[prior]
@@ -181,10 +199,10 @@ def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def onto(prior: TorchDistribution) -> Transform | None:
-    """The transform of all numbers onto the prior's support; None where that is all numbers.
+    """The transform of all numbers onto the prior's support; None if that is all numbers.
 
     Raises:
-        ValueError: if the support is discrete, or no line, half line or box.
+        ValueError: if the support is not all numbers, a half line or a box.
     """
     if prior not in _edges:
         _edges[prior] = _onto(prior)

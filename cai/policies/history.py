@@ -1,7 +1,7 @@
 """Policies on whole histories, as tables: q(a_t | o_0, a_0, o_1, …, o_t), o = observe(s).
 
-Where nothing is observed, a history is the actions so far, and the policy is a joint distribution
-over all plans.
+If nothing is observed, a history is the actions so far, and the policy is a joint distribution over
+all plans.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HistoryPolicy(nn.Module):
     Args:
         model: a model with finitely many states and actions and a finite horizon.
         observe: s -> what the policy sees of it; everything if not given. With ``cai.blind`` it is
-            a plan: a joint distribution q(a_0, …, a_{T-1}), in which steps may go together.
+            a plan: a joint distribution q(a_0, …, a_{T-1}) with correlated steps.
 
     Attributes:
         logits: θ, for each step a tensor (histories, A); float64.
@@ -41,6 +41,12 @@ class HistoryPolicy(nn.Module):
     Raises:
         ValueError: if the model is not finite, there are too many histories, or states that
             look alike have no allowed action in common.
+
+    >>> import cai
+    >>> from cai import models
+    >>> policy = cai.HistoryPolicy(models.ledge(), observe=lambda s: s == 3)  # home or not
+    >>> [len(logits) for logits in policy.logits]
+    [2, 8, 32, 128]
     """
 
     observations: Tensor
@@ -91,24 +97,24 @@ def seen_first(table: Table, observations: Tensor) -> Tensor:
 
 
 def seen_next(acting: Tensor, P: Tensor, observations: Tensor) -> Tensor:
-    """The mass (N, S, A) of (history, s, a), moved on to the next histories, (N A O, S)."""
+    """The mass (N, S, A) of (history, s, a) propagated to the next histories, (N A O, S)."""
     arrived = torch.einsum("hsa,san->han", acting, P)
     return _split(arrived, observations).flatten(0, 2)
 
 
 def _split(mass: Tensor, observations: Tensor) -> Tensor:
-    """(..., S) -> (..., O, S), each state's mass where its observation is."""
+    """(..., S) -> (..., O, S), the mass of each state in the row of its observation."""
     alike = torch.nn.functional.one_hot(observations).T.to(mass.dtype)
     return mass.unsqueeze(-2) * alike
 
 
 def check_size(T: int, S: int, A: int, O: int) -> None:  # noqa: E741
-    """Raises ValueError where histories are too many to list."""
-    numbers = (A * O) ** (T - 1) * O * A * S  # exact, since Python's integers have no end
+    """Raises ValueError if there are too many histories to list."""
+    numbers = (A * O) ** (T - 1) * O * A * S  # exact, since Python's integers do not overflow
     if numbers <= _LARGEST:
         return
     fits = _longest(S, A, O)
-    so = f"so a horizon of at most {fits}" if fits else "which one step alone would be too long for"
+    so = f"so a horizon of at most {fits}" if fits else "which a single step already exceeds"
     power = math.log10(numbers)
     came = f"{numbers:.3g}" if power < 300 else f"10^{power:.0f}"
     checks.refuse(
@@ -120,7 +126,7 @@ def check_size(T: int, S: int, A: int, O: int) -> None:  # noqa: E741
 
 
 def _longest(S: int, A: int, O: int) -> int:  # noqa: E741
-    """The most steps of which all histories can be listed, where there are too many of some."""
+    """The longest horizon whose histories can all be listed."""
     numbers, T = O * A * S, 0
     while numbers <= _LARGEST:
         numbers, T = numbers * A * O, T + 1

@@ -27,14 +27,14 @@ from cai.program.trajectory import TrajectoryModel
 class LatentPolicy(nn.Module):
     """π(a|s,z) as a network of (t, s, z), with z ~ q(z) drawn at site ``z``, or ``z_t``.
 
-    A finite z, a skill or a mode, is drawn by a network of (t, s) of its own, at the first state of
+    A finite z, a skill or a mode, is drawn from a gating network of (t, s), at the first state of
     the episode or at each; and the model's r(z|τ) is exact, q(z|τ) ∝ q(z) ∏ π(a_t|s_t,z), so that
-    nothing is lost by the auxiliary bound. A continuous z is drawn as given, and r(z|τ) is a
-    Gaussian whose moments a network sums up over the steps. An episode's z makes actions of one
-    episode go together; but no policy with fixed dynamics does better than ``soft_values(model)``.
+    the auxiliary bound is tight. A continuous z is drawn from its prior, and r(z|τ) is a Gaussian
+    whose moments come from a network's sum over the steps. A z per episode correlates the actions
+    of that episode; but no policy with fixed dynamics does better than ``soft_values(model)``.
 
     Args:
-        model: says what the states and actions are.
+        model: the model, which gives the spaces of states and actions.
         latent: p(z): a Categorical where z is finite, else a Gaussian over vectors.
         per: draw z once an "episode", or at each "step".
         hidden: widths of the hidden layers of each network.
@@ -44,6 +44,13 @@ class LatentPolicy(nn.Module):
     Raises:
         ValueError: if the latent is neither finite nor a vector, or as
             :class:`cai.NeuralPolicy`.
+
+    >>> import torch, pyro.distributions as dist, cai
+    >>> from cai import models
+    >>> model = models.multigoal(horizon=5)
+    >>> policy = cai.LatentPolicy(model, dist.Categorical(torch.ones(4)))  # four skills
+    >>> cai.evaluate(model, policy, samples=10).elbo_stderr > 0
+    True
     """
 
     def __init__(
@@ -66,7 +73,7 @@ class LatentPolicy(nn.Module):
         self._state_dims, self._action_dims = len(model.initial.event_shape), len(prior.event_shape)
         seen, size = 1 + self._view.size, self._numbers.size
         self.network = perceptron((seen + size, *hidden, self._head.size(prior)))
-        # At zero all z would be the same, and nothing would take them apart.
+        # At zero all z would be the same, and no gradient would tell them apart.
         self.network[-1].reset_parameters()  # type: ignore[operator]
         if self._kinds is not None:
             self.gate = perceptron((seen, *hidden, size))
@@ -106,7 +113,7 @@ class LatentPolicy(nn.Module):
             pyro.sample("z", self._recognised(0, states[0], total))
 
     def marginal(self) -> _Marginal:
-        """The same policy with its finite latents summed out: a policy with a memory, no sites.
+        """The same policy with its finite latents summed out: a policy with a memory and no sites.
 
         Raises:
             ValueError: for a continuous latent.
@@ -154,7 +161,7 @@ class LatentPolicy(nn.Module):
         return dist.Categorical(logits=self.gate_log_probs(t, s))
 
     def _clue(self, t: int, s: Tensor, a: Tensor) -> Tensor:
-        """What a step says about z: log π(a|s,z) of each, or numbers of the backward network."""
+        """The evidence of a step about z: log π(a|s,z), or outputs of the recognition network."""
         if self._kinds is not None:
             return self.log_probs_of_all(t, s, a)
         seen, did = self._seen(t, s), self._actions(a).to(self._dtype)
@@ -164,7 +171,7 @@ class LatentPolicy(nn.Module):
         return numbers
 
     def _recognised(self, t: int, s: Tensor, clue: Tensor) -> TorchDistribution:
-        """r(z|τ) from the sum of what the steps say."""
+        """r(z|τ) from the summed evidence of the steps."""
         if self._kinds is not None:
             return dist.Categorical(logits=self.gate_log_probs(t, s) + clue)
         location, log_scale = clue.chunk(2, -1)
@@ -173,7 +180,7 @@ class LatentPolicy(nn.Module):
 
 
 class _Marginal:
-    """A latent policy with z summed out: its memory is what its own actions say about z."""
+    """A latent policy with z summed out: its memory is the posterior of z given its own actions."""
 
     def __init__(self, policy: LatentPolicy) -> None:
         self._policy = policy
@@ -198,7 +205,7 @@ class _Marginal:
 
 
 def _beside(x: Tensor, event: int) -> Tensor:
-    """An axis of one before the last ``event`` axes, for all z side by side."""
+    """x with an axis of length one before the last ``event`` axes, for all z side by side."""
     return x.unsqueeze(x.dim() - event)
 
 

@@ -5,7 +5,7 @@ trained as those of this library are:
 
 >>> import pyro.distributions as dist, torch
 >>> class Threshold(torch.nn.Module):
-...     '''Action 1 to the right of a learnt place, and more surely the further away.'''
+...     '''Action 1 to the right of a learnt place, with more certainty further away.'''
 ...
 ...     def __init__(self):
 ...         super().__init__()
@@ -42,19 +42,19 @@ class NeuralPolicy(nn.Module):
     """A policy whose distribution over actions comes from a network of (time, state).
 
     The input is t/T, unless stationary, and a one-hot state or, for continuous states, the state
-    itself. What the network says goes to a head, a family of distributions on the support of the
-    action prior: a categorical one, q(a|t,s) ∝ p(a|s) exp(network), which keeps to the actions that
-    the prior allows, or for continuous actions a Gaussian, squashed where the prior keeps to a box.
+    itself. Its output goes to a head, a family of distributions on the support of the action prior:
+    a categorical one, q(a|t,s) ∝ p(a|s) exp(network), restricted to the actions that the prior
+    allows, or for continuous actions a Gaussian, squashed if the prior is on a box.
 
     Args:
-        model: says what the states and actions are.
-        hidden: widths of the hidden layers of the network built here.
+        model: the model, which gives the spaces of states and actions.
+        hidden: widths of the hidden layers of the default network.
         network: replaces it; maps (..., inputs) to (..., outputs), see the attributes.
         head: replaces the one that suits the prior: ``GaussianHead("full")``, ``MixtureHead(4)``.
         observe: s -> what the policy sees of it, any function; everything if not given. States
             0 … S-1 that look alike then share the geometric mean of their priors.
-        stationary: the network does not see the time: on S states it is then asked S times a step
-            of training instead of T·S times, and it can be used with an infinite horizon.
+        stationary: the network does not see the time: on S states it is then evaluated S times per
+            training step instead of T·S times, and it can be used with an infinite horizon.
 
     Attributes:
         inputs: how many numbers go into the network.
@@ -63,7 +63,13 @@ class NeuralPolicy(nn.Module):
 
     Raises:
         ValueError: if the head has no distribution on the support of the action prior, observe
-            does not broadcast, or the prior tells what it does not.
+            does not broadcast, or the prior depends on what it hides.
+
+    >>> import torch, cai
+    >>> from cai import models
+    >>> policy = cai.NeuralPolicy(models.pendulum(), hidden=(32,), stationary=True)
+    >>> policy(0, torch.zeros(7, 2)).sample().shape
+    torch.Size([7, 1])
     """
 
     def __init__(

@@ -37,20 +37,20 @@ def blind(s: Tensor) -> Tensor:
 
 
 class View:
-    """What a network is given of a state, and the action prior for one who sees only that.
+    """The network input of a state, and the action prior given the observation only.
 
-    States 0 … S-1 come as one-hot vectors, of the observation where there is one; others as they
-    are, or as they are seen, in one row of numbers.
+    States 0 … S-1, or their observations, are encoded as one-hot vectors; other states or
+    observations as flat rows of numbers.
 
     Args:
-        model: says what the states are.
+        model: the model, which gives the space of states.
         observe: s -> what is seen of it; everything if not given.
 
     Attributes:
         size: how many numbers a state becomes.
 
     Raises:
-        ValueError: if observe does not broadcast, or the prior tells what is not seen.
+        ValueError: if observe does not broadcast, or the prior depends on what it hides.
     """
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
@@ -75,8 +75,8 @@ class View:
         if observe is not None and self._log_prior is None and prior_sees_state(model):
             checks.refuse(
                 "action_prior",
-                "one density for all states, beside observe=",
-                "a function of the state, which tells what is not seen",
+                "one density for all states when there is observe=",
+                "a function of the state, which reveals what is not observed",
                 "give the model a distribution",
             )
 
@@ -101,7 +101,7 @@ class View:
         return torch.cat([time, state], -1)
 
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:
-        """p(a|s), shared by all states that look alike where not everything is seen."""
+        """p(a|s); with ``observe`` shared by all states that look alike."""
         if self._log_prior is None or self._seen is None:
             return self._prior(s, t)
         return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
@@ -129,12 +129,12 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class ActionPrior:
-    """p(a|s) and the horizon of a model: all that a policy needs of it, so that it can be saved.
+    """p(a|s) and the horizon of a model, which is all that a policy keeps of it.
 
-    Dynamics and rewards are often functions that cannot be pickled; a policy does not call them.
+    So policies can be pickled even if dynamics and rewards cannot.
 
     Attributes:
-        given: the distribution, or the function of a state; or a model that overrides it.
+        given: the distribution, or the function of the state; or a model that overrides it.
         horizon: T, or None.
     """
 
@@ -148,7 +148,7 @@ class ActionPrior:
         return cls(given, model.horizon)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActionPrior:
-        return self  # immutable, and what a head knows of a distribution it finds by the object
+        return self  # immutable, and heads cache by the identity of the distribution
 
     def __call__(self, s: Tensor, t: Any) -> TorchDistribution:
         """p(a|s) at step t for states of any batch shape."""
@@ -161,7 +161,7 @@ class ActionPrior:
 
 
 def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
-    """Which observation each state gives, (S,), numbered 0, 1, …; its own if observe is None.
+    """The observation of each state, (S,), numbered 0, 1, …; the state itself if observe is None.
 
     Raises:
         ValueError: if the states are not finitely many, or observe does not broadcast.
@@ -175,7 +175,7 @@ def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
         if not torch.equal(look(observe, s[i], None), seen[i]):
             checks.refuse(
                 "observe",
-                "what a state gives alone also where it is one of many",
+                "the same observation of a state alone and in a batch",
                 f"something else for state {i}",
                 "treat each element on its own: torch.where instead of Python `if`",
             )
@@ -183,7 +183,7 @@ def classes(model: TrajectoryModel, observe: Observe | None) -> Tensor:
 
 
 def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
-    """What is seen of states, checked to be a tensor with a row for each of them."""
+    """The observations of states, checked to be a tensor with a row for each state."""
     try:
         seen: Any = observe(s) if callable(observe) else observe
     except Exception as error:
@@ -206,10 +206,10 @@ def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
 def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
     """The normalised geometric mean of p(a|s) over states that look alike, (O, A), logarithms.
 
-    A policy that does not tell states apart can do only what is allowed in all of them.
+    A policy that cannot tell states apart may only do what is allowed in all of them.
 
     Raises:
-        ValueError: if that is nothing.
+        ValueError: if no action is.
     """
     log_prior = log_prior_table(model)
     count = observations.bincount().unsqueeze(1)
@@ -222,6 +222,6 @@ def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
             "action_prior",
             "an action that is allowed in all states that look alike",
             f"none for states {alikes}",
-            "let a forbidden move stay where it is instead, or observe more",
+            "let a forbidden action stay in its state instead, or observe more",
         )
     return shared.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""Open loop: plans, which settle the actions of all steps without looking at the states."""
+"""Open loop: plans, which choose the actions of all steps without observing the states."""
 
 from __future__ import annotations
 
@@ -25,20 +25,25 @@ _SHORTER = "take a shorter horizon, or a cai.NeuralPolicy"
 class Plan(nn.Module):
     """q(a_0) q(a_1) … q(a_{T-1}): each step has a distribution of its own, whatever the state.
 
-    It starts at the prior, or near it; of a prior that depends on the state at its geometric mean,
-    so that an action forbidden anywhere is in no plan.
+    It starts at the prior, or near it; if the prior depends on the state, at its geometric mean
+    over states, so that no plan has an action that is forbidden anywhere.
 
     Args:
-        model: says what the actions are, and how many steps there are.
+        model: the model, which gives the space of actions and the number of steps.
         head: the family, :class:`cai.GaussianHead` and so on; the one that suits the prior if not
             given.
 
     Attributes:
-        numbers: (T, size of the head), what the head makes distributions of; float64.
+        numbers: (T, size of the head), the inputs of the head; float64.
 
     Raises:
         ValueError: if the horizon is infinite, every action is forbidden somewhere, or the
             prior of continuous actions depends on the state.
+
+    >>> import torch, cai
+    >>> from cai import models
+    >>> cai.Plan(models.ledge())(2, torch.tensor(0)).probs  # the prior, before training
+    tensor([0.5000, 0.5000], dtype=torch.float64, grad_fn=<SoftmaxBackward0>)
     """
 
     numbers: Tensor
@@ -55,9 +60,9 @@ class Plan(nn.Module):
 
     @classmethod
     def of(cls, model: TrajectoryModel, log_probs: Tensor) -> Plan:
-        """The plan of given log q(a_t), (T, A), of discrete actions; nothing in it is trained.
+        """The plan with given log q(a_t), (T, A), of discrete actions, without parameters.
 
-        It may hold an action that is forbidden in a state, such as one that cannot be reached then.
+        It may have an action that is forbidden in some states, if those are not reached.
         """
         log_probs = arrays.numbers("log_probs", log_probs)
         checks.check_no_nan("log_probs", log_probs, "log q(a), normalised or not")
@@ -70,11 +75,11 @@ class Plan(nn.Module):
         return plan
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
-        """q(a_t), for an int or a tensor t; of s nothing is used."""
+        """q(a_t), for an int or a tensor t; s is ignored."""
         return self._head(self.numbers[t], self._prior(t))
 
     def unroll(self) -> Policy:
-        """The same plan for one run over all steps: one gradient instead of T of full size."""
+        """The same plan for one run over all steps, with one full-size gradient, not T."""
         numbers = self.numbers.unbind()
         return lambda t, s: self._head(numbers[t], self._prior(t))
 
@@ -83,23 +88,29 @@ class Plan(nn.Module):
 
 
 class GaussianPlan(nn.Module):
-    """q(a_0, …, a_{T-1}) = N(μ, L L'): a plan whose steps go together.
+    """q(a_0, …, a_{T-1}) = N(μ, L L'): a plan whose steps are correlated.
 
-    It is squashed onto a box where the prior keeps to one. Its memory is its own actions,
+    It is squashed onto a box if the prior is on one. Its memory is its own actions,
     q(a_t | a_0, …, a_{t-1}), which is Gaussian again; so it needs no latent site, and its score is
     exact. It starts at the prior, or near it.
 
     Args:
-        model: says what the actions are, numbers or vectors, and how many steps there are.
+        model: the model, which gives the space of actions, numbers or vectors, and the horizon.
 
     Attributes:
-        mean: μ, (T m,), all actions one after the other, before squashing; float64.
+        mean: μ, (T m,), the actions of all steps concatenated, before squashing; float64.
         log_scales: log of the diagonal of L, (T m,).
-        lower: L below its diagonal, (T m, T m); the rest of it is not used.
+        lower: L below its diagonal, (T m, T m); the other entries are not used.
 
     Raises:
         ValueError: if the horizon is infinite, the actions are discrete, or their prior depends
             on the state.
+
+    >>> import cai
+    >>> from cai import models
+    >>> plan = cai.GaussianPlan(models.multigoal(horizon=5))
+    >>> plan.scale_tril.shape
+    torch.Size([10, 10])
     """
 
     def __init__(self, model: TrajectoryModel) -> None:
@@ -128,7 +139,7 @@ class GaussianPlan(nn.Module):
         return self.lower.tril(-1) + torch.diag_embed(self.log_scales.exp())
 
     def start(self) -> Episode:
-        """A fresh episode, which remembers what it did."""
+        """A fresh episode, which remembers its actions."""
         L, m = self.scale_tril, self._prior(0).event_shape.numel()
         noise: list[Tensor] = []  # of the steps before, (..., m) each
 

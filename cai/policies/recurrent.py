@@ -18,18 +18,25 @@ from cai.program.trajectory import TrajectoryModel
 class RecurrentPolicy(nn.Module):
     """q(a_t | o_0, a_0, …, o_t), o = observe(s), as a gated recurrent network and a head.
 
-    At each step the memory is updated from t/T, what is seen, and the action before (Cho et al.
-    2014); a perceptron makes of it what the head needs. It starts near the prior.
+    At each step the memory is updated from t/T, the observation and the previous action (Cho et al.
+    2014); a perceptron maps it to the inputs of the head. It starts near the prior.
 
     Args:
-        model: says what the states and actions are.
+        model: the model, which gives the spaces of states and actions.
         observe: s -> what the policy sees of it; everything if not given.
-        memory: how many numbers it keeps.
+        memory: the number of units of the memory.
         hidden: widths of the hidden layers between memory and head.
         head: the family; the one that suits the prior if not given.
 
     Raises:
         ValueError: as :class:`cai.NeuralPolicy`.
+
+    >>> import cai
+    >>> from cai import models
+    >>> model = models.pendulum(horizon=5)
+    >>> policy = cai.RecurrentPolicy(model, observe=lambda s: s[..., :1])  # the angle alone
+    >>> model.simulate(policy, samples=3, seed=0).actions.shape
+    torch.Size([3, 5, 1])
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class RecurrentPolicy(nn.Module):
         checks.check_count("memory", memory)
         checks.check_widths("hidden", hidden)
         check_fits(
-            "memory", f"weights of {memory} units", 3 * memory**2, "32 numbers are a long memory"
+            "memory", f"weights of {memory} units", 3 * memory**2, "32 units are a long memory"
         )
         self._view = View(model, observe)
         prior = self._view.prior(model.initial.sample(), 0)
@@ -75,7 +82,7 @@ class RecurrentPolicy(nn.Module):
 
 
 def _broadcast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of numbers in one batch shape."""
+    """Two tensors of rows, broadcast to one batch shape."""
     shape = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
     return x.expand(*shape, -1), y.expand(*shape, -1)
 

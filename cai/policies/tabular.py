@@ -24,10 +24,10 @@ class TabularPolicy(nn.Module):
     θ = 0 is the prior, and an action that the prior forbids stays forbidden.
 
     With ``observe`` states that look alike share a row, q(a_t|o_t) ∝ p(a|o) exp(θ_t(o,a)) for
-    o = observe(s). Such a policy sees what :class:`cai.HistoryPolicy` sees, and forgets it at once,
-    so that its best ELBO is no more than that of ``inference.belief_values(model, observe)``;
-    seeing nothing (``cai.blind``), that of the factorised plan. Unlike with a memory there may be
-    optima that are only local (finding the best of all is NP-hard: Littman 1994).
+    o = observe(s). Such a policy sees what :class:`cai.HistoryPolicy` sees but has no memory, so
+    that its best ELBO is at most that of ``inference.belief_values(model, observe)``, and if it
+    sees nothing (``cai.blind``) that of the factorised plan. Without a memory there may be local
+    optima (finding the global one is NP-hard: Littman 1994).
 
     Args:
         model: a model with finitely many states and actions.
@@ -46,6 +46,11 @@ class TabularPolicy(nn.Module):
     Raises:
         ValueError: if the states or actions are continuous, the horizon is infinite without
             ``stationary=True``, or states that look alike have no allowed action in common.
+
+    >>> import cai
+    >>> from cai import models
+    >>> cai.TabularPolicy(models.ledge()).logits.shape
+    torch.Size([4, 5, 2])
     """
 
     logits: Tensor
@@ -74,10 +79,10 @@ class TabularPolicy(nn.Module):
 
     @classmethod
     def from_log_probs(cls, log_probs: Tensor) -> TabularPolicy:
-        """The policy with given log q(a|s), shape (T, S, A) or (S, A); nothing left to train.
+        """The policy with given log q(a|s), shape (T, S, A) or (S, A), without parameters.
 
         Raises:
-            ValueError: if they are no dense array of numbers, or of another shape.
+            ValueError: if they are not a dense array of numbers of such a shape.
         """
         log_probs = arrays.numbers("log_probs", log_probs, "log q(a|s), normalised or not")
         checks.check_no_nan("log_probs", log_probs, "log q(a|s), normalised or not")

@@ -1,4 +1,4 @@
-"""The arguments of a model, checked before any function among them is called."""
+"""Checks of a model's arguments, before any of its functions is called."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_arguments(model: Any) -> None:
             "final_reward",
             "None with an infinite horizon, which has no last step",
             "one",
-            "pay it on arrival in an absorbing state, as arrival_reward, or give a finite horizon",
+            "give it as arrival_reward of an absorbing state, or give a finite horizon",
         )
     check_positive("temperature", model.temperature)
     check_discount(model.discount)
@@ -70,28 +70,28 @@ def _check_reward_argument(name: str, reward: Any, optional: bool) -> None:
 
 
 def check_overrides(model: Program) -> None:
-    """Raises ValueError if a subclass overrides what some methods do not call."""
+    """Raises ValueError if a subclass overrides a method that simulations do not call."""
     if "log_factor" in model.overridden:
         refuse(
             "log_factor",
-            "what a step pays from rewards(s, a, t) and arrival_rewards(s, a, s_next) alone",
-            f"a version of its own in {type(model).__name__}, which simulate does not ask",
+            "the rewards of a step from rewards(s, a, t) and arrival_rewards(s, a, s_next) alone",
+            f"an override in {type(model).__name__}, which simulate does not call",
             "override those two",
         )
     for name, arguments in (("arrival_rewards", "s, a, s_next"), ("final_rewards", "s")):
         if name in model.overridden and "t" in inspect.signature(getattr(model, name)).parameters:
             refuse(
                 name,
-                f"a method of {arguments}, which is not told the step",
-                f"one of t, too, in {type(model).__name__}",
-                "pay what depends on the step in rewards(s, a, t)",
+                f"a method of {arguments}, without the step",
+                f"one that takes t in {type(model).__name__}",
+                "put rewards that depend on the step into rewards(s, a, t)",
             )
     if model.horizon is None and "final_rewards" in model.overridden:
         refuse(
             "final_rewards",
             "none with an infinite horizon, which has no last step",
             f"one in {type(model).__name__}",
-            "pay it on arrival in an absorbing state, or give a finite horizon",
+            "give it on arrival in an absorbing state, or give a finite horizon",
         )
 
 
@@ -116,7 +116,7 @@ def check_layout(layout: Any, S: int | None, A: int | None) -> None:
     if layout.map is None:
         return
     if layout.cells is None:
-        refuse("layout", "cells beside a map", "a map alone", "say in which cell each state lies")
+        refuse("layout", "cells with a map", "a map alone", "give the cell of each state")
     rows, columns = len(layout.map), {len(row) for row in layout.map}
     if len(columns) != 1:
         refuse("layout.map", "rows of one length", f"{sorted(columns)}", "fill them up")
@@ -131,7 +131,7 @@ def check_layout(layout: Any, S: int | None, A: int | None) -> None:
 
 
 def check_states(initial: Any, s: Any) -> None:
-    """Raises ValueError unless s is a tensor of n states, which are like those of ``initial``."""
+    """Raises ValueError unless s is a tensor of n states like those of ``initial``."""
     if not isinstance(s, Tensor) or s.dim() < 1 or s.layout != torch.strided:
         refuse("s", "a tensor of n states", type(s).__name__, "one row for each")
     whole = support_size(initial) is None or not s.is_floating_point()

@@ -1,4 +1,4 @@
-"""A user's own functions of (t, s): what they answer, or one message that says what is wrong."""
+"""Calls of a user's own functions, with messages that say what is wrong if they fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - in
 
 
 def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
-    """What the action prior of a model answers to (s, t).
+    """The distribution that the action prior of a model returns for (s, t).
 
     Raises:
         ValueError: in place of those of torch about parameters; all else as it is.
@@ -38,11 +38,11 @@ def at_step(method: Any, t: int) -> Any:
 
 
 def call(name: str, function: Any, *arguments: Tensor) -> Any:
-    """Calls a user's function; what it raises is said in terms of the contract."""
+    """The result of a user's function; errors are restated in terms of the contract."""
     try:
         return function(*arguments)
     except ValueError as error:
-        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # said
+        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # ours
             raise
         problem: Exception = error
     except Exception as error:
@@ -50,9 +50,7 @@ def call(name: str, function: Any, *arguments: Tensor) -> Any:
     if isinstance(problem, MemoryError) or "allocate" in str(problem):
         sizes = " and ".join(str(list(x.shape)) for x in arguments)
         asked = memory.asked_for(problem)
-        memory.refuse(
-            name, f"one that asks for {asked} where arguments have shapes {sizes}", SPARSE
-        )
+        memory.refuse(name, f"one that allocates {asked} for arguments of shapes {sizes}", SPARSE)
     shapes = " and ".join(str(list(x.shape)) for x in arguments)
     called = f"called with tensors of shape {shapes} it" if arguments else "this"
     raise ValueError(
@@ -72,14 +70,14 @@ def refuse_parameters(where: str, when: str, error: ValueError) -> None:
 
 
 def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, advice: str) -> Tensor:
-    """What a function (t, s) -> number says, float64, expanded to one for each state.
+    """The values of a function (t, s) -> number, float64, expanded to one for each state.
 
     Args:
-        name: of the argument, for the message.
-        function: what was passed.
+        name: the name of the argument, for the message.
+        function: the argument.
         t: an int, or a tensor of the batch shape of s.
         s: states of any batch shape.
-        event_dims: of a state.
+        event_dims: the number of event dimensions of a state.
         advice: what to try.
 
     Raises:
@@ -103,7 +101,7 @@ def numbers_at(name: str, function: Any, t: Any, s: Tensor, event_dims: int, adv
 
 
 def _first(t: Any, found: Tensor) -> int:
-    """The first step at which there is NaN."""
+    """The first step with NaN."""
     return t if isinstance(t, int) else int(t.expand(found.shape)[found.isnan()].min())
 
 
@@ -114,5 +112,5 @@ def refuse_raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -
         name,
         f"a function that takes {when} and states of shape {list(s.shape)}, {s.dtype}",
         f"one that raised {type(error).__name__}: {error}",
-        f"it may be made for another model; {advice}",
+        f"it may have been made for another model; {advice}",
     )

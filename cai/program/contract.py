@@ -1,8 +1,7 @@
 """The contract of a user's functions, checked by calling them when a model is built.
 
-Prior, dynamics and rewards are called with scalars and with two batch shapes, and what a batch
-answers is held against what its elements answer alone: ``if (s > 2).all()`` passes any check of
-shapes.
+Prior, dynamics and rewards are called with scalars and with two batch shapes, and the result for a
+batch is compared with those for its elements: ``if (s > 2).all()`` passes any check of shapes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def check_program(model: Program) -> None:
 
     Raises:
         ValueError: if a shape does not broadcast, a site is not allowed, an element of a batch
-            is treated otherwise than alone, or a reward is NaN, +inf, or positive under
+            is treated differently from a scalar, or a reward is NaN, +inf, or positive under
             ``optimality="bernoulli"``.
     """
     with seeded(0), torch.no_grad(), poutine.block():
@@ -44,7 +43,7 @@ def check_program(model: Program) -> None:
             sizes = support_size(model.initial), support_size(prior)
             check_layout(model.layout, *sizes)
         if (A := support_size(prior)) is not None:
-            a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # no two neighbours the same
+            a = (a + torch.arange(len(s)) * (A // 2 + 1)) % A  # so that neighbours differ
         check_dynamics(model, s, a, model.initial.event_shape)
         with _NoSites():
             for name in REWARDS:
@@ -72,12 +71,12 @@ def check_some_allowed(log_prior: Tensor, s: Tensor) -> None:
         state = s[none][0].item() if none.dim() else "any"
         raise ValueError(
             f"action_prior: in state {state} every action has probability zero; allow at least "
-            "one, for instance staying where one is"
+            "one, for instance staying in place"
         )
 
 
 def check_prior(model: Program, s: Tensor) -> Tensor:
-    """Calls the prior with a batch and with each of its elements; an action in each state."""
+    """Actions of the prior, one for each state, after comparing a batch call with scalar calls."""
     prior = call("action_prior", at_step(model.prior, 0), s)
     _check_distribution("action_prior", prior, s.shape[:1], None)
     check_allowed(model, s)
@@ -107,8 +106,8 @@ def check_dynamics(model: Program, s: Tensor, a: Tensor, event: torch.Size) -> N
     """Calls the dynamics with scalars and two batch shapes; event is the shape of a next state.
 
     Raises:
-        ValueError: if a shape does not fit, or the elements of a batch are treated otherwise
-            than alone.
+        ValueError: if a shape does not fit, or elements of a batch are treated differently from
+            scalars.
     """
     n, event_dims = len(s), len(event)
     together = Latents({}, (n,))
@@ -177,10 +176,10 @@ def _reward_and_arguments(
 
 
 def _check_all_rewards(model: Program, s: Tensor, a: Tensor) -> None:
-    """Rewards of all states and actions, while that is quick."""
+    """Checks the rewards of all states and actions, unless there are too many."""
     S, A = support_size(model.initial), support_size(model.prior(s, 0))
     if S is None or A is None or S * A > 2**20:
-        if model.optimality == "bernoulli":  # the rest is seen when it is paid
+        if model.optimality == "bernoulli":  # other rewards are checked when they occur
             check_bernoulli("final_reward", model.final_rewards(s), model.discount)
             if not model.pays_on_arrival:
                 check_bernoulli("reward", model.rewards(s, a, 0), model.discount)
@@ -248,8 +247,8 @@ class _NoSites(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         raise ValueError(
-            f"reward: site {msg['name']!r} is sampled in a reward; what is random belongs in the "
-            "dynamics: let them reach a state that tells, and pay for that one"
+            f"reward: site {msg['name']!r} is sampled in a reward; randomness belongs in the "
+            "dynamics: let them reach a state that holds the outcome, and reward that state"
         )
 
 
@@ -288,7 +287,7 @@ def check_site(msg: Any) -> None:
         what = f"there is a plate {name!r}" if is_plate else f"site {name!r} stands in a plate"
         raise ValueError(
             f"dynamics: {what}; the dynamics must broadcast over s and a without plates of their "
-            "own: remove the plate, batches are drawn outside"
+            "own: remove the plate; the library adds batch dimensions itself"
         )
     if msg["is_observed"] and not msg["infer"].get("_deterministic"):
         raise ValueError(

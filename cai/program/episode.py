@@ -1,9 +1,9 @@
-"""An episode of a policy: what it may remember, and how a rollout asks it step by step.
+"""An episode of a policy: its memory, and how a rollout calls it step by step.
 
 A policy with a memory has a method ``start()``, which returns a fresh function (t, s, a) -> q(a_t)
-for one episode, or a batch of episodes side by side. It is called once a step, in order; a is the
-action of the step before, and None at first. Whatever that function keeps is the memory. In a
-rollout, ``start()`` and the function may draw sample sites of their own.
+for one episode, or a batch of episodes side by side. It is called once per step, in order; a is the
+previous action, None at first. Whatever that function keeps is the memory. In a rollout,
+``start()`` and the function may draw sample sites of their own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(
     factors: bool = False,
     terminates: bool = True,
 ) -> Run:
-    """Runs a program once, or a batch side by side: the loop of every rollout.
+    """One run of a program, or of a batch side by side: the loop of every rollout.
 
     Args:
         program: start, dynamics, rewards and discount.
@@ -91,7 +91,7 @@ def run(
 
 
 def _observe(program: Program, t: int, log_factor: Tensor) -> None:
-    """The optimality factor exp(log_factor) of step t, the one primitive of the library.
+    """Adds the optimality factor exp(log_factor) of step t, the one primitive of the library.
 
     The observed value is a scalar: a batched one would claim the enumeration dimensions of its
     neighbours, and ``pyro.markov`` would then recycle them while they are in use.
@@ -106,9 +106,9 @@ def _observe(program: Program, t: int, log_factor: Tensor) -> None:
 
 
 def acting(program: Program, policy: Policy, sample: Sample = sampled) -> Act:
-    """The actions of a policy in one run, and of the prior once terminated.
+    """A function that draws the actions of a policy in one run, of the prior once terminated.
 
-    The episode begins with the first action, which is checked to be one for this program.
+    The episode begins with the first action, which is checked to suit this program.
     """
     episode: Episode | None = None
 
@@ -143,17 +143,17 @@ def _where_alive(alive: Tensor, policy: Any, prior: Any) -> Any:
 
 
 def remembers(policy: Any) -> TypeGuard[Remembers]:
-    """Whether a policy has a memory, so that it can only be asked step by step."""
+    """Whether a policy has a memory, so that it must be called step by step."""
     return hasattr(policy, "start")
 
 
 def has_latents(policy: Any) -> TypeGuard[HasLatents]:
-    """Whether a policy may draw latents, since it says how they are scored."""
+    """Whether a policy may draw latents, because it defines how they are scored."""
     return callable(getattr(policy, "reverse", None))
 
 
 def sums_out_latents(policy: Any) -> TypeGuard[Sums]:
-    """Whether a policy can be had without its latents."""
+    """Whether a policy can sum out its latents."""
     return hasattr(policy, "marginal")
 
 
@@ -162,19 +162,19 @@ def _unrolls(policy: Any) -> TypeGuard[Unrolls]:
 
 
 def check_policy(policy: Any) -> None:
-    """Raises ValueError unless it is a function, or has a memory, and has no NaN in its numbers."""
+    """Raises ValueError unless it is a function or has a memory, and its parameters have no NaN."""
     if isinstance(policy, nn.Module):
         for name, x in itertools.chain(policy.named_parameters(), policy.named_buffers()):
             checks.check_no_nan(f"policy.{name}", x, SINCE)
     known = callable(policy) and not isinstance(policy, Distribution | type)
     if known or (hasattr(policy, "start") and not isinstance(policy, type)):
         return
-    advice = "for a distribution that is the same everywhere, lambda t, s: distribution"
+    advice = "for one distribution in all states, give lambda t, s: distribution"
     if hasattr(policy, "policy"):
         advice = "pass its .policy"
     came = type(policy).__name__
     if isinstance(policy, type):
-        came, advice = f"the class {policy.__name__}", "make one for the model"
+        came, advice = f"the class {policy.__name__}", f"make one: {policy.__name__}(model)"
     checks.refuse("policy", "a function (t, s) -> distribution", came, advice)
 
 
@@ -202,11 +202,11 @@ def _first_action(policy: Any, episode: Episode, s: Tensor) -> Any:
 
 
 def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
-    """What a policy answers to (t, s).
+    """The distribution that a policy returns for (t, s).
 
     Raises:
-        ValueError: if it raises anything. Its own ValueErrors are left as they are, except those
-            of torch about parameters, which say neither where nor what to do.
+        ValueError: if it raises anything. Its own ValueErrors pass, except those of torch about
+            parameters, which say neither where nor what to do.
     """
     try:
         return step(t, s, *before)
@@ -227,7 +227,7 @@ _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def register(policy: Policy) -> None:
-    """Registers the parameters of a policy with Pyro, under a name that no other policy has.
+    """Registers the parameters of a policy with Pyro under a unique name.
 
     Pyro's parameter store is global: two policies under one name would share their parameters.
     """

@@ -1,7 +1,7 @@
-"""Functions of vectors that are given plain numbers, or the other way round: told as what it is.
+"""Explains errors of functions that index vectors but are given plain numbers, or vice versa.
 
-``a[..., 0]`` fails, or takes one element of a batch for all, where an action has no event
-dimension. What torch says of that, and what tells a batch from its elements, hides the cause.
+``a[..., 0]`` fails, or takes one element of a batch for all, if an action has no event dimension.
+The error messages of torch, and of the comparison of batches with scalars, hide that cause.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _WHAT = {"s": "state", "a": "action"}
 
 
 def explain(model: Program, error: ValueError) -> None:
-    """Raises a ValueError about event dimensions if a function would run with other ones.
+    """Raises a ValueError about event dimensions if a function would run with different ones.
 
     Args:
-        model: whose check failed.
-        error: of the check; its message begins with the name of the function.
+        model: the model whose check failed.
+        error: the error of the check; its message begins with the name of the function.
     """
     name = str(error).partition(":")[0].partition(",")[0]
     if name not in ("action_prior", "dynamics", *contract.REWARDS):
         return
     with seeded(0), torch.no_grad(), poutine.block():
         if _runs(_Changed(model, {}), name):
-            return  # it failed for another reason
+            return  # there is another reason
         for changed in _changes(model, name):
             if _runs(_Changed(model, changed), name):
                 _refuse(model, name, tuple(changed))
 
 
 def _changes(model: Program, name: str) -> Iterator[dict[str, Change]]:
-    """What may be given with an event dimension more or less: actions, states, or both."""
+    """Changes to try: an event dimension more or less for actions, states, or both."""
     found: dict[str, Change] = {}
     for variable in ("a", "s"):
         shape = _shape(_distribution(model, variable))
@@ -130,14 +130,14 @@ def _runs(changed: Any, name: str) -> bool:
                 contract.check_dynamics(changed, s, contract.check_prior(model, s), shape)
             else:
                 contract.check_reward_of(changed, name, s, contract.check_prior(model, s))
-        except Exception:  # whatever it is, the error that is being explained came first
+        except Exception:  # any error means that this change does not help
             continue
         return True
     return False
 
 
 def _refuse(model: Program, name: str, variables: tuple[str, ...]) -> None:
-    """Says which argument has an event dimension too few, or too many."""
+    """Raises ValueError: which argument has an event dimension too few or too many."""
     plain = [x for x in variables if _shape(_distribution(model, x)) == ()]
     of = sorted(plain or variables, reverse=True)  # s before a
     has = "has" if len(of) == 1 else "have"

@@ -1,4 +1,4 @@
-"""Pyro handlers around a program: what it may draw, and how."""
+"""Pyro handlers around a program: which sites it may draw, and how."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class DrawsSites(ValueError):
 
 
 class NoSites(Messenger):
-    """Refuses the sites that a policy must not draw: the model's, and latents that none scores.
+    """Refuses sites that a policy must not draw: the model's own, and latents without a score.
 
     Args:
-        latents: whether it may draw latents, since it has a ``reverse``.
+        latents: whether the policy may draw latents, because it has a ``reverse``.
     """
 
     def __init__(self, latents: bool = False) -> None:
@@ -53,7 +53,7 @@ def refuse_site(name: str) -> NoReturn:
     raise DrawsSites(
         f"policy, site {name}: expected the model alone to draw it, since a guide keeps the true "
         "dynamics, got another draw; return the distribution of the action and leave the drawing "
-        "to model.rollout(policy), give latents other names, and for a guide that bends the "
+        "to model.rollout(policy), give latents other names, and for a guide that changes the "
         "dynamics take cai.DynamicsGuide"
     )
 
@@ -88,10 +88,10 @@ class Scope(Messenger):
 
 
 def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
-    """Values of a distribution that was expanded, or has no batch and is drawn so many times.
+    """Values of a distribution in a batch shape, to which it is expanded if it has none.
 
     Raises:
-        ValueError: if it cannot be drawn from.
+        ValueError: if it cannot be sampled.
     """
     try:
         value: Tensor = distribution.sample(shape)
@@ -101,7 +101,7 @@ def draw(distribution: Any, shape: torch.Size, where: str) -> Tensor:
 
 
 def sampled(name: str, distribution: Any) -> Tensor:
-    """A sample site, drawn as the handlers around it will have it.
+    """The value of a sample site, by ``pyro.sample`` under the active handlers.
 
     Raises:
         ValueError: if torch cannot draw from the distribution.
@@ -134,19 +134,19 @@ def in_shape(distribution: Any, shape: torch.Size) -> Any:
 
 
 class Draws(Messenger):
-    """Draws n values at every sample site, independently, and keeps them by name.
+    """Draws n independent values at every sample site and records them by name.
 
-    What a plate would do, without scoring anything: simulation is the inner loop of training. No
-    handler outside has a part in it, so that ``sample`` may be called in place of ``pyro.sample``.
+    Like a plate, but without scores: simulation is the inner loop of training. Outer handlers take
+    no part, so that ``sample`` may be called in place of ``pyro.sample``.
 
     Args:
         n: how many.
-        draw: draws them; without gradients if not given.
-        scored: of which sites log-probabilities are kept, by name; of none if not given.
+        draw: how to draw them; without gradients if not given.
+        scored: a test of names of sites whose log-probabilities are kept; none if not given.
 
     Attributes:
-        values: by the name of the site, in order; of deterministic sites, too.
-        scores: log-probabilities (n,), nats, of those that are scored.
+        values: name of the site -> values, in order, deterministic sites included.
+        scores: name of the site -> log-probabilities (n,), nats, of scored sites.
     """
 
     def __init__(

@@ -37,35 +37,35 @@ Episode: TypeAlias = Callable[[Any, Tensor, Tensor | None], Any]
 
 
 class Remembers(Protocol):
-    """A policy with a memory, which is asked step by step."""
+    """A policy with a memory, which is called step by step."""
 
     def start(self) -> Episode:
         """A fresh episode, or a batch of them side by side. It may draw latents of the policy."""
 
 
 class HasLatents(Protocol):
-    """A policy that draws latents z in ``start``, or when it is asked for its first action."""
+    """A policy that draws latents z in ``start``, or at its first action."""
 
     def reverse(self, states: list[Tensor], actions: list[Tensor], alive: list[Tensor]) -> None:
-        """A Pyro program that draws z by r(z|τ); see ``TrajectoryModel.with_auxiliary``."""
+        """A Pyro program that draws z from r(z|τ); see ``TrajectoryModel.with_auxiliary``."""
 
 
 class Sums(Protocol):
     """A policy that can sum out its latents."""
 
     def marginal(self) -> Policy:
-        """The same policy without them."""
+        """The same policy without latents."""
 
 
 class Unrolls(Protocol):
-    """A policy that prepares for a run over all steps, so that each of them costs less."""
+    """A policy that can prepare for a run over all steps, to make each step cheaper."""
 
     def unroll(self) -> Policy:
         """The same policy for one run."""
 
 
 class Program(Protocol):
-    """What running and checking a program asks of it; see ``cai.TrajectoryModel``."""
+    """The interface of a program that can be run and checked; see ``cai.TrajectoryModel``."""
 
     @property
     def initial(self) -> TorchDistribution:
@@ -93,7 +93,7 @@ class Program(Protocol):
 
     @property
     def overridden(self) -> frozenset[str]:
-        """Which of the methods below a subclass has its own version of."""
+        """The methods below that a subclass overrides."""
 
     @property
     def pays_on_arrival(self) -> bool:
@@ -202,14 +202,14 @@ class ExactBelief(Belief):
         """(), nats: the ELBO of the policy as a guide with the true dynamics, the bound at η = 0.
 
         Raises:
-            AttributeError: at any other η, where the bound believes in other dynamics, or rule,
-                where it does not count what choosing an action costs.
+            AttributeError: at any other η, where the bound is under other dynamics, or with another
+                rule, whose bound does not count KL(policy‖prior).
         """
         if self.optimism != 0 or self.rule != "soft":
             what = (
-                "believes in bent dynamics; what its policy achieves in the true ones"
+                "is under changed dynamics; the ELBO of its policy in the true ones"
                 if self.optimism != 0
-                else "leaves out what its actions cost, KL(policy‖prior); with it, the ELBO"
+                else "does not count KL(policy‖prior); with it, the ELBO"
             )
             raise AttributeError(
                 f"elbo: the bound at {self.setting()} {what} is "

@@ -1,4 +1,4 @@
-"""How the states and actions of a finite model are named and where they lie on a map."""
+"""Names of the states and actions of a finite model, and their places on a map."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from cai.checks import refuse
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Names and places, for pictures and tables only; no inference reads them.
+    """Names and places of states and actions, for pictures and tables; inference ignores them.
 
     Attributes:
         states: a name for each of the S states, or None.
         actions: a name for each of the A actions, or None.
-        map: the rows of a text map, all of one length, or None where there is no map.
+        map: the rows of a text map, all of one length, or None.
         cells: (row, column) of each of the S states on the map; several may share a cell.
-        moves: (rows, columns) that each of the A actions aims at, for arrows; (0, 0) for none.
+        moves: (rows, columns) by which each of the A actions moves, for arrows; (0, 0) for none.
 
     Raises:
         ValueError: if a field is not a sequence, a name not a text, or a place not two integers.
+
+    >>> import cai
+    >>> cai.Layout(actions=("stay", "go"), map=("..",), cells=((0, 0), (0, 1))).actions
+    ('stay', 'go')
     """
 
     states: tuple[str, ...] | None = None
@@ -40,7 +44,7 @@ class Layout:
 
 
 def _sequence(field: str, entries: Any, read: Callable[[Any], Any], what: str) -> Any:
-    """A tuple of its own, since whoever made the list may go on to change it."""
+    """A new tuple, since the caller may change the original list later."""
     if entries is None:
         return None
     try:

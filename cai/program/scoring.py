@@ -26,7 +26,7 @@ from cai.program.interfaces import HasLatents, Policy, Program
 
 
 def without_latents(policy: Policy) -> Policy:
-    """The policy as it can be scored along a trajectory alone, its latents summed out.
+    """A policy without latents, which can be scored from a trajectory alone; they are summed out.
 
     Raises:
         ValueError: if it has latents and cannot sum them out.
@@ -45,9 +45,9 @@ def without_latents(policy: Policy) -> Policy:
 
 
 def log_probs_along(policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
-    """log q(a_t | what the policy has seen by then) along n given trajectories, (n, T), nats.
+    """log q(a_t | all that the policy observed before) along n given trajectories, (n, T), nats.
 
-    Without a memory in one call for all steps, else step by step.
+    In one call for all steps, or step by step if the policy has a memory.
 
     Args:
         policy: the policy.
@@ -73,13 +73,13 @@ def log_auxiliary(
     """log r(z|τ) - log q(z) of a policy's latents, nats, in the batch shape of the trajectories.
 
     Args:
-        policy: with a method ``reverse``, see ``TrajectoryModel.with_auxiliary``.
-        latents: the values of the latent sites by name, among those of the model.
-        log_q: their scores where they were drawn.
-        trajectory: what ``reverse`` is called with: states, actions, alive.
+        policy: one with a method ``reverse``, see ``TrajectoryModel.with_auxiliary``.
+        latents: name -> value of all latent sites, those of the model included.
+        log_q: their scores under q.
+        trajectory: the arguments of ``reverse``: states, actions, alive.
 
     Raises:
-        ValueError: if ``reverse`` leaves a latent out, which would then cost nothing.
+        ValueError: if ``reverse`` leaves out a latent, which would then have no cost.
     """
     program = poutine.condition(policy.reverse, data=latents)
     with exact_scores():
@@ -100,7 +100,7 @@ def log_auxiliary(
                     "policy.reverse",
                     "a program that draws the latents of the policy alone, r(z|τ)",
                     f"one with the site {name}",
-                    "what start() does not draw is nothing to score",
+                    "draw there only the sites that start() draws",
                 )
             total = total + site["fn"].log_prob(site["value"]) - log_q[name]
     return total
@@ -118,12 +118,12 @@ def roll_out(
     """n trajectories of a policy side by side, and their scores in nats.
 
     Args:
-        program: whose dynamics they follow.
-        policy: any.
+        program: the program whose dynamics they follow.
+        policy: any policy.
         n: how many.
         draw: draws all sites, see :class:`~cai.program.handlers.Draws`.
-        scored: whether ``log_policy`` is wanted though there are no latents.
-        terminates: whether to draw ``alive_t`` where there is a discount.
+        scored: whether to keep ``log_policy`` even if there are no latents.
+        terminates: whether to draw ``alive_t`` if there is a discount.
 
     Returns:
         The run, and ``log_policy`` and, for latents, ``log_auxiliary`` as in ``Trajectories``.

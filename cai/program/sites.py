@@ -11,19 +11,19 @@ _OF_THE_PROGRAM = re.compile(r"(s|a|o|alive)_\d+$|t\d+/")
 
 
 def of_the_program(name: str) -> bool:
-    """Whether a site is one of a trajectory's, not a latent that a policy draws."""
+    """Whether a site belongs to the trajectory, rather than being a latent of a policy."""
     return _OF_THE_PROGRAM.match(name) is not None
 
 
 def of_the_policy(name: str) -> bool:
-    """Whether what a policy says scores a site: an action, or a latent of the policy."""
+    """Whether a site is scored by the policy: an action, or a latent of the policy."""
     return name.startswith("a_") or not of_the_program(name)
 
 
 class Site(NamedTuple):
     """A site of the program: its kind, "s", "a", "alive" or "latent", and its step.
 
-    Latents of the dynamics' own have a name, as the dynamics call them.
+    Latents of the dynamics have a name, the one used in the dynamics.
     """
 
     kind: str
@@ -38,8 +38,8 @@ def parse(where: str, name: str, T: int, discount: float, latents: bool = False)
         where: the argument to name in an error.
         name: the name of the site.
         T: how many steps there are.
-        discount: γ; sites ``alive_t`` are where it is below one.
-        latents: whether latents of the dynamics' own may be named. That they exist is not checked.
+        discount: γ; sites ``alive_t`` exist if it is below one.
+        latents: whether latents of the dynamics may be named. Their existence is not checked.
 
     Raises:
         ValueError: for a site that the program does not have, or that may not be named here.
@@ -61,9 +61,9 @@ def parse(where: str, name: str, T: int, discount: float, latents: bool = False)
 
 def _advice(name: object) -> str:
     if isinstance(name, str) and name.startswith("o_"):
-        return "which o_t are observed is said by optimal=, a mask of T+1 booleans"
+        return "choose the observed o_t by optimal=, a mask of T+1 booleans"
     if isinstance(name, str) and name.startswith("alive_"):
-        return "there are alive_1, …, where the discount is below 1, and only there"
+        return "alive_1, … exist only if the discount is below 1"
     if isinstance(name, str) and "/" in name:
-        return "what the dynamics sample within a step t < T can be asked for, but not observed"
-    return "names are those of the program, a letter and the step"
+        return "latents of the dynamics, at steps t < T, can be queried but not observed"
+    return "sites have the names of the program, a letter and the step"

@@ -1,4 +1,4 @@
-"""Trajectories that were drawn, as tensors."""
+"""Sampled trajectories, as tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ class Trajectories:
     """n trajectories of T steps, as tensors.
 
     Attributes:
-        states: (n, T+1) + event shape, s_0 … s_T; after termination the state goes on by the
-            dynamics, and counts for nothing.
+        states: (n, T+1) + event shape, s_0 … s_T; after termination the state continues by the
+            dynamics, without effect.
         actions: (n, T) + event shape.
         rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once terminated.
         final_rewards: (n,), reward units: r_T(s_T); zero once terminated.
         alive: (n, T+1), boolean: whether the trajectory goes on at step t.
         log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z, and log q(a_t|…)
-            of any other if it was asked for; else None.
+            of any other if requested; else None.
         log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
+
+    >>> from cai import models
+    >>> model = models.ledge()
+    >>> paths = model.simulate(lambda t, s: model.prior(s), samples=10, seed=0)
+    >>> paths.states.shape, paths.returns.shape
+    (torch.Size([10, 5]), torch.Size([10]))
     """
 
     states: Tensor

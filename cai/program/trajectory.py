@@ -43,23 +43,22 @@ class TrajectoryModel:
     below one there are sites ``alive_1, …``: a step leads with probability 1 - γ into an absorbing
     state of reward zero, where the actions follow the prior.
 
-    Models and methods may be used in several threads at once; what runs a program takes turns.
-    Pyro's handlers are global to the process, so that plain Pyro inference on a model of one's own
-    has to be the only one: put it into ``with cai.numerics.exclusive.exclusive():``.
+    Models may be used in several threads: methods that run a program take turns, as must your own
+    plain Pyro inference, within ``with cai.numerics.exclusive.exclusive():``.
 
-    A subclass may let ``prior``, ``transition`` and ``rewards`` depend on the step t. Programs and
-    simulations obey it; tables, and the exact methods that work on them, refuse such a model.
+    In a subclass ``prior``, ``transition`` and ``rewards`` may depend on the step t. Programs and
+    simulations follow it; tables, and the exact methods that work on them, refuse such a model.
 
-    Dynamics and rewards must broadcast: s and a come as tensors of one batch shape, whichever,
-    scalars included, and each element is treated on its own. (Only Pyro's enumeration of a program
-    that is not collapsed passes shapes that merely broadcast with one another.)
+    Dynamics and rewards must broadcast: s and a are tensors of one batch shape, any shape, scalars
+    included, and each element must be treated on its own. (Only Pyro's enumeration of a program
+    that is not collapsed passes different shapes that broadcast with one another.)
 
     Args:
-        initial: p(s_0). Its support says how many states there are.
+        initial: p(s_0). Its support gives the number of states.
         dynamics: (s, a) -> p(s'|s, a), a distribution; may sample latent sites of its own.
         reward: r(s, a) in reward units, or a number.
         action_prior: p(a|s), a distribution or a function of s that returns one; log-probabilities
-            of -inf forbid actions. Its support says how many actions there are.
+            of -inf forbid actions. Its support gives the number of actions.
         horizon: T, the number of steps; None for an infinite horizon.
         temperature: α > 0, in reward units per nat.
         arrival_reward: r⁺(s, a, s'), paid on arrival; or a number, or None for none.
@@ -68,13 +67,16 @@ class TrajectoryModel:
         optimality: "factor" multiplies in the undirected potential exp(r/α); "bernoulli" observes
             a binary O_t with p(O_t=1|s,a) = exp(r/α), for which every reward must be ≤ 0.
         layout: names and places of the states and actions, for pictures.
-        auxiliary: a policy with latents, which the program draws after the trajectory; see
-            :meth:`with_auxiliary`.
+        auxiliary: a policy whose latents the program draws, too; see :meth:`with_auxiliary`.
 
     Raises:
-        ValueError: if an argument is out of range, dynamics or rewards do not broadcast or do
-            not treat batch elements independently, or a reward is NaN, +inf, or positive under
-            ``optimality="bernoulli"``.
+        ValueError: if an argument is out of range, dynamics or rewards do not broadcast or mix
+            batch elements, or a reward is NaN, +inf, or positive under ``optimality="bernoulli"``.
+
+    >>> import torch, pyro.distributions as dist, cai
+    >>> p, go = dist.Categorical(torch.ones(2)), lambda s, a: dist.Delta((s + a) % 2)
+    >>> cai.TrajectoryModel(initial=p, dynamics=go, reward=0, action_prior=p, horizon=3).horizon
+    3
     """
 
     initial: TorchDistribution
@@ -103,13 +105,13 @@ class TrajectoryModel:
             raise
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrajectoryModel:
-        return self  # immutable, and a policy that knows its model is copied without it
+        return self  # immutable, so that copies of a policy share its model
 
     def __call__(self) -> None:
         """Runs p(τ, O): samples a trajectory from the prior and scores its optimality."""
         T = checks.finite_horizon(self, "running the program")
         with exclusive(), exact_scores():
-            # What is drawn after the trajectory depends on all of it, which markov would forget.
+            # Auxiliary latents depend on the whole trajectory, which markov would forget.
             steps = pyro.markov(range(T)) if self.auxiliary is None else range(T)
             path = run(self, self._act, steps, factors=True)
             if self.auxiliary is not None:
@@ -136,13 +138,13 @@ class TrajectoryModel:
         """The model whose program also draws the latents of a policy, after the trajectory.
 
         A guide that draws latents z needs a model that has them. With any r(z|τ) the ELBO is that
-        of the policy with z summed out, less E[KL(q(z|τ) ‖ r(z|τ))] (Agakov & Barber 2004):
+        of the policy with z summed out, minus E[KL(q(z|τ) ‖ r(z|τ))] (Agakov & Barber 2004):
         ``SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())``.
 
         Args:
-            policy: with a method ``reverse(states, actions, alive)``, a Pyro program that draws
-                the policy's latent sites by r(z|τ). It gets s_0 … s_T, a_0 … a_{T-1} and, with
-                a discount, whether one is alive at steps 0 … T, each a list of tensors.
+            policy: one with a method ``reverse(states, actions, alive)``, a Pyro program that draws
+                the policy's latent sites from r(z|τ). It gets s_0 … s_T, a_0 … a_{T-1} and, with
+                a discount, whether the trajectory is alive at steps 0 … T, as lists of tensors.
         """
         check_policy(policy)
         if not has_latents(policy):
@@ -150,7 +152,7 @@ class TrajectoryModel:
                 "policy",
                 "one with latents, which has a method reverse(states, actions, alive)",
                 type(policy).__name__,
-                "for instance cai.LatentPolicy; without latents the model is right as it is",
+                "for instance cai.LatentPolicy; without latents use the model as it is",
             )
         return dataclasses.replace(self, auxiliary=policy)
 
@@ -162,10 +164,10 @@ class TrajectoryModel:
         Args:
             policy: (t, s) -> q(a_t|s_t).
             samples: n, how many trajectories.
-            seed: makes the draw reproducible and leaves torch's generator as it was; None draws
-                from the generator as it stands.
-            scored: whether to keep ``log_policy``, which asks a policy with a memory no second
-                time; that of a policy with latents is always kept.
+            seed: makes the draw reproducible and leaves torch's generator unchanged; None draws
+                from the generator.
+            scored: whether to keep ``log_policy``, which saves a policy with a memory a second
+                run; that of a policy with latents is always kept.
         """
         checks.check_count("samples", samples)
         if seed is not None:
@@ -200,13 +202,12 @@ class TrajectoryModel:
             a = values("a", self.prior(s, t), n)
             return a, values("s", self.transition(s, a, t), n)
 
-    # What follows knows the step t, an int or a tensor that broadcasts with the batch shape of s.
-    # Here nothing depends on it; a subclass may let its prior, its dynamics and its rewards do so.
-    # What simulates then obeys; what needs a table of one step for all refuses such a model.
+    # Here nothing depends on the step t, an int or a tensor that broadcasts with s; a subclass may.
+    # Simulations follow it; methods that need one table for all steps refuse such a model.
 
     @cached_property
     def overridden(self) -> frozenset[str]:
-        """Which of prior, transition, rewards, … a subclass has its own version of."""
+        """Which of prior, transition, rewards, … a subclass overrides."""
         return frozenset(
             x for x in _METHODS if getattr(type(self), x) is not getattr(TrajectoryModel, x)
         )
@@ -279,7 +280,7 @@ class TrajectoryModel:
 
 @dataclass(frozen=True, eq=False)
 class _Rollout:
-    """The guide of a policy; an objective may ask for that."""
+    """The guide of a policy, from which objectives can read the policy."""
 
     model: TrajectoryModel
     policy: Policy

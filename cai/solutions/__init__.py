@@ -1,1 +1,1 @@
-"""What exact methods return on tables, and what can be asked of it."""
+"""Results of exact methods on tables, and queries on them."""

@@ -1,4 +1,4 @@
-"""What an exact method believes: values, the policy that follows, and the dynamics it bends."""
+"""The common part of exact solutions: values, policy, and the dynamics that they believe in."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from cai.tables.table import Table, same
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Chain(ExactBelief):
-    """A Bellman solution at one optimism η, and the Markov chain that it believes in.
+    """A Bellman solution at one optimism η, and its own Markov chain q: the one it believes in.
 
-    With a finite horizon T a :class:`Solution`, whose fields have an axis of steps in front; with
-    an infinite one a :class:`Stationary`, whose fields have none. S states, A actions. What is
-    given ``steps``, a slice, returns an axis of steps in either.
+    With a finite horizon T a :class:`Solution`, whose fields have a first axis of steps; with an
+    infinite one a :class:`Stationary`, whose fields have none. S states, A actions. Methods with an
+    argument ``steps``, a slice, return an axis of steps in both.
 
     Attributes:
         table: the problem that was solved.
         optimism: η.
         log_values: (T+1, S) or (S,), nats, V_t(s)/α.
-        rule: how actions are chosen, "soft", "hard" or "boltzmann". What is said below of η = 1 and
-            of the ELBO is said of the soft rule; the others put no price on choosing an action.
-        evidence: what is observed besides optimality, as :class:`Conditioned` has it; or None.
+        rule: how actions are chosen, "soft", "hard" or "boltzmann". Statements about η = 1 and the
+            ELBO are meant for the soft rule; the others do not count KL(policy‖prior).
+        evidence: what is observed besides optimality, in :class:`Conditioned`; or None.
     """
 
     table: Table
@@ -44,7 +44,7 @@ class Chain(ExactBelief):
     evidence: ClassVar[Evidence | None] = None
 
     def __post_init__(self) -> None:
-        advice = "look for 0/0 or inf - inf where the values are made"
+        advice = "look for 0/0 or inf - inf where the values were computed"
         checks.check_no_nan("log_values", self.log_values, advice)
 
     def __repr__(self) -> str:
@@ -54,7 +54,7 @@ class Chain(ExactBelief):
 
     @property
     def conditioned(self) -> bool:
-        """Whether something else is observed than that all was optimal."""
+        """Whether anything but the optimality of all steps is observed."""
         return self.evidence is not None
 
     def is_of(self, problem: Forms) -> bool:
@@ -88,7 +88,7 @@ class Chain(ExactBelief):
     def policy(self) -> TabularPolicy:
         """π_t(a|s) ∝ p(a|s) exp(Q_t(s,a)/α); at η = 1, p(a_t|s_t,O). At dead ends the prior.
 
-        The hard rule's is the prior, restricted to the actions of the highest Q.
+        With the hard rule it is the prior restricted to the actions of the highest Q.
         """
         return TabularPolicy.from_log_probs(self._log_policy)
 
@@ -106,9 +106,9 @@ class Chain(ExactBelief):
     def log_backward(self) -> Tensor:
         """(T+1, S) or (S,), nats: log β_t(s) = log p(O_{t:T} | s_t=s, alive).
 
-        Levine's backward message. At another η the bent chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound},
+        Levine's backward message. At another η the chain is π(τ) (p(τ,O)/π(τ))^η e^{-η bound}, with
         π(τ) its policy in the true dynamics: ηV/α would be the backward message, and log ``states``
-        - ηV/α + η bound the forward one, but they are made of the answer.
+        - ηV/α + η bound the forward one, but both depend on the policy that is sought.
 
         Raises:
             AttributeError: at any η but 1, or another rule than the soft one.
@@ -129,7 +129,7 @@ class Chain(ExactBelief):
     @property
     @abstractmethod
     def states(self) -> Tensor:
-        """How often each state is visited, alive, under the bent chain."""
+        """Occupancies of states, alive, under the solution's own chain."""
 
     def imagined_states(self) -> Tensor:
         """The same as ``states``, as comparisons ask for it."""
@@ -138,7 +138,7 @@ class Chain(ExactBelief):
     @property
     @abstractmethod
     def state_actions(self) -> Tensor:
-        """How often each action is taken in each state, alive, under the bent chain."""
+        """Occupancies of states and actions, alive, under the solution's own chain."""
 
     @property
     @abstractmethod
@@ -148,7 +148,7 @@ class Chain(ExactBelief):
     @property
     @abstractmethod
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy."""
 
     @cached_property
     def bend_start(self) -> float:
@@ -157,7 +157,7 @@ class Chain(ExactBelief):
 
     @cached_property
     def bend_dynamics(self) -> float:
-        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))], under the bent chain."""
+        """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))]."""
         return self.expected(self._bend)
 
     @property
@@ -176,10 +176,10 @@ class Chain(ExactBelief):
     def expected(
         self, nats: Callable[[slice], Tensor], state_actions: Tensor | None = None
     ) -> float:
-        """Σ_t E_q[x_t(s_t, a_t)] while alive, under the bent chain.
+        """Σ_t E_q[x_t(s_t, a_t)] while alive.
 
         Args:
-            nats: x of some steps, a slice, as (steps, S, A).
+            nats: a slice of steps -> x, (steps, S, A).
             state_actions: (T, S, A) or (S, A), how often another chain is expected there instead.
         """
         visits = self.state_actions if state_actions is None else state_actions
@@ -200,7 +200,7 @@ class Chain(ExactBelief):
 
     @abstractmethod
     def log_transitions(self, steps: slice) -> Tensor:
-        """log q(s'|s,a) of each successor, bent towards the values of the step after.
+        """log q(s'|s,a) of each successor, surviving or not.
 
         Args:
             steps: which t, within 0 … T-1.
@@ -211,22 +211,22 @@ class Chain(ExactBelief):
 
     @abstractmethod
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
-        """The true chances of surviving and of terminating on arrival, and the value of each.
+        """The true log-probabilities of survival and termination on arrival, and their values.
 
         Args:
-            steps: which t, within 0 … T-1; it is on arrival in step t+1.
+            steps: which t, within 0 … T-1; the arrival is in step t+1.
 
         Returns:
             log (γ, 1-γ), (2,), and (steps, S, 2), both in nats.
         """
 
     def log_survival(self, steps: slice) -> Tensor:
-        """log q(alive|s') on arrival in each state s', bent, (steps, S), nats."""
+        """log q(alive|s') on arrival in each state s', (steps, S), nats."""
         log_p, x = self.termination(steps)
         return logspace.tilt(log_p, x, self.optimism)[..., 0]
 
     def arrival_reward(self, t: int) -> Tensor | None:
-        """r⁺ as far as it is observed to be optimal in step t, (S, A, K), reward units; or None."""
+        """r⁺ if step t is observed to be optimal, (S, A, K), reward units; or None."""
         return self.table.arrival_reward
 
     def _bend(self, steps: slice) -> Tensor:
@@ -240,9 +240,9 @@ class Chain(ExactBelief):
         return nats
 
     def _surprise(self, steps: slice) -> Tensor:
-        """-log q(a|s) and the entropy of q(s',alive|s,a) after it, (steps, S, A), nats.
+        """-log q(a|s) plus the entropy of q(s',alive|s,a), (steps, S, A), nats.
 
-        In expectation over the actions, the entropy of one step.
+        Its expectation over actions is the entropy of one step.
         """
         log_q = self.log_transitions(steps)
         nats = logspace.entropy(log_q) - self.log_policy(steps)
@@ -272,7 +272,7 @@ class Chain(ExactBelief):
 
     @abstractmethod
     def _stretches(self) -> Iterable[slice]:
-        """All steps, as many at a time as memory allows for a field (steps, S, A, K)."""
+        """All steps in slices for which a field (steps, S, A, K) fits into memory."""
 
     def _check_exact(self, name: str) -> None:
         if self.optimism != 1 or self.rule != "soft":

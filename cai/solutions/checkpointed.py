@@ -1,4 +1,4 @@
-"""A solution of a long horizon of which a few steps are kept, and the others computed again."""
+"""A solution for long horizons: a few steps are kept, the others are recomputed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ from cai.tables.table import Table
 class CheckpointedSolution:
     """The soft solution at one optimism η, in memory of O(√T·S) instead of O(T·S).
 
-    Values are kept at every √T-th step; the steps between two of them are computed again when
-    somebody walks there, one stretch at a time. All of the horizon costs one more backward sweep.
+    Values are kept at every √T-th step; the steps in between are recomputed on demand, one stretch
+    at a time. A walk over the whole horizon costs one more backward sweep.
 
     Attributes:
         table: the problem that was solved.
         optimism: η, finite.
-        times: the steps that are kept, 0 < … < T, with both ends.
-        log_values: (len(times), S), nats, V_t(s)/α of those.
+        times: the steps that are kept, 0 < … < T, both ends included.
+        log_values: (len(times), S), nats, V_t(s)/α at these steps.
+
+    >>> from cai import inference, models
+    >>> long = inference.soft_values(models.ledge(horizon=100), recompute=True)
+    >>> len(long.times) < 30, long.at(50).policy.shape
+    (True, torch.Size([5, 2]))
     """
 
     table: Table
@@ -49,7 +54,7 @@ class CheckpointedSolution:
 
     @cached_property
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy."""
         total = 0.0
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
@@ -58,7 +63,7 @@ class CheckpointedSolution:
 
     @cached_property
     def visits(self) -> Tensor:
-        """(S, A): Σ_t q(s_t=s, a_t=a, alive), how often an action is expected in a state."""
+        """(S, A): Σ_t q(s_t=s, a_t=a, alive), the expected counts of actions in states."""
         total = torch.zeros(self.table.num_states, self.table.num_actions, dtype=torch.float64)
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
@@ -66,7 +71,7 @@ class CheckpointedSolution:
         return total
 
     def at(self, t: int) -> SolutionStep:
-        """Step t alone; the first one asked for costs a walk, the others a stretch of √T steps.
+        """Step t alone; the first call costs a walk over all steps, the others √T steps.
 
         Args:
             t: the step, 0 ≤ t ≤ T.
@@ -79,7 +84,7 @@ class CheckpointedSolution:
         return self._step(t, i, *self._stretch(i))
 
     def walk(self) -> Iterator[SolutionStep]:
-        """Steps 0 … T one after the other."""
+        """An iterator over steps 0 … T."""
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
             last = i == len(self.times) - 2
@@ -100,7 +105,7 @@ class CheckpointedSolution:
         return starts
 
     def _stretch(self, i: int) -> tuple[Solution, Tensor]:
-        """All steps from one that is kept to the next: their solution, and their states."""
+        """The solution and the states of all steps from one that is kept to the next."""
         return self._from(i, self._starts[i])
 
     def _from(self, i: int, start: Tensor) -> tuple[Solution, Tensor]:
@@ -112,7 +117,7 @@ class CheckpointedSolution:
 
 
 def checkpointed(table: Table, eta: float) -> CheckpointedSolution:
-    """Solves backward and keeps every √T-th step."""
+    """The solution with values kept at every √T-th step."""
     T = table.steps
     every = math.isqrt(T - 1) + 1
     times = (*range(0, T, every), T)

@@ -1,4 +1,4 @@
-"""The exact posterior given more than optimality, or less."""
+"""The exact posterior given other observations than the optimality of all steps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cai.tables.evidence import Evidence
 class Conditioned(Solution):
     """p(τ | observed, O_observed): a solution at η = 1 by the soft rule, with observations.
 
-    Everything is as in :class:`Solution`, where each O stands for what is observed and for the o_t
-    that are observed, and ``bound`` for log p(observed, O).
+    Everything is as in :class:`Solution`, where O stands for the observations and the o_t that are
+    observed, and ``bound`` is log p(observed, O).
 
     Attributes:
         evidence: what is observed.
     """
 
-    evidence: Evidence = field(kw_only=True)  # type: ignore[misc]  # of each solution, not of the class
+    evidence: Evidence = field(kw_only=True)  # type: ignore[misc]  # a field, not a class variable
 
     def piece(self, steps: slice) -> Conditioned:
-        """The solution of some steps, start … stop - 1, as if they were a problem of their own."""
+        """The solution of steps start … stop - 1 as a problem of their own."""
         values = self.log_values[steps.start : steps.stop + 1]
         return replace(self, log_values=values, evidence=self.evidence.piece(steps))
 

@@ -1,4 +1,4 @@
-"""Marginals of sites by name: one, or several jointly, in one walk from the first to the last."""
+"""Marginals of sites by name, of one or several jointly, in one walk from first to last."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def marginal(chain: Chain, names: tuple[str, ...]) -> Tensor:
 
 
 def _peak(table: Table, order: list[Site]) -> int:
-    """How many combinations are held beside the state before the last step is reached, roughly."""
+    """Roughly the largest number of combinations kept beside the state during the walk."""
     sizes = {"s": table.num_states, "a": table.num_actions, "latent": 1}
     return math.prod(sizes[site.kind] for site in order if site.t != order[-1].t)
 
 
 def _forward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
-    """What is kept, in front of the state: (kept, S), multiplied by the matrices of each step."""
+    """The joint of the kept sites and the state, (kept, S), by the matrices of each step."""
     first, last = order[0].t, order[-1].t
     held, sizes = chain.states[first].unsqueeze(0), list[int]()
     for t in range(first, last + 1):
@@ -60,7 +60,7 @@ def _forward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
 
 
 def _backward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
-    """What is kept given the state, behind it: (S, kept), from the last step to the first."""
+    """The kept sites given the state, (S, kept), from the last step to the first."""
     first, last, S = order[0].t, order[-1].t, chain.table.num_states
     held, sizes, keeps = torch.ones(S, 1, dtype=torch.float64), list[int](), False
     for t in range(last, first - 1, -1):
@@ -82,10 +82,10 @@ def _backward(chain: Chain, order: list[Site]) -> tuple[Tensor, list[int]]:
 def _steps(
     chain: Chain, t: int, within: list[Site], goes_on: bool
 ) -> tuple[list[int], list[Tensor]]:
-    """How many values of each site within step t, and what multiplies the state.
+    """The sizes of the sites within step t, and the matrices that multiply the state.
 
-    Where the chain goes on, a matrix (S, S) for each combination of their values, in which only
-    trajectories that are alive arrive; else one matrix (S, combinations).
+    If the walk continues, a matrix (S, S) for each combination of their values, of transitions that
+    survive; else one matrix (S, combinations).
     """
     table = chain.table
     policy = chain.log_policy(slice(t, t + 1))[0].exp()
@@ -110,7 +110,7 @@ def _steps(
 
 
 def _matrix(table: Table, moves: Tensor, actions: slice) -> Tensor:
-    """(S, A, K) moves by some actions as a matrix (S, S), sparse where the table has lists."""
+    """(S, A, K) transitions by some actions as a matrix (S, S), sparse if the table has lists."""
     moves = moves[:, actions]
     if table.successors is None:
         return moves.sum(1)
@@ -127,7 +127,7 @@ def _check(found: list[Site], names: tuple[str, ...]) -> None:
             "marginal",
             "one site, or several states, actions and latents, each named once",
             ", ".join(map(repr, names)) or "none",
-            "a joint with s_t counts only who is alive there, so that alive_t stands alone",
+            "a joint with s_t counts trajectories that are alive, so query alive_t alone",
         )
 
 

@@ -1,4 +1,4 @@
-"""Trajectories drawn from the bent chain: at η = 1, joint samples of the posterior p(τ|O).
+"""Trajectories drawn from a solution's own chain: at η = 1, joint samples of p(τ|O).
 
 The chain is Markov, so that filtering backward (the values) and sampling forward is exact.
 """
@@ -21,7 +21,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 _CHUNK = 2**21  # numbers held at once
-_SMALL = 2**12  # a step of so many transitions is looked up in a table of all of them
+_SMALL = 2**12  # transitions per step up to which cumulative sums of all of them are kept
 
 
 def sample(chain: Chain, n: int, seed: int | None) -> Trajectories:
@@ -49,7 +49,7 @@ def sample(chain: Chain, n: int, seed: int | None) -> Trajectories:
 
 
 class _Walk:
-    """One step at a time for n trajectories, with what all of them share computed in chunks."""
+    """n trajectories step by step; policies and transitions are computed for chunks of steps."""
 
     def __init__(self, chain: Chain, n: int) -> None:
         self.chain, self.table = chain, chain.table
@@ -68,7 +68,7 @@ class _Walk:
         return start
 
     def prepare(self, steps: slice) -> None:
-        """Policy, transitions and survival of a few steps, of all states."""
+        """Computes policy, transitions and survival of a few steps, for all states."""
         self.first = steps.start
         self.policy = _cumulative(self.chain.log_policy(steps))
         if self.looks_up:
@@ -79,7 +79,7 @@ class _Walk:
     def step(
         self, i: int, s: Indices, alive: npt.NDArray[np.bool_], uniform: Array
     ) -> tuple[Indices, Indices, Indices, npt.NDArray[np.bool_]]:
-        """Action, which successor it leads to, the next state, and who is alive there."""
+        """Actions, indices of the successors, next states, and which trajectories survive."""
         ghosts = not alive.all()
         rows = self.policy[i, s]
         if ghosts:
@@ -97,7 +97,7 @@ class _Walk:
         return a, k, s_next, alive
 
     def _moves(self, i: int, s: Indices, a: Indices) -> Array:
-        """Cumulative q(s'|s,a) of n states and actions only, where there are many more."""
+        """Cumulative q(s'|s,a) of n states and actions, if there are many more than n."""
         table, eta, t = self.table, self.chain.optimism, self.first + i
         u = self.chain.log_values[t + 1]
         if self.mortal:

@@ -1,4 +1,4 @@
-"""What an exact method returns for a finite horizon: its chain, and what one can ask of it."""
+"""The solution of a finite horizon: its chain, marginals and samples."""
 
 from __future__ import annotations
 
@@ -26,39 +26,44 @@ _CHUNK = 2**22  # numbers held at once when a field of shape (T, S, A, K) is wal
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Solution(Chain):
-    """The soft Bellman solution at one optimism η, and the bent chain it believes in.
+    """The soft Bellman solution at one optimism η, and its own chain q: the one it believes in.
 
     η = 1 is the exact posterior p(τ|O): dynamics and initial state are conditioned on optimality
     too. η = 0 is the best policy in the true dynamics. T steps, S states, A actions; V and Q in
-    units of reward, bounds in nats. Fields beyond V are computed when they are asked for.
+    units of reward, bounds in nats. Fields beyond V are computed on demand.
 
     Attributes:
         table: the problem that was solved, with a finite horizon.
         optimism: η.
         log_values: (T+1, S), nats, V_t(s)/α; at η = 1 the log of Levine's backward message.
-        rule: how actions are chosen, "soft", "hard" or "boltzmann". What is said of η = 1 and of
-            the ELBO is said of the soft rule; the others put no price on choosing an action.
-        weights: what the backward sweep left for the forward one, until that has used it; or None.
+        rule: how actions are chosen, "soft", "hard" or "boltzmann". Statements about η = 1 and the
+            ELBO are meant for the soft rule; the others do not count KL(policy‖prior).
+        weights: numbers that the backward sweep keeps for the forward one; None once used.
 
     Raises:
         ValueError: if the horizon is infinite, or a value is NaN.
+
+    >>> from cai import inference, models
+    >>> solution = inference.posterior(models.ledge())
+    >>> solution.V.shape, solution.dynamics(0).shape, solution.marginal("s_1", "a_1").shape
+    (torch.Size([5, 5]), torch.Size([5, 2, 5]), torch.Size([5, 2]))
     """
 
     weights: Array | None = field(default=None, init=False)
 
     @classmethod
     def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
-        """The solution of a finite horizon at one optimism η, by one sweep backward."""
+        """The solution of a finite horizon at one optimism η, by one backward sweep."""
         last, T = table.final_reward / table.temperature, table.steps
         if rule != "soft" or not sweeps.by_products(eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
         v, weights = sweeps.backward_with_weights(table, eta, last, T)
         solution = cls(table, eta, v)
-        vars(solution)["weights"] = weights  # of these very values, so that no copy has them
+        vars(solution)["weights"] = weights  # not a field: copies may have other values
         return solution
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the weights, which may be many and can be computed again."""
+        """The state without the weights, which may be large and can be recomputed."""
         return vars(self) | {"weights": None}
 
     def __post_init__(self) -> None:
@@ -69,7 +74,7 @@ class Solution(Chain):
         """(S, A, S): q(s_{t+1}|s_t,a_t) ∝ p(s'|s,a) exp(η (r⁺ + V_{t+1}(s'))/α).
 
         At η = 1 that is p(s_{t+1}|s_t,a_t,O). A row sums to the probability of surviving the
-        step, which is one without a discount. From a dead end the true dynamics.
+        step, which is one without a discount. At a dead end, the true dynamics.
 
         Args:
             t: the step, 0 ≤ t < T.
@@ -83,8 +88,8 @@ class Solution(Chain):
     def bend(self, t: int) -> Tensor:
         """(S, A), nats: KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t)), termination included.
 
-        The price that the method pays for the dynamics of that step, up to 1/η; zero at η = 0, and
-        from a dead end.
+        1/η times this is what the bound pays for the dynamics of that step; zero at η = 0 and at
+        dead ends.
 
         Args:
             t: the step, 0 ≤ t < T.
@@ -111,15 +116,15 @@ class Solution(Chain):
         return messages.forward(self.table, self._known)
 
     def marginal(self, *sites: str) -> Tensor:
-        """The distribution of a site by name, or of several jointly, at whatever steps.
+        """The distribution of a site by name, or the joint of several, at any steps.
 
-        "s_3" (S,), "a_2" (A,), a latent of the dynamics' own "t3/slip" (in the order of its
+        "s_3" (S,), "a_2" (A,), a latent of the dynamics "t3/slip" (in the order of its
         ``enumerate_support``), and any of them together, such as ``marginal("s_2", "a_2", "s_9")``
-        (S, A, S), with an axis for each in the order given. With a discount they count who is alive
-        at all of their steps and sum to the probability of that; "alive_4", by itself, is (2,),
-        terminated and alive. Under the bent chain; at η = 1, given O. Each step in between costs a
-        product of its transitions with S times as many numbers as what is kept so far, from the
-        side where that is less.
+        (S, A, S), with an axis for each in the order given. Under the solution's own chain; at
+        η = 1, given O. With a discount they count trajectories that are alive at all of these
+        steps, and sum to the probability of that; "alive_4", by itself, is (2,), terminated and
+        alive. Each step in between costs a product of its transitions with S times the size of the
+        joint so far, from the end where that is smaller.
 
         Raises:
             ValueError: for a site that the program does not have or that is named twice, latents
@@ -128,14 +133,14 @@ class Solution(Chain):
         return marginals.marginal(self, sites)
 
     def sample(self, samples: int, seed: int | None = None) -> Trajectories:
-        """Draws independent trajectories of the bent chain; at η = 1, of p(τ|O).
+        """Independent trajectories of the solution's own chain; at η = 1, of p(τ|O).
 
-        With a discount, trajectories terminate; then they run on by the prior and the true
-        dynamics, as they do in the program.
+        With a discount, trajectories terminate; afterwards they continue by the prior and the true
+        dynamics, as in the program.
 
         Args:
             samples: how many.
-            seed: makes the draw reproducible; None draws from torch's generator as it stands.
+            seed: makes the draw reproducible; None draws from torch's generator.
 
         Raises:
             ValueError: if samples is not a whole number of at least 1.
@@ -143,7 +148,7 @@ class Solution(Chain):
         return sampling.sample(self, samples, seed)
 
     def piece(self, steps: slice) -> Solution:
-        """The solution of some steps, start … stop - 1, as if they were a problem of their own."""
+        """The solution of steps start … stop - 1 as a problem of their own."""
         return replace(self, log_values=self.log_values[steps.start : steps.stop + 1])
 
     def at(self, t: int) -> SolutionStep:
@@ -162,7 +167,7 @@ class Solution(Chain):
 
     @cached_property
     def states(self) -> Tensor:
-        """(T+1, S): q(s_t=s, alive) under the bent chain; at η = 1, p(s_t=s|O)."""
+        """(T+1, S): q(s_t=s, alive) under the solution's own chain; at η = 1, p(s_t=s|O)."""
         if not self._by_products:
             return self._forward[0]
         weights = vars(self).pop("weights", None)  # once: they may be as large as all policies
@@ -170,20 +175,20 @@ class Solution(Chain):
 
     @cached_property
     def state_actions(self) -> Tensor:
-        """(T, S, A): q(s_t=s, a_t=a, alive) under the bent chain; at η = 1, p(s_t,a_t|O)."""
+        """(T, S, A): q(s_t=s, a_t=a, alive) under its own chain; at η = 1, p(s_t,a_t|O)."""
         with self.table.threads():
             return self.states[:-1].unsqueeze(-1) * self._log_policy.exp()
 
     @cached_property
     def visits(self) -> Tensor:
-        """(S, A): Σ_t q(s_t=s, a_t=a, alive), how often an action is expected in a state."""
+        """(S, A): Σ_t q(s_t=s, a_t=a, alive), the expected counts of actions in states."""
         if not self._by_products:
             return self.state_actions.sum(0)
         return sweeps.visits(self.table, self.optimism, self.log_values, self.states)
 
     @cached_property
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy."""
         if not self._by_products:
             return self._forward[1]
         before = sweeps.imagined(self.table, self.optimism, self.log_values, self.states)
@@ -194,7 +199,7 @@ class Solution(Chain):
         return self.piece(steps)._log_policy
 
     def log_transitions(self, steps: slice) -> Tensor:
-        """log q(s'|s,a) of each successor, (steps, S, A, K), whether or not it is survived."""
+        """log q(s'|s,a) of each successor, surviving or not, (steps, S, A, K), nats."""
         return self._log_bent[steps] if self._keeps_bent else self._tilted(steps)
 
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
@@ -203,7 +208,7 @@ class Solution(Chain):
 
     @property
     def _by_products(self) -> bool:
-        """Whether matrix products do it, which follow the soft policy."""
+        """Whether matrix products can be used, which assume the soft policy."""
         return self.rule == "soft" and sweeps.by_products(self.optimism)
 
     @cached_property

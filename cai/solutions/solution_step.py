@@ -13,15 +13,20 @@ from cai.tables.table import Table
 
 @dataclass(frozen=True, eq=False)
 class SolutionStep:
-    """Step t of a solution: the values of states and actions, and how probable they are.
+    """Step t of a solution: values and occupancies of states and actions.
 
-    At t = T there are values and states but nothing is left to do: Q, policy, state_actions and
-    dynamics raise ValueError.
+    At t = T there are values and states but no actions: Q, policy, state_actions and dynamics raise
+    ValueError.
 
     Attributes:
         t: which step, 0 … T.
         states: (S,): q(s_t=s, alive).
-        rest: the solution from this step to the next, as if they were a problem of their own.
+        rest: the solution from this step to the next, as a problem of its own.
+
+    >>> from cai import inference, models
+    >>> step = inference.posterior(models.ledge()).at(1)
+    >>> step.V.shape, step.Q.shape, step.states.sum().round(decimals=6).item()
+    (torch.Size([5]), torch.Size([5, 2]), 1.0)
     """
 
     t: int
@@ -56,8 +61,8 @@ class SolutionStep:
     def _only(self, field: Tensor) -> Tensor:
         if not len(field):
             raise ValueError(
-                f"step {self.t}: expected a step before the last, got the last; there is a value V "
-                "and a distribution of states but nothing to do any more"
+                f"step {self.t}: expected a step before the last, got the last; it has a value V "
+                "and a distribution of states, but no actions"
             )
         return field[0]
 

@@ -1,4 +1,4 @@
-"""What an exact method returns for an infinite horizon: a chain without an axis for time."""
+"""The solution of an infinite horizon: a chain without an axis of steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOW = slice(0, 1)  # all steps are alike
 
 
 class OfFiniteHorizons:
-    """A member of :class:`Solution` that is about single steps, and refused without them."""
+    """A member of :class:`Solution` about single steps, refused with an infinite horizon."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -32,16 +32,21 @@ class OfFiniteHorizons:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stationary(Chain):
-    """The Bellman solution of an infinite horizon at one optimism η, and the chain it believes in.
+    """The Bellman solution of an infinite horizon at one optimism η, and its own chain q.
 
     S states, A actions: ``V`` (S,), ``Q`` (S, A), a stationary ``policy``, ``log_values`` (S,).
-    The rest is as in :class:`Solution`, but for what names a step: ``sample``, ``marginal``, ``at``
-    and ``log_forward`` raise ValueError.
+    The rest is as in :class:`Solution`, except for members about steps: ``sample``, ``marginal``,
+    ``at`` and ``log_forward`` raise ValueError.
 
     Attributes:
-        error: (), reward units: ``V`` is off by at most this much, for certain; None for the
-            Boltzmann rule, where nothing can be promised but the residual.
+        error: (), reward units: a certified bound of the error of ``V``; None for the Boltzmann
+            rule, where only the residual is known.
         residual: (), reward units: max |T V - V|, T the backward recursion.
+
+    >>> from cai import inference, models
+    >>> solution = inference.soft_values(models.ledge(horizon=None, discount=0.9))
+    >>> solution.V.shape, solution.policy.log_probs.shape, solution.error < 1e-9
+    (torch.Size([5]), torch.Size([5, 2]), True)
     """
 
     error: float | None = None
@@ -54,7 +59,7 @@ class Stationary(Chain):
 
     @classmethod
     def of(cls, table: Table, eta: float, rule: bellman.Rule, found: FixedPoint) -> Stationary:
-        """The solution that a fixed point is, in reward units."""
+        """The solution from a fixed point, converted to reward units."""
         alpha = table.temperature
         error = None if found.error is None else alpha * found.error
         residual = alpha * found.residual
@@ -72,8 +77,8 @@ class Stationary(Chain):
     def dynamics(self, t: int | None = None) -> Tensor:
         """(S, A, S): q(s'|s,a) ∝ p(s'|s,a) exp(η (r⁺ + V(s'))/α), the same at every step.
 
-        A row sums to the probability of surviving the step, which is one without a discount. From
-        a dead end the true dynamics.
+        A row sums to the probability of surviving the step, which is one without a discount. At a
+        dead end, the true dynamics.
 
         Args:
             t: the step, if it must be one; it does not matter.
@@ -91,10 +96,10 @@ class Stationary(Chain):
 
     @cached_property
     def states(self) -> Tensor:
-        """(S,): expected numbers of visits while alive, under the bent chain.
+        """(S,): expected numbers of visits while alive, under the solution's own chain.
 
-        They sum to the expected lifetime. Without a discount they are counted until nothing is
-        ever paid again, so that absorbing states report 0.
+        They sum to the expected lifetime. Without a discount they are counted until no reward can
+        follow, so that absorbing states report 0.
 
         Raises:
             ValueError: if the chain may never end.
@@ -105,7 +110,7 @@ class Stationary(Chain):
 
     @cached_property
     def state_actions(self) -> Tensor:
-        """(S, A): expected numbers of times that an action is taken in a state, as ``states``."""
+        """(S, A): expected counts of actions in states, as ``states``."""
         return self.states.unsqueeze(-1) * self._log_policy.exp()
 
     @property
@@ -115,7 +120,7 @@ class Stationary(Chain):
 
     @cached_property
     def imagined_return(self) -> float:
-        """(), reward units: E[Σ rewards] under bent start, bent dynamics and own policy."""
+        """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy."""
         return earned(self.table, self.states, self._transitions)
 
     def log_policy(self, steps: slice) -> Tensor:
@@ -123,7 +128,7 @@ class Stationary(Chain):
         return self._log_policy.unsqueeze(0)
 
     def log_transitions(self, steps: slice) -> Tensor:
-        """log q(s'|s,a) of each successor, (1, S, A, K), nats, whether or not it is survived."""
+        """log q(s'|s,a) of each successor, surviving or not, (1, S, A, K), nats."""
         return self._log_bent
 
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
@@ -132,7 +137,7 @@ class Stationary(Chain):
 
     @property
     def _transitions(self) -> Tensor:
-        """(S, A, K), the probability of each action and successor, alive or not."""
+        """(S, A, K), the probability of each action and successor, survival not included."""
         return self._log_policy.exp().unsqueeze(-1) * self._log_bent[0].exp()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The bent chain, walked forward: where it is, and its return."""
+"""Occupancies and return of a solution's own chain, by a forward pass."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cai.tables import sweeps
 
 
 def forward(bent: Chain, stretches: Iterable[slice], log_policy: Tensor) -> tuple[Tensor, float]:
-    """Occupancies (T+1, S) and expected return of a policy in bent dynamics.
+    """Occupancies (T+1, S) and expected return of a policy in a solution's own dynamics.
 
     Args:
-        bent: the dynamics, and the start.
-        stretches: the steps 0 … T-1 in order, as many at once as memory allows.
+        bent: the solution that gives start and dynamics.
+        stretches: the steps 0 … T-1 in order, in slices that fit into memory.
         log_policy: (T, S, A).
     """
     table, (T, S, _) = bent.table, log_policy.shape

@@ -1,1 +1,1 @@
-"""Transitions, drawn one step at a time: of programs, tables and Gymnasium's environments."""
+"""Sources of transitions, one step at a time: programs, tables and Gymnasium environments."""

@@ -1,4 +1,4 @@
-"""A model of this library, stepped: its program, or its table where there is one."""
+"""A model as a source of transitions, by its program or its table."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from cai.tables.tabulation import enumerable
 class ModelSource:
     """n copies of a model, stepped side by side.
 
-    The horizon of a model belongs to the problem: at T an episode terminates, after r_T is paid.
-    With an infinite horizon it terminates in states from which nothing is ever paid, where a table
-    tells which these are, and is truncated after ``time_limit`` steps. The discount γ is left to
-    the learner, or drawn.
+    The horizon of a model belongs to the problem: at T an episode terminates, with reward r_T. With
+    an infinite horizon it terminates in states after which no reward can follow, if a table says
+    which these are, and is truncated after ``time_limit`` steps. The discount γ is left to the
+    learner, or drawn.
 
     Args:
         model: the program.
         num_envs: n.
         time_limit: after how many steps an episode is truncated; None for never.
-        terminates: whether episodes terminate with probability 1 - γ after each step. A learner
-            must then not discount as well.
+        terminates: whether episodes terminate with probability 1 - γ after each step. The learner
+            must then not discount.
 
     Raises:
         ValueError: if a number is out of range, or a time limit would hide the horizon.
@@ -72,13 +72,13 @@ class ModelSource:
         self._never, self._always = never, ~never
 
     def step(self, a: Tensor) -> Transition:
-        """Takes one action in each copy; those whose episode is over begin anew."""
+        """Takes one action in each copy; copies whose episode is over begin another one."""
         taken = self.advance(a)
         self.restart(taken.over)
         return taken
 
     def advance(self, a: Tensor) -> Transition:
-        """Takes one action in each copy, and leaves it where that led."""
+        """Takes one action in each copy, without beginning new episodes."""
         s, t = self.s, self.t
         s_next, reward, ended = self._steps(s, t, a)
         cut, t_next = self._never, t + 1
@@ -107,7 +107,7 @@ class ModelSource:
         return other
 
     def restart(self, over: Tensor) -> None:
-        """Puts the copies (n,) whose episode is over at the beginning of another one."""
+        """Begins another episode in the copies (n,) whose episode is over."""
         which = over.numpy().nonzero()[0]
         if len(which):
             s, t = self.s.numpy().copy(), self.t.numpy().copy()
@@ -115,14 +115,14 @@ class ModelSource:
             self.s, self.t = torch.from_numpy(s), torch.from_numpy(t)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the copies are, and the state of the generator that a table draws from.
+        """The states of the copies, and of the generator that a table draws from.
 
-        What a program draws next is up to torch's generator.
+        A program draws from torch's generator.
         """
         return {"s": self.s, "t": self.t, "generator": self._steps.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the copies there."""
+        """Restores the copies."""
         self.s, self.t = state["s"], state["t"]
         self._steps.go_on_from(state["generator"])
 
@@ -134,16 +134,16 @@ class _Steps(Protocol):
         """n draws from p(s_0)."""
 
     def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s', r(s,a) + r⁺(s,a,s') in reward units, and whether nothing is paid after it."""
+        """s', r(s,a) + r⁺(s,a,s') in reward units, and whether no reward can follow."""
 
     def final(self, s: Tensor) -> Tensor:
         """r_T(s)."""
 
     def state(self) -> dict[str, Any] | None:
-        """Of a generator of its own."""
+        """The state of its own generator, if it has one."""
 
     def go_on_from(self, state: dict[str, Any] | None) -> None:
-        """Puts it there."""
+        """Restores the generator."""
 
 
 class _ProgramSteps:

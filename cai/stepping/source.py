@@ -1,4 +1,4 @@
-"""What a learner sees of a problem: transitions of many copies side by side, and nothing else."""
+"""The interface of learners to a problem: transitions of many copies side by side."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Transition(NamedTuple):
         t: (n,), integers: how many steps the episode had before this one.
         a: (n,) + event shape.
         reward: (n,), float64, reward units: r(s,a) + r⁺(s,a,s'), and r_T(s') at the horizon.
-        s_next: (n,) + event shape, where the step led, also where the episode is over.
+        s_next: (n,) + event shape, the next state, also if the episode is over.
         ended: (n,), boolean: the episode has terminated, and the value of s' is 0.
-        cut: (n,), boolean: it was truncated, and begins anew though s' has a value.
-        counts: (n,), boolean: False where a Gymnasium environment only began anew, which is no
-            transition; see :class:`~cai.stepping.vector_source.VectorSource`.
+        cut: (n,), boolean: the episode was truncated, though s' has a value.
+        counts: (n,), boolean: False if a Gymnasium environment only began another episode, which is
+            not a transition; see :class:`~cai.stepping.vector_source.VectorSource`.
     """
 
     s: Tensor
@@ -38,9 +38,9 @@ class Transition(NamedTuple):
 
 
 class Source(Protocol):
-    """n copies of a problem that are stepped together. An episode that is over begins anew.
+    """n copies of a problem that are stepped together; after an episode another one begins.
 
-    Draws come from torch's generator as it stands, or from generators that ``state_dict`` has.
+    Draws come from torch's generator, or from generators whose state is in ``state_dict``.
     """
 
     num_envs: int
@@ -53,7 +53,7 @@ class Source(Protocol):
         """Takes one action in each copy."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``load_state_dict`` takes to go on from here, to the bit where that can be had."""
+        """The state from which ``load_state_dict`` continues, bit for bit if possible."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the copies where they were when the state was taken."""
+        """Restores the copies from a state."""

@@ -1,4 +1,4 @@
-"""Vector environments of Gymnasium as a source of transitions, whichever way they begin anew."""
+"""Vector environments of Gymnasium as a source of transitions, for each way of resetting."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from cai.stepping.source import Transition
 class VectorSource:
     """The copies of a Gymnasium vector environment.
 
-    Where an episode is over, an environment may begin the next one in the same step
-    (``SAME_STEP``), in the next step, which ignores its action and is no transition
-    (``NEXT_STEP``), or when it is told to (``DISABLED``); see ``metadata["autoreset_mode"]``.
+    After an episode an environment may begin the next one in the same step (``SAME_STEP``), in the
+    next step, which ignores its action and is not a transition (``NEXT_STEP``), or on request
+    (``DISABLED``); see ``metadata["autoreset_mode"]``.
 
-    The state of an environment cannot be saved: who goes on from a state of this begins new
-    episodes.
+    The state of an environment cannot be saved: a resumed source begins new episodes.
 
     Args:
         envs: the vector environment. Its observations are numbers 0 … S-1, or arrays, which come
             as they are.
-        seed: of its episodes.
+        seed: seed of its episodes.
 
     Raises:
         ValueError: if observations or actions are of a kind that no policy here takes, or what
@@ -51,7 +50,7 @@ class VectorSource:
         self._wait[:] = False
 
     def step(self, a: Tensor) -> Transition:
-        """Takes one action in each copy; those whose episode is over begin anew."""
+        """Takes one action in each copy; copies whose episode is over begin another one."""
         s, t = self.s, self.t
         space = self.envs.single_action_space
         actions = a.detach().numpy().astype(space.dtype) + self._first_action
@@ -78,7 +77,7 @@ class VectorSource:
         return Transition(s, t, a, paid, s_next, *flags)
 
     def _numbers(self, seen: Any) -> Tensor:
-        """Observations as a tensor of their own, since an environment may write into its array."""
+        """Observations as a new tensor, since an environment may write into its array."""
         found = torch.from_numpy(np.array(seen))
         return found - self._first_state if self._first_state else found
 
@@ -89,16 +88,16 @@ class VectorSource:
             checks.check_no_nan("observations of the environment", s_next, advice)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing but a seed for the episodes that begin where this one is resumed."""
+        """A seed for the episodes that begin on resumption."""
         return {"seed": int(torch.randint(2**31, ()))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begins new episodes: where Gymnasium's were cannot be had."""
+        """Begins new episodes, since the state of Gymnasium's cannot be restored."""
         self._begin(state["seed"])
 
 
 def _mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """How copies begin anew.
+    """How copies begin the next episode.
 
     Raises:
         ValueError: if the environment does not say.
@@ -111,7 +110,7 @@ def _mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
             'metadata["autoreset_mode"]',
             f"one of {', '.join(mode.name for mode in AutoresetMode)}",
             repr(said),
-            "it says which step begins the next episode",
+            "it must say which step begins the next episode",
         )
 
 

@@ -1,4 +1,4 @@
-"""The backward recursion that serves every exact method, and its one dial, the optimism η.
+"""The backward recursion of every exact method, with one parameter, the optimism η.
 
     Q_t(s,a) = r + (α/η) log E_{s'|s,a}[ exp(η r⁺/α) ( γ exp(η V_{t+1}(s')/α) + 1 - γ ) ]
     V_t(s)   = α log Σ_a p(a|s) exp(Q_t(s,a)/α)
@@ -23,7 +23,7 @@ from cai.numerics import logspace, memory
 from cai.tables.table import Table
 
 Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
-"""How actions are chosen, and which value of a state follows."""
+"""How actions are chosen, which defines the value of a state."""
 
 
 def check_rule(rule: Rule) -> Rule:
@@ -35,7 +35,7 @@ def check_rule(rule: Rule) -> Rule:
 def backward(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
     """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats, as written above: any η and rule.
 
-    ``sweeps.backward`` is the quick way, by matrix products where these can be had.
+    ``sweeps.backward`` is the fast version, by matrix products where possible.
     """
     memory.check_values(table.steps, table.num_states)
     v = torch.empty(table.steps + 1, table.num_states, dtype=torch.float64)
@@ -52,7 +52,7 @@ def backup(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") -> Ten
 
 
 def action_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
-    """q(s,a) from the values of the step after, (..., S) -> (..., S, A), nats."""
+    """q(s,a) from the values of the next step, (..., S) -> (..., S, A), nats."""
     x = outcome_values(table, v_next, eta)
     return table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
 
@@ -77,8 +77,8 @@ def state_values(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
 def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
     """log π(a|s) with π ∝ p(a|s) exp(q), (..., S, A); at a dead end (v = -inf) the prior.
 
-    The hard rule has the prior, restricted to the best actions. They tie where rounding errors
-    alone tell them apart.
+    With the hard rule it is the prior restricted to the best actions. Actions tie if they differ by
+    rounding errors only.
     """
     if rule == "hard":
         best = state_values(table, q, rule).unsqueeze(-1)
@@ -91,11 +91,11 @@ def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """One step of the recursion, made linear: how a state leans on what can follow it.
+    """One step of the recursion and its derivative, the probabilities of what can follow.
 
     Attributes:
         table: the problem.
-        v_next: (..., S), nats: the values of the step after.
+        v_next: (..., S), nats: the values of the next step.
         eta: the optimism η.
         rule: how actions are chosen.
         x: (..., S, A, K), nats: the value of each outcome.
@@ -116,7 +116,7 @@ class Linearised:
 
     @cached_property
     def log_transitions(self) -> Tensor:
-        """log q(s'|s,a), the bent dynamics, (..., S, A, K), whether or not one survives."""
+        """log q(s'|s,a), the dynamics at η, before termination, (..., S, A, K)."""
         return logspace.tilt(self.table.log_dynamics, self.x, self.eta)
 
     @cached_property
@@ -134,7 +134,7 @@ class Linearised:
 
 
 def linearised(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") -> Linearised:
-    """One step of the recursion at the values of the step after, (..., S), nats."""
+    """The linearisation of one step at the values of the next step, (..., S), nats."""
     x = outcome_values(table, v_next, eta)
     q = table.reward / table.temperature + logspace.soft_mean(table.log_dynamics, x, eta)
     return Linearised(table, v_next, eta, rule, x, q)
@@ -149,7 +149,7 @@ def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
-    """log q(alive|s'), the bent probability of survival: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
+    """log q(alive|s'), survival at η: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
     log_coin, x = coin(v, discount)
@@ -157,7 +157,7 @@ def survival(v: Tensor, eta: float, discount: float) -> Tensor:
 
 
 def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
-    """KL of termination, true from bent, of each successor, nats."""
+    """KL(true ‖ at η) of termination for each successor, nats."""
     log_coin, x = coin(v, discount)
     return logspace.kl(log_coin, logspace.tilt(log_coin, x, eta))
 

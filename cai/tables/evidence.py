@@ -1,4 +1,4 @@
-"""What is observed of a trajectory: states, actions, lives, and which steps were optimal."""
+"""Observations of a trajectory: states, actions, survival, and which steps are optimal."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from cai.tables.table import Table
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """What is observed of a trajectory of T steps, as indices and masks.
+    """Observations of a trajectory of T steps, as indices and masks.
 
-    To observe a state or an action is to observe that the trajectory is alive there: with a
-    discount it is the event (s_t = s, alive). In the Pyro program states run on after termination,
-    so that there one conditions on ``alive_t`` beside ``s_t``.
+    An observed state or action implies that the trajectory is alive there: with a discount it is
+    the event (s_t = s, alive). In the Pyro program states continue after termination, so that there
+    one conditions on ``alive_t`` as well as on ``s_t``.
 
     Attributes:
         states: (T+1,), integers: the observed s_t; -1 where it is not observed.
         actions: (T,), integers: the observed a_t; -1 where it is not observed.
-        living: (T+1,), boolean: whether being alive at t agrees with the observations of alive_t.
-        dead: (T+1,), boolean: whether being terminated at t agrees with what is observed at t or
-            later.
+        living: (T+1,), boolean: whether the observations allow being alive at t.
+        dead: (T+1,), boolean: whether the observations at t or later allow having terminated by t.
         optimal: (T+1,), boolean: whether o_t is observed; o_T is the final reward.
     """
 
@@ -41,7 +40,7 @@ class Evidence:
     optimal: Tensor
 
     def piece(self, steps: slice) -> Evidence:
-        """The evidence of a few steps, as if they were a trajectory of their own."""
+        """The evidence of some steps as a trajectory of their own."""
         ends = slice(steps.start, steps.stop + 1)
         return Evidence(
             states=self.states[ends],
@@ -68,7 +67,7 @@ class Evidence:
         return x + torch.where(paid, table.arrival_reward / table.temperature, 0.0)
 
     def action_values(self, table: Table, log_values: Tensor, steps: slice) -> Tensor:
-        """log p(what is observed at a_t and later | s_t=s, a_t=a), (steps, S, A), nats."""
+        """log p(observations at a_t and later | s_t=s, a_t=a), (steps, S, A), nats."""
         x = self.outcome_values(table, log_values, steps)
         paid = self.optimal[:-1][steps, None, None]
         q = logspace.soft_mean(table.log_dynamics, x, 1.0)
@@ -79,12 +78,12 @@ class Evidence:
 
 
 def none(table: Table) -> Evidence:
-    """Nothing is observed but that all was optimal."""
+    """The evidence that all steps are optimal, and nothing else."""
     return observe(table, {}, None)
 
 
 def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence:
-    """Evidence from values by the name of their site.
+    """The evidence from observed values by site.
 
     Args:
         table: the problem, of T steps.
@@ -117,7 +116,7 @@ def observe(table: Table, observed: Mapping[str, Any], optimal: Any) -> Evidence
 def _index(name: str, value: Any, size: int) -> int:
     try:
         index = operator.index(value)
-    except (TypeError, RuntimeError):  # torch has errors of its own for what is no number
+    except (TypeError, RuntimeError):  # torch's own errors for values that are not numbers
         index = -1
     if not 0 <= index < size:
         raise ValueError(
@@ -128,7 +127,7 @@ def _index(name: str, value: Any, size: int) -> int:
 
 
 def mask(optimal: Any, T: int) -> Tensor:
-    """Which o_t are observed, (T+1,) booleans, from what a user passes; all of them if None.
+    """Which o_t are observed, (T+1,) booleans, from a user's argument; all of them if None.
 
     Raises:
         ValueError: for a mask of another length or type.

@@ -1,8 +1,8 @@
-"""What a model must be to have a table: finite, and the same at every step.
+"""Checks that a model can have a table: it must be finite and the same at every step.
 
-A subclass may let its methods depend on t. What simulates a model obeys its steps; a table holds
-one step for all, so that the model is refused where they differ. They are compared whenever a table
-is made of a subclass that could.
+In a subclass, methods may depend on t. Simulations follow that; a table holds one step for all, so
+a model whose steps differ is refused. Steps are compared whenever a subclass that overrides such
+methods is tabulated.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
 
-_STEPS, _NUMBERS = 2**10, 2**26  # the most that are compared
+_STEPS, _NUMBERS = 2**10, 2**26  # the most steps and numbers that are compared
 _FEWEST = 8
-_EARLY, _LATE = 2**8, (1000, 10_000)  # of an infinite horizon: all up to here, and two more
+_EARLY, _LATE = 2**8, (1000, 10_000)  # infinite horizon: all steps up to here, and two more
 _ROUNDING = 1e-9
 
 
@@ -31,14 +31,14 @@ class NotEnumerable(ValueError):
 
 
 class ChangesWithTime(NotEnumerable):
-    """A model has no table that serves for all its steps, since they differ."""
+    """A model has no table because its steps differ."""
 
 
 def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     """The numbers S of states and A of actions.
 
     Raises:
-        ValueError: if either is not finite, naming the argument that says so.
+        ValueError: if either is not finite, naming the argument at fault.
     """
     checks.check_model(model)
     S = count_states(model)
@@ -58,9 +58,9 @@ def count_states(model: TrajectoryModel) -> int:
 
 
 def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
-    """Every state and action, both (S, A), in the types in which they are sampled.
+    """Every state and action, both (S, A), in the dtypes in which they are sampled.
 
-    What calls it seeds torch's generator, so that the draws leave nothing behind.
+    The caller seeds torch's generator, so that these draws do not change its state.
     """
     s = torch.arange(S, dtype=model.initial.sample().dtype)
     a = torch.arange(A, dtype=model.prior(s[0], 0).sample().dtype)
@@ -77,18 +77,18 @@ def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
     )
     raise NotEnumerable(
         f"{argument}: enumeration needs finitely many {what}, counted from the support of "
-        f"{argument} as the integers 0 … n-1; {name} has no such support. To mend it, {advice}."
+        f"{argument} as the integers 0 … n-1; {name} has no such support. To fix it, {advice}."
     )
 
 
 def later_steps(model: TrajectoryModel, numbers: int) -> list[int]:
-    """The steps to hold against the first: all of them, or where they are many some and the last.
+    """The steps to compare with the first: all of them, or if there are many, some and the last.
 
-    Of an infinite horizon they are the first, and two that come late.
+    For an infinite horizon they are the first ones and two late ones.
 
     Args:
-        model: says how many there are.
-        numbers: how many have to be compared for each.
+        model: the model, which gives the number of steps.
+        numbers: how many numbers have to be compared for each.
     """
     most = min(_STEPS, max(_FEWEST, _NUMBERS // max(numbers, 1)))
     if model.horizon is None:
@@ -102,13 +102,13 @@ def later_steps(model: TrajectoryModel, numbers: int) -> list[int]:
 def first_change(
     model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]
 ) -> int | None:
-    """The first step seen at which a method says something else than at step 0; None for none.
+    """The first step at which a method differs from step 0; None if none of those compared does.
 
     Args:
-        model: where it does not override the method there is nothing to compare.
-        name: of the method.
-        found: what it says at step 0, a tensor, or several with None among them.
-        at: what it says at another step, in the same form.
+        model: the model; if it does not override the method there is nothing to compare.
+        name: the name of the method.
+        found: its result at step 0, a tensor, or several, some of which may be None.
+        at: step -> its result at another step, in the same form.
     """
     if name not in model.overridden:
         return None
@@ -121,7 +121,7 @@ def first_change(
 
 
 def _asked(model: TrajectoryModel, name: str, at: Callable[[int], Any], t: int) -> Any:
-    """What a method says at a step; one that knows fewer steps than there are is refused."""
+    """The result of a method at a step; refuses a method that fails at some steps."""
     try:
         return at(t)
     except (ArithmeticError, LookupError, TypeError, RuntimeError) as error:
@@ -131,16 +131,16 @@ def _asked(model: TrajectoryModel, name: str, at: Callable[[int], Any], t: int) 
             else f"{model.horizon} steps"
         )
         came = f"{type(error).__name__} at step {t} ({' '.join(str(error).split())[:200]})"
-        checks.refuse(name, f"an answer at {steps}", came, "give the model a horizon that it knows")
+        checks.refuse(name, f"a result at {steps}", came, "give the model a horizon that it covers")
 
 
 def refuse_changes(model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]) -> None:
-    """Raises ChangesWithTime where there is a :func:`first_change`."""
+    """Raises ChangesWithTime if there is a :func:`first_change`."""
     t = first_change(model, name, found, at)
     if t is not None:
         raise ChangesWithTime(
             f"{name}: expected the same at every step, as tables and exact methods take it, got "
-            f"another at step {t} than at step 0; take what runs the program, which knows the "
+            f"another at step {t} than at step 0; take a method that runs the program step by "
             "step: simulate, inference.importance, inference.smc, or inference.fit of a "
             "cai.NeuralPolicy"
         )
@@ -192,7 +192,7 @@ def log_prior_table(
 
 
 def refuse_other_rewards(model: TrajectoryModel, s: Tensor, a: Tensor, reward: Tensor) -> None:
-    """Raises ChangesWithTime where rewards(s, a, t) are not those of step 0, (S, A)."""
+    """Raises ChangesWithTime if rewards(s, a, t) differ from those of step 0, (S, A)."""
     with torch.no_grad():
         refuse_changes(
             model, "rewards", reward, lambda t: model.rewards(s, a, t).expand(reward.shape)
@@ -200,7 +200,7 @@ def refuse_other_rewards(model: TrajectoryModel, s: Tensor, a: Tensor, reward: T
 
 
 def prior_sees_state(model: TrajectoryModel) -> bool:
-    """Whether p(a|s) depends on the state: it is a function of it, or an override that does."""
+    """Whether p(a|s) depends on the state, as a function or an overridden method."""
     if "prior" not in model.overridden:
         return not isinstance(model.action_prior, torch.distributions.Distribution)
     with seeded(0), torch.no_grad():

@@ -1,8 +1,8 @@
-"""Latents of the dynamics' own, which a table has summed out: what a move says about them.
+"""Latents of the dynamics, which a table has summed out: their distribution given a transition.
 
-A latent acts through the next state alone, and bending the dynamics at any optimism weighs next
-states. So under the bent chain, too, p(z|s,a,s') is the program's own: to bend z as well,
-q(z|s,a) ∝ p(z|s,a) E[exp(ηx)|s,a,z], says the same, and to bend it otherwise would cost more.
+A latent acts through the next state alone, and at any optimism the dynamics reweigh next states. So
+p(z|s,a,s') stays that of the program: q(z|s,a) ∝ p(z|s,a) E[exp(ηx)|s,a,z] follows from it, and any
+other choice would have a larger KL.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars
 
 
 def given_successors(table: Table, names: list[str]) -> Tensor:
-    """p(latents | s, a, s') of each move in a table, enumerated anew with the latents kept.
+    """p(latents | s, a, s') of each transition in a table, by enumerating the latents again.
 
     Args:
-        table: the problem; it knows the program that it was made from.
-        names: of the latents, as the dynamics call them.
+        table: the problem, with the program that it was made from.
+        names: the names of the latents in the dynamics.
 
     Returns:
-        (sizes of the latents…, S, A, K); zero where the move is impossible.
+        (sizes of the latents…, S, A, K); zero for impossible transitions.
 
     Raises:
         ValueError: if the table was made without a program, its dynamics are no longer those of
@@ -43,7 +43,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
         checks.refuse(
             "marginal",
             f"a solution of a model whose dynamics sample {names[0]!r}",
-            "one of a table made without a program, or copied by pickle, which leaves it behind",
+            "one of a table without a program: made by hand, or copied by pickle",
             "solve the model itself, or cai.tabulate(model)",
         )
     joint = _joint(table.program, table, names)
@@ -53,7 +53,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
             "marginal",
             "a table with the dynamics of its program",
             "one whose dynamics were replaced",
-            f"tabulate a model whose dynamics sample {names[0]!r} as they should",
+            f"tabulate a model whose dynamics sample {names[0]!r}",
         )
     return torch.where(total > -torch.inf, joint - total, -torch.inf).exp()
 
@@ -69,7 +69,7 @@ def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
                 "marginal",
                 f"a latent that the dynamics sample, {', '.join(sorted(known)) or 'of which none'}",
                 repr(name),
-                "the dynamics' pyro.sample gives the names, the step t goes in front, t0/name",
+                "take a name from pyro.sample in the dynamics, with the step in front, t0/name",
             )
     order = [known.index(name) for name in names]
     others = [i for i in range(len(known)) if i not in order]
@@ -84,7 +84,7 @@ def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
 
 
 def _collect(table: Table, log_p: Tensor, state: Tensor, kept: int) -> Tensor:
-    """Adds up outcomes, (kept…, others…, S, A, k) each, where the table has their next state."""
+    """Adds up outcomes, (kept…, others…, S, A, k), in the places of their next states."""
     shape = (*log_p.shape[:kept], *table.log_dynamics.shape)
     place, possible = state, log_p > -torch.inf
     if table.successors is not None:

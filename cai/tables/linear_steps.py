@@ -1,10 +1,10 @@
-"""Many steps of exact inference as plain products: at η = 1 without a discount a step is linear.
+"""Many steps of exact inference as plain products: without a discount, η = 1 is linear.
 
     z_t = D W z_{t+1},      x_t = z_t y_t,      y_{t+1} = Wᵀ D y_t
 
-z is exp(V/α) and y the forward message, each up to a factor that all states share, and D what the
-rows of W are scaled by. Logarithms are taken, and factors seen to, for many steps at once. What
-left the range in which a product keeps all digits is found afterwards; there one_step.py goes on.
+z is exp(V/α) and y the forward message, each up to a factor common to all states, and D the scales
+of the rows of W. Logarithms and factors are computed for many steps at once. Numbers that left the
+range in which a product keeps all digits are found afterwards; from there one_step.py continues.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from cai.numerics.matrices import Array
 from cai.tables.one_step import SoftBackup
 
-_CHUNK = 2**15  # numbers at a time: what a cache holds beside a matrix
+_CHUNK = 2**15  # numbers at a time, which fit into a cache beside a matrix
 _MOST = 64  # steps at a time
 
 
@@ -22,7 +22,7 @@ def backward(step: SoftBackup, v: Array, t: int) -> int:
     """Fills in values (T+1, S), nats, before step t, as far as plain products go.
 
     Returns:
-        The first step whose values stand.
+        The first step whose values are accurate.
     """
     most, W, contraction, growth = _at_once(v), step.W, step.contraction, step.growth
     z, n = np.empty((most + 1, v.shape[1]), W.dtype), min(4, most)
@@ -48,7 +48,7 @@ def forward(step: SoftBackup, v: Array, x: Array, t: int) -> int:
     """Fills in states (T+1, S) after step t from values (T+1, S), as far as plain products go.
 
     Returns:
-        The last step whose states stand.
+        The last step whose states are accurate.
     """
     T, most, mass = len(v) - 1, _at_once(v), x[t].sum()
     z = np.empty((most + 1, v.shape[1]))
@@ -69,7 +69,7 @@ def forward(step: SoftBackup, v: Array, x: Array, t: int) -> int:
             step.W.transposed_times_into(move, y[i + 1])
         then = z[1 : n + 1]
         then *= y[1 : n + 1]
-        # What the rounding of values did to the factors does not add up.
+        # Normalised, so that rounding errors of the values do not accumulate in the factors.
         np.multiply(then, mass / then.sum(1, keepdims=True), out=x[t + 1 : t + n + 1])
         t += n
     return t
@@ -80,5 +80,5 @@ def _at_once(v: Array) -> int:
 
 
 def _leading(fine: Array) -> int:
-    """How many are fine before the first that is not."""
+    """The number of true entries before the first false one."""
     return len(fine) if fine.all() else int(fine.argmin())

@@ -1,9 +1,9 @@
-"""Messages along the chain p(τ, O) given evidence: sums for its marginals, maxima for its mode.
+"""Messages along the chain p(τ, O) given evidence: sums for marginals, maxima for the mode.
 
-One step is a table of log-weights, log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, without the rewards
-where o_t is not observed and with one action where a_t is; then the trajectory survives or
-terminates. Forward and backward messages (Levine 2018, section 2.3) are products with these tables,
-in log space.
+One step is a table of log-weights, log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, without rewards if o_t
+is not observed and with a single action if a_t is; then the trajectory survives or terminates.
+Forward and backward messages (Levine 2018, section 2.3) are products with these tables, in log
+space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cai.tables.table import Table
 
 
 class Total(NamedTuple):
-    """How what can happen is put together: over an axis of a tensor, and of two tensors."""
+    """How alternatives are combined, by sum or maximum: over an axis, and of two tensors."""
 
     over: Callable[..., Any]
     pair: Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ MAX = Total(torch.amax, torch.maximum)
 
 
 def weights(table: Table, optimal: bool, action: int) -> Tensor:
-    """Log-weights of one step, (S, A, K) in nats; (S, 1, K) where an action is observed, not -1."""
+    """Log-weights of one step, (S, A, K) in nats; (S, 1, K) if an action is observed, not -1."""
     log_w = table.log_weights if optimal else table.log_prior.unsqueeze(-1) + table.log_dynamics
     return log_w if action < 0 else log_w[:, action : action + 1]
 
@@ -56,10 +56,10 @@ def successors(table: Table, action: int) -> Tensor | None:
 
 
 def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
-    """The sum, or the largest, of what can follow: (T+1, S), nats.
+    """The sum or the maximum over all continuations: (T+1, S), nats.
 
-    With SUM, log p(what is observed at s_t and later | s_t=s, alive); with MAX, the log-probability
-    of the best way on, until the end or until termination.
+    With SUM, log p(observations at s_t and later | s_t=s, alive); with MAX, the log-probability of
+    the best continuation, until the end or until termination.
     """
 
     @cache
@@ -97,12 +97,12 @@ def arrive(table: Table, evidence: Evidence, v: Tensor, t: int, total: Total) ->
 
 
 def informative(evidence: Evidence) -> Tensor:
-    """(T+1,), boolean: where something is observed of the state or of life."""
+    """(T+1,), boolean: whether the state or survival is observed."""
     return (evidence.states >= 0) | ~evidence.living
 
 
 def restrict(v: Tensor, evidence: Evidence, t: int) -> None:
-    """Sets to -inf, in place, the states (S,) that do not agree with what is observed of s_t."""
+    """Sets to -inf, in place, the states (S,) that contradict the observation of s_t."""
     s = int(evidence.states[t])
     if not evidence.living[t]:
         v.fill_(-torch.inf)
@@ -113,7 +113,7 @@ def restrict(v: Tensor, evidence: Evidence, t: int) -> None:
 
 
 def forward(table: Table, evidence: Evidence) -> Tensor:
-    """log p(s_t=s, alive, and what is observed before s_t), (T+1, S), nats."""
+    """log p(s_t=s, alive, observations before s_t), (T+1, S), nats."""
 
     @cache
     def step(optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:

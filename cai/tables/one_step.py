@@ -1,14 +1,14 @@
-"""One step of a table at one η as a matrix product, exact where a plain product is not.
+"""One step of a table at one η as a matrix product, with a fallback where it loses digits.
 
     E(i) = Σ_s' W(i,s') w(s'),      w(s') = exp(η u(s') - m),      m = max_s' η u(s')
 
-u is the continuation of the step after. At η = 1 actions and successors are summed alike: i is a
+u is the continuation of the next step. At η = 1 actions and successors are summed alike: i is a
 state, W = Σ_a p(a|s) p(s'|s,a) exp((r + r⁺)/α), and v = m + log E. At any other η, i is an action
 and a state, W = p(s'|s,a) exp(η r⁺/α), and the actions are summed afterwards, in log space. At
 η = 0 the product W u is the expectation itself.
 
-A row whose sum is smaller than what a product keeps all digits of (``log_matrix.py``) is computed
-again in log space, as bellman.py does it.
+A row whose sum is too small for a product to keep all digits (``log_matrix.py``) is computed again
+in log space, as in bellman.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BLOCK = 2**20  # numbers at a time where rows are done in log space
 
 
 class SoftBackup:
-    """One step at one η; its rows i are states where joint, else actions and states.
+    """One step at one η; its rows i are states if joint, else actions and states.
 
     Args:
         table: the problem.
@@ -75,7 +75,7 @@ class SoftBackup:
         return LogMatrix(log_w, index, table.num_states, table.precision)
 
     def _rows_by_action(self) -> LogMatrix:
-        """log p(s'|s,a) + η r⁺/α, (A·S, K); those near one around one where η is near zero."""
+        """log p(s'|s,a) + η r⁺/α, (A·S, K); near η = 0, rows near one are taken around one."""
         table, near_one, excess = self.table, None, None
         index = None if table.successors is None else _by_action(table.successors)
         if self.eta == 0:
@@ -86,7 +86,7 @@ class SoftBackup:
         return LogMatrix(log_w, index, table.num_states, table.precision, near_one, excess)
 
     def _near_one(self) -> tuple[Array, Array]:
-        """Where exp(η r⁺/α) is near one, or zero, and E[exp(η r⁺/α) - 1], (R,) each."""
+        """Whether exp(η r⁺/α) is near one, or zero, and E[exp(η r⁺/α) - 1], (R,) each."""
         table, R = self.table, self.table.num_states * self.table.num_actions
         if table.arrival_reward is None:
             return np.ones(R, dtype=bool), np.zeros(R)
@@ -104,12 +104,12 @@ class SoftBackup:
         return _by_action(log_w)
 
     def back(self, v_next: Array, keep: Array | None = None) -> Array:
-        """v(s) from the values of the step after, (S,) -> (S,), nats.
+        """v(s) from the values of the next step, (S,) -> (S,), nats.
 
         Args:
             v_next: (S,), nats.
-            keep: (R,), is filled with π(a|s)/E, what a forward sweep multiplies masses with (1/E
-                where joint, π at η = 0); with NaN where rows had to be done in log space.
+            keep: (R,), is filled with π(a|s)/E, by which a forward sweep multiplies masses (1/E if
+                joint, π at η = 0); with NaN for rows computed in log space.
         """
         q, _, E = self.log_rows(v_next)
         if keep is not None:
@@ -130,20 +130,20 @@ class SoftBackup:
 
     @cached_property
     def growth(self) -> float:
-        """Nats: the most that a step without successors' values is worth, where joint."""
+        """Nats: the largest value of a step without the values of successors, if joint."""
         return float((self._base + np.log(self.W.times(np.ones(self.table.num_states)))).max())
 
     @cached_property
     def contraction(self) -> Array:
-        """(R,): what rows are scaled by, over exp(growth), so that a step makes nothing larger."""
+        """(R,): the scales of the rows over exp(growth), so that a step enlarges nothing."""
         return np.exp(self._base - self.growth).astype(self.W.dtype)
 
     def log_rows(
         self, v_next: Array, prior: bool = True
     ) -> tuple[Array, Array | None, Array | None]:
-        """The logarithm of each row, nats, with the w and E that it comes from.
+        """The logarithm of each row, nats, with its w and E.
 
-        Where joint that is v(s), else log p(a|s) + q(s,a).
+        If joint, it is v(s), else log p(a|s) + q(s,a).
 
         Args:
             v_next: (S,) or several steps at once, (n, S).
@@ -183,7 +183,7 @@ class SoftBackup:
         return np.exp(y - y.max(-1, keepdims=True))
 
     def survival(self, v: Array) -> Array | None:
-        """The bent probability to survive of each successor, (n, S) or (n, 1); None if certain."""
+        """The survival probability at η of each successor, (n, S) or (n, 1); None if certain."""
         gamma = self.table.discount
         if gamma == 1:
             return None
@@ -192,15 +192,15 @@ class SoftBackup:
         return bellman.survival(torch.from_numpy(v), self.eta, gamma).exp().numpy()
 
     def alone(self, rows: Array, v_next: Array) -> tuple[Tensor, Tensor, Tensor]:
-        """Some rows in log space, one by one, actions and successors apart where joint.
+        """Some rows in log space, one by one; if joint, with actions and successors apart.
 
         Args:
             rows: (n,), which.
             v_next: (S,), nats.
 
         Returns:
-            The logarithm of their weights (n, K), the value of each outcome (n, K), both nats,
-            and which state it is, (n, K) or (K,).
+            Their log-weights (n, K), the value of each outcome (n, K), both in nats, and the
+            successor states, (n, K) or (K,).
         """
         table, u = self.table, torch.from_numpy(self._continuation(v_next))
         at = self._places(rows)
@@ -216,18 +216,18 @@ class SoftBackup:
         return table.log_dynamics[at], x, index
 
     def paid(self, rows: Array) -> Tensor:
-        """(n, K), reward units: what the outcomes of :meth:`alone` pay, r + r⁺ or r⁺ alone."""
+        """(n, K), reward units: the rewards of the outcomes of :meth:`alone`, r + r⁺ or r⁺."""
         return self._paid[self._places(rows)].flatten(1)
 
     def listed_weights(self) -> Tensor:
-        """(R, K), the weights as the table lists successors; actions must not be summed."""
+        """(R, K), the weights in the table's order of successors; actions must not be summed."""
         return self.rows.scaled(self._log_weights())
 
     @cached_property
     def earnings(self) -> Matrix | None:
-        """(R, S), reward units: W times what is paid, r + r⁺ where joint, else r⁺; None at η = 0.
+        """(R, S), reward units: W times rewards, r + r⁺ if joint, else r⁺; None at η = 0.
 
-        With the weights of a flow it sums what the bent chain is paid in a step.
+        With the weights of a flow it sums the rewards of a step under the chain at η.
         """
         table = self.table
         if self.eta == 0 or (table.arrival_reward is None and not self.joint):
@@ -239,25 +239,25 @@ class SoftBackup:
 
     @property
     def _paid(self) -> Tensor:
-        """(S, A, K), reward units: r + r⁺ where joint, else r⁺."""
+        """(S, A, K), reward units: r + r⁺ if joint, else r⁺."""
         if self.joint:
             return self.table.outcome_rewards.expand(self.table.log_dynamics.shape)
         assert self.table.arrival_reward is not None
         return self.table.arrival_reward
 
     def _places(self, rows: Array) -> tuple[Tensor, ...]:
-        """Where some rows stand in arrays (S, …) where joint, else (S, A, …)."""
+        """The indices of some rows in arrays (S, …) if joint, else (S, A, …)."""
         i, S = torch.from_numpy(rows), self.table.num_states
         return (i,) if self.joint else (i % S, i // S)
 
     def blocks(self, rows: Array) -> list[Array]:
-        """Rows in parts that are small enough for :meth:`alone`."""
+        """Rows in blocks that are small enough for :meth:`alone`."""
         K = self.table.log_dynamics.shape[-1] * (self.table.num_actions if self.joint else 1)
         n = max(1, _BLOCK // K)
         return [rows[start : start + n] for start in range(0, len(rows), n)]
 
     def _mend(self, q: Array, rows: Array, v_next: Array, prior: bool) -> None:
-        """The rows that underflowed, in log space; changes q."""
+        """Replaces the rows of q that underflowed by those computed in log space."""
         table = self.table
         for part in self.blocks(rows):
             log_p, x, _ = self.alone(part, v_next)
@@ -270,13 +270,13 @@ class SoftBackup:
             q[part] = soft.numpy()
 
     def _mean(self, u: Array) -> Array:
-        """E[u] of each row; -inf where that can happen."""
+        """E[u] of each row; -inf if -inf is possible."""
         if self._may_be_lost and (certain := np.isneginf(u)).any():
             mean = self._mean(np.where(certain, 0.0, u))
             return np.where(self._pattern.times(certain.astype(float)) > 0, -np.inf, mean)
         if self.table.precision == torch.float64:
             return self.W.times(u)
-        centre = u.mean(-1, keepdims=True)  # a product in float32 errs by 1e-7 of what it sums
+        centre = u.mean(-1, keepdims=True)  # a float32 product errs by 1e-7 of its summands
         return centre + self.W.times(u - centre)
 
     def _continuation(self, v: Array) -> Array:

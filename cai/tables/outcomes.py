@@ -20,9 +20,9 @@ from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import NotEnumerable, refuse_changes
 
-_LARGE = 2**26  # numbers of a dense table from which on it is asked whether it fits
-_ROUNDING = 1e-5  # of a probability, where a program computes in float32
-_COPIES = 7  # of a dense table at once, while it is made
+_LARGE = 2**26  # numbers of a dense table from which on its size is checked against memory
+_ROUNDING = 1e-5  # rounding error of a probability in a program that computes in float32
+_COPIES = 7  # copies of a dense table that exist at once while it is made
 
 
 def dynamics_table(
@@ -52,10 +52,10 @@ def dynamics_table(
 def outcomes(
     model: TrajectoryModel, s: Tensor, a: Tensor, S: int, types: Types = AS_WRITTEN, t: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """log p(outcome|s,a) and which state it is, (*batch, K) each; None where outcome k is state k.
+    """log p(outcome|s,a) and its state, (*batch, K) each; None if outcome k is state k.
 
-    Latents are outcomes of their own where they say which state it is, and else summed out. Numbers
-    written in the dynamics have the type that ``types`` gives them.
+    Latents that determine the next state are outcomes of their own, others are summed out. Python
+    numbers in the dynamics get the dtype that ``types`` gives them.
     """
     log_p, state, _ = with_latents(model, s, a, S, types, t)
     latents = log_p.dim() - s.dim() - 1
@@ -63,23 +63,23 @@ def outcomes(
         return log_p.flatten(0, latents - 1).logsumexp(0) if latents else log_p, None
     log_p, state = _latents_last(log_p, latents), _latents_last(state, latents)
     _check_inside(state, log_p, S)
-    return log_p, state.clamp(0, S - 1)  # outside is nothing but what is impossible
+    return log_p, state.clamp(0, S - 1)  # states outside are impossible
 
 
 def with_latents(
     model: TrajectoryModel, s: Tensor, a: Tensor, S: int, types: Types = AS_WRITTEN, t: int = 0
 ) -> tuple[Tensor, Tensor | None, list[str]]:
-    """log p(latents, outcome|s,a) of step t, which state that is, and the names of the latents.
+    """log p(latents, outcome|s,a) of step t, the state of each outcome, and the latents' names.
 
     Returns:
-        (latents…, *batch, K) in nats, the states in that shape or None where outcome k is state k,
-        and the name of each of the leading dimensions.
+        (latents…, *batch, K) in nats, the states in that shape or None if outcome k is state k,
+        and the names of the leading dimensions.
     """
     sites = _Enumerate(s.dim())
     changes = "transition" in model.overridden
     with sites, types:
         d = call("dynamics", at_step(model.transition, t) if changes else model.dynamics, s, a)
-    while isinstance(d, dist.MaskedDistribution):  # a mask hides a score, it does not change a draw
+    while isinstance(d, dist.MaskedDistribution):  # a mask hides scores but does not change draws
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)
     state: Tensor | None
@@ -134,7 +134,7 @@ class _Enumerate(Messenger):
         super().__init__()
         self.dims = batch_dims
         self.log_probs: list[Tensor] = []
-        self.names: list[str] = []  # from the left, as are their sizes
+        self.names: list[str] = []  # from the left, like their sizes
         self.sizes: list[int] = []
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -162,7 +162,7 @@ class _Enumerate(Messenger):
 
 
 def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
-    """Adds up outcomes that lead to one state, and keeps lists where they are smaller than rows."""
+    """Adds up outcomes that lead to the same state; keeps lists if they are smaller than rows."""
     checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
     log_p = log_p.reshape(S * A, -1)
     if state is None:
@@ -183,14 +183,14 @@ def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tenso
         return dense.log_softmax(-1).reshape(S, A, S), None
     listed = value.new_full((S * A, K), -torch.inf)
     listed[row, rank] = value
-    # The rest of a row points where its first successor is, at probability zero.
+    # Rows are padded with their first successor, at probability zero.
     states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
     states[row, rank] = successor
     return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
 
 
 def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
-    """Raises ValueError where the outcomes of all states and actions would not fit into memory."""
+    """Raises ValueError if the outcomes of all states and actions would not fit into memory."""
     (S, A), pairs = s.shape, s.numel()
     if pairs * S < _LARGE:
         return
@@ -206,7 +206,7 @@ def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
 def _refuse_other_dynamics(
     model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
 ) -> None:
-    """Raises ChangesWithTime where transition(s, a, t) is not that of step 0."""
+    """Raises ChangesWithTime if transition(s, a, t) differs from that of step 0."""
     S, A = s.shape
 
     def at(t: int) -> tuple[Tensor, Tensor | None]:
@@ -222,7 +222,7 @@ def _check_against_scalars(
     log_dynamics: Tensor,
     successors: Tensor | None,
 ) -> None:
-    """A few scalar calls against the table: an `if` on the whole batch tabulates wrongly."""
+    """Compares a few scalar calls with the table, to catch an `if` on the whole batch."""
     S, A = s.shape
     pairs = torch.linspace(0, s.numel() - 1, min(4, s.numel())).round().long()
     i, j = pairs // A, pairs % A

@@ -1,4 +1,4 @@
-"""One step forward through the bent dynamics: w ⊙ Wᵀ(π x/E), see ``one_step.py``."""
+"""One step forward through the dynamics at η: w ⊙ Wᵀ(π x/E), see ``one_step.py``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cai.tables.one_step import SoftBackup
 
 @dataclass
 class ForwardSteps:
-    """What moves a mass forward through some steps.
+    """The factors that propagate a mass forward through some steps.
 
     Attributes:
-        v: (n, S), nats, the values of the steps after.
-        weights: (n, A, S), or (n, 1, S) where actions are summed with the successors: π/E, zero
-            where a row is done in log space.
-        policy: (n, A, S), π(a|s); None where actions are summed with the successors, or where
-            the weights were kept.
+        v: (n, S), nats, the values of the next steps.
+        weights: (n, A, S), or (n, 1, S) if actions are summed with the successors: π/E, zero for
+            rows computed in log space.
+        policy: (n, A, S), π(a|s); None if actions are summed with the successors, or if the weights
+            were kept.
         w: (n, S); None at η = 0.
-        survival: (n, S) or (), the bent probability to survive.
-        alone: (n, R), which rows are done in log space; None for none.
+        survival: (n, S) or (), the survival probability at η.
+        alone: (n, R), which rows are computed in log space; None if none is.
     """
 
     v: Array
@@ -35,7 +35,7 @@ class ForwardSteps:
     alone: Array | None = None
 
     def flow(self, x: Array, i: int) -> Array:
-        """The mass (S,) of each state on the rows, over E, in one step: (R,)."""
+        """The mass (S,) of each state, distributed over the rows and divided by E: (R,)."""
         return (self.weights[i] * x).ravel()
 
     def flows(self, x: Array) -> Array:
@@ -43,7 +43,7 @@ class ForwardSteps:
         return (self.weights * x[:, None, :]).reshape(len(x), -1)
 
     def mass_alone(self, x: Array, i: int) -> Array:
-        """The mass of each state on the rows that are done in log space, (S,) -> (R,)."""
+        """The mass of each state on the rows computed in log space, (S,) -> (R,)."""
         assert self.alone is not None
         mass = x if self.policy is None else (self.policy[i] * x).ravel()
         return np.where(self.alone[i], mass, 0.0)
@@ -52,7 +52,7 @@ class ForwardSteps:
 def forward_steps(
     step: SoftBackup, after: Array, q: Array, w: Array | None, E: Array | None
 ) -> ForwardSteps:
-    """What carries a mass forward through steps with values ``after``, from ``step.log_rows``."""
+    """The factors for steps with next values ``after``, from ``step.log_rows``."""
     policy, alone = None if step.joint else step.policy(q), None
     weights: Array = np.ones(()) if policy is None else policy.reshape(q.shape)
     if E is not None:
@@ -66,7 +66,7 @@ def forward_steps(
 
 
 def push(step: SoftBackup, x: Array, ahead: ForwardSteps, i: int) -> Array:
-    """One step forward: what arrives alive in each state from the mass (S,) in each."""
+    """One step forward: the mass that arrives alive in each state, from the mass (S,) in each."""
     arrived = step.W.transposed_times(ahead.flow(x, i))
     if ahead.w is not None:
         arrived = arrived * ahead.w[i]

@@ -1,10 +1,10 @@
-"""Finite-horizon sweeps at the speed of matrix products, backward and forward.
+"""Finite-horizon sweeps by matrix products, backward and forward.
 
-The recursion is that of bellman.py, one product a step: ``one_step.py`` says how, and why no digits
-are lost. Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), which are
-the bent dynamics. Policies and sums are not kept from the backward sweep but computed again from
-the values, several steps in one product: memory is that of the values and of one table. Exact
-inference takes many steps at once (``linear_steps.py``) as far as that goes.
+The recursion is that of bellman.py, one product per step: ``one_step.py`` says how, and why no
+digits are lost. Forward, a mass x on the rows of a step flows to w(s') Σ_i W(i,s') x(i)/E(i), by
+the dynamics at η. Policies and sums are not kept from the backward sweep but recomputed from the
+values, several steps in one product: memory is that of the values and of one table. Exact inference
+takes many steps at once (``linear_steps.py``) as long as that is accurate.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from cai.tables.one_step import SoftBackup
 from cai.tables.push import ForwardSteps, forward_steps, push
 from cai.tables.table import Table
 
-_CHUNK = 2**18  # numbers at a time where several steps are done at once: what a cache holds
+_CHUNK = 2**18  # numbers at a time when several steps are done at once, to fit into a cache
 _KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
-_STRETCH = 16  # steps one by one before many at once are tried again
-_MATRICES = 4  # how many of these a table keeps
+_STRETCH = 16  # single steps before many at once are tried again
+_MATRICES = 4  # how many matrices a table keeps
 
 
 def by_products(eta: float) -> bool:
-    """Whether sweeps sum by matrix products: not where numbers like ηx would over- or underflow."""
+    """Whether sweeps use matrix products: not if numbers like ηx would over- or underflow."""
     return eta == 0 or 1e-200 < abs(eta) < 1e6
 
 
 def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
     """v_t(s) = V_t(s)/α for t = 0 … T, shape (T+1, S), nats.
 
-    By matrix products, which sums allow, or in log space; the two agree to rounding errors.
+    By matrix products if possible, else in log space; the two agree up to rounding errors.
     """
     if rule == "soft" and by_products(eta):
         return backward_from(table, eta, table.final_reward / table.temperature, table.steps)
@@ -52,7 +52,7 @@ def backward_from(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
         table: the problem.
         eta: η, finite.
         last: (S,), nats, the values of the last step.
-        steps: how many come before it.
+        steps: the number of steps before it.
     """
     return _backward(table, eta, last, steps, keeps=False)[0]
 
@@ -60,11 +60,11 @@ def backward_from(table: Table, eta: float, last: Tensor, steps: int) -> Tensor:
 def backward_with_weights(
     table: Table, eta: float, last: Tensor, steps: int
 ) -> tuple[Tensor, Array | None]:
-    """As :func:`backward_from`, and what saves :func:`forward` work: the rows' weights π(a|s)/E.
+    """As :func:`backward_from`, with the rows' weights π(a|s)/E, which make :func:`forward` faster.
 
     Returns:
-        The values (steps + 1, S), and (steps, R); None where these would be too many numbers, or
-        where a plain product is not all that the steps take.
+        The values (steps + 1, S), and the weights (steps, R); None if these would be too many
+        numbers, or if plain products do not suffice.
     """
     return _backward(table, eta, last, steps, keeps=True)
 
@@ -95,14 +95,14 @@ def _backward(
 def forward(
     table: Table, eta: float, log_values: Tensor, initial: Tensor, weights: Array | None = None
 ) -> Tensor:
-    """q(s_t=s, alive) under the chain that is bent towards given values.
+    """q(s_t=s, alive) under the chain at η that given values imply.
 
     Args:
         table: the problem.
         eta: η, finite.
         log_values: (n+1, S), nats, the values of consecutive steps.
         initial: (S,), the distribution at the first of them.
-        weights: (n, R), what :func:`backward_with_weights` gave beside these values.
+        weights: (n, R), from :func:`backward_with_weights` with these values.
 
     Returns:
         (n+1, S).
@@ -134,13 +134,13 @@ def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
 
 
 def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> float:
-    """(), reward units: E[Σ r + r⁺] over consecutive steps under the bent chain; r_T is not in it.
+    """(), reward units: E[Σ r + r⁺] over consecutive steps under the chain at η, without r_T.
 
     Args:
         table: the problem.
         eta: η, finite.
         log_values: (n+1, S), nats.
-        states: (n+1, S), what :func:`forward` gives.
+        states: (n+1, S), from :func:`forward`.
     """
     step, x = step_of(table, eta), states.numpy()
     total = 0.0
@@ -188,7 +188,7 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
 
 
 def final(table: Table, states: Tensor) -> float:
-    """(), reward units: E[r_T] of the probabilities (S,) of the last states."""
+    """(), reward units: E[r_T] under the probabilities (S,) of the last state."""
     return product(states, table.final_reward).sum().item()
 
 
@@ -198,12 +198,12 @@ def _paid(table: Table, counts: Tensor) -> float:
 
 
 def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
-    """The matrices of one step, which the table keeps for the last few η.
+    """The matrices of one step, which the table caches for the last few η.
 
     Args:
         table: the problem.
         eta: η, finite.
-        joint: whether actions are summed with the successors; where η = 1, if not given.
+        joint: whether actions are summed with the successors; if not given, when η = 1.
     """
     key = eta, eta == 1 if joint is None else joint
     step: SoftBackup | None = table.matrices.get(key)
@@ -216,13 +216,13 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
 
 @contextmanager
 def quietly(table: Table) -> Iterator[None]:
-    """In as many threads as help; log 0 = -inf is meant, and what underflows is seen to."""
+    """A context with a suitable number of threads, without warnings of log 0 and underflow."""
     with table.threads(), np.errstate(divide="ignore", invalid="ignore", under="ignore"):
         yield
 
 
 def parts(step: SoftBackup, v: Array) -> Iterator[tuple[int, Array]]:
-    """The values of the steps after t, t+1, …, as many at once as a cache holds, with each t."""
+    """The first t and the next values of blocks of steps that fit into a cache."""
     T, n = len(v) - 1, max(1, _CHUNK // step.num_rows)
     for t in range(0, T, n):
         yield t, v[t + 1 : min(t + n, T) + 1]
@@ -231,7 +231,7 @@ def parts(step: SoftBackup, v: Array) -> Iterator[tuple[int, Array]]:
 def _forward_steps(
     step: SoftBackup, v: Array, weights: Array | None = None
 ) -> Iterator[tuple[int, ForwardSteps]]:
-    """What carries a mass forward, and from which t on; computed anew unless weights are given."""
+    """Blocks of forward factors with their first t; recomputed unless weights are given."""
     for t, after in parts(step, v):
         if weights is None:
             yield t, forward_steps(step, after, *step.log_rows(after))

@@ -27,8 +27,8 @@ class Table:
     """A control problem with S states and A actions as arrays in float64.
 
     Dynamics are kept as lists of the K states that can follow each state and action, or densely,
-    with K = S, whichever is smaller. Its arrays are its own where ``cai.tabulate`` made it. Of
-    others it holds what it is given, not copies, since learning makes a new table at every step.
+    with K = S, whichever is smaller. A table made by hand holds the arrays that it is given, not
+    copies, since learning makes a new table at every step; ``cai.tabulate`` makes new arrays.
 
     Attributes:
         log_initial: (S,), log p(s_0).
@@ -43,10 +43,16 @@ class Table:
         discount: γ.
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
-        program: the model that was enumerated, for what is asked of its latents; or None.
+        program: the model that was enumerated, for queries about its latents; or None.
 
     Raises:
         ValueError: if shapes do not fit, or a number is NaN or +inf.
+
+    >>> import cai
+    >>> from cai import models
+    >>> table = cai.tabulate(models.gridworld("rooms"))
+    >>> table.log_prior.shape == table.reward.shape == (table.num_states, table.num_actions)
+    True
     """
 
     log_initial: Tensor
@@ -67,14 +73,14 @@ class Table:
         check_table(self)
 
     def holding(self, **changes: Any) -> Table:
-        """A copy with what was made of this table's own arrays, so that it is not checked again."""
+        """A copy with arrays that were derived from this table's, which are not checked again."""
         held = {name: self.__dict__[name] for name in self.__dataclass_fields__}
         copy = object.__new__(type(self))
         copy.__dict__.update(held | changes)
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arrays alone: programs may be no one's to pickle, the rest is made of them."""
+        """The arrays alone, since programs often cannot be pickled and the rest is derived."""
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return held | {"program": None}
 
@@ -89,12 +95,12 @@ class Table:
         return self.log_prior.shape[1]
 
     def threads(self) -> AbstractContextManager[None]:
-        """A context in which sweeps over this table run in as many threads as help."""
+        """A context in which sweeps over this table use a suitable number of threads."""
         return threads.suited_to(self.log_dynamics.numel())
 
     @cached_property
     def steps(self) -> int:
-        """T, where it is finite.
+        """T, if it is finite.
 
         Raises:
             ValueError: if the horizon is infinite.
@@ -105,14 +111,14 @@ class Table:
     def float32(self) -> Table:
         """The same problem, whose finite-horizon sweeps multiply matrices in float32.
 
-        Three times as fast where the table is large and dense, one and a half times at optimism 1,
-        where the matrix is small; at an error of about 1e-7 of the spread of the values, in nats,
-        for each step. Arrays, values and what underflows stay in float64.
+        For large dense tables this is three times as fast, at optimism 1, where the matrix is
+        smaller, one and a half times; each step errs by about 1e-7 of the spread of the values, in
+        nats. Arrays, values and sums that underflow stay in float64.
         """
         return dataclasses.replace(self, precision=torch.float32)
 
     def to(self, device: torch.device) -> Table:
-        """The same problem on another device; the table itself where it is there already."""
+        """The same problem on another device; the table itself if it is there already."""
         if self.reward.device == device:
             return self
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -123,7 +129,7 @@ class Table:
 
     @cached_property
     def matrices(self) -> dict[Any, Any]:
-        """The matrices that ``sweeps.py`` makes of the fields, for the last few η."""
+        """A cache of the matrices that ``sweeps.py`` makes from the fields, for the last few η."""
         return {}
 
     @property
@@ -154,7 +160,7 @@ class Table:
         return log_p + self.outcome_rewards / self.temperature
 
     def detached(self) -> Table:
-        """The same numbers without their graph; the table itself where nothing requires grad."""
+        """The same numbers without their graph; the table itself if nothing requires grad."""
         held: dict[str, Any] = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self)
         }
@@ -175,10 +181,10 @@ class Table:
         return values.index_select(-1, index).unflatten(-1, self.successors.shape)
 
     def flow(self, moves: Tensor) -> Tensor:
-        """Moves as :meth:`push` and :meth:`pull` take them.
+        """Transitions in the form that :meth:`push` and :meth:`pull` take.
 
-        (..., S, A, K) -> (..., S, S), summed over actions, where that is small or dense already;
-        else (..., S, A·K), laid out beside ``successor_index``.
+        (..., S, A, K) -> (..., S, S), summed over actions, if that is small or dense already; else
+        (..., S, A·K), in the order of ``successor_index``.
         """
         if self.successors is None:
             return moves.sum(-2)
@@ -194,16 +200,16 @@ class Table:
         return self.successors is None or self.num_states <= _MATRIX_STATES
 
     def push(self, mass: Tensor, flow: Tensor) -> Tensor:
-        """One step forward: what arrives in each state, from the mass (S,) in each and its flow."""
+        """One step forward: the mass that arrives in each state, from the mass (S,) and a flow."""
         if self.flows_in_matrices:
             return mass @ flow
         arrived = (mass.unsqueeze(-1) * flow).flatten()
         return torch.zeros_like(mass).index_add_(0, self.successor_index.flatten(), arrived)
 
     def pull(self, flow: Tensor, values: Tensor) -> Tensor:
-        """One step backward, the adjoint of push: the values (S,) that each state flows to.
+        """One step backward, the adjoint of push: the flow-weighted sum of the values (S,).
 
-        Where nothing flows, a value of -inf counts nothing.
+        A value of -inf does not count where the flow is zero.
         """
         finite = math.isfinite(values.sum())
         if self.flows_in_matrices:
@@ -214,7 +220,7 @@ class Table:
         return torch.where(flow > 0, flow * values, 0.0).sum(-1)
 
     def check_dense(self) -> None:
-        """Raises ValueError where an array over all pairs of states is more than memory holds."""
+        """Raises ValueError if an array over all pairs of states would not fit into memory."""
         S = self.num_states
         instead = "take solution.sample or solution.at(t).rest.log_transitions, lists of successors"
         memory.check_fits(
@@ -237,7 +243,7 @@ def same(one: Table, other: Table) -> bool:
 
 def check_table(table: Table) -> None:
     """Raises ValueError if arrays of a table do not fit each other, or hold NaN or +inf."""
-    if torch.compiler.is_compiling():  # it would have to break the graph to look at a number
+    if torch.compiler.is_compiling():  # inspecting a number would break the graph
         return
     if table.horizon is not None:
         checks.check_count("horizon", table.horizon)

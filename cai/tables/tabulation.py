@@ -31,11 +31,11 @@ from cai.tables.table import Table
 
 
 def tabulate(model: TrajectoryModel | Table) -> Table:
-    """Enumerates one step of a program whose randomness is discrete and sums its latents out.
+    """The table of a model with discrete randomness: one step enumerated, its latents summed out.
 
-    Exact methods work on this table, never on T steps. Every exact method takes the table where
-    it takes the model, so that the enumeration is paid for once. Tensors that the program keeps in
-    float32 are exact to about 1e-8; numbers written in it, as in ``Bernoulli(0.2)``, are float64.
+    Exact methods work on this table, never on T steps. Every exact method takes the table in place
+    of the model, so that the enumeration is done only once. Tensors that the program keeps in
+    float32 are accurate to about 1e-8; Python numbers, as in ``Bernoulli(0.2)``, are float64.
 
     Args:
         model: a model with finitely many states and actions, counted from the supports of
@@ -48,7 +48,7 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     Raises:
         ValueError: for a site that cannot be enumerated (it is named), a successor outside the
             states, rows that do not sum to one, rewards of NaN or +inf, dynamics that treat the
-            elements of a batch otherwise than scalars, or a subclass whose prior, dynamics or
+            elements of a batch differently from scalars, or a subclass whose prior, dynamics or
             rewards change with the step.
 
     >>> import cai
@@ -100,28 +100,27 @@ def enumerable(model: TrajectoryModel | Table) -> Table | None:
 
 
 def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
-    """The table with the rewards that a model pays, and their graph: for learning rewards.
+    """A table with the rewards of a model and their graph, for learning rewards.
 
-    What the differentiable functions of ``inference`` return then has derivatives in the
-    parameters of the model's rewards. The rest is the table's own, so that dynamics which do not
-    change are enumerated once.
+    The results of the differentiable functions of ``inference`` then have derivatives with respect
+    to the parameters of the rewards. Everything else is taken from the table, so that fixed
+    dynamics are enumerated only once.
 
     Args:
         model: the model, whose rewards may be torch modules.
-        table: what :func:`tabulate` made of it, or of a model with the same dynamics.
+        table: the table of it, or of a model with the same dynamics, from :func:`tabulate`.
 
     Returns:
-        The same table with the model's rewards, which require grad where its own
-        parameters do.
+        The same table with the model's rewards, which require grad if the model's parameters do.
 
     Raises:
-        ValueError: if states or actions are not as many as the table's, or for rewards of NaN
-            or +inf, or above zero where the model's optimality is "bernoulli".
+        ValueError: if the numbers of states or actions are not the table's, or for rewards of NaN
+            or +inf, or above zero if the model's optimality is "bernoulli".
 
     >>> import cai
     >>> from cai import models
     >>> model = models.ledge()
-    >>> table = cai.tabulate(model)  # once, and its rewards as often as they change
+    >>> table = cai.tabulate(model)  # once; the rewards as often as they change
     >>> bool((cai.tabulate_rewards(model, table).reward == table.reward).all())
     True
     """
@@ -130,7 +129,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
     if size != (table.num_states, table.num_actions):
         checks.refuse(
             "table",
-            f"{size[0]} states and {size[1]} actions, as the model has",
+            f"{size[0]} states and {size[1]} actions, as in the model",
             f"{table.num_states} and {table.num_actions}",
             "take cai.tabulate(model)",
         )
@@ -144,7 +143,7 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
 
 
 def _check_rewards(model: TrajectoryModel, table: Table) -> None:
-    """Raises ValueError if rewards overflow at the temperature, or are no probabilities."""
+    """Raises ValueError if rewards overflow at the temperature, or give no probabilities."""
     temperature = model.temperature
     for reward in (table.reward, table.arrival_reward, table.final_reward):
         if reward is not None and (reward.isfinite() & ~(reward / temperature).isfinite()).any():
@@ -152,7 +151,7 @@ def _check_rewards(model: TrajectoryModel, table: Table) -> None:
                 "temperature",
                 "one at which reward/temperature is a finite number",
                 f"{temperature:g}",
-                "raise it; 1e-3 of the largest reward is cold",
+                "raise it; 1e-3 of the largest reward is low already",
             )
     if model.optimality == "bernoulli":
         checks.check_bernoulli("reward", table.outcome_rewards.amax(-1), model.discount)
@@ -161,8 +160,8 @@ def _check_rewards(model: TrajectoryModel, table: Table) -> None:
 def collapse(model: TrajectoryModel) -> TrajectoryModel:
     """The model whose dynamics are its own table: no latents, one site for each next state.
 
-    What Pyro's whole-program enumeration and ``infer_discrete`` should be given: dynamics that
-    return a ``Delta`` of latent sites would carry the dimensions of all earlier steps along.
+    Give this model to Pyro's whole-program enumeration and ``infer_discrete``: dynamics that return
+    a ``Delta`` of latent sites would carry along the dimensions of all earlier steps.
 
     Args:
         model: a model with finitely many states and actions.
@@ -171,7 +170,7 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
         The same p(τ, O), as a :class:`cai.TrajectoryModel` without latents.
 
     Raises:
-        ValueError: if the model cannot be tabulated, as :func:`tabulate` says.
+        ValueError: if the model cannot be tabulated, see :func:`tabulate`.
 
     >>> import cai
     >>> from cai import inference, models
@@ -186,7 +185,7 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
 
 
 def _types(model: TrajectoryModel) -> Types:
-    """What gives the numbers in a user's functions their type; looking things up needs none."""
+    """The context that gives Python numbers in a user's functions their dtype."""
     functions = [model.dynamics, model.reward, model.arrival_reward, model.final_reward]
     if not isinstance(model.action_prior, Distribution):
         functions.append(model.action_prior)

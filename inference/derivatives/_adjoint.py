@@ -5,19 +5,19 @@ With everything in nats and mass λ_t(s) = ∂loss/∂v_t(s), the chain rule thr
     q_t(s,a) = r + (1/η) log Σ_k p_k exp(η x_k),    x_k = r⁺_k + c(v_{t+1}(s'_k)),
     v_t(s)   = log Σ_a p(a|s) exp(q_t(s,a))
 
-runs forward in time. Mass moves by the policy and the *bent* dynamics, termination included:
+runs forward in time. Mass moves by the policy and the dynamics q at η, termination included:
 
     m_t(s,a)      = λ_t(s) π_t(a|s)
     λ_{t+1}(s')   = ∂loss/∂v_{t+1}(s') + Σ_{s,a} m_t(s,a) q(s', alive|s,a)
 
-so that, where the loss is the bound, λ are occupancies. What is paid collects the mass that passes,
-∂loss/∂r = Σ_t m_t, and the dynamics the bend, ∂loss/∂log p_k = Σ_t m_t (q_k - p_k)/η, which at
-η = 0 is p_k (x_k - E x). That is the derivative along the simplex: rows that require grad are
-normalised first. (Bent counts over η p, which leaves the rows as they come, differs by a constant
-of each row, and has no limit at η = 0.) Nothing is taped: the sweep keeps v, (T+1, S), recomputes
-policy and bend from it, and holds a few steps of (S, A, K) at once. With the soft rule, unless
-derivatives are differentiated, matrix products do (``_mass.py``), and the weights of one step,
-which are as many as the dynamics, wait for them.
+so that, if the loss is the bound, λ are occupancies. Rewards collect the mass that passes,
+∂loss/∂r = Σ_t m_t, and dynamics its change, ∂loss/∂log p_k = Σ_t m_t (q_k - p_k)/η, which at η = 0
+is p_k (x_k - E x). That is the derivative along the simplex: rows that require grad are normalised
+first. (Counts under q over η p, the derivative for unnormalised rows, differ by a constant per row
+and have no limit at η = 0.) Nothing is taped: the sweep keeps v, (T+1, S), recomputes policy and
+dynamics from it, and holds a few steps of (S, A, K) at once. With the soft rule, unless derivatives
+are differentiated, matrix products are used (``_mass.py``), for which the weights of one step, as
+many as the dynamics, are kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
     """v_t(s) and log π_t(a|s) at the visits, in nats, (T+1, S) and (N,), differentiable.
 
     Args:
-        problem: what has no derivative.
+        problem: the part without derivatives.
         tensors: reward, arrival reward or None and final reward in nats, log prior, log dynamics.
     """
     seen: list[Table] = []
@@ -61,7 +61,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
             if not _mass.suits(problem, needed[-1]):
                 return tape(*tensors)
             *inputs, v, _, on_v, on_log_policy = tensors
-            # The table of the forward pass has the matrices, unless it was one of a batch.
+            # The table of the forward pass has the matrices, unless it belongs to a batch.
             table = seen[0] if len(seen) == 1 else problem.with_tensors(tuple(inputs))
             found = _mass.gradients(problem, table, v, (on_v, on_log_policy), needed)
             return chosen(found, needed)

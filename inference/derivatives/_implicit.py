@@ -1,10 +1,10 @@
 """Derivatives at a fixed point: infinite horizons by one transposed linear solve.
 
-v = T(v), so that the mass λ that arrives anywhere, however late, solves λ (I - J) = ∂loss/∂v, with
-J = ∂T/∂v: for the soft and the hard rule the policy followed by the bent dynamics, alive, and with
+v = T(v), so that the mass λ that arrives at any later time solves λ (I - J) = ∂loss/∂v, with
+J = ∂T/∂v: for the soft and the hard rule the policy followed by the dynamics at η, while alive; for
 the Boltzmann rule π(1 + q - v) in the place of the policy π. How v was found does not matter, and
 nothing of it is taped; at η = 1 with the soft rule, a linear system, the factorisation that gave v
-serves its derivative, too. Second derivatives take a dense solve, (S, S).
+is reused for its derivative. Second derivatives take a dense solve, (S, S).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
     """v(s) and log π(a|s) at the visits, in nats, (S,) and (N,), differentiable.
 
     Args:
-        problem: what has no derivative, with an infinite horizon.
+        problem: the part without derivatives, with an infinite horizon.
         tensors: reward, arrival reward or None and final reward in nats, log prior, log dynamics.
 
     Raises:
-        ValueError: if there are no stationary values, as :func:`stationary` says; on the way
-            back where they have no derivative, which the Boltzmann rule alone allows.
+        ValueError: if there are no stationary values, see :func:`soft_values`; in the backward
+            pass if they have no derivative, which can happen with the Boltzmann rule.
     """
     seen: list[LinearValues | None] = []
 
     def solve(*tensors: Tensor) -> Tensors:
         *nats, log_initial, alpha = tensors
         table = problem.checked(tuple(nats))
-        # An error should speak of the rewards that the user knows.
+        # Errors should be about the rewards in the user's units.
         v, linear = solved(_in_units(table, log_initial, alpha), problem.eta, problem.rule)
         seen.append(linear)
         if problem.visits is None:
@@ -52,13 +52,13 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
 
     def pullback(needed: Needed) -> Operation:
         def tape(*tensors: Tensor) -> Tensors:
-            linear = seen[0] if len(seen) == 1 else None  # not one of a batch
+            linear = seen[0] if len(seen) == 1 else None  # not in a batch
             *nats, log_initial, alpha, v, _, on_v, on_log_policy = tensors
             table = problem.with_tensors(tuple(nats))
             with table.threads():
                 at = problem.linearised(table, v.unsqueeze(0))
                 found = _gradients(problem, at, (on_v, on_log_policy), needed[:5], linear)
-            # These have no say in v, but forward mode asks of what has no tangent, too.
+            # v does not depend on these, but forward mode may ask for their gradients as well.
             rest = torch.zeros_like(log_initial), torch.zeros_like(alpha)
             return chosen((*found, *rest), needed)
 
@@ -70,7 +70,7 @@ def fixed_point(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Te
 
 
 def _in_units(table: Table, log_initial: Tensor, alpha: Tensor) -> Table:
-    """A table in nats, with rewards in units of a temperature α, and with a start."""
+    """A table in nats with its rewards multiplied by a temperature α, and with a start."""
     arrival = None if table.arrival_reward is None else table.arrival_reward * alpha
     return table.holding(
         log_initial=log_initial,
@@ -103,7 +103,7 @@ def _gradients(
 
 
 def solved(table: Table, eta: float, rule: bellman.Rule) -> tuple[Tensor, LinearValues | None]:
-    """v (S,), nats, and the factorisation that gave it, if one did that serves its derivative.
+    """v (S,), nats, and the factorisation that gave it, if its derivative can reuse one.
 
     Args:
         table: a problem with an infinite horizon, plain numbers.
@@ -114,7 +114,7 @@ def solved(table: Table, eta: float, rule: bellman.Rule) -> tuple[Tensor, Linear
         return stationary(table, eta, rule).log_values, None
     check_nothing_final(table)
     linear = linear_system(table)
-    # What it takes for the end has visits, too, where they are counted until termination.
+    # With a discount, states of value zero have visits as well, counted until termination.
     serves = table.discount == 1 or not linear.graph.absorbing.any()
     return linear.log_values, linear if serves else None
 
@@ -122,7 +122,7 @@ def solved(table: Table, eta: float, rule: bellman.Rule) -> tuple[Tensor, Linear
 def _mass(
     table: Table, moves: Tensor, source: Tensor, answers: Tensor, linear: LinearValues | None
 ) -> Tensor:
-    """λ (S,) with λ (I - J) = source, J from moves (S, A, K); none where the value is fixed."""
+    """λ (S,) with λ (I - J) = source, J from moves (S, A, K); zero where the value is fixed."""
     source = torch.where(answers, source, 0.0)
     if linear is not None and not torch.is_grad_enabled():
         return linear.expected_visits(source)

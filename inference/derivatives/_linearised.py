@@ -1,7 +1,7 @@
-"""One step of the recursion, linearised: what mass does on its way from states to outcomes.
+"""One step of the recursion, linearised: how mass flows from states to outcomes.
 
 Everything is in nats. A state's mass goes to its actions by ∂v/∂q, and on to their outcomes by the
-bent dynamics, termination included; the dynamics themselves collect the bend.
+dynamics q at η, termination included; the gradient of the dynamics is that of the reweighting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cai.tables.table import Table, check_table
 
 @dataclass(frozen=True)
 class Visits:
-    """Which actions were taken where, N of them, in the order of time.
+    """The N actions that were taken, with their steps and states, in the order of time.
 
     Attributes:
         t: (N,), steps, ascending.
@@ -36,7 +36,7 @@ class Visits:
     a: Tensor
 
     def within(self, steps: slice) -> tuple[slice, tuple[Tensor, Tensor, Tensor]]:
-        """Which of the visits fall into some steps, and their indices into (steps, S, A)."""
+        """The visits within some steps, and their indices into (steps, S, A)."""
         first, last = torch.searchsorted(self.t, torch.tensor([steps.start, steps.stop])).tolist()
         inside = slice(first, last)
         return inside, (self.t[inside] - steps.start, self.s[inside], self.a[inside])
@@ -44,13 +44,13 @@ class Visits:
 
 @dataclass(frozen=True)
 class Recursion:
-    """The recursion, but for the tensors that have derivatives.
+    """The recursion without the tensors that have derivatives.
 
     Attributes:
         table: sizes, successors, horizon and discount; its tensors are replaced.
         eta: the optimism η.
         rule: how actions are chosen: "soft", "hard" or "boltzmann".
-        visits: where the log-policy is asked for.
+        visits: where the log-policy is needed.
     """
 
     table: Table
@@ -64,14 +64,14 @@ class Recursion:
         return torch.as_tensor(self.table.temperature, dtype=torch.float64)
 
     def with_tensors(self, tensors: tuple[Tensor | None, ...]) -> Table:
-        """The table in nats: temperature 1, and the tensors that have derivatives, unchecked."""
+        """The table in nats: temperature 1, with the tensors that have derivatives, unchecked."""
         reward, arrival, final, log_prior, log_dynamics = tensors
         changes: dict[str, Any] = {"reward": reward, "arrival_reward": arrival}
         changes |= {"final_reward": final, "log_prior": log_prior, "log_dynamics": log_dynamics}
         return self.table.holding(temperature=1.0, **changes)
 
     def checked(self, tensors: tuple[Tensor | None, ...]) -> Table:
-        """The same; raises ValueError for NaN or +inf, which somebody may have written since."""
+        """The same; raises ValueError for NaN or +inf, which may have been written into them."""
         table = self.with_tensors(tensors)
         check_table(table)
         return table
@@ -84,12 +84,12 @@ class Recursion:
         return self.checked((*nats, t.log_prior, t.log_dynamics))
 
     def linearised(self, table: Table, v_next: Tensor) -> Linearised:
-        """The recursion at the values (..., S) of the steps after, from the table in nats."""
+        """The recursion at the values (..., S) of the next steps, from the table in nats."""
         return bellman.linearised(table, v_next, self.eta, self.rule)
 
 
 def check_bound(bound: Tensor) -> None:
-    """Raises ValueError where the bound is -inf, which has no derivative."""
+    """Raises ValueError if the bound is -inf, which has no derivative."""
     if bound == -torch.inf:
         checks.refuse(
             "bound",
@@ -133,10 +133,10 @@ def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
 def observed(
     problem: Recursion, steps: slice, at: Linearised, v: Tensor, on_log_policy: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the log-policy at the visits asks of log p(a|s) and of q, (c, S, A) each.
+    """The gradients of log p(a|s) and q from the log-policy at the visits, (c, S, A) each.
 
-    An action counts once where it was taken, less its probability each time its state was
-    visited. The impossible stays so, and at a dead end the policy is the prior.
+    An action counts once where it was taken, minus its probability for each visit of its state.
+    Impossible actions count nothing, and at a dead end the policy is the prior.
     """
     visits = problem.visits
     assert visits is not None
@@ -152,16 +152,17 @@ def observed(
 def gradients(
     at: Linearised, mass: Tensors, asked: Tensors | None, needed: Needed
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """What the mass of a few steps adds to the gradients.
+    """The contribution of a few steps to the gradients.
 
     Args:
         at: policy and bend, in nats.
         mass: on q and on log p(a|s) by way of v, (c, S, A) each.
-        asked: what :func:`observed` gives, or None.
-        needed: whether arrival rewards, the second, and dynamics, the last, want a gradient.
+        asked: the result of :func:`observed`, or None.
+        needed: whether arrival rewards, the second, and dynamics, the last, need a gradient.
 
     Returns:
-        Of reward (S, A), arrival reward (S, A, K), log prior (S, A), log dynamics (S, A, K).
+        Gradients of reward (S, A), arrival reward (S, A, K), log prior (S, A), log dynamics
+        (S, A, K).
     """
     through, prior = mass
     if asked is not None:

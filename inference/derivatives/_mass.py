@@ -1,13 +1,13 @@
-"""The forward sweep of mass at the speed of matrix products: first derivatives, the soft rule.
+"""The forward sweep of mass by matrix products: first derivatives with the soft rule.
 
 ``_adjoint.py`` says what is computed, ``one_step.py`` where the numbers come from: on its rows i,
-which are actions and states, the bent dynamics are W(i,s') w(s') / E(i). So a mass m on the rows
-arrives as w ⊙ Wᵀ(m/E), and what they collect from many steps is one product of two matrices,
+which are actions and states, the dynamics at η are W(i,s') w(s') / E(i). So a mass m on the rows
+arrives as w ⊙ Wᵀ(m/E), and their gradient over many steps is one product of two matrices,
 
     Σ_t m_t(i) q_t(s'|i) = W(i,s') Σ_t (m_t/E_t)(i) w_t(s'),
 
-where nothing is of the size (T, S, A, S). At η = 0 the dynamics collect Σ_t m_t p (x_t - E x_t),
-with the values themselves for w. Rows that no product could sum are done in log space.
+without any array of size (T, S, A, S). At η = 0 it is Σ_t m_t p (x_t - E x_t), with the values
+themselves for w. Rows for which a product loses digits are computed in log space.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0
 
 
 def suits(problem: Recursion, dynamics: bool) -> bool:
-    """Whether products can do it; derivatives in the dynamics not for bends that are too weak."""
+    """Whether products can be used; near η = 0 not for derivatives in the dynamics."""
     eta = problem.eta
     cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
     return problem.rule == "soft" and sweeps.by_products(eta) and not cancels
@@ -59,7 +59,7 @@ def gradients(
     """The gradients of reward, arrival and final reward, log prior and log dynamics, all in nats.
 
     Args:
-        problem: what has no derivative.
+        problem: the part without derivatives.
         table: the problem in nats, its tensors detached.
         v: (T+1, S), nats.
         on: ∂loss/∂v, (T+1, S), and ∂loss/∂ log π at the visits, (N,).
@@ -69,7 +69,7 @@ def gradients(
     on_v, on_log_policy = on[0].numpy(), on[1]
     arriving = on_v[0]
     paid = np.zeros((table.num_actions, table.num_states))
-    beside = np.zeros_like(paid)  # what is asked of log p(a|s) where it does not pass through q
+    beside = np.zeros_like(paid)  # gradients of log p(a|s) that do not pass through q
     bend = _Bend(rows) if needed[1] or needed[-1] else None
     with quietly(table):
         for t, after in parts(rows, v.numpy()):
@@ -98,11 +98,11 @@ class _Part:
         rows: the step, actions apart, R = A·S rows.
         t: the first of the steps.
         now: (n, S), nats, their values.
-        after: (n, S), nats, those of the steps after.
+        after: (n, S), nats, those of the next steps.
 
     Attributes:
         E: (n, R), the sums of the rows; None at η = 0.
-        ahead: what carries a mass forward.
+        ahead: the factors that propagate a mass forward.
         policy: (n, A, S), π(a|s).
     """
 
@@ -114,9 +114,10 @@ class _Part:
         self.policy: Array = self.ahead.policy
 
     def asked(self, visits: Visits, on_log_policy: Tensor) -> tuple[Array, Array]:
-        """What the log-policy at the visits asks of q, (n, A, S), and of dead ends' prior, (A, S).
+        """Gradients from the log-policy at the visits: of q, (n, A, S), and of the prior, (A, S).
 
-        An action counts where it was taken, less its probability each time its state was visited.
+        An action counts where it was taken, minus its probability for each visit of its state. The
+        prior counts at dead ends only.
         """
         inside, index = visits.within(slice(self.t, self.t + len(self.now)))
         i, s, a = (x.numpy() for x in index)
@@ -130,14 +131,14 @@ class _Part:
         return np.where(alive[:, None], asked, 0.0), np.where(alive[:, None], 0.0, asked).sum(0)
 
     def carried(self, arriving: Array, sources: Array) -> tuple[Array, Array]:
-        """The masses (n, S) of the steps, and what arrives after the last, (S,).
+        """The masses (n, S) of the steps, and the mass that arrives after the last, (S,).
 
         Args:
-            arriving: (S,), what arrives at the first.
-            sources: (n, S), what is added on arrival at the steps after.
+            arriving: (S,), the mass that arrives at the first.
+            sources: (n, S), the mass that is added on arrival at the next steps.
         """
         step, ahead = step_of(self.rows.table, self.rows.eta), self.ahead
-        if step.joint:  # quicker, as actions need not be told apart on the way
+        if step.joint:  # faster, since actions need not be told apart here
             ahead = forward_steps(step, ahead.v, *step.log_rows(ahead.v))
         mass = np.empty_like(self.now)
         for i in range(len(mass)):  # no mass arrives where v = -inf
@@ -146,7 +147,7 @@ class _Part:
         return mass, arriving
 
     def arrivals(self, mass: Array) -> Array:
-        """What arrives alive in each state from masses on the rows, (n, A, S) -> (n, S)."""
+        """The mass that arrives alive in each state from the rows, (n, A, S) -> (n, S)."""
         ahead = self.ahead
         arrived = self.rows.W.transposed_times(self.over(mass))
         if ahead.w is not None:
@@ -156,21 +157,21 @@ class _Part:
         return arrived if ahead.survival is None else arrived * ahead.survival
 
     def over(self, mass: Array) -> Array:
-        """mass/E, (n, A, S) -> (n, R), nothing on rows that are done in log space."""
+        """mass/E, (n, A, S) -> (n, R), zero for rows computed in log space."""
         mass = mass.reshape(len(mass), -1)
         if (alone := self.ahead.alone) is not None:
             mass = np.where(alone, 0.0, mass)
         return mass if self.E is None else mass / np.where(mass == 0, 1.0, self.E)
 
     def alone(self, mass: Array) -> Array:
-        """The mass on the rows that are done in log space, (n, A, S) -> (n, R); (0, R) for none."""
+        """The mass on rows computed in log space, (n, A, S) -> (n, R); (0, R) if there are none."""
         if self.ahead.alone is None:
             return np.empty((0, self.rows.num_rows))
         return np.where(self.ahead.alone, mass.reshape(len(mass), -1), 0.0)
 
 
 class _Bend:
-    """What outcomes and dynamics collect from masses on the rows, over all steps.
+    """The gradients of arrival rewards and dynamics from masses on the rows, over all steps.
 
     Args:
         rows: the step, actions apart.
@@ -186,11 +187,11 @@ class _Bend:
         self._alone: Array | None = None  # Σ m q of rows in log space
 
     def collect(self, part: _Part, mass: Array) -> None:
-        """Adds what masses (n, A, S) leave in some steps."""
+        """Adds the contribution of masses (n, A, S) in some steps."""
         v_next, x = part.ahead.v, part.ahead.w
         if x is None:
             x = self.rows.table.discount * v_next
-            x = np.where(x > -np.inf, x, 0.0)  # with mass on it, a row reaches no such state
+            x = np.where(x > -np.inf, x, 0.0)  # a row with mass does not reach such a state
         self._add(part.over(mass), x)
         for i, row in enumerate(part.alone(mass)):
             self._add_alone(v_next[i], row)
@@ -214,7 +215,7 @@ class _Bend:
             )
 
     def gradients(self, passed: Tensor) -> tuple[Tensor, Tensor]:
-        """Of arrival rewards and of log dynamics along the simplex, (S, A, K).
+        """Gradients of arrival rewards, and of log dynamics along the simplex, (S, A, K).
 
         Args:
             passed: (S, A), the mass on each row, over all steps.

@@ -1,14 +1,14 @@
-"""Functions of plain tensors that autograd and every transform of torch.func can differentiate.
+"""Makes functions of plain tensors differentiable by autograd and all transforms of torch.func.
 
 A sweep or a linear solve works on numbers, with branches that depend on them, and partly in NumPy.
-The transforms of torch.func hand out tensors that stand for many (vmap) or that carry a tangent
-(jvp), which such code cannot take. So it is wrapped: the function itself, its derivative, the
-derivative's derivative and so on are each *one* operation, whose inside sees plain tensors only.
+The transforms of torch.func pass tensors that stand for a batch (vmap) or carry a tangent (jvp),
+which such code cannot take. So it is wrapped: the function itself, its derivative, the derivative's
+derivative and so on are each *one* operation, which sees plain tensors only.
 
 The derivative is a pullback, (inputs, outputs, ∂loss/∂outputs) -> ∂loss/∂inputs, given by hand.
-From there on torch's own tape does it, of a second form of the pullback that is made of torch
-operations. Forward mode differentiates the pullback, which is linear in its last arguments:
-jvp(t) = ∂/∂u ⟨pullback(u), t⟩. A batch is done one by one.
+Higher derivatives are left to torch's tape, of a second form of the pullback that is written in
+torch operations. Forward mode differentiates the pullback, which is linear in its last arguments:
+jvp(t) = ∂/∂u ⟨pullback(u), t⟩. A batch is processed one by one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 Needed: TypeAlias = tuple[bool, ...]
-"""Which of the inputs a derivative is wanted of."""
+"""Which of the inputs need a derivative."""
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Gradients: TypeAlias = tuple[Tensor | None, ...]
@@ -33,12 +33,12 @@ R = TypeVar("R")
 
 
 def eager(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that ``torch.compile`` leaves as it is: it branches on numbers."""
+    """A function that ``torch.compile`` does not compile, since it branches on numbers."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         if torch.compiler.is_compiling():
-            # Not before: the compiler takes seconds to import.
+            # Only now, since the compiler takes seconds to import.
             return torch.compiler.disable(function)(*args, **kwargs)
         return function(*args, **kwargs)
 
@@ -46,7 +46,7 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_batch(x: Tensor) -> bool:
-    """Whether a tensor stands for many, within vmap, so that no branch can depend on it."""
+    """Whether a tensor is a batch within vmap, so that no branch can depend on it."""
     while is_wrapped(x):
         if torch._C._functorch.is_batchedtensor(x):
             return True
@@ -55,20 +55,20 @@ def is_batch(x: Tensor) -> bool:
 
 
 def is_wrapped(x: Tensor) -> bool:
-    """Whether a transform of torch.func handed out a tensor."""
+    """Whether a tensor comes from a transform of torch.func."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A function of tensors, and how to differentiate it.
+    """A function of tensors with its derivative.
 
     Attributes:
-        compute: (*inputs) -> outputs, plain tensors, as quick as may be.
+        compute: (*inputs) -> outputs, plain tensors, the fast version.
         pullback: which inputs need a gradient -> the operation (*inputs, *outputs, *on_outputs) ->
             the gradients of those inputs.
-        taped: as ``compute``, of operations that autograd differentiates; None where the pullback
-            is given by hand.
+        taped: as ``compute``, in operations that autograd differentiates; None if the pullback is
+            given by hand.
     """
 
     compute: Callable[..., Tensors]
@@ -82,7 +82,7 @@ class Operation:
             found = _Transformed.apply(self, *inputs)
         elif torch.is_grad_enabled() or forward_ad._current_level >= 0:
             found = _Taped.apply(self, *inputs)
-        else:  # on most ways back
+        else:  # in most backward passes
             found = self.compute(*map(_plain, inputs))
         return found
 
@@ -90,11 +90,11 @@ class Operation:
 def taped(
     function: Callable[..., Tensors], quick: Callable[..., Tensors] | None = None
 ) -> Operation:
-    """The operation that a function of torch operations is, to be differentiated by its tape.
+    """A function of torch operations as an operation, to be differentiated by its tape.
 
     Args:
         function: (*inputs) -> outputs.
-        quick: another way to the same numbers.
+        quick: a faster function with the same results.
     """
 
     def pullback(needed: Needed) -> Operation:
@@ -104,7 +104,7 @@ def taped(
 
 
 def chosen(gradients: Gradients, needed: Needed) -> Tensors:
-    """Those of the gradients that are needed."""
+    """The gradients that are needed."""
     return tuple(g for g, each in zip(gradients, needed, strict=True) if each and g is not None)
 
 
@@ -125,7 +125,7 @@ def _vector_jacobian_product(
 
 
 def _pushforward(operation: Operation, moved: Needed, num_outputs: int) -> Operation:
-    """(*inputs, *outputs, *tangents of the inputs that move) -> the tangents of the outputs."""
+    """(*inputs, *outputs, *tangents of the inputs that have some) -> tangents of the outputs."""
     back = operation.pullback(moved).taped
     assert back is not None
 
@@ -140,12 +140,12 @@ def _pushforward(operation: Operation, moved: Needed, num_outputs: int) -> Opera
 
 
 def _tracked(x: Tensor) -> Tensor:
-    """An input of its own, whatever else it is used for."""
+    """A separate leaf for an input, which may be used elsewhere."""
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
 def _taken_back(outputs: Tensors, on: Tensors, inputs: Sequence[Tensor], again: bool) -> Tensors:
-    """Gradients of the inputs by torch's tape; with ``again``, to be differentiated."""
+    """Gradients of the inputs by torch's tape; with ``again`` differentiable once more."""
     pairs = [(y, g) for y, g in zip(outputs, on, strict=True) if y.requires_grad]
     if not pairs:
         return tuple(torch.zeros_like(x) for x in inputs)
@@ -164,7 +164,7 @@ def _plain(x: Tensor | None) -> Tensor | None:
 
 
 class _Derivatives(torch.autograd.Function):
-    """An operation's, in reverse and in forward mode."""
+    """The derivatives of an operation, in reverse and forward mode."""
 
     @staticmethod
     def backward(ctx: Any, *on: Tensor) -> tuple[Tensor | None, ...]:
@@ -180,7 +180,7 @@ class _Derivatives(torch.autograd.Function):
 
 
 class _Taped(_Derivatives):
-    """An operation as torch's tape sees it, which is asked for most and has to be quick."""
+    """An operation for torch's tape: the most frequent case, which has to be fast."""
 
     @staticmethod
     def forward(ctx: Any, operation: Operation, *inputs: Tensor | None) -> Tensors:
@@ -190,7 +190,7 @@ class _Taped(_Derivatives):
 
 
 class _Transformed(_Derivatives):
-    """An operation as the transforms of torch.func see it."""
+    """An operation for the transforms of torch.func."""
 
     @staticmethod
     def forward(operation: Operation, *inputs: Tensor | None) -> Tensors:

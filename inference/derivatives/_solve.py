@@ -1,4 +1,4 @@
-"""The recursion of a table whose tensors require grad: one solution for all that is derived."""
+"""The solution of a table whose tensors require grad, shared by all differentiable functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def solve(
 
 
 def _plain(optimism: Any) -> float:
-    """η, unless it should have a derivative."""
+    """η as a number; raises ValueError for a tensor that should have a derivative."""
     if isinstance(optimism, Tensor) and (optimism.requires_grad or is_wrapped(optimism)):
         expected = "a plain number"
         advice = "optimism_curve(model, [0.5]).slope is the derivative of the bound in optimism"
@@ -43,6 +43,6 @@ def _plain(optimism: Any) -> float:
 
 
 def scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """x · factor, where -inf stays -inf and has no say in the derivative."""
-    finite = x != -torch.inf  # NaN stays, to be refused
+    """x · factor, where -inf stays -inf and does not affect the derivative."""
+    finite = x != -torch.inf  # NaN is kept, to be refused later
     return torch.where(finite, torch.where(finite, x, 0.0) * factor, -torch.inf)

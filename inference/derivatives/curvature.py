@@ -21,27 +21,28 @@ from cai.tables.table import Table
 def reward_hessian_vector_product(table: Table, direction: Tensor, optimism: float = 0.0) -> Tensor:
     r"""H u, H the Hessian of the bound in the rewards r(s,a), without forming H.
 
-    H is a covariance of counts. With g_t the counts n(s,a) expected from step t on, under the
-    policy π_η and the dynamics q bent by η, termination included,
+    H is a covariance of counts. With g_t the expected counts n(s,a) from step t on, under the
+    policy π_η and the dynamics q at η, termination included,
 
         α² H = η Cov_{s_0~q}(g_0) + Σ_t E_q[ Cov_{a~π}(g_t) + η Cov_{s'~q}(g_{t+1}) ]
 
-    so that at η = 1 it is the posterior covariance of counts. It is positive semi-definite for
-    η ≥ 0: the bound is convex in the rewards; below it may be neither. One sweep backward finds
-    what u is expected to pay from each state on, one forward how the occupancies answer. The memory
-    is that of V, (T+1, S). Without an end, three linear solves take the place of the sweeps.
+    so that at η = 1 it is the posterior covariance of counts. For η ≥ 0 it is positive
+    semi-definite, since the bound is convex in the rewards; for η < 0 it may be indefinite. A
+    backward sweep finds the expected sum of u from each state on, a forward sweep the response of
+    the occupancies. The memory is that of V, (T+1, S). With an infinite horizon, three linear
+    solves take the place of the sweeps.
 
     Args:
         table: a problem.
         direction: u, (S, A), reward units.
-        optimism: η, any real number; at ±inf the outcomes that are chosen are held fixed.
+        optimism: η, any real number; at ±inf the chosen outcomes are held fixed.
 
     Returns:
         (S, A), nats per unit of reward: the derivative along u of ∂bound/∂r.
 
     Raises:
         ValueError: if optimism is not a number, the direction has another shape, the bound is
-            -inf, or the horizon is infinite and there are no values, as :func:`soft_values` says.
+            -inf, or the horizon is infinite and there are no values, see :func:`soft_values`.
 
     >>> import torch, cai
     >>> from cai import inference, models
@@ -93,7 +94,7 @@ def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Te
         at = problem.linearised(table, v[1:][steps])
         pi, later = at.log_policy.exp(), table.gather(onward[1:][steps])
         mean = (at.survived * later).sum(-1)
-        ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, over its state's mean
+        ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, relative to its state
         by_action = pi.unsqueeze(-1) * at.survived
         flow = table.flow(by_action)
         lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
@@ -110,7 +111,7 @@ def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Te
 
 
 def _at_fixed_point(problem: Recursion, table: Table, u: Tensor) -> Tensor:
-    """As :func:`_response`, of an infinite horizon; nothing where nothing is ever paid again."""
+    """As :func:`_response`, for an infinite horizon; zero where no reward can follow."""
     v, _ = _implicit.solved(problem.table, problem.eta, problem.rule)
     check_bound(logspace.soft_mean(table.log_initial, v, problem.eta))
     eta = 0.0 if math.isinf(problem.eta) else problem.eta

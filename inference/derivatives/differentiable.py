@@ -1,18 +1,18 @@
 """Values, bounds and likelihoods of trajectories that torch can differentiate.
 
-The tensors of a table may require grad, each or all: ``reward``, ``arrival_reward``,
+Any tensors of a table may require grad: ``reward``, ``arrival_reward``,
 ``final_reward``, ``log_prior``, ``log_dynamics``, ``log_initial``, and ``temperature``, which may
 be a tensor of shape (). The functions here differentiate with respect to them, by one forward sweep
 (:mod:`cai.inference.derivatives._adjoint`) instead of a tape of T steps, and with an infinite
 horizon by one linear solve (:mod:`cai.inference.derivatives._implicit`); every other function takes
 such a table as plain numbers.
-Derivatives of derivatives work too, ``create_graph=True``, but tape that sweep; and so do the
-transforms of ``torch.func`` in any order, forward mode and ``hessian`` among them. What ``vmap``
-makes a batch of is solved one by one.
+Higher derivatives work as well, ``create_graph=True``, but tape that sweep; and so do the
+transforms of ``torch.func`` in any order, forward mode and ``hessian`` among them. A batch under
+``vmap`` is solved one by one.
 
-Parameters at -inf (what is forbidden or impossible) have derivative zero. Rows of ``log_dynamics``
+Parameters at -inf (forbidden or impossible) have derivative zero. Rows of ``log_dynamics``
 and ``log_initial`` that require grad are normalised first, so that their derivatives are those
-along the simplex; the prior is taken as it comes, normalised or not.
+along the simplex; the prior is used as it is, normalised or not.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ def differentiable_values(
 ) -> Tensor:
     r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
 
-    ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s from s_0 on, under the
-    policy π_η and the dynamics bent by η.
+    ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s starting from s_0, under
+    the policy π_η and the dynamics at η.
 
     Args:
         table: a problem; see the module for what may require grad. With an infinite horizon the
-            values are (S,), and without a discount those of absorbing states are zero whatever is
-            learnt.
+            values are (S,), and without a discount those of absorbing states are always zero.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
@@ -56,7 +55,7 @@ def differentiable_values(
 
     Raises:
         ValueError: if optimism is not a plain number, or the horizon is infinite and there are
-            no values, as :func:`soft_values` says.
+            no values, see :func:`soft_values`.
 
     A reward that is a network, on the states and actions of a table made once:
 
@@ -67,7 +66,7 @@ def differentiable_values(
     >>> reward = net(torch.eye(table.num_states)).double()  # (S, A)
     >>> V = inference.differentiable_values(dataclasses.replace(table, reward=reward), optimism=1.0)
     >>> V[0, 0].backward()
-    >>> net.bias.grad.sum().round(decimals=3).item() == table.horizon  # one action a step
+    >>> net.bias.grad.sum().round(decimals=3).item() == table.horizon  # one action per step
     True
     """
     v, alpha, _ = solve(table, optimism, rule, None)
@@ -80,10 +79,10 @@ def differentiable_bound(
 ) -> Tensor:
     r"""The bound (1/η) log E_{s_0} exp(η V_0/α), differentiable; log p(O) at η = 1.
 
-    With occ(s,a) the occupancies that the solution believes in:
+    With occ(s,a) the occupancies under the solution's own chain:
 
         ∂bound/∂r(s,a) = occ/α,    ∂bound/∂log p(a|s) = occ,
-        ∂bound/∂log p(s'|s,a) = (bent counts - true counts)/η,  at η = 0  occ p (x - E x),
+        ∂bound/∂log p(s'|s,a) = occ (q(s'|s,a) - p(s'|s,a))/η,  at η = 0  occ p (x - E x),
 
     x(s') = (r⁺ + γ V_{t+1}(s'))/α being the value of the outcome.
 

@@ -25,18 +25,18 @@ def log_likelihood(
     optimism: float = 0.0,
     rule: bellman.Rule = "soft",
 ) -> Tensor:
-    r"""How probable the observed actions are: Σ_t log π_t(a_t|s_t) of each trajectory.
+    r"""The log-likelihood of observed actions, Σ_t log π_t(a_t|s_t) of each trajectory.
 
-    What inverse reinforcement learning maximises: at η = 0 the likelihood of maximum causal
-    entropy (Ziebart 2010), at η = 1 that of an agent whose plan is the exact posterior. With
-    g_t^Q(s,a) and g_t^V(s) what is expected to be counted from step t on, once the action is known
-    and before, the derivatives of Q and V, its gradient in rewards r(s,a), times α, is
+    Inverse reinforcement learning maximises it: at η = 0 it is the likelihood of maximum causal
+    entropy (Ziebart 2010), at η = 1 that of an agent whose plan is the exact posterior. With the
+    expected counts from step t on given the action, g_t^Q(s,a), and before it, g_t^V(s), which are
+    the derivatives of Q and V, its gradient in rewards r(s,a), times α, is
 
         Σ_t [g_t^Q(s_t,a_t) - g_t^V(s_t)],
 
-    for a linear reward with features in the place of counts. On deterministic dynamics without a
-    discount that is observed minus expected counts of a whole trajectory. On stochastic dynamics it
-    is not: what chance brought about afterwards is not put down to the agent. (Observed minus
+    and for a linear reward the same with features in the place of counts. With deterministic
+    dynamics and no discount that is observed minus expected counts of a whole trajectory. With
+    stochastic dynamics it is not: the agent is not credited with chance events. (Observed minus
     expected counts are the gradient of log p(τ|O), maximum-entropy IRL in Ziebart's first form,
     2008, which scores states, too: for that subtract ``differentiable_bound(table, 1.0)`` from the
     observed rewards over α.)
@@ -49,13 +49,13 @@ def log_likelihood(
         rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
 
     Returns:
-        (n,), nats; -inf, with derivative zero, where an action is impossible.
+        (n,), nats; -inf, with derivative zero, if an action is impossible.
 
     Raises:
         ValueError: if optimism is not a number, the horizon is shorter than the trajectories,
             shapes do not fit, or a state or an action is not one of the table's.
 
-    The reward of a model itself, whose parameters are asked for after every step of learning:
+    Learning the parameters of a model's own reward:
 
     >>> import torch, pyro.distributions as dist, cai
     >>> from cai import inference
@@ -102,7 +102,7 @@ def log_likelihood(
 def _read(
     table: Table, demonstrations: Trajectories | tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """States and actions, (n, T) each, and who is alive, (n, T), booleans."""
+    """States and actions, (n, T) each, and which trajectories are alive, (n, T), boolean."""
     states, actions = (
         (demonstrations.states, demonstrations.actions)
         if isinstance(demonstrations, Trajectories)
@@ -128,7 +128,7 @@ def _read(
 
 
 def _in_range(table: Table, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, where they are some of the table's."""
+    """The same; raises ValueError unless they are states and actions of the table."""
     for index, (name, size) in zip((states, actions), _sizes(table).items(), strict=True):
         if ((index < 0) | (index >= size)).any():
             came = f"numbers from {index.min().item():g} to {index.max().item():g}"
@@ -142,12 +142,12 @@ def _sizes(table: Table) -> dict[str, int]:
 
 
 def _constant(needed: Needed) -> Operation:
-    """The derivative of what has none."""
+    """The pullback of a constant."""
     return taped(lambda *_: ())
 
 
 def _pair(demonstrations: Any, table: Table) -> tuple[Tensor, Tensor]:
-    """States and actions as integers, from what a user passes for both."""
+    """States and actions as integers, from a user's demonstrations."""
     if not isinstance(demonstrations, tuple | list) or len(demonstrations) != 2:
         expected = "trajectories, or a pair of states and actions"
         came = type(demonstrations).__name__

@@ -1,4 +1,4 @@
-"""Exact smoothing with more observed than optimality, or with less."""
+"""Exact smoothing given other observations than the optimality of all steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def conditioned(table: Table, observed: Mapping[str, Any], optimal: Any) -> Cond
 
     Raises:
         ValueError: if the horizon is infinite, a site is unknown, a value is out of range, the
-            mask has another length, or what is observed is impossible (named).
+            mask has another length, or the observations are impossible (naming one).
     """
     found = _solve(table, evidence.observe(table, observed, optimal))
     if found.bound == -math.inf:
@@ -31,7 +31,7 @@ def _solve(table: Table, known: Evidence) -> Conditioned:
 
 
 def impossible(table: Table, observed: Mapping[str, Any], optimal: Any) -> str:
-    """Says why p(observed, O) = 0: the first observation, in order of time, that excludes it."""
+    """Why p(observed, O) = 0: the first observation, in order of time, that excludes it."""
     kinds = ("s", "alive", "a")
     order = {name: sites.parse("observed", name, table.steps, table.discount) for name in observed}
     names = sorted(observed, key=lambda name: (order[name].t, kinds.index(order[name].kind)))

@@ -1,9 +1,9 @@
-"""Gaussian integrals along linear constraints, one block of variables after another.
+"""Gaussian integrals under linear constraints, one block of variables after another.
 
-What is observed exactly is a density without width. It is carried as linear constraints beside a
+An exact observation is a density without width. It is kept as linear constraints beside a
 quadratic: f(w) = exp((-½ w'Pw + p'w + k)/α) δ(Cw - d), with orthonormal rows of C. Integrating over
-some of the variables uses up as many constraints as these can meet, and hands on the rest. So
-nothing is ever inverted that need not be: noise may be singular, or absent.
+some of the variables uses up the constraints that these can satisfy and leaves the rest. So no
+covariance has to be inverted: noise may be singular, or absent.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from cai.gaussian.riccati import definite
 from cai.gaussian.tilted_noise import Array
 
-_RANK = 1e-12  # directions in which a variable moves things by less than this fraction are none
-_ROUNDING = 1e-13  # of the size of what a curvature was added up from
-_AGREES = 1e-6  # how far off a constraint rounding may put a value, relative to its size
+_RANK = 1e-12  # an effect of a variable below this fraction of the largest counts as zero
+_ROUNDING = 1e-13  # rounding error of a curvature, relative to the size of its summands
+_AGREES = 1e-6  # by how much rounding may violate a constraint, relative to the size of a value
 
 
 class NoDensity(ArithmeticError):
-    """A constraint binds nothing that is left free: it holds anyhow, or cannot hold.
+    """A constraint involves no free variable: it holds in any case, or cannot hold.
 
     Attributes:
         possible: whether it holds.
@@ -37,7 +37,7 @@ class Unbounded(ArithmeticError):
     """The integral over some variables is infinite.
 
     Attributes:
-        lost: whether it is finite, but by a curvature that rounding has swallowed.
+        lost: whether it is finite, but only due to a curvature that is lost in rounding errors.
     """
 
     def __init__(self, lost: bool) -> None:
@@ -55,7 +55,7 @@ class Potential:
         k: ().
         C: (r, n), orthonormal rows.
         d: (r,).
-        size: (n, n), of the numbers that P was added up from: its rounding error is a fraction.
+        size: (n, n), the size of the summands of P: its rounding error is a fraction of that.
     """
 
     P: Array
@@ -71,7 +71,7 @@ class Potential:
         return cls(P, p, k, np.zeros((0, len(p))), np.zeros(0), _diagonal(P))
 
     def of(self, J: Array, j: Array) -> Potential:
-        """As a function of x, where w = J x + j. Rows of C may cease to be orthonormal."""
+        """The potential as a function of x, w = J x + j. Rows of C may cease to be orthonormal."""
         slope = self.p - self.P @ j
         k = self.k + 0.5 * float((self.p + slope) @ j)
         own = np.abs(J).T @ np.sqrt(np.abs(self.P.diagonal()))
@@ -79,15 +79,15 @@ class Potential:
         return Potential(J.T @ self.P @ J, J.T @ slope, k, self.C @ J, self.d - self.C @ j, size)
 
     def plus(self, P: Array, p: Array, k: float = 0.0) -> Potential:
-        """With another quadratic added."""
+        """The sum with another quadratic."""
         size = self.size + _diagonal(P)
         return replace(self, P=self.P + P, p=self.p + p, k=self.k + k, size=size)
 
     def at(self, w: Array) -> Potential:
-        """As what comes before sees it where w is observed: its value there, along w alone.
+        """The potential for earlier steps if w is observed: its value there, with w constrained.
 
         Raises:
-            NoDensity: where constraints are left, which w meets or does not.
+            NoDensity: if constraints are left, which w satisfies or violates.
         """
         if len(self.d):
             gap = np.abs(self.C @ w - self.d).max()
@@ -100,12 +100,12 @@ class Potential:
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """y = gain x + offset + noise, of the covariance, given x and what the potential says.
+    """y given x under a potential: y = gain x + offset + noise with the covariance.
 
     Attributes:
         gain: (m, n).
         offset: (m,).
-        covariance: (m, m), perhaps singular.
+        covariance: (m, m), may be singular.
     """
 
     gain: Array
@@ -119,16 +119,16 @@ def eliminate(
     """α log ∫ exp(·/α) dy over all but the first n variables x, and the distribution of y given x.
 
     Args:
-        potential: of (x, y); rows of C need not be orthonormal.
-        n: how many variables stay.
+        potential: a function of (x, y); rows of C need not be orthonormal.
+        n: the number of variables x.
         alpha: α.
-        scale: how much y can move what is constrained, at most: what is no more than a rounding
-            error of it moves nothing.
-        least: curvature in y that is there for certain, (m, m), where the rest of it is ≥ 0.
+        scale: the largest effect that y can have on the constraints; effects within its rounding
+            error count as zero.
+        least: a known part of the curvature in y, (m, m), if the rest of it is ≥ 0.
 
     Raises:
-        NoDensity: where a constraint is left that involves no x either.
-        Unbounded: where the integral is infinite, or cannot be told from one that is.
+        NoDensity: if a constraint is left that does not involve x either.
+        Unbounded: if the integral is infinite, or cannot be told from an infinite one.
     """
     C, d = potential.C, potential.d
     U, S, Vt = np.linalg.svd(C[:, n:])
@@ -136,7 +136,7 @@ def eliminate(
     fixed, free = Vt[:rank].T, Vt[rank:].T
     along = fixed / S[:rank] @ U[:, :rank].T
     E, e = -along @ C[:, :n], along @ d
-    # y = E x + e + free z, and z is integrated over.
+    # y = E x + e + free z, where z is integrated out.
     J = np.block([[np.eye(n), np.zeros((n, free.shape[1]))], [E, free]])
     inner = potential.of(J, np.concatenate([np.zeros(n), e]))
     H, G, h = inner.P[n:, n:], inner.P[n:, :n], inner.p[n:]
@@ -165,7 +165,7 @@ def eliminate(
 
 
 def _check_finite(H: Array, size: Array, least: Array) -> None:
-    """Raises Unbounded unless H > 0, beyond the rounding of numbers of that size."""
+    """Raises Unbounded unless H > 0, beyond rounding errors of that size."""
     if not definite(H, size):
         slack = 2 * _ROUNDING * _diagonal(size)
         raise Unbounded(definite(least, least) and definite(H - least + slack, size))

@@ -25,11 +25,11 @@ from cai.program import sites
 from cai.tables import evidence
 
 Known: TypeAlias = Mapping[tuple[str, int], Array]
-"""What is observed: ("s" or "a", t) -> a vector."""
+"""Observations: ("s" or "a", t) -> a vector."""
 
 
 class ConditionedStep(NamedTuple):
-    """One step: its values, and what follows of actions given s, and of s' given (s, a)."""
+    """One step: its values, and the distributions of a given s and of s' given (s, a)."""
 
     V: Potential
     Q: Potential
@@ -43,7 +43,7 @@ def conditioned_gaussian(
     """p(τ | observed, O_observed), as :func:`cai.inference.posterior` documents it.
 
     One backward sweep of integrals, over the noise of a step and then over its action. An observed
-    state cuts it: what comes later is a number there, and what comes before must arrive in it.
+    state cuts it: the value of later steps is a number, and earlier steps must arrive in the state.
 
     Raises:
         ValueError: if a site is unknown, a value or the mask has another shape, an observed
@@ -54,7 +54,7 @@ def conditioned_gaussian(
             "discount",
             "1, where a linear-Gaussian model is conditioned",
             f"{model.discount:g}",
-            "the chance of dying would make a mixture of the posterior",
+            "possible termination would make the posterior a mixture",
         )
     T = checks.finite_horizon(model, "conditioning")
     known = _parse(model, observed, T)
@@ -101,7 +101,7 @@ def _earlier(
     known: Known,
     t: int,
 ) -> ConditionedStep:
-    """Step t, from the value of the step after and its arrays, without and with the prior's."""
+    """Step t, from the value of the next step and the arrays without and with the prior."""
     A, B, c, L, Q, N, R, q, rho, _ = paid
     *_, R_prior, _, rho_prior, k = priced
     n, m = B.shape
@@ -128,7 +128,7 @@ def _earlier(
 
 
 def _restricted(value: Potential, known: Known, t: int) -> Potential:
-    """The value of step t, where the state that is observed there, if any, cuts it off."""
+    """The value of step t, restricted to the state that is observed there, if any."""
     if ("s", t) not in known:
         return value
     try:
@@ -140,9 +140,9 @@ def _restricted(value: Potential, known: Known, t: int) -> Potential:
 def _over_noise(
     after: Potential, M: Array, c: Array, L: Array, alpha: float
 ) -> tuple[Potential, Conditional]:
-    """α log E exp(V(Mx + c + Lz)/α) as a function of x, z ~ N(0, I); and how Mx + c + Lz is then.
+    """α log E exp(V(Mx + c + Lz)/α) as a function of x, z ~ N(0, I), and the conditional of s'.
 
-    Given x, that is, and what the value says.
+    That is the distribution of s' = Mx + c + Lz given x, weighted by the value.
     """
     n, x = M.shape
     price = np.zeros((x + n, x + n))
@@ -155,7 +155,7 @@ def _over_noise(
 
 
 def _certain(value: Array, given: int) -> Conditional:
-    """One value, whatever is given."""
+    """A constant value, independent of the variables that are given."""
     n = len(value)
     return Conditional(np.zeros((n, given)), value, np.zeros((n, n)))
 
@@ -203,14 +203,14 @@ def _parse(model: LinearGaussian, observed: Mapping[str, Any], T: int) -> Known:
                 f"observed[{name!r}]",
                 f"{size} finite numbers",
                 repr(value),
-                "a state or an action is a vector, and all of it is observed",
+                "a state or an action is observed as a whole vector",
             )
         known[kind, t] = vector.numpy()
     return known
 
 
 def _rewarded(model: LinearGaussian, seen: Tensor, T: int) -> LinearGaussian:
-    """The model that pays at the steps whose o_t are observed only."""
+    """The model with rewards only at the steps whose o_t are observed."""
     if seen.all():
         return model
     changes: dict[str, Any] = {}
@@ -224,12 +224,12 @@ def _rewarded(model: LinearGaussian, seen: Tensor, T: int) -> LinearGaussian:
 
 
 def _refuse(error: NoDensity | Unbounded, known: Known, first: int, what: str) -> NoReturn:
-    """Says which integral is infinite, or that the first state observed from then on is wrong."""
+    """Raises ValueError: an integral is infinite, or the next observed state has no density."""
     if isinstance(error, Unbounded) and error.lost:
         raise ValueError(
-            f"reward: expected one whose curvature leaves the integral over {what} its digits, got "
-            "one more than 1e13 times as sharp as the noise or the actions are free; observe "
-            "exactly what it asks for, or make it less sharp"
+            f"reward: expected one whose curvature keeps the integral over {what} accurate, got "
+            "one that is more than 1e13 times sharper than the spread of noise or actions; observe "
+            "its target exactly instead, or make it less sharp"
         ) from None
     if isinstance(error, Unbounded):
         raise ValueError(
@@ -240,12 +240,12 @@ def _refuse(error: NoDensity | Unbounded, known: Known, first: int, what: str) -
     name = f"s_{min(step for kind, step in known if kind == 's' and step >= first)}"
     if error.possible:
         raise ValueError(
-            f"observed[{name!r}]: expected a state that could be another one, got one that is "
-            "certain in part, so that it has no density, given what is observed before it and "
-            "without noise; leave it out, or give the start, the action or the step some noise"
+            f"observed[{name!r}]: expected a state with a density, got one that is partly "
+            "determined by earlier observations, since there is no noise in between; leave it out, "
+            "or give the start, the action or the step some noise"
         ) from None
     raise ValueError(
-        f"evidence: p(observed, O) = 0, observed {name} is impossible given what is observed "
-        "before it: there is no noise in that direction; give the start, the action or the step "
-        "some, or observe a state that can be"
+        f"evidence: p(observed, O) = 0, observed {name} is impossible given earlier "
+        "observations: there is no noise in that direction; give the start, the action or the "
+        "step some, or observe a state that is possible"
     ) from None

@@ -1,4 +1,4 @@
-"""Solutions that add up: where the messages are linear, mixtures of goals need no new solving."""
+"""Composition: the solution of a mixture of goals from those of each, where that is linear."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ Some = TypeVar("Some", bound=Chain)
 
 
 def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
-    """The solution for a mixture of goals, exp(r_T/α) = Σ_i w_i exp(r_T,i/α), without solving it.
+    """The solution for a mixture of goals, exp(r_T/α) = Σ_i w_i exp(r_T,i/α), from those of each.
 
     Where the backup is linear in z = exp(V/α), the mixture of the solutions is the solution of the
     mixture, V = α log Σ_i w_i exp(V_i/α) (Todorov 2009, compositionality of optimal control laws).
-    The policy is then a mixture too, in each state with weights ∝ w_i z_i(s). It is linear at
-    η = 1, and at every η where nothing is random: deterministic dynamics and no discount. The
-    goals may differ in their final rewards; or in what they pay on arrival, where all values
-    agree, as on absorbing exits.
+    The policy is then a mixture as well, in each state with weights ∝ w_i z_i(s). The backup is
+    linear at η = 1, and at every η if dynamics are deterministic and there is no discount. The
+    goals may differ in their final rewards, or in arrival rewards of states in which all values
+    agree, such as absorbing exits.
 
     Args:
-        solutions: of problems that differ in their goals alone, all at one optimism.
+        solutions: solutions at one optimism of problems that differ in their goals alone.
         weights: w_i > 0. They must sum to one with a discount or an infinite horizon, since
-            termination and absorption have values of their own, and where rewards on arrival
-            differ.
+            termination and absorption have fixed values, and if arrival rewards differ.
 
     Returns:
-        The solution of the mixture; of an infinite horizon with the largest ``error`` of the parts,
-        and what rounding errors add; None where a part has none.
+        The solution of the mixture; with an infinite horizon its ``error`` is the largest of the
+        parts plus rounding errors, or None if a part has none.
 
     Raises:
         ValueError: if the problems differ in more than their goals, the weights do not fit, or
-            the backup is not linear, so that the mixture would solve nothing.
+            the backup is not linear, so that the mixture would not be a solution.
 
     >>> import dataclasses, torch
     >>> from cai import inference, models
@@ -65,7 +64,7 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     differ = _arrivals_differ(tables)
     if differ is not None or tables[0].discount < 1 or tables[0].horizon is None:
         _check_sum(w)
-        w = w / w.sum()  # the last digits, which would give absorbing states a value
+        w = w / w.sum()  # exactly, or absorbing states would get a value
     log_w = w.log()
 
     def mix(parts: list[Tensor]) -> Tensor:
@@ -109,15 +108,15 @@ def check_weights(n: int, w: Tensor) -> None:
             "weights",
             f"{n} finite numbers above 0, one for each solution",
             f"{w.tolist()}",
-            "leave out what has no weight",
+            "leave out solutions without weight",
         )
 
 
 def _check_sum(w: Tensor) -> None:
     if abs(w.sum().item() - 1) > 1e-9:
         raise ValueError(
-            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, without an "
-            "end, or where rewards on arrival differ, only means of goals compose: divide by the "
+            f"weights: expected a sum of one, got {w.sum().item():g}; with a discount, an infinite "
+            "horizon, or different arrival rewards, only means of goals compose: divide by the "
             "sum"
         )
 
@@ -128,7 +127,7 @@ def _check_same(tables: list[Table]) -> None:
         if name := differs(tables[0], table, names):
             raise ValueError(
                 f"solutions: expected problems that differ in their goals alone, but their {name} "
-                "differ; only final rewards, and rewards on arrival in exits, can be mixed"
+                "differ; only final rewards, and arrival rewards of exits, can be mixed"
             )
     check_one_setting(tables)
 
@@ -144,12 +143,12 @@ def _check_linear(solutions: Sequence[Chain]) -> None:
     if any(solution.conditioned for solution in solutions):
         raise ValueError(
             "solutions: expected none with observations, which are not goals and do not mix, got "
-            "one; solve the problems without them"
+            "one; solve the problems without observations"
         )
     if any(solution.rule != "soft" for solution in solutions):
         raise ValueError(
-            "solutions: expected the soft rule, whose values are logarithms of sums; under another "
-            "one the backup is not linear in exp(V/α), and a mixture would solve no problem"
+            "solutions: expected the soft rule, whose values are logarithms of sums, got another, "
+            "under which the backup is not linear in exp(V/α): solve the mixture itself"
         )
     etas = {solution.optimism for solution in solutions}
     table = solutions[0].table
@@ -157,8 +156,8 @@ def _check_linear(solutions: Sequence[Chain]) -> None:
     if len(etas) > 1 or (random and etas != {1.0}):
         raise ValueError(
             f"solutions: at optimism {', '.join(f'{eta:g}' for eta in sorted(etas))} the backup is "
-            "not linear in exp(V/α) where something is random, the dynamics or termination: "
-            "a mixture of solutions would solve no problem; take optimism 1 for all, or solve the "
+            "not linear in exp(V/α) if the dynamics or termination are random: "
+            "a mixture of solutions is not a solution; take optimism 1 for all, or solve the "
             "mixed problem"
         )
 
@@ -169,19 +168,19 @@ def _arrival(table: Table) -> Tensor:
 
 
 def _arrivals_differ(tables: list[Table]) -> Tensor | None:
-    """The transitions, (S, A, K), on which the rewards on arrival differ; None where none do."""
+    """The transitions, (S, A, K), whose arrival rewards differ; None if none do."""
     first = _arrival(tables[0])
     differ = torch.stack([_arrival(table) != first for table in tables]).any(0)
     return differ if differ.any() else None
 
 
 def _check_exits(solutions: Sequence[Chain], differ: Tensor) -> None:
-    """Where rewards on arrival differ, what comes after must not."""
+    """Raises ValueError if values differ where arrival rewards differ."""
     values = torch.stack([s.log_values for s in solutions])
     apart = (values != values[0]).any(0)
     apart = apart[1:].any(0) if apart.dim() == 2 else apart
     if (solutions[0].table.gather(apart) & differ).any():
         raise ValueError(
-            "solutions: rewards on arrival differ on the way to a state whose value differs, too; "
-            "such goals do not mix: pay them in the final reward, or on arrival in absorbing exits"
+            "solutions: arrival rewards differ for a state whose values differ as well; such goals "
+            "do not mix: put them into the final reward, or the arrival rewards of absorbing exits"
         )

@@ -1,4 +1,4 @@
-"""The textbook way: Pyro's own parallel enumeration of the whole program."""
+"""The textbook method: Pyro's own parallel enumeration of the whole program."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ from cai.tables.tabulation import collapse
 
 @dataclass(frozen=True, eq=False)
 class Enumeration:
-    """What Pyro finds by enumerating all T steps of a program, in float64.
+    """The result of Pyro's enumeration of all T steps of a program, in float64.
 
     Attributes:
         model: the collapsed model that was enumerated.
         log_evidence: (), nats: log p(O), every site summed out in the model.
-        elbo: (), nats: the exact ELBO of the policy, every site summed in the guide; None without.
+        elbo: (), nats: the exact ELBO of the policy, every site summed in the guide; None without
+            a policy.
+
+    >>> from cai import inference, models
+    >>> found = inference.enumeration(models.ledge(horizon=2))
+    >>> sorted(found.marginals)
+    ['a_0', 'a_1', 's_0', 's_1', 's_2']
     """
 
     model: TrajectoryModel
@@ -35,8 +41,8 @@ class Enumeration:
     def marginals(self) -> dict[str, Tensor]:
         """p(site|O) of ``s_0``, ``a_0``, … by name; the cost grows with the square of T.
 
-        With a discount there are sites ``alive_1``, …, and the states and actions after
-        termination, which run on unobserved, are counted too.
+        With a discount there are sites ``alive_1``, …, and states and actions after termination,
+        which continue unobserved, are included.
         """
         program = config_enumerate(self.model, "parallel")
         with exclusive():
@@ -47,19 +53,18 @@ class Enumeration:
 
 @exclusive()
 def enumeration(model: TrajectoryModel, policy: Policy | None = None) -> Enumeration:
-    """Enumerates the whole program with Pyro: a second opinion on small models, and for teaching.
+    """log p(O) and marginals by Pyro's enumeration: a second opinion on small models.
 
     Pyro's ``TraceEnum_ELBO`` runs ``cai.collapse(model)``, whose dynamics have no latent sites
-    left: dynamics that return a ``Delta`` of latents would carry the dimensions of all earlier
-    steps along, at a cost exponential in T.
+    left: dynamics that return a ``Delta`` of latents would carry along the dimensions of all
+    earlier steps, at a cost exponential in T.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon.
-        policy: also its ELBO, by enumeration in the guide ``model.rollout(policy)``.
+        policy: if given, its ELBO is enumerated in the guide ``model.rollout(policy)``.
 
     Returns:
-        An :class:`Enumeration`: log p(O), marginals of all sites, and the ELBO of the
-        policy.
+        An :class:`Enumeration`: log p(O), marginals of all sites, and the ELBO of the policy.
 
     Raises:
         ValueError: if the model cannot be tabulated, or its horizon is infinite.
@@ -90,4 +95,4 @@ def _loss(model: Any, guide: Any) -> Any:
 
 
 def _nothing() -> None:
-    """The empty guide: nothing is sampled, everything is summed in the model."""
+    """The empty guide, with which all sites are summed in the model."""

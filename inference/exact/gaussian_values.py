@@ -1,4 +1,4 @@
-"""Exact inference in linear-Gaussian models, at any optimism at which an answer exists."""
+"""Exact inference in linear-Gaussian models, at any optimism at which a solution exists."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cai.gaussian import riccati, riccati_equation, tilted_noise
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 
-_EDGE = 1e-9  # relative width to which the edge of existence is bisected
-_LEAST = 1e-20  # an edge closer to zero than this is at zero
+_EDGE = 1e-9  # relative accuracy to which the range of existence is bisected
+_LEAST = 1e-20  # a limit closer to zero than this counts as zero
 
 
 def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
-    """The Riccati recursion at optimism η; ``soft_values`` and ``posterior`` come here.
+    """The solution by the Riccati recursion at η, for ``soft_values`` and ``posterior``.
 
     At η = 0 it is LQR with a Gaussian policy (certainty equivalence: gains do not depend on the
     noise), at η = 1 Gaussian smoothing, below zero LEQG or risk-sensitive control (Whittle 1981),
-    which breaks down where nature can do damage faster than it pays for it.
+    which breaks down if nature's damage grows faster than the KL that it pays.
 
     Raises:
-        ValueError: if no solution exists at η, naming the last η at which one does, or where
-            the discount is below one and η is not zero.
+        ValueError: if no solution exists at η, naming the last η at which one does, or if the
+            discount is below one and η is not zero.
     """
     _undiscounted(model, eta)
     try:
@@ -34,26 +34,26 @@ def gaussian_values(model: LinearGaussian, eta: float) -> GaussianSolution:
 
 
 def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> GaussianSolution:
-    """The stationary solution that keeps the state in bounds, whatever no reward asks for.
+    """The stationary solution with a stable closed loop, even where rewards do not ask for it.
 
-    ``soft_values`` gives an infinite horizon the limit of long finite ones, and so does every other
-    method here. Where a state grows by itself and costs nothing, now or later, that limit lets it
-    grow. A control engineer who writes down such a problem means something else: that the loop be
-    stable, at the least cost. It is another root of the same Riccati equation, and never better
-    than the limit. The two agree where each direction that grows, or stays as it is, costs
-    something in the end.
+    For an infinite horizon ``soft_values``, like every other method here, gives the limit of long
+    finite ones. If an unstable state never costs anything, that limit lets it grow. A control
+    engineer usually wants the stable loop of least cost instead. It is another root of the same
+    Riccati equation, and never better than the limit. The two agree if each direction that grows,
+    or does not decay, eventually costs something.
 
     Args:
-        model: linear-Gaussian, with an infinite horizon.
-        optimism: η, finite; with a discount below one 0 only. A discount γ < 1 makes √γ times the
-            loop stable.
+        model: a linear-Gaussian model with an infinite horizon.
+        optimism: η, finite; 0 if the discount γ is below one. Then √γ times the closed loop is
+            stable.
 
     Returns:
-        The solution; its policy is N(k - Ks, αH⁻¹), and A - BK, in bent dynamics, has a spectral
-        radius below 1/√γ.
+        The solution; its policy is N(k - Ks, αH⁻¹), and the closed loop A - BK, in the solution's
+        own dynamics, has a spectral radius below 1/√γ.
 
     Raises:
-        ValueError: if the model is another, its horizon is finite, or there is no such root.
+        ValueError: if the model is not linear-Gaussian, its horizon is finite, or there is no such
+            root.
 
     >>> from cai import inference, models
     >>> grows = models.linear_gaussian([[2.0]], [[1.0]], horizon=None, R=[[1.0]])
@@ -68,7 +68,7 @@ def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> Gaussian
             "model",
             "a linear-Gaussian one with an infinite horizon",
             f"{type(model).__name__} with a horizon of {model.horizon}",
-            "soft_values(model) has the values of any other",
+            "soft_values(model) solves any other model",
         )
     eta = checks.check_optimism(optimism)
     _undiscounted(model, eta)
@@ -77,7 +77,7 @@ def stabilising_values(model: LinearGaussian, optimism: float = 0.0) -> Gaussian
     except tilted_noise.Breakdown as breakdown:
         raise ValueError(
             f"model: expected one with a stabilising solution at η = {eta:g}, got one without "
-            f"({breakdown}); let the actions reach whatever grows, or take soft_values(model)"
+            f"({breakdown}); let the actions control all that grows, or take soft_values(model)"
         ) from None
 
 
@@ -91,22 +91,22 @@ def _undiscounted(model: LinearGaussian, eta: float) -> None:
 
 
 def optimism_range(model: LinearGaussian) -> tuple[float, float]:
-    """The most negative and the largest optimism at which a linear-Gaussian model has an answer.
+    """The lowest and the highest optimism at which a linear-Gaussian model has a solution.
 
-    Values grow with η, so that what exists is an interval. Below it nature's damage is worth its
-    price without limit, and the value is -∞; above it the agent's luck or action is, and the value
-    is +∞ (never, where the reward is concave and the actions cost something). The edges are found
-    by bisection, to nine digits, with every step and the first state checked. For an infinite
-    horizon they are the edges of what long horizons tend to.
+    Values grow with η, so that solutions exist on an interval. Below it nature's damage exceeds its
+    price without limit, and the value is -∞; above it luck or actions gain without limit, and the
+    value is +∞ (never if the reward is concave and actions have a cost). The ends are found by
+    bisection, to nine digits, with every step and the first state checked. For an infinite horizon
+    they are the limits for long horizons.
 
     Args:
-        model: linear-Gaussian, without a discount.
+        model: a linear-Gaussian model without a discount.
 
     Returns:
-        (lowest, highest), themselves inside; -inf or +inf where there is no edge.
+        (lowest, highest), both of which have solutions; -inf or +inf if there is no limit.
 
     Raises:
-        ValueError: if no η has an answer, or the discount is below one.
+        ValueError: if no η has a solution, or the discount is below one.
 
     >>> from cai import inference, models
     >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])
@@ -114,7 +114,7 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
     >>> low < 0 < high
     True
     """
-    advice = "of a table, every optimism has an answer"
+    advice = "tables have a solution at every optimism"
     checks.check_kind("model", model, LinearGaussian, "a linear-Gaussian one", advice)
     if model.discount < 1:
         checks.refuse(
@@ -126,14 +126,14 @@ def optimism_range(model: LinearGaussian) -> tuple[float, float]:
     lowest, highest = _edge(model, -1), _edge(model, 1)
     if _side(model, lowest) or _side(model, highest):
         raise ValueError(
-            "optimism: no η at all has an answer; the value grows without limit in an action (or "
+            "optimism: no η at all has a solution; the value grows without limit in an action (or "
             "falls, by the noise): let every action cost something, R > 0, or give it a prior"
         )
     return lowest, highest
 
 
 def _side(model: LinearGaussian, eta: float) -> int:
-    """0 where a solution exists; -1 where the value is -∞, +1 where it is +∞."""
+    """0 if a solution exists, -1 if the value is -∞, +1 if it is +∞."""
     try:
         if model.horizon is None:
             riccati_equation.solve(model, eta)
@@ -145,7 +145,7 @@ def _side(model: LinearGaussian, eta: float) -> int:
 
 
 def _edge(model: LinearGaussian, side: int) -> float:
-    """The last η, going towards side · ∞, at which the value is not side · ∞."""
+    """The last η towards side · ∞ at which the value is not side · ∞."""
     far = side * math.inf
     if _side(model, far) != side:
         return far
@@ -165,12 +165,12 @@ def _edge(model: LinearGaussian, side: int) -> float:
 
 
 def _further(eta: float) -> float:
-    """The next optimism of 1, 8, 64, 64², …, ∞: few steps to the end of all floats."""
+    """The next optimism of 1, 8, 64, 64², …, ∞, which takes few steps to the largest float."""
     return eta * max(8.0, abs(eta))
 
 
 def _between(good: float, bad: float) -> float:
-    """The geometric mean, as edges have any size; the middle where zero is one of the two."""
+    """The geometric mean, as limits have any size; the arithmetic one if either is zero."""
     if good == 0 or bad == 0:
         return 0.5 * (good + bad)
     one, other = (math.sqrt(min(abs(eta), sys.float_info.max)) for eta in (good, bad))
@@ -178,11 +178,11 @@ def _between(good: float, bad: float) -> float:
 
 
 def _said(model: LinearGaussian, eta: float, breakdown: tilted_noise.Breakdown) -> str:
-    """The message of a breakdown, with the last optimism that has an answer."""
+    """The message of a breakdown, with the last optimism that has a solution."""
     side = breakdown.side
     edge = _edge(model, side)
     if _side(model, edge):
-        remedy = "no η at all has an answer"
+        remedy = "no η at all has a solution"
         if model.horizon is None:
             remedy += " with an infinite horizon, though a finite horizon may"
     else:
@@ -200,7 +200,7 @@ def _said(model: LinearGaussian, eta: float, breakdown: tilted_noise.Breakdown) 
 
 
 def _inside(edge: float, side: int) -> str:
-    """The edge to six digits, rounded to where an answer exists."""
+    """The limit to six digits, rounded to the side where a solution exists."""
     if edge == 0 or math.isinf(edge):
         return f"{edge:g}"
     rounded = float(f"{edge:.6g}")

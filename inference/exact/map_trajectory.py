@@ -1,4 +1,4 @@
-"""The most probable trajectory: max-product messages, where smoothing takes sums."""
+"""The most probable trajectory, by max-product messages."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from cai.tables.evidence import Evidence
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
-_TIE = 2.0**-46  # values that differ by less, relatively, are one: what rounding can do to a sum
+_TIE = 2.0**-46  # values with a smaller relative difference tie: it may be a rounding error
 
 
 @dataclass(frozen=True, eq=False)
 class MapTrajectory:
-    """The trajectory of highest probability, and what is needed for one from any other state.
+    """The most probable trajectory, with the values that give it from any other state.
 
     Attributes:
         table: the problem.
-        evidence: what is observed.
-        log_values: (T+1, S), nats: the log-probability of the best way on from s_t=s, alive, until
-            the end or termination, max log p(a_t, s_{t+1}, …, O_{t:T} | s_t).
-        log_probability: (), nats: log p(τ, O); given s_0 where the initial state was given.
+        evidence: the observations.
+        log_values: (T+1, S), nats: the log-probability of the best continuation from s_t=s, alive,
+            until the end or termination, max log p(a_t, s_{t+1}, …, O_{t:T} | s_t).
+        log_probability: (), nats: log p(τ, O); given s_0 if the initial state was given.
         states: (T+1,), integers: s_0, s_1, … until the trajectory terminates; -1 after that.
         actions: (T,), integers: a_0, a_1, …; -1 after termination.
         alive: (T+1,), boolean.
+
+    >>> from cai import inference, models
+    >>> found = inference.map_trajectory(models.ledge())
+    >>> found.from_state(1).states.tolist()
+    [1, 2, 3, 3, 3]
     """
 
     table: Table
@@ -53,7 +58,7 @@ class MapTrajectory:
         """The most probable trajectory given s_0, from the same values, in O(T·A·K).
 
         Raises:
-            ValueError: for no state of the model, or one from which p(O) = 0.
+            ValueError: if it is not a state of the model, or p(O) = 0 from there.
         """
         return _follow(self.table, self.evidence, self.log_values, _state(state, self.table))
 
@@ -65,23 +70,23 @@ def map_trajectory(
     observed: Mapping[str, Any] | None = None,
     optimal: Tensor | Sequence[bool] | None = None,
 ) -> MapTrajectory:
-    """argmax p(τ, O), by max-product messages in log space (Levine 2018, section 2.2).
+    """The most probable trajectory, argmax p(τ, O), by max-product messages (Levine 2018, 2.2).
 
         m_T(s) = r_T(s)/α
         m_t(s) = max_{a,s'} log p(a|s) + log p(s'|s,a) + (r + r⁺)/α
                             + max(log γ + m_{t+1}(s'), log(1-γ))
 
-    Where the dynamics are deterministic that is planning, with the prior as a cost of actions.
-    Where they are not, luck is chosen as well as actions, at the price of its improbability.
+    With deterministic dynamics that is planning, with the prior as a cost of actions. With
+    stochastic ones, luck is chosen as well as actions, at the price of its improbability.
 
     With a discount termination is an outcome: a trajectory may end on arrival, with probability
-    1 - γ, and then has the probability of its steps until there; how the program runs on is summed
-    out. So early termination can be the most probable trajectory.
+    1 - γ, and then has the probability of its steps up to there; the program's steps after
+    termination are summed out. So early termination can be the most probable trajectory.
 
     Ties go to the trajectory that is first in the order of s_0, a_0, s_1, a_1, …, lower indices
-    first, and survival before termination. Values that rounding cannot tell apart count as ties.
+    first, and survival before termination. Values within rounding errors count as ties.
 
-    Only the values are kept, (T+1, S) numbers; the best actions are found again on the way.
+    Only the values are kept, (T+1, S) numbers; the best actions are recomputed in the forward pass.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table.
@@ -93,8 +98,8 @@ def map_trajectory(
         A :class:`MapTrajectory`: states and actions of the most probable trajectory.
 
     Raises:
-        ValueError: if the horizon is infinite, the initial state is not one of the model's, nothing
-            has positive probability, or as ``posterior`` does for observations.
+        ValueError: if the horizon is infinite, the initial state is not one of the model's, no
+            trajectory has positive probability, or as ``posterior`` for observations.
 
     >>> from cai import inference, models
     >>> found = inference.map_trajectory(models.ledge())
@@ -118,13 +123,13 @@ def _state(state: Any, table: Table) -> int:
     if not 0 <= index < table.num_states:
         raise ValueError(
             f"start: expected a state in 0 … {table.num_states - 1}, got {state!r}; "
-            "None starts in the most probable one"
+            "None takes the most probable one"
         )
     return index
 
 
 def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) -> MapTrajectory:
-    """The best trajectory from its start on, by looking one step ahead at a time."""
+    """The best trajectory, by a forward pass that looks one step ahead at a time."""
     T, m = table.steps, values.numpy()
     if start is None:
         first = table.log_initial.numpy() + m[0]
@@ -135,7 +140,7 @@ def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) ->
     if log_probability == -math.inf:
         raise ValueError(
             f"start: no trajectory from state {s} has positive probability and a reward above "
-            "-inf, so there is no most probable one; start elsewhere"
+            "-inf, so there is no most probable one; choose another start"
         )
     choose = _chooser(table, known)
     states, actions = np.full(T + 1, -1, np.int64), np.full(T, -1, np.int64)
@@ -150,7 +155,7 @@ def _follow(table: Table, known: Evidence, values: Tensor, start: int | None) ->
 
 
 def _chooser(table: Table, known: Evidence) -> Any:
-    """(t, s, m_{t+1}) -> the first of the best actions, next states, and whether it is survived."""
+    """A function (t, s, m_{t+1}) -> the first of the best (action, next state, survival)."""
     optimal, actions, dead = (x.tolist() for x in (known.optimal, known.actions, known.dead))
     live, die = math.log(table.discount), math.log1p(-table.discount) if table.discount < 1 else 0
 
@@ -179,6 +184,6 @@ def _chooser(table: Table, known: Evidence) -> Any:
 
 
 def _ties(x: Any) -> Any:
-    """Where x is as good as its maximum, up to rounding."""
+    """Whether x equals its maximum, up to rounding."""
     best = x.max()
     return x >= best - _TIE * abs(best)

@@ -1,4 +1,4 @@
-"""Exact smoothing: the posterior over trajectories given that all of them was optimal."""
+"""Exact smoothing: the posterior over trajectories given optimality."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def posterior(
 ) -> Solution | GaussianSolution:
     """p(τ|O) by forward and backward messages (Levine 2018, eqs. 6-7): optimism η = 1.
 
-    The posterior is Markov. It conditions the actions, p(a_t|s_t,O), and the dynamics and the
-    initial state with them, p(s'|s,a,O) ∝ p(s'|s,a) exp((r⁺ + V_{t+1}(s'))/α): it believes in luck.
+    The posterior is Markov. It conditions not only the actions, p(a_t|s_t,O), but also the initial
+    state and the dynamics, p(s'|s,a,O) ∝ p(s'|s,a) exp((r⁺ + V_{t+1}(s'))/α): it believes in luck.
 
-    More can be observed than optimality, or less: a prefix, a goal, any states and actions, and
-    only some of the o_t. The sites are named as in the Pyro program::
+    Other things can be observed: a prefix, a goal, any states and actions, and only some of the
+    o_t. The sites are named as in the Pyro program::
 
         inference.posterior(model, observed={"s_0": 2, "a_0": 1, "s_20": goal}, optimal=mask)
 
-    Everything in the solution is then conditional on that; its bound is log p(observed, O). To
-    observe s_t or a_t is to observe that the trajectory is alive there. In a linear-Gaussian model
-    the values are vectors, and p(observed, O) is their density: the noise may be singular, or zero,
-    where actions or a start of some spread can make up for it.
+    Everything in the solution is then conditional on that; its bound is log p(observed, O). An
+    observed s_t or a_t implies that the trajectory is alive there. In a linear-Gaussian model the
+    values are vectors, and p(observed, O) is their density: the noise may be singular, or zero, if
+    a random start or actions can produce what is observed.
 
-    Conditioning belongs to η = 1. To insist on s_t = x at another optimism is to forbid all other
-    states by rewards of -inf. For η ≤ 0 that is worth -inf wherever chance has a say: no policy is
-    sure to arrive, and nature does not help. For η > 0, with x in the middle and without a discount
-    (by which terminated trajectories would escape), solve from there on, and then up to there::
+    Conditioning belongs to η = 1. At another optimism, requiring s_t = x means forbidding all other
+    states by rewards of -inf. For η ≤ 0 the value is then -inf if arrival depends on chance: no
+    policy is sure to arrive, and nature does not help. For η > 0, with x in the middle and without
+    a discount (terminated trajectories would evade it), solve from there on, then up to there::
 
         later = inference.soft_values(replace(model, horizon=T - t), eta)
         final = lambda s: torch.where(s == x, later.V[0, x], -math.inf)
@@ -70,7 +70,7 @@ def posterior(
             a linear-Gaussian model, of which everything is Gaussian (Kalman smoothing).
         observed: site -> value: states ``s_0 … s_T`` and actions ``a_0 … a_{T-1}``, by index or as
             vectors; with a discount also ``alive_1 … alive_T``, 0 or 1.
-        optimal: which o_t are observed, T+1 booleans, of which o_T is the final reward; all if
+        optimal: which o_t are observed, T+1 booleans, where o_T is the final reward; all if
             None. A step that is not observed to be optimal contributes neither r nor r⁺.
 
     Returns:
@@ -80,10 +80,10 @@ def posterior(
         :class:`cai.GaussianSolution`.
 
     Raises:
-        ValueError: if the horizon is infinite, or the evidence is zero (naming the observation
-            that is impossible); for an unknown site, a value out of range, or a mask of another
-            length. In a linear-Gaussian model, where an integral is infinite, a state that is
-            observed has no density, or the discount is below one.
+        ValueError: if the horizon is infinite, or the evidence is zero (naming the impossible
+            observation); for an unknown site, a value out of range, or a mask of another length.
+            In a linear-Gaussian model, if an integral is infinite, an observed state has no
+            density, or the discount is below one.
 
     >>> from cai import inference, models
     >>> found = inference.posterior(models.ledge())
@@ -103,7 +103,7 @@ def posterior(
     if model.horizon is None:
         raise ValueError(
             "horizon: the posterior of an infinite horizon has no marginals at finite steps; "
-            "soft_values(model, optimism=1) has its values, its policy and its bent dynamics, and "
+            "soft_values(model, optimism=1) has its values, policy and conditioned dynamics, and "
             "dataclasses.replace(model, horizon=100) has a posterior"
         )
     if observed is None and optimal is None:

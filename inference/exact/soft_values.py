@@ -61,11 +61,11 @@ def soft_values(
         rule "hard":       V = max_a Q,                     π: the prior among the best actions
         rule "boltzmann":  V = E_π[Q],                      π(a|s) ∝ p(a|s) exp(Q/α)
 
-    The soft rule maximises over the policy and, for η > 0, over bent dynamics and initial state
-    (for η < 0 it minimises over them) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(bent‖true)/η: a
-    nat of bending costs 1/η nats. The hard rule does the same without the price on the policy: it
-    is the limit α → 0 with η/α as it is. The Boltzmann rule is no optimum of anything: it is
-    the value of an agent whose actions are noisy, without a charge or a reward for the noise.
+    The soft rule maximises over the policy and, for η > 0, over the dynamics and the initial state
+    q (for η < 0 it minimises over q) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(q‖p)/η: each nat of
+    KL of the dynamics costs 1/η nats. The hard rule does the same without the KL of the policy: it
+    is the limit α → 0 with η/α fixed. The Boltzmann rule does not optimise anything: it is the
+    value of an agent with noisy actions, without a cost or a reward for the noise.
 
     ==========  ======  ======================================================================
     rule        η       what it is
@@ -74,34 +74,34 @@ def soft_values(
                         entropy trajectories (Ziebart 2008, Toussaint 2009; Levine's eq. 7)
     soft        0       the dynamics stay as they are: maximum causal entropy (Ziebart 2010), soft
                         Q-learning, the best ELBO (Levine's eq. 15)
-    soft        > 0     in between, or beyond: optimism at a price of 1/η a nat
+    soft        > 0     in between, or beyond: optimism at a price of 1/η per nat
     soft        < 0     nature plays against the agent, at a price: risk-averse, robust
-    hard        0       value iteration (Bellman 1957); α and the prior's weights have no say
+    hard        0       value iteration (Bellman 1957); α and the prior's weights do not matter
     hard        ≠ 0     risk-sensitive control of exp(η return/α) (Howard and Matheson 1972;
                         Jacobson's LEQG 1973): averse below zero, seeking above
     boltzmann   0       the softmax agent of agentmodels.org; Boltzmann exploration
                         (compare Levine's section 5.2), without the entropy bonus
-    boltzmann   ≠ 0     that agent, in dynamics bent by its own values; nobody's method we know of
-    any         ±∞      the best, or the worst, outcome that is possible happens; hard at -∞ is
+    boltzmann   ≠ 0     that agent, in dynamics tilted by its own values; not in the literature
+    any         ±∞      the best, or the worst, possible outcome happens; hard at -∞ is
                         minimax (Heger 1994), and at +∞ a shortest path
     ==========  ======  ======================================================================
 
-    At ±∞ values, policy and bound are the limits of those at η → ±∞. Outcomes that tie share the
-    bent dynamics as they share the true ones, for one is as good as the other; in the limit η → ±∞
-    they would share them by how likely all the luck is that is needed from there on, too.
+    At ±∞ values, policy and bound are the limits of those at η → ±∞. Tied outcomes keep their true
+    proportions; in the limit η → ±∞ these would also depend on the probability of the luck that is
+    needed afterwards.
 
     Args:
         model: a model with finitely many states and actions, or its table; or a linear-Gaussian
             model, solved by its Riccati recursion. With an infinite horizon the solution is
-            stationary, a :class:`cai.Stationary` without an axis for time, whose ``error`` is
-            certified: |V - its true value| is at most that. It is the limit of long horizons,
-            also of a linear-Gaussian model; where a state grows there and costs nothing, control
-            engineering may mean ``inference.stabilising_values`` instead.
+            stationary, a :class:`cai.Stationary` without an axis of steps, whose ``error`` is a
+            certified bound of |V - its true value|. It is the limit of long horizons, also for a
+            linear-Gaussian model; if a state grows there at no cost, control engineers may want
+            ``inference.stabilising_values`` instead.
         optimism: η, any real number or ±inf.
-        rule: how actions are chosen, and which values follow. The prior says which
-            actions there are, also where the rule is hard.
-        recompute: whether to keep the values of every √T-th step only, and to compute the others
-            again, for a horizon of which not even the values fit into memory.
+        rule: how actions are chosen, which defines the values. The prior defines which actions are
+            allowed, also under the hard rule.
+        recompute: whether to keep the values of every √T-th step only and recompute the others, for
+            horizons whose values do not fit into memory.
 
     Returns:
         The solution; with ``recompute`` its bound, returns and visits, any step ``at(t)``, and a
@@ -109,12 +109,12 @@ def soft_values(
 
     Raises:
         ValueError: if optimism is not a number, the rule is not one of the three, or the
-            evidence is zero; for the latter only if η > 0, since below it -inf is an answer while
-            log p(O) is finite. For an infinite horizon, where values are not finite (a discount
-            is no guarantee unless η = 0), naming the critical η or the spectral radius. For a
-            linear-Gaussian model, where a value is infinite at η (named: the last η at which none
-            is), the discount is below one at η ≠ 0, or the rule is not soft. With
-            ``recompute``, if the rule is not soft or η is not finite.
+            evidence is zero; for η ≤ 0 a bound of -inf is an answer as long as log p(O) is finite.
+            For an infinite horizon, if values are not finite (a discount is no guarantee unless
+            η = 0), naming the critical η or the spectral radius. For a linear-Gaussian model, if a
+            value is infinite at η (naming the last η at which none is), the discount is below one
+            at η ≠ 0, or the rule is not soft. With ``recompute``, if the rule is not soft or η is
+            not finite.
 
     >>> from cai import inference, models
     >>> model = models.ledge()
@@ -127,7 +127,7 @@ def soft_values(
     """
     eta, rule = checks.check_optimism(optimism), bellman.check_rule(rule)
     if recompute not in (True, False):
-        advice = "it says whether to keep few values and to compute the others again"
+        advice = "True keeps few values and recomputes the others"
         checks.refuse("recompute", "True or False", repr(recompute), advice)
     problem = as_problem(model)
     if problem.gaussian is not None:
@@ -136,7 +136,7 @@ def soft_values(
                 "rule",
                 '"soft" for a linear-Gaussian model',
                 repr(rule),
-                "with a flat action prior the hard one takes the mean of the soft policy",
+                "with a flat action prior the hard policy is the mean of the soft one",
             )
         return gaussian_values(problem.gaussian, eta)
     table = problem.tabulated()
@@ -162,7 +162,7 @@ def soft_values(
 
 
 def tabular_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
-    """The recursion on a table with a finite horizon; ``soft_values`` and ``posterior`` come here.
+    """The solution of a table with a finite horizon, for ``soft_values`` and ``posterior``.
 
     Raises:
         ValueError: if the evidence is zero.
@@ -182,7 +182,7 @@ def _possible(solution: Solved) -> Solved:
 
 
 def _impossible(table: Table) -> bool:
-    """Whether log p(O) = -inf: the best case is impossible, too."""
+    """Whether log p(O) = -inf, since even the best case is impossible."""
     v = table.final_reward / table.temperature
     for _ in range(table.steps):
         v = bellman.backup(table, v, math.inf)

@@ -1,4 +1,4 @@
-"""A function that a user passes in words and numbers, so that another one is told from it."""
+"""Describes a user's function in words and numbers, so that another one can be told from it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_DEEP = 4  # how far into objects and closures is looked
+_DEEP = 4  # levels of objects and closures that are described
 
 
 def described(function: Any, name: str | None = None, deep: int = _DEEP) -> str:
-    """Its name, and in brackets what it was given, as "critic_gradient(lam=0.5)".
+    """The name of a function with its bound arguments, as "critic_gradient(lam=0.5)".
 
-    Of a function that the library does not have, its code, what it encloses and the numbers that it
-    finds in its module count too, as a digest.
+    For a user's own function, its code, its closure and the numbers that it uses from its module
+    are added as a digest.
 
     Args:
         function: any function, method or object that can be called.
-        name: to call it by, its own if not given.
-        deep: how many functions and objects within it are looked into.
+        name: its name in the description; its own if not given.
+        deep: how many levels of functions and objects within it are described.
     """
     function, given = _unwrapped(function, deep)
     name = name or getattr(function, "__name__", type(function).__name__)
@@ -33,12 +33,12 @@ def described(function: Any, name: str | None = None, deep: int = _DEEP) -> str:
 
 
 def options(given: dict[str, Any], deep: int = _DEEP) -> list[str]:
-    """Each as "name=value"; what is False is left out."""
+    """The options as "name=value", without those that are False."""
     return [f"{name}={_value(x, deep)}" for name, x in given.items() if x is not False]
 
 
 def _unwrapped(function: Any, deep: int) -> tuple[Any, list[str]]:
-    """What a partial function is of, and the arguments that it was given."""
+    """The function of a partial, and its arguments."""
     given: list[str] = []
     while isinstance(function, functools.partial):
         own = [_value(x, deep) for x in function.args]
@@ -48,7 +48,7 @@ def _unwrapped(function: Any, deep: int) -> tuple[Any, list[str]]:
 
 
 def _hidden(function: Any, deep: int) -> str:
-    """What a function depends on but for its arguments; empty for one of the library's."""
+    """What a function depends on besides its arguments; empty for those of the library."""
     if (getattr(function, "__module__", None) or "").partition(".")[0] in ("cai", "torch"):
         return ""
     if isinstance(function, types.MethodType):
@@ -65,19 +65,19 @@ def _hidden(function: Any, deep: int) -> str:
 def _cell(cell: Any, deep: int) -> str:
     try:
         return _value(cell.cell_contents, deep)
-    except ValueError:  # it is still empty
+    except ValueError:  # an empty cell
         return ""
 
 
 def _code(code: types.CodeType) -> Iterable[str]:
-    """The instructions and constants of a function, and of those within it."""
+    """The instructions and constants of a function and of nested ones."""
     yield code.co_code.hex()
     for x in code.co_consts:
         yield from _code(x) if isinstance(x, types.CodeType) else [repr(x)]
 
 
 def _value(x: Any, deep: int) -> str:
-    """A value in words: numbers as they are, of anything else what it is made of."""
+    """A value in words: numbers as they are, other objects by their parts."""
     if isinstance(x, Tensor):
         flat = x.detach().cpu().double().flatten()
         weights = torch.arange(1, len(flat) + 1, dtype=torch.float64).sqrt()

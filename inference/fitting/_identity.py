@@ -1,8 +1,8 @@
-"""What a training is kept with, so that another problem is told from its own when it goes on.
+"""The identity of a problem in a checkpoint, so that another problem is noticed on resumption.
 
-Numbers are kept rather than a hash of them, and compared within what another processor may change:
-a table's arrays, a linear-Gaussian model's matrices, and of a program what it scores and pays at
-states and actions that are kept too.
+Numbers are kept rather than a hash, and compared up to the rounding errors of another processor: a
+table's arrays, a linear-Gaussian model's matrices, and a program's scores and rewards at states and
+actions that are kept as well.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from cai.program.interfaces import Policy
 from cai.program.scoring import log_probs_along, without_latents
 from cai.tables.table import Table
 
-_NUMBERS = 4096  # up to here an array is kept as it is, beyond as so many weighted sums
-_EACH, _OF_ALL = 1e-6, 1e-7  # what float32 on another processor may change, of a number and of all
+_NUMBERS = 4096  # numbers up to which an array is kept; larger ones as so many weighted sums
+_EACH, _OF_ALL = 1e-6, 1e-7  # tolerances for float32 on another processor: per number, overall
 _PAID = ("reward", "arrival_reward")
 _MATRICES = (
     *("A", "B", "drift", "noise", "Q", "R", "N", "q", "rho", "Q_final", "q_final"),
@@ -37,11 +37,11 @@ _MATRICES = (
 
 
 def identity(problem: Problem, table: Table | None) -> dict[str, Any]:
-    """What determines a problem, as tensors and plain values that a file can hold.
+    """The identity of a problem, as tensors and plain values that a file can hold.
 
     Args:
         problem: the problem.
-        table: of it, where it has one.
+        table: its table, if it has one.
     """
     with _aside():
         probes = probes_of(problem, table)
@@ -49,17 +49,17 @@ def identity(problem: Problem, table: Table | None) -> dict[str, Any]:
 
 
 def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> str:
-    """What tells a problem from a kept one: "now | then", or a name; empty where nothing does.
+    """How a problem differs from a kept one, as "now | then" or a name; empty if it does not.
 
     Args:
-        kept: what :func:`identity` gave.
+        kept: the result of :func:`identity`.
         problem: the problem.
-        table: of it, where it has one.
+        table: its table, if it has one.
     """
     with _aside():
         try:
             now = _described(problem, table, kept["probes"])
-        except Exception:  # a problem that does not have the states of the other
+        except Exception:  # a problem with other states
             return "model"
     one, other = kept["return"], now["return"]
     if one is not None and other is not None and not math.isclose(one, other, rel_tol=1e-5):
@@ -70,11 +70,11 @@ def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> s
 
 
 def answers(policy: Policy, kept: dict[str, Any]) -> Tensor | None:
-    """log q(a_t|s_t) of a policy along the kept trajectories, (n, T); None if it cannot be asked.
+    """log q(a_t|s_t) of a policy along the kept trajectories, (n, T); None if it cannot be called.
 
     Args:
-        policy: with any parameters.
-        kept: what :func:`identity` gave.
+        policy: the policy, with any parameters.
+        kept: the result of :func:`identity`.
     """
     try:
         policy = without_latents(policy)
@@ -87,7 +87,7 @@ def answers(policy: Policy, kept: dict[str, Any]) -> Tensor | None:
 
 
 def same_answers(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether a policy answers what it did before, but for rounding errors in float32."""
+    """Whether two results of :func:`answers` agree, up to rounding errors in float32."""
     if one is None or other is None:
         return one is other
     return one.shape == other.shape and torch.allclose(one, other, 1e-4, 1e-4, equal_nan=True)
@@ -95,13 +95,13 @@ def same_answers(one: Tensor | None, other: Tensor | None) -> bool:
 
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
-    """Draws and scores here are no part of a training."""
+    """A context for draws and scores that leave a training unchanged."""
     with seeded(0), torch.no_grad(), poutine.block():
         yield
 
 
 def _described(problem: Problem, table: Table | None, probes: Numbers) -> dict[str, Any]:
-    """The return under the prior, where it is at hand, and sketches of all numbers by name."""
+    """The return under the prior, if known, and sketches of all numbers by name."""
     if problem.gaussian is not None:
         paid, numbers = None, _of_matrices(problem.gaussian)
     elif table is not None:
@@ -131,7 +131,7 @@ def _of_table(table: Table) -> Numbers:
 
 
 def sketch(x: Tensor) -> Numbers:
-    """An array, or weighted sums of it where it is large, and which of its numbers are infinite."""
+    """An array, or weighted sums of a large one, and which of its numbers are infinite."""
     flat = x.detach().cpu().double().flatten()
     finite = flat.isfinite()
     sums, squares = _sums(torch.where(finite, flat, 0.0))
@@ -145,7 +145,7 @@ def sketch(x: Tensor) -> Numbers:
 
 
 def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers, or their sums over every 4096th with weights of either sign, and the squares."""
+    """The numbers, or sums of every 4096th one with weights of either sign, and of squares."""
     if len(x) <= _NUMBERS:
         return x, x.square()
     i = torch.arange(len(x), dtype=torch.float64)
@@ -157,7 +157,7 @@ def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def alike(one: Numbers | None, other: Numbers | None) -> bool:
-    """Whether two sketches are of the same array, but for rounding errors."""
+    """Whether two sketches are of the same array, up to rounding errors."""
     if one is None or other is None or not torch.equal(one["shape"], other["shape"]):
         return False
     size = one["size"].max().item() if one["size"].numel() else 0.0

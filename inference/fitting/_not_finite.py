@@ -1,4 +1,4 @@
-"""Where a number stopped being one: the first site of a rollout that is not finite."""
+"""Finds the first site of a rollout that is not finite."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cai.program.trajectory import TrajectoryModel
 def first_site(
     model: TrajectoryModel | None, policy: nn.Module, n: int
 ) -> tuple[str, str] | tuple[None, None]:
-    """The first site, in order of time, that is not finite, and what about it is not.
+    """The first site, in order of time, that is not finite, and which of its numbers is not.
 
-    Rolls n trajectories out once more: from the state that the generator had before the step that
-    failed, they are the same. Where values and scores are finite, their gradients are looked at.
+    Repeats the rollout of n trajectories: from the state of the generator before the failed step,
+    they are the same. If values and scores are finite, their gradients are checked.
 
     Args:
-        model: the program; None of a table, which has no sites.
-        policy: with the parameters that failed.
-        n: as many trajectories as were drawn then.
+        model: the program; None for a table, which has no sites.
+        policy: the policy with the parameters that failed.
+        n: the number of trajectories of the failed step.
     """
     if model is None:
         return None, None
@@ -57,7 +57,7 @@ def first_site(
 
 
 def _terms(model: TrajectoryModel, draws: Draws, T: int) -> Iterator[tuple[str, str, Tensor]]:
-    """Values and scores of the sites, and the factors once a step is complete, in order of time."""
+    """Values and scores of the sites, and the factors of each step, in order of time."""
     for name, value in draws.values.items():
         yield name, "its value", value
         if name in draws.scores:
@@ -80,7 +80,7 @@ def _after(site: str) -> str:
 
 
 def _with_gradient(name: str, distribution: Any, shape: torch.Size) -> Tensor:
-    """Values with their gradients where these exist."""
+    """Values, with gradients if they exist."""
     whole = in_shape(distribution, shape)
     value: Tensor = whole.rsample() if whole.has_rsample else whole.sample()
     return value

@@ -12,7 +12,7 @@ from cai.program.interfaces import Belief
 
 
 def copy_of(policy: nn.Module) -> nn.Module:
-    """A copy that holds each of its numbers once, so that they can be put back."""
+    """A copy whose parameters do not share memory, so that they can be restored."""
     own = copy.deepcopy(policy)
     for tensor in (*own.parameters(), *own.buffers()):
         tensor.data = tensor.data.contiguous()
@@ -26,11 +26,11 @@ def described(policy: nn.Module) -> str:
 
 
 def check_guide(policy: nn.Module, problem: Problem) -> None:
-    """Raises ValueError if a guide bends the dynamics of another problem."""
+    """Raises ValueError if a guide was made for another problem."""
     if isinstance(policy, Belief) and not policy.is_of(problem):
         checks.refuse(
             "policy",
-            "a guide that bends the dynamics of the model that is fitted",
+            "a guide for the dynamics of the model that is fitted",
             f"{type(policy).__name__} of another problem, whose rewards it would be trained for",
-            "make it anew, cai.DynamicsGuide(model, optimism)",
+            "make a new one, cai.DynamicsGuide(model, optimism)",
         )

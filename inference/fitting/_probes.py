@@ -1,6 +1,6 @@
-"""States and actions to know a problem by, and what a program scores and pays at them.
+"""States and actions that identify a problem, with the program's scores and rewards there.
 
-They lie along trajectories of the prior, of one action held, and of all actions alike, and in
+They lie along trajectories of the prior, of constant actions, and of uniform actions, and in
 states far from all of these.
 """
 
@@ -28,12 +28,12 @@ from cai.tables.table import Table
 Numbers: TypeAlias = dict[str, Tensor]
 
 PATHS, _STEPS = 8, 32  # trajectories of each policy that are kept, and their steps
-_FAR = 3.0  # how many times as far off are the states that are tried besides
-_LARGE = 2**18  # numbers that are kept of states at most
+_FAR = 3.0  # by which factor states are stretched to get distant ones
+_LARGE = 2**18  # the most numbers of states that are kept
 
 
 def probes_of(problem: Problem, table: Table | None) -> Numbers:
-    """States and actions to look at a problem, and at its policies, by."""
+    """States and actions at which problems and policies are compared."""
     T = min(problem.model.horizon or 1, _STEPS)
     if problem.gaussian is not None:
         sizes = problem.gaussian.state_size, problem.gaussian.action_size
@@ -49,7 +49,7 @@ def probes_of(problem: Problem, table: Table | None) -> Numbers:
 
 def _probes_of_program(model: TrajectoryModel, T: int) -> Numbers:
     paths = [model.simulate(policy, PATHS) for policy in _sampled(model)]
-    with contextlib.suppress(Exception):  # an action may be one that cannot be taken everywhere
+    with contextlib.suppress(Exception):  # an action may not be possible everywhere
         paths.append(model.simulate(_held(model), PATHS))
     steps = torch.linspace(0, (model.horizon or 1) - 1, T).round().long()
     s, a, after = (
@@ -69,7 +69,7 @@ def _probes_of_program(model: TrajectoryModel, T: int) -> Numbers:
         "s_T": torch.cat([p.states[:, -1] for p in paths]),
         **_seen(model, "", s[:few], a[:few], t[:few], after[:few]),
     }
-    with contextlib.suppress(Exception):  # where it never is, a model may not be defined
+    with contextlib.suppress(Exception):  # a model may be undefined in states that do not occur
         far = _far(model, s[:few])
         b = _drawn(model.prior(far, t[:few]), few)
         with poutine.block(), pyro.plate("particles", few):
@@ -81,7 +81,7 @@ def _probes_of_program(model: TrajectoryModel, T: int) -> Numbers:
 
 
 def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
-    """What a program scores and pays at the kept states, actions and latents."""
+    """The scores and rewards of a program at the kept states, actions and latents."""
     last = model.final_rewards(probes["s_T"]).expand(len(probes["s_T"]))
     numbers = {"initial": _score(model.initial, probes["s_0"]), "last final_reward": last}
     if isinstance(model.initial, EmpiricalStates):
@@ -111,7 +111,7 @@ def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
 
 
 class _Scores(Messenger):
-    """Scores the sites of dynamics: at given values, or at values drawn for n trajectories."""
+    """Scores the sites of dynamics at given values, or at values drawn for n trajectories."""
 
     def __init__(self, n: int, values: Numbers) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Scores(Messenger):
 
 
 def _score(distribution: Any, value: Tensor) -> Tensor:
-    """log p(value); of what is certain the value itself, which rounding may change."""
+    """log p(value); for a Delta the value itself, which may differ by rounding."""
     inner = distribution
     while isinstance(inner, Independent):
         inner = inner.base_dist
@@ -145,7 +145,7 @@ def _score(distribution: Any, value: Tensor) -> Tensor:
 def _seen(
     model: TrajectoryModel, where: str, s: Tensor, a: Tensor, t: Tensor, after: Tensor
 ) -> Numbers:
-    """Places by name, with the latents that the dynamics draw there."""
+    """States and actions by name, with the latents that the dynamics draw there."""
     with _Scores(len(s), {}) as scores:
         model.transition(s, a, t)
     sites = {f"{where}site {name}": x for name, x in scores.values.items()}
@@ -153,7 +153,7 @@ def _seen(
 
 
 def _far(model: TrajectoryModel, s: Tensor) -> Tensor:
-    """States that a trajectory need not reach: any of finitely many, or stretched and turned."""
+    """States that trajectories may not reach: all of finitely many, or stretched and rotated."""
     S = support_size(model.initial)
     if S is not None:
         return torch.randint(S, s.shape).to(s.dtype)
@@ -164,7 +164,7 @@ def _far(model: TrajectoryModel, s: Tensor) -> Tensor:
 
 
 def _sampled(model: TrajectoryModel) -> list[Policy]:
-    """The prior, and all actions alike where they are finitely many, or further out."""
+    """The prior, and a uniform policy for finitely many actions or a wider one for others."""
     prior = model.prior(model.initial.sample(), 0)
     if isinstance(prior, FlatPrior):
         m = prior.event_shape[0]
@@ -186,7 +186,7 @@ def _constant(distribution: Any) -> Policy:
 
 
 def _held(model: TrajectoryModel) -> Policy:
-    """One action of the prior for each trajectory, held from the start to the end."""
+    """One action of the prior for each trajectory, held throughout."""
     start = _drawn(model.initial, PATHS)
     action = _drawn(model.prior(start, 0), PATHS)
     return _constant(dist.Delta(action, event_dim=action.dim() - 1))

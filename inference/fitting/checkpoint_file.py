@@ -1,4 +1,4 @@
-"""The file that a fit is resumed from: written whole or not at all, and read with suspicion."""
+"""The checkpoint file of a fit: written atomically, and checked when it is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cai import checks
 
 try:
     import fcntl
-except ImportError:  # where there is none, an open file cannot be deleted anyway
+except ImportError:  # on Windows, where an open file cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
 _FORMAT = "cai.inference.fit, 2"
@@ -28,17 +28,17 @@ _ANY_FORMAT = "cai.inference.fit, "
 
 
 def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
-    """Puts the state of a training into a file, in place of what was there before.
+    """Writes the state of a training into a file, replacing its previous content.
 
-    It is finished beside it and then renamed, so that a crash leaves the old file or the new one.
+    It is written beside it and then renamed, so that a crash leaves the old file or the new one.
 
     Args:
-        path: of the file.
-        settings: what a run that goes on from here must have in common, plain values.
+        path: the path of the file.
+        settings: plain values that a resumed run must have in common.
         state: tensors and plain values.
 
     Raises:
-        ValueError: if something else is among them, which could not be read again.
+        ValueError: if there is anything else among them, which could not be read again.
     """
     content = {"format": _FORMAT, "settings": settings, "state": _plain(state)}
     content["digest"] = _digest(content)
@@ -50,7 +50,7 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        if not path.exists():  # once a run, rather than when it is too late
+        if not path.exists():  # checked once per run, at its beginning
             _check_readable(path, unfinished)
         os.replace(unfinished, path)
     except BaseException:
@@ -62,9 +62,9 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Removes what runs with this checkpoint left beside it when they were killed while writing.
+    """Removes files that runs with this checkpoint left behind when they were killed.
 
-    A run that is alive holds a lock on the file that it writes, which is left alone.
+    The file of a running process is locked, and left alone.
     """
     ours = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]+")
     for unfinished in path.parent.iterdir():
@@ -75,13 +75,13 @@ def remove_unfinished(path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Raises OSError where another process holds the lock."""
+    """Raises OSError if another process holds the lock."""
     if fcntl is not None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _digest(value: Any) -> str:
-    """SHA-256 of plain values and tensors, which a flipped bit changes; torch does not look."""
+    """SHA-256 of plain values and tensors, to detect damage, which torch does not check."""
     found = hashlib.sha256()
 
     def add(x: Any) -> None:
@@ -106,7 +106,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same with Python's numbers for NumPy's, which would not be read again."""
+    """The same with Python numbers in place of NumPy's, which could not be read again."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple):
@@ -122,24 +122,24 @@ def _check_readable(path: Path, unfinished: str) -> None:
             f"checkpoint {path}: expected a state of plain values and tensors, got something else "
             "in the optimizer's, the schedule's or the estimator's: "
             + " ".join(str(error).split())[:200]
-            + "; take another, or go without a checkpoint"
+            + "; take another, or fit without a checkpoint"
         ) from None
 
 
 def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The state in a file; None where there is no file yet.
+    """The state in a file; None if there is no file yet.
 
-    Only tensors and plain values are read, so that a file from elsewhere cannot run anything.
+    Only tensors and plain values are read, so that a foreign file cannot run code.
 
     Raises:
-        ValueError: if the file is truncated or no checkpoint of a fit, or is that of a run with
+        ValueError: if the file is truncated, is not a checkpoint of a fit, or is from a run with
             other settings.
     """
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, end of file: torch raises whatever it met
+    except Exception as error:  # zip, pickle, end of file: torch raises errors of many types
         refuse_file(path, f"a file that cannot be read ({type(error).__name__}), or only half")
     written = isinstance(content, dict) and str(content.get("format"))
     if not written or not written.startswith(_ANY_FORMAT):
@@ -179,21 +179,21 @@ def check(path: Any) -> Path:
 
 
 def refuse_run(path: Path, expected: str, came: str) -> NoReturn:
-    """Raises ValueError for the file of a run that is not the one that is asked for."""
+    """Raises ValueError for the file of another run."""
     checks.refuse(
         f"checkpoint {path}",
         f"a run {expected}",
         f"one {came}",
-        "go on with what it was begun with, or give another file; Fit.policy can be trained "
+        "resume with the same arguments, or give another file; Fit.policy can be trained "
         "further with any settings",
     )
 
 
 def refuse_file(path: Path, came: str) -> NoReturn:
-    """Raises ValueError for a file that fit did not write, or that another version did."""
+    """Raises ValueError for a file that was not written by this version of fit."""
     checks.refuse(
         f"checkpoint {path}",
         "a file that fit wrote",
         came,
-        "delete it to begin anew, or give another name",
+        "delete it to start again, or give another name",
     )

@@ -1,4 +1,4 @@
-"""Stochastic variational inference: the ELBO of a policy in the true dynamics, by its gradient."""
+"""Stochastic variational inference: maximises the ELBO of a policy in the true dynamics."""
 
 from __future__ import annotations
 
@@ -33,14 +33,21 @@ class Fit:
     """A policy trained by the ELBO.
 
     Attributes:
-        policy: the trained copy of the policy that was passed: the latest parameters whose mean
-            loss was as low as any before, within two standard errors.
+        policy: the trained copy of the policy: the latest parameters whose mean loss was as low as
+            any before, within two standard errors.
         elbo: (), nats: exact where the model can be enumerated, else from 10 000 trajectories.
-        losses: (steps,), nats: -ELBO at each step and at its temperature, estimated where the
-            gradient was sampled.
-        estimator: the name of the estimator of the gradient: what "auto" chose, or what was asked.
-        converged: whether the losses no longer fell; False where the steps ran out before, or an
-            interrupt ended them.
+        losses: (steps,), nats: -ELBO at each step and its temperature, estimated if the gradient
+            was sampled.
+        estimator: the name of the estimator of the gradient, as chosen by "auto" or as requested.
+        converged: whether the losses no longer fell; False if the steps ran out before that, or
+            training was interrupted.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> fitted = inference.fit(model, cai.TabularPolicy(model), steps=20, progress=False)
+    >>> fitted.losses.shape, fitted.estimator
+    (torch.Size([20]), 'exact')
     """
 
     policy: nn.Module
@@ -78,85 +85,84 @@ def fit(
     seed: int = 0,
     progress: bool = True,
 ) -> Fit:
-    """Maximises the ELBO over policies that keep the true dynamics (Levine 2018, eqs. 20-22).
+    """A policy trained to maximise the ELBO in the true dynamics (Levine 2018, eqs. 20-22).
 
     The guide is ``model.rollout(policy)``. Its ELBO is at most the bound of
     ``soft_values(model, optimism=0)``. Its gradient comes from an unbiased estimator:
 
-    * "exact": through the occupancies, where the model can be tabulated and the policy has no
-      memory but a table; for a linear-Gaussian policy in such a model, in closed form. Nothing is
-      sampled.
-    * "mirror": the natural gradient of a table, or of a linear-Gaussian policy in such a model,
-      exact. A step of one reaches the optimum in at most T steps, and ½ halves what is left in
-      each. A stationary policy takes as long as it takes, by steps that never lower the ELBO.
-    * "enumerated": for finitely many actions, in states that are sampled. What a step pays is
-      summed over the actions, what comes after it weighted by the score of the action drawn.
+    * "exact": through the occupancies, if the model can be tabulated and the policy has no memory
+      other than a table of histories; for a linear-Gaussian policy in such a model, in closed form.
+      Nothing is sampled.
+    * "mirror": the exact natural gradient of a table, or of a linear-Gaussian policy in such a
+      model. A step size of one reaches the optimum in at most T steps, ½ halves the remaining error
+      in each. A stationary policy has no such guarantee, but no step lowers its ELBO.
+    * "enumerated": for finitely many actions, in sampled states. The reward of a step is summed
+      over the actions; later rewards are weighted by the score of the sampled action.
     * "score": trajectories are simulated and the score function is weighted by the reward to go
-      (Williams 1992), less the mean of the other trajectories. For every program.
-    * "critic": the same, with a learnt function of step and state as the baseline besides; see
+      (Williams 1992), minus the mean of the other trajectories. Works for every program.
+    * "critic": the same, with a learnt function of step and state as an additional baseline; see
       ``critic_gradient``, also for generalised advantages.
-    * "pathwise": trajectories are differentiated, where all that lies between an action and the
-      rewards after it is reparameterised (``rsample``). Little noise as a rule, but blind to jumps:
-      the return must be a continuous function of the actions. Over hundreds of steps of unstable
+    * "pathwise": trajectories are differentiated, if everything between an action and later rewards
+      is reparameterised (``rsample``). Usually it has low variance, but it does not see jumps: the
+      return must be a continuous function of the actions. Over hundreds of steps of unstable
       dynamics its gradients explode.
 
-    "auto" takes "exact" where it can be had, else "enumerated", else "score", and ``Fit.estimator``
-    says which. The loop ends early once the losses no longer fall; "mirror" takes equal steps until
-    its gradient is zero.
+    "auto" takes "exact" if possible, else "enumerated", else "score"; ``Fit.estimator`` says which.
+    Training ends early once the losses no longer fall; "mirror" takes equal steps until its
+    gradient is zero.
 
-    A copy is trained; the policy that was passed, and Pyro's parameter store, stay as they are.
-    Each particle starts in a state of its own, drawn from the model; to amortise over a set of
-    states, give the model ``initial=cai.EmpiricalStates(states)``: each step draws a minibatch.
+    A copy is trained; the policy that was passed, and Pyro's parameter store, are not changed. Each
+    trajectory starts in its own state, drawn from the model; to amortise over a set of states, give
+    the model ``initial=cai.EmpiricalStates(states)``: each step draws a minibatch.
 
-    Ctrl-C ends the loop after the step it is in and returns the best there was; a second one
-    interrupts at once. Passing ``fitted.policy`` goes on from there with a fresh optimiser. With a
-    checkpoint the same call goes on exactly where the file left it: the outcome is that of a run
-    that was never interrupted, bit for bit on one machine. A file is known as that of this problem
-    by a table's arrays, by the matrices of a linear-Gaussian model, and by what a program scores
-    and pays at states and actions that are kept in the file; and as that of this run by its
-    settings, by the temperatures and rates of the steps that were taken, and by what the policy
-    does at the parameters in the file. The parameters that a policy starts with are not compared.
+    Ctrl-C ends training after the current step and returns the best policy so far; a second one
+    interrupts at once. Passing ``fitted.policy`` continues from there with a fresh optimiser. With
+    a checkpoint the same call resumes exactly from the file: the result is that of an uninterrupted
+    run, bit for bit on one machine. A file must match the problem: a table's arrays, the matrices
+    of a linear-Gaussian model, or a program's scores and rewards at states and actions that are
+    kept in the file. It must also match the run: its settings, the temperatures and rates of the
+    steps taken, and the policy's actions at the parameters in the file. Initial parameters are not
+    compared.
 
     Args:
         model: the model, or its table.
         policy: a torch module (t, s) -> distribution, the starting point.
-        estimator: of the gradient, see above; or a function (model, policy, samples) that makes
-            one, such as ``functools.partial(inference.critic_gradient, lam=0.95)``.
-        optimism: η ≤ 1 of "renyi", which maximises not the ELBO but a bound of K = samples
+        estimator: the estimator of the gradient, see above; or a function (model, policy, samples)
+            that makes one, such as ``functools.partial(inference.critic_gradient, lam=0.95)``.
+        optimism: η ≤ 1 for "renyi", which maximises not the ELBO but a bound from K = samples
             trajectories: the importance-weighted one at η = 1, and as K grows that of
-            ``soft_values(model, optimism=η)``. Its losses are of that bound. A policy that is
-            fitted so counts on luck that it does not have, so that there is a warning.
-        steps: at most so many steps.
-        samples: trajectories a step, where sampled; at least two, for the baseline.
-        learning_rate: of Adam at the start; 0.2 for a table and 0.01 for a network if not given.
-            For "mirror" its step size, one if not given.
+            ``soft_values(model, optimism=η)``. Its losses are of that bound. Such a policy counts
+            on luck that it does not have, so that there is a warning.
+        steps: the maximum number of training steps.
+        samples: trajectories per step, if sampled; at least two, for the baseline.
+        learning_rate: the initial rate of Adam; 0.2 for a table and 0.01 for a network if not
+            given. For "mirror" its step size, one if not given.
         optimizer: parameters -> a torch optimiser, in place of Adam and its rate:
             ``functools.partial(torch.optim.RMSprop, lr=1e-3)``. LBFGS fits "exact".
-        schedule: optimiser -> a torch scheduler of its rate, stepped once a step. If not given,
-            Adam's falls by a factor of 100 over the steps, and that of an ``optimizer`` stays.
-        clip: the largest norm that a gradient keeps; longer ones are scaled down to it.
+        schedule: optimiser -> a torch scheduler of its rate, stepped once per training step. If not
+            given, Adam's rate falls by a factor of 100, and that of an ``optimizer`` is constant.
+        clip: the maximum norm of a gradient; larger ones are scaled down to it.
         temperature: step -> α at that step, 0 … steps - 1, for annealing. ``Fit.elbo`` is at the
             model's own, where the schedule should end.
-        tolerance: the loop ends once the mean loss of the last fifth of ``steps`` is not lower by
-            so much than that of the fifth before, relative to its size above one; 0 for any
-            fall, -inf for no such test.
-        checkpoint: path of a file, written whole every ``every`` steps and at the end. Where it
-            exists already the run goes on from it.
+        tolerance: training ends once the mean loss of the last fifth of ``steps`` is not lower than
+            that of the fifth before by this much, relative to its size above one; 0 for any fall,
+            -inf for no such test.
+        checkpoint: path of a file, written every ``every`` steps and at the end. If it exists
+            already the run resumes from it.
         every: steps from one checkpoint to the next.
-        device: where to train, "cpu" or "cuda"; the table and the policy go there, and the
-            policy comes back. A program must have its own tensors there.
-        seed: of the simulation.
+        device: where to train, "cpu" or "cuda"; the table and the policy are moved there, and the
+            policy is moved back. A program must have its own tensors there.
+        seed: seed of the simulation.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        A :class:`Fit`: the trained policy, its ELBO, and the losses of all training
-        steps.
+        A :class:`Fit`: the trained policy, its ELBO, and the losses of all training steps.
 
     Raises:
         ValueError: if the policy has no parameters or does not fit the model, the ELBO is -inf
-            because a reward of -inf cannot be avoided by the policy, the horizon is infinite, the
-            estimator needs a model or a policy of another kind, or the checkpoint is truncated,
-            of something else, or of a run with other settings or of another model.
+            because the policy cannot avoid a reward of -inf, the horizon is infinite, the estimator
+            needs a model or a policy of another kind, or the checkpoint is truncated, is not a
+            checkpoint, or is from a run with other settings or another model.
         FitStopped: a ValueError that names the step and the site where a loss or its gradient was
             not finite, and carries the last good parameters as ``.policy``.
 
@@ -232,7 +238,7 @@ def fit(
             converged = train(run, budget, kept, progress)
         except (FloatingPointError, ValueError) as error:
             if isinstance(error, ValueError) and not run.losses:
-                raise  # not a matter of numbers, but of what was passed
+                raise  # a fault of the arguments, not of numbers
             raise stopped(error, problem.program, policy, samples, run.losses) from error
         run.restore()
         elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
@@ -251,4 +257,4 @@ def _check(policy: object, estimator: object, steps: int, samples: int) -> None:
     check_policy(policy)
     estimators.check_name(estimator)
     checks.check_count("steps", steps)
-    checks.check_count("samples", samples, 2, "the baseline needs another one")
+    checks.check_count("samples", samples, 2, "the baseline needs a second trajectory")

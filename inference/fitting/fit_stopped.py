@@ -1,4 +1,4 @@
-"""The error of a fit that could not go on, with all that it had reached."""
+"""The error of a fit that could not continue, with its results so far."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from cai.program.trajectory import TrajectoryModel
 
 
 class FitStopped(ValueError):
-    """A fit that could not go on; nothing that it had reached is lost.
+    """Raised when training cannot continue; it carries the results so far.
 
     Attributes:
-        step: how many steps were done.
-        site: the first site that was not finite, ``a_3`` or ``o_3``; None where it is not known.
-        policy: with the parameters before the step that failed.
+        step: the number of completed steps.
+        site: the first site that was not finite, such as ``a_3`` or ``o_3``; None if unknown.
+        policy: the policy with the parameters before the step that failed.
         losses: (step,), nats.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> try:
+    ...     inference.fit(model, cai.TabularPolicy(model), learning_rate=1e308)
+    ... except inference.FitStopped as stopped:
+    ...     stopped.step, stopped.site
+    (1, 'a_0')
     """
 
     def __init__(
@@ -28,7 +37,7 @@ class FitStopped(ValueError):
         self.step, self.site, self.policy, self.losses = step, site, policy, losses
 
     def __reduce__(self) -> Any:
-        """All of it, so that it comes out of a pool of processes as it was raised."""
+        """All attributes, so that it can be raised across processes."""
         return type(self), (str(self), self.step, self.site, self.policy, self.losses)
 
 
@@ -39,14 +48,14 @@ def stopped(
     samples: int,
     losses: list[float],
 ) -> FitStopped:
-    """What to raise in place of an error in a step, with the site where it came from if found.
+    """The error to raise in place of one in a training step, with its site if that is found.
 
     Args:
-        error: of the step.
-        model: the program; None of a table, which has no sites.
-        policy: with the parameters before the step, which is where the error left them.
-        samples: trajectories a step. Torch's generator is where it was before the step.
-        losses: so far, nats.
+        error: the error of the step.
+        model: the program; None for a table, which has no sites.
+        policy: the policy with the parameters before the step.
+        samples: trajectories per step. Torch's generator has the state before the step.
+        losses: the losses so far, nats.
     """
     site, what = first_site(model, policy, samples)
     where = "" if site is None else f", first at the site {site}: {what}"

@@ -1,4 +1,4 @@
-"""The loop around a training: when it ends, what it shows, and what an interrupt leaves."""
+"""The training loop: when it ends, its progress bar, and its handling of interrupts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from cai.tables.table import Table
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a training goes on, at which temperatures, and how often it is kept.
+    """The length of a training, its temperatures, and its interval between checkpoints.
 
     Attributes:
-        steps: at most so many.
+        steps: the maximum number of steps.
         tolerance: by how much the mean loss has to fall, see :meth:`plateau`.
         temperature: step -> α; None for the same at every step.
         every: steps from one checkpoint to the next.
@@ -59,7 +59,7 @@ class Budget:
         return float(alpha)
 
     def converged(self, run: Training) -> bool:
-        """Whether there is nothing left to gain, at the temperature that comes last."""
+        """Whether the losses no longer fall, at the final temperature."""
         if self.at(self.steps - 1, run.temperature) != run.temperature:
             return False
         return run.resting if run.natural else self.plateau(run)
@@ -80,10 +80,10 @@ class Budget:
 
 
 def train(run: Training, budget: Budget, kept: Resumption | None, progress: bool) -> bool:
-    """Steps until there is nothing to gain, the budget is spent, or Ctrl-C; whether it converged.
+    """Trains until convergence, the end of the budget, or Ctrl-C; returns whether it converged.
 
     Raises:
-        FloatingPointError, ValueError: from a step; torch's generator is put where it was before.
+        FloatingPointError, ValueError: from a step; torch's generator is restored to before it.
     """
     if kept is not None:
         kept.load(run)
@@ -113,10 +113,10 @@ def train(run: Training, budget: Budget, kept: Resumption | None, progress: bool
 
 
 def check_device(device: Any) -> torch.device:
-    """Where to train.
+    """The device to train on.
 
     Raises:
-        ValueError: if there is no such device here.
+        ValueError: if there is no such device.
     """
     try:
         place = torch.device(device)
@@ -125,7 +125,7 @@ def check_device(device: Any) -> torch.device:
         words = str(error).split("\n")[0]
         _refuse_device(device, words)
     if place.type not in ("cpu", "cuda"):
-        _refuse_device(device, "no other has the float64 that this needs")
+        _refuse_device(device, "other devices lack float64, which this needs")
     return place
 
 
@@ -135,9 +135,9 @@ def _refuse_device(device: Any, words: str) -> NoReturn:
 
 @contextlib.contextmanager
 def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None]:
-    """The surroundings of a training: generators of its own, threads that suit it, the device.
+    """A context for training: seeded generators, a suitable number of threads, the device.
 
-    Other threads that sample wait until it has ended.
+    Other threads that sample wait until it ends.
     """
     devices = [place] if place.type == "cuda" else []
     with contextlib.ExitStack() as stack:
@@ -146,7 +146,7 @@ def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None
         torch.manual_seed(seed)
         if table is not None:
             stack.enter_context(table.threads())
-        if place.type != "cpu":  # what it costs a call of torch to ask for the default is not small
+        if place.type != "cpu":  # setting a default device slows every call of torch
             stack.enter_context(place)
         yield
 
@@ -165,7 +165,7 @@ class _ProgressBar:
         self._bar.close()
 
     def update(self, losses: list[float]) -> None:
-        """One step more."""
+        """Shows one more step."""
         if not self._bar.disable and len(losses) % 10 == 0:
             recent = losses[-WINDOW:]
             mean = -sum(recent) / len(recent)
@@ -174,16 +174,15 @@ class _ProgressBar:
         self._bar.update()
 
     def say(self, text: str) -> None:
-        """A line of its own, where errors go."""
+        """Prints a separate line to standard error."""
         self._bar.write(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that no step is left half done; a second one interrupts it.
+    """An event that Ctrl-C sets, so that the current step is completed; a second one interrupts it.
 
-    Where Ctrl-C cannot reach, in another thread or under a handler that is not Python's, the event
-    is never set.
+    In another thread, or under a handler that is not Python's, the event is never set.
     """
     asked, before = threading.Event(), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

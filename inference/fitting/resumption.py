@@ -1,4 +1,4 @@
-"""A training that goes on where a file left it, if it is the same training."""
+"""Resumes a training from a checkpoint, after checking that it is the same training."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _ODD = (LookupError, TypeError, AttributeError, RuntimeError, ValueError, NotImp
 
 @dataclass
 class Resumption:
-    """The checkpoint of a training, and all that a run must have in common with it.
+    """The checkpoint of a training, with all that a resumed run must have in common.
 
     Attributes:
-        file: of the checkpoint.
-        settings: plain values by name.
-        problem: that is fitted.
-        table: of it, where it has one.
-        temperature: step, α before -> α of the run that goes on.
-        identity: what tells it from others, see :mod:`cai.inference.fitting._identity`.
+        file: the path of the checkpoint.
+        settings: name -> plain value.
+        problem: the problem that is fitted.
+        table: its table, if it has one.
+        temperature: (step, previous α) -> α of the resumed run.
+        identity: identifies the problem, see :mod:`cai.inference.fitting._identity`.
     """
 
     file: Path
@@ -44,10 +44,10 @@ class Resumption:
     identity: dict[str, Any] = field(default_factory=dict)
 
     def load(self, run: Training) -> None:
-        """Puts a run, and torch's generators, where the file has them, if there is one.
+        """Restores a run, and torch's generators, from the file, if there is one.
 
         Raises:
-            ValueError: if the file is that of another training, or cannot be gone on from.
+            ValueError: if the file is from another training, or cannot be resumed.
         """
         state = checkpoint_file.read(self.file, self.settings)
         checkpoint_file.remove_unfinished(self.file)
@@ -77,7 +77,7 @@ class Resumption:
         """Writes the checkpoint.
 
         Raises:
-            ValueError: if the disk does not take it.
+            ValueError: if it cannot be written.
         """
         state = {
             "run": run.state_dict(),
@@ -92,12 +92,12 @@ class Resumption:
             checks.refuse(where, "room to write", came, "mend it and go on")
 
     def _other_schedule(self, run: Training, kept: dict[str, Any]) -> str:
-        """The first step that was taken at another temperature or rate than now; or empty."""
+        """The first past step whose temperature or rate differs now, in words; or empty."""
         alpha = run.temperature
         for step, then in enumerate(kept["alphas"].tolist()):
             try:
                 alpha = self.temperature(step, alpha)
-            except Exception:  # one that no longer answers for what is past says nothing
+            except Exception:  # a schedule that cannot be called for past steps is not compared
                 continue
             if not math.isclose(alpha, then, rel_tol=1e-9):
                 return f"temperature({step}) = {alpha:g} | temperature({step}) = {then:g}"
@@ -109,9 +109,9 @@ def _check_whole(kept: dict[str, Any]) -> None:
     n = len(kept["losses"])
     counted = isinstance(kept["settled"], int) and 0 <= kept["settled"] <= n
     if not counted or not isinstance(kept["resting"], bool):
-        raise ValueError("steps that were not counted")
+        raise ValueError("wrong counts of steps")
     if any(len(kept[name]) != n for name in ("alphas", "rates")) or _holds_nan(kept):
-        raise ValueError("NaN in it, or steps that are missing")
+        raise ValueError("NaN in it, or missing steps")
 
 
 def _holds_nan(x: Any) -> bool:
@@ -123,17 +123,17 @@ def _holds_nan(x: Any) -> bool:
 
 
 def _other_rates(run: Training, kept: dict[str, Any]) -> str:
-    """The first step at which the schedule now gives other rates; or that its state is another's.
+    """The first step at which the schedule now gives other rates, or how its state differs.
 
-    A copy is taken through all the steps, with the losses that there were.
+    A copy of it runs through all past steps, with their losses.
     """
     try:
         optimizer, schedule = copy.deepcopy((run.optimizer, run.schedule))
-    except Exception:  # a generator, for one, cannot be asked twice
+    except Exception:  # a generator, for instance, cannot be copied
         return ""
     losses, rates = kept["losses"].tolist(), kept["rates"].tolist()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimiser itself takes no steps here
+        warnings.simplefilter("ignore")  # the optimiser itself takes no steps here
         for step, (loss, then) in enumerate(zip(losses, rates, strict=True)):
             now = rates_of(optimizer)
             if not _same_values(now, then):

@@ -20,26 +20,26 @@ MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimi
 MakeSchedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 
 WINDOW = 50  # steps that the running mean of the losses covers
-_ROUNDING = 1e-11  # what is left of a natural gradient of zero, relative to the ELBO above one
+_ROUNDING = 1e-11  # a natural gradient this small, relative to the ELBO above one, is zero
 
 
 @dataclass(eq=False, kw_only=True)
 class Training:
-    """All that the next step depends on, but for the state of torch's generator.
+    """All that the next step depends on, except for the state of torch's generator.
 
     Attributes:
-        policy: is trained in place.
+        policy: the policy, trained in place.
         build: α -> the estimator of the gradient at that temperature.
-        estimate: the one in use.
-        temperature: α that it is at.
-        optimizer: of the policy's parameters.
-        schedule: of the optimiser's rate.
-        clip: the largest norm that a gradient keeps; None for any.
+        estimate: the current estimator.
+        temperature: the current α.
+        optimizer: the optimiser of the policy's parameters.
+        schedule: the schedule of the optimiser's rate.
+        clip: the maximum norm of a gradient; None for no limit.
         natural: whether steps follow the natural gradient, which is zero at the optimum alone.
-        losses: one a step, nats.
-        alphas: α at each of them.
-        rates: the optimiser's rates at each, one for each group of parameters.
-        settled: the step from which on the temperature is what it is now.
+        losses: one per step, nats.
+        alphas: α at each step.
+        rates: the optimiser's rates at each step, one for each group of parameters.
+        settled: the first step at the current temperature.
         resting: whether the last natural gradient was zero.
         best: the lowest mean loss, and the latest parameters that were no worse.
     """
@@ -60,10 +60,10 @@ class Training:
     best: tuple[float, dict[str, Tensor]] | None = None
 
     def step(self) -> None:
-        """One step of the optimiser and of the schedule, and one loss more.
+        """Takes one step of the optimiser and the schedule, and records the loss.
 
         Raises:
-            FloatingPointError: where the loss or its gradient is not finite; nothing has moved.
+            FloatingPointError: if the loss or its gradient is not finite; nothing has changed then.
         """
         rates = rates_of(self.optimizer)
         loss = float(self.optimizer.step(self._loss_and_gradient))
@@ -88,7 +88,7 @@ class Training:
             checks.refuse(
                 "policy",
                 "actions whose probabilities depend on its parameters",
-                f"{type(self.policy).__name__}, which does without them or detaches them",
+                f"{type(self.policy).__name__}, which does not use them or detaches them",
                 "compute the distribution from the parameters, outside torch.inference_mode()",
             )
         parameters = [p for p in self.policy.parameters() if p.grad is not None]
@@ -109,7 +109,7 @@ class Training:
         return loss
 
     def anneal(self, temperature: float) -> None:
-        """Goes on at another temperature, at which earlier losses are no measure."""
+        """Changes the temperature, so that earlier losses no longer count."""
         if temperature != self.temperature:
             learnt = _learnt(self.estimate)
             self.temperature, self.estimate = temperature, self.build(temperature)
@@ -117,7 +117,7 @@ class Training:
             self.settled, self.best, self.resting = len(self.losses), None, False
 
     def remember(self) -> None:
-        """Keeps the parameters, unless earlier ones were better beyond two standard errors."""
+        """Keeps the parameters, unless earlier ones were better by over two standard errors."""
         recent = torch.tensor(self.losses[self.settled :][-WINDOW:], dtype=torch.float64)
         if not len(recent):
             return
@@ -129,12 +129,12 @@ class Training:
             self.best = min(mean, lowest), kept
 
     def restore(self) -> None:
-        """Puts the best parameters back."""
+        """Restores the best parameters."""
         if self.best is not None:
             self.policy.load_state_dict(self.best[1])
 
     def _keep_types(self, state: dict[int, dict[str, Any]]) -> None:
-        """Undoes what torch does to the state of an optimiser: it casts it to the parameters'."""
+        """Restores the dtypes of an optimiser's state, which torch casts to the parameters'."""
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         for index, kept in state.items():
             mine = self.optimizer.state[held[index]]
@@ -143,13 +143,13 @@ class Training:
                     mine[name] = mine[name].to(value.dtype)
 
     def _at_rest(self) -> bool:
-        """Whether the gradient of the last step was zero but for rounding errors."""
+        """Whether the gradient of the last step was zero up to rounding errors."""
         slopes = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
         tiny = _ROUNDING * max(1.0, abs(self.losses[-1]))
         return all(slope is None or bool(slope.abs().max() <= tiny) for slope in slopes)
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes to go on from here."""
+        """The state from which :meth:`load_state_dict` continues."""
         return {
             "policy": self.policy.state_dict(),
             "estimator": _learnt(self.estimate),
@@ -160,7 +160,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts the run where it was when the state was taken."""
+        """Restores the run from a state."""
         self.anneal(state["temperature"])
         self.policy.load_state_dict(state["policy"])
         _teach(self.estimate, state["estimator"])
@@ -188,7 +188,7 @@ def generators() -> list[torch.Tensor]:
 
 
 def set_generators(states: list[torch.Tensor]) -> None:
-    """Puts torch's generators where they were."""
+    """Restores the states of torch's generators."""
     torch.set_rng_state(states[0])
     if _on_cuda():
         torch.cuda.set_rng_state_all(states[1:])
@@ -199,7 +199,7 @@ def _on_cuda() -> bool:
 
 
 def _learnt(estimate: Estimator) -> dict[str, Any]:
-    """What an estimator has learnt itself, such as a critic."""
+    """The state of an estimator's own module, such as a critic."""
     held = {name: getattr(estimate, name, None) for name in ("module", "optimizer")}
     return {name: part.state_dict() for name, part in held.items() if part is not None}
 
@@ -217,7 +217,7 @@ def make_steps(
     optimizer: MakeOptimizer | None,
     schedule: MakeSchedule | None,
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """The optimiser and its schedule: the user's, or Adam with a rate that falls a hundredfold.
+    """The optimiser and its schedule: the user's, or Adam with a rate that falls by 100.
 
     Raises:
         ValueError: if a rate is not a number above zero, or is given twice, or a function returns
@@ -268,11 +268,11 @@ def make_steps(
 
 
 def _descent(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Optimizer:
-    """Adam, or steps along the gradient itself where it is the natural one."""
+    """Adam, or plain steps along a natural gradient."""
     if rate is None:
         rate = default_rate(name, policy)
     if name == "mirror":
         return torch.optim.SGD(policy.parameters(), lr=rate)
-    # Without noise a short memory serves Adam best: gradients shrink as probabilities settle.
+    # Without noise a short memory suits Adam best: gradients shrink as probabilities settle.
     betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)
     return torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)

@@ -1,7 +1,7 @@
-"""What the estimators that sample share: scored trajectories, their baseline, and the surrogate.
+"""Shared parts of sampling estimators: scored trajectories, baseline, and surrogate.
 
-A score-function estimator draws trajectories of the policy, weights the score of each action by
-what came of it less a baseline that does not depend on it, and differentiates the weighted sum.
+A score-function estimator draws trajectories of the policy, weights the score of each action by its
+reward to go minus a baseline that does not depend on it, and differentiates the weighted sum.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Scored(NamedTuple):
         log_q: (n, T), log q(a_t|s_t), nats, with the graph of the policy's parameters.
         terms: (n, T), (r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t), nats; zero after termination.
         to_go: (n, T), nats: the terms from step t on, and the final reward.
-        alive: (n, T), whether the trajectory is alive at step t.
+        alive: (n, T), boolean: whether the trajectory is alive at step t.
     """
 
     paths: Trajectories
@@ -37,10 +37,10 @@ class Scored(NamedTuple):
 
 
 def scored(model: TrajectoryModel, policy: nn.Module, samples: int) -> Scored:
-    """Trajectories that the program itself simulates.
+    """Scored trajectories from simulating the program.
 
-    The policy is scored in one call over all steps and trajectories, so that the backward pass does
-    not grow with the number of sites.
+    The policy is scored in one call for all steps and trajectories, so that the cost of the
+    backward pass does not grow with the number of sites.
 
     Raises:
         ValueError, FloatingPointError: if the ELBO is not finite, see :func:`checked`.
@@ -64,9 +64,9 @@ def leave_one_out(x: Tensor, dim: int = 0, alive: Tensor | None = None) -> Tenso
     """The mean over all other trajectories, a baseline that does not depend on x's own.
 
     Args:
-        x: one number a particle, and whatever axes besides.
+        x: one number per trajectory, with any other axes.
         dim: the axis of the trajectories.
-        alive: which trajectories count, all if not given; x is zero for the others.
+        alive: which trajectories count, all of them if not given; x is zero for the others.
     """
     others: Tensor | int = x.shape[dim] - 1
     if alive is not None:
@@ -75,5 +75,5 @@ def leave_one_out(x: Tensor, dim: int = 0, alive: Tensor | None = None) -> Tenso
 
 
 def surrogate(log_q: Tensor, weight: Tensor) -> Tensor:
-    """-Σ weight · log q, whose gradient is the estimate: the weights are constants to it."""
+    """-Σ weight · log q, with constant weights; its gradient is the estimate."""
     return -(weight * log_q).sum()

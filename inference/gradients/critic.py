@@ -21,29 +21,29 @@ from cai.tables.table import Table
 def critic_gradient(
     model: TrajectoryModel | Table, policy: nn.Module, samples: int, *, lam: float = 1.0
 ) -> Estimator:
-    """The score function weighted by advantages over a critic v (Schulman et al. 2016, GAE).
+    """The score-function estimator weighted by advantages over a critic v (GAE, Schulman 2016).
 
         A_t = Σ_k λ^k δ_{t+k},    δ_t = (r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t)
                                         + v_{t+1}(s_{t+1}) - v_t(s_t)
 
     The critic is a table of means for finitely many states, else a network of (t, s). It learns the
-    soft reward to go, in nats, from trajectories that its values have been used for: so λ = 1, the
-    reward to go less v_t(s_t), is unbiased however wrong the critic is. With λ < 1 what comes late
-    is left to the critic: less noise, and biased as far as the critic errs. From each advantage the
-    mean of the other trajectories is taken, so that a critic that knows nothing yet does no harm.
+    soft reward to go, in nats, from trajectories after its values have been used for them: so
+    λ = 1, the reward to go minus v_t(s_t), is unbiased even if the critic is wrong. With λ < 1 the
+    critic replaces later rewards, with less noise and a bias from its errors. The mean over the
+    other trajectories is subtracted from each advantage, so that an untrained critic does no harm.
 
     As an estimator of ``fit``: ``estimator="critic"``, or ``functools.partial(critic_gradient,
     lam=0.95)`` for another λ.
 
     Args:
         model: any program.
-        policy: any that can be scored along a trajectory.
-        samples: trajectories a call, at least two.
+        policy: any policy that can be scored along a trajectory.
+        samples: trajectories per call, at least two.
         lam: λ in [0, 1].
 
     Returns:
-        An estimator: called, it adds the gradient of -ELBO to that of the parameters,
-        and returns an estimate of -ELBO, nats.
+        An estimator: a call adds the gradient of -ELBO to those of the parameters and returns an
+        estimate of -ELBO, nats.
 
     Raises:
         ValueError: if λ is not in [0, 1], samples is 1, the horizon is infinite, or the

@@ -1,8 +1,8 @@
-"""Actions summed over, states sampled: the score function of what is left.
+"""Gradients with actions summed and states sampled.
 
-At each state that was visited, what the step pays is summed over all actions, weighted by the
-policy. The sum alone would be biased: the action drawn also decides where the trajectory goes on,
-so that what comes after it is weighted by its score.
+At each visited state, the reward of the step is summed over all actions, weighted by the policy.
+The sum alone would be biased: the sampled action also decides how the trajectory continues, so the
+later rewards are weighted by its score.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
-_PULL = 10  # how many trajectories in the same state weigh as much as all others together
+_PULL = 10  # trajectories in the same state whose mean weighs as much as that of all others
 
 
 def enumerated_gradient(table: Table, policy: nn.Module, samples: int) -> Estimator:
-    """The gradient from trajectories drawn from the table.
+    """The estimator from trajectories drawn from the table.
 
-    What a step pays is summed over the actions, weighted by the policy; what comes after it is
-    weighted by the score of the action drawn. The baseline of a particle is the mean future of the
-    others in the same state at the same step, drawn towards the mean of all others: independent of
-    the particle, so unbiased.
+    The reward of a step is summed over the actions, weighted by the policy; later rewards are
+    weighted by the score of the sampled action. The baseline of a trajectory is the mean reward to
+    go of the others in the same state at the same step, shrunk towards the mean of all others: it
+    is independent of the trajectory, and so unbiased.
     """
     T, S, A = table.steps, table.num_states, table.num_actions
     K = table.log_dynamics.shape[-1]
@@ -88,7 +88,7 @@ def _survivors(discount: float, T: int, samples: int) -> Tensor | None:
 
 
 def _others(to_go: Tensor, at: Tensor, groups: int) -> Tensor:
-    """The mean reward to go of the others in the same state, where they are few towards all."""
+    """The mean reward to go of the others in the same state, shrunk to that of all if few."""
     T, n = to_go.shape
     flat, index = to_go.flatten(), at.flatten()
     total = flat.new_zeros(groups).index_add_(0, index, flat)[index].view(T, n)
@@ -97,7 +97,7 @@ def _others(to_go: Tensor, at: Tensor, groups: int) -> Tensor:
 
 
 def num_actions(model: TrajectoryModel) -> int | None:
-    """A, or None where the actions are not finitely many."""
+    """A, or None if there are not finitely many actions."""
     with seeded(0):
         return support_size(model.prior(model.initial.sample(), 0))
 
@@ -105,13 +105,13 @@ def num_actions(model: TrajectoryModel) -> int | None:
 def enumerated_program_gradient(
     model: TrajectoryModel, policy: nn.Module, A: int, samples: int
 ) -> Estimator:
-    """The gradient from simulated trajectories of a model with A actions and states of any kind.
+    """The estimator from simulated trajectories of a model with A actions and any states.
 
         ∇ELBO = E_q Σ_t [ Σ_a (r/α + log p - log q)(s_t,a) ∇q_t(a|s_t) + F_t ∇log q_t(a_t|s_t) ]
 
-    F_t is what comes after the action, arrival and all, less its mean over the other trajectories.
-    Leaving it out would be the gradient of another objective: the action drawn also decides where
-    the trajectory goes on.
+    F_t is the sum of later terms, arrival reward included, minus its mean over the other
+    trajectories. Without it this would be the gradient of another objective, since the sampled
+    action also decides how the trajectory continues.
     """
     T = checks.finite_horizon(model, "fit")
     steps = torch.arange(T).expand(samples, T)
@@ -146,7 +146,7 @@ def _gains(model: TrajectoryModel, s: Tensor, steps: Tensor, A: int) -> Tensor:
 
 
 def _future(model: TrajectoryModel, paths: Trajectories, paid: Tensor) -> Tensor:
-    """What comes after the action of each step, its own arrival reward included, (n, T), nats."""
+    """The later terms of each step, its own arrival reward included, (n, T), nats."""
     before, alive = paths.states[:, :-1], paths.alive[:, :-1]
     arrival = torch.zeros_like(paid)
     if model.pays_on_arrival:
@@ -158,7 +158,7 @@ def _future(model: TrajectoryModel, paths: Trajectories, paid: Tensor) -> Tensor
 
 
 def _all_log_probs(policy: Policy, states: Tensor, actions: Tensor, A: int) -> Tensor:
-    """log q(a | what was seen by step t) of every action, (n, T, A); step by step with a memory."""
+    """log q(a | observations up to t) of every action, (n, T, A); with a memory step by step."""
     n, T = actions.shape
     policy = without_latents(policy)
     if not remembers(policy):

@@ -41,7 +41,7 @@ EstimatorChoice: TypeAlias = EstimatorName | EstimatorFactory
 
 
 def check_name(name: object) -> None:
-    """Raises ValueError where there is no estimator of that name, nor a function that makes one."""
+    """Raises ValueError unless it is the name of an estimator, or a function that makes one."""
     names = get_args(EstimatorName)
     if not callable(name) and not (isinstance(name, str) and name in names):
         expected = ", ".join(f'"{known}"' for known in names)
@@ -60,19 +60,19 @@ def build(
     optimism: float = 0.0,
     rate: float = 1.0,
 ) -> tuple[str, Estimator]:
-    """The estimator of a name, and its name where that was "auto", which takes the best there is.
+    """The estimator of a name, and its name, since "auto" takes the best one possible.
 
     Args:
-        name: which, or a function that makes one.
+        name: its name, or a function that makes one.
         model: the model.
-        policy: the policy, the parameters of which get the gradient.
-        table: of the model; None where it has none, or the policy has a memory.
-        samples: trajectories a call, where they are sampled.
-        optimism: η of the bound of "renyi".
-        rate: the size of the steps that are to be taken along a natural gradient.
+        policy: the policy whose parameters get the gradient.
+        table: the table of the model; None if it has none, or the policy has a memory.
+        samples: trajectories per call, if they are sampled.
+        optimism: η of the bound for "renyi".
+        rate: the step size along a natural gradient.
 
     Raises:
-        ValueError: if the model or the policy is not of the kind that it needs.
+        ValueError: if the estimator needs another kind of model or policy.
     """
     if not isinstance(name, str):
         made = getattr(name, "func", name)  # of a partial
@@ -132,9 +132,9 @@ def default_rate(name: str, policy: nn.Module) -> float:
 
 
 def forbid_the_fatal(policy: nn.Module, table: Table) -> None:
-    """Masks the actions of a table that can lead to -inf where another one avoids it.
+    """Masks the actions of a table that can lead to -inf, in states where another avoids it.
 
-    Such an action has no place in a policy of finite ELBO, and no gradient that would say so.
+    A policy of finite ELBO cannot take such an action, and no gradient shows that.
     """
     tensors = (table.reward, table.arrival_reward, table.final_reward)
     if not isinstance(policy, TabularPolicy) or policy.observations is not None:
@@ -160,10 +160,10 @@ def _exact(
 
 
 def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> Estimator | None:
-    """The gradient of an ELBO that is known in closed form; None of any other.
+    """The estimator of an ELBO that is known in closed form; None for any other.
 
-    It is for a linear-Gaussian policy in such a model, for a table of histories, and for a guide
-    that bends the dynamics, whose objective is what it imagines.
+    It is known for a linear-Gaussian policy in such a model, a table of histories, and a guide of
+    the dynamics, whose objective is its imagined bound.
     """
     problem = as_problem(model)
     if problem.gaussian is not None and isinstance(policy, LinearGaussianPolicy):
@@ -188,7 +188,7 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
 def _natural(
     model: LinearGaussian | None, policy: nn.Module, table: Table | None, rate: float
 ) -> Estimator:
-    """The natural gradient, of the two kinds of policy that have one in closed form."""
+    """The natural gradient, for the two kinds of policy that have one in closed form."""
     if table is not None and isinstance(policy, TabularPolicy) and policy.observations is None:
         return natural_gradient(table, policy, rate)
     if model is not None and isinstance(policy, LinearGaussianPolicy):

@@ -17,7 +17,7 @@ from cai.tables.table import Table
 
 
 def exact_gradient(table: Table, policy: nn.Module) -> Estimator:
-    """The gradient of the ELBO through the occupancies of the policy, without sampling.
+    """The estimator of the ELBO through the occupancies of the policy, without sampling.
 
     ∂ELBO/∂log q_t(a|s) = occupancy_t(s) q_t(a|s) (advantage_t(s,a)), the policy gradient theorem
     for the objective of maximum entropy.
@@ -41,10 +41,10 @@ class Advantages(NamedTuple):
     """The values of a policy q in a table, and the advantage of each action.
 
     Attributes:
-        elbo: nats.
+        elbo: the ELBO, nats.
         values: (T+1, S), v_t(s), nats: the ELBO from state s at step t on.
-        advantages: (T, S, A), Q_t(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s), nats; no number
-            for actions of probability zero, and where v_t(s) is -inf.
+        advantages: (T, S, A), Q_t(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s), nats; NaN for
+            actions of probability zero, and if v_t(s) is -inf.
         flow: (T, S, ...), the flow of q(a|s) p(s'|s,a) γ, see ``Table.flow``.
     """
 
@@ -55,7 +55,7 @@ class Advantages(NamedTuple):
 
 
 def advantages(table: Table) -> Callable[[Tensor], Advantages]:
-    """log q_t(a|s), (T, S, A), nats -> the values and the advantages of that policy."""
+    """A function log q_t(a|s), (T, S, A), nats -> values and advantages of that policy."""
     gain, p = gains(table), table.log_dynamics.exp() * table.discount
     ahead, initial = _ahead(table, p), table.log_initial.exp()
 
@@ -70,13 +70,13 @@ def advantages(table: Table) -> Callable[[Tensor], Advantages]:
 
 
 def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
-    """v -> Σ p v(s') over the successors, (..., S) -> (..., S, A), by one product if it can be."""
+    """A function v -> Σ p v(s'), (..., S) -> (..., S, A), by one matrix product if possible."""
     weights = None
     if table.flows_in_matrices:
         weights = table.dense(table.log_dynamics).flatten(0, 1) * table.discount
 
     def ahead(v: Tensor) -> Tensor:
-        if not v.isfinite().all():  # what cannot be reached may be worth -inf
+        if not v.isfinite().all():  # states that are not reached may have the value -inf
             return product(p, table.gather(v)).sum(-1)
         if weights is not None:
             return (v @ weights.T).unflatten(-1, p.shape[:2])
@@ -97,7 +97,7 @@ def _values(table: Table, gain: Tensor, flow: Tensor) -> Tensor:
     v = torch.empty(T + 1, S, dtype=torch.float64)
     v[T] = table.final_reward / table.temperature
     if table.flows_in_matrices and flow.is_cpu:
-        # numpy asks less of each of many small products. What is lost, -inf, becomes NaN by them.
+        # NumPy has less overhead for many small products. They turn values of -inf into NaN.
         with np.errstate(invalid="ignore"):
             _backward(flow.numpy(), gain.numpy(), v.numpy())
         if v.isfinite().all():

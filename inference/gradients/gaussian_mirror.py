@@ -1,9 +1,9 @@
-"""Mirror descent for linear-Gaussian policies: at step one in backward order, Riccati's recursion.
+"""Mirror descent for linear-Gaussian policies; with step size one and backward it is Riccati's.
 
-Given (s, a), let Q_t^q(s,a)/α + log p(a|s) = -½ a'Ha + a'(h - Gs) + …, nats, what a step is worth
-before the policy q = N(k - Ks, C) that is followed after it. The natural parameters of q are
-Λ = C⁻¹, ΛK and Λk, and H, G, h are those of the policy that would be best now. Where each step has
-a policy of its own, the natural gradient in these parameters is simply the difference.
+Given (s, a), let Q_t^q(s,a)/α + log p(a|s) = -½ a'Ha + a'(h - Gs) + …, nats, the value of an action
+if the policy q = N(k - Ks, C) is followed afterwards. The natural parameters of q are Λ = C⁻¹, ΛK
+and Λk, and H, G, h are those of the policy that would be best now. If each step has a policy of its
+own, the natural gradient in these parameters is simply the difference.
 
 A stationary policy takes averages. With x = (-s, 1), so that the mean is Wx for W = [K, k], with
 M_t = γ^t E[xx'] and D = [G, h] - HW, the Fisher information of (W, Λ) is made of blocks, ΣM_t ⊗ Λ
@@ -38,12 +38,11 @@ Gaussians: TypeAlias = tuple[Tensor, Tensor, Tensor]
 def gaussian_natural_gradient(
     model: LinearGaussian, policy: LinearGaussianPolicy, step: float = 1.0
 ) -> Estimator:
-    """The natural gradient of the ELBO, so that SGD at a rate of ``step`` is one sweep of it.
+    """The estimator of the natural gradient, with which SGD at rate ``step`` makes one sweep.
 
-    What it gives is the way to where :func:`gaussian_sweep` leads, over the step: at another rate
-    that way is followed in the policy's own parameters, along a straight line. With a policy for
-    each step no sweep lowers the ELBO; where a stationary one would, the step is halved until it
-    does not.
+    The gradient is the change of the parameters by :func:`gaussian_sweep` over the step size; at
+    another rate the parameters move along the same straight line. With a policy for each step no
+    sweep lowers the ELBO; for a stationary policy the step is halved until it does not.
     """
 
     def after(step: float) -> LinearGaussianPolicy:
@@ -70,20 +69,20 @@ def gaussian_natural_gradient(
 def gaussian_sweep(
     model: LinearGaussian, policy: LinearGaussianPolicy, step: float = 1.0, backward: bool = False
 ) -> Gaussians:
-    """One step of mirror descent, from a policy to the gains, offsets and covariances of the next.
+    """The gains, offsets and covariances after one step of mirror descent.
 
-    The natural parameters go the fraction λ of the way. Simultaneous, every step looks at the
-    policy as it was: with λ = 1, k sweeps make the last k steps optimal. Backward, at the policy
-    just made, one sweep with λ = 1 is Riccati's recursion.
+    The natural parameters move by the fraction λ. Simultaneously, every step assumes the old policy
+    afterwards: with λ = 1, k sweeps make the last k steps optimal. Backward, it assumes the new
+    one: a single sweep with λ = 1 is Riccati's recursion.
 
     Args:
-        model: the problem, its horizon finite.
-        policy: that is followed; it stays as it is.
+        model: the problem, with a finite horizon.
+        policy: the old policy, which is not changed.
         step: λ in (0, 1].
-        backward: whether each step is changed with those behind it changed already.
+        backward: whether later steps are changed before earlier ones.
 
     Raises:
-        ValueError: if some H is not positive definite, as nothing limits the actions; where a
+        ValueError: if some H is not positive definite, so that nothing limits the actions; if a
             stationary policy is to be swept backward.
     """
     W = torch.cat([policy.gains, policy.offsets.unsqueeze(-1)], -1).detach().numpy()

@@ -1,4 +1,4 @@
-"""What every estimator of the ELBO's gradient is, and what each of them checks."""
+"""The interface of estimators of the ELBO's gradient, and their common checks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cai.tables.table import Table
 Estimator: TypeAlias = Callable[[], float]
 """Adds the gradient of -ELBO to the parameters, and returns -ELBO in nats, or an estimate.
 
-One that learns something of its own, such as a critic, has that as an attribute ``module``, a torch
-module: its ``state_dict`` belongs to a checkpoint as the policy's does.
+An estimator with something to learn, such as a critic, has it as an attribute ``module``, a torch
+module, whose ``state_dict`` is kept in checkpoints beside the policy's.
 """
 
 EstimatorFactory: TypeAlias = Callable[[Any, nn.Module, int], Estimator]
@@ -22,11 +22,11 @@ EstimatorFactory: TypeAlias = Callable[[Any, nn.Module, int], Estimator]
 
 
 def checked(elbo: float) -> None:
-    """Raises where the ELBO is not finite, since its gradient is not either.
+    """Raises an error if the ELBO is not finite, since its gradient is not either.
 
     Raises:
-        ValueError: if it is -inf, which a reward can make it.
-        FloatingPointError: where it is NaN or +inf, which is a matter of numbers.
+        ValueError: if it is -inf, because of a reward of -inf.
+        FloatingPointError: if it is NaN or +inf, because of numerical errors.
     """
     if elbo == -math.inf:
         raise ValueError(
@@ -39,12 +39,12 @@ def checked(elbo: float) -> None:
 
 
 def gains(table: Table) -> Tensor:
-    """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: what a step is worth but for log q(a|s)."""
+    """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: the terms of a step without -log q(a|s)."""
     return table.log_prior + table.expected_reward / table.temperature
 
 
 def not_too_far(elbo: float, after: Callable[[float], float], step: float) -> float:
-    """The largest of step, step/2, … after which the ELBO is no lower; zero if none is."""
+    """The largest of step, step/2, … that does not lower the ELBO; zero if there is none."""
     lowest = elbo - 1e-13 * max(1.0, abs(elbo))
     for halvings in range(40):
         if after(step / 2**halvings) >= lowest:

@@ -1,4 +1,4 @@
-"""Functions that a user passes for training: what they raise, or return, is said in one line."""
+"""One-line messages for errors and wrong results of a user's functions during training."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError
 
 @contextmanager
 def raising(name: str, expected: str, advice: str) -> Iterator[None]:
-    """Raises ValueError in place of what a faulty function raises; other exceptions go through.
+    """A context that raises ValueError in place of a faulty function's error; others pass.
 
     Args:
-        name: of the argument.
-        expected: what it should have been.
+        name: the name of the argument.
+        expected: what it should be.
         advice: what to try.
     """
     try:
         yield
     except FloatingPointError:
-        raise  # a matter of numbers, which has words of its own
+        raise  # a numerical error, which has its own message
     except _FAULTS as error:
         words = " ".join(str(error).split())[:200]
         came = f"one that raised {type(error).__name__}: {words}"
@@ -34,9 +34,9 @@ def raising(name: str, expected: str, advice: str) -> Iterator[None]:
 
 
 class Guarded:
-    """An estimator of the user's, whose errors are told and whose answers are numbers.
+    """A user's estimator, with checks of its errors and results.
 
-    Attributes of the estimator, such as a ``module`` that it trains, are found here, too.
+    It has the attributes of the estimator, such as a ``module`` that it trains.
     """
 
     def __init__(self, estimate: Any) -> None:

@@ -1,4 +1,4 @@
-"""Mirror descent on a table, which is its natural gradient: at step one, dynamic programming."""
+"""Mirror descent on a table, its natural gradient; with step size one, dynamic programming."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cai.tables.table import Table
 
 
 def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> Estimator:
-    """The natural gradient of the ELBO in the logits θ_t(s,a) of q ∝ p(a|s) exp(θ).
+    """The estimator of the natural gradient in the logits θ_t(s,a) of q ∝ p(a|s) exp(θ).
 
         Q_t^q(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s)
 
-    The inverse Fisher information takes the occupancies out of the gradient (Kakade 2002), so that
-    a step of size λ along it is one :func:`mirror_sweep`. For a stationary table they stay in, as
-    the weights of a mean over all time, and no number of steps is promised; where a whole ``step``
-    would lower the ELBO, it is halved until it does not.
+    The inverse Fisher information removes the occupancies from the gradient (Kakade 2002), so that
+    a step of size λ along it is one :func:`mirror_sweep`. For a stationary table they remain, as
+    the weights of a mean over all steps, and the number of sweeps is not bounded; if a full
+    ``step`` would lower the ELBO, it is halved until it does not.
     """
     of_policy = advantages(table)
 
@@ -40,7 +40,7 @@ def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> 
             if policy.logits.dim() == 2:
                 weight = occupancies(table, flow).unsqueeze(-1)
                 slope = product(weight, slope).sum(0) / weight.sum(0)
-            # What the policy never does, and where everything is lost, stays as it is.
+            # Logits of actions that are never taken, or in states of value -inf, do not change.
             slope = torch.where(slope.isfinite(), slope, 0.0)
             if policy.logits.dim() == 2:
                 slope = slope * (not_too_far(elbo, lambda to: after(to, slope), step) / step)
@@ -51,21 +51,21 @@ def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> 
 
 
 def mirror_sweep(table: Table, log_q: Tensor, step: float = 1.0, backward: bool = False) -> Tensor:
-    """One step of mirror descent in all rows of a policy, log q_t(a|s) of shape (T, S, A), nats.
+    """A policy after one step of mirror descent in all rows, log q_t(a|s), (T, S, A), nats.
 
         q'_t(a|s) ∝ q_t(a|s)^{1-λ} [p(a|s) exp(Q_t^q(s,a)/α)]^λ
 
-    It maximises the gradient's λ <Q^q/α + log p - log q, q'> less KL(q'‖q) in each state (Geist,
-    Scherrer and Pietquin 2019). Simultaneous, every row takes the Q of the policy as it was: once
-    the steps behind it are right, an error shrinks by 1 - λ a sweep; with λ = 1, k sweeps make the
-    last k steps optimal, and T sweeps all. Backward, with the Q of the policy just made, one sweep
-    with λ = 1 is the soft Bellman recursion.
+    It maximises λ <Q^q/α + log p - log q, q'> - KL(q'‖q) in each state (Geist, Scherrer and
+    Pietquin 2019). Simultaneously, every row uses the Q of the old policy: once the later steps are
+    right, an error shrinks by 1 - λ per sweep; with λ = 1, k sweeps make the last k steps optimal,
+    and T sweeps all of them. Backward, with the Q of the new policy, one sweep with λ = 1 is the
+    soft Bellman recursion.
 
     Args:
         table: the problem.
-        log_q: the policy.
+        log_q: the old policy.
         step: λ in (0, 1].
-        backward: whether each row is changed with the steps behind it changed already.
+        backward: whether later steps are changed before earlier ones.
     """
     new = torch.empty_like(log_q)
     v = table.final_reward / table.temperature

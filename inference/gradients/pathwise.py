@@ -18,17 +18,17 @@ from cai.program.trajectory import TrajectoryModel
 
 
 def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -> Estimator:
-    """The gradient through dynamics and rewards along reparameterised trajectories.
+    """The estimator through dynamics and rewards along reparameterised trajectories.
 
         ∇ELBO = E_noise[ ∇ Σ_t γ^t ((r + r⁺)/α + log p(a_t|s_t) - log q(a_t|s_t)) + γ^T r_T/α ]
 
-    with a_t and s_{t+1} as functions of noise and of the parameters, and log r(z|τ) - log q(z)
-    besides where the policy has latents z (Kingma and Welling 2014; Heess et al. 2015, SVG(∞)).
-    Termination is independent of all else, so that its expectation is taken. The gradient is
+    with a_t and s_{t+1} as functions of noise and of the parameters, plus log r(z|τ) - log q(z) if
+    the policy has latents z (Kingma and Welling 2014; Heess et al. 2015, SVG(∞)).
+    Termination is independent of everything else, so that its expectation is exact. The gradient is
     unbiased if the return is a continuous function of the actions that is smooth almost everywhere;
-    jumps of the return are in no path's gradient, and cannot be noticed here. Where small changes
-    grow with time, as around the top of a pendulum, so does the gradient: over hundreds of steps a
-    few paths dominate it, and its noise.
+    no path's gradient contains jumps of the return, and they cannot be detected here. If small
+    changes grow with time, as around the top of a pendulum, so does the gradient: over hundreds of
+    steps a few paths dominate it and its noise.
 
     Raises:
         ValueError: from the estimator, if a site depends on the policy and has no ``rsample``, or
@@ -38,7 +38,7 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -
     if model.discount < 1 and has_latents(policy):
         checks.refuse(
             'estimator "pathwise"',
-            "a discount of 1 beside a policy with latents",
+            "a discount of 1 for a policy with latents",
             f"{model.discount:g}",
             "take SVI(model.with_auxiliary(policy), model.rollout(policy), optim, Trace_ELBO())",
         )
@@ -65,14 +65,14 @@ def pathwise_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -
 
 
 def _differentiable(name: str, distribution: Any, shape: torch.Size) -> Tensor:
-    """Values with their gradients in what the site depends on.
+    """Values with their gradients in the inputs of the site.
 
     Raises:
         ValueError: if they depend on the policy and their gradient is lost.
     """
     whole = in_shape(distribution, shape)
     value: Tensor = whole.rsample() if whole.has_rsample else whole.sample()
-    # What does not depend on the policy, the model's own noise, needs no gradient.
+    # Sites that do not depend on the policy, such as the model's noise, need no gradient.
     if not whole.has_rsample and exact(whole).log_prob(value).requires_grad:
         _refuse(name, f"{type(distribution).__name__}, which has none")
     if name.startswith("s_") and not value.is_floating_point():

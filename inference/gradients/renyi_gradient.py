@@ -1,4 +1,4 @@
-"""The gradient of the variational Rényi bound, by samples."""
+"""The gradient of the variational Rényi bound, from samples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cai.program.trajectory import TrajectoryModel
 
 
 def check_order(name: object, eta: float) -> None:
-    """Raises ValueError unless η is what the estimator of that name can take.
+    """Raises ValueError unless the estimator of that name accepts η.
 
-    Where it can, a warning says what is to be expected of the policy.
+    If it does, a warning says what to expect from the policy.
     """
     eta = checks.check_optimism(eta)
     if not isinstance(name, str) or name != "renyi":
@@ -48,19 +48,19 @@ def check_order(name: object, eta: float) -> None:
 def renyi_gradient(
     model: TrajectoryModel, policy: nn.Module, samples: int, *, optimism: float = 1.0
 ) -> Estimator:
-    """The gradient of E[(1/η) log (1/K) Σ_k w_k^η], with w = p(τ,O)/q(τ) of K trajectories.
+    """The estimator of E[(1/η) log (1/K) Σ_k w_k^η], with w = p(τ,O)/q(τ) of K trajectories.
 
     The importance-weighted ELBO at η = 1 (Burda et al. 2016), in general the Rényi bound of order
-    1 - η (Li and Turner 2016), which it comes to as K grows; with few samples it lies between
-    that and the ELBO. Each trajectory's score is weighted by what it adds to the bound over what
-    there would be with the mean of the others in its place (Mnih and Rezende 2016, VIMCO).
+    1 - η (Li and Turner 2016), to which it converges as K grows; with few samples it lies between
+    that and the ELBO. Each trajectory's score is weighted by the change of the bound when the mean
+    of the others takes its place (Mnih and Rezende 2016, VIMCO).
 
-    Where there are paths, doubly reparameterised gradients (Tucker et al. 2019) of the
-    importance-weighted bound would be less noisy. They are not here: to plan by this bound is to
-    count on luck, and to evaluate by it, as ``compare`` does, takes no gradient.
+    For reparameterised trajectories, doubly reparameterised gradients (Tucker et al. 2019) of the
+    importance-weighted bound would be less noisy. They are left out: planning by this bound counts
+    on luck, and evaluating it, as ``compare`` does, takes no gradient.
 
     Returns:
-        an estimator whose loss is the negative of that bound, not of the ELBO.
+        An estimator whose loss is the negative of that bound, not of the ELBO.
     """
     checks.finite_horizon(model, "fit")
     even = torch.full((samples,), -math.log(samples), dtype=torch.float64)

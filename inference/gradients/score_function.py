@@ -1,4 +1,4 @@
-"""The score function (Williams 1992): it asks nothing of the program but that it can be run."""
+"""The score-function estimator (Williams 1992), for any program that can be simulated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cai.program.trajectory import TrajectoryModel
 
 
 def score_gradient(model: TrajectoryModel, policy: nn.Module, samples: int) -> Estimator:
-    """The score function weighted by the reward to go, less the mean of the other trajectories."""
+    """The estimator weighted by the reward to go minus the mean of the other trajectories."""
     checks.finite_horizon(model, "fit")
 
     def estimate() -> float:

@@ -1,10 +1,10 @@
-"""Value iteration towards stationary values, where it gets there sooner than Newton's method.
+"""Value iteration towards stationary values, for cases where it beats Newton's method.
 
-A sweep costs one product with a sparse matrix, Newton's step a linear system. Where the chain mixes
-quickly, as on a random graph, values soon change by the same amounts everywhere, or by amounts that
-shrink by the same factor: what is left to come then follows from the last two changes d, d', as
-d + d' + … is about μ d with the μ that leaves the least residual. At η = 0 with a discount that is
-the middle of MacQueen's bounds (1966), but for other norms.
+A sweep costs one product with a sparse matrix, Newton's step a linear system. If the chain mixes
+quickly, as on a random graph, values soon change by the same amount everywhere, or by amounts that
+shrink by a common factor: the remaining change then follows from the last two changes d, d', since
+d + d' + … is about μ d with the μ of the smallest residual. At η = 0 with a discount that is the
+middle of MacQueen's bounds (1966), up to the choice of norm.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor
 from cai.tables import sweeps
 from cai.tables.table import Table
 
-_FEW = 400  # states up to which Newton's steps are dense and quick
-_AT_ONCE, _NUMBERS = 16, 2**22  # sweeps between two looks, and what they may keep
+_FEW = 400  # states up to which Newton's steps are dense and fast
+_AT_ONCE, _NUMBERS = 16, 2**22  # sweeps between two checks, and the numbers that they may keep
 _PATIENCE = 200  # sweeps, which cost less than Newton's steps
 _LINEAR_PATIENCE = 500  # at optimism 1 without a discount sweeps are plain products
 _STILL = 1e-15  # a residual of rounding errors, relative to the largest value and ten
 
 
 def approach(table: Table, eta: float) -> Tensor | None:
-    """(S,), nats: what value iteration from zero settles at; None where it takes too long.
+    """(S,), nats: the limit of value iteration from zero; None if it takes too long.
 
     Args:
         table: the problem; its horizon does not matter.
@@ -52,7 +52,7 @@ def approach(table: Table, eta: float) -> Tensor | None:
 
 
 def _ahead(v: Tensor) -> tuple[Tensor, float]:
-    """Where the values of the last three of some sweeps lead, and about its residual, nats."""
+    """The limit extrapolated from the last three of some sweeps, and about its residual, nats."""
     first, second = v[1] - v[2], v[0] - v[1]
     change = first - second
     size = (change @ change).item()

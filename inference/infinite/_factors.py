@@ -1,7 +1,7 @@
-"""The solution of z = M z + b in logarithms, v = log z, and the factorisation that gave it.
+"""The solution of z = M z + b in logarithms, v = log z, with its factorisation.
 
-A value of thousands of nats fits in no float: a potential h is divided out, u = z exp(-h), which
-leaves the spectral radius as it is, and u stays in range where h is close to v.
+exp of a value of thousands of nats overflows: a potential h is divided out, u = z exp(-h), which
+does not change the spectral radius, and u stays in range if h is close to v.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cai.inference.infinite._potentials import improvement, likely_excess
 from cai.inference.infinite._system import System, divergence, negative_pivot
 from cai.numerics.sparse_lu import factorise
 
-_SHIFT = 650.0  # nats that u is scaled down by, so that V/α - h may be anything from 0 to 1350
-_LARGEST = 700.0  # nats, what exp still takes
+_SHIFT = 650.0  # nats by which u is scaled down, so that V/α - h may range from 0 to 1350
+_LARGEST = 700.0  # nats, at which exp does not overflow
 RESIDUAL = 1e-9  # nats
 _REFINEMENTS = 3
 _IMPROVEMENTS = 50
@@ -44,20 +44,20 @@ class Factors:
     lu: Any
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the factorisation, which SciPy cannot copy."""
+        """The state without the factorisation, which SciPy cannot copy."""
         return self.__dict__ | {"lu": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Factorises again."""
+        """Restores the state and factorises again."""
         self.__dict__.update(state | {"lu": factorise(state["weights"])})
 
 
 def solve(system: System, distance: Any) -> Factors:
-    """Solves a system by one factorisation, or more where the potential turns out too coarse.
+    """The solution of a system by one factorisation, or more if the potential is too coarse.
 
     Args:
         system: z = M z + b.
-        distance: (S,), nats, minus the potential to begin with; +inf where z = 0.
+        distance: (S,), nats, minus the initial potential; +inf where z = 0.
 
     Raises:
         ValueError: if the spectral radius of M is not below one.
@@ -72,13 +72,13 @@ def solve(system: System, distance: Any) -> Factors:
             return found
         try:
             h = h + improvement(system, h, live)
-        except RuntimeError:  # singular: a policy so keen on going on that it never ends
+        except RuntimeError:  # singular: a policy that never terminates
             break
     raise divergence(system)
 
 
 def _attempt(system: System, h: Any, live: Any) -> Factors | None:
-    """The solution from a potential; None where that is too coarse, so that u leaves the floats."""
+    """The solution from a potential; None if that is too coarse, so that u overflows."""
     scaled = system.scaled(h)
     if scaled.max(initial=0.0) > _LARGEST:
         return None
@@ -86,7 +86,7 @@ def _attempt(system: System, h: Any, live: Any) -> Factors | None:
     b = np.exp(system.log_ends - h - _SHIFT)
     try:
         lu = factorise(weights)
-    except RuntimeError:  # singular: the spectral radius is one, or what overflowed met what did
+    except RuntimeError:  # singular: the spectral radius is one, or entries overflowed
         raise divergence(system) from None
     u = lu.solve(b)
     for _ in range(_REFINEMENTS):

@@ -1,4 +1,4 @@
-"""Newton's method on g + v = T v for the long-run average g, with bounds that hold for any v.
+"""Newton's method for g + v = T v, with bounds of the long-run average g that hold for any v.
 
 The bracket min (T v - v) ≤ g ≤ max (T v - v) is checked with an allowance for rounding errors.
 """
@@ -24,23 +24,23 @@ from cai.tables.table import Table
 
 _TOLERANCE = 1e-12  # width of the bracket at which to stop, relative to the gain, nats
 _ENOUGH = 1e-8  # width, relative to the rewards, above which there is no answer
-APART = 1e-9  # gains that differ by less, relative to the rewards, are one
-_NEVER = 230.0  # nats by which policy and bend rule out a move for good
+APART = 1e-9  # gains that differ by less, relative to the rewards, count as equal
+_NEVER = 230.0  # nats by which policy and dynamics at η rule out a transition for good
 _STEPS = 60  # of Newton's method
-_POLICIES = 60  # that are tried one after another where both sides at once run in circles
-_STALE = 4  # steps without a narrower bracket, which rounding errors then forbid
+_POLICIES = 60  # that are tried one after another if changing both sides at once cycles
+_STALE = 4  # steps without a narrower bracket, after which rounding errors are the limit
 
 
 @dataclass(frozen=True, eq=False)
 class GainStep:
-    """T at v, made linear.
+    """The linearisation of T at v.
 
     Attributes:
-        v: (S,), nats; infinite in states that are held.
-        rise: (S,), nats: T v - v; zero in states that are held.
-        noise: (S,), nats: how far ``rise`` may be off for rounding errors; zero where held.
-        log_policy: (S, A).
-        log_transitions: (S, A, K): the bent dynamics.
+        v: (S,), nats; infinite in states that are left out.
+        rise: (S,), nats: T v - v; zero in states that are left out.
+        noise: (S,), nats: a bound of the rounding error of ``rise``; zero in states left out.
+        log_policy: (S, A), log π(a|s).
+        log_transitions: (S, A, K): log of the dynamics at η.
     """
 
     v: Tensor
@@ -51,32 +51,32 @@ class GainStep:
 
     @property
     def inside(self) -> Tensor:
-        """(S,), boolean: states that are not held."""
+        """(S,), boolean: states that are not left out."""
         return self.v.isfinite()
 
     @cached_property
     def bracket(self) -> tuple[float, float]:
-        """What the gain is at least and at most, nats, for certain; NaN where v is."""
+        """Certified lower and upper bounds of the gain, nats; NaN if v is."""
         inside = self.inside
         lower, upper = self.rise - self.noise, self.rise + self.noise
         return lower[inside].min().item(), upper[inside].max().item()
 
     @property
     def width(self) -> float:
-        """How far apart the two are, nats; infinite where they do not bracket anything."""
+        """The width of the bracket, nats; infinite if it is empty."""
         lower, upper = self.bracket
         return upper - lower if upper >= lower else math.inf
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Where the iteration led.
+    """The result of the iteration.
 
     Attributes:
-        step: the last one, or that with the narrowest bracket.
-        lower, upper: nats: the best bounds of the gain.
-        gains: (S,), nats, the long-run average from each state where it is ``split``.
-        split: whether it depends on the start.
+        step: the last step, or that with the narrowest bracket.
+        lower, upper: the best bounds of the gain, nats.
+        gains: (S,), nats, the long-run average from each state, if it is ``split``.
+        split: whether the average depends on the start.
     """
 
     step: GainStep
@@ -100,10 +100,10 @@ class GainProblem:
         return max(1.0, sum(reward_sizes(self.table)))
 
     def solve(self, guess: Tensor) -> Found:
-        """The gain from a guess of v, (S,), nats; infinite where states are left out.
+        """The gain from a guess of v, (S,), nats; infinite in states that are left out.
 
         Raises:
-            ValueError: if it cannot be told.
+            ValueError: if it cannot be determined.
         """
         found = self._newton(guess, None)
         if not self._answers(found) and self.eta < 0:
@@ -117,10 +117,10 @@ class GainProblem:
         return found.split or found.step.width <= enough
 
     def _alternating(self, v: Tensor) -> Found:
-        """One policy after another, each against the nature that suits it least.
+        """Policy iteration in which each policy meets nature's best response.
 
-        Both at once may run in circles for η < 0, where T is neither convex nor concave; in turns
-        they do not (Hoffman and Karp 1966).
+        Changing both at once may cycle for η < 0, where T is neither convex nor concave; changing
+        them in turns does not (Hoffman and Karp 1966).
         """
         log_pi = self.at(v, None).log_policy
         for _ in range(_POLICIES):
@@ -153,10 +153,10 @@ class GainProblem:
         return Found(best, lower, upper, torch.full_like(v, (lower + upper) / 2))
 
     def _settles(self, step: GainStep, gains: Tensor) -> bool:
-        """Whether v + t g moves on by g, for this t = 0 and for every larger one.
+        """Whether T(v + t g) = v + (t + 1) g, at t = 0 and for all larger t.
 
-        It does where no state can do better than its g by going elsewhere, and all other moves
-        count the less, the further levels are apart.
+        It holds if no state can improve on its g by going elsewhere; all other transitions then
+        count less, the larger t is.
         """
         inside, table = step.inside, self.table
         off = ((step.rise - gains).abs() - 4 * step.noise)[inside].max()
@@ -170,7 +170,7 @@ class GainProblem:
         return bool(((best - gains)[inside].abs() <= APART * self.scale).all())
 
     def at(self, v: Tensor, log_pi: Tensor | None) -> GainStep:
-        """T at v, with the best policy or a given one."""
+        """The linearisation of T at v, with the best policy or a given one."""
         table, eta = self.table, self.eta
         linear = bellman.linearised(table, v, eta, self.rule)
         q = linear.q
@@ -186,9 +186,9 @@ class GainProblem:
         return GainStep(v, rise, noise, log_pi, linear.log_transitions)
 
     def chain(self, step: GainStep) -> Any:
-        """The policy followed by the bent dynamics, as a matrix over the states inside.
+        """The policy followed by the dynamics at η, as a matrix over the states inside.
 
-        What both together make less probable by 100 orders of magnitude has been chosen against.
+        Transitions that both together make less probable by 100 orders of magnitude are dropped.
         """
         log_p = step.log_policy.unsqueeze(-1) + step.log_transitions
         if spread(step.v[step.inside]) * max(1.0, abs(self.eta)) > _NEVER:
@@ -197,13 +197,13 @@ class GainProblem:
         return transition_matrix(self.table, log_p.exp(), step.inside)
 
     def _price(self, log_pi: Tensor) -> Tensor:
-        """log π/p, (S, A), nats: what an action costs; nothing with the hard rule."""
+        """log π/p, (S, A), nats: the cost of an action; zero with the hard rule."""
         if self.rule == "hard":
             return torch.zeros_like(log_pi)
         return torch.where(log_pi > -torch.inf, log_pi - self.table.log_prior, 0.0)
 
     def _paid(self, step: GainStep) -> Tensor:
-        """The expected reward of a step under policy and bend, less their prices, (S,), nats."""
+        """The expected reward of a step minus the KL of policy and dynamics, (S,), nats."""
         table, bent = self.table, step.log_transitions.exp()
         paid = table.reward / table.temperature - self._price(step.log_policy)
         if table.arrival_reward is not None:
@@ -214,12 +214,11 @@ class GainProblem:
         return torch.where(step.log_policy > -torch.inf, step.log_policy.exp() * paid, 0.0).sum(-1)
 
     def _ahead(self, step: GainStep, force: float) -> tuple[Tensor, Tensor | None]:
-        """Where Newton's step leads, (S,), and the gains there of each state.
+        """The values after Newton's step, (S,), and the gain of each state.
 
-        Where v is far out, what is left of it after a step would be rounding errors: then, and
-        where gains differ, values are computed afresh. States with another gain are set apart, with
-        more force each time, until the next policy cares for the gain first (Howard's for several
-        classes).
+        If v is so large that the change would be rounding errors, and if gains differ, values are
+        computed anew. States with another gain are separated, by more each time, until the next
+        policy puts the gain first (Howard's method for several classes).
         """
         inside = step.inside
         v, gains = step.v.clone(), torch.zeros_like(step.v)
@@ -240,7 +239,7 @@ class GainProblem:
         return v, gains
 
     def _set_apart(self, gain: Any, bias: Any, force: float) -> Any:
-        """What keeps states of several gains apart, (n,), nats; zero for one gain."""
+        """The offsets that separate states of different gains, (n,), nats; zero for one gain."""
         apart = spread(gain)
         if apart <= APART * self.scale:
             return np.zeros_like(gain)
@@ -249,19 +248,19 @@ class GainProblem:
 
 
 def _close(lower: float, upper: float) -> float:
-    """The width, nats, at which a bracket within these bounds is closed."""
+    """The width, nats, at which a bracket within these bounds counts as closed."""
     return _TOLERANCE * max(1.0, min(abs(lower), abs(upper)))
 
 
 def spread(x: Any) -> float:
-    """The largest number less the smallest."""
+    """The largest number minus the smallest."""
     return float(x.max() - x.min())
 
 
 def transition_matrix(table: Table, p: Tensor, inside: Tensor) -> Any:
-    """Probabilities (S, A, K) as a matrix from state to state, over the states that are inside.
+    """Probabilities (S, A, K) as a matrix from state to state, over the states inside.
 
-    An array where there are few states, else a sparse one.
+    It is dense if there are few states, else sparse.
     """
     chain, kept = as_matrix(table, p), inside.numpy()
     chain = chain.numpy() if isinstance(chain, Tensor) else chain
@@ -269,14 +268,14 @@ def transition_matrix(table: Table, p: Tensor, inside: Tensor) -> Any:
 
 
 def untold(problem: GainProblem, found: Found) -> ValueError:
-    """The error that says between which numbers the average lies."""
+    """The error for an average that is not determined, with its bounds."""
     alpha, step = float(problem.table.temperature), found.step
     rise = torch.where(step.inside, step.rise, torch.nan)
     low = int(torch.where(step.inside, rise, torch.inf).argmin())
     high = int(torch.where(step.inside, rise, -torch.inf).argmax())
     return ValueError(
         f"average_reward: at optimism {problem.eta:g} it lies between {alpha * found.lower:.6g} "
-        f"and {alpha * found.upper:.6g} a step, and floating-point numbers do not tell more: from "
-        f"state {low} little is gained, from state {high} much, and the one is hardly ever left "
-        "for the other; solve them apart, or take an optimism nearer to 0"
+        f"and {alpha * found.upper:.6g} per step, and floating-point numbers do not tell more: "
+        f"state {low} gains little, state {high} much, and transitions between them are extremely "
+        "rare; solve them apart, or take an optimism nearer to 0"
     )

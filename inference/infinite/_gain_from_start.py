@@ -1,4 +1,4 @@
-"""Where the long-run average depends on the start: that from the model's own, or an error."""
+"""Long-run averages that depend on the start: the one from the model's start, or an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cai.tables.table import Table
 
 
 def check_one_long_run(table: Table, held: Tensor) -> None:
-    """Raises where the chain can end up in either of two sets of states, neither ever left."""
+    """Raises ValueError if there are several sets of states that are never left."""
     inside = held.isfinite()
     may = table.log_prior.unsqueeze(-1) + table.log_dynamics > -torch.inf
     member, closed = closed_classes(transition_matrix(table, may.double(), inside))
@@ -20,13 +20,13 @@ def check_one_long_run(table: Table, held: Tensor) -> None:
         first, second = sorted(states[member == k][0] for k in closed)[:2]
         raise ValueError(
             f"average_reward: it depends on the start: there are {len(closed)} sets of states "
-            f"that are never left again, one holds state {first}, another state {second}; solve "
+            f"that are never left, one with state {first}, another with state {second}; solve "
             "them apart, or connect them by the action prior"
         )
 
 
 def from_the_start(problem: GainProblem, found: Found) -> tuple[Found, Tensor]:
-    """The solution in the states that have the average of the start; and which have a higher one.
+    """The solution in states that have the average of the start, and which have a higher one.
 
     Raises:
         ValueError: if chance decides between several averages.
@@ -43,7 +43,7 @@ def from_the_start(problem: GainProblem, found: Found) -> tuple[Found, Tensor]:
     same = inside & ((gains - level).abs() <= apart)
     if eta == 0:
         _check_no_chance(problem, found, starts, same)
-    # Where more is gained, luck cannot go, and nature need not.
+    # States with a higher average: luck cannot reach them, and nature avoids them.
     more = inside & (gains > level + apart)
     v = torch.where(same, found.step.v - found.step.v[same].max(), -torch.inf)
     v = torch.where(more, torch.inf if eta < 0 else -torch.inf, v)
@@ -54,7 +54,7 @@ def from_the_start(problem: GainProblem, found: Found) -> tuple[Found, Tensor]:
 
 
 def _check_no_chance(problem: GainProblem, found: Found, starts: Tensor, same: Tensor) -> None:
-    """Raises where the true dynamics lead from the start to states of another average."""
+    """Raises ValueError if the true dynamics lead from the start to states of another average."""
     chain = problem.chain(found.step)
     states = found.step.inside.nonzero().flatten()
     reached = starts[states].numpy()
@@ -70,7 +70,7 @@ def _check_no_chance(problem: GainProblem, found: Found, starts: Tensor, same: T
         second = int(other[(gains[other] - gains[first]).abs().argmax()])
         raise ValueError(
             f"average_reward: it depends on the start, and on chance: it is "
-            f"{alpha * gains[first].item():.6g} a step from state {first}, and "
+            f"{alpha * gains[first].item():.6g} per step from state {first}, and "
             f"{alpha * gains[second].item():.6g} from state {second}, which can be reached; start "
             "where one of them is certain, or connect them by the action prior"
         )

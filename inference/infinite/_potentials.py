@@ -1,4 +1,4 @@
-"""Potentials: a first guess of the values, divided out so that thousands of nats fit in a float."""
+"""Potentials: first guesses of the values, divided out so that exp does not overflow."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cai.numerics.sparse_lu import factorise
 
 
 def shortest_distances(system: System) -> Any:
-    """How much the likeliest way to the end costs from each state, by Dijkstra backwards.
+    """The cost of the most probable path to termination from each state, by Dijkstra backwards.
 
-    A move costs minus its log weight, or nothing where that would be negative: a potential need
-    not be tight, but Dijkstra's method needs costs ≥ 0. What an end pays is not cut off, since
-    every way ends once.
+    A transition costs minus its log weight, or zero if that is negative: a potential need not be
+    tight, but Dijkstra's method needs costs ≥ 0. Rewards of termination are not cut off, since
+    every path terminates once.
 
     Args:
         system: z = M z + b.
 
     Returns:
-        (S,), nats; +inf where no end can be reached.
+        (S,), nats; +inf if no termination can be reached.
     """
     log_ends = system.log_ends
     S = len(log_ends)
@@ -34,17 +34,17 @@ def shortest_distances(system: System) -> Any:
     backward = system.log_on.T.tocsr()
     costs = np.concatenate([np.maximum(-backward.data, 0.0), best - log_ends[ends]])
     into = np.concatenate([backward.indices, ends.astype(np.int32)])
-    # The end is one more node, the last row, from which the ways backward start.
+    # Termination is an extra node, the last row, from which the backward paths start.
     starts = np.append(backward.indptr, backward.indptr[-1] + len(ends)).astype(np.int32)
     graph = csr_array((costs, into, starts), shape=(S + 1, S + 1))
     return dijkstra(graph, indices=S)[:S] - best
 
 
 def likely_excess(system: System, h: Any, live: Any) -> float:
-    """About how far the values rise above minus the distances, nats; a guess that only saves time.
+    """A guess of how far the values rise above minus the distances, nats, which saves time.
 
-    What the soft policy of :func:`improvement` is paid for a step, in the mean over states, times
-    the steps of the longest way. Where ways tie everywhere, that is close.
+    It is the mean reward per step of the soft policy of :func:`improvement` times the length of the
+    longest path, which is close if paths tie everywhere.
     """
     scaled = system.scaled(h)
     tight = scaled > -1e-9
@@ -57,10 +57,10 @@ def likely_excess(system: System, h: Any, live: Any) -> float:
 
 
 def improvement(system: System, h: Any, live: Any) -> Any:
-    """How much more than h the soft policy that believes in h is worth, (S,), nats.
+    """The values, minus h, of the policy that is soft-optimal if h is the next value, (S,), nats.
 
-    One step of Newton's method. Its moves have probabilities in proportion to exp(log_on + h(s')),
-    whose sum R(s) is paid as log R(s). It is worth no more than v: h rises towards v from below.
+    One step of Newton's method. Its transitions have probabilities ∝ exp(log_on + h(s')), with sum
+    R(s) and reward log R(s). Its values are at most v, so that h rises towards v from below.
     """
     scaled = system.scaled(h)
     total = row_logsumexp(system.with_weights(scaled), system.log_ends - h)

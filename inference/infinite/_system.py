@@ -16,7 +16,7 @@ from cai.inference.infinite._transition_graph import TransitionGraph
 _SMALL = 300  # states up to which all eigenvalues are computed
 _STEPS = 2000
 _LOST = 1e-12
-_NAMED = 1e-5  # tolerance of a radius that is only named
+_NAMED = 1e-5  # tolerance of a radius for messages
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,8 @@ class System:
     """z = M z + b in logarithms.
 
     Attributes:
-        log_on: (S, S), nats: log γ p(a|s) p(s'|s,a) exp((r + r⁺)/α) of the moves that go on to a
-            state that is not absorbing, one entry a move.
+        log_on: (S, S), nats: log γ p(a|s) p(s'|s,a) exp((r + r⁺)/α) of the transitions to states
+            that are not absorbing, one entry each.
         log_ends: (S,), nats: log b, absorbed or terminated after the next step; -inf for never.
     """
 
@@ -34,7 +34,7 @@ class System:
 
     @classmethod
     def of(cls, graph: TransitionGraph, discount: float) -> System:
-        """The system of the moves of a table."""
+        """The system of the transitions of a table."""
         last = graph.absorbing[graph.heads]
         weights = graph.log_weights
         on = graph.matrix(weights if discount == 1 else weights + math.log(discount), ~last)
@@ -55,7 +55,7 @@ class System:
         return row_logsumexp(x, self.log_ends)
 
     def towards(self, goal: int) -> System:
-        """The same moves until a goal is reached, the only end that counts."""
+        """The same transitions until a goal is reached, the only termination that counts."""
         on = self.log_on
         into = (on.indices == goal) & (self.tails != goal)
         ends = np.full(len(self.log_ends), -np.inf)
@@ -64,7 +64,7 @@ class System:
         return System(self.restricted(others).log_on, ends)
 
     def with_weights(self, weights: Any) -> csr_array:
-        """Other weights (E,) of the moves that go on, (S, S)."""
+        """A matrix (S, S) of other weights (E,) in the places of ``log_on``."""
         return csr_array(
             (weights, self.log_on.indices, self.log_on.indptr), shape=self.log_on.shape
         )
@@ -74,7 +74,7 @@ class System:
         return self.log_on.data + (h[self.log_on.indices] - h[self.tails])
 
     def restricted(self, states: Any) -> System:
-        """The system without the moves from and to states that are not among these (S,)."""
+        """The system restricted to transitions among these states (S,)."""
         on = self.log_on
         keep = states[self.tails] & states[on.indices]
         if keep.all():
@@ -100,9 +100,9 @@ def row_logsumexp(x: csr_array, also: Any) -> Any:
 
 
 def negative_pivot(lu: Any) -> bool:
-    """Whether I - M is no M-matrix, and so the spectral radius of M at least one.
+    """Whether I - M is not an M-matrix, so that the spectral radius of M is at least one.
 
-    Then, and only then, a pivot is not positive. What overflowed says nothing either way.
+    Then, and only then, a pivot is not positive. Entries that overflowed do not count.
     """
     pivots = lu.U.diagonal()
     bad = (pivots <= 0).any() or (lu.perm_r != lu.perm_c).any()
@@ -117,8 +117,8 @@ def log_spectral_radius(system: System, tolerance: float = 0.0) -> float:
 
     Args:
         system: z = M z + b.
-        tolerance: relative, where there are many states; 0 is what floats allow, and takes minutes
-            for hundreds of thousands.
+        tolerance: relative tolerance for many states; 0 is machine precision, and takes minutes for
+            hundreds of thousands.
     """
     log_M = system.log_on
     S = log_M.shape[0]
@@ -136,13 +136,13 @@ def log_spectral_radius(system: System, tolerance: float = 0.0) -> float:
             radius = abs(found[0])
         except ArpackError:  # it did not converge
             radius = _power(M)
-    if radius < _LOST:  # other weights than the largest make the circle, and may have underflowed
+    if radius < _LOST:  # the weights on the dominant cycle may have underflowed
         return _growth(system)
     return float(top + np.log(radius))
 
 
 def _power(M: csr_array) -> float:
-    """By powers of I + M, whose largest eigenvalue is alone on its circle."""
+    """The spectral radius by powers of I + M, whose largest eigenvalue is strictly dominant."""
     x = np.ones(M.shape[0])
     growth = 1.0
     for _ in range(_STEPS):
@@ -153,7 +153,7 @@ def _power(M: csr_array) -> float:
 
 
 def _growth(system: System) -> float:
-    """By powers of M in log space: coarser, but whatever the sizes of the weights."""
+    """Its logarithm by powers of M in log space: coarser, but for weights of any size."""
     start = np.zeros(len(system.log_ends))
     nothing = np.full_like(start, -np.inf)
     v = start
@@ -163,7 +163,7 @@ def _growth(system: System) -> float:
 
 
 def divergence(system: System) -> ValueError:
-    """The error that says why there are no values, with the spectral radius of M."""
+    """The error for a system without values, with the spectral radius of M."""
     log_radius = log_spectral_radius(system, _NAMED)
     radius = f"{math.exp(log_radius):.6g}" if log_radius < 700 else f"exp({log_radius:.6g})"
     if log_radius < -1e-4:
@@ -175,7 +175,7 @@ def divergence(system: System) -> ValueError:
     return ValueError(
         "reward: log p(O) of this infinite horizon is infinite, since the spectral radius of "
         "M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the states that are not absorbing is "
-        f"{radius}, expected below 1: going on for ever weighs more than it costs. Subtract more "
+        f"{radius}, expected below 1: going on for ever gains more than it costs. Subtract more "
         f"than {max(log_radius, 0.0):.6g} times the temperature from every reward outside "
         "absorbing states, or divide the discount by more than the spectral radius"
     )

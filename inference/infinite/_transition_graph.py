@@ -21,11 +21,11 @@ class TransitionGraph:
     transitions may lead from one state to the same next one.
 
     Attributes:
-        places: (E,), where each stands in the flattened arrays (S, A, K) of the table.
+        places: (E,), the index of each in the flattened arrays (S, A, K) of the table.
         tails: (E,), s, ascending.
         heads: (E,), s'.
         log_weights: (E,), nats: log p(a|s) + log p(s'|s,a) + (r + r⁺)/α.
-        absorbing: (S,), boolean: the states of value 0, for nothing is paid after.
+        absorbing: (S,), boolean: the states of value 0, after which no reward can follow.
     """
 
     places: Any
@@ -65,8 +65,8 @@ class TransitionGraph:
 def transition_graph(table: Table) -> TransitionGraph:
     """The possible transitions of a table.
 
-    A state is absorbing here where every allowed action stays with probability one and pays
-    nothing.
+    A state is absorbing here if every allowed action stays there with probability one and reward
+    zero.
     """
     S = table.num_states
     log_weights = table.log_weights.reshape(S, -1)

@@ -32,16 +32,22 @@ class AverageReward:
         table: the problem that was solved.
         optimism: η.
         rule: how actions are chosen, "soft" or "hard".
-        gain: (), reward units a step: the long-run average of r - α KL(π‖prior), less the price
-            α/η of bending the dynamics; the hard rule pays nothing for its policy.
-        error: (), reward units: ``gain`` is off by at most this much, for certain.
-        V: (S,), reward units: how much better it is to start in a state than on average; -inf
-            where rewards of -inf cannot be avoided, and where the average is lower than from the
-            model's start, +inf where it is higher.
+        gain: (), reward units per step: the long-run average of r - α KL(π‖prior), minus α/η times
+            the KL of the dynamics; the hard rule does not count the KL of the policy.
+        error: (), reward units: a certified bound of the error of ``gain``.
+        V: (S,), reward units: the relative value of starting in a state; -inf if rewards of -inf
+            cannot be avoided or the average is lower than from the model's start, +inf if it is
+            higher.
         Q: (S, A), reward units: g + V = α log Σ_a p(a|s) exp(Q/α), or max_a Q with the hard rule.
         policy: π(a|s) ∝ p(a|s) exp(Q/α), or the prior among the best actions, stationary; the
             prior where V is infinite.
-        states: (S,): how often each state is visited in the long run, under the bent chain.
+        states: (S,): the stationary distribution of the solution's own chain.
+
+    >>> from cai import inference, models
+    >>> model = models.tabular([[[0.9, 0.1]], [[0.5, 0.5]]], [[1.0], [0.0]], horizon=None)
+    >>> found = inference.average_reward(model)
+    >>> found.states.sum().round(decimals=6).item(), found.error < 1e-9
+    (1.0, True)
     """
 
     table: Table
@@ -58,20 +64,21 @@ class AverageReward:
 def average_reward(
     model: TrajectoryModel | Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
 ) -> AverageReward:
-    """The best long-run average reward, less the cost of control, at optimism η.
+    """The best long-run average reward, minus the cost of control, at optimism η.
 
-    Newton's method on g + V = T V, that is Howard's policy iteration with the bent dynamics in the
-    place of the true ones. T is monotone, and T(V + c) = TV + c, so that for any V whatever
+    Newton's method on g + V = T V, that is Howard's policy iteration with the dynamics at η in the
+    place of the true ones. T is monotone, and T(V + c) = TV + c, so that for any V
 
         min_s (TV - V)(s) ≤ g ≤ max_s (TV - V)(s),
 
     which is the certificate (Collatz and Wielandt's for the eigenvalue at η = 1), with an allowance
     for rounding errors.
 
-    The average may depend on the start although a single set of states is never left: at η > 0 luck
-    can keep the chain in other states for ever, at η < 0 nature can, and the agent where it has the
-    actions for it. The answer then is that from the model's start, and V is infinite in states with
-    another average. From several starts it is the best of them for η > 0, the worst for η < 0.
+    The average may depend on the start even if there is only one set of states that is never left:
+    at η > 0 luck can keep the chain in other states for ever, at η < 0 nature can, and so can the
+    agent if it has suitable actions. The answer is then that from the model's start, and V is
+    infinite in states with another average. From several starts it is the best of them for η > 0,
+    the worst for η < 0.
 
     Args:
         model: a model with finitely many states and actions, infinite horizon and discount 1.
@@ -84,10 +91,10 @@ def average_reward(
         certified error.
 
     Raises:
-        ValueError: if the horizon is finite, there is a discount, every state is bound for a
-            reward of -inf, there are two sets of states neither of which is ever left, each
-            with an average of its own, at η = 0 chance decides between several averages, or
-            floating-point numbers do not tell the average.
+        ValueError: if the horizon is finite, there is a discount, a reward of -inf cannot be
+            avoided from any state, there are several sets of states that are never left, each with
+            its own average, at η = 0 chance decides between several averages, or floating-point
+            numbers do not determine the average.
 
     >>> from cai import inference, models
     >>> model = models.tabular([[[0.9, 0.1]], [[0.5, 0.5]]], [[1.0], [0.0]], horizon=None)
@@ -127,7 +134,7 @@ def _check(table: Table, eta: float, rule: bellman.Rule) -> None:
 
 
 def _possible(table: Table, eta: float, rule: bellman.Rule) -> Tensor:
-    """Zero for states that can go on for ever without a reward of -inf, -inf for the others."""
+    """Zero for states that can avoid rewards of -inf for ever, -inf for the others."""
     possible = at_finite_cost(table, eta, torch.zeros(table.num_states, dtype=torch.bool), rule)
     if not possible.any():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Observed trajectories of an infinite horizon, counted transition by transition."""
+"""Counts of the transitions of observed trajectories with an infinite horizon."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from cai.tables.tabulation import tabulate
 
 @dataclass(frozen=True, eq=False)
 class TransitionCounts:
-    """All that the likelihood of finished trajectories depends on.
+    """Counts of transitions: all that the likelihood of finished trajectories depends on.
 
     Attributes:
         transitions: (S, A, K), how often each action led to each of its K listed successors;
             waiting in an absorbing state is not counted.
         starts: (S,), how many trajectories begin in each state.
         terminations: (), how many end by termination, 1 - γ in each step; 0 if γ = 1.
+
+    >>> from cai import inference, models
+    >>> model = models.road_network([0, 1], [1, 2], [-1.0, -1.0], goals=2)
+    >>> inference.count_transitions(model, [([0, 1, 2], [0, 0])]).transitions.sum().item()
+    2.0
     """
 
     transitions: Tensor
@@ -36,7 +41,7 @@ class TransitionCounts:
 def count_transitions(
     model: TrajectoryModel | Table, paths: Iterable[tuple[Any, Any]]
 ) -> TransitionCounts:
-    """Counts the transitions of trajectories of any length, each until absorption or termination.
+    """The counts of transitions of trajectories of any length, until absorption or termination.
 
     >>> from cai import inference, models
     >>> model = models.road_network([0, 1], [1, 2], [-1.0, -1.0], goals=2)
@@ -53,8 +58,8 @@ def count_transitions(
 
     Raises:
         ValueError: if a path is empty, names a state or an action that the model does not have,
-            makes a transition that is impossible, or stops before it is absorbed while γ = 1, so
-            that nothing else terminates it.
+            makes an impossible transition, or stops before absorption though γ = 1, so that it
+            cannot have terminated.
     """
     table = tabulate(model)
     states, actions = _as_tensors(paths, table)
@@ -75,7 +80,7 @@ def count_transitions(
 
 
 def _successor(table: Table, tails: Tensor, actions: Tensor, heads: Tensor) -> Tensor:
-    """Which of the K listed successors each transition leads to, (N,)."""
+    """The index of the listed successor that each transition leads to, (N,)."""
     listed = torch.arange(table.num_states) if table.successors is None else table.successors
     if table.successors is not None:
         listed = listed[tails, actions]

@@ -1,4 +1,4 @@
-"""Values of many goals on one network, by as few factorisations as reach them."""
+"""Values of many goals on one network, by as few factorisations as possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
-_SHIFTS = (600.0, -600.0)  # nats that G is scaled up by: far goals underflow, many ties overflow
+_SHIFTS = (600.0, -600.0)  # nats by which G is scaled: far goals underflow, many ties overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +28,16 @@ class GoalValues:
     """The value of each of D goals from each state.
 
     Attributes:
-        goals: (D,), the goals, as they were asked for.
+        goals: (D,), the goals, in the order given.
         log_values: (D, S), nats: log p(O until the goal, goal reached | s_0=s); 0 in the goal
             itself, -inf where it cannot be reached.
         residual: (), nats: max |T V - V|/α over all goals, computed in log space for each.
-        factorisations: how many it took; one where every goal lay within reach of the first.
+        factorisations: how many it took; one if the first reached every goal.
+
+    >>> from cai import inference, models
+    >>> roads = models.road_network([0, 1, 2], [1, 2, 0], [-1.0, -1.0, -1.0], goals=[2])
+    >>> inference.goal_values(roads, [0, 2]).log_values.shape
+    torch.Size([2, 3])
     """
 
     goals: Tensor
@@ -45,14 +50,13 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
     """The log-probability of optimality until each goal is reached, and of reaching it.
 
     With G = (I - M)⁻¹ over all states, M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α), a goal d has
-    z_d(s) = G(s,d)/G(d,d): one factorisation serves many goals. In floats it reaches as far as
-    G(s,d) stays in their range, some 600 to 1200 nats around the goal that its potential was taken
-    from. Whether it did is checked for each goal by the residual of its values in log space; a goal
-    out of reach gets a factorisation of its own, which serves the goals around that one.
+    z_d(s) = G(s,d)/G(d,d): one factorisation serves many goals, as long as G(s,d) stays in the
+    range of floats, some 600 to 1200 nats around the goal that gave the potential. That is checked
+    for each goal by the residual of its values in log space; a goal out of range gets a
+    factorisation of its own, which also serves the goals around it.
 
-    With a discount of 1, z_d is what :func:`linear_system` gives where d is the only absorbing
-    state. Other absorbing states of the model, and termination, are ends without the goal: they
-    count nothing here.
+    With a discount of 1, z_d is the result of :func:`linear_system` if d is the only absorbing
+    state. Other absorbing states of the model, and termination, miss the goal and have weight zero.
 
     Args:
         model: a discrete model with an infinite horizon, or its table. Its goals need not absorb.
@@ -62,7 +66,7 @@ def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:
         A :class:`GoalValues`: log-probabilities for each state and each goal.
 
     Raises:
-        ValueError: if a goal is no state, or the spectral radius of M without the goal is not
+        ValueError: if a goal is not a state, or the spectral radius of M without the goal is not
             below one.
 
     >>> from cai import inference, models
@@ -94,12 +98,12 @@ def _checked(goals: Any, S: int) -> Tensor:
     expected = f"at least one state of 0 … {S - 1}"
     asked = arrays.integers("goals", goals, expected).reshape(-1)
     if not (len(asked) and asked.min() >= 0 and asked.max() < S):
-        checks.refuse("goals", expected, f"{asked.tolist()}", "name states")
+        checks.refuse("goals", expected, f"{asked.tolist()}", "give states by their number")
     return asked
 
 
 def _around(system: System, center: int, goals: list[int]) -> dict[int, tuple[Any, float]]:
-    """Values and residual of each goal that a factorisation with the potential of one reaches."""
+    """Values and residual of the goals within range of the potential of one of them."""
     at_center = system.log_ends.copy()
     at_center[center] = 0.0
     distance = shortest_distances(System(system.log_on, at_center))
@@ -111,7 +115,7 @@ def _around(system: System, center: int, goals: list[int]) -> dict[int, tuple[An
         return {}
     try:
         lu = factorise(inside.with_weights(np.exp(scaled)))
-    except RuntimeError:  # singular: with every state open the spectral radius may be one
+    except RuntimeError:  # singular: without absorbing states the spectral radius may be one
         return {}
     found = {}
     for goal in goals:
@@ -140,11 +144,11 @@ def _alone(system: System, goal: int) -> tuple[Any, float]:
 
 
 def _residual(system: System, goal: int, v: Any) -> float:
-    """max |T v - v| in log space, nats; +inf where only one of the two is -inf."""
+    """max |T v - v| in log space, nats; +inf if only one of the two is -inf."""
     if np.isnan(v).any():
         return np.inf
     on = system.log_on
     then = row_logsumexp(system.with_weights(on.data + v[on.indices]), system.log_ends)
     then[goal] = v[goal]
-    differ = then != v  # -inf less -inf is NaN
+    differ = then != v  # -inf minus -inf is NaN
     return float(np.abs(then[differ] - v[differ]).max(initial=0.0))

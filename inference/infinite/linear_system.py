@@ -41,19 +41,18 @@ def linear_system(model: TrajectoryModel | Table) -> LinearValues:
     Solves (I - M) z = b for z = exp(V/α), M = Σ_a p(a|s) γ p(s'|s,a) exp((r + r⁺)/α) over the
     states that are not absorbing, b the weight of steps into absorbing states or into termination
     (Todorov 2009; in route choice the recursive logit of Fosgerau, Frejinger and Karlstrom 2013).
-    States from which nothing is ever paid have value 0, as absorbing states have; those that cannot
-    avoid paying for ever have value -inf.
+    States from which no reward can follow have value 0, like absorbing states; those from which
+    costs cannot be avoided for ever have value -inf.
 
     Args:
         model: a discrete model with an infinite horizon, or its table.
 
     Returns:
-        A :class:`LinearValues`: values, the factorisation behind them, and a certified
-        error.
+        A :class:`LinearValues`: values, the factorisation behind them, and their residual.
 
     Raises:
         ValueError: if the horizon is finite, or the spectral radius of M is not below one, so
-            that p(O) is infinite; it is named.
+            that p(O) is infinite (the message gives it).
 
     >>> from cai import inference, models
     >>> roads = models.road_network([0, 0, 1], [1, 2, 2], [-1.0, -3.0, -1.0], goals=2)
@@ -85,8 +84,15 @@ class LinearValues:
 
     Attributes:
         table: the problem, S states, A actions and K successors of each.
-        graph: its possible moves.
+        graph: its possible transitions.
         factors: the solved system.
+
+    >>> import torch
+    >>> from cai import inference, models
+    >>> roads = models.road_network([0, 0, 1], [1, 2, 2], [-1.0, -3.0, -1.0], goals=2)
+    >>> found = inference.linear_system(roads)
+    >>> found.error < 1e-9, found.expected_visits(torch.tensor([1.0, 0.0, 0.0])).shape
+    (True, torch.Size([3]))
     """
 
     table: Table
@@ -95,7 +101,7 @@ class LinearValues:
 
     @property
     def log_values(self) -> Tensor:
-        """(S,), nats: V(s)/α = log p(O|s_0=s); 0 where absorbed, -inf where it pays for ever."""
+        """(S,), nats: V(s)/α = log p(O|s_0=s); 0 in absorbing states, -inf if costs never end."""
         v = np.where(self.graph.absorbing, 0.0, self.factors.log_values)
         return torch.from_numpy(v)
 
@@ -105,7 +111,7 @@ class LinearValues:
         return self.factors.residual
 
     def expected_transitions(self, start: Tensor) -> Tensor:
-        """How often each transition is made under p(τ|O, s_0), by one solve with the factorisation.
+        """Expected counts of transitions under p(τ|O, s_0), by one solve with the factorisation.
 
         They are the derivatives of Σ_s start(s) V(s) in the rewards r⁺(s,a,s'); summed over
         successors, in r(s,a).
@@ -131,7 +137,7 @@ class LinearValues:
         return torch.from_numpy(out).reshape(table.log_dynamics.shape)
 
     def expected_visits(self, start: Tensor) -> Tensor:
-        """How often each state is visited under p(τ|O, s_0), arguments as above; absorbing ones 0.
+        """Expected visits of states under p(τ|O, s_0), arguments as above; 0 for absorbing states.
 
         Returns:
             (S,), expected numbers of visits, summed over all trajectories.
@@ -170,7 +176,7 @@ class LinearValues:
             counts: trajectories counted by :func:`count_transitions`.
 
         Returns:
-            (S, A), nats per unit of reward; zero in absorbing states, which stay what they are.
+            (S, A), nats per unit of reward; zero in absorbing states, which stay absorbing.
 
         Raises:
             ValueError: if a trajectory starts in a state with p(O|s_0) = 0.
@@ -183,16 +189,16 @@ class LinearValues:
     def error(self) -> float:
         """(), nats: a bound on |V - exact V|/α in every state, by a sub- and a super-solution.
 
-        y = (I - M)⁻¹ u says how a residual adds up on the way to the end. Where u (1 ± ε) with
-        ε = 2 (residual + rounding) y/u is moved the right way by one step, the exact solution lies
-        between the two, and the spectral radius of M is below one. Takes one more solve.
+        y = (I - M)⁻¹ u is how a residual adds up until termination. If one step moves u (1 ± ε),
+        ε = 2 (residual + rounding) y/u, in the right direction, the exact solution lies between the
+        two, and the spectral radius of M is below one. This takes one more solve.
         """
         found = self.factors
         live, u = found.live, found.u
         y = found.lu.solve(u)
         with np.errstate(invalid="ignore"):
             gained = (y - found.weights @ y)[live] / u[live]
-        if not gained.min(initial=1.0) > 0.5:  # NaN, too: y left the floats
+        if not gained.min(initial=1.0) > 0.5:  # also if NaN, when y overflowed
             return math.inf
         size = np.abs(found.log_values[live]).max(initial=1.0)
         slack = 2 * (found.residual + 8 * np.finfo(float).eps * size)
@@ -201,7 +207,7 @@ class LinearValues:
 
 
 def _check_stuck(system: System, stuck: Any) -> None:
-    """Raises ValueError unless the states that reach no end pay for ever: their value is -inf."""
+    """Raises ValueError unless states that never terminate have infinite costs, so value -inf."""
     inside = system.restricted(stuck)
     nothing = np.full(len(stuck), -np.inf)
     if row_logsumexp(inside.log_on, nothing).max(initial=-np.inf) < 0:

@@ -1,4 +1,4 @@
-"""Infinite horizons: the stationary solution at any optimism, or the reason why there is none."""
+"""Infinite horizons: the stationary solution at any optimism, or why there is none."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from cai.solutions.stationary import Stationary
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_SMALL = 10**5  # numbers in a table up to which it is found to six digits
+_SMALL = 10**5  # numbers in a table up to which the critical optimism is found to six digits
 _CLOSER = 16  # optimisms that are tried, each eight times nearer to 0
 
 
 def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> Stationary:
-    """The stationary solution of an infinite horizon; what ``soft_values`` returns for one.
+    """The stationary solution of an infinite horizon, for ``soft_values``.
 
-    Value iteration comes first, for as long as it settles quickly (``approach.py``). At η = 1 the
-    soft rule is a linear system (``linear_system.py``), one factorisation where Newton's method
-    takes one a step; its values also are where the others start, for they know how far the end is,
-    unless a factorisation would fill in. Every answer but that of the Boltzmann rule comes with a
-    certificate.
+    Value iteration is tried first, as long as it settles quickly (``approach.py``). At η = 1 the
+    soft rule is a linear system (``linear_system.py``), solved by one factorisation, while Newton's
+    method takes one per step; its values are also the starting point for other η, since they
+    reflect the distance to termination, unless a factorisation would fill in. Every result except
+    that of the Boltzmann rule has a certificate.
 
     Args:
         table: a problem with an infinite horizon.
@@ -48,9 +48,9 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
         rule: how actions are chosen.
 
     Raises:
-        ValueError: if values are not finite, naming the critical optimism, the spectral radius,
-            or the state where going on for ever pays; where the evidence is zero; for a final
-            reward, which is never paid.
+        ValueError: if values are not finite, naming the critical optimism, the spectral radius, or
+            the state where going on for ever is profitable; if the evidence is zero; for a final
+            reward, since there is no last step.
     """
     check_nothing_final(table)
     _check_evidence(table)
@@ -65,7 +65,7 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
 
 
 def check_nothing_final(table: Table) -> None:
-    """Raises ValueError where a final reward would never be paid."""
+    """Raises ValueError if there is a final reward, as an infinite horizon has no last step."""
     if (table.final_reward != 0).any():
         expected = "none, as an infinite horizon has no last step"
         advice = "pay it on arrival in an absorbing state, or take a finite horizon"
@@ -77,7 +77,7 @@ def _check_evidence(table: Table) -> None:
     known = operator.ends.live | operator.ends.ended
     if ((table.log_initial > -torch.inf) & known).any():
         return
-    with contextlib.suppress(Diverges):  # unless the others go on for ever, and are paid for it
+    with contextlib.suppress(Diverges):  # unless going on for ever is profitable
         operator.check_lost()
         raise ValueError(
             "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
@@ -86,15 +86,15 @@ def _check_evidence(table: Table) -> None:
 
 
 def factorises(table: Table) -> bool:
-    """Whether a factorisation of the moves takes no minutes, as that of a large random graph."""
+    """Whether a factorisation is fast, unlike that of a large random graph."""
     graph = transition_graph(table)
     return not fills_in(graph.matrix(graph.log_weights, ~graph.absorbing[graph.heads]))
 
 
 def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
-    """Values at optimism 1; None where a factorisation would take minutes, or there are none.
+    """Values at optimism 1; None if a factorisation would take minutes, or there are no values.
 
-    Newton's method does without one.
+    Newton's method can start without them.
     """
     if not factorises(table):
         return None
@@ -109,16 +109,16 @@ def _linear(table: Table, eta: float, rule: bellman.Rule) -> Tensor | None:
 def _followed(
     table: Table, eta: float, rule: bellman.Rule, reason: Diverges, start: Tensor | None
 ) -> FixedPoint:
-    """The values that can be followed from those at optimism 0, where Newton's method fails.
+    """The values that are followed from those at optimism 0, if Newton's method fails.
 
     Raises:
-        ValueError: if there are none, with the reason, and what to change.
+        ValueError: if there are none, with the reason and what to change.
     """
     if rule == "boltzmann":
         raise ValueError(
             f"rule: the Boltzmann rule has no stationary values at optimism {eta:g}: {reason}. It "
-            "may run in circles, as raising one action's value may lower the state's; a higher "
-            'temperature or a lower discount calms it, and the rule "soft" never does'
+            "may cycle, since raising one action's value may lower the state's; take a higher "
+            'temperature, a lower discount, or the rule "soft", which never cycles'
         ) from None
 
     if eta == 1 and rule == "soft" and start is None:
@@ -155,10 +155,10 @@ def _try(table: Table, eta: float, rule: bellman.Rule, start: Tensor | None) -> 
 def _nearest(
     table: Table, eta: float, rule: bellman.Rule, start: Tensor | None
 ) -> tuple[float, FixedPoint] | None:
-    """An optimism towards η with values, and those, where there are none at 0; None for none.
+    """An optimism towards η with values, and these, if there are none at 0; None if not found.
 
-    Where one goes on for 1e15 steps the values at 0 are out of reach, but away from it nature or
-    luck soon makes an end. Not where one need not end at all, nor in large problems.
+    If a trajectory lasts for 1e15 steps the values at 0 are out of reach, but away from 0 nature or
+    luck soon terminates it. Not tried if it need not terminate at all, or in large problems.
     """
     sure = ~may_go_on(table).any()
     if eta == 0 or not sure or table.log_dynamics.numel() > _SMALL:
@@ -178,19 +178,19 @@ def _digits(table: Table) -> int:
 def _undetermined(eta: float, rule: bellman.Rule) -> ValueError:
     return ValueError(
         f"optimism: at optimism {eta:g} with the rule {rule!r} the values of an infinite "
-        "horizon are not determined in float64: nothing that is above rounding errors makes "
-        "one go on to the end. Either a way in a circle costs nothing, or so little, or it is "
-        "on the verge of a critical optimism. Give every step outside absorbing states a "
+        "horizon are not determined in float64: up to rounding errors, it makes no difference "
+        "whether a trajectory terminates. Either a cycle has next to no cost, or the optimism "
+        "is just below the critical one. Give every step outside absorbing states a "
         "cost, or take an optimism nearer to 0"
     )
 
 
 def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueError:
-    """The error that names the critical optimism."""
+    """The error for an optimism beyond the critical one, which it names."""
     why = (
         "beyond it optimism about the dynamics outweighs the cost of going on"
         if eta > 0
-        else "beyond it nature can afford to put off the end for ever"
+        else "beyond it nature can afford to delay termination for ever"
     )
     found = f"beyond {reach.inside:g}"
     if reach.outside is not None:
@@ -203,7 +203,7 @@ def _beyond(eta: float, rule: bellman.Rule, reach: Reach, digits: int) -> ValueE
 
 
 def _endless(table: Table, rule: bellman.Rule) -> ValueError:
-    """Why there are no values in the true dynamics: without a discount, the end is not sought."""
+    """The error for true dynamics without values, since termination is not sought."""
     v, n = torch.zeros(table.num_states, dtype=torch.float64), 200
     for _ in range(n):
         v = bellman.backup(table, v, 0.0, rule)
@@ -220,14 +220,14 @@ def _endless(table: Table, rule: bellman.Rule) -> ValueError:
         growth, s = torch.where(live, rise, 0.0).min(0)
     if falls or (gains and not may_go_on(table)[s]):
         return ValueError(
-            f"horizon: an infinite horizon ends, but too late for its values to be told in "
+            f"horizon: an infinite horizon terminates, but too late for its values to be known in "
             f"float64: from state {int(s)}, with the rule {rule!r}, they still "
             f"{'fall' if falls else 'rise'} by {table.temperature * growth.abs().item():.4g} in "
-            f"reward a step after {2 * n} steps. Take a finite horizon or a lower discount, or "
-            "make the end more probable"
+            f"reward per step after {2 * n} steps. Take a finite horizon or a lower discount, or "
+            "make termination more probable"
         )
     what = (
-        f"it gains {table.temperature * growth.item():.4g} in reward a step"
+        f"it gains {table.temperature * growth.item():.4g} in reward per step"
         if gains
         else "it can go on for ever at no cost, so that values are not determined"
     )

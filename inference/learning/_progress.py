@@ -1,4 +1,4 @@
-"""What a learner records on its way."""
+"""The records of a learner during training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cai.stepping.source import Transition
 
-_RECORDS = 100  # of a run
+_RECORDS = 100  # records of a run
 
 
 class History:
-    """Returns of the episodes that ended, and what a learner says of itself, at even distances."""
+    """Mean returns of episodes and the learner's own numbers, at regular intervals."""
 
     def __init__(self, num_envs: int, steps: int) -> None:
         self._every = max(1, steps // _RECORDS)
@@ -23,7 +23,7 @@ class History:
         self._rows: list[tuple[float, ...]] = []
 
     def record(self, transition: Transition, taken: int, temperature: float, loss: float) -> None:
-        """One transition of each copy, after which so many were taken."""
+        """Records a transition of each copy; ``taken`` counts those so far."""
         self._running += torch.where(transition.counts, transition.reward, 0.0)
         over = transition.over & transition.counts
         if over.any():
@@ -39,7 +39,7 @@ class History:
             self._ended, self._count, self._losses = 0.0, 0, []
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, float64."""
+        """name -> record, float64."""
         names = "steps", "returns", "temperature", "loss"
         rows = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(names))
         return dict(zip(names, rows.unbind(1), strict=True))

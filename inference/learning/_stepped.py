@@ -1,4 +1,4 @@
-"""The one door of learners: a model, an environment or a source becomes a source."""
+"""Turns the argument of a learner, a model, an environment or a source, into a source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from cai.stepping.vector_source import VectorSource
 
 
 class Stepped(NamedTuple):
-    """A problem to learn from: what policies ask of it, and copies of it.
+    """A problem to learn from, and copies of it.
 
     Attributes:
-        problem: has ``initial``, ``prior``, ``horizon``, ``temperature`` and ``discount``.
-        copies: stepped side by side.
-        horizon: T where an episode terminates at T, so that the time is part of the state; None
-            where it does not, or is truncated only.
+        problem: an object with ``initial``, ``prior``, ``horizon``, ``temperature`` and
+            ``discount``.
+        copies: the copies, stepped side by side.
+        horizon: T if episodes terminate at T, so that the time is part of the state; None if they
+            do not, or are only truncated.
     """
 
     problem: Any
@@ -28,7 +29,7 @@ class Stepped(NamedTuple):
 
 
 def stepped(source: Any, num_envs: int) -> Stepped:
-    """Copies of a model or an environment, side by side; of a source itself.
+    """Copies of a model or an environment side by side; a source is taken as it is.
 
     Raises:
         ValueError: if it is none of them.

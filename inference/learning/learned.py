@@ -1,4 +1,4 @@
-"""What a learner from transitions has learnt."""
+"""The result of learning from transitions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from cai.program.interfaces import Policy
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a learner from transitions has learnt.
+    """The result of learning from transitions.
 
     Attributes:
         policy: (t, s) -> q(a_t|s_t), without exploration.
         temperature: α at the end, reward units per nat.
-        history: what was recorded on the way, float64, by the number of transitions: "steps", and
-            one number for each of them: "returns", the mean return of the episodes that ended
-            since the one before (NaN where none did); "divergence", the mean KL of the policy from
-            the action prior in the states that were met, nats; "temperature"; and the losses.
+        history: records during training, float64: "steps", the numbers of transitions, and for each
+            of them "returns", the mean return of the episodes that ended since the previous record
+            (NaN if none did); "divergence", the mean KL of the policy from the action prior in the
+            visited states, nats; "temperature"; and the losses.
         values: (s, t=0) -> V, reward units, relative to the action prior:
             V(s) = α log E_{a~p} exp(Q(s,a)/α) under the soft rule.
         action_values: (s, a, t=0) -> Q, reward units.
+
+    >>> from cai import inference, models
+    >>> learnt = inference.soft_q(models.ledge(), steps=1000, progress=False)
+    >>> float(learnt.values(3)), len(learnt.history["steps"]) > 0  # home has the value 0
+    (0.0, True)
     """
 
     policy: Policy
@@ -42,7 +47,7 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class StateTable:
-    """(s, t=0) -> a number, from a table (S,), or (T, S) where the time is part of the state."""
+    """(s, t=0) -> a number, from a table (S,), or (T, S) if the time is part of the state."""
 
     entries: Tensor
 

@@ -42,49 +42,50 @@ def policy_gradient(
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
-    """Trains a policy on its own transitions, many copies at once.
+    """Trains a policy on its own transitions, from many copies of the environment at once.
 
-    After ``length`` steps of each copy one step of Adam, whose rate falls to zero, is taken along
+    After every ``length`` steps of each copy, Adam, whose rate falls to zero, takes one step along
 
         Σ_t ∇log π(a_t|s_t) A_t - α ∇KL(π(·|s_t) ‖ p(·|s_t)),
         A_t = Σ_k (γλ)^k δ_{t+k},    δ_t = r_t - α KL(s_t) + γ V(s_{t+1}) - V(s_t),
 
     the gradient of the maximum-entropy objective (Schulman et al. 2017, eq. 80) with generalised
     advantages (Schulman et al. 2016); V is a network that learns A_t + V(s_t). For actions that are
-    not finitely many, log π(a_t|s_t)/p(a_t|s_t) of the action taken stands for KL(s_t), and for its
+    not finitely many, log π(a_t|s_t)/p(a_t|s_t) of the sampled action estimates KL(s_t) and its
     gradient. At its optimum, in the limit of small steps and λ = 1, the policy is that of
-    ``soft_values(model)``: the dynamics are sampled, never bent.
+    ``soft_values(model)``: the dynamics are sampled as they are, so there is no optimism.
 
-    With ``entropy="naive"`` KL is left out of δ: the bonus of the present step alone is
+    With ``entropy="naive"`` KL is left out of δ: only the bonus of the present step is
     differentiated, as in much published code (eq. 79). That is the gradient of no objective; it
-    comes to rest at ``soft_values(model, rule="boltzmann")``, whose policy does not see what later
+    converges to ``soft_values(model, rule="boltzmann")``, whose policy ignores the KL that later
     choices will cost.
 
-    Where γ < 1, states count alike however late they come, as usual; ∇ELBO has γ^t before the
-    terms of step t. A table of all states has the same optimum either way, a smaller family of
-    policies need not. A truncated episode is continued by V, a terminated one by 0.
+    Where γ < 1, early and late states have equal weight, as is usual; in ∇ELBO the terms of step t
+    have the weight γ^t. A table of all states has the same optimum either way; a smaller family of
+    policies need not. The value after a truncated episode is V, after a terminated one 0.
 
     Args:
         source: a model or a ``models.environment``.
         policy: a torch module (t, s) -> distribution; a copy is trained.
         steps: how many transitions, of all copies together.
-        num_envs: how many copies are stepped side by side.
-        length: how many steps of each copy come before a step of the optimiser.
-        lam: λ in [0, 1]; 1 trusts the critic only where a segment is cut off.
-        entropy: "proper" or "naive", see above.
+        num_envs: how many copies of the environment are stepped together.
+        length: how many steps of each copy are taken before each step of the optimiser.
+        lam: λ in [0, 1]; 1 uses the critic only where a segment is cut off.
+        entropy: "proper" or "naive"; see above.
         hidden: widths of the hidden layers of V.
-        learning_rate: of Adam at the start, for policy and critic.
-        clip: the largest norm that a gradient keeps; None for any.
-        temperature: transitions so far -> α; that of the source if not given.
-        seed: of all that is drawn.
+        learning_rate: learning rate of Adam at the start, for policy and critic.
+        clip: the norm to which larger gradients are scaled down; None for no limit.
+        temperature: a function (transitions so far) -> α; by default the source's temperature.
+        seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s), which the soft ones
-        are at the optimum.
+        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s), which equal the soft
+        action values at the optimum.
 
     Raises:
-        ValueError: if the policy has no parameters or a memory, or a number is out of range.
+        ValueError: if the policy has no parameters, if it has a memory, or if a number is out of
+            range.
 
     >>> import cai
     >>> from cai import inference, models
@@ -161,17 +162,17 @@ class StateValues(nn.Module):
 
     @torch.no_grad()
     def reward_units(self, s: Tensor, t: Any = 0) -> Tensor:
-        """(s, t=0) -> V, as ``Learned.values`` has it."""
+        """V_t(s) with the state first, the form that ``Learned.values`` takes."""
         found: Tensor = self(t, s)
         return found
 
 
 class PolicyGradient:
-    """A policy, its critic and their transitions: who wants the loop calls ``loss`` by hand.
+    """A policy, its critic and their transitions; call ``loss`` to write your own training loop.
 
     Attributes:
-        taken: how many transitions were seen.
-        alpha: α.
+        taken: the number of transitions so far.
+        alpha: the temperature α.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class PolicyGradient:
         self._actions = support_size(problem.prior(copies.s, 0))
 
     def loss(self, history: History | None = None) -> Tensor:
-        """Steps the copies, and returns what the gradient is taken of, per transition."""
+        """Steps the copies and returns the loss per transition."""
         taken = []
         with torch.no_grad():
             for _ in range(self.length):
@@ -242,7 +243,7 @@ class PolicyGradient:
     def _next_values(
         self, v: Tensor, t: Tensor, s_next: Tensor, ended: Tensor, cut: Tensor
     ) -> Tensor:
-        """V of where each step led, (length, n); 0 where the episode terminated."""
+        """V of the state after each step, (length, n); 0 where the episode terminated."""
         last = self.critic(t[-1] + 1, s_next[-1])
         follows = torch.cat([v[1:], last.unsqueeze(0)])
         if cut.any():

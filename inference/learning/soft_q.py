@@ -38,17 +38,17 @@ def soft_q(
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
-    """Learns Q from transitions, in a table for each state and action.
+    """Action values learnt from transitions, in a table of states and actions.
 
     After each transition (s, a, r, s'),
 
         Q(s,a) ← Q(s,a) + ρ (r + γ V(s') - Q(s,a)),    V(s) = α log Σ_a p(a|s) exp(Q(s,a)/α),
 
     which is the backward message of Levine (2018, eq. 13) estimated from samples, and converges to
-    ``soft_values(model)`` whatever the behaviour is, if it tries everything again and again
-    (Haarnoja et al. 2017, theorem 3): the expectation over s' stands outside the logarithm, so that
-    nothing is learnt of luck. With ``rule="hard"``, V = max_a Q, this is Q-learning; with
-    "boltzmann", V = E_π[Q] with π ∝ p exp(Q/α), it is expected SARSA, which ends at
+    ``soft_values(model)`` for any behaviour that keeps trying all actions in all states
+    (Haarnoja et al. 2017, theorem 3): the expectation over s' is outside the logarithm, so that
+    there is no optimism about luck. With ``rule="hard"``, V = max_a Q, this is Q-learning; with
+    "boltzmann", V = E_π[Q] with π ∝ p exp(Q/α), it is expected SARSA, which converges to
     ``soft_values(model, rule="boltzmann")`` and *not* at the maximum-entropy optimum: the
     entropies of later steps are missing in its target.
 
@@ -57,30 +57,30 @@ def soft_q(
         r_t + Σ_{1≤d<n} γ^d (r_{t+d} - α log π(a_{t+d}|s_{t+d})/p) + γ^n V(s_{t+n}),
 
     with the π of the present Q. It has the same fixed point for every behaviour, since
-    Q - α log π/p = V for every action; that it gets there off policy is not sure.
+    Q - α log π/p = V for every action, but off policy convergence is not guaranteed.
 
-    An episode that terminates has no value after it; one that is truncated has. The rate is
-    ρ = visits^(-decay), and what is returned is the mean of Q over the second half of the
-    transitions, which removes most of the noise that a high rate leaves.
+    The value after termination is zero, after truncation it is that of the last state. The rate is
+    ρ = visits^(-decay), and the result is the mean of Q over the second half of the transitions,
+    which removes most of the noise of a high rate.
 
     Args:
         source: a model or a ``models.environment`` with finitely many states and actions. The time
-            is part of the state where the horizon is finite.
-        steps: how many transitions, of all copies together.
+            is part of the state if the horizon is finite.
+        steps: the number of transitions of all copies together.
         num_envs: how many copies are stepped side by side.
         rule: "soft", "hard" or "boltzmann".
         length: n, the number of steps in a segment.
         exploration: the share of actions that are drawn from the action prior instead.
-        behaviour: (t, s) -> distribution, in place of the policy that is being learnt; the actions
-            of the prior for ``lambda t, s: model.prior(s)``.
+        behaviour: (t, s) -> distribution, in place of the current policy; for instance the action
+            prior, ``lambda t, s: model.prior(s)``.
         decay: in (0.5, 1], how fast the rate falls with visits.
-        temperature: transitions so far -> α, as in ``fit``; what falls to the model's own is
-            G-learning. Q at a low α believes the luckiest of few samples (the winner's curse).
-        seed: of all that is drawn.
+        temperature: transitions so far -> α, as in ``fit``; falling to the model's own, it is
+            G-learning. At a low α, Q overrates the luckiest of few samples (the winner's curse).
+        seed: seed of all draws.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        A :class:`Learned`.
+        A :class:`Learned`: the policy, values and a record of the training.
 
     Raises:
         ValueError: if states or actions are not finitely many, or a number is out of range.
@@ -129,7 +129,7 @@ def soft_q(
 
 
 class SoftQ:
-    """The table of a learner and its segments: who wants the loop calls ``learn`` by hand.
+    """The table of the learner and its segments; call ``learn`` in a training loop of your own.
 
     Attributes:
         Q: (S, A), or (T, S, A) with a finite horizon, reward units.
@@ -169,7 +169,7 @@ class SoftQ:
         return _values(self.log_prior[s], self.rows(s, t), self.alpha, self.rule)
 
     def learn(self, transition: Transition) -> float:
-        """Takes in one transition of each copy; the mean squared error of what was updated."""
+        """Learns from one transition of each copy; returns the mean squared error."""
         self._window.append(transition)
         self.taken += len(transition.reward)
         if len(self._window) < (self._window.maxlen or 1):
@@ -186,7 +186,7 @@ class SoftQ:
         flat = self.Q.view(-1)
         before = flat[found]
         self.visits[found] += count
-        # As many updates at this rate as there are copies that took the same action here.
+        # One update at this rate for each copy that took the same action here.
         stays = (1 - self.visits[found] ** -self.decay) ** count
         moved = torch.where(mean == before, before, stays * before + (1 - stays) * mean)
         flat[found] = torch.where(mean == -torch.inf, mean, moved)
@@ -215,13 +215,13 @@ class SoftQ:
         return (self.log_policy(s, step.t) - self.log_prior[s]).gather(1, a).squeeze(1)
 
     def average(self) -> None:
-        """Takes the present Q into the mean that is returned."""
+        """Adds the present Q to the mean that is returned."""
         self._averaged += 1
         mean = self._mean + (self.Q - self._mean) / self._averaged
         self._mean = torch.where(self.Q.isneginf(), self.Q, mean)
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
-        """What was learnt so far."""
+        """The result so far."""
         Q = (self._mean if self._averaged else self.Q).clone()
         prior, alpha, rule = self.log_prior, self.alpha, self.rule
         V = _values(prior, Q, alpha, rule)

@@ -1,4 +1,4 @@
-"""Z-learning: the exact backward message from sampled steps of the uncontrolled program."""
+"""Z-learning: the backward message from sampled steps of the uncontrolled program."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from cai.tables.tabulation import tabulate
 
 @dataclass(frozen=True, eq=False)
 class ZLearning:
-    """What Z-learning has found. S states.
+    """The result of Z-learning, with S states.
 
     Attributes:
-        model: what was sampled.
+        model: the model that was sampled.
         log_values: (S,), nats: the estimate of log z(s) = log p(O_{t:∞}|s_t=s) = V(s)/α.
-        visits: (S,): how many steps started in each state; where there are none, log z is 0.
+        visits: (S,): how many steps started in each state; without any, log z is 0.
         bounds: (episodes,), nats: the estimate of log p(O) after each batch of episodes.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge(horizon=None, discount=0.8)
+    >>> learnt = inference.z_learning(model, episodes=10, steps=10, progress=False)
+    >>> learnt.bounds.shape, learnt.policy.log_probs.shape
+    (torch.Size([10]), torch.Size([5, 2]))
     """
 
     model: TrajectoryModel
@@ -60,16 +66,16 @@ def z_learning(
     seed: int = 0,
     progress: bool = True,
 ) -> ZLearning:
-    """Learns z = exp(V/α) at optimism 1 from episodes that follow the action prior (Todorov 2009).
+    """Values at optimism 1, learnt from episodes of the action prior (Todorov 2009).
 
-    After each step from s to s', with everything that it pays,
+    After each step from s to s', with its rewards r and r⁺,
 
         z(s) ← (1 - ρ) z(s) + ρ exp((r + r⁺)/α) z(s'),        ρ = c / (c + visits of s),
 
-    the stochastic approximation of z = E exp((r + r⁺)/α) z(s'). No maximum is taken and no policy
-    is followed, so that it is unbiased step by step where Q-learning is not. On a linearly
+    the stochastic approximation of z = E exp((r + r⁺)/α) z(s'), z = exp(V/α). There is no maximum
+    and no policy, so that unlike in Q-learning each step is unbiased. On a linearly
     solvable model it finds the optimal control; on others the exact posterior, optimism included.
-    The episodes of a batch step together, and those in one state move its z by their mean.
+    The episodes of a batch step together, and z of a state is updated by their mean there.
 
     Args:
         model: a model with finitely many states and an infinite horizon, with exits or a discount.
@@ -77,17 +83,16 @@ def z_learning(
             every state of interest.
         steps: the length of an episode; long enough to reach the exits.
         samples: episodes in a batch.
-        half_life: c, the visits of a state after which ρ is down to one half.
-        seed: of the simulation.
+        half_life: c, the number of visits of a state after which ρ is one half.
+        seed: seed of the simulation.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        A :class:`ZLearning`: log z, the policy that follows from it, and the bound as
-        it grew.
+        A :class:`ZLearning`: log z, the policy that follows from it, and the history of the bound.
 
     Raises:
         ValueError: if the states are not finitely many, the horizon is finite, a number is out
-            of range, or a subclass changes with the step, or might.
+            of range, or a subclass changes with the step, or may do so.
 
     >>> from cai import inference, models
     >>> model = models.ledge(horizon=None, discount=0.8)
@@ -107,7 +112,7 @@ def z_learning(
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
     if model.overridden:
-        tabulate(model)  # which refuses steps that differ: there is one z for all of them
+        tabulate(model)  # which refuses steps that differ, as there is one z for all of them
     episode = dataclasses.replace(model, horizon=steps)
     log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)
     log_initial, bounds = log_probs(model.initial, S), []
@@ -126,7 +131,7 @@ def z_learning(
 def _learn(
     log_z: Tensor, visits: Tensor, states: Tensor, reward: Tensor, alive: Tensor, half_life: float
 ) -> None:
-    """One step of all episodes that are alive; exits, which pay nothing, stay at log z = 0."""
+    """Takes one step of all episodes that are alive; exits keep log z = 0."""
     living = alive[0]
     s, s_next = states[0][living], states[1][living]
     target = reward[living] + torch.where(alive[1][living], log_z[s_next], 0.0)

@@ -1,1 +1,1 @@
-"""The optimism dial: its curve, robustness, and Rényi bounds."""
+"""Optimism as a parameter: its curve, robustness, and Rényi bounds."""

@@ -22,8 +22,8 @@ from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
-_TIE = 1e-15  # of |Q/α| or of one, a step and ten more: log-probabilities this close are a tie
-_SMALL = 1e-16  # nats of bending below which the slope is taken from the variance
+_TIE = 1e-15  # tolerance of log-probabilities that tie, times max(1, |Q/α|), for each step and ten
+_SMALL = 1e-16  # nats of KL below which the slope is computed from the variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +33,19 @@ class OptimismCurve:
     Attributes:
         optimism: (n,), η in ascending order.
         bound: (n,), nats; grows with η.
-        bend: (n,), nats: KL of the bent start and dynamics to the true ones, under the bent chain.
+        bend: (n,), nats: KL of start and dynamics q at η to the true ones, in expectation under q.
         slope: (n,), nats: d bound/dη = bend/η²; at η = 0 half the variance of the outcomes,
             ½ (Var V_0/α + E_π Σ Var[(r⁺ + V_{t+1})/α | s,a]).
-        elbo: (n,), nats: of the policy, in the true dynamics; highest at η = 0.
-        expected_return: (n,), reward units: of the policy, in the true dynamics.
-        imagined_return: (n,), reward units: of the policy, in the bent dynamics.
-        changes: where the most probable action changes, in the order of η.
+        elbo: (n,), nats: the ELBO of the policy in the true dynamics; highest at η = 0.
+        expected_return: (n,), reward units: the return of the policy in the true dynamics.
+        imagined_return: (n,), reward units: its return in the dynamics at η.
+        changes: the switches of the most probable action, in the order of η.
         table: the problem.
+
+    >>> from cai import inference, models
+    >>> curve = inference.optimism_curve(models.ledge(), [-1.0, 0.0, 1.0])
+    >>> curve.bound.shape, curve.elbo.argmax().item()  # the ELBO is highest at 0
+    (torch.Size([3]), 1)
     """
 
     optimism: Tensor
@@ -81,27 +86,27 @@ def optimism_curve(
     least_visit: float = 0.01,
     tolerance: float = 1e-9,
 ) -> OptimismCurve:
-    """The bound at each η, its slope, what each policy gets, and where its actions change.
+    """Bound, slope, ELBO and return at each η, and where the most probable actions change.
 
-    A change is where the most probable action of a state flips at a step. Each flip between two
-    neighbours of the grid is found by bisection; an even number of flips back and forth between
-    them goes unseen, which a finer grid mends. Ties are no change: nothing happens as long as some
-    action has been a favourite throughout, and of several the lowest index is named. What changes
-    within ten tolerances of ±∞ is said to change there. The model is solved once for each optimism,
-    and 30 times or so for each change.
+    A change is an η at which the most probable action of a state at a step switches. Each switch
+    between two neighbouring η of the grid is found by bisection; an even number of switches back
+    and forth in between is missed, and needs a finer grid. A tie is not a change: as long as one
+    action is among the most probable ones throughout, there is none. Of tied actions the lowest
+    index is named. Changes within ten tolerances of ±∞ are reported at ±∞. The model is solved once
+    for each optimism, and about 30 times for each change.
 
     Args:
         model: a model with finitely many states and actions, or its table.
         optimisms: η, at least one, any real numbers and ±inf. If not given, 41 of them, evenly
             spaced and symmetric in η/(1 + |η|): 0, ±1, ±∞ and 36 others; with an infinite horizon
             those around 0 at which values exist.
-        steps: at which t to look for changes; the first alone if not given. (With an infinite
-            horizon all are like the first.)
-        least_visit: a change counts only if, where it happens, the policy is in that state at that
-            step in the true dynamics with at least this probability; with an infinite horizon, if
-            so many visits are expected. It is sure to be found if that is so from one neighbour of
-            the grid to the other, and may be missed where visits come and go between them.
-        tolerance: of the η of a change, on the scale η/(1 + |η|).
+        steps: the steps t at which to look for changes; only the first if not given. (With an
+            infinite horizon all steps are alike.)
+        least_visit: a change counts only if, in the true dynamics, the policy is in that state at
+            that step with at least this probability; with an infinite horizon, if at least so many
+            visits are expected. It may be missed if that does not hold between both neighbours in
+            the grid.
+        tolerance: accuracy of the η of a change, on the scale η/(1 + |η|).
 
     Returns:
         An :class:`OptimismCurve`, which ``plot.optimism_curve`` draws.
@@ -185,7 +190,7 @@ def _slope(solution: Chain, bend: float) -> float:
         return math.inf if eta == 0 else 0.0  # -∞ up to η = 0, finite from there on
     if abs(eta) > 1e-6 or bend > _SMALL:
         return bend / eta / eta
-    # Here the bend is ½ η² variance, which rounding errors would drown.
+    # Here the KL is ½ η² variance, which is below rounding errors.
     start = _variance(solution.log_initial, solution.first_values).item()
     return 0.5 * (start + solution.expected(partial(_variance_of_outcomes, solution)))
 
@@ -203,6 +208,6 @@ def _variance_of_outcomes(solution: Chain, steps: slice) -> Tensor:
 
 
 def _variance(log_p: Tensor, x: Tensor) -> Tensor:
-    """Var_p[x] over the last axis; what cannot happen does not vary."""
+    """Var_p[x] over the last axis; impossible outcomes do not count."""
     x = torch.where(x.isfinite(), x, 0.0)
     return logspace.mean(log_p, (x - logspace.mean(log_p, x).unsqueeze(-1)).square())

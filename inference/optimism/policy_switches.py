@@ -1,4 +1,4 @@
-"""Where the most probable action changes between two optimisms, found by bisection."""
+"""Finds where the most probable action changes between two optimisms, by bisection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PolicySwitch:
-    """Beyond an optimism, another action is the most probable in a state.
+    """An optimism at which the most probable action of a state changes.
 
     Attributes:
-        optimism: η.
+        optimism: η of the change.
         t: the step.
         s: the state.
         before: the most probable action below η.
         after: the most probable action above.
+
+    >>> from cai import inference, models
+    >>> curve = inference.optimism_curve(models.ledge(), [0.0, 1.0])
+    >>> switch = curve.changes[0]
+    >>> 0 < switch.optimism < 1, (switch.before, switch.after)
+    (True, (1, 0))
     """
 
     optimism: float
@@ -32,7 +38,7 @@ class PolicySwitch:
 
 
 class Sight(NamedTuple):
-    """What can be seen of the policy at one η: its favourite actions, and where it is."""
+    """The policy at one η: its favourite actions, and its visits."""
 
     eta: float
     favourites: Tensor  # (steps, S, A), booleans: the most probable action, or several in a tie
@@ -46,19 +52,19 @@ def find_switches(
     least_visit: float,
     tolerance: float,
 ) -> tuple[PolicySwitch, ...]:
-    """Where the favourites flip between neighbouring sights, each found by bisection."""
+    """The switches of favourites between neighbouring optimisms, each found by bisection."""
     found: list[PolicySwitch] = []
-    open_ends: dict[tuple[int, int], int] = {}  # (step, state) -> which change has no after yet
+    open_ends: dict[tuple[int, int], int] = {}  # (step, state) -> the change without ``after`` yet
 
     def settle(mind: Tensor, flips: Tensor) -> None:
-        """Names the new favourite, once those that only tied with it are off the mind."""
+        """Sets the new favourite, once actions that only tied with it are out."""
         for (i, s), k in list(open_ends.items()):
             if flips[i, s]:
                 found[k] = replace(found[k], after=_lowest(mind[i, s]))
                 del open_ends[i, s]
 
     def walk(low: Sight, high: Sight, mind: Tensor) -> Tensor:
-        """What is on the mind (steps, S, A) beyond high: the favourites of all η so far, if any."""
+        """The actions (steps, S, A) that were favourites at all η so far, up to ``high``."""
         still = mind & high.favourites
         stays = still.any(-1)
         seen = ~stays & (torch.maximum(low.visits, high.visits) >= least_visit)

@@ -1,6 +1,6 @@
-"""The variational Rényi bound of a policy with the true dynamics, and what it says of sampling.
+"""The variational Rényi bound of a policy in the true dynamics, and its meaning for sampling.
 
-The dial is this bound's optimum: bound_η = max over policies of R_η for η < 1, min for η > 1.
+The bound at optimism η is its optimum: bound_η = max over policies of R_η for η < 1, min for η > 1.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ from cai.tables.table import Table
 
 @dataclass(frozen=True, eq=False)
 class RenyiBound:
-    """R_η of a policy.
+    """The variational Rényi bound R_η of a policy.
 
     Attributes:
         optimism: η.
         bound: (), nats: (1/η) log E_q[(p(τ,O)/q(τ))^η]; the ELBO at η = 0.
-        stderr: (), nats, of a simulation; None where exact.
+        stderr: (), nats, the standard error of a simulation; None where exact.
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> found = inference.renyi_bound(model, lambda t, s: model.prior(s), optimism=0.5)
+    >>> found.bound < inference.posterior(model).log_evidence, found.stderr is None
+    (True, True)
     """
 
     optimism: float
@@ -49,12 +55,12 @@ def renyi_bound(
     samples: int | None = None,
     seed: int = 0,
 ) -> RenyiBound:
-    r"""The variational Rényi bound of order 1 - η of a policy that keeps the true dynamics.
+    r"""The variational Rényi bound of order 1 - η of a policy in the true dynamics.
 
         R_η(q) = (1/η) log E_q[ (p(τ,O)/q(τ))^η ]
 
-    (Li and Turner 2016). It grows with η: the ELBO at η = 0; log p(O) at η = 1, whatever the
-    policy, as long as it takes every action that the prior takes; at η = 2 half the logarithm of
+    (Li and Turner 2016). It grows with η: the ELBO at η = 0; log p(O) at η = 1, for any policy
+    that takes every action that the prior takes; at η = 2 half the logarithm of
     the second moment of the importance weights; at ±∞ log p(τ,O)/q(τ) of the best and of the worst
     trajectory. The policy with the highest R_η for η < 1, and with the lowest for η > 1, is that
     of ``soft_values(model, η)``, and its R_η is the bound.
@@ -66,16 +72,16 @@ def renyi_bound(
 
     Sampled from n trajectories, the logarithm of a mean is biased towards η = 0 by about
     |η| stderr²/2, which is less than the standard error while that is below 2/|η| nats: too low
-    for η > 0, too high for η < 0. The standard error is that of the delta method; where
-    few trajectories carry the sum, as at large |η|, both are too small.
+    for η > 0, too high for η < 0. The standard error is that of the delta method; if few
+    trajectories dominate the sum, as at large |η|, both are underestimated.
 
     Args:
         model: the model, or its table.
         policy: (t, s) -> q(a_t|s_t).
-        optimism: η, any real number; ±inf where the answer is exact.
-        samples: how many trajectories to simulate. If not given, the answer is exact where the
-            model can be enumerated, and from 10 000 trajectories where it cannot.
-        seed: of the simulation.
+        optimism: η, any real number; ±inf if the answer is exact.
+        samples: how many trajectories to simulate. If not given, the answer is exact if the model
+            can be enumerated, else from 10 000 trajectories.
+        seed: seed of the simulation.
 
     Returns:
         A :class:`RenyiBound`; its standard error is None where the answer is exact.
@@ -105,7 +111,7 @@ def renyi_bound(
     if math.isinf(eta):
         checks.refuse(
             "optimism",
-            "a finite number where trajectories are simulated",
+            "a finite number if trajectories are simulated",
             f"{eta:g}",
             "the extreme of a sample is not that of the distribution, take a model that can be "
             "tabulated",
@@ -116,7 +122,7 @@ def renyi_bound(
 
 
 def renyi_elbo(optimism: float, samples: int = 2, **options: Any) -> RenyiELBO | Trace_ELBO:
-    """Pyro's objective whose maximum over fixed-dynamics guides is the bound at optimism η.
+    """The Pyro objective whose maximum over guides with true dynamics is the bound at optimism η.
 
     ``SVI(model, model.rollout(policy), optim, renyi_elbo(eta))``: ``RenyiELBO(alpha=1-eta)``, which
     is the importance-weighted ELBO at η = 1, and ``Trace_ELBO`` at η = 0. With K samples it
@@ -126,13 +132,13 @@ def renyi_elbo(optimism: float, samples: int = 2, **options: Any) -> RenyiELBO |
     Args:
         optimism: η ≤ 1, finite.
         samples: K.
-        options: of Pyro's objective, for instance ``vectorize_particles``.
+        options: options of Pyro's objective, for instance ``vectorize_particles``.
 
     Returns:
         ``RenyiELBO``, or ``Trace_ELBO`` at η = 0.
 
     Raises:
-        ValueError: for η > 1, where Pyro maximises what has a minimum, or η that is not finite.
+        ValueError: for η > 1, where the bound is a minimum but Pyro maximises, or infinite η.
 
     >>> import cai
     >>> from cai import inference, models
@@ -163,7 +169,8 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
 
     Importance sampling of p(τ|O) with weights w = p(τ,O)/q(τ) has the effective fraction
     (E w)²/E w² = exp(2 (log p(O) - R_2(q))), which is at most exp(2 (bound_1 - bound_2)). The
-    policy of ``soft_values(model, optimism=2)`` attains it; it is one only where there is no luck.
+    policy of ``soft_values(model, optimism=2)`` attains it; it is one only if nothing is left to
+    luck.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table;
@@ -191,7 +198,7 @@ def _sweep(table: Table, log_q: Tensor, eta: float) -> float:
     w = table.final_reward / table.temperature
     for t in range(table.steps - 1, -1, -1):
         x = bellman.action_values(table, w, eta) + table.log_prior - log_q[t]
-        # What the policy never does counts nothing, even where p/q is infinite.
+        # Actions that the policy never takes do not count, even if p/q is infinite.
         w = logspace.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
     return logspace.soft_mean(table.log_initial, w, eta).item()
 
@@ -202,7 +209,7 @@ def _estimate(log_w: Tensor, eta: float) -> RenyiBound:
     uniform = torch.full_like(log_w, -math.log(n))
     bound = logspace.soft_mean(uniform, log_w, eta).item()
     if bound == -math.inf:
-        # One weight of zero settles it for η ≤ 0; above, nothing is known yet.
+        # One weight of zero decides for η ≤ 0; for η > 0 all are zero, and nothing is known.
         return RenyiBound(eta, bound, 0.0 if eta <= 0 else math.inf)
     if n == 1:
         return RenyiBound(eta, bound, math.inf)

@@ -1,4 +1,4 @@
-"""The minimax policy against an adversary who may bend start and dynamics by so many nats."""
+"""The minimax policy against an adversary who may change start and dynamics within a KL budget."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ from cai.solutions.solution import Solution
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
-_TINY = 1e-280  # a price of nats below which optimism cannot be told from -inf
-_ROUNDING = 1e-12  # of the bound: what a search cannot tell apart
+_TINY = 1e-280  # multipliers below this count as zero, η = -inf
+_ROUNDING = 1e-12  # relative accuracy of the bound, the limit of the search
 
 
 @dataclass(frozen=True, eq=False)
 class RobustSolution:
-    """A policy and what it is sure of.
+    """A robust policy with its guaranteed value.
 
     Attributes:
-        solution: the soft Bellman solution at some η ≤ 0; its bent chain is the worst case.
-        budget: ρ, nats: KL of the start and dynamics to the true ones, on the whole trajectory.
-        value: (), nats: no adversary within the budget gets E[Σ rewards/α - Σ KL(policy‖prior)]
-            of the policy below this.
+        solution: the soft Bellman solution at some η ≤ 0; its own chain is the worst case.
+        budget: ρ, nats: KL of start and dynamics to the true ones, over the whole trajectory.
+        value: (), nats: the guarantee: no adversary within the budget can reduce the policy's
+            E[Σ rewards/α - Σ KL(policy‖prior)] below this.
+
+    >>> from cai import inference, models
+    >>> found = inference.robust(models.ledge(), budget=0.1)
+    >>> found.optimism < 0, found.policy.log_probs.shape
+    (True, torch.Size([4, 5, 2]))
     """
 
     solution: Solution
@@ -61,28 +66,28 @@ def robust(
         max_π min_q E_q[Σ rewards/α - Σ KL(π‖prior)],   KL(q(s_0)‖p) + E_q Σ_t KL(q(s'|s,a)‖p) ≤ ρ
 
     where q replaces start and dynamics, termination included, and may depend on the past; the
-    expectation is over trajectories of q and π. It is the *whole trajectory* that has a budget, not
-    each transition, and the objective is the soft one, return/α less the divergence of the actions.
-    The adversary of a fixed policy has a dual of one multiplier λ, and so
+    expectation is over trajectories of q and π. The budget is for the *whole trajectory*, not for
+    each transition, and the objective is the soft one, return/α minus the KL of the actions. The
+    problem of the adversary of a fixed policy has a dual with one multiplier λ, and so
 
         max_π min_q = max_{λ ≥ 0} bound_{-1/λ} - λρ
 
-    whose maximum lies where the bend of the solution at η = -1/λ equals ρ. A policy that avoids
-    what could be bent makes the bend fall again, so that several η may match the budget; each
-    guarantees bound_η + ρ/η and only the best of them is minimax. The search is over all η: it ends
-    when nowhere can the value be better by more than ``tolerance`` times the price of robustness,
-    bound_0 - value, and then solves bend = ρ to rounding.
+    whose maximum lies where the KL of the dynamics of the solution at η = -1/λ equals ρ. A policy
+    that avoids transitions open to the adversary reduces that KL again, so that several η may match
+    the budget; each guarantees bound_η + ρ/η and only the best of them is minimax. The search is
+    over all η: it ends when the value cannot be better anywhere by more than ``tolerance`` times
+    the price of robustness, bound_0 - value, and then solves KL = ρ to rounding errors.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or its table.
-        budget: ρ ≥ 0 in nats, or inf. Zero gives η = 0, and more than the adversary can use η = -∞.
-        tolerance: of the search for the best η, relative to the price of robustness.
+        budget: ρ ≥ 0 in nats, or inf. Zero gives η = 0; more than the adversary can use, η = -∞.
+        tolerance: accuracy of the search for the best η, relative to the price of robustness.
 
     Returns:
-        A :class:`RobustSolution`: the policy, and the return it is sure of in nats.
+        A :class:`RobustSolution`: the policy, and its guaranteed value in nats.
 
     Raises:
-        ValueError: if the budget is negative or no number, the tolerance is not positive, the
+        ValueError: if the budget is negative or not a number, the tolerance is not positive, the
             horizon is infinite, or the evidence is zero.
 
     >>> from cai import inference, models
@@ -119,8 +124,8 @@ def _search(
 ) -> tuple[float, float, float]:
     """The λ of the highest h(λ) = g(λ) - λρ, g(λ) = bound_{-1/λ}, between its two neighbours.
 
-    g grows with λ, so that between two points h is at most g(right) - ρ left: the interval where
-    that is highest is split until none can be better than the best point by more than asked.
+    g grows with λ, so that between two points h is at most g(right) - ρ left: the interval with the
+    highest such bound is split until none can beat the best point by more than the tolerance.
     """
     g = {0.0: paranoid}
 
@@ -132,7 +137,7 @@ def _search(
     best, intervals = 0.0, [(-nominal, 0.0, far)]
     while intervals:
         ceiling, left, right = heapq.heappop(intervals)
-        # Beside λ = 0 nothing is let go, so that η = -∞ is the answer only where it is the best.
+        # No tolerance next to λ = 0, so that η = -∞ is the answer only if it is the best.
         slack = _rounding(nominal) + (tolerance * (nominal - h(best)) if left else 0.0)
         if -ceiling <= h(best) + slack:
             continue
@@ -149,10 +154,10 @@ def _search(
 
 
 def _stationary(table: Table, rho: float, low: float, best: float, high: float) -> float:
-    """The λ between low and high with bend = ρ and h(λ) at least h(best), since dh/dλ = bend - ρ.
+    """The λ between low and high with KL = ρ and h(λ) at least h(best), since dh/dλ = KL - ρ.
 
-    From the best point uphill, where a lower point follows: either the slope turns in between, or
-    a middle point is higher, or it is lower and takes the place of the far one.
+    The search goes uphill from the best point towards a lower one: either the slope changes sign in
+    between, or a middle point is higher, or it is lower and replaces the far one.
     """
 
     @cache

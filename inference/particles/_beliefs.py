@@ -1,4 +1,4 @@
-"""What a solution believes in, as particles take it: where to go next, and what is to come."""
+"""Solutions as proposals and twists of particles: their own dynamics and their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cai.program.episode import unrolled
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
 
-# What the dynamics, the start and the end of a model are made of.
+# The fields that define the start, the dynamics and the end of a model.
 _TABULAR = ("horizon", "discount", "log_initial", "log_dynamics", "successors")
 _GAUSSIAN = (
     *("horizon", "discount", "A", "B", "drift", "noise"),
@@ -32,14 +32,14 @@ Bent: TypeAlias = Chain | GaussianSolution
 
 
 def belief_of(x: Any) -> BentTable | BentGaussian | None:
-    """The chain of a solution, None of anything else."""
+    """The chain of a solution; None for anything else."""
     if isinstance(x, Chain):
         return BentTable(x)
     return BentGaussian(x) if isinstance(x, GaussianSolution) else None
 
 
 def draw(distribution: Any, n: int) -> Tensor:
-    """n values, one of each where the distribution has a batch, (n, ...)."""
+    """n values, (n, ...), one of each element if the distribution has a batch."""
     shape = torch.Size((n,))
     fits = distribution.batch_shape == shape
     whole = distribution if fits else distribution.expand(shape)
@@ -47,7 +47,7 @@ def draw(distribution: Any, n: int) -> Tensor:
 
 
 class BentTable:
-    """The chain that a solution at η > 0 believes in: start, policy, transitions, termination."""
+    """The own chain of a solution at η > 0: start, policy, transitions, termination."""
 
     def __init__(self, solution: Chain) -> None:
         self.solution, self.table = solution, solution.table
@@ -58,7 +58,7 @@ class BentTable:
         return self.solution.rule == "soft" and not self.solution.conditioned
 
     def has_dynamics_of(self, model: TrajectoryModel) -> bool:
-        """Whether it bends the dynamics of a model, number for number."""
+        """Whether it is for exactly the dynamics of a model."""
         # Not by table.program, which a table keeps when its arrays are replaced.
         other = as_problem(model).tabulated()
         return not differs(self.table, other, _TABULAR)
@@ -102,10 +102,10 @@ class BentTable:
 
 
 class BentGaussian:
-    """The chain that a linear-Gaussian solution at η > 0 believes in.
+    """The own chain of a linear-Gaussian solution at η > 0.
 
-    p(s'|s,a)/q(s'|s,a) = E[exp(ηV/α) | s,a] exp(-ηV(s')/α), and the mean is in Q; so no density is
-    asked for, which singular noise has none of.
+    p(s'|s,a)/q(s'|s,a) = E[exp(ηV/α) | s,a] exp(-ηV(s')/α), with the expectation from Q; so no
+    density is needed, which singular noise lacks.
     """
 
     def __init__(self, solution: GaussianSolution) -> None:
@@ -118,7 +118,7 @@ class BentGaussian:
         return not self.solution.conditioned
 
     def has_dynamics_of(self, model: TrajectoryModel) -> bool:
-        """Whether it bends the dynamics of a model, number for number."""
+        """Whether it is for exactly the dynamics of a model."""
         other = as_problem(model).gaussian
         return other is not None and not differs(self.model, other, _GAUSSIAN)
 
@@ -148,22 +148,22 @@ class BentGaussian:
 
 
 def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
-    """Raises ValueError where a solution has other steps or other states than the model."""
+    """Raises ValueError if a solution has other steps or states than the model."""
     for what, one, other in zip(("steps", "states"), came, expected, strict=True):
         if one != other:
             wanted = f"as many {what} as the model" if other is None else f"{other} {what}"
-            advice = "solve the model that is to be sampled"
+            advice = "solve the model that you sample"
             checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
 
 
 def _check_unconditioned(twist: Bent) -> None:
     if twist.conditioned:
-        came, advice = repr(twist), "its -inf rule out what is possible; solve without them"
+        came, advice = repr(twist), "their -inf rule out possible states; solve without them"
         checks.refuse("twist", "a solution without observations", came, advice)
 
 
 def _hopeful(solution: Chain) -> Tensor:
-    """V/α, (T+1, S), without the -inf of η ≤ 0, which rule out what is possible."""
+    """V/α, (T+1, S), without the -inf of η ≤ 0, which would rule out possible states."""
     values = solution.log_values
     if solution.optimism > 0:
         return values

@@ -1,4 +1,4 @@
-"""Where particles go next: a policy in the true dynamics, or a solution that bends them, too."""
+"""Proposals of particles: a policy in the true dynamics, or a solution with its own dynamics."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Proposal(Protocol):
         """s_0, (n, ...), and log p(s_0)/q(s_0), (n,) or (), nats."""
 
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The next states, who lives there, and the log of p/q of both, (n,) or (), nats."""
+        """The next states, whether they are alive, and log p/q of both, (n,) or (), nats."""
 
 
 def proposal_of(model: TrajectoryModel, proposal: Any) -> Proposal:
-    """A policy moves in the true dynamics, a solution in the dynamics that it believes in.
+    """The proposal of a policy, in the true dynamics, or of a solution, in its own dynamics.
 
     Raises:
         ValueError: for a policy with a memory, or a solution of other dynamics, another rule than
@@ -48,21 +48,21 @@ def proposal_of(model: TrajectoryModel, proposal: Any) -> Proposal:
             "proposal",
             "a solution by the soft rule, of all o_t and nothing else",
             repr(proposal),
-            "its policy alone may do, if it takes every action that the prior takes",
+            "pass its policy, if that takes every action that the prior takes",
         )
     if not 0 <= eta < math.inf:
         checks.refuse(
             "proposal",
             "a solution at a finite optimism of at least 0",
             f"one at {eta:g}",
-            "pass its policy, which moves in the true dynamics",
+            "pass its policy, which keeps the true dynamics",
         )
     if not bent.has_dynamics_of(model):
         checks.refuse(
             "proposal",
             "a solution of this model's dynamics, start, horizon and discount",
-            f"one of others, {proposal!r}",
-            "solve this model; its temperature and its rewards may be others",
+            f"one of another problem, {proposal!r}",
+            "solve this model; only temperature and rewards may differ",
         )
     return TrueDynamics(model, bent.solution.policy) if eta == 0 else bent
 
@@ -73,7 +73,7 @@ def model_prior(model: TrajectoryModel) -> Policy:
 
 
 class TrueDynamics:
-    """The policy's actions in the model's own dynamics, latents of theirs included."""
+    """The policy's actions in the model's own dynamics, latents of the dynamics included."""
 
     def __init__(self, model: TrajectoryModel, policy: Policy) -> None:
         check_policy(policy)
@@ -92,7 +92,7 @@ class TrueDynamics:
         return draw(self.model.initial, n), torch.zeros((), dtype=torch.float64)
 
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """s' ~ p(s'|s,a), who survives, and zero."""
+        """s' ~ p(s'|s,a), whether it is alive, and zero."""
         n = len(s)
         with exclusive(), poutine.block(), pyro.plate("particles", n), Scope().of(t):
             next_state = self.model.transition(s, a, t)

@@ -1,4 +1,4 @@
-"""The log evidence between two numbers, from the trajectories of any guide."""
+"""Bounds of the log evidence from the trajectories of any guide."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ def evidence_bracket(
     value: ValueFunction | None = None,
     seed: int = 0,
 ) -> EvidenceBracket:
-    """Bounds log p(O) from below, and bounds or estimates it from above, by importance weights.
+    """A lower bound of log p(O), and an upper bound or an estimate, by importance weights.
 
     With w = p(τ,O)/q(τ) and K = group_size, E[log (1/K) Σ_k w_k] ≤ log p(O): the ELBO at K = 1, and
-    the closer the more are taken together (Burda et al. 2016). It evaluates. As an objective for
-    planning it would be optimistic, since it asks for the best of K trajectories.
+    the closer the larger K (Burda et al. 2016). It is meant for evaluation. As an objective for
+    planning it would be optimistic, since it rewards the best of K trajectories.
 
     Args:
         model: any model with a finite horizon, discrete or continuous.
-        policy: (t, s) -> q(a_t|s_t), with a memory or with latents of its own if it likes; the
-            better it is, the closer the bracket. One that never takes what the prior takes makes
-            the lower bound lower, and the estimate above too low.
+        policy: (t, s) -> q(a_t|s_t), possibly with a memory or latents; the better it is, the
+            closer the bracket. If it never takes some actions of the prior, the lower bound is
+            looser and the upper estimate too low.
         samples: how many trajectories.
         group_size: K, at most half of them.
-        value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper number a
-            bound: V_T ≥ r_T and V_t(s) ≥ α log E[exp((r + r⁺)/α)(γ exp(V_{t+1}/α) + 1 - γ)], a
-            drawn by the prior. That is true of the value at optimism 1 of a model with the same
-            prior and dynamics and a higher reward; and of zero, where no reward is above zero. It
-            is tried out along some trajectories. Not given, the upper number is an estimate.
-        seed: of the simulation.
+        value: (t, s) -> V_t(s) in reward units, nowhere too low, which makes the upper end a bound:
+            V_T ≥ r_T and V_t(s) ≥ α log E[exp((r + r⁺)/α)(γ exp(V_{t+1}/α) + 1 - γ)], a ~ prior.
+            That holds for the value at optimism 1 of a model with the same prior and dynamics and
+            higher rewards, and for zero if no reward is positive. It is tested along some
+            trajectories. If not given, the upper end is an estimate.
+        seed: seed of the simulation.
 
     Returns:
         A :class:`cai.EvidenceBracket`, which prints itself as a sentence.
 
     Raises:
         ValueError: if the horizon is infinite, a number is out of range, the policy does not
-            fit the model, or the value function fails the trial.
+            fit the model, or the value function fails the test.
 
     >>> from cai import inference, models
     >>> model = models.ledge()

@@ -20,11 +20,17 @@ from cai.program.trajectory import TrajectoryModel
 
 @dataclass(frozen=True, eq=False)
 class ImportanceSample:
-    """n trajectories of a policy, and what each of them weighs in p(τ|O).
+    """n weighted trajectories of a policy, which represent p(τ|O).
 
     Attributes:
-        trajectories: of the policy in the true dynamics.
+        trajectories: trajectories of the policy in the true dynamics.
         log_weights: (n,), nats: log p(τ,O)/q(τ).
+
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> sample = inference.importance(model, inference.soft_values(model).policy, samples=100)
+    >>> 1 <= sample.effective_sample_size <= 100
+    True
     """
 
     trajectories: Trajectories
@@ -59,7 +65,7 @@ class ImportanceSample:
 
     @cached_property
     def effective_sample_size(self) -> float:
-        """(Σ w)²/Σ w², from 1 to n: how many draws from p(τ|O) would serve as well."""
+        """(Σ w)²/Σ w², from 1 to n: the equivalent number of draws from p(τ|O)."""
         return 1 / self.weights.square().sum().item()
 
     @property
@@ -78,10 +84,10 @@ class ImportanceSample:
 
     @property
     def reliable(self) -> bool:
-        """Whether k̂ is at most what this number of weights can bear, ``pareto_threshold(n)``.
+        """Whether k̂ is at most the threshold for this number of weights, ``pareto_threshold(n)``.
 
-        It is made for continuous weights. Where there are only a few different trajectories, as in
-        a small table, compare with ``posterior(model)`` instead.
+        The test is for continuous weights. If there are only few different trajectories, as in a
+        small table, compare with ``posterior(model)`` instead.
         """
         return self.pareto_k <= pareto_threshold(len(self.log_weights))
 
@@ -95,7 +101,7 @@ class ImportanceSample:
         return torch.tensordot(self.weights.square(), away, dims=([0], [0])).sqrt()
 
     def _of_each(self, values: Tensor) -> Tensor:
-        """The values of those that weigh anything, as float64; zero for the others."""
+        """The values of trajectories of positive weight, as float64; zero for the others."""
         n = len(self.log_weights)
         x = arrays.numbers("values", values)
         if x.shape[:1] != (n,):
@@ -110,15 +116,15 @@ class ImportanceSample:
 def importance(
     model: TrajectoryModel, policy: Policy, samples: int = 10_000, seed: int = 0
 ) -> ImportanceSample:
-    """Importance sampling of p(τ|O) by a policy in the true dynamics: a guide that was fitted.
+    """Importance sampling of p(τ|O) by a policy in the true dynamics, such as a fitted one.
 
         w(τ) = p(τ,O)/q(τ) = exp(Σ rewards/α) Π_t p(a_t|s_t)/q(a_t|s_t),     E_q[w] = p(O)
 
-    The policy must take every action that the prior takes, or what it leaves out is missed and
-    nothing here can tell. Since it cannot choose its luck, the best fraction of effective samples
-    is :func:`cai.inference.effective_sample_ceiling`, attained by the policy of
-    ``soft_values(model, optimism=2)``; the best fitted guide, which is that of optimism 0, has
-    less. Trajectories count until they terminate. Latents of a policy are importance-sampled along.
+    The policy must take every action that the prior takes; the part of the posterior that it never
+    reaches is missed without notice. Since it cannot choose its luck, the best fraction of
+    effective samples is :func:`cai.inference.effective_sample_ceiling`, attained by the policy of
+    ``soft_values(model, optimism=2)``; the best fitted guide, that of optimism 0, has less.
+    Trajectories count until they terminate. Latents of a policy are importance-sampled as well.
 
     Pyro's own ``Importance(model, model.rollout(policy), num_samples)`` has the same weights, one
     trajectory at a time.
@@ -127,11 +133,10 @@ def importance(
         model: any program with a finite horizon.
         policy: (t, s) -> q(a_t|s_t), or one with a memory or latents.
         samples: n, how many trajectories.
-        seed: of the simulation.
+        seed: seed of the simulation.
 
     Returns:
-        An :class:`ImportanceSample`: weighted trajectories and what to make of their
-        weights.
+        An :class:`ImportanceSample`: weighted trajectories with diagnostics of their weights.
 
     Raises:
         ValueError: if the horizon is infinite, the policy leaves the support of the prior, or
@@ -153,7 +158,7 @@ def importance(
             "evidence",
             "a trajectory of positive weight",
             f"{samples} of weight zero",
-            "either p(O) = 0, or what is possible is rare: take more samples, another policy, "
-            "or inference.smc with a twist",
+            "either p(O) = 0, or possible trajectories are rare: take more samples, another "
+            "policy, or inference.smc with a twist",
         )
     return ImportanceSample(trajectories, log_w)

@@ -1,4 +1,4 @@
-"""How heavy the tail of importance weights is: the shape of a generalised Pareto distribution."""
+"""The tail of importance weights: the shape of a fitted generalised Pareto distribution."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _LEAST = 25  # weights, of which five are then the tail
 
 
 def pareto_k(log_weights: Tensor) -> float:
-    """k̂, the shape of the generalised Pareto distribution that fits the largest weights.
+    """k̂, the shape of the generalised Pareto distribution fitted to the largest weights.
 
     Moments of the weights up to the order 1/k are finite, so that below ½ the error of a mean is
-    normal with a finite variance, and beyond one there is not even a mean to estimate. What a
-    sample of n can bear is :func:`pareto_threshold`: beyond it standard errors and effective
-    sample sizes are too good to be true (Vehtari, Simpson, Gelman, Yao and Gabry 2024).
+    normal with a finite variance, and above one there is not even a mean to estimate. Above the
+    :func:`pareto_threshold` of n, standard errors and effective sample sizes are too good to be
+    true (Vehtari, Simpson, Gelman, Yao and Gabry 2024).
 
-    The min(n/5, 3√n) largest weights, less the largest of the others, are fitted as Zhang and
-    Stephens (2009) do, by a mean over a profile of the likelihood, and k̂ is drawn towards ½ as ten
-    more weights of that shape would. Weights of few different values, such as short trajectories of
-    a table have, are no sample of a density: k̂ then says little, and where over a quarter of the
-    largest ones tie with the rest, nothing.
+    The min(n/5, 3√n) largest weights, minus the largest of the others, are fitted as in Zhang and
+    Stephens (2009), by a mean over a profile of the likelihood, and k̂ is shrunk towards ½ as by ten
+    more weights of that shape. Weights with few different values, as from short trajectories in a
+    table, are not a sample of a density: k̂ then says little, and nothing if over a quarter of the
+    largest ones tie with the rest.
 
     Args:
         log_weights: (n,), nats, up to any constant; -inf for a weight of zero.
 
     Returns:
-        k̂; -inf where the largest weights are all equal, so that there is no tail, and inf where
-        ties leave too few others to tell.
+        k̂; -inf if the largest weights are all equal, so that there is no tail, and inf if ties
+        leave too few others.
 
     Raises:
-        ValueError: for fewer than 25 weights, of which less than one is above zero, or NaN or +inf.
+        ValueError: for fewer than 25 weights, if none is above zero, or for NaN or +inf.
 
     >>> import torch
     >>> from cai import inference
@@ -44,7 +44,7 @@ def pareto_k(log_weights: Tensor) -> float:
     """
     log_w = arrays.numbers("log_weights", log_weights, "numbers, nats").detach()
     if log_w.dim() != 1 or len(log_w) < _LEAST:
-        advice = "draw more; a tail needs weights that are in it"
+        advice = "draw more samples"
         checks.refuse("log_weights", f"shape (n,), n ≥ {_LEAST}", str(list(log_w.shape)), advice)
     highest = log_w.max().item()
     if not math.isfinite(highest):
@@ -52,7 +52,7 @@ def pareto_k(log_weights: Tensor) -> float:
             "log_weights",
             "finite numbers or -inf",
             f"a largest of {highest}",
-            "look for what overflows",
+            "look for an overflow",
         )
     w = (log_w - highest).exp().sort().values
     size = math.floor(min(len(w) / 5, 3 * math.sqrt(len(w))))
@@ -65,7 +65,7 @@ def pareto_k(log_weights: Tensor) -> float:
 
 
 def pareto_threshold(samples: int) -> float:
-    """The k̂ up to which n weights can be relied on: min(1 - 1/log₁₀ n, 0.7).
+    """The largest k̂ at which n weights are reliable: min(1 - 1/log₁₀ n, 0.7).
 
     Args:
         samples: n, how many weights.
@@ -74,7 +74,7 @@ def pareto_threshold(samples: int) -> float:
         k̂, a number below 0.7.
 
     Raises:
-        ValueError: if n is no whole number of at least 2.
+        ValueError: if n is not a whole number of at least 2.
 
     >>> from cai import inference
     >>> inference.pareto_threshold(100)
@@ -92,7 +92,7 @@ def generalised_pareto(x: Tensor) -> float:
     the shape -k(θ). (Their k has the opposite sign.)
 
     Args:
-        x: (n,), ascending, at least 0, and above from the first quartile on.
+        x: (n,), ascending, at least 0, and positive from the first quartile on.
     """
     n = len(x)
     quartile = x[_quartile(n)]
@@ -107,5 +107,5 @@ def generalised_pareto(x: Tensor) -> float:
 
 
 def _quartile(n: int) -> int:
-    """Where the first quartile of n sorted numbers stands."""
+    """The index of the first quartile of n sorted numbers."""
     return math.floor(n / 4 + 0.5) - 1

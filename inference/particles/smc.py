@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: the exact posterior by particles that are resampled on their way."""
+"""Sequential Monte Carlo: the exact posterior by particles that are resampled on the way."""
 
 from __future__ import annotations
 
@@ -24,20 +24,25 @@ from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 
 Twist: TypeAlias = Callable[[int, Tensor], Tensor]
-"""(t, s) -> nats, (n,): what is still to come after s_t, a guess of V_t(s)/α."""
+"""(t, s) -> nats, (n,): a guess of the value to go, V_t(s)/α."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParticlePosterior:
-    """n trajectories from p(τ|O), equally weighted, as far as particles can tell.
+    """n equally weighted trajectories that approximate p(τ|O).
 
     Attributes:
-        log_evidence: (), nats: an estimate of log p(O). Its exponential is unbiased, so that it
-            is itself too low on average.
-        trajectories: n of them. Early steps of many may be one and the same, see ``lineages``.
-        effective_sample_sizes: (T+1,): of the weights at each step, before resampling; 1 to n.
-        resampled: (T+1,), boolean: whether particles were resampled then; always at the end.
-        lineages: (T+1,), how many different particles of each step have descendants at the end.
+        log_evidence: (), nats: an estimate of log p(O). Its exponential is unbiased, so that the
+            estimate itself is too low on average.
+        trajectories: n trajectories. Many may share their early steps, see ``lineages``.
+        effective_sample_sizes: (T+1,), 1 to n: of the weights at each step, before resampling.
+        resampled: (T+1,), boolean: whether particles were resampled at a step; always at the end.
+        lineages: (T+1,), how many particles of each step have descendants at the end.
+
+    >>> from cai import inference, models
+    >>> found = inference.smc(models.ledge(), particles=100)
+    >>> found.trajectories.states.shape, found.effective_sample_sizes.shape
+    (torch.Size([100, 5]), torch.Size([5]))
     """
 
     log_evidence: float
@@ -64,42 +69,41 @@ def smc(
 ) -> ParticlePosterior:
     """Particle smoothing of p(τ|O), with a value function that looks ahead.
 
-    Particles move by the proposal q. At step t they stand for p(τ_{0:t}, O_{<t}) ψ_t(s_t), so that
-    with ψ_T = exp(r_T/α) the last of these is p(τ, O). A step multiplies a particle's weight by
+    Particles move by the proposal q. At step t they represent p(τ_{0:t}, O_{<t}) ψ_t(s_t), which
+    with ψ_T = exp(r_T/α) is p(τ, O) at the end. A step multiplies a particle's weight by
 
         p(a|s)/q(a|s) · p(s'|s,a)/q(s'|s,a) · exp((r + r⁺)/α) ψ_{t+1}(s')/ψ_t(s)
 
-    and where fewer than a share of the particles count, they are resampled (systematically). With
-    ψ = 1 they are judged by what they were paid so far; the twist ψ = exp(V/α) judges them by what
-    is to come, too (Guarniero, Johansen and Lee 2017; Heng, Bishop, Deligiannidis and Doucet 2020).
-    The best is V of optimism 1, the backward message: with it as twist and as proposal all weights
-    are p(O), and one particle would do. The evidence is unbiased with any twist and proposal that
-    rule out nothing that is possible; only its spread depends on them.
+    and when the effective sample size is too small, particles are resampled (systematically). With
+    ψ = 1 they are judged by past rewards; the twist ψ = exp(V/α) adds expected future rewards
+    (Guarniero, Johansen and Lee 2017; Heng, Bishop, Deligiannidis and Doucet 2020). The best twist
+    is V of optimism 1, the backward message: with it as twist and proposal all weights are p(O),
+    and one particle would do. The evidence is unbiased for any twist and proposal that do not rule
+    out possible trajectories; only its variance depends on them.
 
-    A policy proposes actions, and moves in the true dynamics; a solution at η > 0 proposes its own
-    luck with them, termination included. Terminated particles keep the weight they had.
+    A policy proposes actions and keeps the true dynamics; a solution at η > 0 proposes luck as
+    well, termination included. Terminated particles keep their weight.
 
-    Trajectories are traced back through their ancestors: where resampling is frequent they share
-    their first steps, which then say little of s_0; a better twist makes it rare.
+    Trajectories are traced back through their ancestors: if resampling is frequent they share their
+    first steps, so that little is known about s_0; a better twist makes resampling rare.
 
     Args:
         model: any program with a finite horizon, latents and discount included.
         particles: n.
-        twist: a solution at any optimism, whose V/α it is, or a function (t, s) -> nats for
-            0 ≤ t < T; none if not given. Where a solution at η ≤ 0 says -inf, as
-            anything that may go wrong is worth there, its lowest finite value of that step counts.
+        twist: a solution at any optimism, for its V/α, or a function (t, s) -> nats for 0 ≤ t < T;
+            none if not given. Values of -inf of a solution at η ≤ 0, where one possible disaster
+            suffices for -inf, are replaced by the lowest finite value of that step.
         proposal: (t, s) -> q(a_t|s_t) without a memory, or a solution; the prior if not given.
-        seed: of the draws; torch's generator stays as it was.
-        ess_threshold: particles are resampled where their effective size is below this share of n.
+        seed: seed of the draws; torch's generator is not changed.
+        ess_threshold: particles are resampled if their effective sample size is below this fraction
+            of n.
 
     Returns:
-        A :class:`ParticlePosterior`: equally weighted trajectories, and an estimate of
-        log p(O).
+        A :class:`ParticlePosterior`: equally weighted trajectories, and an estimate of log p(O).
 
     Raises:
-        ValueError: if the horizon is infinite, all particles weigh nothing at a step, the twist
-            says NaN or +inf, is of other steps or states or holds observations, or the proposal
-            does not fit.
+        ValueError: if the horizon is infinite, all weights are zero at a step, the twist is NaN or
+            +inf, has other steps or states or observations, or the proposal does not fit.
 
     >>> from cai import inference, models
     >>> model = models.ledge()
@@ -143,7 +147,7 @@ def _run(
         s_next, lives, log_moves = q.step(t, s, a, alive)
         paid = torch.where(alive, model.log_factor(s, a, s_next, t), 0.0)
         then = look(t + 1, s_next, lives)
-        # What weighs nothing goes on weighing nothing; a twist of -inf would make it NaN.
+        # Weights of zero stay zero; a twist of -inf would make them NaN.
         gain = log_ratio + log_moves + paid + then - torch.where(ahead.isfinite(), ahead, 0.0)
         log_w = torch.where(log_w == -math.inf, log_w, log_w + gain)
         s, alive, ahead = s_next, lives, then
@@ -164,16 +168,16 @@ def _run(
 def _act(
     model: TrajectoryModel, q: Proposal, t: int, s: Tensor, alive: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Actions, by the prior after termination, and log p(a|s)/q(a|s) while alive, (n,)."""
+    """Actions, from the prior after termination, and log p(a|s)/q(a|s) while alive, (n,)."""
     policy, prior = policy_at(q.policy, t, s), model.prior(s, t)
     if t == 0:
         check_support(policy, prior)
     a = draw(policy, len(s))
     try:
         log_ratio = exact(prior).log_prob(a) - exact(policy).log_prob(a)
-    except ValueError as error:  # torch's, of a value outside the support, on many lines
+    except ValueError as error:  # torch's error for a value outside the support, of many lines
         words = str(error).partition(", but found")[0]
-        advice = "look for NaN, or numbers outside of the prior's support, in what it proposes"
+        advice = "look for NaN, or actions outside of the prior's support, in the proposal"
         checks.refuse(f"proposal at step {t}", "actions that the prior can take", words, advice)
     if not alive.all():
         dead = ~alive
@@ -194,7 +198,7 @@ class _Twist:
         elif self.twist is None:
             log_psi = torch.zeros((), dtype=torch.float64)
         else:
-            advice = "it is a guess of V_t(s)/α in nats; where there is none, 0"
+            advice = "it is a guess of V_t(s)/α in nats; 0 if there is none"
             event = len(self.model.initial.event_shape)
             log_psi = numbers_at("twist", self.twist, t, s, event, advice)
             if (log_psi == math.inf).any():
@@ -203,7 +207,7 @@ class _Twist:
 
 
 def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
-    """The values of a solution, or the user's own function."""
+    """The values of a solution, or the user's function."""
     bent = belief_of(twist)
     if bent is not None:
         return bent.log_psi(model, T)
@@ -215,7 +219,7 @@ def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
 
 
 class _History:
-    """Particles of all steps, each before it was resampled, and whom each step goes on from."""
+    """Particles of all steps, before resampling, and the parents of each step."""
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
@@ -258,7 +262,7 @@ def _effective_size(log_w: Tensor, t: int, n: int) -> float:
             "evidence",
             f"a particle of positive weight at step {t}",
             f"{n} of weight zero",
-            "either p(O) = 0, or what is possible is rare: take more particles, or as twist and "
+            "either p(O) = 0, or possible paths are rare: take more particles, or as twist and "
             "proposal the solution inference.soft_values(model, optimism=1), of a simpler model "
             "if need be",
         )
@@ -270,10 +274,10 @@ def _effective_size(log_w: Tensor, t: int, n: int) -> float:
 
 
 def _systematic(weights: Tensor) -> Tensor:
-    """Who has offspring, (n,): one draw in each of n equal parts, all at the same place in it."""
+    """The parents of n offspring, by systematic resampling, (n,)."""
     n = len(weights)
     total = weights.cumsum(0)
     places = (torch.rand((), dtype=torch.float64) + torch.arange(n)) / n * total[-1]
-    # Rounding must not land beyond the last particle that weighs anything.
+    # Rounding must not select beyond the last particle of positive weight.
     last = int(weights.nonzero()[-1])
     return torch.searchsorted(total, places, right=True).clamp(max=last)

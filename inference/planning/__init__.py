@@ -1,1 +1,1 @@
-"""Plans without feedback, and policies with partial sight."""
+"""Open-loop plans, and policies under partial observability."""

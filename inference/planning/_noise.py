@@ -1,4 +1,4 @@
-"""Trajectories as functions of the actions and of standard normal numbers, one for each draw."""
+"""Trajectories as functions of the actions and of standard normal noise."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cai.program.trajectory import TrajectoryModel
 
 @singledispatch
 def from_noise(distribution: Any, z: Tensor) -> Tensor:
-    """The value that standard normal numbers z become, with its gradient in both.
+    """A value as a function of standard normal numbers z, differentiable in both arguments.
 
-    By the inverse of the distribution function, where a distribution has one.
+    For some distributions it is the inverse of the distribution function.
 
     Args:
-        distribution: of any batch shape that broadcasts with z's.
+        distribution: a distribution of a batch shape that broadcasts with z's.
         z: (...) + event shape, float64.
 
     Raises:
-        NotImplementedError: where the distribution is no such function.
+        NotImplementedError: if there is no such function for the distribution.
     """
     if distribution.event_shape or not distribution.has_rsample:
         raise NotImplementedError
@@ -76,10 +76,10 @@ def _(d: dist.TransformedDistribution, z: Tensor) -> Tensor:
 
 
 class Noise:
-    """Makes each draw of a program a function of the next of a list of standard normal numbers.
+    """Makes each draw of a program a function of the next entries of a list of normal numbers.
 
     Args:
-        numbers: (n, size), float64; or None to draw them, and to find out how many there are.
+        numbers: (n, size), float64; or None to draw them, which determines how many are needed.
 
     Attributes:
         size: how many numbers of each trajectory were used.
@@ -109,12 +109,12 @@ class Noise:
 
 
 def roll(model: TrajectoryModel, plans: Tensor, numbers: Tensor | None) -> tuple[Tensor, int]:
-    """States of plans for given noise, (n, T+1) + event shape, and how many numbers they took.
+    """States of plans for given noise, (n, T+1) + event shape, and the size of the noise.
 
     Args:
-        model: every site of which is reparameterised.
+        model: a model whose sites are all reparameterised.
         plans: (n, T) + event shape.
-        numbers: (n, size), as many as :class:`Noise` found; None draws them.
+        numbers: (n, size), with the size from :class:`Noise`; None draws them.
 
     Raises:
         ValueError: if a site is not a function of normal numbers with a gradient.

@@ -1,4 +1,4 @@
-"""The density over open-loop plans that is sampled, as a function of numbers without bounds."""
+"""The density over open-loop plans that NUTS samples, as a function of unbounded numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cai.program.trajectory import TrajectoryModel
 
 
 class PlanDensity:
-    """The density that is sampled, of a plan x without bounds and of noise."""
+    """The density of an unbounded plan x and of noise."""
 
     def __init__(self, model: TrajectoryModel, T: int, eta: float, copies: int) -> None:
         self.model, self.T, self.eta = model, T, eta
@@ -31,12 +31,12 @@ class PlanDensity:
         half = torch.randn(self.copies // 2, self.size, dtype=torch.float64)
         self.fixed = torch.cat([half, -half]) if self.size else half.new_zeros(1, 0)
         gamma, t = model.discount, torch.arange(T, dtype=torch.float64)
-        # log P(dying on arrival at step t + 1), t < T, and of surviving them all.
+        # log P(termination on arrival at step t + 1), t < T, and of surviving all steps.
         dies = t * math.log(gamma) + (math.log1p(-gamma) if gamma < 1 else -math.inf)
         self.log_death = torch.cat([dies, dies.new_tensor([T * math.log(gamma)])])
 
     def start(self) -> dict[str, Tensor]:
-        """A plan of the prior and noise, to start from."""
+        """A starting point: a plan from the prior, and noise."""
         at = {"plan": self._unbounded()}
         if self.sampled:
             at["noise"] = torch.randn(self.copies, self.size, dtype=torch.float64)
@@ -55,11 +55,11 @@ class PlanDensity:
         return action
 
     def potential(self, at: dict[str, Tensor]) -> Tensor:
-        """- log density, nats, ()."""
+        """Minus the log density, nats, ()."""
         return -self.log_density(at)
 
     def log_density(self, at: dict[str, Tensor]) -> Tensor:
-        """Of the unbounded numbers, up to a constant, nats, ()."""
+        """The log density of the unbounded numbers, up to a constant, nats, ()."""
         x = at["plan"]
         plan = self.plan(x)
         total = self.off.log_abs_det_jacobian(x, plan).sum() + self.prior.log_prob(plan).sum()
@@ -69,7 +69,7 @@ class PlanDensity:
         return total + self.worth(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
 
     def outcomes(self, plans: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The rewards up to each possible step of termination, (n, T+1), nats, and the states."""
+        """Sums of rewards up to each possible termination, (n, T+1), nats, and the states."""
         states, _ = roll(self.model, plans, numbers)
         before, after = states[:, :-1], states[:, 1:]
         paid = self.model.log_factor(before, plans, after, torch.arange(self.T))
@@ -78,7 +78,7 @@ class PlanDensity:
         return torch.cat([rewards, (rewards[:, -1] + final).unsqueeze(-1)], -1), states
 
     def worth(self, rewards: Tensor) -> Tensor:
-        """(1/η) log E exp(η R/α) over termination, or E[R]/α; its mean over the noises."""
+        """(1/η) log E exp(η R/α) over termination, or E[R]/α, averaged over the noises."""
         if self.model.discount == 1:
             return rewards[:, -1].mean()
         if self.eta > 0:

@@ -1,4 +1,4 @@
-"""The best that a policy can do which sees observe(s) and remembers it: soft values of beliefs."""
+"""Soft values of beliefs: the best policy that sees observe(s) and remembers it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from cai.tables.tabulation import tabulate
 
 @dataclass(frozen=True, eq=False)
 class BeliefSolution:
-    """The optimum over policies on histories of what is observed.
+    """The optimum over policies on histories of observations.
 
     Attributes:
-        elbo: nats; at most that of ``soft_values(model)``, and what not seeing costs below it.
+        elbo: nats; below that of ``soft_values(model)`` by the cost of not seeing the state.
         policy: the policy that attains it.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> blind = inference.belief_values(model, observe=cai.blind)
+    >>> abs(cai.evaluate(model, blind.policy).elbo - blind.elbo) < 1e-9
+    True
     """
 
     elbo: float
@@ -45,11 +52,11 @@ def belief_values(
     Args:
         model: a model with finitely many states and actions and a short horizon: there are
             (A O)^t O histories of step t.
-        observe: s -> what is seen of it, for states of any batch shape; everything if not
-            given. ``cai.blind`` sees nothing.
+        observe: s -> the observation, for states of any batch shape; everything if not given.
+            ``cai.blind`` sees nothing.
 
     Returns:
-        A :class:`BeliefSolution`: the best ELBO and its policy of what was seen so far.
+        A :class:`BeliefSolution`: the best ELBO and its policy on histories.
 
     Raises:
         ValueError: if the model cannot be tabulated, or there are too many histories.
@@ -80,7 +87,7 @@ def belief_values(
         possible = (mass > 0).unsqueeze(-1)
         q = torch.where(possible, weighed / torch.where(possible, mass.unsqueeze(-1), 1.0), 0.0)
         v = logspace.logsumexp(q)
-        # What never happens, and where all is lost, is done by the prior.
+        # Impossible histories, and those of value -inf, follow the prior.
         lost = ~possible | (v == -torch.inf).unsqueeze(-1)
         logits.copy_(torch.where(lost, policy.log_prior.repeat(N // O, 1), q - v.unsqueeze(-1)))
         total = product(mass, v)

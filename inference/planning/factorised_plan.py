@@ -17,7 +17,7 @@ from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
-_SETTLED = 1e-12  # nats, relative to the ELBO above one: who gains less in a sweep is there
+_SETTLED = 1e-12  # gain of a sweep, relative to the ELBO above one, at which to stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,13 @@ class FactorisedPlan:
     Attributes:
         elbo: nats; at most that of ``belief_values(model, cai.blind)``, the correlated plan.
         policy: that plan.
-        elbos: (starts,), nats: where each start ended. Where they differ there are several such
-            plans, and the best of them is the best that was found.
+        elbos: (starts,), nats: the ELBO from each start. If they differ there are several local
+            optima, and the best of those found is returned.
+
+    >>> from cai import inference, models
+    >>> found = inference.factorised_plan(models.ledge())
+    >>> found.elbo == found.elbos.max().item()
+    True
     """
 
     elbo: float
@@ -39,26 +44,26 @@ class FactorisedPlan:
 def factorised_plan(
     model: TrajectoryModel, *, restarts: int = 16, sweeps: int = 1000, seed: int = 0
 ) -> FactorisedPlan:
-    """Plans step by step independently, without looking at a state: the mean-field guide.
+    """The mean-field guide: the best plan found with independent steps, blind to the state.
 
     Given the other steps, the best distribution of one is in closed form,
 
         q(a_t) ∝ exp E[Σ (rewards/α + log p(a|s)) from t on - Σ log q(a_k) after t | a_t]
 
-    with the state at t as the steps before leave it. A sweep goes through all steps, last one
-    first; each update is the exact maximum in its step, so that the ELBO never falls. It is not
-    concave in all steps together: the best of several starts is returned, the prior among them,
-    and as many pure plans as plans at random. An action may be in the plan at a step where it is
-    allowed in all states that the steps before can lead to.
+    with the distribution of s_t under the earlier steps. A sweep goes through all steps, the last
+    one first; each update is the exact maximum in its step, so that the ELBO never falls. It is not
+    concave in all steps jointly: the best of several starts is returned, the prior among them, with
+    as many deterministic plans as random ones. An action is allowed at a step if it is in all
+    states that the earlier steps can reach.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon.
-        restarts: how many random starts besides the prior, every other one a pure plan.
-        sweeps: at most so many.
-        seed: of the random starts.
+        restarts: how many random starts besides the prior, every other one deterministic.
+        sweeps: the maximum number of sweeps.
+        seed: seed of the random starts.
 
     Returns:
-        A :class:`FactorisedPlan`: the best plan that was found, and its ELBO.
+        A :class:`FactorisedPlan`: the best plan found, and its ELBO.
 
     Raises:
         ValueError: if the model cannot be tabulated, the horizon is infinite, or every action
@@ -90,7 +95,7 @@ def factorised_plan(
 
 
 def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
-    """As many random plans of one action a step, each allowed wherever those before it lead."""
+    """Random deterministic plans, whose actions are allowed in all states that they reach."""
     log_q, x = torch.full_like(like, -torch.inf), table.log_initial.exp().expand(len(like), -1)
     for t in range(like.shape[1]):
         allowed = product(x.unsqueeze(-1), table.log_prior).sum(1) > -torch.inf
@@ -102,7 +107,7 @@ def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> 
 
 
 def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
-    """log q(a_t) (N, T, A) of N starts, improved until nothing changes, and their ELBOs (N,)."""
+    """log q(a_t) (N, T, A) of N starts after coordinate ascent, and their ELBOs (N,)."""
     gain = table.expected_reward / table.temperature + table.log_prior  # (S, A), nats
     elbos = torch.full((len(log_q),), -torch.inf, dtype=torch.float64)
     for _ in range(sweeps):
@@ -115,7 +120,7 @@ def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor
 
 
 def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    """Each step by itself, the last one first, given those before it as they were."""
+    """One sweep: each step in turn, the last one first, given the others."""
     steps = log_q.exp()
     occupancies = [table.log_initial.exp().expand(len(log_q), -1)]
     for t in range(log_q.shape[1] - 1):
@@ -126,7 +131,7 @@ def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor
     for t in range(log_q.shape[1] - 1, -1, -1):
         q, x = gain + _after(P, v), occupancies[t].unsqueeze(-1)  # (N, S, A)
         mean = product(x, q).sum(1) / x.sum(1)
-        lost = (mean == -torch.inf).all(-1, keepdim=True)  # whatever is done: as it was
+        lost = (mean == -torch.inf).all(-1, keepdim=True)  # whatever the action: no change
         new[:, t] = torch.where(lost, log_q[:, t], mean).log_softmax(-1)
         log_p = new[:, t].unsqueeze(1)
         v = product(log_p.exp(), q).sum(-1) - product(log_p.exp(), log_p).sum(-1)

@@ -21,14 +21,20 @@ from cai.policies.plans import GaussianPlan, Plan
 
 @dataclass(frozen=True, eq=False)
 class GaussianPlans:
-    """The best plan whose steps go together, and the best whose numbers are independent.
+    """The best plan with correlated steps, and the best with independent numbers.
 
     Attributes:
-        elbo: nats, of the correlated plan; at most that of ``soft_values(model)``, which is higher
-            by the value of observing the state.
-        policy: that plan, N(Λ⁻¹b, Λ⁻¹).
-        factorised_elbo: nats, of the factorised plan, ½ (Σ log Λ_ii - log det Λ) below.
-        factorised: that plan, N(Λ⁻¹b, diag(Λ)⁻¹).
+        elbo: the ELBO of the correlated plan, nats; below that of ``soft_values(model)`` by the
+            value of observing the state.
+        policy: the correlated plan, N(Λ⁻¹b, Λ⁻¹).
+        factorised_elbo: the ELBO of the factorised plan, nats, lower by ½ (Σ log Λ_ii - log det Λ).
+        factorised: the factorised plan, N(Λ⁻¹b, diag(Λ)⁻¹).
+
+    >>> from cai import inference, models
+    >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, Q=[[1.0]], R=[[1.0]])
+    >>> plans = inference.gaussian_plan(model)
+    >>> plans.policy.mean.shape, plans.elbo > plans.factorised_elbo
+    (torch.Size([3]), True)
     """
 
     elbo: float
@@ -38,22 +44,21 @@ class GaussianPlans:
 
 
 def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
-    """The plans u = (a_0, …, a_{T-1}) that maximise the ELBO without looking at a state.
+    """The open-loop plans u = (a_0, …, a_{T-1}) that maximise the ELBO.
 
-    E[Σ rewards/α + Σ log p(a_t) | u] = k + b'u - ½ u'Λu, so that the best plan is
-    q(u) ∝ exp of it, Gaussian, and its ELBO the logarithm of the sum. With a precision Λ that is
-    not diagonal, independent actions lose the mean-field gap.
+    E[Σ rewards/α + Σ log p(a_t) | u] = k + b'u - ½ u'Λu, so that the best plan, q(u) ∝ exp of it,
+    is Gaussian, and its ELBO is the log normaliser. If the precision Λ is not diagonal, independent
+    actions lose the mean-field gap.
 
     Args:
-        model: linear-Gaussian, with a finite horizon and without a discount.
+        model: a linear-Gaussian model with a finite horizon and without a discount.
 
     Returns:
-        A :class:`GaussianPlans`: the best plan, and the best whose actions are
-        independent.
+        A :class:`GaussianPlans`: the best plan, and the best with independent actions.
 
     Raises:
-        ValueError: if the model is another, or Λ is not positive definite, so that some plan
-            has an unbounded return.
+        ValueError: if the model is of another kind, or Λ is not positive definite, so that returns
+            are unbounded.
 
     >>> from cai import inference, models
     >>> model = models.linear_gaussian([[1.0]], [[1.0]], horizon=3, R=[[1.0]], noise=[[0.1]])
@@ -90,7 +95,7 @@ def gaussian_plan(model: LinearGaussian) -> GaussianPlans:
 
 
 def _quadratic(model: LinearGaussian) -> tuple[Tensor, Tensor, Tensor]:
-    """Λ, b and k of E[Σ rewards/α + Σ log p(a_t) | u], which automatic derivatives give exactly."""
+    """Λ, b and k of E[Σ rewards/α + Σ log p(a_t) | u], exactly, by automatic differentiation."""
     T, n, m = checks.finite_horizon(model, "a plan"), model.state_size, model.action_size
     covariances = [model.initial_covariance]
     for t in range(T):
@@ -126,7 +131,7 @@ def _factorised(model: LinearGaussian, mean: Tensor, scale: Tensor) -> Plan:
     plan = Plan(model).requires_grad_(False)
     T, m = len(plan.numbers), model.action_size
     for t, (at, spread) in enumerate(zip(mean.view(T, m), scale.view(T, m), strict=True)):
-        # A plan counts from the prior's mean, in its standard deviations.
+        # A plan is relative to the prior's mean, in units of its standard deviations.
         centre, unit = moments(model.prior(model.initial_mean, t), mean)
         plan.numbers[t] = torch.cat([(at - centre) / unit, (spread / unit).log()])
     return plan

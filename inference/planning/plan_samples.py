@@ -1,4 +1,4 @@
-"""Plans that were drawn, and how well the chains that drew them agree."""
+"""Sampled plans, with diagnostics of the chains."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from cai.program.trajectories import Trajectories
 
 @dataclass(frozen=True, eq=False)
 class PlanSamples:
-    """Plans that NUTS has drawn, and a trajectory of each.
+    """Plans drawn by NUTS, each with a trajectory.
 
     Attributes:
         optimism: η.
-        trajectories: n = chains · samples of them, chain after chain; ``actions`` are the plans,
-            ``states`` what the method believes they lead to: the true dynamics at η = 0, and bent
-            ones else.
-        log_density: (n,), nats: of what was sampled, up to a constant.
-        chains: how many.
-        divergences: how many steps of the integrator went astray after the warm-up; some say that
-            a part of the plans may be missing.
+        trajectories: n = chains · samples trajectories, chain after chain; ``actions`` are the
+            plans, ``states`` those that the method believes in: by the true dynamics at η = 0, by
+            the dynamics at η otherwise.
+        log_density: (n,), nats: the log density of the samples, up to a constant.
+        chains: the number of chains.
+        divergences: the number of divergent steps of the integrator after the warm-up; if there are
+            any, some plans may be missing.
+
+    >>> from cai import inference, models
+    >>> model = models.double_integrator(horizon=2, obstacles=())
+    >>> plans = inference.sample_plans(model, samples=8, warmup=8, chains=1, progress=False)
+    >>> plans.plans.shape, plans.r_hat.shape
+    (torch.Size([8, 2, 2]), torch.Size([2, 2]))
     """
 
     optimism: float
@@ -53,22 +59,22 @@ class PlanSamples:
 
     @cached_property
     def r_hat(self) -> Tensor:
-        """(T) + event shape: split R̂ of each number of the plan; one where chains agree.
+        """(T) + event shape: split R̂ of each number of the plan; one if chains agree.
 
-        Infinite where none of the chains has moved at all.
+        Infinite if no chain has moved at all.
         """
         r_hat = stats.split_gelman_rubin(self._by_chain)
         return torch.where(self._stuck, math.inf, r_hat)
 
     @cached_property
     def n_eff(self) -> Tensor:
-        """(T) + event shape: how many independent draws would say as much of its mean."""
+        """(T) + event shape: the effective sample size for the mean of each number."""
         n_eff = stats.effective_sample_size(self._by_chain)
         return torch.where(self._stuck, float(self.chains), n_eff)
 
     @property
     def _stuck(self) -> Tensor:
-        """(T) + event shape: whether no chain has moved in this number, so that 0/0 is at hand."""
+        """(T) + event shape: whether no chain has moved in this number, which would give 0/0."""
         return (self._by_chain == self._by_chain[:, :1]).all(1).all(0)
 
     @property

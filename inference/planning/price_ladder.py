@@ -1,4 +1,4 @@
-"""What each restriction of a guide costs: from a plan made in advance up to the log evidence."""
+"""The cost of each restriction of a guide, from factorised plans up to the log evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTORISED, CORRELATED, PARTIAL = "factorised plan", "correlated plan", "partial
 FIXED, EVIDENCE = "fixed dynamics", "log evidence"
 
 _PRICES = {
-    FACTORISED: "steps that cannot go together",
+    FACTORISED: "independent steps",
     CORRELATED: "not looking",
     PARTIAL: "not seeing all of the state",
     FIXED: "luck that cannot be had",
@@ -39,11 +39,16 @@ class PriceLadder:
     """The best ELBO under each restriction, lowest first, and log p(O) on top.
 
     Attributes:
-        nats: rung -> the best ELBO of a guide so restricted, or log p(O); ascending. That of the
-            factorised plan in a table is the best that was found, see ``factorised_plan``.
-        policies: rung -> the policy that attains it, ready for ``cai.compare(model, …)``; for
-            log p(O) there is none that keeps the true dynamics.
+        nats: rung -> the best ELBO under the restriction, or log p(O); ascending. That of the
+            factorised plan in a table is the best one found, see ``factorised_plan``.
+        policies: rung -> the policy that attains it, ready for ``cai.compare(model, …)``; no policy
+            in the true dynamics attains log p(O).
         left_out: rung -> why it was not computed.
+
+    >>> from cai import inference, models
+    >>> ladder = inference.price_ladder(models.ledge())
+    >>> list(ladder.nats)
+    ['factorised plan', 'correlated plan', 'fixed dynamics', 'log evidence']
     """
 
     nats: dict[str, float]
@@ -52,10 +57,10 @@ class PriceLadder:
 
     @property
     def prices(self) -> dict[str, float]:
-        """What is paid for -> nats, each rung less the one below it, the lowest first.
+        """Restriction -> its cost in nats, each rung minus the one below it, the lowest first.
 
-        They add up to what the lowest rung lacks of log p(O). Where a rung was left out, two are
-        paid for together.
+        They add up to log p(O) minus the lowest rung. If a rung was left out, two restrictions
+        share a price.
         """
         rungs, found = [*_PRICES, EVIDENCE], list(self.nats)
         prices = {}
@@ -68,7 +73,7 @@ class PriceLadder:
 
     def __str__(self) -> str:
         width = max(map(len, self.nats))
-        lines = [f"{'':{width}}   best ELBO   short of the next (nats)"]
+        lines = [f"{'':{width}}   best ELBO   below the next (nats)"]
         prices = [*self.prices.items(), None]
         for (rung, nats), price in reversed(list(zip(self.nats.items(), prices, strict=True))):
             what = "" if price is None else f"   {max(price[1], 0.0):9.3f}  for {price[0]}"
@@ -87,24 +92,24 @@ class PriceLadder:
 def price_ladder(
     model: TrajectoryModel, observe: Callable[[Tensor], Tensor] | None = None
 ) -> PriceLadder:
-    """Restricts the guide step by step, with the dynamics kept, and says what each step costs.
+    """The best ELBO of guides under tighter and tighter restrictions, and what each costs.
 
         factorised plan ≤ correlated plan ≤ partial sight ≤ fixed dynamics ≤ log evidence
 
-    A factorised plan settles each step by itself and does not look; a correlated one is any
-    distribution over plans, q(plan) ∝ exp E[Σ (rewards/α + log p(a|s)) | plan]; partial sight is
-    the best policy that sees observe(s) and remembers it; fixed dynamics the best policy of all,
-    ``soft_values(model)``; above it, log p(O) is reached only by a guide that bends the dynamics.
-    In a linear-Gaussian model all are in closed form, and the first step is ½ (Σ log Λ_ii -
-    log det Λ) for plans of precision Λ.
+    A factorised plan chooses each step independently and does not look at states; a correlated one
+    is any distribution over plans, q(plan) ∝ exp E[Σ (rewards/α + log p(a|s)) | plan]; partial
+    sight is the best policy that sees observe(s) and remembers it; fixed dynamics is the best
+    policy of all, ``soft_values(model)``; log p(O) is reached only by a guide that changes the
+    dynamics. In a linear-Gaussian model all are in closed form, and the first price is
+    ½ (Σ log Λ_ii - log det Λ) for plans of precision Λ.
 
     Args:
         model: a model with finitely many states and actions and a finite horizon, or a
-            linear-Gaussian one without a discount. Of others, fit each restricted policy and
+            linear-Gaussian one without a discount. For others, fit each restricted policy and
             ``cai.compare`` them.
-        observe: s -> what is seen of it, for the rung of partial sight; without it there is no such
-            rung. Correlated plans and partial sight are left out if the horizon is too long to
-            list all histories.
+        observe: s -> the observation, for the rung of partial sight; without it there is no such
+            rung. Correlated plans and partial sight are left out if the horizon is too long to list
+            all histories.
 
     Returns:
         A :class:`PriceLadder`, which ``plot.price_ladder`` draws.
@@ -160,7 +165,7 @@ def _ladder(
 
 
 def _too_many(model: TrajectoryModel, observe: Any) -> str:
-    """Why the histories of a policy that sees this cannot be listed; empty where they can."""
+    """Why the histories of observations cannot be listed; empty if they can."""
     S, A = require_finite(model)
     O = int(classes(model, observe).max()) + 1  # noqa: E741
     try:

@@ -22,7 +22,7 @@ from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import prior_sees_state
 
-_STARTS = 100  # plans of the prior that are tried for one of finite density
+_STARTS = 100  # plans from the prior that are tried to find one of finite density
 
 
 def sample_plans(
@@ -36,51 +36,51 @@ def sample_plans(
     progress: bool = True,
     **options: Any,
 ) -> PlanSamples:
-    """Draws from the best distribution over open-loop plans u = (a_0, …, a_{T-1}), by NUTS.
+    """Samples of the best distribution over open-loop plans u = (a_0, …, a_{T-1}), by NUTS.
 
         η = 0:    q(u) ∝ p(u) exp(E_ε[R(u,ε)]/α)
         η > 0:    q(u) ∝ p(u) (E_ε exp(η R(u,ε)/α))^{1/η}
 
-    R is the sum of rewards, a function of the plan and of the noise ε of start and dynamics. That
-    is what ``soft_values`` is for policies: the maximum over q(u), which no state is shown to, of
-    the Rényi bound at η; at η = 0 of the ELBO with the true dynamics. At η = 1 plan and states
-    together are the exact posterior p(τ|O), which chooses its luck with its actions.
+    R is the sum of rewards, a function of the plan and of the noise ε of start and dynamics. This
+    is for plans what ``soft_values`` is for policies: the maximum over open-loop q(u) of the Rényi
+    bound at η; at η = 0 of the ELBO in the true dynamics. At η = 1 plan and states together are the
+    exact posterior p(τ|O), which chooses its luck with its actions.
 
-    At η = 1/k the noise is sampled along with the plan, k independent copies of it which count η
-    each: the plan's marginal is then exactly the above, and one copy with it is the trajectory that
-    is believed in. At η = 0 the expectation is a mean over noises that are drawn once and go in
-    pairs ±ε: exact where R is quadratic or there is no noise, and else as good as they are many.
+    At η = 1/k the noise is sampled with the plan, in k independent copies of weight η each: the
+    plan's marginal is then exactly the above, and the plan with one copy gives the trajectory that
+    the method believes in. At η = 0 the expectation is a mean over noises that are drawn once in
+    pairs ±ε: exact if R is quadratic or there is no noise, else more accurate with more noises.
 
-    Noise is counted in standard normal numbers, and actions are moved off their box or half line by
-    Pyro's own transforms, so that nothing is bounded. The chains start at draws from the prior, or
-    near zero where it is flat. They leave a mode for another one only where the way between
-    is not too improbable: ``r_hat`` far above one says that they have not.
+    Noise is expressed in standard normal numbers, and actions on a box or half line are transformed
+    by Pyro's own transforms, so that all variables are unbounded. The chains start at draws from
+    the prior, or near zero if it is flat. They move between modes only if the path in between is
+    not too improbable: ``r_hat`` far above one shows that they did not.
 
-    With a discount termination is summed out. A plan is drawn as a whole, and pays for its
-    later actions (in KL to the prior) even if the trajectory terminates before.
+    With a discount termination is summed out. A plan is drawn as a whole, and its later actions
+    count (in KL to the prior) even if the trajectory terminates before.
 
-    An interrupt (Ctrl-C) ends the sampling. Chains that are complete are returned, or if none is,
-    what there is of the first; with less than four draws there is nothing to return.
+    An interrupt (Ctrl-C) ends the sampling. Complete chains are returned, or if there are none, the
+    draws of the first one, if there are at least four.
 
     Args:
-        model: with a finite horizon, continuous actions of one prior for all states, and every
-            site reparameterised by normal numbers (or certain); rewards with a gradient.
+        model: a model with a finite horizon, continuous actions with one prior for all states,
+            every site deterministic or reparameterised by normal numbers, and rewards with a
+            gradient.
         samples: draws kept of each chain, at least 4.
         warmup: draws before these, in which NUTS finds its step size.
-        chains: one after the other.
+        chains: the number of chains, which run one after the other.
         optimism: η: 0, or 1/k for a whole number k; k = 1 is the exact posterior.
-        noises: how many at η = 0; an even number.
-        seed: of everything; torch's generator stays as it was.
+        noises: the number of noises at η = 0, even.
+        seed: seed of all draws; torch's generator is not changed.
         progress: whether to show Pyro's progress bar on a terminal.
-        options: of Pyro's ``NUTS``, such as ``full_mass=True`` or ``max_tree_depth=6``.
+        options: options of Pyro's ``NUTS``, such as ``full_mass=True`` or ``max_tree_depth=6``.
 
     Returns:
-        A :class:`PlanSamples`: plans, the trajectories they lead to, and whether the
-        chains agree.
+        A :class:`PlanSamples`: plans, their trajectories, and diagnostics of the chains.
 
     Raises:
-        ValueError: if a site has no gradient (it is named), such as integers, the prior depends
-            on the state, η is neither 0 nor 1/k, or no plan was found that is possible.
+        ValueError: if a site has no gradient (the message names it), such as integers, the prior
+            depends on the state, η is neither 0 nor 1/k, or no possible plan was found.
 
     >>> import torch
     >>> from cai import inference, models
@@ -118,7 +118,7 @@ def sample_plans(
 
 @dataclass
 class _Chain:
-    """What a chain has come to so far."""
+    """The draws of a chain so far."""
 
     draws: list[dict[str, Tensor]] = field(default_factory=list)
     divergences: int = 0
@@ -134,7 +134,7 @@ def _sample(
     target: PlanDensity, chain: _Chain, samples: int, warmup: int, progress: bool, options: Any
 ) -> None:
     kernel = NUTS(potential_fn=target.potential, **options)
-    # What goes astray in the integrator is turned down by its energy, not by an exception.
+    # Divergent steps of the integrator are rejected by their energy, not by an exception.
     with pyro.validation_enabled(False):
         MCMC(
             kernel,
@@ -161,9 +161,9 @@ def _possible_start(target: PlanDensity) -> dict[str, Tensor]:
             return at
     checks.refuse(
         "evidence",
-        "a plan of the prior that is possible",
+        "a plan from the prior that is possible",
         f"{_STARTS} of density zero, or without a gradient",
-        "make rewards of -inf finite, or soften the prior; inference.smc takes them as they are",
+        "make rewards of -inf finite, or widen the prior; inference.smc accepts both",
     )
 
 
@@ -190,7 +190,7 @@ def _result(target: PlanDensity, runs: list[_Chain]) -> PlanSamples:
 
 
 def _copies(eta: Any, noises: int) -> int:
-    """How many noises: k for η = 1/k, and as asked for at η = 0."""
+    """The number of noises: k for η = 1/k, and as given at η = 0."""
     eta = checks.check_optimism(eta)
     checks.check_count("noises", noises)
     if eta == 0:
@@ -204,7 +204,7 @@ def _copies(eta: Any, noises: int) -> int:
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Raises ValueError where Pyro's NUTS does not know one of them."""
+    """Raises ValueError if Pyro's NUTS lacks one of the options."""
     known = set(inspect.signature(NUTS).parameters) - {"model", "potential_fn", "transforms"}
     if unknown := options.keys() - known:
         checks.refuse("options", f"of {', '.join(sorted(known))}", min(unknown), "see Pyro's NUTS")
@@ -219,7 +219,7 @@ def _check_actions(model: TrajectoryModel) -> None:
     if support_size(prior) is not None or prior.support.is_discrete:
         checks.refuse(
             "action_prior",
-            "a density, in whose actions there are gradients",
+            "a density, whose actions have gradients",
             f"{type(prior).__name__}, which is discrete",
             "take inference.belief_values(model, cai.blind) or inference.smc(model)",
         )

@@ -41,19 +41,19 @@ def cartpole(
     on a cart at rest and stays there: the end of an episode is an absorbing state.
 
     A count of steps has no gradient that a path could carry. ``continuous=True`` is the same cart
-    under a force of any size up to 10 N (what is beyond is clipped), with a uniform prior. It has
-    no end and
+    under a force of any size up to 10 N (larger ones are clipped), with a uniform prior. Its
+    episodes do not end, and its reward is
 
         r(s,a) = exp(-½ (x / 2.4 m)² - ½ (θ / 12°)²),   θ unwrapped,
 
-    1 in the middle and next to nothing for a pole that has fallen: a smooth function, for which
+    which is 1 in the middle and nearly 0 once the pole has fallen: a smooth function, for which
     pathwise gradients are unbiased.
 
     Args:
         horizon: T; 500 is the environment's limit.
         temperature: α.
         noise: standard deviations of x', ẋ', θ', θ̇' around the step, four numbers or one for all,
-            at most 0.1 where there is an end; 0 for none, and p(s'|s,a) is a Delta.
+            at most 0.1 where episodes end; with 0 there is no noise and p(s'|s,a) is a Delta.
         continuous: a force as the action instead of left and right.
         discount: γ.
 
@@ -85,7 +85,7 @@ def cartpole(
 
 @dataclass(frozen=True, eq=False)
 class _Cart:
-    """Where a step leads, within its noise."""
+    """The dynamics: one Euler step, with process noise around it."""
 
     noise: Tensor | None
 

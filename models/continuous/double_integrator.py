@@ -1,4 +1,4 @@
-"""A point with inertia on a plane, between obstacles: linear dynamics, a reward that is not."""
+"""A point with inertia among obstacles on a plane: linear dynamics, nonlinear reward."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def double_integrator(
     The state is (p, v), position (m) and velocity (m/s) in the plane; it starts at rest around
     (-3, 0), with deviations of 0.1. The action is the acceleration (m/s²). It is not bounded, and
     what it costs is its prior: log p(a) = -½ |a|² / acceleration², in nats. So without obstacles
-    this is ``models.linear_gaussian``, whose answer is exact. The obstacles in the way by default
-    leave two gates, and the best way leads through either: straight on costs 12 nats more.
+    this is ``models.linear_gaussian``, whose answer is exact. The default obstacles leave two
+    gates, equally good: going straight on costs 12 nats more.
 
     Args:
         horizon: T.
         temperature: α.
         noise: standard deviations of x', y' (m) and of their velocities (m/s) after a step, four
-            numbers or one for all; 0 for none, and p(s'|s,a) is a Delta.
+            numbers or one for all; with 0 there is no noise and p(s'|s,a) is a Delta.
         obstacles: (K, 3): centre and radius ρ_k (m) of each smooth hill of cost, which is down to
             61 % at ρ_k and to 1 % at 3 ρ_k; ``()`` for none.
         obstacle_cost: reward units per second in the middle of an obstacle.
@@ -82,7 +82,7 @@ def double_integrator(
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """How it moves, and what is paid.
+    """The dynamics and the rewards.
 
     Attributes:
         centres: (K, 2), m, of the obstacles.
@@ -119,5 +119,5 @@ def _hills(obstacles: Any) -> tuple[Tensor, Tensor]:
     if rows.dim() != 2 or rows.shape[1] != 3 or not rows.isfinite().all():
         checks.refuse("obstacles", expected, repr(obstacles), "each is (x, y, radius); () is none")
     if not (rows[:, 2] > 0).all():
-        checks.refuse("obstacles", "radii above 0", repr(obstacles), "leave out what has none")
+        checks.refuse("obstacles", "radii above 0", repr(obstacles), "or drop those")
     return rows[:, :2], rows[:, 2]

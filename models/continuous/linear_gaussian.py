@@ -1,4 +1,4 @@
-"""Linear dynamics, Gaussian noise, quadratic reward: LQR, LQG and their optimists."""
+"""Linear dynamics, Gaussian noise, quadratic reward: LQR, LQG and their optimistic variants."""
 
 from __future__ import annotations
 

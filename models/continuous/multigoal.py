@@ -38,7 +38,7 @@ def multigoal(
     State and action are a position and a step. The goals lie at (±5, 0) and (0, ±5), and none is
     better than another: the best policy goes to each of them a quarter of the time, which a
     unimodal one can do only by a first step in any direction. An episode ends at a goal: the mass
-    is set down in its middle, where it stays, and nothing is paid any more. This is the environment
+    is moved to its centre and stays there without further rewards. This is the environment
     that was published with the paper; the paper itself calls its reward a mixture of Gaussians. The
     authors multiply rewards by 0.1, which is the temperature of 10 here, and discount by 0.99.
 
@@ -48,10 +48,10 @@ def multigoal(
         horizon: T; 30 is the longest episode of the authors' example.
         temperature: α.
         noise: standard deviations of the two coordinates of s' around the step above, two numbers
-            or one for both, at most 0.1 where there is an end; 0 for none, as published, and
-            p(s'|s,a) is a Delta.
+            or one for both, at most 0.1 where episodes end; with 0, as published, there is no
+            noise and p(s'|s,a) is a Delta.
         goal_reward: paid on arrival at a goal, where the episode ends. None: it does not end there,
-            and the distance to the goal goes on to be paid for; the return is then a continuous
+            and every step costs the distance to the goal; the return is then a continuous
             function of the actions, as pathwise gradients need it. A temperature of 1 is then
             better: at 10 the mass drifts about the goals.
         discount: γ.
@@ -85,7 +85,7 @@ def multigoal(
 
 @dataclass(frozen=True, eq=False)
 class _Mass:
-    """How it moves, and what is paid."""
+    """The dynamics and the rewards."""
 
     goal_reward: float | None
     noise: Tensor | None

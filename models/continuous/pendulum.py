@@ -37,14 +37,14 @@ def pendulum(
     step is that of the environment; the starts are its own too, uniform on ±π rad and ±1 rad/s.
 
     The action prior is uniform on the box of torques. With ``dataclasses.replace`` it may be any
-    other: what lies outside the box is clipped, as the environment clips it.
+    distribution: torques outside the box are clipped, as in the environment.
 
     Args:
         horizon: T; 200 is the environment's limit.
         temperature: α. From hanging at rest the policy of a fine grid (``cai.on_grid``) gets -338
             at α = 1 and -305 at 0.1.
         noise: standard deviations of θ' (rad) and of θ̇' (rad/s) around the step above, two
-            numbers or one for both; 0 for none, and p(s'|s,a) is a Delta.
+            numbers or one for both; with 0 there is no noise and p(s'|s,a) is a Delta.
         gravity: g, m/s².
         max_torque: N m.
         discount: γ.
@@ -78,7 +78,7 @@ def pendulum(
 
 @dataclass(frozen=True, eq=False)
 class _Rod:
-    """How it swings, and what is paid."""
+    """The dynamics and the reward."""
 
     gravity: float
     max_torque: float

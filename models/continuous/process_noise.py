@@ -1,4 +1,4 @@
-"""Process noise of continuous dynamics: the next state lies around where the motion leads."""
+"""Process noise of continuous dynamics: the next state is Gaussian around the motion's mean."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
     sd = sd.expand(len(coordinates))
     if not (sd.isfinite() & (sd >= 0) & (sd <= most)).all():
         limit = "" if most == math.inf else f" and at most {most:g}"
-        checks.refuse("noise", f"finite numbers ≥ 0{limit}", repr(noise), "they are deviations")
+        advice = "give standard deviations"
+        checks.refuse("noise", f"finite numbers ≥ 0{limit}", repr(noise), advice)
     if not sd.any():
         return None
     if not sd.all():
@@ -43,7 +44,7 @@ def deviations(noise: Any, coordinates: tuple[str, ...], most: float = math.inf)
 
 
 def around(mean: Tensor, sd: Tensor | None) -> TorchDistribution:
-    """N(mean, diag(sd²)), reparameterised, or the mean itself for certain; mean is (..., n)."""
+    """N(mean, diag(sd²)), reparameterised; a Delta at the mean, (..., n), if sd is None."""
     if sd is None:
         return dist.Delta(mean, event_dim=1, validate_args=False)
     # Not validated: the deviations were checked once, and this is the inner loop of training.

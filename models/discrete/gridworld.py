@@ -58,9 +58,9 @@ def gridworld(
     pit_reward: float = -100.0,
     discount: float = 1.0,
 ) -> TrajectoryModel:
-    """A walk on a text map, up, right, down or left; a move into a wall or off the map stays.
+    """A walk on a text map: up, right, down or left; walls and the edge of the map block a move.
 
-    The letters: ``S`` start (several: each as likely), ``.`` free, ``#`` wall, ``G`` goal,
+    The letters: ``S`` start (equally likely if several), ``.`` free, ``#`` wall, ``G`` goal,
     ``P`` pit. Goals and pits absorb. A step slips sideways with probability ``slip`` (latent site
     ``slip``), and a gust then carries one cell further with probability ``wind`` (latent site
     ``gust``).
@@ -126,7 +126,7 @@ def gridworld(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How a walk goes on, and what is paid.
+    """The dynamics and the rewards.
 
     Attributes:
         neighbour: (S, 4), the cell in each direction.
@@ -181,7 +181,7 @@ def _rows(map: str | Sequence[str]) -> tuple[str, ...]:
         framed = hasattr(map, "to_numpy") or hasattr(map, "__array__")
         table = arrays.read("map", map, "rows of text") if framed else map
         try:
-            if isinstance(table, Set | Mapping):  # which are in no order
+            if isinstance(table, Set | Mapping):  # rows without an order
                 raise TypeError
             rows = tuple(_row(row) for row in table)
         except (TypeError, ValueError):

@@ -45,7 +45,7 @@ def ledge(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: if ``gives_way`` is no probability, or another argument is out of range.
+        ValueError: if ``gives_way`` is not a probability, or another argument is out of range.
 
     >>> from cai import models
     >>> model = models.ledge()
@@ -73,7 +73,7 @@ def ledge(
 
 @dataclass(frozen=True)
 class _Ledge:
-    """How it goes on from each state, and what is paid."""
+    """The dynamics and the rewards."""
 
     gives_way: float
     fall_reward: float

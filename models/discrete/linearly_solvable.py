@@ -40,9 +40,9 @@ def linearly_solvable(
 
         z(s) = exp(-cost(s)/α) Σ_s' passive(s'|s) z(s').
 
-    Nothing is left to luck, so that without a discount every optimism η gives the same answer.
-    With one, termination is a chance event, and Todorov's discounted z(s) = exp(-cost/α) E[z(s')^γ]
-    is ``soft_values`` at η = 0.
+    Given the action the next state is certain, so that without a discount every optimism η gives
+    the same answer. With a discount, termination is a chance event, and Todorov's discounted
+    z(s) = exp(-cost/α) E[z(s')^γ] is ``soft_values`` at η = 0.
 
     ================  ============================================================================
     Todorov's form    what to call
@@ -55,9 +55,9 @@ def linearly_solvable(
     ================  ============================================================================
 
     Args:
-        passive: p(s'|s), shape (S, S): an array, or a matrix of ``scipy.sparse`` where the states
-            are many. There are as many actions as the busiest state has successors.
-        cost: (S,), reward units a step; +inf forbids the state.
+        passive: p(s'|s), shape (S, S): an array, or a ``scipy.sparse`` matrix for many states. The
+            number of actions is the largest number of successors that any state has.
+        cost: (S,), reward units per step; +inf forbids the state.
         horizon: T, or None for an infinite horizon.
         exit_cost: (S,), reward units, paid on arrival in an exit; only the entries of exits count.
         final_cost: (S,), reward units, of the state at the end of a finite horizon.
@@ -121,12 +121,12 @@ class _OnExit(Lookup):
 
 
 def _lists(passive: Any) -> tuple[Tensor, Tensor]:
-    """Probabilities and states of the successors, (S, K) each; short rows repeat their first."""
+    """Probabilities and states of the successors, (S, K) each; short rows repeat the first one."""
     if not sparse.issparse(passive):
         expected = "an array of shape (S, S)"
         dense = arrays.numbers("passive", passive, expected)
         if dense.dim() != 2 or dense.shape[0] != dense.shape[1]:
-            checks.refuse("passive", expected, f"shape {list(dense.shape)}", "rows are where from")
+            checks.refuse("passive", expected, f"shape {list(dense.shape)}", "row s is p(s'|s)")
         passive = sparse.csr_array(dense.numpy(force=True))
     matrix = square_rows("passive", passive)
     if not matrix.shape[0]:

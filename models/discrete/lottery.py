@@ -26,8 +26,8 @@ def lottery(
 ) -> TrajectoryModel:
     """Two states: every step save, or buy a ticket for 1 that wins 20 with probability 0.001.
 
-    A ticket is worth -0.98 on average; exp(prize) · chance is in the hundreds of thousands, and so
-    the exact posterior is sure to win.
+    A ticket returns -0.98 on average. But exp(prize) · chance is in the hundreds of thousands, and
+    so the exact posterior is sure to win.
 
     Args:
         horizon: T, the number of times a ticket can be bought.
@@ -40,7 +40,7 @@ def lottery(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: if ``chance`` is no probability, or another argument is out of range.
+        ValueError: if ``chance`` is not a probability, or another argument is out of range.
 
     >>> from cai import models
     >>> model = models.lottery()
@@ -65,7 +65,7 @@ def lottery(
 
 @dataclass(frozen=True)
 class _Lottery:
-    """How a ticket goes, and what is paid."""
+    """The dynamics and the rewards."""
 
     chance: float
     prize: float

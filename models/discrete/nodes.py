@@ -1,4 +1,4 @@
-"""Nodes of a graph by their names, and the states 0 … S-1 that they are."""
+"""The nodes of a graph by name, and the states 0 … S-1 that stand for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Nodes:
 
     @classmethod
     def named_by(cls, *mentioned: NDArray[Any]) -> Nodes:
-        """The nodes that are mentioned, as :func:`names` read them."""
+        """The nodes that arrays of names from :func:`names` mention."""
         if any(array.dtype == object for array in mentioned):
             every = {name for array in mentioned for name in array.tolist()}
             if len({type(name) for name in every}) > 1:
@@ -41,7 +41,7 @@ class Nodes:
             return cls(len(every), np.array(sorted(every), dtype=object))
         ends = np.concatenate(mentioned)
         low, high = int(ends.min()), int(ends.max())
-        if low < 0:  # no name, but a mistake
+        if low < 0:  # a mistake, not a name
             return cls(high + 1)
         if high < len(ends) and np.bincount(ends).all():  # without the sorting that unique does
             return cls(high + 1)
@@ -57,10 +57,10 @@ class Nodes:
         return f"{self._named[0]} … {self._named[-1]}, those that edges join"
 
     def states(self, argument: str, mentioned: NDArray[Any]) -> NDArray[np.int64]:
-        """Which states the nodes are that an argument mentions, (n,).
+        """The states of the nodes that an argument mentions, (n,).
 
         Raises:
-            ValueError: if one is none of these nodes.
+            ValueError: if one is not among these nodes.
         """
         if self._named is None:
             found = mentioned if mentioned.dtype == np.int64 else np.full(mentioned.shape, -1)
@@ -81,16 +81,16 @@ class Nodes:
         return found
 
     def layout(self) -> Layout | None:
-        """The names as texts, where they are not the states themselves."""
+        """The names as texts; None where each name is the number of its state."""
         named = self._named
         return None if named is None else Layout(states=tuple(map(str, named.tolist())))
 
 
 def names(argument: str, values: Any) -> NDArray[Any]:
-    """Names of nodes as an array: of int64, or of objects, integers of any size or texts.
+    """Names of nodes as an array of int64, or of objects: integers of any size, or texts.
 
     Raises:
-        ValueError: if there is something else in it.
+        ValueError: if an entry is neither an integer nor a text.
     """
     array = arrays.read(argument, values, "an array of integers")
     array = array.numpy(force=True) if isinstance(array, Tensor) else array
@@ -102,7 +102,7 @@ def names(argument: str, values: Any) -> NDArray[Any]:
     if isinstance(values, list | tuple) and array.ndim == 1:
         array = np.array(values, dtype=object)  # else large integers become floats, and 1 a text
     if not all(_is_name(entry) for entry in array.astype(object).flat):
-        advice = "or name the nodes by texts: str(…) makes one of any name"
+        advice = "or name the nodes by texts: str(name) turns any name into one"
         checks.refuse(argument, "integers", f"an array of {kind}", advice)
     plain = [x if isinstance(x, str) else int(x) for x in array.astype(object).flat]
     named = np.empty(len(plain), dtype=object)

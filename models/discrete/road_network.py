@@ -1,4 +1,4 @@
-"""Route choice on a road network: one state a junction, one action a street out of it."""
+"""Route choice on a road network: a state per junction, an action per street out of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def road_network(
     """A walk along the edges of a graph until a goal is reached.
 
     Action k is the k-th edge out of a state, in the order in which they are given; the prior is
-    uniform over those that there are. Goals absorb, edges out of them are left out. From a state
-    that is no goal and has no edge nothing is possible: it stays at a reward of -inf. A networkx
-    graph gives its edges by ``tails, heads, lengths = zip(*graph.edges(data="length"))``.
+    uniform over the edges out of it. Goals absorb; edges out of them are dropped. A state without
+    edges that is not a goal is a dead end, of value -inf. The edges of a networkx graph are
+    ``tails, heads, lengths = zip(*graph.edges(data="length"))``.
 
     Nodes are named by integers of any size or by texts. Where they are 0 … S-1, they are the
     states. Else the states are the nodes in ascending order, and ``layout.states`` has their names
@@ -55,12 +55,12 @@ def road_network(
         goals: one node or several.
         num_states: S, where the nodes are states 0 … S-1 of which some may be without an edge; as
             many as there are nodes if not given.
-        initial: p(s_0), weights of shape (S,), or one node; as likely in all states but the goals
+        initial: p(s_0), weights of shape (S,), or one node; uniform over all states but the goals
             if not given.
         recursive_logit: pays α log(number of edges) in each state, which cancels the uniform prior:
             then exp(V/α) is the plain sum of exp(reward/α) over all paths to a goal, as in the
-            route choice models of Fosgerau, Frejinger and Karlstrom (2013), and more edges are
-            worth more. Made for this temperature; build the model anew for another.
+            route choice models of Fosgerau, Frejinger and Karlstrom (2013), and more routes mean
+            a higher value. It holds for this temperature only; make another model for another.
         horizon: T; None walks until a goal is reached.
         temperature: α, reward units per nat.
         discount: γ.
@@ -89,7 +89,7 @@ def road_network(
     k = np.arange(len(t)) - (np.cumsum(degree) - degree)[t]
     A = max(1, int(degree.max(initial=1)))
     _check_memory("tails, heads", S, A)
-    # What is not filled in below: staying, without a reward in a goal, at -inf elsewhere.
+    # The default that is overwritten below: stay, with reward zero in a goal and -inf elsewhere.
     successors = np.repeat(np.arange(S)[:, None], A, axis=1)
     rewards = np.repeat(np.where(goal | (degree > 0), 0.0, -np.inf)[:, None], A, axis=1)
     successors[t, k], rewards[t, k] = h, r
@@ -126,7 +126,7 @@ def _nodes(num_states: int | None, t: NDArray[Any], h: NDArray[Any]) -> Nodes:
         _check_memory("num_states", num_states, 1)
         return Nodes(num_states)
     if not t.size:
-        checks.refuse("tails, heads", "at least one edge", "none", "or give num_states, too")
+        checks.refuse("tails, heads", "at least one edge", "none", "or give num_states as well")
     return Nodes.named_by(t, h)
 
 

@@ -15,7 +15,7 @@ def is_sparse(transitions: Any) -> bool:
     """Whether transitions are a list of ``scipy.sparse`` matrices.
 
     Raises:
-        ValueError: for one matrix without a list around it.
+        ValueError: if one matrix is given without a list around it.
     """
     if scipy.sparse.issparse(transitions):
         expected = "a list of sparse matrices, one for each action"
@@ -29,8 +29,8 @@ def as_lists(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     """Transitions, successors and arrival rewards, each (S, A, K), of A sparse matrices (S, S).
 
-    K is the largest number of successors that a state and action have; shorter lists are filled
-    with the state itself, at probability zero.
+    K is the largest number of successors of any state and action; shorter lists are padded with
+    the state itself, at probability zero.
 
     Raises:
         ValueError: if the matrices are not square or not all of one size.
@@ -61,12 +61,12 @@ def square_rows(name: str, matrix: Any, S: int | None = None) -> Any:
     """A copy of a sparse matrix as CSR in float64, each entry of a row once.
 
     Args:
-        name: of the argument, for the message.
-        matrix: of ``scipy.sparse``, of any format.
-        S: its size; any if not given.
+        name: the name of the argument, for the message.
+        matrix: a ``scipy.sparse`` matrix of any format.
+        S: the expected size; any size if not given.
 
     Raises:
-        ValueError: if it is no square matrix of that size, or its numbers are not real.
+        ValueError: if it is not a square matrix of that size, or its numbers are not real.
     """
     shape = getattr(matrix, "shape", None)
     square = shape is not None and len(shape) == 2 and shape[0] == shape[1]

@@ -56,7 +56,7 @@ def tabular(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: if shapes do not fit together, rows do not sum to one, a successor is no
+        ValueError: if shapes do not fit together, rows do not sum to one, a successor is not a
             state, or one successor is listed twice with different arrival rewards.
 
     >>> from cai import inference, models
@@ -121,7 +121,7 @@ def tabular(
 
 @dataclass(frozen=True, eq=False)
 class _ArrivalRewards(Lookup):
-    """r⁺(s,a,s') of lists of successors, each (S, A, K): rewards, states, and what is possible."""
+    """r⁺(s,a,s') by lists of successors, (S, A, K) each: rewards, states, which are possible."""
 
     rewards: Tensor
     successors: Tensor

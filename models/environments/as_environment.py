@@ -1,4 +1,4 @@
-"""A model of this library as a Gymnasium environment, so that other libraries train on it."""
+"""A model as a Gymnasium environment, so that other libraries can train on it."""
 
 from __future__ import annotations
 
@@ -31,23 +31,22 @@ def as_environment(
     time_limit: int | None = None,
     terminates: bool = False,
 ) -> ModelVectorEnv:
-    """A model as a vector environment of Gymnasium, whose step is one call of torch for all copies.
+    """A model as a Gymnasium vector environment, which steps all copies in one call of torch.
 
-    The reward is r(s,a) + r⁺(s,a,s'), and r_T(s') with the last one of a finite horizon. The
-    temperature, the action prior and the discount stay with the learner. An episode *terminates*
-    at the horizon, which is part of the problem, and, with an infinite horizon, in states from
-    which nothing is ever paid where the model can be enumerated. It is *truncated* at
-    ``time_limit``, which is none of the problem's business. As in Gymnasium's own vector
-    environments, the step after an episode is over ignores the action and begins the next one
-    (``AutoresetMode.NEXT_STEP``).
+    The reward is r(s,a) + r⁺(s,a,s'), plus r_T(s') at the end of a finite horizon. Temperature,
+    action prior and discount are left to the learner. An episode *terminates* at the horizon, which
+    is part of the problem, and, with an infinite horizon, in states after which no reward can
+    follow, if the model can be enumerated. It is *truncated* at ``time_limit``, which is not part
+    of the problem. As in Gymnasium's own vector environments, the step after the end of an episode
+    ignores the action and begins the next one (``AutoresetMode.NEXT_STEP``).
 
     Args:
         model: any model; its actions are those of the action prior, numbers 0 … A-1 or vectors.
         num_envs: how many copies are stepped together.
-        time: whether observations hold the time where there is a horizon: t/T behind the numbers
-            of a continuous state, t beside a state 0 … S-1. Without it this is another problem,
-            in which the state does not say what is still to come.
-        time_limit: after how many steps an episode is truncated where the horizon is infinite.
+        time: whether observations include the time if there is a horizon: t/T after the numbers of
+            a continuous state, t beside a state 0 … S-1. Without it the problem is no longer
+            Markov.
+        time_limit: after how many steps an episode is truncated if the horizon is infinite.
         terminates: whether episodes terminate with probability 1 - γ after each step. If not, γ
             is left to the learner.
 
@@ -55,7 +54,7 @@ def as_environment(
         The environment, a ``gymnasium.vector.VectorEnv``.
 
     Raises:
-        ValueError: if a number is out of range, or there is a time limit beside a horizon.
+        ValueError: if a number is out of range, or both a time limit and a horizon are given.
 
     >>> import numpy as np
     >>> from cai import models
@@ -71,7 +70,20 @@ def as_environment(
 
 
 class ModelVectorEnv(VectorEnv[Any, Any, Any]):
-    """A model as a vector environment; see :func:`as_environment`."""
+    """A model as a vector environment; see :func:`as_environment`.
+
+    Args:
+        model: any model.
+        num_envs: how many copies are stepped together.
+        time: see :func:`as_environment`.
+        time_limit: see :func:`as_environment`.
+        terminates: see :func:`as_environment`.
+
+    >>> from cai import models
+    >>> envs = models.ModelVectorEnv(models.ledge(), num_envs=3)
+    >>> envs.single_action_space.n.item()
+    2
+    """
 
     def __init__(
         self,
@@ -100,10 +112,10 @@ class ModelVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode in each copy.
+        """The first observations of new episodes in all copies.
 
         Args:
-            seed: of all that is drawn from now on; None goes on with the draws as they come.
+            seed: seed of all draws from now on; None continues.
             options: not used.
         """
         self._random.seed(seed[0] if isinstance(seed, list | tuple) else seed)
@@ -113,7 +125,7 @@ class ModelVectorEnv(VectorEnv[Any, Any, Any]):
         return self._seen(self._source.s, self._source.t), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of each copy; where the last one ended an episode, its successor begins."""
+        """One step of each copy; after the end of an episode the next one begins."""
         source, a = self._source, torch.as_tensor(actions)
         with self._random:
             taken = source.advance(a)
@@ -130,11 +142,16 @@ class ModelEnv(gymnasium.Env[Any, Any]):
     """One copy of a model as an environment; what ``gymnasium.make("cai/Ledge-v0")`` makes.
 
     Args:
-        make: makes the model, from the options of ``gymnasium.make``.
+        make: a function that makes the model from the options of ``gymnasium.make``.
         time: see :func:`as_environment`.
         time_limit: see :func:`as_environment`.
         terminates: see :func:`as_environment`.
         **options: the model's own.
+
+    >>> from cai import models
+    >>> env = models.ModelEnv(models.ledge, horizon=5)
+    >>> env.reset(seed=0)[0]  # the state and the time
+    array([0, 0])
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (as Gymnasium declares it)
@@ -166,13 +183,13 @@ class ModelEnv(gymnasium.Env[Any, Any]):
 
 
 class _OwnGenerator:
-    """Puts a state of its own into torch's generator, and the one before back."""
+    """A context that gives torch's generator a state of its own, and restores the previous one."""
 
     def __init__(self) -> None:
         self.seed(None)
 
     def seed(self, seed: int | None) -> None:
-        """Starts from a seed, which is drawn where there is none."""
+        """Starts from a seed, drawn if not given."""
         if seed is not None or not hasattr(self, "_state"):
             own = torch.Generator()
             if seed is None:
@@ -195,17 +212,17 @@ class _OwnGenerator:
 
 
 def register(names: dict[str, Any] | None = None) -> list[str]:
-    """Registers models with Gymnasium, so that ``gymnasium.make`` finds them.
+    """Registers models with Gymnasium, for ``gymnasium.make``; returns their ids.
 
     Args:
-        names: a function that makes a model, by the name it is to have; those of ``cai.models``
-            that need no argument if not given: ``cai/Ledge-v0``, ``cai/Pendulum-v0``, ….
+        names: name -> a function that makes the model; if not given, those of ``cai.models`` that
+            need no argument: ``cai/Ledge-v0``, ``cai/Pendulum-v0``, ….
 
     Returns:
         The ids that ``gymnasium.make`` takes. Options of the model are given to it as well.
 
     Raises:
-        ValueError: if what stands beside a name is not a function.
+        ValueError: if there is anything but functions.
 
     >>> import gymnasium
     >>> from cai import models

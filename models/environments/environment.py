@@ -1,4 +1,4 @@
-"""A Gymnasium environment as a model of which nothing but samples can be had."""
+"""A Gymnasium environment as a model that can only be sampled."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def environment(
 ) -> Environment:
     """A Gymnasium environment whose steps can be drawn, but neither scored nor enumerated.
 
-    It says what policies ask of a model, so that ``NeuralPolicy`` and its heads and
-    ``RecurrentPolicy`` take it, and a learner from transitions trains them on it. Where an
-    environment publishes its table, ``models.gym`` makes a model of that, with exact answers.
+    ``NeuralPolicy``, its heads and ``RecurrentPolicy`` take it as a model, and learners from
+    transitions train them on it. If an environment publishes its table, ``models.gym`` makes a
+    model with exact answers from that.
 
-    The action prior is uniform, over the actions or on the box that they lie in, whose units then
-    do not matter: the entropy of a policy is its divergence from that prior, in nats.
+    The action prior is uniform, over the actions or on their box, so that units of actions do not
+    matter: instead of an entropy, a policy has its divergence from that prior, in nats.
 
     Args:
         name: what ``gymnasium.make`` takes, for instance "Pendulum-v1".
         num_envs: how many copies are stepped side by side.
         temperature: α, reward units per nat.
         discount: γ, which stays with the learner.
-        horizon: how many steps ``simulate`` goes on at most; the environment's own time limit if
-            not given. An episode is truncated there, for this is no horizon of the problem.
+        horizon: the maximum number of steps of ``simulate``; the environment's own time limit if
+            not given. Episodes are truncated there, since it is not a horizon of the problem.
         action_prior: p(a|s), a distribution or a function of s; uniform if not given.
         **options: the environment's own, for instance ``map_name="8x8"``.
 
@@ -58,7 +58,7 @@ def environment(
         The environment as a model.
 
     Raises:
-        ValueError: for an unknown environment or option, spaces that no policy here takes, an
+        ValueError: for an unknown environment or option, unsupported spaces, an
             unbounded box of actions without a prior, or a number out of range.
 
     >>> from cai import models
@@ -89,10 +89,10 @@ def environment(
 
 
 class Environment:
-    """A Gymnasium environment as policies and learners see it; see :func:`environment`.
+    """A Gymnasium environment for policies and learners; see :func:`environment`.
 
     Attributes:
-        name: what ``gymnasium.make`` took.
+        name: the name for ``gymnasium.make``.
         num_envs: how many copies are stepped side by side.
         horizon: after how many steps an episode is truncated; None for never.
         temperature: α, reward units per nat.
@@ -100,6 +100,11 @@ class Environment:
         action_prior: p(a|s), a distribution or a function of s.
         layout: None; environments have no places.
         overridden: which methods know the step: none.
+
+    >>> from cai import models
+    >>> lake = models.environment("FrozenLake-v1", num_envs=2)
+    >>> isinstance(lake, models.Environment), lake.discount
+    (True, 1.0)
     """
 
     layout = None
@@ -120,7 +125,7 @@ class Environment:
         self._options = options
 
     def make(self, num_envs: int | None = None) -> VectorEnv[Any, Any, Any]:
-        """The copies, as a vector environment that begins anew where it is told to."""
+        """The copies, as a vector environment that is reset on request."""
         return gymnasium.make_vec(
             self.name,
             num_envs=self.num_envs if num_envs is None else num_envs,
@@ -131,9 +136,9 @@ class Environment:
 
     @cached_property
     def initial(self) -> TorchDistribution:
-        """Where episodes begin: all states 0 … S-1 alike, as nothing is known, or a few that came.
+        """A stand-in for p(s_0): uniform over states 0 … S-1, or over a few observed starts.
 
-        Policies ask it what a state is like.
+        Policies only use it for the space of states.
         """
         envs = self.make()
         space = envs.single_observation_space
@@ -151,13 +156,13 @@ class Environment:
     def simulate(
         self, policy: Any, samples: int, seed: int | None = None, *, scored: bool = False
     ) -> Trajectories:
-        """Draws independent episodes of a policy, as ``TrajectoryModel.simulate`` does.
+        """Independent episodes of a policy, as with ``TrajectoryModel.simulate``.
 
         Args:
-            policy: (t, s) -> q(a_t|s_t), or one with a memory, which is asked step by step.
+            policy: (t, s) -> q(a_t|s_t), or one with a memory, which is called step by step.
             samples: n, how many.
-            seed: makes the draw reproducible and leaves torch's generator as it was; None draws
-                from the generator as it stands.
+            seed: makes the draw reproducible and leaves torch's generator unchanged; None draws
+                from the generator.
             scored: whether to keep ``log_policy``.
 
         Returns:

@@ -41,11 +41,11 @@ def gym(
     """A Gymnasium environment with a published table, such as FrozenLake, CliffWalking or Taxi.
 
     The table is ``env.unwrapped.P[state][action]``, a list of (probability, next state, reward,
-    terminated). Whatever the environment pays is paid on arrival, r⁺(s,a,s'), never its mean: the
-    posterior would otherwise collect the mean without arriving. Terminal states absorb, with reward
-    zero. Where one step can reach the same state with different rewards, or a state both ends an
-    episode and does not, the state is split into copies that differ in nothing else, since r⁺ is a
-    function of (s,a,s'); they come after the environment's own states.
+    terminated). The rewards become arrival rewards r⁺(s,a,s'), never their mean: the posterior
+    would otherwise collect the mean without arriving. Terminal states absorb, with reward zero.
+    Where one step can reach the same state with different rewards, or a state sometimes ends the
+    episode and sometimes not, the state is split into copies that differ in nothing else, since r⁺
+    is a function of (s,a,s'); they come after the environment's own states.
 
     The states are numbered from 0, in C order where they have several parts (MultiDiscrete), and so
     are the actions; ``layout`` has the environment's own names where they are others. The prior is
@@ -65,9 +65,9 @@ def gym(
         The model, a :class:`cai.TrajectoryModel`.
 
     Raises:
-        ValueError: for an unknown environment or option, one without a published table, one whose
-            table or spaces cannot be read or whose table does not hold its whole dynamics, where
-            it is not known where an episode starts, or where there is no time limit.
+        ValueError: for an unknown environment or option, an environment without a published table
+            or with one that cannot be read or does not hold its whole dynamics, or if neither it
+            nor the arguments give an initial state or a horizon.
 
     >>> from cai import inference, models
     >>> model = models.gym("FrozenLake-v1", horizon=20, temperature=0.1)
@@ -125,7 +125,7 @@ def _made(name: Any, options: dict[str, Any]) -> Any:
 
 
 def _check_published(env: Any, raw: Any, label: str) -> None:
-    """Raises ValueError unless the table is there, and all that happens is in it."""
+    """Raises ValueError unless there is a table that holds the whole dynamics."""
     if not hasattr(raw, "P"):
         raise ValueError(
             f"{label}: expected a published transition table (env.unwrapped.P), found none; try "
@@ -158,7 +158,7 @@ def _arrays(table: GymTable, label: str) -> tuple[dict[str, Any], list[int]]:
     """The table as successor lists, and which of the environment's states each state is."""
     S, A = table.states.n, table.actions.n
     over = _over(table, label)
-    # A copy is known by (state, whether the episode is over, which of several rewards it paid).
+    # A copy is identified by (state, whether the episode is over, which of several rewards).
     index: dict[tuple[int, bool, int], int] = {(s, s in over, 0): s for s in range(S)}
     moves = {
         (s, a): _merge(outcomes, index)
@@ -188,7 +188,7 @@ def _arrays(table: GymTable, label: str) -> tuple[dict[str, Any], list[int]]:
 
 
 def _over(table: GymTable, label: str) -> set[int]:
-    """The states that only an end leads to: no step is ever taken from them.
+    """The states that are only entered by termination: no step is ever taken from them.
 
     Raises:
         ValueError: if a step is to be taken from a state without an action.

@@ -1,4 +1,4 @@
-"""What the states and actions of a Gymnasium environment are called, and where they lie."""
+"""Names and places of the states and actions of a Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cai.program.layout import Layout
 
 
 def layout_of(env: Any, table: GymTable, origin: list[int]) -> Layout | None:
-    """What the environment calls its states and actions; on a map where we know the map."""
+    """The environment's names of its states and actions, with a map where one is known."""
     known = _map(env, table, origin)
     if known is not None:
         return known
@@ -24,7 +24,7 @@ def layout_of(env: Any, table: GymTable, origin: list[int]) -> Layout | None:
 
 
 def _map(env: Any, table: GymTable, origin: list[int]) -> Layout | None:
-    """Where the states of Gymnasium's own environments, and of old copies, lie on their maps."""
+    """The map of one of Gymnasium's own environments, or of an old copy of one."""
     steps = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
     desc = getattr(env, "desc", None)
     if isinstance(env, CliffWalkingEnv):

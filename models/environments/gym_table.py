@@ -1,4 +1,4 @@
-"""The published table of a Gymnasium environment, read whatever its author made it of."""
+"""The published table of a Gymnasium environment, in whichever containers it is published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 10**8  # pairs of a state and an action
 
 
 class Outcome(NamedTuple):
-    """One outcome of a step: with which probability, the next state, what it pays, the end."""
+    """One outcome of a step: probability, next state, reward, and whether the episode ends."""
 
     probability: float
     state: int
@@ -49,7 +49,7 @@ class Numbering:
         """The number of an element, given as it is in the space or, of several parts, numbered.
 
         Raises:
-            ValueError: if it is no element.
+            ValueError: if it is not an element.
         """
         parts: Any = _whole(element)
         if parts is not None and parts.ndim == 0 and not self.single:
@@ -62,7 +62,7 @@ class Numbering:
         checks.refuse(where, str(self), repr(element), "see the spaces of the environment")
 
     def names(self) -> tuple[str, ...] | None:
-        """What the environment calls each element; None where that is its number."""
+        """The environment's name of each element; None where that is its number."""
         if self.single:
             first = self.start[0]
             return None if first == 0 else tuple(str(first + k) for k in range(self.n))
@@ -82,7 +82,7 @@ class GymTable:
     Attributes:
         states: how the states are numbered.
         actions: how the actions are numbered.
-        outcomes: of each state and each action that it has; what is missing is not available.
+        outcomes: of each state and action; actions that are missing are not available.
         start: (S,), p(s_0).
     """
 
@@ -97,12 +97,12 @@ def read_table(env: Any, name: str, initial: Any) -> GymTable:
 
     Args:
         env: the environment without its wrappers.
-        name: of the environment, for messages.
+        name: the name of the environment, for messages.
         initial: p(s_0), weights of its states or one state; None for what it publishes.
 
     Raises:
-        ValueError: if a space is not finite, an entry is no list of outcomes, probabilities do
-            not sum to one, or it is not said where an episode starts.
+        ValueError: if a space is not finite, an entry is not a list of outcomes, probabilities do
+            not sum to one, or no initial state is given.
     """
     states = _numbering(f"{name}: observation_space", getattr(env, "observation_space", None))
     actions = _numbering(f"{name}: action_space", getattr(env, "action_space", None))
@@ -121,7 +121,7 @@ def read_table(env: Any, name: str, initial: Any) -> GymTable:
 
 
 def _numbering(where: str, space: Any) -> Numbering:
-    """Of a Discrete, MultiDiscrete or MultiBinary space, by what these have."""
+    """The numbering of a Discrete, MultiDiscrete or MultiBinary space, by its attributes."""
     if hasattr(space, "nvec"):
         sizes = np.asarray(space.nvec)
         low = np.asarray(getattr(space, "start", np.zeros_like(sizes)))
@@ -161,7 +161,7 @@ def _outcomes(where: str, listed: Any, states: Numbering) -> list[Outcome]:
             advice = "an outcome says whether the episode ends, too"
             checks.refuse(f"{where}[{k}]", expected, f"{len(fields)} fields", advice)
         checks.check_probability(f"{where}[{k}]: probability", fields[0])
-        if fields[0] > 0:  # what fills up a short list in an array may be no outcome at all
+        if fields[0] > 0:  # the padding of a short list in an array need not be an outcome
             found.append(_outcome(f"{where}[{k}]", fields, states))
     total = sum(outcome.probability for outcome in found)
     if not abs(total - 1) <= 1e-5:
@@ -206,7 +206,7 @@ def _start(env: Any, name: str, initial: Any, states: Numbering) -> NDArray[np.f
 
 
 def _whole(element: Any) -> NDArray[Any] | None:
-    """Whole numbers as an array; None where they are none."""
+    """Whole numbers as an array; None if they are something else."""
     try:
         numbers = arrays.numbers("", element).numpy(force=True)
     except ValueError:

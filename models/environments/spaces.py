@@ -1,4 +1,4 @@
-"""States and actions of a model as Gymnasium's spaces have them, and the reverse."""
+"""States and actions of a model as elements of Gymnasium's spaces, and the reverse."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cai.program.trajectory import TrajectoryModel
 
 
 class Observations:
-    """States as observations, in numpy: of what is behind a horizon with the time.
+    """States as observations in NumPy; with the time if there is a horizon.
 
     Attributes:
-        space: of the observations of one copy.
+        space: the space of the observations of one copy.
     """
 
     def __init__(self, model: TrajectoryModel, time: bool) -> None:
@@ -50,7 +50,7 @@ class Observations:
 
 
 def action_space(model: TrajectoryModel) -> spaces.Space[Any]:
-    """The actions that the prior of a model has, as Gymnasium says it."""
+    """The Gymnasium space of the actions of a model's prior."""
     prior = model.prior(model.initial.sample(), 0)
     A = support_size(prior)
     if A is not None:

@@ -153,7 +153,7 @@ def test_sharp_rewards_of_one_combination(sharp):
         action_prior=dist.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()),
     )
     if sharp == 1e18:
-        with pytest.raises(ValueError, match="reward: expected one whose curvature leaves"):
+        with pytest.raises(ValueError, match="reward: expected one whose curvature keeps"):
             inference.posterior(model, {})
         return
     found = inference.posterior(model, {})

@@ -1,4 +1,4 @@
-"""Every public function says what it takes, returns and raises, and shows an example that runs."""
+"""Public functions and classes document arguments and results, with an example that runs."""
 
 import doctest
 import inspect
@@ -9,13 +9,15 @@ import pytest
 import cai
 from cai import inference, models, plot
 
-FUNCTIONS = {
+PUBLIC = {
     f"{package.__name__}.{name}": getattr(package, name)
     for package in (cai, inference, models, plot)
     for name in package.__all__
-    if inspect.isfunction(getattr(package, name))
+    if not inspect.ismodule(getattr(package, name))
 }
-# Nothing of what these are given is refused.
+FUNCTIONS = {name: x for name, x in PUBLIC.items() if inspect.isfunction(x)}
+CLASSES = {name: x for name, x in PUBLIC.items() if inspect.isclass(x)}
+# These accept any argument.
 NEVER_RAISE = {"cai.blind", "cai.models.published", "cai.plot.optimism_curve"}
 NEVER_RAISE |= {"cai.plot.price_ladder"}
 
@@ -45,13 +47,21 @@ def test_every_argument_is_explained(name):
     assert [x for x in missing if f"{x}, " not in explained] == []
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_explains_what_it_is_made_of(name):
+    """The arguments of its constructor, or its attributes if a function makes it."""
+    doc = inspect.getdoc(CLASSES[name])
+    taken = [x for x in inspect.signature(CLASSES[name]).parameters if not x.startswith("_")]
+    assert not taken or "Args:" in doc or "Attributes:" in doc
+
+
+@pytest.mark.parametrize("name", FUNCTIONS | CLASSES)
 def test_the_examples_run(name):
     """Each in a namespace of its own, as a reader would paste it."""
     matplotlib.use("Agg")
-    function = inspect.unwrap(FUNCTIONS[name])
+    described = inspect.unwrap(PUBLIC[name])
     finder = doctest.DocTestFinder(recurse=False)
-    (example,) = finder.find(function, name, globs={})
+    (example,) = finder.find(described, name, globs={})
     said = []
     outcome = doctest.DocTestRunner(verbose=False).run(example, out=said.append)
     assert outcome.attempted > 0

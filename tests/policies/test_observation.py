@@ -105,7 +105,9 @@ def test_the_position_alone_of_a_particle_with_speed(make):
 def test_what_may_not_be_seen():
     model = continuous(action_prior=lambda s: dist.Normal(s[..., 0], 1.0))
     cai.NeuralPolicy(model)
-    with pytest.raises(ValueError, match="a function of the state, which tells what is not seen"):
+    with pytest.raises(
+        ValueError, match="a function of the state, which reveals what is not observed"
+    ):
         cai.NeuralPolicy(model, observe=lambda s: s[..., 1])
     with pytest.raises(ValueError, match=r"observe: expected a tensor .* got shape"):
         cai.NeuralPolicy(continuous(), observe=lambda s: s.sum())

@@ -223,7 +223,7 @@ def test_what_no_plan_can_be_made_for():
         cai.HistoryPolicy(models.ledge(horizon=40))
     with pytest.raises(ValueError, match=r"observe: expected a tensor .* got shape \[\]"):
         cai.HistoryPolicy(ledge, lambda s: s.sum())
-    with pytest.raises(ValueError, match="observe: expected what a state gives alone"):
+    with pytest.raises(ValueError, match="observe: expected the same observation of a state alone"):
         cai.HistoryPolicy(ledge, lambda s: s - s.max())
     with pytest.raises(ValueError, match="policy: expected a policy on histories of 3 steps"):
         cai.evaluate(models.ledge(horizon=3), cai.HistoryPolicy(ledge))

@@ -232,7 +232,7 @@ def test_a_number_in_quotes_is_no_number():
     [
         ({"states": ("a", "b")}, "layout.states: expected one entry for each of 4 states, got 2"),
         ({"actions": ("a",)}, "layout.actions: expected one entry for each of 3 actions, got 1"),
-        ({"map": ("....",)}, "layout: expected cells beside a map"),
+        ({"map": ("....",)}, "layout: expected cells with a map"),
         ({"map": ("..", "..."), "cells": 4 * ((0, 0),)}, "layout.map: expected rows of one length"),
         (
             {"map": ("..", ".."), "cells": (*(3 * ((0, 0),)), (2, 0))},

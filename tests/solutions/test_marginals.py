@@ -289,7 +289,7 @@ def test_latents_need_their_program():
     alone = dataclasses.replace(table, program=None)
     stored = pickle.loads(pickle.dumps(table))
     for bare in (alone, stored):
-        with pytest.raises(ValueError, match=r"made without a program.*solve the model itself"):
+        with pytest.raises(ValueError, match=r"table without a program.*solve the model itself"):
             inference.posterior(bare).marginal("t1/yaw")
         assert inference.posterior(bare).marginal("s_1", "s_3").sum().item() == pytest.approx(1)
     other = dataclasses.replace(table, log_dynamics=table.log_dynamics.roll(1, 0))
@@ -304,7 +304,7 @@ def test_latents_need_their_program():
             inference.posterior(model).marginal(name)
     with pytest.raises(ValueError, match="of which none"):
         inference.posterior(cai.collapse(model)).marginal("t1/yaw")
-    with pytest.raises(ValueError, match="can be asked for, but not observed"):
+    with pytest.raises(ValueError, match="can be queried but not observed"):
         inference.posterior(model, {"t1/yaw": 1})
 
 
@@ -315,7 +315,7 @@ def test_latents_need_their_program():
         (("s_1", "s_1"), "each named once"),
         (("s_5",), "marginal: expected one of the sites s_0 … s_4, a_0 … a_3, got 's_5'"),
         (("a_4",), "got 'a_4'"),
-        (("alive_1",), "where the discount is below 1"),
+        (("alive_1",), "only if the discount is below 1"),
         (("o_1",), "got 'o_1'"),
     ],
 )
@@ -326,7 +326,7 @@ def test_marginals_of_what_is_no_site(sites, message):
 
 def test_alive_stands_alone():
     found = inference.posterior(oracles.random_problem(0, discount=0.8).model())
-    with pytest.raises(ValueError, match="alive_t stands alone"):
+    with pytest.raises(ValueError, match="query alive_t alone"):
         found.marginal("alive_1", "s_1")
 
 

@@ -297,7 +297,7 @@ def test_what_knows_fewer_steps_than_there_are_is_told_so_in_one_line(name, hori
 )
 def test_what_is_paid_on_arrival_and_at_the_end_is_not_told_the_step(name, method):
     kind = type("Kind", (cai.TrajectoryModel,), {name: method})
-    with pytest.raises(ValueError, match=rf"^{name}: .* not told the step, .* rewards\(s, a, t\)"):
+    with pytest.raises(ValueError, match=rf"^{name}: .* without the step, .* rewards\(s, a, t\)"):
         kind(**_same_arguments(models.ledge()))
 
 

@@ -122,5 +122,5 @@ def test_what_does_not_compose():
         inference.compose([*solutions[:2], warmer], WEIGHTS)
     later = parts[0].arrival_reward + torch.rand(parts[0].arrival_reward.shape)
     paid = inference.posterior(dataclasses.replace(parts[0], arrival_reward=later))
-    with pytest.raises(ValueError, match="on the way to a state whose value differs"):
+    with pytest.raises(ValueError, match="arrival rewards differ for a state whose values differ"):
         inference.compose([*solutions[:2], paid], WEIGHTS)

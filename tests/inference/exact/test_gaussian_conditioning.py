@@ -353,15 +353,24 @@ def test_extremes(noise, cost):
     ("observed", "message"),
     [
         ({"s_9": [0.0, 0.0]}, r"observed: expected one of the sites s_0 … s_6, .* got 's_9'"),
-        ({"alive_1": 1}, "where the discount is below 1"),
+        ({"alive_1": 1}, "only if the discount is below 1"),
         ({"s_3": [1.0]}, r"observed\['s_3'\]: expected 2 finite numbers, got \[1.0\]"),
         ({"s_3": [1.0, math.nan]}, r"observed\['s_3'\]: expected 2 finite numbers"),
         ({"a_3": "left"}, r"observed\['a_3'\]: expected 1 finite numbers, got 'left'"),
-        ({"s_0": [0.0, 0.0]}, r"observed\['s_0'\]: .* no density"),
+        (
+            {"s_0": [0.0, 0.0]},
+            r"observed\['s_0'\]: .* one that is partly determined",
+        ),
         ({"s_0": [0.0, 1.0]}, "observed s_0 is impossible"),
-        ({"s_1": [0.0, 0.0]}, r"observed\['s_1'\]: .* no density"),
+        (
+            {"s_1": [0.0, 0.0]},
+            r"observed\['s_1'\]: .* one that is partly determined",
+        ),
         ({"s_1": [1.0, 0.0]}, "observed s_1 is impossible"),
-        ({"s_2": [1.0, 0.0], "s_3": [1.0, 0.0]}, r"observed\['s_3'\]: .* no density"),
+        (
+            {"s_2": [1.0, 0.0], "s_3": [1.0, 0.0]},
+            r"observed\['s_3'\]: .* one that is partly determined",
+        ),
         ({"s_2": [1.0, 0.0], "s_3": [2.0, 0.0]}, "observed s_3 is impossible"),
         ({"s_2": [1.0, 0.0], "a_2": [0.0], "s_4": [3.0, 0.0]}, "observed s_4 is impossible"),
     ],

@@ -424,5 +424,5 @@ def test_bounds_by_other_names_only_where_they_are():
     assert fixed.elbo == fixed.bound
     with pytest.raises(AttributeError, match=r"log_evidence: .* not log p\(O\)"):
         _ = fixed.log_evidence
-    with pytest.raises(AttributeError, match=r"elbo: .* believes in bent dynamics"):
+    with pytest.raises(AttributeError, match=r"elbo: .* is under changed dynamics"):
         _ = bent.elbo

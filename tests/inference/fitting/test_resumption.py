@@ -37,7 +37,7 @@ def refused(one, other, path):
     assert torch.equal(first.losses, again.losses)
     assert first.elbo == again.elbo
     with pytest.raises(
-        ValueError, match=r"expected a run with .*; go on with what it was"
+        ValueError, match=r"expected a run with .*; resume with the same arguments"
     ) as error:
         other(path)
     assert "\n" not in str(error.value)

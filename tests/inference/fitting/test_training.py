@@ -363,7 +363,9 @@ def test_a_file_of_another_run(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         ledge(**{"steps": 5, "checkpoint": path, **change})
     lottery = models.lottery()
-    with pytest.raises(ValueError, match=r"policy = TabularPolicy\(logits \[.*go on with"):
+    with pytest.raises(
+        ValueError, match=r"policy = TabularPolicy\(logits \[.*resume with the same arguments"
+    ):
         inference.fit(lottery, cai.TabularPolicy(lottery), steps=5, checkpoint=path)
 
 

@@ -274,7 +274,7 @@ def test_a_wild_step_is_no_place_to_stop():
 def test_what_floats_do_not_tell_is_refused(monkeypatch):
     monkeypatch.setattr(_gain, "_STEPS", 1)
     for eta in (-1.0, 0.0, 1.0):
-        with pytest.raises(ValueError, match=r"lies between .* from state \d little is gained"):
+        with pytest.raises(ValueError, match=r"lies between .* state \d gains little"):
             inference.average_reward(problem(2), eta)
 
 
@@ -434,7 +434,9 @@ def test_what_has_no_average():
         inference.average_reward(models.ledge())
     with pytest.raises(ValueError, match=r"discount: with a discount of 0.9 every trajectory ends"):
         inference.average_reward(problem(0, discount=0.9))
-    with pytest.raises(ValueError, match=r"2 sets of states .* one holds state 0, another state 1"):
+    with pytest.raises(
+        ValueError, match=r"2 sets of states .* one with state 0, another with state 1"
+    ):
         inference.average_reward(
             models.tabular(torch.eye(2).unsqueeze(1), [[1.0], [-2.0]], horizon=None)
         )

@@ -487,8 +487,8 @@ def test_a_discount_close_to_one(eta):
     ("P", "r", "changes", "dial", "words"),
     [
         ([[[1.0]]], [[-1.0]], {}, (0.0,), r"evidence: p\(O\) = 0"),
-        ([[[1.0]]], [[1.0]], {}, (0.0,), r"state 0, .* gains 1 in reward a step.*average_reward"),
-        ([[[1.0], [1.0]]], [[1.0, -1.0]], {}, (0.0, "hard"), "gains 1 in reward a step"),
+        ([[[1.0]]], [[1.0]], {}, (0.0,), r"state 0, .* gains 1 in reward per step.*average_reward"),
+        ([[[1.0], [1.0]]], [[1.0, -1.0]], {}, (0.0, "hard"), "gains 1 in reward per step"),
         ([[[1.0]]], [[-math.inf]], {"discount": 0.9}, (0.0,), r"evidence: p\(O\) = 0"),
         (
             [[[1.0, 0], [0, 1.0]], [[0, 1.0]] * 2],
@@ -575,7 +575,7 @@ def test_any_size_of_values_in_nats():
 @pytest.mark.parametrize("eta", [0.0, 1e-16])
 def test_an_end_that_comes_too_late_is_not_called_free(eta):
     model = models.tabular([[[1.0, 1e-17]], [[0, 1.0]]], [[-1.0], [0]], horizon=None)
-    words = r"horizon: .* too late .* from state 0, .* fall by 1 in reward a step"
+    words = r"horizon: .* too late .* from state 0, .* fall by 1 in reward per step"
     with pytest.raises(ValueError, match=words):
         inference.soft_values(model, eta)
 

@@ -216,9 +216,7 @@ def test_bad_arguments():
         inference.renyi_bound(model, policy, math.nan)
     with pytest.raises(ValueError, match="samples: a table is evaluated exactly"):
         inference.renyi_bound(cai.tabulate(model), policy, 0.5, samples=10)
-    with pytest.raises(
-        ValueError, match="optimism: expected a finite number where trajectories are"
-    ):
+    with pytest.raises(ValueError, match="optimism: expected a finite number if trajectories are"):
         inference.renyi_bound(model, policy, math.inf, samples=10)
     with pytest.raises(ValueError, match="horizon"):
         inference.renyi_bound(models.ledge(horizon=None), policy, 0.5)

@@ -184,7 +184,7 @@ def test_what_is_left_out_is_said():
     ladder = inference.price_ladder(model, parity)
     assert list(ladder.nats) == ["factorised plan", "fixed dynamics", "log evidence"]
     assert list(ladder.left_out) == ["correlated plan", "partial sight"]
-    together = "steps that cannot go together, not looking, not seeing all of the state"
+    together = "independent steps, not looking, not seeing all of the state"
     assert list(ladder.prices) == [together, "luck that cannot be had"]
     text = str(ladder)
     assert "correlated plan: left out, 4^20 histories are too many to list" in text
