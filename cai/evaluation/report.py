@@ -84,12 +84,12 @@ class Row:
         estimates: all of these by name, each with its standard error.
         evaluation: the policy's evaluation in the true dynamics.
         method: what was passed to the comparison.
+        belief: the belief of the method, or of its policy, about the dynamics; or None.
 
     >>> from cai import compare, inference, models
     >>> row = compare(models.ledge(), {"a": inference.posterior(models.ledge())}).rows["a"]
     >>> row.imagined_return > row.expected_return
     True
-        belief: what the method, or its policy, believes of the dynamics; or None.
     """
 
     estimates: Mapping[str, Estimate]
@@ -138,11 +138,11 @@ class Comparison(Mapping[str, Row]):
         posterior: the exact posterior to which the divergences are measured; or None.
         model: the model, or its table.
         bracket: bounds of log p(O) if the exact posterior is out of reach, from the best method.
+        table: the model's table, if the posterior is computed from a table; else None.
 
     >>> from cai import compare, inference, models
     >>> list(compare(models.ledge(), {"posterior": inference.posterior(models.ledge())}))
     ['posterior']
-        table: of the model, if the posterior is one of a table; else None.
     """
 
     rows: dict[str, Row]

@@ -43,39 +43,39 @@ def path_consistency(
 
         C = -V(s_0) + Σ_{d<n} γ^d (r_d - α log π(a_d|s_d)/p(a_d|s_d)) + γ^n V(s_n)
 
-    is zero (Schulman et al. 2017, eq. 90). Steps of Adam, whose rate falls to zero, lessen ½ C² of
-    segments that begin at each step of a window and go on to its end, or that of the episode.
+    is zero (Schulman et al. 2017, eq. 90). Adam, whose rate falls to zero, minimises ½ C² of the
+    segments from each step of a window to its end, or to the end of the episode.
 
-    Where the dynamics are deterministic C itself is zero. Elsewhere its square is paid for by
-    chance: E C² = (E C)² + Var C, so that with gradients through both ends values are flattened,
-    and calm is preferred to what is better on average. With ``ends="first"`` V(s_n) is held fixed,
-    a semi-gradient as in Q-learning, whose fixed point is that of ``soft_values``; so is that of
-    ``double=True``, which multiplies the C of two independent successors of one-step segments. A
-    model can draw these, an environment cannot.
+    Under deterministic dynamics C itself is zero. Otherwise its square includes a variance,
+    E C² = (E C)² + Var C, so that gradients through both ends flatten the values and prefer a low
+    variance to a higher mean. With ``ends="first"`` V(s_n) is held fixed, a semi-gradient as in
+    Q-learning, whose fixed point is that of ``soft_values``; so is that of ``double=True``, which
+    multiplies the C of two independent successors of one-step segments. A model can draw these, an
+    environment cannot.
 
     Args:
         source: a model or a ``models.environment``.
         policy: a torch module (t, s) -> distribution; a copy is trained, and acts.
         steps: how many transitions, of all copies together.
-        num_envs: how many copies are stepped side by side.
-        length: of the window, in steps.
+        num_envs: how many copies of the environment are stepped together.
+        length: length of the window, in steps.
         ends: "both" for the gradient of ½ C²; "first" holds V(s_n) fixed.
-        double: two independent successors; with ``length=1`` on a model.
-        lag: in (0, 1), relative to a policy that lags behind instead of the action prior (Trust-
-            PCL, Nachum et al. 2018): after each step its parameters move by so large a share
-            towards those of the policy. Then α is the price of moving, and nothing pays for
-            randomness: the policy goes towards that of the hard rule.
+        double: whether to use two independent successors; needs a model and ``length=1``.
+        lag: in (0, 1); KL is then relative to a copy of the policy that lags behind, not to the
+            action prior (Trust-PCL, Nachum et al. 2018). After each step the copy's parameters move
+            by this fraction towards those of the policy. α is then the cost of changing the policy,
+            and without a reward for randomness the policy tends to that of the hard rule.
         hidden: widths of the hidden layers of V.
-        learning_rate: of Adam at the start.
-        seed: of all that is drawn.
+        learning_rate: learning rate of Adam at the start.
+        seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
         A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s).
 
     Raises:
-        ValueError: if the policy has no parameters or a memory, ``double`` is asked of longer
-            segments or of an environment, or a number is out of range.
+        ValueError: if the policy has no parameters, if it has a memory, if ``double`` is used with
+            longer segments or an environment, or if a number is out of range.
 
     >>> import cai
     >>> from cai import inference, models
@@ -136,12 +136,12 @@ def _follow(lagging: nn.Module, policy: nn.Module, share: float) -> None:
 
 
 class PathConsistency:
-    """A policy, its values and their transitions: who wants the loop calls ``loss`` by hand.
+    """A policy, its values and their transitions; call ``loss`` to write your own training loop.
 
     Attributes:
-        taken: how many transitions were seen.
-        alpha: α.
-        reference: a policy in place of the action prior; or None.
+        taken: the number of transitions so far.
+        alpha: the temperature α.
+        reference: a policy in place of the action prior, or None.
     """
 
     def __init__(
