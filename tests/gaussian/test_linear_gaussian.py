@@ -432,7 +432,7 @@ def test_stationary_is_the_limit_of_long_horizons(seed, eta):
     assert found.imagined_return == pytest.approx(middle, abs=1e-6)
     with pytest.raises(AttributeError, match="grows forever, by"):
         _ = found.bound
-    assert "a step" in repr(found)
+    assert "/step" in repr(found)
 
 
 @given(seed=seeds)
