@@ -207,7 +207,7 @@ def test_dynamics_guides_of_another_problem_are_not_trained():
     model = models.ledge(horizon=3)
     for other in (models.ledge(horizon=3, fall_reward=-8.0), models.ledge(), models.lottery()):
         with pytest.raises(
-            ValueError, match=r"policy: expected a guide that bends .* make it anew"
+            ValueError, match=r"policy: expected a guide for the dynamics .* make a new one"
         ):
             inference.fit(model, cai.DynamicsGuide(other), steps=2)
     assert inference.fit(cai.tabulate(model), cai.DynamicsGuide(model), steps=2).losses.shape == (

@@ -221,7 +221,7 @@ def test_pathwise_gradients_of_a_continuous_latent_are_those_of_the_bound():
     best = 3 * (-4 / 3 + 0.5 * math.log(1 / 3))
     assert best - 0.6 < trained.elbo < best + 0.1
     short = dataclasses.replace(model, discount=0.9)
-    with pytest.raises(ValueError, match=r"a discount of 1 beside a policy with latents, got 0.9"):
+    with pytest.raises(ValueError, match=r"a discount of 1 for a policy with latents, got 0.9"):
         inference.fit(short, policy, steps=1, estimator="pathwise")
 
 
