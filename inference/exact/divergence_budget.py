@@ -103,15 +103,15 @@ def divergence_budget(model: TrajectoryModel | Table, nats: float) -> Divergence
         checks.refuse("model", "a finite horizon or a discount below one", "neither", advice)
 
     def spent(log_temperature: float) -> float:
-        return divergence(_solved(table, math.exp(log_temperature)))
+        return _divergence(_solved(table, math.exp(log_temperature)))
 
     ends = _between(nats, math.log(_spread(table)), cache(spent))
     at = math.exp(brentq(lambda x: spent(x) - nats, *ends, xtol=1e-14, rtol=1e-14))
     solution = _solved(table, at)
-    return DivergenceBudget(nats, at, divergence(solution), solution)
+    return DivergenceBudget(nats, at, _divergence(solution), solution)
 
 
-def divergence(solution: Solution | Stationary) -> float:
+def _divergence(solution: Solution | Stationary) -> float:
     """(), nats: E_π[Σ_t KL(π(·|s_t) ‖ p(·|s_t))] of the policy of a solution, while alive."""
     log_policy = solution.policy.log_probs
     nats = product(log_policy.exp(), log_policy - solution.table.log_prior).sum(-1)
