@@ -9,7 +9,7 @@ import precise
 import pyro.distributions as dist
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import cai
@@ -94,12 +94,17 @@ def test_every_field_against_mpmath(seed, discount, eta):
 
 
 @settings(max_examples=40)
+@example(923, 1.0, math.inf, "hard")
 @given(seeds, discounts, optimism, st.sampled_from(["soft", "hard", "boltzmann"]))
 def test_values_are_those_of_a_long_horizon(seed, discount, eta, rule):
     table = table_of(endless(seed, discount, S=4, A=3))
-    found = inference.soft_values(table, eta, rule)
     long = bellman.backward(dataclasses.replace(table, horizon=300), eta, rule)
+    if apart(long[0], long[1]) > 1e-3:  # a round trip that pays, where outcomes can be chosen
+        with pytest.raises(ValueError, match="no finite values"):
+            inference.soft_values(table, eta, rule)
+        return
     assume(apart(long[0], long[1]) < 1e-14)
+    found = inference.soft_values(table, eta, rule)
     assert apart(found.log_values, long[0]) < 1e-12
     assert found.residual < 1e-13
     if rule == "boltzmann":
