@@ -10,7 +10,7 @@ from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.report import Comparison, Row
 from cai.plot.canvas import IMAGINED, REAL, captioned, check_report, figure, finite
 
-_PARTS = {"kl_start": "#c9ada7", "kl_actions": "#81b29a", "kl_dynamics": IMAGINED}
+_PARTS = {"kl_start": "#c9ada7", "kl_actions": "#81b29a", "kl_dynamics": "#6d597a"}
 _DIVERGENCE = "KL to the exact posterior (nats)"
 
 
@@ -55,8 +55,8 @@ def comparison(report: Comparison) -> Figure:
             "reach: at least the dark part."
         )
     for axes in panels:
-        axes.set(yticks=np.arange(len(rows)), yticklabels=names)
-        axes.invert_yaxis()
+        ends = len(rows) - 0.5, -0.5  # the same in all panels, the first row on top
+        axes.set(yticks=np.arange(len(rows)), yticklabels=names, ylim=ends)
     for axes in panels[1:]:
         axes.tick_params(labelleft=False)
     return captioned(canvas, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -149,14 +150,14 @@ def _policy_bars(report: Comparison, table: Table) -> Figure:
     layout, A = table.layout, table.num_actions
     names = layout.actions if layout and layout.actions else tuple(map(str, range(A)))
     states = (~_absorbing(table)).nonzero().flatten()
-    x = np.arange(len(states))
+    x, colours = np.arange(len(states)), colormaps["viridis"](np.linspace(0.1, 0.95, A))
     for axes, (title, row) in zip(panels, report.items(), strict=True):
         visits, otherwise = _visits(row, table)
         total = visits.sum(-1, keepdim=True)
         policy = torch.where(total > 0, visits / total.clamp(min=1e-300), otherwise)[states]
         bottom = np.zeros(len(states))
         for a in range(A):
-            axes.bar(x, policy[:, a].numpy(), 0.7, bottom, color=f"C{a % 10}", label=names[a])
+            axes.bar(x, policy[:, a].numpy(), 0.7, bottom, color=colours[a], label=names[a])
             bottom += policy[:, a].numpy()
         axes.set_title(title, fontsize=9)
         state_ticks(axes, table, states.tolist())

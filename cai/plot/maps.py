@@ -72,4 +72,4 @@ def state_ticks(axes: Axes, table: Table, states: list[int] | None = None) -> No
     else:
         every = max(1, len(states) // 12)
         axes.set_xticks(range(0, len(states), every), map(str, states[::every]), fontsize=8)
-        axes.set_xlabel("state")
+    axes.set_xlabel("state")
