@@ -38,3 +38,10 @@ def check_report(report: Any) -> None:
     checks.check_kind(
         "report", report, Comparison, "a cai.Comparison", "pass the result of cai.compare"
     )
+
+
+def check_drawn(name: str, value: Any, fields: tuple[str, ...], maker: str) -> None:
+    """Raises ValueError unless a value has the fields that are drawn of what a function returns."""
+    if isinstance(value, type) or not all(hasattr(value, x) for x in fields):
+        came = type(value).__name__
+        checks.refuse(name, f"a result of {maker}", came, f"pass what {maker} returns")

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
-from cai.plot.canvas import IMAGINED, captioned, figure
+from cai.plot.canvas import IMAGINED, captioned, check_drawn, figure
 
 _COLOURS = {
     "luck that cannot be had": IMAGINED,
@@ -39,9 +39,13 @@ def price_ladder(ladder: _Ladder) -> Figure:
     Returns:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
+    Raises:
+        ValueError: if it is not a result of ``inference.price_ladder``.
+
     >>> from cai import inference, models, plot
     >>> figure = plot.price_ladder(inference.price_ladder(models.ledge()))
     """
+    check_drawn("ladder", ladder, ("nats", "prices"), "inference.price_ladder")
     rungs, prices = list(ladder.nats), ladder.prices
     canvas, (axes,) = figure(1, height=0.5 * len(rungs) + 1.8)
     canvas.set_figwidth(8.0)

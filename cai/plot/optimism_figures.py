@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai.evaluation import references
-from cai.plot.canvas import IMAGINED, REAL, captioned, figure, finite
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_drawn, figure, finite
 from cai.plot.maps import map_figure, paint, state_ticks
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
@@ -74,9 +74,13 @@ def optimism_curve(curve: _Curve) -> Figure:
     Returns:
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
+    Raises:
+        ValueError: if it is not a result of ``inference.optimism_curve``.
+
     >>> from cai import inference, models, plot
     >>> figure = plot.optimism_curve(inference.optimism_curve(models.ledge(), [-1.0, 0.0, 1.0]))
     """
+    check_drawn("curve", curve, ("optimism", "bound", "changes"), "inference.optimism_curve")
     canvas, (left, right) = figure(2, height=4.2)
     canvas.set_figwidth(9.0)
     x = _scaled(curve.optimism.numpy())

@@ -7,8 +7,7 @@ from typing import Protocol
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cai import checks
-from cai.plot.canvas import IMAGINED, REAL, captioned, figure
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_drawn, figure
 
 
 class _Fit(Protocol):
@@ -41,9 +40,7 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
     >>> fitted = inference.fit(model, cai.TabularPolicy(model), steps=20, progress=False)
     >>> figure = plot.losses(fitted, bound=inference.soft_values(model).elbo)
     """
-    if not isinstance(getattr(fitted, "running_mean", None), Tensor):
-        advice = "pass the result of inference.fit"
-        checks.refuse("fitted", "an inference.Fit", type(fitted).__name__, advice)
+    check_drawn("fitted", fitted, ("elbo", "losses", "running_mean"), "inference.fit")
     canvas, (axes,) = figure(1, height=3.4)
     axes.plot(-fitted.losses.numpy(), color=REAL, alpha=0.35, linewidth=0.8, label="ELBO")
     axes.plot(-fitted.running_mean.numpy(), color=REAL, label="running mean of 50 steps")

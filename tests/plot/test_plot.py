@@ -753,3 +753,19 @@ def test_pictures_of_stationary_solutions():
     surplus = (exact.V - best.V) / 0.5
     drawn = [patch.get_height() for patch in plot.optimism(model).axes[0].patches]
     assert drawn == pytest.approx(surplus.tolist())
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            plot.optimism_curve,
+            "curve: expected a result of inference.optimism_curve, got Solution",
+        ),
+        (plot.price_ladder, "ladder: expected a result of inference.price_ladder, got Solution"),
+        (plot.losses, "fitted: expected a result of inference.fit, got Solution"),
+    ],
+)
+def test_results_of_something_else_are_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(inference.posterior(models.ledge()))
