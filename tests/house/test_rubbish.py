@@ -270,6 +270,8 @@ def test_the_words(take, said):
         (plot.policies, "report"),
         (plot.losses, "fitted"),
         (plot.graphical_model, "model"),
+        (plot.optimism_curve, "curve"),
+        (plot.price_ladder, "ladder"),
     ],
 )
 def test_what_a_figure_is_drawn_of(draw, argument):
