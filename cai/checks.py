@@ -74,8 +74,14 @@ def check_seed(seed: Any) -> None:
     check_real("seed", seed, lambda x: x.is_integer() and -(2**63) <= x < 2**63, *whole)
 
 
-def check_model(model: Any, table: bool = False) -> None:
-    """Raises ValueError unless it is a program, or with table=True a program or a table."""
+def check_model(model: Any, table: bool = False, sampled: bool = False) -> None:
+    """Raises ValueError unless it is a program.
+
+    Args:
+        model: what was passed.
+        table: whether a table will do.
+        sampled: whether an environment will do, whose steps can be drawn but not scored.
+    """
     if table:
         known = hasattr(model, "log_dynamics") or hasattr(model, "simulate")
         if not known or isinstance(model, type):
@@ -84,6 +90,19 @@ def check_model(model: Any, table: bool = False) -> None:
     elif not callable(getattr(model, "simulate", None)):
         advice = "a table has no program to run, but table.program may be the one it was made of"
         refuse("model", "a cai.TrajectoryModel", type(model).__name__, advice)
+    if not sampled and can_only_be_sampled(model):
+        refuse(
+            "model",
+            "a program, whose steps can be scored",
+            f"an {type(model).__name__}, which can only be sampled",
+            "a learner takes it: inference.soft_q for finitely many states and actions, "
+            "policy_gradient or path_consistency; cai.evaluate and cai.compare simulate it",
+        )
+
+
+def can_only_be_sampled(model: Any) -> bool:
+    """Whether it is an environment, not a program or a table."""
+    return not hasattr(model, "transition") and not hasattr(model, "log_dynamics")
 
 
 def check_is_table(name: str, table: Any) -> None:
@@ -165,7 +184,7 @@ def finite_horizon(model: Any, what: str) -> int:
     Raises:
         ValueError: if it is infinite, naming what needs it.
     """
-    check_model(model, table=True)
+    check_model(model, table=True, sampled=True)
     if model.horizon is None:
         raise ValueError(
             f"horizon: {what} needs a finite number of steps, but the horizon is None (infinite); "

@@ -66,7 +66,7 @@ def compare(
     >>> round(report.rows["prior"].elbo, 2)
     -3.5
     """
-    problem = as_problem(model)
+    problem = as_problem(model, sampled=True)
     if not isinstance(methods, Mapping) or not methods:
         came = "none" if isinstance(methods, Mapping) else f"a {type(methods).__name__}"
         raise ValueError(

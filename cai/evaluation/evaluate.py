@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
 from cai.evaluation.problem import Problem, as_problem
@@ -17,7 +18,7 @@ from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
-_SAMPLES = 10_000
+_SAMPLES, _EPISODES = 10_000, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,17 @@ class Evaluation:
     log_weights: Tensor | None = None
     trajectories: Trajectories | None = field(default=None, repr=False)
 
+    @property
+    def episode_return(self) -> float | None:
+        """The mean sum of all rewards of an environment's episode, without a discount.
+
+        In reward units; None of a program. ``expected_return`` stops where the discount terminates
+        a trajectory, as it does for a program.
+        """
+        paths = self.trajectories
+        found = None if paths is None else paths.episode_returns
+        return None if found is None else found.mean().item()
+
 
 def evaluate(
     model: TrajectoryModel | Table,
@@ -76,7 +88,8 @@ def evaluate(
         policy: (t, s) -> q(a_t|s_t).
         samples: how many trajectories to simulate. If not given, the answer is exact where the
             model can be enumerated or model and policy are linear-Gaussian, and from 10 000
-            trajectories where not, or where the policy has a memory other than a table.
+            trajectories where not, or where the policy has a memory other than a table; from 200
+            episodes of an environment, whose steps are slow.
         seed: seed of the simulation.
 
     Returns:
@@ -97,7 +110,7 @@ def evaluate(
     >>> abs(simulated.elbo - result.elbo) < 5 * simulated.elbo_stderr
     True
     """
-    problem = as_problem(model)
+    problem = as_problem(model, sampled=True)
     check_policy(policy)
     if samples is None:
         found = exactly(problem, policy)
@@ -120,7 +133,7 @@ def of_worth(found: Worth) -> Evaluation:
 
 
 def simulated(
-    problem: Problem, policy: Policy, samples: int = _SAMPLES, seed: int = 0
+    problem: Problem, policy: Policy, samples: int | None = None, seed: int = 0
 ) -> Evaluation:
     """The ELBO and return of a policy, estimated from trajectories.
 
@@ -132,6 +145,8 @@ def simulated(
         raise ValueError(
             "policy: with a memory it is simulated, which a table cannot be; pass the model"
         )
+    if samples is None:
+        samples = _EPISODES if checks.can_only_be_sampled(model) else _SAMPLES
     # With a memory the scores are kept, to avoid a second pass over all steps.
     paths = model.simulate(policy, samples, seed, scored=remembers(policy))
     log_q, log_w = importance_weights.scores(model, policy, paths)

@@ -40,13 +40,13 @@ class Problem:
         return tabulate(self.model)
 
 
-def as_problem(model: TrajectoryModel | Table) -> Problem:
-    """The problem that a model, or its table, poses.
+def as_problem(model: TrajectoryModel | Table, sampled: bool = False) -> Problem:
+    """The problem that a model, or its table, poses; an environment's, if sampling is enough.
 
     Raises:
         ValueError: if it is neither.
     """
-    checks.check_model(model, table=True)
+    checks.check_model(model, table=True, sampled=sampled)
     if isinstance(model, Table):
         return Problem(model, None, None)
     return Problem(model, model, model if isinstance(model, LinearGaussian) else None)

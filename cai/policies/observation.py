@@ -54,7 +54,7 @@ class View:
     """
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
-        checks.check_model(model)
+        checks.check_model(model, sampled=True)
         self._prior, self._observe = ActionPrior.of(model), observe
         self._event = len(model.initial.event_shape)
         self._seen: Tensor | None = None

@@ -184,7 +184,7 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
     Raises:
         ValueError: if there is none.
     """
-    checks.check_model(model)
+    checks.check_model(model, sampled=True)
     with seeded(0):
         prior = model.prior(model.initial.sample(), 0)
     if support_size(prior) is not None:

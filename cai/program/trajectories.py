@@ -21,6 +21,8 @@ class Trajectories:
         log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z, and log q(a_t|…)
             of any other if requested; else None.
         log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
+        episode_returns: (n,), reward units: the sum of all rewards of the episode of an
+            environment, whatever the discount; None of a program.
 
     >>> from cai import models
     >>> model = models.ledge()
@@ -36,6 +38,7 @@ class Trajectories:
     alive: Tensor
     log_policy: Tensor | None = None
     log_auxiliary: Tensor | None = None
+    episode_returns: Tensor | None = None
 
     @property
     def returns(self) -> Tensor:

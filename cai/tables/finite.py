@@ -40,7 +40,7 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
     Raises:
         ValueError: if either is not finite, naming the argument at fault.
     """
-    checks.check_model(model)
+    checks.check_model(model, sampled=True)
     S = count_states(model)
     prior = model.prior(torch.zeros((), dtype=torch.long), 0)
     A = support_size(prior)
@@ -173,7 +173,7 @@ def log_prior_table(
         ValueError: if the states or the actions are not finitely many, or it changes with time.
     """
     if S is None:
-        checks.check_model(model)
+        checks.check_model(model, sampled=True)
         S = count_states(model)
     s = torch.arange(S)
 

@@ -93,6 +93,8 @@ def enumerable(model: TrajectoryModel | Table) -> Table | None:
     """The table of a model, or None if its randomness is not discrete and finite."""
     if isinstance(model, Table):
         return model
+    if checks.can_only_be_sampled(model):
+        return None
     try:
         return tabulate(model)
     except NotEnumerable:

@@ -100,6 +100,7 @@ def z_learning(
     >>> learnt.log_values.shape
     torch.Size([5])
     """
+    checks.check_model(model)
     S, _ = require_finite(model)
     if model.horizon is not None:
         raise ValueError(

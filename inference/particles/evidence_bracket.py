@@ -54,7 +54,7 @@ def evidence_bracket(
     >>> found.lower <= inference.posterior(model).log_evidence + 4 * found.lower_stderr
     True
     """
-    checks.check_model(model)
+    checks.check_model(model, sampled=True)
     checks.finite_horizon(model, "a bracket")
     checks.check_seed(seed)
     _check_groups(samples, group_size)

@@ -149,7 +149,7 @@ def importance(
     >>> abs(sample.log_evidence - inference.posterior(model).log_evidence) < 0.2
     True
     """
-    checks.check_model(model)
+    checks.check_model(model, sampled=True)
     checks.check_count("samples", samples)
     trajectories = model.simulate(policy, samples, seed)
     log_w = scores(model, policy, trajectories).log_weights

@@ -88,6 +88,9 @@ def environment(
     return Environment(name, options, num_envs, temperature, discount, horizon, prior)
 
 
+_AT_ONCE = 100  # episodes that are simulated side by side
+
+
 class Environment:
     """A Gymnasium environment for policies and learners; see :func:`environment`.
 
@@ -166,39 +169,48 @@ class Environment:
             scored: whether to keep ``log_policy``.
 
         Returns:
-            Episodes, ``alive`` until they terminate or are truncated; after that states repeat.
+            Episodes, ``alive`` until they terminate, are truncated, or the discount ends them with
+            probability 1 - γ after each step; ``episode_returns`` has what they pay without it.
 
         Raises:
             ValueError: if there is no limit to the steps of an episode.
         """
         checks.check_count("samples", samples)
-        T = checks.finite_horizon(self, "simulating")
+        checks.finite_horizon(self, "simulating")
         with seeded(seed), torch.no_grad():
-            source = VectorSource(self.make(samples), int(torch.randint(2**31, ())))
-            episode, before = begin(policy), None
-            states, parts, scores = [source.s], [], []
-            alive = [torch.ones(samples, dtype=torch.bool)]
-            for t in range(T):
-                s = source.s
-                action = policy_at(episode, t, s, before)
-                shape = torch.Size((samples,)) if not action.batch_shape else torch.Size()
-                before = draw(action, shape, f"a_{t}")
-                if scored:
-                    scores.append(exact(action).log_prob(before).expand(samples))
-                taken = source.step(before)
-                states.append(taken.s_next)
-                parts.append((before, torch.where(alive[-1], taken.reward, 0.0)))
-                alive.append(alive[-1] & ~taken.over)
-            source.envs.close()
-        actions, rewards = (torch.stack(x, 1) for x in zip(*parts, strict=True))
-        return Trajectories(
-            states=torch.stack(states, 1),
-            actions=actions,
-            rewards=rewards,
-            final_rewards=torch.zeros(samples, dtype=torch.float64),
-            alive=torch.stack(alive, 1),
-            log_policy=torch.stack(scores, 1) if scored else None,
-        )
+            parts = [
+                self._episodes(policy, min(_AT_ONCE, samples - done), scored)
+                for done in range(0, samples, _AT_ONCE)
+            ]
+        columns = zip(*parts, strict=True)
+        return Trajectories(*(None if x[0] is None else torch.cat(x) for x in columns))
+
+    def _episodes(self, policy: Any, n: int, scored: bool) -> tuple[Tensor | None, ...]:
+        """The fields of ``Trajectories`` of n episodes side by side."""
+        source = VectorSource(self.make(n), int(torch.randint(2**31, ())))
+        episode, before = begin(policy), None
+        states, actions, rewards, scores = [source.s], [], [], []
+        going = torch.ones(n, dtype=torch.bool)
+        alive, total = [going], torch.zeros(n, dtype=torch.float64)
+        for t in range(self.horizon or 0):
+            action = policy_at(episode, t, source.s, before)
+            shape = torch.Size() if action.batch_shape else going.shape
+            before = draw(action, shape, f"a_{t}")
+            if scored:
+                scores.append(exact(action).log_prob(before).expand(n))
+            taken = source.step(before)
+            states.append(taken.s_next)
+            actions.append(before)
+            rewards.append(torch.where(alive[-1], taken.reward, 0.0))
+            total += torch.where(going, taken.reward, 0.0)
+            going = going & ~taken.over
+            survives = torch.rand(n, dtype=torch.float64) < self.discount
+            alive.append(alive[-1] & going & survives)
+        source.envs.close()
+        rows = (torch.stack(x, 1) for x in (states, actions, rewards))
+        log_policy = torch.stack(scores, 1) if scored else None
+        nothing = torch.zeros(n, dtype=torch.float64)
+        return *rows, nothing, torch.stack(alive, 1), log_policy, None, total
 
 
 def _uniform(space: Any) -> TorchDistribution:

@@ -4,13 +4,14 @@ import warnings
 
 import gymnasium
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import cai
-from cai import models
+from cai import inference, models
 
 MODELS = [models.ledge, models.pendulum, models.cartpole, models.multigoal, models.lottery]
 
@@ -111,6 +112,59 @@ def test_what_a_policy_gets_in_an_environment_is_simulated():
     assert row.expected_return == 4.0  # nothing falls within four steps
     assert row.elbo == pytest.approx(4.0)
     assert row.kl is None
+
+
+def test_a_discount_terminates_in_evaluations_and_leaves_the_plain_return():
+    cart = models.environment("CartPole-v1", discount=0.9, temperature=0.5)
+    found = cai.evaluate(cart, lambda t, s: cart.prior(s), samples=400)
+    lengths = found.trajectories.episode_returns
+    assert found.episode_return == pytest.approx(lengths.mean().item())
+    assert 18 < found.episode_return < 27  # the prior's 22
+    expected = (1 - 0.9**lengths) / 0.1  # Σ γ^t over the steps of each episode
+    error = np.hypot(found.expected_return_stderr, expected.std().item() / 20)
+    assert found.expected_return == pytest.approx(expected.mean().item(), abs=4.5 * error)
+    assert found.elbo == pytest.approx(found.expected_return / 0.5)  # the prior pays nothing
+    model = models.cartpole(horizon=500, discount=0.9, temperature=0.5)
+    twin = cai.evaluate(model, lambda t, s: model.prior(s), samples=4000)
+    error = np.hypot(found.expected_return_stderr, twin.expected_return_stderr)
+    assert found.expected_return == pytest.approx(twin.expected_return, abs=4.5 * error)
+    assert twin.episode_return is None
+
+
+def test_policies_are_compared_in_an_environment():
+    cart = models.environment("CartPole-v1", temperature=1.0)
+    leftwards = dist.Categorical(torch.tensor([0.9, 0.1]))
+    report = cai.compare(
+        cart, {"prior": lambda t, s: cart.prior(s), "left": lambda t, s: leftwards}
+    )
+    rows = report.rows
+    assert rows["prior"].expected_return > rows["left"].expected_return + 5
+    assert rows["left"].elbo < rows["left"].expected_return - 1
+    # p(τ,O)/q(τ) = exp(R/α) ∏ p(a|s)/q(a|s): the unknown dynamics cancel.
+    assert report.bracket.lower > rows["prior"].elbo
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        cai.tabulate,
+        cai.collapse,
+        inference.posterior,
+        inference.soft_values,
+        inference.map_trajectory,
+        inference.optimism_curve,
+        inference.z_learning,
+        inference.factorised_plan,
+        cai.plot.graphical_model,
+        lambda lake: inference.smc(lake, particles=3),
+        lambda lake: models.as_environment(lake, 3),
+        lambda lake: inference.fit(lake, cai.TabularPolicy(lake, stationary=True), progress=False),
+    ],
+)
+def test_what_scores_steps_refuses_an_environment_and_names_learners(method):
+    lake = models.environment("FrozenLake-v1")
+    with pytest.raises(ValueError, match=r"a program, whose .* Environment.*inference\.soft_q"):
+        method(lake)
 
 
 @pytest.mark.parametrize(
