@@ -15,6 +15,7 @@ Models:
 - ``EmpiricalStates``: p(s_0), uniform over given states.
 - ``SparseCategorical``: p(s'|s,a) over a few listed states.
 - ``FlatPrior``: the improper prior on actions of a linear-Gaussian model.
+- ``with_prior``: a model with a policy as its action prior.
 - ``Layout``: names and places of states and actions, for pictures and tables.
 - ``Trajectories``: sampled trajectories, as tensors.
 

@@ -10,6 +10,7 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import Comparison as Comparison
 from .evaluation.report import Row as Row
+from .evaluation.with_prior import with_prior as with_prior
 from .gaussian.forms import Gaussian as Gaussian
 from .gaussian.forms import LinearMap as LinearMap
 from .gaussian.forms import Quadratic as Quadratic

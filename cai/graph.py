@@ -15,7 +15,7 @@ from cai.distributions.exact_scores import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import prior_sees_state
+from cai.tables.finite import check_alike, prior_sees_state
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -45,7 +45,7 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> nx.DiGr
         advice = "there is nothing to draw after the last step"
         checks.refuse("steps", f"at most the horizon, {model.horizon}", str(T), advice)
     # Steps that are alike are examined once.
-    every = range(T if "transition" in model.overridden else 1)
+    every = range(T if "transition" in model.may_change else 1)
     seen, sees_state = [_dependencies(model, t) for t in every], prior_sees_state(model)
     graph = nx.DiGraph()
     graph.add_node("s_0", kind="state", step=0, observed=False)
@@ -87,6 +87,7 @@ def transition_graph(model: TrajectoryModel | Table) -> nx.MultiDiGraph:
         ValueError: if the model cannot be tabulated.
     """
     table = tabulate(model)
+    check_alike(table, "transition_graph")
     S, A = table.num_states, table.num_actions
     layout = table.layout
     states = layout.states if layout and layout.states else tuple(map(str, range(S)))

@@ -6,6 +6,7 @@ fractions.Fraction; weights are exp(reward/α), so that fractions stay exact.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +23,10 @@ from cai import models
 
 @dataclass
 class Problem:
-    """initial[s], prior[s][a], P[s][a][s'], weight[s][a][s'] = exp((r + r⁺)/α), final[s]."""
+    """initial[s], prior[s][a], P[s][a][s'], weight[s][a][s'] = exp((r + r⁺)/α), final[s].
+
+    Where ``by_step`` the prior, P, reward and arrival have an axis of steps in front.
+    """
 
     initial: Any
     prior: Any
@@ -33,10 +37,20 @@ class Problem:
     T: int
     discount: float
     temperature: float
+    by_step: bool = False
 
     @property
     def sizes(self):
-        return len(self.prior), len(self.prior[0])
+        prior = self.at(0).prior
+        return len(prior), len(prior[0])
+
+    def at(self, t):
+        """The problem all of whose steps are like step t."""
+        if not self.by_step:
+            return self
+        names = "prior", "P", "reward", "arrival"
+        now = {name: getattr(self, name)[t] for name in names}
+        return dataclasses.replace(self, by_step=False, **now)
 
     def model(self, **changes):
         arguments = {
@@ -106,6 +120,45 @@ def random_problem(
     )
 
 
+def random_steps(seed, T=3, alike=(), **options):
+    """A random problem whose prior, dynamics and rewards are others at each step.
+
+    Args:
+        seed: of the numbers.
+        T: how many steps.
+        alike: which of "prior", "P", "reward" and "arrival" are those of step 0 at every step.
+        options: of :func:`random_problem`.
+    """
+    parts = [random_problem(1000 * seed + t, T=T, **options) for t in range(T)]
+    names = "prior", "P", "reward", "arrival"
+    fields = {
+        name: np.stack([getattr(parts[0 if name in alike else t], name) for t in range(T)])
+        for name in names
+    }
+    return dataclasses.replace(parts[0], by_step=True, **fields)
+
+
+KINDS = random_problem, random_steps  # the same at every step, and another at each
+
+
+def with_time_in_the_state(problem):
+    """The same problem without a change by the step, on the states t S + s, t = 0 … T."""
+    (S, A), T = problem.sizes, problem.T
+    N = (T + 1) * S
+    prior, reward = np.full((N, A), 1 / A), np.zeros((N, A))
+    P, arrival = np.zeros((N, A, N)), np.zeros((N, A, N))
+    P[np.arange(N), :, np.arange(N)] = 1.0
+    for t in range(T):
+        now, here, after = problem.at(t), slice(t * S, t * S + S), slice(t * S + S, t * S + 2 * S)
+        prior[here], reward[here], P[here] = now.prior, now.reward, 0.0
+        P[here, :, after], arrival[here, :, after] = now.P, now.arrival
+    initial, final = np.zeros(N), np.zeros(N)
+    initial[:S], final[-S:] = problem.initial, problem.final
+    changes = {"initial": initial, "prior": prior, "P": P, "reward": reward}
+    changes |= {"arrival": arrival, "final": final, "by_step": False}
+    return dataclasses.replace(problem, **changes)
+
+
 @dataclass
 class Path:
     """s_0, a_0, s_1, …: all steps that were taken; alive at the end or dead after the last."""
@@ -139,14 +192,15 @@ def paths(problem, initial=None, policy=None, dynamics=None):
         if t == problem.T:
             yield Path(path.states, path.actions, path.probability, path.reward + problem.final[s])
             return
+        now = problem.at(t)
         for a in range(A):
-            q = problem.prior[s][a] if policy is None else policy[t][s][a]
+            q = now.prior[s][a] if policy is None else policy[t][s][a]
             for n in range(S):
                 if dynamics is None:
-                    on, off = problem.P[s][a][n] * gamma, problem.P[s][a][n] * (1 - gamma)
+                    on, off = now.P[s][a][n] * gamma, now.P[s][a][n] * (1 - gamma)
                 else:
                     on, off = dynamics[0][t][s][a][n], dynamics[1][t][s][a][n]
-                reward = path.reward + problem.reward[s][a] + problem.arrival[s][a][n]
+                reward = path.reward + now.reward[s][a] + now.arrival[s][a][n]
                 states, actions = (*path.states, n), (*path.actions, a)
                 p = path.probability * q
                 if p * off > 0:
@@ -181,7 +235,8 @@ def mass(problem, path, optimal=None):
     reward = problem.final[s[T]] if optimal[T] and path.survived else 0.0
     for t, a in enumerate(path.actions):
         if optimal[t]:
-            reward += problem.reward[s[t]][a] + problem.arrival[s[t]][a][s[t + 1]]
+            now = problem.at(t)
+            reward += now.reward[s[t]][a] + now.arrival[s[t]][a][s[t + 1]]
     return path.probability * exp(reward / problem.temperature)
 
 
@@ -241,7 +296,7 @@ def posterior(problem, weigh=None, observed=None, optimal=None):
 def log_ratio(problem, path, policy, t_max=None):
     """log q(τ)/p(τ) of a policy with the true dynamics: only the actions differ."""
     return sum(
-        math.log(policy[t][path.states[t]][a] / problem.prior[path.states[t]][a])
+        math.log(policy[t][path.states[t]][a] / problem.at(t).prior[path.states[t]][a])
         for t, a in enumerate(path.actions)
     )
 

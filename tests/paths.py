@@ -13,10 +13,11 @@ from cai.program.trajectories import Trajectories
 def bent_dynamics(solution, problem):
     """[t][s][a][s'] of surviving there and of dying there, by hand from the values."""
     eta, alpha, gamma = solution.optimism, problem.temperature, problem.discount
-    P, arrival = np.asarray(problem.P), np.asarray(problem.arrival)
-    V = solution.V.numpy()
-    on = np.stack([P * gamma * np.exp(eta * (arrival + v) / alpha) for v in V[1:]])
-    off = np.stack([P * (1 - gamma) * np.exp(eta * arrival / alpha) for _ in V[1:]])
+    steps = [problem.at(t) for t in range(problem.T)]
+    P, arrival = (np.stack([getattr(x, name) for x in steps]) for name in ("P", "arrival"))
+    after = solution.V.numpy()[1:, None, None]
+    on = P * gamma * np.exp(eta * (arrival + after) / alpha)
+    off = P * (1 - gamma) * np.exp(eta * arrival / alpha)
     total = (on + off).sum(-1, keepdims=True)
     return on / total, off / total
 
@@ -42,8 +43,9 @@ def gradient(estimate, policy):
 def every_trajectory(model, policy):
     """(probability, states, actions, alive) of all trajectories of a policy; ghosts move on."""
     table, gamma = cai.tabulate(model), model.discount
-    P, T = table.dense(table.log_dynamics).tolist(), model.horizon
-    q, p = policy.log_probs.exp().tolist(), table.log_prior.exp().tolist()
+    S, A, T = table.num_states, table.num_actions, model.horizon
+    P = table.dense(table.log_dynamics).expand(T, S, A, S).tolist()
+    q, p = policy.log_probs.exp().tolist(), table.log_prior.exp().expand(T, S, A).tolist()
 
     def walk(probability, s, a, alive):
         t = len(a)
@@ -53,8 +55,8 @@ def every_trajectory(model, policy):
             yield probability, s, a, alive
             return
         here = s[-1]
-        for action, chance in enumerate((q[t] if alive[-1] else p)[here]):
-            for after, move in enumerate(P[here][action]):
+        for action, chance in enumerate((q if alive[-1] else p)[t][here]):
+            for after, move in enumerate(P[t][here][action]):
                 for lives, coin in ((True, gamma), (False, 1 - gamma)):
                     coin = coin if alive[-1] else 1.0 - lives
                     path = [*s, after], [*a, action], [*alive, lives]
@@ -67,7 +69,8 @@ def every_trajectory(model, policy):
 def trajectories(model, pair):
     """Two given trajectories, as the simulation would return them."""
     s, a, alive = (torch.tensor([path[i] for path in pair]) for i in (1, 2, 3))
-    rewards = model.rewards(s[:, :-1], a) + model.arrival_rewards(s[:, :-1], a, s[:, 1:])
+    before, steps = (s[:, :-1], a), torch.arange(a.shape[1])
+    rewards = model.rewards(*before, steps) + model.arrival_rewards(*before, s[:, 1:], steps)
     rewards = torch.where(alive[:, :-1], rewards, 0.0)
     final = torch.where(alive[:, -1], model.final_rewards(s[:, -1]), 0.0)
     return Trajectories(s, a, rewards, final, alive)
@@ -82,7 +85,7 @@ def value_of(problem, plan):
     value = 0.0
     for path in oracles.paths(problem, policy=certain):
         value += path.probability * path.reward / problem.temperature
-        for s, a in zip(path.states, path.actions, strict=False):
-            p = problem.prior[s][a]
+        for t, (s, a) in enumerate(zip(path.states, path.actions, strict=False)):
+            p = problem.at(t).prior[s][a]
             value += path.probability * math.log(p) if p > 0 else -math.inf
     return value

@@ -85,24 +85,26 @@ class Dial:
         self.S, self.A = problem.sizes
         self.T, self.eta = problem.T, eta
         S, A, T = self.S, self.A, self.T
-        self.start, self.prior, self.P = map(_rows, (problem.initial, problem.prior, problem.P))
-        alpha, self.gamma = problem.temperature, mpf(problem.discount)
-        self.r, self.arrival, self.final = (
-            _nats(x, alpha) for x in (problem.reward, problem.arrival, problem.final)
+        self.start, alpha = _rows(problem.initial), problem.temperature
+        self.gamma, self.final = mpf(problem.discount), _nats(problem.final, alpha)
+        steps = [problem.at(t) for t in range(T)]
+        self.prior, self.P = ([_rows(getattr(x, name)) for x in steps] for name in ("prior", "P"))
+        self.r, self.arrival = (
+            [_nats(getattr(x, name), alpha) for x in steps] for name in ("reward", "arrival")
         )
         self.V = [None] * T + [list(self.final)]
         self.Q, self.policy = [None] * T, [None] * T
         for t in range(T - 1, -1, -1):
             self.Q[t] = [
                 [
-                    self.r[s][a] + soft(self.outcomes(t, s, a), eta)
-                    if self.prior[s][a] > 0 and self.r[s][a] > -INF
+                    self.r[t][s][a] + soft(self.outcomes(t, s, a), eta)
+                    if self.prior[t][s][a] > 0 and self.r[t][s][a] > -INF
                     else -INF
                     for a in range(A)
                 ]
                 for s in range(S)
             ]
-            pairs = [list(zip(self.prior[s], self.Q[t][s], strict=True)) for s in range(S)]
+            pairs = [list(zip(self.prior[t][s], self.Q[t][s], strict=True)) for s in range(S)]
             self.V[t] = [soft(pair, 1) for pair in pairs]
             self.policy[t] = [bend(pair, 1) for pair in pairs]
         starts = list(zip(self.start, self.V[0], strict=True))
@@ -113,13 +115,14 @@ class Dial:
     def outcomes(self, t, s, a):
         """(p, x) of the 2S outcomes: to live in each state, and to die on the way there."""
         lives = [
-            (p * self.gamma, self.arrival[s][a][n] + self.V[t + 1][n]) for n, p in self._on(s, a)
+            (p * self.gamma, self.arrival[t][s][a][n] + self.V[t + 1][n])
+            for n, p in self._on(t, s, a)
         ]
-        dies = [(p * (1 - self.gamma), self.arrival[s][a][n]) for n, p in self._on(s, a)]
+        dies = [(p * (1 - self.gamma), self.arrival[t][s][a][n]) for n, p in self._on(t, s, a)]
         return lives + dies
 
-    def _on(self, s, a):
-        return enumerate(self.P[s][a])
+    def _on(self, t, s, a):
+        return enumerate(self.P[t][s][a])
 
     def _forward(self, alpha):
         """Occupancies (T+1, S), the bent dynamics, the imagined return and the bend in nats."""
@@ -138,11 +141,11 @@ class Dial:
                     if mass == 0:
                         continue
                     self.bend += mass * kl(q, [p for p, _ in pairs])
-                    paid += mass * self.r[s][a]
+                    paid += mass * self.r[t][s][a]
                     for n in range(S):
                         after[n] += mass * q[n]
                         if q[n] + q[S + n] > 0:
-                            paid += mass * (q[n] + q[S + n]) * self.arrival[s][a][n]
+                            paid += mass * (q[n] + q[S + n]) * self.arrival[t][s][a][n]
             self.states.append(after)
         ends = zip(self.states[-1], self.final, strict=True)
         paid += mpmath.fsum(m * x for m, x in ends if m > 0)
@@ -164,6 +167,6 @@ def renyi(problem, policy, eta):
         for path in oracles.paths(exact, policy=policy):
             x = path.reward / mpf(problem.temperature)
             for t, (s, a) in enumerate(zip(path.states, path.actions, strict=False)):
-                x -= mpmath.log(policy[t][s][a] / exact.prior[s][a])
+                x -= mpmath.log(policy[t][s][a] / exact.at(t).prior[s][a])
             weighted.append((path.probability, x))
         return soft(weighted, mpf(eta) if math.isfinite(eta) else eta)

@@ -177,7 +177,7 @@ def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
 
 def _bend(posterior: Chain, steps: slice) -> Tensor:
     """KL of the dynamics, true to bent, termination included, (steps, S, A), nats."""
-    table, v = posterior.table, posterior.log_values
+    table, v = posterior.table.at(steps), posterior.log_values
     bend = logspace.kl(table.log_dynamics, posterior.log_transitions(steps))
     if table.discount < 1:
         v_next = v.unsqueeze(0) if table.horizon is None else v[1:][steps]

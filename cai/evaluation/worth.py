@@ -23,6 +23,7 @@ from cai.gaussian.moments import (
     true_dynamics,
 )
 from cai.infinite import visits
+from cai.numerics.arrays import of_step
 from cai.numerics.logspace import product
 from cai.policies.as_table import policy_log_probs
 from cai.policies.history import HistoryPolicy, moves, seen_first, seen_next
@@ -133,7 +134,7 @@ def of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Wor
 def of_histories(table: Table, policy: HistoryPolicy) -> Worth:
     """ELBO, return and entropy of a policy on histories, by following all of them."""
     log_probs = policy.log_probs
-    sizes = len(log_probs), *policy.observations.shape, policy.log_prior.shape[1]
+    sizes = len(log_probs), *policy.observations.shape, policy.log_prior.shape[-1]
     if sizes != (table.steps, table.num_states, table.num_actions):
         checks.refuse(
             "policy",
@@ -142,18 +143,19 @@ def of_histories(table: Table, policy: HistoryPolicy) -> Worth:
             "one of {}, {} and {}".format(*sizes),
             "make it for this model",
         )
-    rewards, P = table.expected_reward, moves(table)
+    rewards, P, log_prior = table.expected_reward, moves(table), table.log_prior
     x = seen_first(table, policy.observations)
     elbo = total = entropy = torch.zeros((), dtype=torch.float64)
     states, state_actions = [x.sum(0)], []
-    for log_q in log_probs:
+    for t, log_q in enumerate(log_probs):
         acting = x.unsqueeze(-1) * log_q.exp().unsqueeze(1)  # (histories, S, A)
         state_actions.append(acting.sum(0))
-        reward = product(state_actions[-1], rewards).sum()
+        reward = product(state_actions[-1], of_step(rewards, t, 2)).sum()
         entropy = entropy - product(acting, log_q.unsqueeze(1)).sum()
-        elbo = elbo + reward / table.temperature + product(state_actions[-1], table.log_prior).sum()
+        effort = product(state_actions[-1], of_step(log_prior, t, 2)).sum()
+        elbo = elbo + reward / table.temperature + effort
         total = total + reward
-        x = seen_next(acting, P, policy.observations)
+        x = seen_next(acting, of_step(P, t, 3), policy.observations)
         states.append(x.sum(0))
     last = product(states[-1], table.final_reward).sum()
     return Worth(

@@ -147,3 +147,8 @@ def _real(x: Any) -> float:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def of_step(x: Tensor, t: int, dims: int) -> Tensor:
+    """What is the same at every step, of so many dimensions, or else that of step t."""
+    return x[t] if x.dim() > dims else x

@@ -120,8 +120,8 @@ def _shares(row: Row) -> dict[str, Tensor]:
 
 def _absorbing(table: Table) -> Tensor:
     """(S,): the states that no action leaves, where the policy does not matter."""
-    stay = table.dense(table.log_dynamics).diagonal(dim1=0, dim2=2)
-    return (stay > 1 - 1e-12).all(0)
+    stay = table.dense(table.log_dynamics).diagonal(dim1=-3, dim2=-1)
+    return (stay > 1 - 1e-12).flatten(0, -2).all(0)
 
 
 def _occupancy_bars(shares: dict[str, dict[str, Tensor]], table: Table) -> Figure:

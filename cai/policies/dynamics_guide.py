@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.numerics import memory
+from cai.numerics.arrays import of_step
 from cai.numerics.exclusive import exclusive
 from cai.policies.tabular import TabularPolicy
 from cai.program.episode import register, unrolled
@@ -148,7 +149,7 @@ class DynamicsGuide(nn.Module, Belief):
         gamma, price, bent = self._model.discount, cost * self._price, self.optimism > 0
         value = self._final / unit
         for t in range(len(self.policy.logits) - 1, -1, -1):
-            q, kl = _tilted(self._log_moves, self.moves[t] if bent else None)
+            q, kl = _tilted(of_step(self._log_moves, t, 3), self.moves[t] if bent else None)
             survival = (
                 _survival(gamma, self.coins[t])
                 if bent
@@ -157,8 +158,9 @@ class DynamicsGuide(nn.Module, Belief):
             after = survival * value
             if gamma < 1 and bent:
                 after = after - price * _coin_divergence(survival, gamma)
-            values = self._reward / unit + _mean(q, after + self._arrival / unit - price * kl)
-            pi, effort = _tilted(self.policy.log_prior, self.policy.logits[t])
+            arrival, reward = of_step(self._arrival, t, 3), of_step(self._reward, t, 2)
+            values = reward / unit + _mean(q, after + arrival / unit - price * kl)
+            pi, effort = _tilted(of_step(self.policy.log_prior, t, 2), self.policy.logits[t])
             value = _mean(pi, values - cost * effort)
         start, kl = _tilted(self._log_start, self.initial if bent else None)
         return _mean(start, value - price * kl)
@@ -191,7 +193,8 @@ class DynamicsGuide(nn.Module, Belief):
             a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
             bent = dist.Categorical(logits=moves[t, s, a])
             s = pyro.sample(
-                f"s_{t + 1}", _while(alive, bent, dist.Categorical(logits=self._log_moves[s, a]))
+                f"s_{t + 1}",
+                _while(alive, bent, dist.Categorical(logits=of_step(self._log_moves, t, 3)[s, a])),
             )
             if gamma < 1:
                 survival = _survival(gamma, self.coins[t, s])
@@ -244,5 +247,5 @@ def _on_arrival(table: Table) -> Tensor:
     paid = table.arrival_reward
     if paid is None or table.successors is None:
         return torch.zeros((), dtype=torch.float64) if paid is None else paid
-    dense = paid.new_zeros(table.num_states, table.num_actions, table.num_states)
-    return dense.scatter_(-1, table.successors, paid)
+    dense = paid.new_zeros(*paid.shape[:-1], table.num_states)
+    return dense.scatter_(-1, table.successors.expand(paid.shape), paid)

@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
+from cai.numerics.arrays import of_step
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Episode, Observe
 from cai.program.trajectory import TrajectoryModel
@@ -36,7 +37,8 @@ class HistoryPolicy(nn.Module):
     Attributes:
         logits: θ, for each step a tensor (histories, A); float64.
         observations: (S,), the number of the observation that each state gives.
-        log_prior: (O, A), log p(a|o), the normalised geometric mean over states that look alike.
+        log_prior: (O, A), or (T, O, A) of a prior that depends on the step: log p(a|o), the
+            normalised geometric mean over states that look alike.
 
     Raises:
         ValueError: if the model is not finite, there are too many histories, or states that
@@ -57,7 +59,7 @@ class HistoryPolicy(nn.Module):
         T = checks.finite_horizon(model, "a policy on histories")
         self.register_buffer("observations", classes(model, observe))
         self.register_buffer("log_prior", shared_log_prior(model, self.observations))
-        O, A = self.log_prior.shape  # noqa: E741
+        O, A = self.log_prior.shape[-2:]  # noqa: E741
         check_size(T, len(self.observations), A, O)
         self.logits = nn.ParameterList(
             torch.zeros((A * O) ** t * O, A, dtype=torch.float64) for t in range(T)
@@ -66,15 +68,16 @@ class HistoryPolicy(nn.Module):
     @property
     def log_probs(self) -> list[Tensor]:
         """log q(a_t | history), (histories, A) for each step."""
-        O = len(self.log_prior)  # noqa: E741
-        return [
-            (self.log_prior.repeat(len(logits) // O, 1) + logits).log_softmax(-1)
-            for logits in self.logits
-        ]
+        return [(self.prior_of(t) + logits).log_softmax(-1) for t, logits in enumerate(self.logits)]
+
+    def prior_of(self, t: int) -> Tensor:
+        """log p(a|o) of the last observation of each history of step t, (histories, A)."""
+        log_prior = of_step(self.log_prior, t, 2)
+        return log_prior.repeat(len(self.logits[t]) // len(log_prior), 1)
 
     def start(self) -> Episode:
         """A fresh episode, whose memory is the number of its history."""
-        log_probs, (O, A) = self.log_probs, self.log_prior.shape  # noqa: E741
+        log_probs, (O, A) = self.log_probs, self.log_prior.shape[-2:]  # noqa: E741
         history = torch.zeros((), dtype=torch.long)
 
         def step(t: int, s: Tensor, before: Tensor | None) -> TorchDistribution:
@@ -87,7 +90,7 @@ class HistoryPolicy(nn.Module):
 
 
 def moves(table: Table) -> Tensor:
-    """γ p(s'|s,a), dense, (S, A, S)."""
+    """γ p(s'|s,a), dense, (S, A, S), or (T, S, A, S) where they depend on the step."""
     return table.dense(table.log_dynamics) * table.discount
 
 

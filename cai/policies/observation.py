@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import support_size
+from cai.distributions.lookup import ToldStep
 from cai.program.interfaces import Observe
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
@@ -104,7 +105,9 @@ class View:
         """p(a|s); with ``observe`` shared by all states that look alike."""
         if self._log_prior is None or self._seen is None:
             return self._prior(s, t)
-        return dist.Categorical(logits=self._log_prior[self._seen[s.long()]])
+        seen = self._seen[s.long()]
+        by_step = self._log_prior.dim() == 3
+        return dist.Categorical(logits=self._log_prior[(t, seen) if by_step else seen])
 
 
 class Numbers:
@@ -154,9 +157,11 @@ class ActionPrior:
         """p(a|s) at step t for states of any batch shape."""
         if isinstance(self.given, Distribution):
             return self.given
-        prior: TorchDistribution = (
-            self.given.prior(s, t) if hasattr(self.given, "prior") else self.given(s)
-        )
+        prior: TorchDistribution
+        if isinstance(self.given, ToldStep):
+            prior = self.given(s, t)
+        else:
+            prior = self.given.prior(s, t) if hasattr(self.given, "prior") else self.given(s)
         return prior
 
 
@@ -206,18 +211,19 @@ def look(observe: Observe, s: Tensor, length: int | None) -> Tensor:
 def shared_log_prior(model: TrajectoryModel, observations: Tensor) -> Tensor:
     """The normalised geometric mean of p(a|s) over states that look alike, (O, A), logarithms.
 
-    A policy that cannot tell states apart may only do what is allowed in all of them.
+    A policy that cannot tell states apart may only do what is allowed in all of them. If the prior
+    depends on the step, (T, O, A).
 
     Raises:
         ValueError: if no action is.
     """
     log_prior = log_prior_table(model)
     count = observations.bincount().unsqueeze(1)
-    total = log_prior.new_zeros(len(count), log_prior.shape[1])
-    shared = total.index_add_(0, observations, log_prior) / count
+    total = log_prior.new_zeros(*log_prior.shape[:-2], len(count), log_prior.shape[-1])
+    shared = total.index_add_(-2, observations, log_prior) / count
     nothing = ~(shared > -torch.inf).any(-1)
     if nothing.any():
-        alikes = (observations == nothing.nonzero()[0]).nonzero().flatten().tolist()
+        alikes = (observations == nothing.nonzero()[0, -1]).nonzero().flatten().tolist()
         checks.refuse(
             "action_prior",
             "an action that is allowed in all states that look alike",

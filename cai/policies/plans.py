@@ -84,7 +84,11 @@ class Plan(nn.Module):
         return lambda t, s: self._head(numbers[t], self._prior(t))
 
     def _prior(self, t: Any) -> TorchDistribution:
-        return self._action_prior(torch.zeros(()), t) if self._blind is None else self._blind
+        if self._blind is None:
+            return self._action_prior(torch.zeros(()), t)
+        if self._blind.batch_shape:
+            return dist.Categorical(logits=self._blind.logits[t])
+        return self._blind
 
 
 class GaussianPlan(nn.Module):
@@ -178,8 +182,8 @@ class GaussianPlan(nn.Module):
         return self._action_prior(torch.zeros(()), t)
 
 
-def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
-    """A prior on discrete actions for all states; None for continuous ones.
+def _blind_prior(model: TrajectoryModel) -> dist.Categorical | None:
+    """A prior on discrete actions for all states, one for all steps or a batch; else None.
 
     Raises:
         ValueError: if there is none.
@@ -188,7 +192,7 @@ def _blind_prior(model: TrajectoryModel) -> TorchDistribution | None:
     with seeded(0):
         prior = model.prior(model.initial.sample(), 0)
     if support_size(prior) is not None:
-        return dist.Categorical(logits=shared_log_prior(model, classes(model, blind))[0])
+        return dist.Categorical(logits=shared_log_prior(model, classes(model, blind))[..., 0, :])
     if prior_sees_state(model):
         checks.refuse(
             "action_prior",

@@ -39,13 +39,14 @@ class TabularPolicy(nn.Module):
         logits: θ, shape (T, S, A), or (S, A) if stationary; float64. With ``observe`` there is a
             row for each of the O observations instead of one for each state.
         log_prior: log p(a|s), shape (S, A); with ``observe`` the normalised geometric mean over
-            states that look alike, (O, A).
+            states that look alike, (O, A). Of a prior that depends on the step (T, …).
         observations: (S,), the number of the observation that each state gives; None if the policy
             sees everything.
 
     Raises:
         ValueError: if the states or actions are continuous, the horizon is infinite without
-            ``stationary=True``, or states that look alike have no allowed action in common.
+            ``stationary=True``, the prior depends on the step with it, or states that look alike
+            have no allowed action in common.
 
     >>> import cai
     >>> from cai import models
@@ -68,12 +69,16 @@ class TabularPolicy(nn.Module):
             if observations is None
             else shared_log_prior(model, observations)
         )
+        if stationary and log_prior.dim() == 3:
+            expected, came = "False, where the action prior depends on the step", "True"
+            checks.refuse("stationary", expected, came, "give each step a table of its own")
         what = "a time-dependent policy (not one with stationary=True)"
         steps = () if stationary else (checks.finite_horizon(model, what),)
-        size = math.prod(steps) * log_prior.numel()
+        rows = log_prior.shape[-2:]
+        size = math.prod((*steps, *rows))
         advice = "take stationary=True, or a cai.NeuralPolicy"
         memory.check_fits("model", "logits of all steps, states and actions", size, advice)
-        self.logits = nn.Parameter(torch.zeros(*steps, *log_prior.shape, dtype=torch.float64))
+        self.logits = nn.Parameter(torch.zeros(*steps, *rows, dtype=torch.float64))
         self.register_buffer("log_prior", log_prior)
         self.register_buffer("observations", observations)
 

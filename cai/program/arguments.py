@@ -74,18 +74,18 @@ def check_overrides(model: Program) -> None:
     if "log_factor" in model.overridden:
         refuse(
             "log_factor",
-            "the rewards of a step from rewards(s, a, t) and arrival_rewards(s, a, s_next) alone",
+            "the rewards of a step from rewards(s, a, t) and arrival_rewards(s, a, s_next, t)",
             f"an override in {type(model).__name__}, which simulate does not call",
             "override those two",
         )
-    for name, arguments in (("arrival_rewards", "s, a, s_next"), ("final_rewards", "s")):
-        if name in model.overridden and "t" in inspect.signature(getattr(model, name)).parameters:
-            refuse(
-                name,
-                f"a method of {arguments}, without the step",
-                f"one that takes t in {type(model).__name__}",
-                "put rewards that depend on the step into rewards(s, a, t)",
-            )
+    ends = "final_rewards"
+    if ends in model.overridden and "t" in inspect.signature(model.final_rewards).parameters:
+        refuse(
+            ends,
+            "a method of s, without the step",
+            f"one that takes t in {type(model).__name__}",
+            "put rewards that depend on the step into rewards(s, a, t)",
+        )
     if model.horizon is None and "final_rewards" in model.overridden:
         refuse(
             "final_rewards",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from cai import checks
+from cai.distributions.lookup import ToldStep
 from cai.numerics import memory
 
 SPARSE = (
@@ -17,6 +19,17 @@ SPARSE = (
 )
 
 SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
+
+
+FIELDS = {
+    "prior": "action_prior",
+    "transition": "dynamics",
+    "rewards": "reward",
+    "arrival_rewards": "arrival_reward",
+}
+"""Which field of a model is asked by each of its methods that know the step."""
+
+METHODS = *FIELDS, "final_rewards", "log_factor"
 
 
 def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
@@ -30,6 +43,27 @@ def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
     except ValueError as error:
         refuse_parameters("action_prior", f"step {t}", error)
         raise
+
+
+def told(function: Any, t: Any, *arguments: Tensor) -> Any:
+    """What a function of states and actions says at step t, if it is told the step or not."""
+    return function(*arguments, t) if isinstance(function, ToldStep) else function(*arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class AsPrior(ToldStep):
+    """(s, t) -> p(a|s) at step t, what a policy does there.
+
+    Attributes:
+        policy: (t, s) -> q(a_t|s_t).
+    """
+
+    policy: Callable[..., Any]
+
+    def __call__(self, s: Tensor, t: Any) -> Any:
+        """p(a|s) at step t, in the batch shape of s."""
+        with torch.no_grad():
+            return self.policy(t, s)
 
 
 def at_step(method: Any, t: int) -> Any:

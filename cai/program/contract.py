@@ -171,7 +171,7 @@ def _reward_and_arguments(
     if name == "reward":
         return at_step(model.rewards, 0), (s, a)
     if name == "arrival_reward":
-        return model.arrival_rewards, (s, a, s.roll(1, 0))
+        return at_step(model.paid_on_arrival, 0), (s, a, s.roll(1, 0))
     return model.final_rewards, (s,)
 
 

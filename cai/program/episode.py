@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cai import checks
-from cai.distributions.exact_scores import exact
+from cai.distributions.exact_scores import exact, exact_scores
 from cai.distributions.optimality import Optimality
 from cai.distributions.support import check_support
+from cai.numerics.exclusive import exclusive
 from cai.program.calling import SINCE, refuse_parameters, refuse_raised
 from cai.program.handlers import NoSites, Scope, sampled
 from cai.program.interfaces import Episode, HasLatents, Policy, Program, Remembers, Sums, Unrolls
@@ -235,3 +237,21 @@ def register(policy: Policy) -> None:
         if policy not in _names:
             _names[policy] = f"policy_{next(_serial)}"
         pyro.module(_names[policy], policy)
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """The guide of a policy; an objective may ask for that."""
+
+    model: Program
+    policy: Policy
+
+    @exclusive()
+    def __call__(self) -> None:
+        """Runs q(τ)."""
+        T = checks.finite_horizon(self.model, "a guide")
+        register(self.policy)
+        with exact_scores():
+            # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
+            steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
+            run(self.model, acting(self.model, self.policy), steps)

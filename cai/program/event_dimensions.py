@@ -105,8 +105,8 @@ class _Changed:
     def rewards(self, s: Tensor, a: Tensor, t: Any) -> Tensor:
         return self.model.rewards(self._s(s), self._a(a), t)
 
-    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        return self.model.arrival_rewards(self._s(s), self._a(a), self._s(s_next))
+    def paid_on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any) -> Tensor:
+        return self.model.paid_on_arrival(self._s(s), self._a(a), self._s(s_next), t)
 
     def final_rewards(self, s: Tensor) -> Tensor:
         return self.model.final_rewards(self._s(s))

@@ -115,8 +115,8 @@ class Program(Protocol):
     def rewards(self, s: Tensor, a: Tensor, t: Any) -> Tensor:
         """r(s,a) at step t."""
 
-    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        """r⁺(s,a,s')."""
+    def paid_on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any) -> Tensor:
+        """r⁺(s,a,s') at step t."""
 
     def final_rewards(self, s: Tensor) -> Tensor:
         """r_T(s)."""

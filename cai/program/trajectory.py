@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +17,18 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import exact_scores
+from cai.distributions.lookup import ToldStep
 from cai.numerics import memory
 from cai.numerics.exclusive import exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import prior_at
-from cai.program.episode import acting, check_policy, has_latents, register, remembers, run
+from cai.program.calling import FIELDS, METHODS, prior_at, told
+from cai.program.episode import Rollout, check_policy, has_latents, run
 from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
 from cai.program.layout import Layout
 from cai.program.scoring import roll_out
 from cai.program.trajectories import Trajectories
-
-_METHODS = "prior", "transition", "rewards", "arrival_rewards", "final_rewards", "log_factor"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,8 +46,9 @@ class TrajectoryModel:
     Models may be used in several threads: methods that run a program take turns, as must your own
     plain Pyro inference, within ``with cai.numerics.exclusive.exclusive():``.
 
-    In a subclass ``prior``, ``transition`` and ``rewards`` may depend on the step t. Programs and
-    simulations follow it; tables, and the exact methods that work on them, refuse such a model.
+    In a subclass ``prior``, ``transition``, ``rewards`` and ``arrival_rewards`` may depend on the
+    step t, and ``models.tabular`` takes arrays with an axis of steps. Programs, tables and exact
+    methods follow it for finite horizons; methods for infinite horizons refuse such a model.
 
     Dynamics and rewards must broadcast: s and a are tensors of one batch shape, any shape, scalars
     included, and each element must be treated on its own. (Only Pyro's enumeration of a program
@@ -132,7 +133,7 @@ class TrajectoryModel:
         """
         checks.finite_horizon(self, "a guide")
         check_policy(policy)
-        return _Rollout(self, policy)
+        return Rollout(self, policy)
 
     def with_auxiliary(self, policy: Any) -> Self:
         """The model whose program also draws the latents of a policy, after the trajectory.
@@ -202,15 +203,20 @@ class TrajectoryModel:
             a = values("a", self.prior(s, t), n)
             return a, values("s", self.transition(s, a, t), n)
 
-    # Here nothing depends on the step t, an int or a tensor that broadcasts with s; a subclass may.
-    # Simulations follow it; methods that need one table for all steps refuse such a model.
+    # The step t below is an int or a tensor that broadcasts with the batch shape of s.
 
     @cached_property
     def overridden(self) -> frozenset[str]:
         """Which of prior, transition, rewards, … a subclass overrides."""
         return frozenset(
-            x for x in _METHODS if getattr(type(self), x) is not getattr(TrajectoryModel, x)
+            x for x in METHODS if getattr(type(self), x) is not getattr(TrajectoryModel, x)
         )
+
+    @cached_property
+    def may_change(self) -> frozenset[str]:
+        """Which of prior, transition, rewards, … may depend on the step."""
+        told_it = {x for x, name in FIELDS.items() if isinstance(getattr(self, name), ToldStep)}
+        return self.overridden | told_it
 
     @cached_property
     def pays_on_arrival(self) -> bool:
@@ -224,31 +230,42 @@ class TrajectoryModel:
 
     def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
         """p(a|s) at step t for states of any batch shape."""
-        given = self.action_prior  # Pyro's distributions are callable, too
-        return given if isinstance(given, Distribution) else given(s)
+        given: Any = self.action_prior  # Pyro's distributions are callable, too
+        prior: TorchDistribution = given if isinstance(given, Distribution) else told(given, t, s)
+        return prior
 
     def transition(self, s: Tensor, a: Tensor, t: Any = 0) -> TorchDistribution:
         """p(s'|s,a) at step t, for states and actions of any batch shape."""
-        return self.dynamics(s, a)
+        moves: TorchDistribution = told(self.dynamics, t, s, a)
+        return moves
 
     def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
         """(r(s,a) + r⁺(s,a,s'))/α at step t in nats, float64, in the arguments' batch shape."""
         reward = self.rewards(s, a, t)
         if self.pays_on_arrival:
-            reward = reward + self.arrival_rewards(s, a, s_next)
+            reward = reward + self.paid_on_arrival(s, a, s_next, t)
         return reward / self.temperature
 
     def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """r(s,a) at step t in float64."""
-        return _evaluate(self.reward, s, a)
+        return _evaluate(self.reward, t, s, a)
 
-    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
-        """r⁺(s,a,s') in float64; zero where the model has none."""
-        return _evaluate(self.arrival_reward or 0.0, s, a, s_next)
+    def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
+        """r⁺(s,a,s') at step t in float64; zero where the model has none."""
+        return _evaluate(self.arrival_reward or 0.0, t, s, a, s_next)
+
+    def paid_on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any) -> Tensor:
+        """``arrival_rewards``, told the step t unless a subclass has a version that is not."""
+        arguments = (s, a, s_next, t) if self._arrival_is_told else (s, a, s_next)
+        return self.arrival_rewards(*arguments)
+
+    @cached_property
+    def _arrival_is_told(self) -> bool:
+        return "t" in inspect.signature(self.arrival_rewards).parameters
 
     def final_rewards(self, s: Tensor) -> Tensor:
         """r_T(s) in float64; zero where the model has none."""
-        return _evaluate(self.final_reward or 0.0, s)
+        return _evaluate(self.final_reward or 0.0, None, s)
 
     def paid(
         self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
@@ -265,7 +282,7 @@ class TrajectoryModel:
         before = states[:, :-1], actions, states[:, 1:]
         rewards = self.rewards(*before[:2], torch.arange(T))
         if self.pays_on_arrival:
-            rewards = rewards + self.arrival_rewards(*before)
+            rewards = rewards + self.paid_on_arrival(*before, torch.arange(T))
         if self.optimality == "bernoulli":
             checks.check_bernoulli("reward", rewards, self.discount)
         return Trajectories(
@@ -278,23 +295,6 @@ class TrajectoryModel:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Rollout:
-    """The guide of a policy, from which objectives can read the policy."""
-
-    model: TrajectoryModel
-    policy: Policy
-
-    @exclusive()
-    def __call__(self) -> None:
-        T = checks.finite_horizon(self.model, "a guide")
-        register(self.policy)
-        with exact_scores():
-            # A memory outlasts the step, and so must the dimensions of Pyro's enumeration.
-            steps = range(T) if remembers(self.policy) else pyro.markov(range(T))
-            run(self.model, acting(self.model, self.policy), steps)
-
-
-def _evaluate(function: Any, *arguments: Tensor) -> Tensor:
-    value = function(*arguments) if callable(function) else function
+def _evaluate(function: Any, t: Any, *arguments: Tensor) -> Tensor:
+    value = told(function, t, *arguments) if callable(function) else function
     return torch.as_tensor(value, dtype=torch.float64)

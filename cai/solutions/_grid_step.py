@@ -88,7 +88,7 @@ def stepped(model: TrajectoryModel, s: Tensor, a: Tensor, t: int = 0) -> tuple[T
         s_next = model.transition(s, a, t).mean.double().expand(s.shape)
         reward = model.rewards(s, a, t)
         if model.pays_on_arrival:
-            reward = reward + model.arrival_rewards(s, a, s_next)
+            reward = reward + model.paid_on_arrival(s, a, s_next, t)
     batch = s.shape[: s.dim() - len(model.initial.event_shape)]
     return s_next, reward.expand(batch)
 

@@ -27,7 +27,8 @@ class Conditioned(Solution):
     def piece(self, steps: slice) -> Conditioned:
         """The solution of steps start … stop - 1 as a problem of their own."""
         values = self.log_values[steps.start : steps.stop + 1]
-        return replace(self, log_values=values, evidence=self.evidence.piece(steps))
+        table, known = self.table.at(steps), self.evidence.piece(steps)
+        return replace(self, table=table, log_values=values, evidence=known)
 
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
         """log (γ, 1-γ), and the values of surviving and terminating, (steps, S, 2), nats."""
@@ -36,7 +37,7 @@ class Conditioned(Solution):
 
     def arrival_reward(self, t: int) -> Tensor | None:
         """r⁺ where step t is observed to be optimal, (S, A, K), reward units; else None."""
-        return self.table.arrival_reward if self.evidence.optimal[t] else None
+        return super().arrival_reward(t) if self.evidence.optimal[t] else None
 
     @property
     def _by_products(self) -> bool:

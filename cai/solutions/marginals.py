@@ -99,7 +99,7 @@ def _steps(
         moves = moves * table.gather(chain.log_survival(slice(t, t + 1))[0].exp())
     shares = moves.unsqueeze(0)
     if hidden:
-        given = latents.given_successors(table, hidden)
+        given = latents.given_successors(table, hidden, t)
         values += given.shape[: len(hidden)]
         shares = moves * given.flatten(0, len(hidden) - 1)
     if not goes_on:

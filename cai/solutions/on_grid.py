@@ -245,7 +245,7 @@ def _check_steps(model: TrajectoryModel, choices: Choices, nodes: Tensor) -> Non
     s = nodes[torch.linspace(0, len(nodes) - 1, min(_ASKED, len(nodes))).long()]
     pairs = choices.beside(s)
     refuse_changes(model, "prior", choices.log_prior(s), lambda t: choices.log_prior(s, t))
-    for name in ("transition", "rewards"):
+    for name in ("transition", "rewards", "arrival_rewards"):
         refuse_changes(model, name, stepped(model, *pairs), lambda t: stepped(model, *pairs, t))
 
 

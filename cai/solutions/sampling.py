@@ -53,13 +53,14 @@ class _Walk:
 
     def __init__(self, chain: Chain, n: int) -> None:
         self.chain, self.table = chain, chain.table
-        S, A, K = self.table.log_dynamics.shape
+        S, A, K = self.table.log_dynamics.shape[-3:]
         self.looks_up = max(_SMALL, n * K) >= S * A * K
         self.chunk = max(1, _CHUNK // max(S * A * (K if self.looks_up else 1), 3 * n))
         listed = self.table.successors
         self.successors = None if listed is None else listed.numpy()
         self.mortal = self.table.discount < 1
-        self.prior = _cumulative(self.table.log_prior) if self.mortal else None
+        timed = "log_prior" in self.table.by_step
+        self.prior = _cumulative(self.table.log_prior) if self.mortal and not timed else None
 
     def start(self, uniform: Array) -> Indices:
         """s_0."""
@@ -83,13 +84,14 @@ class _Walk:
         ghosts = not alive.all()
         rows = self.policy[i, s]
         if ghosts:
-            assert self.prior is not None
-            rows = np.where(alive[:, None], rows, self.prior[s])
+            now = self.table.at(self.first + i)
+            prior = _cumulative(now.log_prior) if self.prior is None else self.prior
+            rows = np.where(alive[:, None], rows, prior[s])
         a = inverse_cdf.draw(rows, uniform[0, :, None])
         rows = self.moves[i, s, a] if self.looks_up else self._moves(i, s, a)
         if ghosts:
             dead = ~alive
-            rows[dead] = _cumulative(self.table.log_dynamics[s[dead], a[dead]])
+            rows[dead] = _cumulative(now.log_dynamics[s[dead], a[dead]])
         k = inverse_cdf.draw(rows, uniform[1, :, None])
         s_next = k if self.successors is None else self.successors[s, a, k]
         if self.mortal:
@@ -107,7 +109,7 @@ class _Walk:
         x = u if table.successors is None else u[table.successors[here]]
         if (reward := self.chain.arrival_reward(t)) is not None:
             x = x + reward[here] / table.temperature
-        return _cumulative(logspace.tilt(table.log_dynamics[here], x, eta))
+        return _cumulative(logspace.tilt(table.at(t).log_dynamics[here], x, eta))
 
 
 def _uniform(*shape: int, generator: torch.Generator | None) -> Array:
@@ -120,10 +122,15 @@ def _cumulative(log_p: Tensor) -> Array:
 
 def _paid(chain: Chain, s: Tensor, a: Tensor, k: Tensor, alive: Tensor) -> Trajectories:
     """The trajectories with their rewards, 0 after termination, from (T, n) to (n, T)."""
-    table = chain.table
-    rewards = table.reward[s[:-1], a]
+    table, steps = chain.table, torch.arange(len(a)).unsqueeze(-1)
+
+    def looked_up(name: str, *where: Tensor) -> Tensor:
+        found: Tensor = getattr(table, name)[(steps, *where) if name in table.by_step else where]
+        return found
+
+    rewards = looked_up("reward", s[:-1], a)
     if table.arrival_reward is not None:
-        rewards = rewards + table.arrival_reward[s[:-1], a, k]
+        rewards = rewards + looked_up("arrival_reward", s[:-1], a, k)
     return Trajectories(
         states=s.T.contiguous(),
         actions=a.T.contiguous(),

@@ -55,7 +55,7 @@ class Solution(Chain):
     def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
         """The solution of a finite horizon at one optimism η, by one backward sweep."""
         last, T = table.final_reward / table.temperature, table.steps
-        if rule != "soft" or not sweeps.by_products(eta):
+        if rule != "soft" or not sweeps.by_products(table, eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
         v, weights = sweeps.backward_with_weights(table, eta, last, T)
         solution = cls(table, eta, v)
@@ -149,7 +149,8 @@ class Solution(Chain):
 
     def piece(self, steps: slice) -> Solution:
         """The solution of steps start … stop - 1 as a problem of their own."""
-        return replace(self, log_values=self.log_values[steps.start : steps.stop + 1])
+        values = self.log_values[steps.start : steps.stop + 1]
+        return replace(self, table=self.table.at(steps), log_values=values)
 
     def at(self, t: int) -> SolutionStep:
         """Step t alone: V, Q, policy, state_actions and dynamics without an axis for time.
@@ -209,7 +210,7 @@ class Solution(Chain):
     @property
     def _by_products(self) -> bool:
         """Whether matrix products can be used, which assume the soft policy."""
-        return self.rule == "soft" and sweeps.by_products(self.optimism)
+        return self.rule == "soft" and sweeps.by_products(self.table, self.optimism)
 
     @cached_property
     def _log_Q(self) -> Tensor:
@@ -222,13 +223,16 @@ class Solution(Chain):
             return self._action_values()
 
     def _action_values(self) -> Tensor:
-        n = max(1, _CHUNK // self.table.log_dynamics.numel())
-        parts = self.log_values[1:].split(n)
-        return torch.cat([bellman.action_values(self.table, v, self.optimism) for v in parts])
+        table, after, eta = self.table, self.log_values[1:], self.optimism
+        n = max(1, _CHUNK // table.num_outcomes)
+        parts = (slice(t, min(t + n, len(after))) for t in range(0, len(after), n))
+        found = [bellman.action_values(table.at(steps), after[steps], eta) for steps in parts]
+        return torch.cat(found or [after.new_zeros(0, table.num_states, table.num_actions)])
 
     def _outcome_values(self, steps: slice) -> Tensor:
         """(r⁺ + continuation)/α of each outcome, (steps, S, A, K), nats."""
-        return bellman.outcome_values(self.table, self.log_values[1:][steps], self.optimism)
+        now, after = self.table.at(steps), self.log_values[1:][steps]
+        return bellman.outcome_values(now, after, self.optimism)
 
     @property
     def _known(self) -> Evidence:
@@ -237,14 +241,15 @@ class Solution(Chain):
 
     @cached_property
     def _keeps_bent(self) -> bool:
-        return self.table.steps * self.table.log_dynamics.numel() <= _CHUNK
+        return self.table.steps * self.table.num_outcomes <= _CHUNK
 
     @cached_property
     def _log_bent(self) -> Tensor:
         return self._tilted(slice(None))
 
     def _tilted(self, steps: slice) -> Tensor:
-        return logspace.tilt(self.table.log_dynamics, self._outcome_values(steps), self.optimism)
+        true = self.table.at(steps).log_dynamics
+        return logspace.tilt(true, self._outcome_values(steps), self.optimism)
 
     @cached_property
     def _forward(self) -> tuple[Tensor, float]:
@@ -253,5 +258,5 @@ class Solution(Chain):
             return walk.forward(self, self._stretches(), self._log_policy)
 
     def _stretches(self) -> Iterator[slice]:
-        T, n = self.table.steps, max(1, _CHUNK // self.table.log_dynamics.numel())
+        T, n = self.table.steps, max(1, _CHUNK // self.table.num_outcomes)
         return (slice(t, min(t + n, T)) for t in range(0, T, n))

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from cai.numerics import logspace
 from cai.solutions.chain import Chain
 from cai.tables import sweeps
 
@@ -33,9 +32,7 @@ def forward(bent: Chain, stretches: Iterable[slice], log_policy: Tensor) -> tupl
         flow = table.flow(transitions * survival)
         for t in range(steps.start, steps.stop):
             states[t + 1] = table.push(states[t], flow[t - steps.start])
-        if table.arrival_reward is not None:
-            visits = (states[steps, :, None, None] * transitions).sum(0)
-            arrival += logspace.product(visits, table.arrival_reward).sum().item()
-    occupancy = (states[:-1].unsqueeze(-1) * policy).sum(0)
-    acting = logspace.product(occupancy, table.reward).sum().item()
+        if (reward := table.at(steps).arrival_reward) is not None:
+            arrival += sweeps.over_steps(states[steps, :, None, None] * transitions, reward)
+    acting = sweeps.over_steps(states[:-1].unsqueeze(-1) * policy, table.reward)
     return states, acting + arrival + sweeps.final(table, states[T])

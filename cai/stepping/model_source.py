@@ -63,9 +63,8 @@ class ModelSource:
         self._cuts = time_limit is not None
         self._survival = model.discount if terminates else 1.0
         table = enumerable(model)
-        self._steps: _Steps = (
-            _ProgramSteps(model, num_envs) if table is None else _TableSteps(table)
-        )
+        by_table = table is not None and not table.by_step  # else the program, which takes t
+        self._steps: _Steps = _TableSteps(table) if by_table else _ProgramSteps(model, num_envs)
         self.s = self._steps.start(num_envs)
         self.t = torch.zeros(num_envs, dtype=torch.long)
         never = torch.zeros(num_envs, dtype=torch.bool)
@@ -162,7 +161,7 @@ class _ProgramSteps:
                 s_next = values("s", model.transition(s, a, t), n)
             reward = model.rewards(s, a, t)
             if model.pays_on_arrival:
-                reward = reward + model.arrival_rewards(s, a, s_next)
+                reward = reward + model.paid_on_arrival(s, a, s_next, t)
         return s_next, reward if reward.shape == n else reward.expand(n), self._goes_on
 
     def final(self, s: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def backward(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
     v[-1] = table.final_reward / table.temperature
     with table.threads():
         for t in range(table.steps - 1, -1, -1):
-            v[t] = backup(table, v[t + 1], eta, rule)
+            v[t] = backup(table.at(t), v[t + 1], eta, rule)
     return v
 
 

@@ -64,11 +64,11 @@ class Evidence:
         if table.arrival_reward is None:
             return x
         paid = self.optimal[:-1][steps, None, None, None]
-        return x + torch.where(paid, table.arrival_reward / table.temperature, 0.0)
+        return x + torch.where(paid, table.at(steps).arrival_reward / table.temperature, 0.0)
 
     def action_values(self, table: Table, log_values: Tensor, steps: slice) -> Tensor:
         """log p(observations at a_t and later | s_t=s, a_t=a), (steps, S, A), nats."""
-        x = self.outcome_values(table, log_values, steps)
+        x, table = self.outcome_values(table, log_values, steps), table.at(steps)
         paid = self.optimal[:-1][steps, None, None]
         q = logspace.soft_mean(table.log_dynamics, x, 1.0)
         q = q + torch.where(paid, table.reward / table.temperature, 0.0)

@@ -1,8 +1,7 @@
-"""Checks that a model can have a table: it must be finite and the same at every step.
+"""Checks that a model can have a table: it must be finite, and if it is endless all steps alike.
 
-In a subclass, methods may depend on t. Simulations follow that; a table holds one step for all, so
-a model whose steps differ is refused. Steps are compared whenever a subclass that overrides such
-methods is tabulated.
+In a subclass, methods may depend on t. Its steps are compared whenever it is tabulated: the table
+holds one for all if they are alike, else each step of a finite horizon.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import exact, log_probs, support_size
+from cai.numerics import memory
 from cai.numerics.default_type import AS_WRITTEN, Types
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
+from cai.tables.table import Table
 
 _STEPS, _NUMBERS = 2**10, 2**26  # the most steps and numbers that are compared
 _FEWEST = 8
@@ -31,7 +32,7 @@ class NotEnumerable(ValueError):
 
 
 class ChangesWithTime(NotEnumerable):
-    """A model has no table because its steps differ."""
+    """The steps of a model differ, and a method needs one that stands for all."""
 
 
 def require_finite(model: TrajectoryModel) -> tuple[int, int]:
@@ -110,7 +111,7 @@ def first_change(
         found: its result at step 0, a tensor, or several, some of which may be None.
         at: step -> its result at another step, in the same form.
     """
-    if name not in model.overridden:
+    if name not in model.may_change:
         return None
     first = found if isinstance(found, tuple) else (found,)
     for t in later_steps(model, sum(x.numel() for x in first if x is not None)):
@@ -139,11 +140,45 @@ def refuse_changes(model: TrajectoryModel, name: str, found: Any, at: Callable[[
     t = first_change(model, name, found, at)
     if t is not None:
         raise ChangesWithTime(
-            f"{name}: expected the same at every step, as tables and exact methods take it, got "
-            f"another at step {t} than at step 0; take a method that runs the program step by "
-            "step: simulate, inference.importance, inference.smc, or inference.fit of a "
-            "cai.NeuralPolicy"
+            f"{name}: expected the same at every step, as an infinite horizon or a grid needs it, "
+            f"got another at step {t} than at step 0; tabulate a finite horizon, or take a method "
+            "that runs the program step by step: simulate, inference.importance, inference.smc, or "
+            "inference.fit of a cai.NeuralPolicy"
         )
+
+
+def changes(model: TrajectoryModel, name: str, found: Any, at: Callable[[int], Any]) -> bool:
+    """Whether there is a :func:`first_change`.
+
+    Raises:
+        ChangesWithTime: if there is and the horizon is infinite.
+    """
+    if model.horizon is None:
+        refuse_changes(model, name, found, at)
+        return False
+    return first_change(model, name, found, at) is not None
+
+
+def each_step(model: TrajectoryModel, name: str, at: Callable[[int], Any]) -> list[Any]:
+    """The results of a method at all steps of a finite horizon."""
+    return [_asked(model, name, at, t) for t in range(int(model.horizon or 0))]
+
+
+def over_time(
+    model: TrajectoryModel, name: str, found: Tensor, at: Callable[[int], Tensor]
+) -> Tensor:
+    """The result of a method at step 0 if all steps agree, else the results of all, (T, …).
+
+    Raises:
+        ChangesWithTime: if steps differ and the horizon is infinite.
+    """
+    with torch.no_grad():
+        if not changes(model, name, found, at):
+            return found
+    T = int(model.horizon or 0)
+    advice = "take a shorter horizon, or inference.fit, which samples"
+    memory.check_fits(name, f"numbers of {T} steps", T * found.numel(), advice)
+    return torch.stack(each_step(model, name, at))
 
 
 def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
@@ -162,15 +197,19 @@ def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
 def log_prior_table(
     model: TrajectoryModel, S: int | None = None, types: Types = AS_WRITTEN
 ) -> Tensor:
-    """log p(a|s) for all S states and A actions, the same at every step, (S, A), float64.
+    """log p(a|s) for all S states and A actions, float64.
 
     Args:
         model: the model.
         S: where :func:`count_states` has been asked for it.
         types: gives numbers written in the prior their type.
 
+    Returns:
+        (S, A), or (T, S, A) where it is not the same at every step.
+
     Raises:
-        ValueError: if the states or the actions are not finitely many, or it changes with time.
+        ValueError: if the states or the actions are not finitely many, or it changes with the step
+            without an end.
     """
     if S is None:
         checks.check_model(model, sampled=True)
@@ -185,23 +224,27 @@ def log_prior_table(
             _not_finite("action_prior", "actions", prior)
         return log_probs(prior, A, types).expand(S, A)
 
-    log_prior = at(0)
-    if "prior" in model.overridden:
-        refuse_changes(model, "prior", log_prior, at)
-    return log_prior
+    return over_time(model, "prior", at(0), at)
 
 
-def refuse_other_rewards(model: TrajectoryModel, s: Tensor, a: Tensor, reward: Tensor) -> None:
-    """Raises ChangesWithTime if rewards(s, a, t) differ from those of step 0, (S, A)."""
-    with torch.no_grad():
-        refuse_changes(
-            model, "rewards", reward, lambda t: model.rewards(s, a, t).expand(reward.shape)
+def same_log_prior(model: TrajectoryModel, what: str) -> Tensor:
+    """log p(a|s), (S, A), for a method that needs the same prior at every step.
+
+    Raises:
+        ChangesWithTime: if it changes with the step.
+    """
+    log_prior = log_prior_table(model)
+    if log_prior.dim() == 3:
+        raise ChangesWithTime(
+            f"prior: expected the same at every step for {what}, got one that depends on the step; "
+            "take cai.TabularPolicy(model) or cai.NeuralPolicy(model), which follow it"
         )
+    return log_prior
 
 
 def prior_sees_state(model: TrajectoryModel) -> bool:
     """Whether p(a|s) depends on the state, as a function or an overridden method."""
-    if "prior" not in model.overridden:
+    if "prior" not in model.may_change:
         return not isinstance(model.action_prior, torch.distributions.Distribution)
     with seeded(0), torch.no_grad():
         steps = {0, (model.horizon or 1) - 1}
@@ -217,3 +260,19 @@ def prior_sees_state(model: TrajectoryModel) -> bool:
             if any(not torch.allclose(score, scores[0], equal_nan=True) for score in scores):
                 return True
     return False
+
+
+def check_alike(table: Table, what: str) -> None:
+    """Raises ValueError where something depends on the step.
+
+    Args:
+        table: the problem.
+        what: needs the same at every step, for the message.
+    """
+    if table.by_step:
+        checks.refuse(
+            what,
+            "a problem that is the same at every step",
+            f"one whose {' and '.join(table.by_step)} depend on it",
+            "put the step into the state, or take soft_values, evaluate or fit, which follow it",
+        )

@@ -25,12 +25,13 @@ from cai.tables.table import Table
 _AGREEMENT = 1e-6  # of probabilities, as tabulation asks of scalars
 
 
-def given_successors(table: Table, names: list[str]) -> Tensor:
-    """p(latents | s, a, s') of each transition in a table, by enumerating the latents again.
+def given_successors(table: Table, names: list[str], t: int) -> Tensor:
+    """p(latents | s, a, s') of each transition of a step, by enumerating the latents again.
 
     Args:
         table: the problem, with the program that it was made from.
         names: the names of the latents in the dynamics.
+        t: the step.
 
     Returns:
         (sizes of the latents…, S, A, K); zero for impossible transitions.
@@ -46,7 +47,7 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
             "one of a table without a program: made by hand, or copied by pickle",
             "solve the model itself, or cai.tabulate(model)",
         )
-    joint = _joint(table.program, table, names)
+    joint, table = _joint(table.program, table, names, t), table.at(t)
     total = joint.logsumexp([*range(len(names))])
     if not torch.allclose(total.exp(), table.log_dynamics.exp(), rtol=0, atol=_AGREEMENT):
         checks.refuse(
@@ -58,11 +59,11 @@ def given_successors(table: Table, names: list[str]) -> Tensor:
     return torch.where(total > -torch.inf, joint - total, -torch.inf).exp()
 
 
-def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
+def _joint(program: TrajectoryModel, table: Table, names: list[str], t: int) -> Tensor:
     """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
     with seeded(0), torch.no_grad(), poutine.block():
         s, a = all_pairs(program, table.num_states, table.num_actions)
-        log_p, state, known = with_latents(program, s, a, table.num_states, float64())
+        log_p, state, known = with_latents(program, s, a, table.num_states, float64(), t)
     for name in names:
         if name not in known:
             checks.refuse(
@@ -85,7 +86,7 @@ def _joint(program: TrajectoryModel, table: Table, names: list[str]) -> Tensor:
 
 def _collect(table: Table, log_p: Tensor, state: Tensor, kept: int) -> Tensor:
     """Adds up outcomes, (kept…, others…, S, A, k), in the places of their next states."""
-    shape = (*log_p.shape[:kept], *table.log_dynamics.shape)
+    shape = (*log_p.shape[:kept], *table.log_dynamics.shape[-3:])
     place, possible = state, log_p > -torch.inf
     if table.successors is not None:
         found = state.unsqueeze(-1) == table.successors.unsqueeze(-2)

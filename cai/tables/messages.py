@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +55,11 @@ def successors(table: Table, action: int) -> Tensor | None:
     return listed if listed is None or action < 0 else listed[:, action : action + 1]
 
 
+def _kept(table: Table) -> Callable[[Any], Any]:
+    """A decorator: keeps what a function said, unless each step has something else to say."""
+    return lru_cache(maxsize=1 if table.by_step else None)
+
+
 def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
     """The sum or the maximum over all continuations: (T+1, S), nats.
 
@@ -62,9 +67,9 @@ def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
     the best continuation, until the end or until termination.
     """
 
-    @cache
-    def step(optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
-        log_w, listed = weights(table, optimal, action), successors(table, action)
+    @_kept(table)
+    def step(t: int, optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
+        log_w, listed = weights(table.at(t), optimal, action), successors(table, action)
         if listed is None:
             return total.over(log_w, 1), None
         return log_w.flatten(1), listed.flatten()
@@ -77,7 +82,7 @@ def backward(table: Table, evidence: Evidence, total: Total) -> Tensor:
     with table.threads():
         for t in range(table.steps - 1, -1, -1):
             u = arrive(table, evidence, v[t + 1], t + 1, total)
-            log_w, listed = step(optimal[t], actions[t])
+            log_w, listed = step(t if table.by_step else 0, optimal[t], actions[t])
             if listed is not None:
                 u = u.index_select(0, listed).view_as(log_w)
             v[t] = total.over(log_w + u, -1)
@@ -115,9 +120,9 @@ def restrict(v: Tensor, evidence: Evidence, t: int) -> None:
 def forward(table: Table, evidence: Evidence) -> Tensor:
     """log p(s_t=s, alive, observations before s_t), (T+1, S), nats."""
 
-    @cache
-    def step(optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
-        log_w, listed = weights(table, optimal, action), successors(table, action)
+    @_kept(table)
+    def step(t: int, optimal: bool, action: int) -> tuple[Tensor, Tensor | None]:
+        log_w, listed = weights(table.at(t), optimal, action), successors(table, action)
         if listed is None:
             return log_w.logsumexp(1) + math.log(table.discount), None
         return log_w.flatten(1) + math.log(table.discount), listed.flatten()
@@ -132,7 +137,7 @@ def forward(table: Table, evidence: Evidence) -> Tensor:
             if informed[t]:
                 here = here.clone()
                 restrict(here, evidence, t)
-            log_w, listed = step(optimal[t], actions[t])
+            log_w, listed = step(t if table.by_step else 0, optimal[t], actions[t])
             arrived = here.unsqueeze(1) + log_w
             if listed is None:
                 log_alpha[t + 1] = arrived.logsumexp(0)

@@ -18,7 +18,7 @@ from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
 from cai.program.calling import SPARSE, at_step, call
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import NotEnumerable, refuse_changes
+from cai.tables.finite import NotEnumerable, changes, each_step
 
 _LARGE = 2**26  # numbers of a dense table from which on its size is checked against memory
 _ROUNDING = 1e-5  # rounding error of a probability in a program that computes in float32
@@ -38,15 +38,13 @@ def dynamics_table(
 
     Raises:
         ValueError: if they cannot be enumerated or are no distributions over the states, change
-            with the step, or treat the elements of a batch otherwise than scalars.
+            with the step without an end, or treat the elements of a batch otherwise than scalars.
     """
     S, A = s.shape
     _check_size(model, s, a)
     found = compress(*outcomes(model, s, a, S, types), S, A)
-    if "transition" in model.overridden:
-        _refuse_other_dynamics(model, s, a, found)
     _check_against_scalars(model, s, a, *found)
-    return found
+    return _of_all_steps(model, s, a, found) if "transition" in model.may_change else found
 
 
 def outcomes(
@@ -76,9 +74,9 @@ def with_latents(
         and the names of the leading dimensions.
     """
     sites = _Enumerate(s.dim())
-    changes = "transition" in model.overridden
+    told = "transition" in model.may_change
     with sites, types:
-        d = call("dynamics", at_step(model.transition, t) if changes else model.dynamics, s, a)
+        d = call("dynamics", at_step(model.transition, t) if told else model.dynamics, s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides scores but does not change draws
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)
@@ -163,30 +161,49 @@ class _Enumerate(Messenger):
 
 def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
     """Adds up outcomes that lead to the same state; keeps lists if they are smaller than rows."""
+    log_dynamics, successors = _arranged([_added_up(log_p, state, S, A)], S, A)
+    return log_dynamics[0], successors
+
+
+def _added_up(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor]:
+    """The possible transitions of one step, (s·A + a)·S + s' ascending, and their log p."""
     checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
     log_p = log_p.reshape(S * A, -1)
+    possible = log_p > -torch.inf
     if state is None:
-        row, successor = (log_p > -torch.inf).nonzero(as_tuple=True)
-        value = log_p[row, successor]
-    else:
-        possible = log_p > -torch.inf
-        key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
-        key, group = key.unique(return_inverse=True)
-        row, successor = key // S, key % S
-        value = logsumexp_by_group(log_p[possible], group, len(key))
+        row, successor = possible.nonzero(as_tuple=True)
+        return row * S + successor, log_p[row, successor]
+    key = (torch.arange(S * A).unsqueeze(1) * S + state.reshape(S * A, -1))[possible]
+    key, group = key.unique(return_inverse=True)
+    return key, logsumexp_by_group(log_p[possible], group, len(key))
+
+
+def _arranged(steps: list[tuple[Tensor, Tensor]], S: int, A: int) -> tuple[Tensor, Tensor | None]:
+    """log p(s'|s,a) of some steps, (steps, S, A, K), and successors (S, A, K) that serve for all.
+
+    Args:
+        steps: for each step the result of :func:`_added_up`.
+        S: the number of states.
+        A: the number of actions.
+    """
+    key = steps[0][0] if len(steps) == 1 else torch.cat([each for each, _ in steps]).unique()
+    row, successor = key // S, key % S
     count = torch.bincount(row, minlength=S * A)
     K = int(count.max())
     rank = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-    if 2 * K >= S:  # an entry of a list holds a number and an index
-        dense = value.new_full((S * A, S), -torch.inf)
-        dense[row, successor] = value
-        return dense.log_softmax(-1).reshape(S, A, S), None
-    listed = value.new_full((S * A, K), -torch.inf)
-    listed[row, rank] = value
+    dense = 2 * K >= S  # an entry of a list holds a number and an index
+    place = successor if dense else rank
+    listed = steps[0][1].new_full((len(steps), S * A, S if dense else K), -torch.inf)
+    for now, (own, value) in zip(listed, steps, strict=True):
+        i = slice(None) if own is key else torch.searchsorted(key, own)
+        now[row[i], place[i]] = value
+    listed = listed.log_softmax(-1).unflatten(1, (S, A))
+    if dense:
+        return listed, None
     # Rows are padded with their first successor, at probability zero.
     states = successor[count.cumsum(0) - count].unsqueeze(1).repeat(1, K)
     states[row, rank] = successor
-    return listed.log_softmax(-1).reshape(S, A, K), states.reshape(S, A, K)
+    return listed, states.reshape(S, A, K)
 
 
 def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
@@ -203,16 +220,29 @@ def _check_size(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     )
 
 
-def _refuse_other_dynamics(
+def _of_all_steps(
     model: TrajectoryModel, s: Tensor, a: Tensor, first: tuple[Tensor, Tensor | None]
-) -> None:
-    """Raises ChangesWithTime if transition(s, a, t) differs from that of step 0."""
+) -> tuple[Tensor, Tensor | None]:
+    """The dynamics, with an axis of steps if transition(s, a, t) differs from step 0."""
     S, A = s.shape
 
-    def at(t: int) -> tuple[Tensor, Tensor | None]:
-        return compress(*outcomes(model, s, a, S, float64(), t), S, A)
+    def at(t: int) -> tuple[Tensor, Tensor]:
+        return _added_up(*outcomes(model, s, a, S, float64(), t), S, A)
 
-    refuse_changes(model, "transition", first, at)
+    def compressed(t: int) -> tuple[Tensor, Tensor | None]:
+        log_dynamics, successors = _arranged([at(t)], S, A)
+        return log_dynamics[0], successors
+
+    if not changes(model, "transition", first, compressed):
+        return first
+    steps = each_step(model, "transition", at)
+    memory.check_fits(
+        "dynamics",
+        f"tables of {len(steps)} steps, {S} states and {A} actions",
+        len(steps) * first[0].numel(),
+        "take a shorter horizon, or inference.fit, which samples",
+    )
+    return _arranged(steps, S, A)
 
 
 def _check_against_scalars(

@@ -30,9 +30,12 @@ _STRETCH = 16  # single steps before many at once are tried again
 _MATRICES = 4  # how many matrices a table keeps
 
 
-def by_products(eta: float) -> bool:
-    """Whether sweeps use matrix products: not if numbers like ηx would over- or underflow."""
-    return eta == 0 or 1e-200 < abs(eta) < 1e6
+def by_products(table: Table, eta: float) -> bool:
+    """Whether sweeps use matrix products: not if numbers like ηx would over- or underflow.
+
+    Nor if each step needs matrices of its own.
+    """
+    return not table.by_step and (eta == 0 or 1e-200 < abs(eta) < 1e6)
 
 
 def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
@@ -40,7 +43,7 @@ def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
 
     By matrix products if possible, else in log space; the two agree up to rounding errors.
     """
-    if rule == "soft" and by_products(eta):
+    if rule == "soft" and by_products(table, eta):
         return backward_from(table, eta, table.final_reward / table.temperature, table.steps)
     return bellman.backward(table, eta, rule)
 
@@ -171,6 +174,8 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
     Returns:
         q(s_t=s, alive), (T+1, S), and E[Σ rewards] in reward units.
     """
+    if table.by_step:
+        return _follow_steps(table, log_policy.exp())
     step, T = step_of(table, 0.0), len(log_policy)
     x = np.empty((T + 1, table.num_states))
     x[0] = table.log_initial.exp().numpy()
@@ -185,6 +190,23 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
             counts += policy.sum(0)
     states = torch.from_numpy(x)
     return states, _paid(table, torch.from_numpy(counts.T)) + final(table, states[-1])
+
+
+def _follow_steps(table: Table, policy: Tensor) -> tuple[Tensor, float]:
+    """As :func:`follow`, where each step has dynamics of its own."""
+    states = torch.empty(len(policy) + 1, table.num_states, dtype=torch.float64)
+    states[0] = table.log_initial.exp()
+    with table.threads():
+        for t, now in enumerate(policy):
+            moves = now.unsqueeze(-1) * table.at(t).log_dynamics.exp()
+            states[t + 1] = table.discount * table.push(states[t], table.flow(moves))
+        total = over_steps(states[:-1].unsqueeze(-1) * policy, table.expected_reward)
+    return states, total + final(table, states[-1])
+
+
+def over_steps(counts: Tensor, x: Tensor) -> float:
+    """Σ counts · x, counts (steps, …) being probabilities and x the same at each step or not."""
+    return product(counts if x.dim() == counts.dim() else counts.sum(0), x).sum().item()
 
 
 def final(table: Table, states: Tensor) -> float:

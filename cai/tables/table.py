@@ -14,12 +14,12 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory, threads
-from cai.numerics.differences import differs
 from cai.numerics.logspace import mean
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 
 _MATRIX_STATES = 128  # up to here one product with a matrix is faster than a gather
+_DIMS_OF_ONE_STEP = {"log_prior": 2, "log_dynamics": 3, "reward": 2, "arrival_reward": 3}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,11 +30,14 @@ class Table:
     with K = S, whichever is smaller. A table made by hand holds the arrays that it is given, not
     copies, since learning makes a new table at every step; ``cai.tabulate`` makes new arrays.
 
+    With a finite horizon T ``log_prior``, ``log_dynamics``, ``reward`` and ``arrival_reward`` may
+    each have an axis of steps in front, (T, …); see :meth:`at`.
+
     Attributes:
         log_initial: (S,), log p(s_0).
         log_prior: (S, A), log p(a|s); -inf for forbidden actions.
         log_dynamics: (S, A, K), log p(s'|s,a) of the K-th successor; -inf for impossible.
-        successors: (S, A, K), which state that is; None where dense, then K = S.
+        successors: (S, A, K), which state that is, at any step; None where dense, then K = S.
         reward: (S, A), reward units, r(s,a).
         arrival_reward: (S, A, K), reward units, r⁺(s,a,s'), zero where impossible; or None.
         final_reward: (S,), reward units, r_T(s).
@@ -74,29 +77,57 @@ class Table:
 
     def holding(self, **changes: Any) -> Table:
         """A copy with arrays that were derived from this table's, which are not checked again."""
-        held = {name: self.__dict__[name] for name in self.__dataclass_fields__}
         copy = object.__new__(type(self))
-        copy.__dict__.update(held | changes)
+        copy.__dict__.update(self._fields() | changes)
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
         """The arrays alone, since programs often cannot be pickled and the rest is derived."""
-        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return held | {"program": None}
+        return self._fields() | {"program": None}
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def num_states(self) -> int:
         """S."""
-        return self.log_prior.shape[0]
+        return self.log_prior.shape[-2]
 
     @cached_property
     def num_actions(self) -> int:
         """A."""
-        return self.log_prior.shape[1]
+        return self.log_prior.shape[-1]
+
+    @cached_property
+    def num_outcomes(self) -> int:
+        """S·A·K, the numbers of one step."""
+        return math.prod(self.log_dynamics.shape[-3:])
+
+    @cached_property
+    def by_step(self) -> tuple[str, ...]:
+        """The fields that depend on the step, which have an axis of steps in front."""
+        return tuple(
+            name
+            for name, dims in _DIMS_OF_ONE_STEP.items()
+            if (x := getattr(self, name)) is not None and x.dim() > dims
+        )
+
+    def at(self, steps: int | slice) -> Table:
+        """Step t, without an axis of steps, or a slice of steps as a problem of their own.
+
+        Views of the fields; the table itself where all steps are alike.
+        """
+        if not self.by_step:
+            return self
+        changes: dict[str, Any] = {name: getattr(self, name)[steps] for name in self.by_step}
+        changes["program"] = None  # which counts its steps from the first
+        if isinstance(steps, slice):
+            changes["horizon"] = len(range(self.steps)[steps])
+        return self.holding(**changes)
 
     def threads(self) -> AbstractContextManager[None]:
         """A context in which sweeps over this table use a suitable number of threads."""
-        return threads.suited_to(self.log_dynamics.numel())
+        return threads.suited_to(self.num_outcomes)
 
     @cached_property
     def steps(self) -> int:
@@ -121,10 +152,8 @@ class Table:
         """The same problem on another device; the table itself if it is there already."""
         if self.reward.device == device:
             return self
-        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        there: dict[str, Any] = {
-            name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)
-        }
+        held = self._fields().items()
+        there = {name: value.to(device) for name, value in held if isinstance(value, Tensor)}
         return dataclasses.replace(self, **there)
 
     @cached_property
@@ -161,12 +190,9 @@ class Table:
 
     def detached(self) -> Table:
         """The same numbers without their graph; the table itself if nothing requires grad."""
-        held: dict[str, Any] = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-        }
         changes: dict[str, Any] = {
             name: value.detach()
-            for name, value in held.items()
+            for name, value in self._fields().items()
             if isinstance(value, Tensor) and value.requires_grad
         }
         if isinstance(self.temperature, Tensor):
@@ -228,17 +254,11 @@ class Table:
         )
 
     def dense(self, log_p: Tensor) -> Tensor:
-        """exp(log_p) of each successor as a dense array over all states, (S, A, K) -> (S, A, S)."""
+        """exp(log_p) of each successor as a dense array, (…, S, A, K) -> (…, S, A, S)."""
         if self.successors is None:
             return log_p.exp()
-        out = log_p.new_zeros(self.num_states, self.num_actions, self.num_states)
-        return out.scatter_add_(-1, self.successors, log_p.exp())
-
-
-def same(one: Table, other: Table) -> bool:
-    """Whether two tables hold the same problem, number for number."""
-    names = {field.name for field in dataclasses.fields(Table)} - {"layout", "program"}
-    return one is other or differs(one, other, names) is None
+        out = log_p.new_zeros(*log_p.shape[:-1], self.num_states)
+        return out.scatter_add_(-1, self.successors.expand(log_p.shape), log_p.exp())
 
 
 def check_table(table: Table) -> None:
@@ -251,12 +271,11 @@ def check_table(table: Table) -> None:
         checks.check_positive("temperature", table.temperature)
     checks.check_discount(table.discount)
     shape = list(getattr(table.log_dynamics, "shape", ()))
-    if len(shape) != 3 or 0 in shape:
+    if len(shape) not in (3, 4) or 0 in shape:
         came = str(shape) if shape else type(table.log_dynamics).__name__
-        checks.refuse(
-            "log_dynamics", "an array of shape (S, A, K)", came, "cai.tabulate(model) makes one"
-        )
-    S, A, K = shape
+        expected = "an array of shape (S, A, K), or (T, S, A, K)"
+        checks.refuse("log_dynamics", expected, came, "cai.tabulate(model) makes one")
+    S, A, K = shape[-3:]
     for name, expected in (
         ("log_initial", (S,)),
         ("log_prior", (S, A)),
@@ -269,8 +288,11 @@ def check_table(table: Table) -> None:
         x = getattr(table, name)
         if x is None and name in ("successors", "arrival_reward"):
             continue
-        if not isinstance(x, Tensor) or x.shape != expected:
-            advice = "take that of cai.tabulate"
-            checks.refuse(name, f"a tensor of shape {list(expected)}", checks.described(x), advice)
+        shapes = [expected]
+        if name in _DIMS_OF_ONE_STEP and table.horizon is not None:
+            shapes.append((table.horizon, *expected))
+        if not isinstance(x, Tensor) or x.shape not in shapes:
+            either = f"a tensor of shape {', or '.join(str(list(shape)) for shape in shapes)}"
+            checks.refuse(name, either, checks.described(x), "take that of cai.tabulate")
         if x.is_floating_point() and not checks.below_infinity(x):
             checks.check_reward(name, x)

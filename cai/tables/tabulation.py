@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -11,19 +12,19 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import log_probs
-from cai.distributions.lookup import Lookup, Moves
+from cai.distributions.lookup import Lookup, Moves, MovesAt
 from cai.numerics import threads
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.exclusive import seeded
 from cai.program import contract
-from cai.program.calling import at_step, call
+from cai.program.calling import FIELDS, at_step, call
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import (
     NotEnumerable,
     all_pairs,
     count_states,
     log_prior_table,
-    refuse_other_rewards,
+    over_time,
     require_finite,
 )
 from cai.tables.outcomes import dynamics_table
@@ -48,8 +49,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     Raises:
         ValueError: for a site that cannot be enumerated (it is named), a successor outside the
             states, rows that do not sum to one, rewards of NaN or +inf, dynamics that treat the
-            elements of a batch differently from scalars, or a subclass whose prior, dynamics or
-            rewards change with the step.
+            elements of a batch differently from scalars, or a prior, dynamics or rewards that
+            depend on the step if the horizon is infinite.
 
     >>> import cai
     >>> from cai import models
@@ -67,8 +68,8 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
         with threads.suited_to(S):
             log_prior, log_initial = log_prior_table(model, S, types), log_probs(model.initial, S)
         with threads.suited_to(log_prior.numel()):
-            s, a = all_pairs(model, *log_prior.shape)
-            contract.check_some_allowed(log_prior, s[:, 0])
+            s, a = all_pairs(model, *log_prior.shape[-2:])
+            contract.check_some_allowed(log_prior, s[:, 0].expand(log_prior.shape[:-1]))
             log_dynamics, successors = dynamics_table(model, s, a, types)
             reward, arrival, final = _rewards(model, s, a, log_dynamics, successors, types)
             table = Table(
@@ -183,7 +184,28 @@ def collapse(model: TrajectoryModel) -> TrajectoryModel:
     """
     checks.check_model(model)
     table = tabulate(model)
-    return dataclasses.replace(model, dynamics=Moves(table.log_dynamics, table.successors))
+    kind = MovesAt if "log_dynamics" in table.by_step else Moves
+    return replaced(model, dynamics=kind(table.log_dynamics, table.successors))
+
+
+def replaced(model: TrajectoryModel, **changes: Any) -> TrajectoryModel:
+    """``dataclasses.replace``, where a subclass has versions of its own of what is replaced, too.
+
+    Args:
+        model: the model.
+        changes: of its fields.
+    """
+    base = {
+        method: getattr(TrajectoryModel, method)
+        for method, name in FIELDS.items()
+        if name in changes and method in model.overridden
+    }
+    if not base:
+        return dataclasses.replace(model, **changes)
+    kind: Any = type(type(model).__name__, (type(model),), base)
+    held = {x.name: getattr(model, x.name) for x in dataclasses.fields(model) if x.init}
+    found: TrajectoryModel = kind(**(held | changes))
+    return found
 
 
 def _types(model: TrajectoryModel) -> Types:
@@ -192,7 +214,7 @@ def _types(model: TrajectoryModel) -> Types:
     if not isinstance(model.action_prior, Distribution):
         functions.append(model.action_prior)
     found = all(isinstance(f, Lookup) or not callable(f) for f in functions)
-    return AS_WRITTEN if found and not model.overridden else float64()
+    return AS_WRITTEN if found and not model.may_change else float64()
 
 
 def _rewards(
@@ -206,10 +228,12 @@ def _rewards(
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,)."""
     S, A = s.shape
     with types:
-        reward = call("reward", at_step(model.rewards, 0), s, a).expand(S, A)
         final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
-        if "rewards" in model.overridden:
-            refuse_other_rewards(model, s, a, reward)
+
+        def at(t: int) -> Tensor:
+            return call("reward", at_step(model.rewards, t), s, a).expand(S, A)
+
+        reward = over_time(model, "rewards", at(0), at)
     arrival = _arrival_rewards(model, s, a, log_p, successors, types)
     return reward.contiguous(), arrival, final.contiguous()
 
@@ -224,10 +248,15 @@ def _arrival_rewards(
 ) -> Tensor | None:
     if not model.pays_on_arrival:
         return None
-    s_next = torch.arange(log_p.shape[-1]) if successors is None else successors
-    s_next = s_next.expand(log_p.shape).to(s.dtype)
-    here = s.unsqueeze(-1).expand(log_p.shape), a.unsqueeze(-1).expand(log_p.shape)
+    shape = log_p.shape[-3:]  # of one step
+    s_next = torch.arange(shape[-1]) if successors is None else successors
+    s_next = s_next.expand(shape).to(s.dtype)
+    here = s.unsqueeze(-1).expand(shape), a.unsqueeze(-1).expand(shape)
+
+    def at(t: int) -> Tensor:
+        paid = call("arrival_reward", at_step(model.paid_on_arrival, t), *here, s_next)
+        return paid.expand(shape)
+
     with types:
-        reward = call("arrival_reward", model.arrival_rewards, *here, s_next)
-    reward = reward.expand(log_p.shape)
+        reward = over_time(model, "arrival_rewards", at(0), at)
     return torch.where(log_p > -torch.inf, reward, 0.0)

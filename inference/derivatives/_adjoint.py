@@ -74,7 +74,7 @@ def sweep(problem: Recursion, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def chunks(table: Table) -> list[slice]:
     """The steps 0 … T-1 in slices of a bounded size."""
-    T, width = table.steps, max(1, _CHUNK // table.log_dynamics.numel())
+    T, width = table.steps, max(1, _CHUNK // table.num_outcomes)
     return [slice(start, min(start + width, T)) for start in range(0, T, width)]
 
 
@@ -88,7 +88,7 @@ def _log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor
     found = []
     for steps in chunks(table):
         _, index = visits.within(steps)
-        found.append(problem.linearised(table, v[1:][steps]).log_policy[index])
+        found.append(problem.linearised(table.at(steps), v[1:][steps]).log_policy[index])
     return torch.cat(found)
 
 
@@ -99,9 +99,10 @@ def _collected(
     on_v, on_log_policy = on
     ones = v.new_ones(table.num_states)
     arriving = on_v[0]
-    total: list[Tensor | None] = [None] * 4
+    names = "reward", "arrival_reward", "log_prior", "log_dynamics"
+    parts: list[list[Tensor]] = [[] for _ in names]
     for steps in chunks(table):
-        at = problem.linearised(table, v[1:][steps])
+        at = problem.linearised(table.at(steps), v[1:][steps])
         by_q, by_prior = slopes(at, v[steps])
         flow = table.flow(by_q.unsqueeze(-1) * at.survived)
         asked = None
@@ -116,10 +117,11 @@ def _collected(
                 arriving = arriving + table.push(ones, extra[i])
         present = torch.stack(masses).unsqueeze(-1)
         found = gradients(at, (present * by_q, present * by_prior), asked, needed)
-        total = [_plus(x, y) for x, y in zip(total, found, strict=True)]
+        for each, x in zip(parts, found, strict=True):
+            each += [] if x is None else [x]
+    total = [
+        (torch.cat(each) if name in table.by_step else sum(each[1:], each[0])) if each else None
+        for name, each in zip(names, parts, strict=True)
+    ]
     final = torch.where(table.final_reward > -torch.inf, arriving, 0.0)
     return total[0], total[1], final, total[2], total[3]
-
-
-def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    return x if y is None else y if x is None else x + y

@@ -162,15 +162,20 @@ def gradients(
 
     Returns:
         Gradients of reward (S, A), arrival reward (S, A, K), log prior (S, A), log dynamics
-        (S, A, K).
+        (S, A, K); of fields that depend on the step with their axis of c steps in front.
     """
     through, prior = mass
     if asked is not None:
         prior, through = prior + asked[0], through + asked[1]
     each = through.unsqueeze(-1)
     arrival = dynamics = None
+
+    def summed(name: str, x: Tensor) -> Tensor:
+        return x if name in at.table.by_step else x.sum(0)
+
     if needed[1]:
-        arrival = (each * at.transitions).sum(0)
+        arrival = summed("arrival_reward", each * at.transitions)
     if needed[-1]:
-        dynamics = (each * lean(at.table.log_dynamics, at.x, at.transitions, at.eta)).sum(0)
-    return through.sum(0), arrival, prior.sum(0), dynamics
+        bend = lean(at.table.log_dynamics, at.x, at.transitions, at.eta)
+        dynamics = summed("log_dynamics", each * bend)
+    return summed("reward", through), arrival, summed("log_prior", prior), dynamics

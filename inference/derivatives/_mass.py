@@ -33,7 +33,7 @@ def suits(problem: Recursion, dynamics: bool) -> bool:
     """Whether products can be used; near η = 0 not for derivatives in the dynamics."""
     eta = problem.eta
     cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
-    return problem.rule == "soft" and sweeps.by_products(eta) and not cancels
+    return problem.rule == "soft" and sweeps.by_products(problem.table, eta) and not cancels
 
 
 def log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:

@@ -75,9 +75,10 @@ def _expected_onward(problem: Recursion, table: Table, v: Tensor, u: Tensor) -> 
     """E_q[Σ u(s,a) from step t on | s_t = s], (T+1, S): the derivative of v along u."""
     onward = torch.zeros_like(v)
     for steps in reversed(chunks(table)):
-        at = problem.linearised(table, v[1:][steps])
+        at = problem.linearised(table.at(steps), v[1:][steps])
         pi = at.log_policy.exp()
-        flow, now = table.flow(pi.unsqueeze(-1) * at.survived), (pi * u).sum(-1)
+        paid = u[steps] if u.dim() == 3 else u
+        flow, now = table.flow(pi.unsqueeze(-1) * at.survived), (pi * paid).sum(-1)
         for i in range(steps.stop - steps.start - 1, -1, -1):
             t = steps.start + i
             onward[t] = now[i] + table.pull(flow[i], onward[t + 1])
@@ -91,10 +92,11 @@ def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Te
     moved = eta * here * (onward[0] - (here * onward[0]).sum())
     total = torch.zeros_like(u)
     for steps in chunks(table):
-        at = problem.linearised(table, v[1:][steps])
+        at = problem.linearised(table.at(steps), v[1:][steps])
         pi, later = at.log_policy.exp(), table.gather(onward[1:][steps])
         mean = (at.survived * later).sum(-1)
-        ahead = u + mean - onward[steps].unsqueeze(-1)  # of an action, relative to its state
+        paid = u[steps] if u.dim() == 3 else u
+        ahead = paid + mean - onward[steps].unsqueeze(-1)  # of an action, relative to its state
         by_action = pi.unsqueeze(-1) * at.survived
         flow = table.flow(by_action)
         lean = eta * (later - mean.unsqueeze(-1)) + ahead.unsqueeze(-1)
@@ -106,7 +108,10 @@ def _response(problem: Recursion, table: Table, v: Tensor, u: Tensor, onward: Te
             moved = table.push(moved, flow[i]) + table.push(here, answer[i])
             here = table.push(here, flow[i])
         change = torch.stack(changes).unsqueeze(-1) + torch.stack(visits).unsqueeze(-1) * ahead
-        total += (pi * change).sum(0)
+        if u.dim() == 3:
+            total[steps] = pi * change
+        else:
+            total += (pi * change).sum(0)
     return total
 
 

@@ -76,7 +76,8 @@ def compose(solutions: Sequence[Some], weights: Sequence[float]) -> Some:
     if differ is not None:
         _check_exits(solutions, differ)
         assert arrival is not None
-        arrival = torch.where(differ, alpha * mix([_arrival(t) / alpha for t in tables]), arrival)
+        each = torch.broadcast_tensors(*(_arrival(t) / alpha for t in tables))
+        arrival = torch.where(differ, alpha * mix(list(each)), arrival)
     table = dataclasses.replace(
         tables[0],
         arrival_reward=arrival,
@@ -164,13 +165,14 @@ def _check_linear(solutions: Sequence[Chain]) -> None:
 
 def _arrival(table: Table) -> Tensor:
     none = torch.zeros_like(table.log_dynamics)
-    return none if table.arrival_reward is None else table.arrival_reward
+    return none if table.arrival_reward is None else none + table.arrival_reward
 
 
 def _arrivals_differ(tables: list[Table]) -> Tensor | None:
     """The transitions, (S, A, K), whose arrival rewards differ; None if none do."""
     first = _arrival(tables[0])
-    differ = torch.stack([_arrival(table) != first for table in tables]).any(0)
+    apart = torch.broadcast_tensors(*(_arrival(table) != first for table in tables))
+    differ = torch.stack(apart).any(0)
     return differ if differ.any() else None
 
 

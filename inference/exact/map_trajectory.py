@@ -160,8 +160,8 @@ def _chooser(table: Table, known: Evidence) -> Any:
     live, die = math.log(table.discount), math.log1p(-table.discount) if table.discount < 1 else 0
 
     @cache
-    def row(s: int, pays: bool, action: int) -> tuple[Any, Any, int]:
-        log_w = messages.row_weights(table, s, pays, action).numpy()
+    def row(t: int, s: int, pays: bool, action: int) -> tuple[Any, Any, int]:
+        log_w = messages.row_weights(table.at(t), s, pays, action).numpy()
         listed = table.successors
         first = max(action, 0)
         if listed is None:
@@ -169,7 +169,7 @@ def _chooser(table: Table, known: Evidence) -> Any:
         return log_w, listed[s, first : first + len(log_w)].numpy(), first
 
     def choose(t: int, s: int, m: Any) -> tuple[int, int, bool]:
-        log_w, listed, first = row(s, optimal[t], actions[t])
+        log_w, listed, first = row(t if table.by_step else 0, s, optimal[t], actions[t])
         onward = (log_w + (live + m[listed]))[None]
         if table.discount < 1 and dead[t + 1]:
             onward = np.append(onward, [log_w + die], 0)

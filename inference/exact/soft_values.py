@@ -17,6 +17,7 @@ from cai.solutions.checkpointed import CheckpointedSolution, checkpointed
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
 from cai.tables import bellman, sweeps
+from cai.tables.finite import check_alike
 from cai.tables.table import Table
 
 Solved = TypeVar("Solved", Solution, CheckpointedSolution)
@@ -150,7 +151,8 @@ def soft_values(
             )
         return stationary(table, eta, rule)
     if recompute:
-        if rule != "soft" or not sweeps.by_products(eta):
+        check_alike(table, "recompute")
+        if rule != "soft" or not sweeps.by_products(table, eta):
             checks.refuse(
                 "recompute",
                 "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",
@@ -184,6 +186,6 @@ def _possible(solution: Solved) -> Solved:
 def _impossible(table: Table) -> bool:
     """Whether log p(O) = -inf, since even the best case is impossible."""
     v = table.final_reward / table.temperature
-    for _ in range(table.steps):
-        v = bellman.backup(table, v, math.inf)
+    for t in range(table.steps - 1, -1, -1):
+        v = bellman.backup(table.at(t), v, math.inf)
     return logspace.soft_mean(table.log_initial, v, math.inf).item() == -math.inf

@@ -101,7 +101,7 @@ def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
             "action_prior": _score(model.prior(s, t), a),
         }
         if model.pays_on_arrival:
-            found["arrival_reward"] = model.arrival_rewards(s, a, after).expand(len(s))
+            found["arrival_reward"] = model.paid_on_arrival(s, a, after, t).expand(len(s))
         with _Scores(len(s), latents) as scores:
             moves = model.transition(s, a, t)
         found |= {f"dynamics, site {name}": x for name, x in scores.found.items()}

@@ -150,7 +150,8 @@ def _future(model: TrajectoryModel, paths: Trajectories, paid: Tensor) -> Tensor
     before, alive = paths.states[:, :-1], paths.alive[:, :-1]
     arrival = torch.zeros_like(paid)
     if model.pays_on_arrival:
-        arrival = model.arrival_rewards(before, paths.actions, paths.states[:, 1:])
+        steps = torch.arange(before.shape[1])
+        arrival = model.paid_on_arrival(before, paths.actions, paths.states[:, 1:], steps)
         arrival = torch.where(alive, arrival / model.temperature, 0.0)
     total = paid + arrival
     later = total.flip(1).cumsum(1).flip(1) - total

@@ -72,14 +72,14 @@ def advantages(table: Table) -> Callable[[Tensor], Advantages]:
 def _ahead(table: Table, p: Tensor) -> Callable[[Tensor], Tensor]:
     """A function v -> Σ p v(s'), (..., S) -> (..., S, A), by one matrix product if possible."""
     weights = None
-    if table.flows_in_matrices:
+    if table.flows_in_matrices and p.dim() == 3:
         weights = table.dense(table.log_dynamics).flatten(0, 1) * table.discount
 
     def ahead(v: Tensor) -> Tensor:
         if not v.isfinite().all():  # states that are not reached may have the value -inf
             return product(p, table.gather(v)).sum(-1)
         if weights is not None:
-            return (v @ weights.T).unflatten(-1, p.shape[:2])
+            return (v @ weights.T).unflatten(-1, p.shape[-3:-1])
         return (p * table.gather(v)).sum(-1)
 
     return ahead

@@ -39,7 +39,7 @@ def checked(elbo: float) -> None:
 
 
 def gains(table: Table) -> Tensor:
-    """log p(a|s) + (r + E[r⁺|s,a])/α, (S, A), nats: the terms of a step without -log q(a|s)."""
+    """log p(a|s) + (r + E[r⁺|s,a])/α, ([T,] S, A), nats: a step's terms without -log q(a|s)."""
     return table.log_prior + table.expected_reward / table.temperature
 
 

@@ -70,12 +70,13 @@ def mirror_sweep(table: Table, log_q: Tensor, step: float = 1.0, backward: bool 
     new = torch.empty_like(log_q)
     v = table.final_reward / table.temperature
     for t in range(table.steps - 1, -1, -1):
-        q_values = bellman.action_values(table, v, 0.0)
-        target = table.log_prior + q_values
+        now = table.at(t)
+        q_values = bellman.action_values(now, v, 0.0)
+        target = now.log_prior + q_values
         new[t] = logspace.log_softmax(
             target if step == 1 else (1 - step) * log_q[t] + step * target
         )
-        v = _value(table, new[t] if backward else log_q[t], q_values)
+        v = _value(now, new[t] if backward else log_q[t], q_values)
     return new
 
 

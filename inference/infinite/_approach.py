@@ -32,7 +32,7 @@ def approach(table: Table, eta: float) -> Tensor | None:
         eta: the optimism η.
     """
     S = table.num_states
-    if S <= _FEW or not sweeps.by_products(eta):
+    if S <= _FEW or not sweeps.by_products(table, eta):
         return None
     n = max(3, min(_AT_ONCE, _NUMBERS // S))
     most = _LINEAR_PATIENCE if eta == 1 and table.discount == 1 else _PATIENCE

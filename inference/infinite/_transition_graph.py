@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_array
 
 from cai.infinite.endings import paying_transitions, possible_transitions
+from cai.tables.finite import check_alike
 from cai.tables.table import Table
 
 
@@ -69,6 +70,7 @@ def transition_graph(table: Table) -> TransitionGraph:
     zero.
     """
     S = table.num_states
+    check_alike(table, "transition graph")
     log_weights = table.log_weights.reshape(S, -1)
     heads = table.successor_index
     possible = possible_transitions(table)

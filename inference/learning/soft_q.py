@@ -21,7 +21,7 @@ from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
 from cai.stepping.source import Source, Transition
 from cai.tables.bellman import Rule, check_rule
-from cai.tables.finite import log_prior_table
+from cai.tables.finite import same_log_prior
 
 
 def soft_q(
@@ -109,7 +109,7 @@ def soft_q(
     checks.check_flag("progress", progress)
     with seeded(seed), torch.no_grad():
         problem, copies, horizon = stepped(source, num_envs)
-        log_prior = log_prior_table(problem)
+        log_prior = same_log_prior(problem, "soft_q")
         state = SoftQ(log_prior, horizon, problem.discount, rule, length, decay)
         state.alpha = float(problem.temperature)
         history = History(copies.num_envs, steps)

@@ -112,7 +112,7 @@ def z_learning(
     half_life = checks.check_positive("half_life", half_life)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    if model.overridden:
+    if model.may_change:
         tabulate(model)  # which refuses steps that differ, as there is one z for all of them
     episode = dataclasses.replace(model, horizon=steps)
     log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)

@@ -197,7 +197,7 @@ def _slope(solution: Chain, bend: float) -> float:
 
 def _variance_of_outcomes(solution: Chain, steps: slice) -> Tensor:
     """Var[(r⁺ + V_{t+1})/α | s,a], termination included, (steps, S, A), nats²."""
-    table, v = solution.table, solution.termination(steps)[1][..., 0]
+    table, v = solution.table.at(steps), solution.termination(steps)[1][..., 0]
     log_q = solution.log_transitions(steps)
     variance = _variance(log_q, bellman.outcome_values(table, v, 0.0))
     if table.discount == 1:

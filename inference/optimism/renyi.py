@@ -197,7 +197,8 @@ def _sweep(table: Table, log_q: Tensor, eta: float) -> float:
     """R_η from log q(a_t|s_t), (T, S, A)."""
     w = table.final_reward / table.temperature
     for t in range(table.steps - 1, -1, -1):
-        x = bellman.action_values(table, w, eta) + table.log_prior - log_q[t]
+        now = table.at(t)
+        x = bellman.action_values(now, w, eta) + now.log_prior - log_q[t]
         # Actions that the policy never takes do not count, even if p/q is infinite.
         w = logspace.soft_mean(log_q[t], torch.where(log_q[t] > -torch.inf, x, 0.0), eta)
     return logspace.soft_mean(table.log_initial, w, eta).item()

@@ -85,7 +85,7 @@ class BentTable:
         table, now = self.table, slice(t, t + 1)
         with table.threads():
             log_bent = self.solution.log_transitions(now)[0][s, a]
-        log_p = table.log_dynamics[s, a]
+        log_p = table.at(t).log_dynamics[s, a]
         log_q = torch.where(alive.unsqueeze(-1), log_bent, log_p)
         k = draw(dist.Categorical(logits=log_q, validate_args=False), len(s)).unsqueeze(-1)
         ratio = (log_p.gather(-1, k) - log_q.gather(-1, k)).squeeze(-1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cai.numerics import logspace
+from cai.numerics.arrays import of_step
 from cai.numerics.logspace import product
 from cai.policies import history
 from cai.policies.history import HistoryPolicy
@@ -73,23 +74,23 @@ def belief_values(
     paid, P = table.expected_reward, history.moves(table)
     gain = paid / table.temperature + table.log_prior
     beliefs = [history.seen_first(table, policy.observations)]
-    for _ in policy.logits:
+    for t in range(len(policy.logits)):
         acting = beliefs[-1].unsqueeze(-1).expand(-1, -1, table.num_actions)
-        beliefs.append(history.seen_next(acting, P, policy.observations))
+        beliefs.append(history.seen_next(acting, of_step(P, t, 3), policy.observations))
     ends = table.final_reward / table.temperature
     total = product(beliefs[-1], ends).sum(-1)  # (histories,): V times p(o_0 … o_t | a_0 …), nats
-    O = len(policy.log_prior)  # noqa: E741
-    for x, logits in zip(reversed(beliefs[:-1]), reversed(list(policy.logits)), strict=True):
+    for t in range(len(policy.logits) - 1, -1, -1):
+        x, logits = beliefs[t], policy.logits[t]
         N, A = logits.shape
         mass = x.sum(-1)
         later = total.view(N, A, -1).sum(-1)
-        weighed = product(x.unsqueeze(-1), gain).sum(-2) + later
+        weighed = product(x.unsqueeze(-1), of_step(gain, t, 2)).sum(-2) + later
         possible = (mass > 0).unsqueeze(-1)
         q = torch.where(possible, weighed / torch.where(possible, mass.unsqueeze(-1), 1.0), 0.0)
         v = logspace.logsumexp(q)
         # Impossible histories, and those of value -inf, follow the prior.
         lost = ~possible | (v == -torch.inf).unsqueeze(-1)
-        logits.copy_(torch.where(lost, policy.log_prior.repeat(N // O, 1), q - v.unsqueeze(-1)))
+        logits.copy_(torch.where(lost, policy.prior_of(t), q - v.unsqueeze(-1)))
         total = product(mass, v)
     policy.log_prior.zero_()
     return BeliefSolution(total.sum().item(), policy)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory
+from cai.numerics.arrays import of_step
 from cai.numerics.logspace import product
 from cai.policies import history
 from cai.policies.observation import shared_log_prior
@@ -81,11 +82,13 @@ def factorised_plan(
     checks.check_count("restarts", restarts)
     checks.check_count("sweeps", sweeps)
     table = tabulate(model)
-    prior = shared_log_prior(model, torch.zeros(table.num_states, dtype=torch.long))[0]
+    alike = torch.zeros(table.num_states, dtype=torch.long)
+    prior = shared_log_prior(model, alike)[..., 0, :]  # (A,), or (T, A)
     P, generator = history.moves(table), torch.Generator().manual_seed(int(seed))
-    size, advice = restarts * T * len(prior), "take a shorter horizon, or fewer restarts"
+    A = table.num_actions
+    size, advice = restarts * T * A, "take a shorter horizon, or fewer restarts"
     memory.check_fits("restarts", f"{restarts} plans of {T} steps", size, advice)
-    noise = torch.randn(restarts, T, len(prior), generator=generator, dtype=torch.float64)
+    noise = torch.randn(restarts, T, A, generator=generator, dtype=torch.float64)
     with table.threads():
         start = torch.cat([torch.zeros_like(noise[:1]), 3 * noise]) + prior
         start[2::2] = _pure(table, P, start[2::2], generator)
@@ -98,17 +101,17 @@ def _pure(table: Table, P: Tensor, like: Tensor, generator: torch.Generator) -> 
     """Random deterministic plans, whose actions are allowed in all states that they reach."""
     log_q, x = torch.full_like(like, -torch.inf), table.log_initial.exp().expand(len(like), -1)
     for t in range(like.shape[1]):
-        allowed = product(x.unsqueeze(-1), table.log_prior).sum(1) > -torch.inf
+        allowed = product(x.unsqueeze(-1), of_step(table.log_prior, t, 2)).sum(1) > -torch.inf
         allowed = allowed | ~allowed.any(-1, keepdim=True)
         a = torch.multinomial(allowed.double(), 1, generator=generator)
         log_q[:, t].scatter_(-1, a, 0.0)
-        x = torch.einsum("ns,nsx->nx", x, P[:, a.squeeze(-1)].movedim(1, 0))
+        x = torch.einsum("ns,nsx->nx", x, of_step(P, t, 3)[:, a.squeeze(-1)].movedim(1, 0))
     return log_q
 
 
 def _ascend(table: Table, P: Tensor, log_q: Tensor, sweeps: int) -> tuple[Tensor, Tensor]:
     """log q(a_t) (N, T, A) of N starts after coordinate ascent, and their ELBOs (N,)."""
-    gain = table.expected_reward / table.temperature + table.log_prior  # (S, A), nats
+    gain = table.expected_reward / table.temperature + table.log_prior  # ([T,] S, A), nats
     elbos = torch.full((len(log_q),), -torch.inf, dtype=torch.float64)
     for _ in range(sweeps):
         log_q, found = _sweep(table, P, gain, log_q)
@@ -124,12 +127,13 @@ def _sweep(table: Table, P: Tensor, gain: Tensor, log_q: Tensor) -> tuple[Tensor
     steps = log_q.exp()
     occupancies = [table.log_initial.exp().expand(len(log_q), -1)]
     for t in range(log_q.shape[1] - 1):
-        moved = torch.einsum("ns,na,sax->nx", occupancies[-1], steps[:, t], P)
+        moved = torch.einsum("ns,na,sax->nx", occupancies[-1], steps[:, t], of_step(P, t, 3))
         occupancies.append(moved)
     v = (table.final_reward / table.temperature).expand(len(log_q), -1)
     new = log_q.clone()
     for t in range(log_q.shape[1] - 1, -1, -1):
-        q, x = gain + _after(P, v), occupancies[t].unsqueeze(-1)  # (N, S, A)
+        q = of_step(gain, t, 2) + _after(of_step(P, t, 3), v)  # (N, S, A)
+        x = occupancies[t].unsqueeze(-1)
         mean = product(x, q).sum(1) / x.sum(1)
         lost = (mean == -torch.inf).all(-1, keepdim=True)  # whatever the action: no change
         new[:, t] = torch.where(lost, log_q[:, t], mean).log_softmax(-1)

@@ -1,4 +1,7 @@
-"""Models that change with the step: what simulates them obeys, what needs one table refuses."""
+"""Models whose methods know the step: what runs them and what tabulates them obeys.
+
+Tables with an axis of steps are held against all paths in test_steps.py.
+"""
 
 import dataclasses
 import itertools
@@ -111,25 +114,33 @@ def test_samplers_estimate_the_evidence_of_the_recursion(name, last):
 
 
 @pytest.mark.parametrize(("name", "last"), CASES)
-def test_evaluation_falls_back_to_simulation(name, last):
+def test_evaluation_is_exact_and_agrees_with_simulation(name, last):
     model = of([name], last)
     policy = torch.tensor(PRIOR[::-1].copy())
-    found = cai.evaluate(model, lambda t, s: dist.Categorical(policy[torch.as_tensor(t), s]))
-    assert found.expected_return_stderr is not None
-    away = found.expected_return - expected_return(model, policy.numpy())
-    assert abs(away) < 5 * found.expected_return_stderr
+
+    def act(t, s):
+        return dist.Categorical(policy[torch.as_tensor(t), s])
+
+    right = expected_return(model, policy.numpy())
+    assert cai.evaluate(model, act).expected_return == pytest.approx(right, abs=1e-12)
+    found = cai.evaluate(model, act, samples=4000)
+    assert abs(found.expected_return - right) < 5 * found.expected_return_stderr
 
 
 @pytest.mark.parametrize("name", WHAT)
-def test_fits_run_by_sampling(name):
+def test_fits_run_exactly_and_by_sampling(name):
     model = of([name])
-    policy = cai.NeuralPolicy(model, hidden=(4,))
-    found = inference.fit(model, policy, steps=3, samples=8, progress=False)
-    assert found.estimator == "enumerated"
-    assert found.elbo < by_hand(model) + 0.1
-    if name != "prior":
-        table = cai.TabularPolicy(model)
-        assert inference.fit(model, table, steps=2, samples=8, progress=False).elbo < 10
+    for estimator, runs in (("auto", "exact"), ("enumerated", "enumerated"), ("score", "score")):
+        policy = cai.NeuralPolicy(model, hidden=(4,))
+        options = {"steps": 3, "samples": 8, "progress": False}
+        found = inference.fit(model, policy, estimator=estimator, **options)
+        assert found.estimator == runs
+    assert inference.fit(model, policy, steps=3, progress=False).elbo < by_hand(model)
+    best = inference.soft_values(model).elbo
+    for estimator, rate, steps in (("mirror", 1.0, T), ("exact", 0.2, 200)):
+        options = {"steps": steps, "learning_rate": rate, "progress": False}
+        found = inference.fit(model, cai.TabularPolicy(model), estimator=estimator, **options)
+        assert found.elbo == pytest.approx(best, abs=1e-3)
 
 
 def test_a_fit_learns_what_each_step_pays():
@@ -148,60 +159,78 @@ def test_a_fit_learns_what_each_step_pays():
         temperature=0.1,
     )
     found = inference.fit(
-        model, cai.TabularPolicy(model), steps=100, learning_rate=0.3, progress=False
+        model,
+        cai.TabularPolicy(model),
+        estimator="score",
+        steps=100,
+        learning_rate=0.3,
+        progress=False,
     )
     # Deterministic dynamics: the best ELBO is log p(O), at each step log of the mean of two.
     assert found.elbo == pytest.approx(4 * math.log((math.exp(10) + 1) / 2), abs=0.05)
     assert cai.evaluate(model, found.policy).expected_return == pytest.approx(4, abs=0.05)
 
 
-def test_comparisons_run_by_simulation():
+@pytest.mark.parametrize(("name", "last"), CASES)
+def test_exact_methods_have_the_evidence_of_the_recursion(name, last):
+    model = of([name], last)
+    right = by_hand(model)
+    bounds = {
+        "posterior": inference.posterior(model).log_evidence,
+        "optimism_curve": inference.optimism_curve(model, [0.0, 1.0]).bound[1].item(),
+        "collapse": inference.posterior(cai.collapse(model)).log_evidence,
+        "ladder": inference.price_ladder(model).nats["log evidence"],
+        "enumeration": inference.enumeration(model).log_evidence,
+        "compare": cai.compare(model, {"prior": lambda t, s: model.prior(s, t)}).log_evidence,
+    }
+    assert bounds == pytest.approx(dict.fromkeys(bounds, right), abs=1e-9)
+
+
+def test_learnt_rewards_are_those_of_each_step():
     model = of(["rewards"])
-    report = cai.compare(model, {"prior": lambda t, s: model.prior(s, t)})
-    assert "prior" in report.rows
+    table = cai.tabulate_rewards(model, cai.tabulate(of([])))
+    assert torch.equal(table.reward, torch.tensor(R))
+    assert inference.posterior(table).log_evidence == pytest.approx(by_hand(model), abs=1e-12)
 
 
-REFUSING = {
-    "tabulate": cai.tabulate,
-    "collapse": cai.collapse,
-    "posterior": inference.posterior,
-    "soft_values": inference.soft_values,
-    "optimism_curve": lambda model: inference.optimism_curve(model, [0.0, 1.0]),
-    "factorised_plan": inference.factorised_plan,
-    "belief_values": inference.belief_values,
-    "map": inference.map_trajectory,
-    "ladder": inference.price_ladder,
-    "robust": lambda model: inference.robust(model, 0.1),
-    "dynamics guide": cai.DynamicsGuide,
-    "graph": transition_graph,
-    "learnt rewards": lambda model: cai.tabulate_rewards(model, cai.tabulate(of([]))),
-}
-
-
-# Learnt rewards take all else from a table that there is already.
-ASKED = [
-    (call, name, last)
-    for call in REFUSING
-    for name, last in CASES
-    if name == "rewards" or call != "learnt rewards"
-]
-
-
-@pytest.mark.parametrize(("call", "name", "last"), ASKED)
-def test_what_needs_one_table_refuses_in_one_line(call, name, last):
-    with pytest.raises(ChangesWithTime) as caught:
-        REFUSING[call](of([name], last))
-    message = str(caught.value)
-    assert message.startswith(f"{name}: expected the same at every step")
-    assert "\n" not in message
-    assert f"step {T - 1 if last else 1}" in message
+@pytest.mark.parametrize(("name", "last"), CASES)
+def test_what_needs_one_step_refuses_in_one_line(name, last):
+    model = of([name], last)
+    for refuses in (
+        transition_graph,
+        lambda model: inference.count_transitions(model, [([0, 0], [0])]),
+        lambda model: inference.goal_values(model, [0]),
+        lambda model: inference.soft_values(model, recompute=True),
+        lambda model: dataclasses.replace(cai.tabulate(model), horizon=None),
+    ):
+        with pytest.raises(ValueError, match=r"step|shape") as caught:
+            refuses(model)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [cai.TabularPolicy, cai.Plan, cai.HistoryPolicy])
-def test_tables_of_the_prior_refuse_one_that_changes(make):
-    with pytest.raises(ChangesWithTime, match=r"^prior"):
-        make(of(["prior"]))
-    make(of(["transition", "rewards"]))
+@pytest.mark.parametrize("observe", [None, cai.blind])
+def test_policies_start_at_the_prior_of_each_step(make, observe):
+    seen = {} if make is cai.Plan else {"observe": observe}
+    policy = make(of(["prior"]), **seen)
+    shared = torch.tensor(PRIOR).log().mean(1).log_softmax(-1)
+    sees = make is not cai.Plan and observe is None
+    for t in range(T):
+        if make is cai.HistoryPolicy:
+            step, found, before = policy.start(), None, None
+            for k in range(t + 1):
+                found, before = step(k, torch.tensor(1), before), torch.tensor(0)
+        else:
+            found = policy(t, torch.tensor(1))
+        right = torch.tensor(PRIOR[t, 1]).log() if sees else shared[t]
+        assert torch.allclose(found.logits.log_softmax(-1), right, atol=1e-12)
+
+
+def test_one_table_for_all_steps_refuses_a_prior_that_changes():
+    with pytest.raises(ValueError, match=r"^stationary: .* depends on the step"):
+        cai.TabularPolicy(of(["prior"]), stationary=True)
+    with pytest.raises(ChangesWithTime, match=r"^prior: .* soft_q"):
+        inference.soft_q(of(["prior"]), steps=10, progress=False)
 
 
 def test_what_does_not_change_is_taken_from_the_methods():
@@ -222,8 +251,9 @@ def test_steps_that_are_plain_numbers_suffice():
             return dist.Categorical(torch.ones(A, dtype=torch.float64))
 
     model = Listed(**_same_arguments(of([])))
-    with pytest.raises(ChangesWithTime, match=r"^transition.*step 2"):
-        inference.posterior(model)
+    arrays = torch.tensor(P[[0, 0, 2]]), torch.tensor(R), torch.ones(T, S, A).double() / A
+    model.__dict__["seasons"] = arrays
+    assert inference.posterior(model).log_evidence == pytest.approx(by_hand(model), abs=1e-12)
 
 
 def _same_arguments(model):
@@ -237,8 +267,10 @@ def test_one_step_among_many_is_found(changed):
             return super().rewards(s, a) + (torch.as_tensor(t) == changed).double()
 
     ledge = models.ledge(horizon=300)
-    with pytest.raises(ChangesWithTime, match=rf"^rewards.*step {changed} "):
-        inference.soft_values(Once(**_same_arguments(ledge)))
+    found = inference.soft_values(Once(**_same_arguments(ledge)))
+    assert found.table.by_step == ("reward",)
+    # One unit more, whatever is done, as long as one is alive.
+    assert found.bound == pytest.approx(inference.soft_values(ledge).bound + 1 / ledge.temperature)
 
 
 def test_of_many_steps_some_are_compared_and_always_the_last():
@@ -288,14 +320,32 @@ def test_what_knows_fewer_steps_than_there_are_is_told_so_in_one_line(name, hori
 
 
 @pytest.mark.parametrize(
-    ("name", "method"),
+    "method",
     [
-        ("arrival_rewards", lambda self, s, a, s_next, t=0: 1.0 * s + t),
-        ("arrival_rewards", lambda self, s, a, s_next, t: 1.0 * s + t),
-        ("final_rewards", lambda self, s, t=0: 1.0 * s + t),
+        lambda self, s, a, s_next, t=0: 1.0 * s_next + torch.as_tensor(t),
+        lambda self, s, a, s_next, t: 1.0 * s_next + torch.as_tensor(t),
+        lambda self, s, a, s_next: 1.0 * s_next,
     ],
 )
-def test_what_is_paid_on_arrival_and_at_the_end_is_not_told_the_step(name, method):
+def test_what_is_paid_on_arrival_may_be_told_the_step(method):
+    told = method.__code__.co_argcount == 5
+    kind = type("Kind", (Seasons,), {"arrival_rewards": method, "seasons": arrays([])})
+    model = kind(**_same_arguments(of([])))
+    s = torch.arange(S).double()
+    v = np.zeros(S)
+    for t in reversed(range(T)):
+        later = (P[0] * np.exp(s.numpy() + told * t + v)).sum(-1)
+        v = np.log((PRIOR[0] * np.exp(R[0]) * later).sum(1))
+    assert inference.posterior(model).log_evidence == pytest.approx(v[0], abs=1e-12)
+    paths = model.simulate(lambda t, s: model.prior(s, t), 20, seed=0)
+    here = paths.states[:, :-1], paths.actions
+    steps = torch.arange(T) if told else 0
+    right = torch.tensor(R[0])[here] + paths.states[:, 1:] + steps
+    assert torch.allclose(paths.rewards, right.double())
+
+
+@pytest.mark.parametrize(("name", "method"), [("final_rewards", lambda self, s, t=0: 1.0 * s + t)])
+def test_what_is_paid_at_the_end_is_not_told_the_step(name, method):
     kind = type("Kind", (cai.TrajectoryModel,), {name: method})
     with pytest.raises(ValueError, match=rf"^{name}: .* without the step, .* rewards\(s, a, t\)"):
         kind(**_same_arguments(models.ledge()))
