@@ -41,6 +41,14 @@ class GridSolution:
             to a circle without the last, which is the first again.
         V: (T+1, n_1, …) or, with an infinite horizon, (n_1, …), reward units: V_t at the nodes.
         actions: (A, k) or (A,), the actions that are tried.
+
+    >>> import torch, cai
+    >>> from cai import models
+    >>> model = models.pendulum(horizon=3)
+    >>> sides = torch.linspace(-4, 4, 9), torch.linspace(-8, 8, 9)
+    >>> found = cai.on_grid(model, states=sides, actions=[torch.linspace(-2, 2, 5)])
+    >>> found.V.shape, found.values(torch.zeros(2)).shape
+    (torch.Size([4, 9, 9]), torch.Size([]))
     """
 
     model: TrajectoryModel

@@ -42,6 +42,15 @@ class ComposedRewards:
         table: the problem with the mean of the rewards.
         Q: (T, S, A) or (S, A), reward units: Σ_i w_i Q_i, no less than Q*.
         log_shares: (T, S, A) or (S, A), nats: Σ_i w_i log π_i(a|s).
+
+    >>> import dataclasses
+    >>> from cai import inference, models
+    >>> one = models.ledge()
+    >>> other = dataclasses.replace(one, reward=lambda s, a: -0.5 * (a == 1).double())
+    >>> parts = [inference.soft_values(model) for model in (one, other)]
+    >>> mean = inference.compose_rewards(parts, [0.5, 0.5])
+    >>> bool((mean.correction <= 1e-12).all() and (mean.loss >= -1e-12).all())
+    True
     """
 
     table: Table

@@ -36,6 +36,11 @@ class DivergenceBudget:
         divergence: (), nats: E_π[Σ_t KL(π(·|s_t) ‖ p(·|s_t))] of the solution while alive, which
             is the budget up to rounding.
         solution: the soft values at that temperature, with its policy.
+
+    >>> from cai import inference, models
+    >>> spent = inference.divergence_budget(models.ledge(), nats=0.1)
+    >>> round(spent.divergence, 6)
+    0.1
     """
 
     budget: float

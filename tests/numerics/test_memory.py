@@ -73,7 +73,7 @@ def test_an_allocation_that_fails_is_no_matter_of_broadcasting(error):
     [(100, 5, 2, 1, 21), (30, 48, 4, 48, 2), (20_000, 5, 2, 5, 6), (3, 1000, 200, 1000, 0)],
 )
 def test_histories_say_how_many_steps_would_fit(T, S, A, O, fits):  # noqa: E741
-    expected = f"so a horizon of at most {fits}, got" if fits else "which one step alone"
+    expected = f"so a horizon of at most {fits}, got" if fits else "which a single step"
     with pytest.raises(ValueError, match=f"^horizon: expected at most 16777216 .*, {expected}"):
         check_size(T, S, A, O)
     if fits:

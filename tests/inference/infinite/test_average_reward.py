@@ -440,7 +440,7 @@ def test_what_has_no_average():
         inference.average_reward(
             models.tabular(torch.eye(2).unsqueeze(1), [[1.0], [-2.0]], horizon=None)
         )
-    with pytest.raises(ValueError, match="one holds state 3, another state 4"):
+    with pytest.raises(ValueError, match="one with state 3, another with state 4"):
         inference.average_reward(models.ledge(horizon=None))
     with pytest.raises(ValueError, match=r"p\(O\) = 0"):
         inference.average_reward(models.tabular([[[1.0]]], [[-math.inf]], horizon=None))

@@ -345,7 +345,9 @@ def test_what_is_impossible_says_so():
         action_prior=dist.Normal(0.0, 1.0),
         horizon=2,
     )
-    with pytest.raises(ValueError, match="evidence: expected a plan of the prior that is possible"):
+    with pytest.raises(
+        ValueError, match="evidence: expected a plan from the prior that is possible"
+    ):
         inference.sample_plans(model)
 
 
