@@ -54,6 +54,22 @@ def seeded(seed: int | None) -> Iterator[None]:
             torch.set_rng_state(before)
 
 
+def generators() -> list[torch.Tensor]:
+    """The states of torch's generators."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _on_cuda() else [])]
+
+
+def set_generators(states: list[torch.Tensor]) -> None:
+    """Restores the states of torch's generators."""
+    torch.set_rng_state(states[0])
+    if _on_cuda():
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _on_cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
 def _renew() -> None:
     """A forked process has one thread, which must not wait for those of its parent."""
     global _lock

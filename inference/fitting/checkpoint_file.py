@@ -1,9 +1,10 @@
-"""The checkpoint file of a fit: written atomically, and checked when it is read."""
+"""The checkpoint file of a run: written atomically, and checked when it is read."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import pickle
 import re
@@ -23,12 +24,11 @@ try:
 except ImportError:  # on Windows, where an open file cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
-_FORMAT = "cai.inference.fit, 2"
-_ANY_FORMAT = "cai.inference.fit, "
+_VERSION = 2
 
 
-def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
-    """Writes the state of a training into a file, replacing its previous content.
+def write(path: Path, settings: dict[str, Any], state: dict[str, Any], verb: str = "fit") -> None:
+    """Writes the state of a run into a file, replacing its previous content.
 
     It is written beside it and then renamed, so that a crash leaves the old file or the new one.
 
@@ -36,11 +36,16 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any]) -> None:
         path: the path of the file.
         settings: plain values that a resumed run must have in common.
         state: tensors and plain values.
+        verb: the name of the function that writes the file; no other reads it.
 
     Raises:
         ValueError: if there is anything else among them, which could not be read again.
     """
-    content = {"format": _FORMAT, "settings": settings, "state": _plain(state)}
+    content = {
+        "format": f"cai.inference.{verb}, {_VERSION}",
+        "settings": settings,
+        "state": _plain(state),
+    }
     content["digest"] = _digest(content)
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     lock = os.dup(handle)
@@ -126,34 +131,38 @@ def _check_readable(path: Path, unfinished: str) -> None:
         ) from None
 
 
-def read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def read(path: Path, settings: dict[str, Any], verb: str = "fit") -> dict[str, Any] | None:
     """The state in a file; None if there is no file yet.
 
     Only tensors and plain values are read, so that a foreign file cannot run code.
 
     Raises:
-        ValueError: if the file is truncated, is not a checkpoint of a fit, or is from a run with
-            other settings.
+        ValueError: if the file is truncated, is not a checkpoint of this function, or is from a
+            run with other settings.
     """
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, end of file: torch raises errors of many types
-        refuse_file(path, f"a file that cannot be read ({type(error).__name__}), or only half")
+        refuse_file(
+            path, f"a file that cannot be read ({type(error).__name__}), or only half", verb
+        )
     written = isinstance(content, dict) and str(content.get("format"))
-    if not written or not written.startswith(_ANY_FORMAT):
-        refuse_file(path, "a file of something else")
-    if written != _FORMAT:
-        refuse_file(path, "one of another version of fit")
+    name, _, version = (written or "").partition(", ")
+    if name != f"cai.inference.{verb}":
+        other = name.removeprefix("cai.inference.")
+        refuse_file(path, f"one of {other}" if other != name else "a file of something else", verb)
+    if version != str(_VERSION):
+        refuse_file(path, f"one of another version of {verb}", verb)
     if not all(isinstance(content.get(x), dict) for x in ("settings", "state")):
-        refuse_file(path, "one that lacks something")
+        refuse_file(path, "one that lacks something", verb)
     if content.pop("digest", None) != _digest(content):
-        refuse_file(path, "one that was changed or damaged after it was written")
+        refuse_file(path, "one that was changed or damaged after it was written", verb)
     for name, value in settings.items():
         came = content["settings"].get(name)
         if came != value:
-            refuse_run(path, f"with {name} = {value}", f"with {name} = {came}")
+            refuse_run(path, f"with {name} = {value}", f"with {name} = {came}", verb)
     state: dict[str, Any] = content["state"]
     return state
 
@@ -165,7 +174,7 @@ def check(path: Any) -> Path:
         ValueError: if it is not a path, or its folder does not exist or cannot be written into.
     """
     if not isinstance(path, str | os.PathLike):
-        checks.refuse("checkpoint", "the path of a file", repr(path), 'for instance "fit.pt"')
+        checks.refuse("checkpoint", "the path of a file", repr(path), 'for instance "run.pt"')
     if "\0" in os.fspath(path):
         checks.refuse("checkpoint", "the path of a file", repr(path), "a name holds no zeros")
     file = Path(path)
@@ -178,22 +187,31 @@ def check(path: Any) -> Path:
     return file
 
 
-def refuse_run(path: Path, expected: str, came: str) -> NoReturn:
+def refuse_run(path: Path, expected: str, came: str, verb: str = "fit") -> NoReturn:
     """Raises ValueError for the file of another run."""
+    further = "; Fit.policy can be trained further with any settings" if verb == "fit" else ""
     checks.refuse(
         f"checkpoint {path}",
         f"a run {expected}",
         f"one {came}",
-        "resume with the same arguments, or give another file; Fit.policy can be trained "
-        "further with any settings",
+        f"resume with the same arguments, or give another file{further}",
     )
 
 
-def refuse_file(path: Path, came: str) -> NoReturn:
-    """Raises ValueError for a file that was not written by this version of fit."""
+def refuse_file(path: Path, came: str, verb: str = "fit") -> NoReturn:
+    """Raises ValueError for a file that was not written by this version of a function."""
     checks.refuse(
         f"checkpoint {path}",
-        "a file that fit wrote",
+        f"a file that {verb} wrote",
         came,
         "delete it to start again, or give another name",
     )
+
+
+def holds_nan(x: Any) -> bool:
+    """Whether there is NaN among tensors and plain values, however deep."""
+    if isinstance(x, Tensor):
+        return bool(x.isnan().any())
+    if isinstance(x, dict | list | tuple):
+        return any(map(holds_nan, x.values() if isinstance(x, dict) else x))
+    return isinstance(x, float) and math.isnan(x)

@@ -15,10 +15,11 @@ from cai.evaluation.evaluate import evaluate
 from cai.evaluation.problem import as_problem
 from cai.inference.fitting import _policies, checkpoint_file
 from cai.inference.fitting._described import described, options
+from cai.inference.fitting.descent import Budget, MakeOptimizer, MakeSchedule, make_steps
 from cai.inference.fitting.fit_stopped import stopped
-from cai.inference.fitting.loop import Budget, check_device, seeded, train
+from cai.inference.fitting.loop import check_device, seeded, train
 from cai.inference.fitting.resumption import Resumption
-from cai.inference.fitting.training import WINDOW, MakeOptimizer, MakeSchedule, Training, make_steps
+from cai.inference.fitting.training import WINDOW, Training
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
@@ -186,7 +187,7 @@ def fit(
     if clip is not None:
         checks.check_positive("clip", clip)
     file = None if checkpoint is None else checkpoint_file.check(checkpoint)
-    budget = Budget(steps, tolerance, temperature, every)
+    budget = Budget(steps, tolerance, temperature)
     policy = _policies.copy_of(policy)
     table = None if remembers(policy) else problem.table
     _policies.check_guide(policy, problem)
@@ -213,6 +214,7 @@ def fit(
             schedule=rates,
             clip=clip,
             natural=name == "mirror",
+            budget=budget,
         )
         plain = {k: x for k, x in by.defaults.items() if isinstance(x, int | float | str | tuple)}
         settings = {
@@ -233,16 +235,19 @@ def fit(
         kept = None
         if file is not None:
             whole = problem.table if table is None else table
-            kept = Resumption(file, settings, problem, whole, budget.at)
+            kept = Resumption(file, settings, problem, whole)
         try:
-            converged = train(run, budget, kept, progress)
+            whole_steps = train(run, kept, every, progress)
         except (FloatingPointError, ValueError) as error:
             if isinstance(error, ValueError) and not run.losses:
                 raise  # a fault of the arguments, not of numbers
             raise stopped(error, problem.program, policy, samples, run.losses) from error
+        if whole_steps:
+            run.remember()
         run.restore()
         elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     losses = torch.tensor(run.losses, dtype=torch.float64)
+    converged = whole_steps and run.converged()
     return Fit(policy.to(home), elbo, losses, name, converged)
 
 

@@ -1,4 +1,4 @@
-"""The training loop: when it ends, its progress bar, and its handling of interrupts."""
+"""The loop of all training: when it ends, its progress bar, and its handling of interrupts."""
 
 from __future__ import annotations
 
@@ -6,110 +6,64 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from cai import checks
-from cai.inference.fitting.resumption import Resumption
-from cai.inference.fitting.training import WINDOW, Training, generators, set_generators
-from cai.inference.gradients.guarded import raising
+from cai.inference.fitting.resumption import Resumption, Resumable
 from cai.numerics.exclusive import exclusive
 from cai.tables.table import Table
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The length of a training, its temperatures, and its interval between checkpoints.
+def train(run: Resumable, kept: Resumption | None, every: int, progress: bool) -> bool:
+    """Steps a run until it is over, or Ctrl-C; returns whether no step was left half done.
 
-    Attributes:
-        steps: the maximum number of steps.
-        tolerance: by how much the mean loss has to fall, see :meth:`plateau`.
-        temperature: step -> α; None for the same at every step.
-        every: steps from one checkpoint to the next.
-    """
-
-    steps: int
-    tolerance: float
-    temperature: Callable[[int], float] | None
-    every: int
-
-    def at(self, step: int, otherwise: float) -> float:
-        """α at a step.
-
-        Raises:
-            ValueError: if it is not a number above zero.
-        """
-        if self.temperature is None:
-            return otherwise
-        if not callable(self.temperature):
-            checks.refuse(
-                "temperature",
-                "a function step -> α",
-                repr(self.temperature),
-                "for one α give it to the model: dataclasses.replace(model, temperature=0.5)",
-            )
-        example = "for instance lambda step: max(0.1, 0.99**step)"
-        with raising("temperature", "a function step -> α", example):
-            alpha = self.temperature(step)
-        checks.check_positive(f"temperature({step})", alpha)
-        return float(alpha)
-
-    def converged(self, run: Training) -> bool:
-        """Whether the losses no longer fall, at the final temperature."""
-        if self.at(self.steps - 1, run.temperature) != run.temperature:
-            return False
-        return run.resting if run.natural else self.plateau(run)
-
-    def plateau(self, run: Training) -> bool:
-        """Whether the mean loss of the last fifth of the steps is no lower than of the one before.
-
-        By how much it has to be lower is relative to its size above one.
-        """
-        window = max(WINDOW, self.steps // 5)
-        losses = run.losses[run.settled :]
-        n = len(losses)
-        if n < 2 * window or n % WINDOW:
-            return False
-        last = sum(losses[-window:]) / window
-        before = sum(losses[-2 * window : -window]) / window
-        return before - last < self.tolerance * max(1.0, abs(last))
-
-
-def train(run: Training, budget: Budget, kept: Resumption | None, progress: bool) -> bool:
-    """Trains until convergence, the end of the budget, or Ctrl-C; returns whether it converged.
+    Args:
+        run: the run, which is changed in place.
+        kept: its checkpoint, from which it is resumed if the file exists; or None.
+        every: the interval between checkpoints, in the unit of ``run.done``.
+        progress: whether to show a bar on a terminal.
 
     Raises:
-        FloatingPointError, ValueError: from a step; torch's generator is restored to before it.
+        FloatingPointError, ValueError: from a step.
     """
-    if kept is not None:
-        kept.load(run)
-    before = generators()
-    with _ProgressBar(budget.steps, len(run.losses), progress) as bar, _interruptible() as asked:
+    resumed = kept is not None and kept.load(run)
+    with _ProgressBar(run, progress) as bar, _interruptible() as asked:
+        if resumed and run.restarts:
+            bar.say(f"{run.verb}: goes on after {run.done} of {run.total}; {run.restarts}")
         try:
-            while len(run.losses) < budget.steps and not budget.converged(run):
+            while not run.over() and not _reading.get():
                 if asked.is_set():
-                    bar.say("fit: interrupted, returning the best so far")
+                    bar.say(f"{run.verb}: interrupted, returning {run.outcome} so far")
                     break
-                run.anneal(budget.at(len(run.losses), run.temperature))
-                before = generators()
+                before = run.done
                 run.step()
-                bar.update(run.losses)
-                if kept is not None and len(run.losses) % budget.every == 0:
+                bar.update(run)
+                if kept is not None and run.done // every > before // every:
                     kept.keep(run)
         except KeyboardInterrupt:
-            bar.say("fit: interrupted within a step, returning the best so far")
+            bar.say(f"{run.verb}: interrupted within a step, returning {run.outcome} so far")
             return False
-        except (FloatingPointError, ValueError):
-            set_generators(before)
-            raise
-    if kept is not None:
+    if kept is not None and not _reading.get():
         kept.keep(run)
-    run.remember()
-    return budget.converged(run)
+    return True
+
+
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """A context in which runs are restored from their files, and take no further step."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
 
 
 def check_device(device: Any) -> torch.device:
@@ -152,11 +106,13 @@ def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None
 
 
 class _ProgressBar:
-    """The ELBO of the last step and its moving average, on a terminal."""
+    """How far a run has come and what it says of itself, on a terminal."""
 
-    def __init__(self, steps: int, done: int, shown: bool) -> None:
+    def __init__(self, run: Resumable, shown: bool) -> None:
         disable = None if shown else True
-        self._bar = tqdm(total=steps, initial=done, desc="fit", unit="step", disable=disable)
+        self._bar = tqdm(
+            total=run.total, initial=run.done, desc=run.verb, unit="step", disable=disable
+        )
 
     def __enter__(self) -> _ProgressBar:
         return self
@@ -164,14 +120,11 @@ class _ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, losses: list[float]) -> None:
+    def update(self, run: Resumable) -> None:
         """Shows one more step."""
-        if not self._bar.disable and len(losses) % 10 == 0:
-            recent = losses[-WINDOW:]
-            mean = -sum(recent) / len(recent)
-            text = f"ELBO {-losses[-1]:.4f} nats, mean of {len(recent)}: {mean:.4f}"
-            self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        if not self._bar.disable:
+            self._bar.set_postfix_str(run.shown(), refresh=False)
+            self._bar.update(run.done - self._bar.n)
 
     def say(self, text: str) -> None:
         """Prints a separate line to standard error."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cai import checks
-from cai.inference.gradients.estimators import default_rate
+from cai.inference.fitting.checkpoint_file import holds_nan
+from cai.inference.fitting.descent import Budget, other_rates, rates_of
 from cai.inference.gradients.gradient import Estimator
-from cai.inference.gradients.guarded import raising
-
-MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-MakeSchedule: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
+from cai.numerics.exclusive import generators, set_generators
 
 WINDOW = 50  # steps that the running mean of the losses covers
 _ROUNDING = 1e-11  # a natural gradient this small, relative to the ELBO above one, is zero
@@ -36,6 +34,7 @@ class Training:
         schedule: the schedule of the optimiser's rate.
         clip: the maximum norm of a gradient; None for no limit.
         natural: whether steps follow the natural gradient, which is zero at the optimum alone.
+        budget: the maximum number of steps, and the temperatures.
         losses: one per step, nats.
         alphas: α at each step.
         rates: the optimiser's rates at each step, one for each group of parameters.
@@ -52,19 +51,45 @@ class Training:
     schedule: LRScheduler
     clip: float | None
     natural: bool
+    budget: Budget
     losses: list[float] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
     rates: list[list[float]] = field(default_factory=list)
     settled: int = 0
     resting: bool = False
     best: tuple[float, dict[str, Tensor]] | None = None
+    verb, outcome, restarts = "fit", "the best", ""
+
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        return len(self.losses)
+
+    @property
+    def total(self) -> int:
+        """Steps at most."""
+        return self.budget.steps
+
+    def over(self) -> bool:
+        """Whether there is nothing left to gain, or no step left."""
+        return self.done >= self.total or self.converged()
 
     def step(self) -> None:
         """Takes one step of the optimiser and the schedule, and records the loss.
 
         Raises:
-            FloatingPointError: if the loss or its gradient is not finite; nothing has changed then.
+            FloatingPointError, ValueError: if the loss or its gradient is not finite; nothing has
+                changed then, and torch's generator is restored.
         """
+        self.anneal(self.budget.at(self.done, self.temperature))
+        before = generators()
+        try:
+            self._descend()
+        except (FloatingPointError, ValueError):
+            set_generators(before)
+            raise
+
+    def _descend(self) -> None:
         rates = rates_of(self.optimizer)
         loss = float(self.optimizer.step(self._loss_and_gradient))
         self.losses.append(loss)
@@ -148,6 +173,32 @@ class Training:
         tiny = _ROUNDING * max(1.0, abs(self.losses[-1]))
         return all(slope is None or bool(slope.abs().max() <= tiny) for slope in slopes)
 
+    def converged(self) -> bool:
+        """Whether the losses no longer fall, at the final temperature."""
+        if self.budget.at(self.total - 1, self.temperature) != self.temperature:
+            return False
+        return self.resting if self.natural else self.plateau()
+
+    def plateau(self) -> bool:
+        """Whether the mean loss of the last fifth of the steps is no lower than of the one before.
+
+        By how much it has to be lower is relative to its size above one.
+        """
+        window = max(WINDOW, self.total // 5)
+        losses = self.losses[self.settled :]
+        n = len(losses)
+        if n < 2 * window or n % WINDOW:
+            return False
+        last = sum(losses[-window:]) / window
+        before = sum(losses[-2 * window : -window]) / window
+        return before - last < self.budget.tolerance * max(1.0, abs(last))
+
+    def shown(self) -> str:
+        """The ELBO of the last step and its moving average, for the progress bar."""
+        recent = self.losses[-WINDOW:]
+        mean = -sum(recent) / len(recent)
+        return f"ELBO {-self.losses[-1]:.4f} nats, mean of {len(recent)}: {mean:.4f}"
+
     def state_dict(self) -> dict[str, Any]:
         """The state from which :meth:`load_state_dict` continues."""
         return {
@@ -172,30 +223,28 @@ class Training:
         for name in _KEPT:
             setattr(self, name, state[name])
 
+    def differs(self, kept: dict[str, Any]) -> str:
+        """The first past step whose temperature or rate differs now, in words; or empty.
+
+        Raises:
+            ValueError: if there is NaN, or the counts are not numbers of steps.
+        """
+        alpha = self.temperature
+        for step, then in enumerate(kept["alphas"].tolist()):
+            try:
+                alpha = self.budget.at(step, alpha)
+            except Exception:  # a schedule that cannot be called for past steps is not compared
+                continue
+            if not math.isclose(alpha, then, rel_tol=1e-9):
+                return f"temperature({step}) = {alpha:g} | temperature({step}) = {then:g}"
+        other = other_rates(self.optimizer, self.schedule, kept)
+        if not other:
+            _check_whole(kept)
+        return other
+
 
 _KEPT = ("settled", "resting", "best")
 _EACH_STEP = ("losses", "alphas", "rates")
-
-
-def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The rate of each group of parameters."""
-    return [float(group.get("lr", 0.0)) for group in optimizer.param_groups]
-
-
-def generators() -> list[torch.Tensor]:
-    """The states of torch's generators."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if _on_cuda() else [])]
-
-
-def set_generators(states: list[torch.Tensor]) -> None:
-    """Restores the states of torch's generators."""
-    torch.set_rng_state(states[0])
-    if _on_cuda():
-        torch.cuda.set_rng_state_all(states[1:])
-
-
-def _on_cuda() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
 def _learnt(estimate: Estimator) -> dict[str, Any]:
@@ -209,70 +258,11 @@ def _teach(estimate: Estimator, learnt: dict[str, Any]) -> None:
         getattr(estimate, name).load_state_dict(part)
 
 
-def make_steps(
-    name: str,
-    policy: nn.Module,
-    steps: int,
-    learning_rate: float | None,
-    optimizer: MakeOptimizer | None,
-    schedule: MakeSchedule | None,
-) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """The optimiser and its schedule: the user's, or Adam with a rate that falls by 100.
-
-    Raises:
-        ValueError: if a rate is not a number above zero, or is given twice, or a function returns
-            something else.
-    """
-    if learning_rate is not None:
-        checks.check_positive("learning_rate", learning_rate)
-        if optimizer is not None:
-            checks.refuse("learning_rate", "None beside an optimizer", repr(learning_rate), "one")
-    for what, given in (("optimizer", optimizer), ("schedule", schedule)):
-        if given is not None and not callable(given):
-            checks.refuse(what, "a function that makes one", repr(given), "see the examples of fit")
-    expected, example = "a function that makes one", "see the examples of fit"
-    if optimizer is None:
-        made = _descent(name, policy, learning_rate)
-    else:
-        with raising("optimizer", expected, example):
-            made = optimizer(policy.parameters())
-    if not isinstance(made, torch.optim.Optimizer):
-        checks.refuse(
-            "optimizer",
-            "a function from parameters to a torch optimiser",
-            f"one that returns {type(made).__name__}",
-            "for instance functools.partial(torch.optim.SGD, lr=0.1)",
-        )
-    own = {id(p) for p in policy.parameters()}
-    if any(id(p) not in own for group in made.param_groups for p in group["params"]):
-        checks.refuse(
-            "optimizer",
-            "one of the parameters that it is called with",
-            "one of others",
-            "fit trains a copy of the policy",
-        )
-    falls = optimizer is None and name != "mirror"
-    if schedule is None:
-        rates: LRScheduler = ExponentialLR(made, 0.01 ** (1 / steps) if falls else 1.0)
-    else:
-        with raising("schedule", expected, example):
-            rates = schedule(made)
-    if not isinstance(rates, LRScheduler):
-        checks.refuse(
-            "schedule",
-            "a function from an optimiser to a torch scheduler",
-            f"one that returns {type(rates).__name__}",
-            "for instance lambda by: torch.optim.lr_scheduler.CosineAnnealingLR(by, steps)",
-        )
-    return made, rates
-
-
-def _descent(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Optimizer:
-    """Adam, or plain steps along a natural gradient."""
-    if rate is None:
-        rate = default_rate(name, policy)
-    if name == "mirror":
-        return torch.optim.SGD(policy.parameters(), lr=rate)
-    # Without noise a short memory suits Adam best: gradients shrink as probabilities settle.
-    betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)
-    return torch.optim.Adam(policy.parameters(), lr=rate, betas=betas)
+def _check_whole(kept: dict[str, Any]) -> None:
+    """Raises ValueError if there is NaN, or the counts are not numbers of steps."""
+    n = len(kept["losses"])
+    counted = isinstance(kept["settled"], int) and 0 <= kept["settled"] <= n
+    if not counted or not isinstance(kept["resting"], bool):
+        raise ValueError("wrong counts of steps")
+    if any(len(kept[name]) != n for name in ("alphas", "rates")) or holds_nan(kept):
+        raise ValueError("NaN in it, or missing steps")
