@@ -85,6 +85,7 @@ Learning from transitions, of models and of environments that can only be steppe
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
 - ``path_consistency``: a policy and values that agree along segments of trajectories.
 - ``Learned``: the result of a learner.
+- ``LearningStopped``: raised if a learner cannot continue.
 """
 
 import lazy_loader as _lazy_loader

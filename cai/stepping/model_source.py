@@ -59,6 +59,7 @@ class ModelSource:
                     "dataclasses.replace(model, horizon=None, final_reward=None)",
                 )
         self.model, self.num_envs = model, num_envs
+        self.time_limit, self.terminates = time_limit, terminates
         self._last = model.horizon if time_limit is None else time_limit
         self._cuts = time_limit is not None
         self._survival = model.discount if terminates else 1.0
@@ -69,6 +70,8 @@ class ModelSource:
         self.t = torch.zeros(num_envs, dtype=torch.long)
         never = torch.zeros(num_envs, dtype=torch.bool)
         self._never, self._always = never, ~never
+
+    restarts = ""
 
     def step(self, a: Tensor) -> Transition:
         """Takes one action in each copy; copies whose episode is over begin another one."""

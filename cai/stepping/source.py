@@ -44,6 +44,8 @@ class Source(Protocol):
     """
 
     num_envs: int
+    restarts: str
+    """What begins anew where a state is restored, in words; empty if nothing does."""
     s: Tensor
     """(n,) + event shape, where each copy is."""
     t: Tensor

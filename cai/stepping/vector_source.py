@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,8 @@ class VectorSource:
             the environment returns is not finite.
     """
 
+    restarts = "episodes begin anew, since the state of an environment cannot be saved"
+
     def __init__(self, envs: VectorEnv[Any, Any, Any], seed: int) -> None:
         check_space("observations", envs.single_observation_space)
         check_space("actions", envs.single_action_space)
@@ -44,7 +49,8 @@ class VectorSource:
         self._begin(seed)
 
     def _begin(self, seed: int) -> None:
-        seen, _ = self.envs.reset(seed=seed)
+        with _told("reset"):
+            seen, _ = self.envs.reset(seed=seed)
         self.s = self._numbers(seen)
         self.t = torch.zeros(self.num_envs, dtype=torch.long)
         self._wait[:] = False
@@ -54,13 +60,15 @@ class VectorSource:
         s, t = self.s, self.t
         space = self.envs.single_action_space
         actions = a.detach().numpy().astype(space.dtype) + self._first_action
-        seen, reward, ended, cut, info = self.envs.step(actions)
+        with _told("step"):
+            seen, reward, ended, cut, info = self.envs.step(actions)
         ended, cut = np.asarray(ended, bool), np.asarray(cut, bool)
         over = ended | cut
         s_next = found = self._numbers(seen)
         counts = ~self._wait
         if over.any() and self._mode == AutoresetMode.DISABLED:
-            fresh, _ = self.envs.reset(options={"reset_mask": over})
+            with _told("reset"):
+                fresh, _ = self.envs.reset(options={"reset_mask": over})
             found = self._numbers(fresh)
         elif over.any() and self._mode == AutoresetMode.SAME_STEP:
             s_next = s_next.clone()
@@ -89,11 +97,22 @@ class VectorSource:
 
     def state_dict(self) -> dict[str, Any]:
         """A seed for the episodes that begin on resumption."""
-        return {"seed": int(torch.randint(2**31, ()))}
+        return {"seed": zlib.crc32(torch.get_rng_state().numpy().tobytes()) % 2**31}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begins new episodes, since the state of Gymnasium's cannot be restored."""
         self._begin(state["seed"])
+
+
+@contextlib.contextmanager
+def _told(method: str) -> Iterator[None]:
+    """Raises ValueError in place of any error of an environment."""
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        expected, advice = f"one whose {method} returns", "look for it in the environment's code"
+        checks.refuse("environment", expected, f"one that raised {words}", advice)
 
 
 def _mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:

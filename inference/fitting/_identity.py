@@ -17,10 +17,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from cai import checks
 from cai.evaluation.evaluate import evaluate
 from cai.evaluation.problem import Problem
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.inference.fitting._probes import PATHS, Numbers, numbers_of_program, probes_of
+from cai.inference.fitting._probes import PATHS, Numbers, numbers_of_program, probes_of, score
 from cai.numerics.exclusive import seeded
 from cai.policies.tabular import TabularPolicy
 from cai.program.interfaces import Policy
@@ -69,13 +70,15 @@ def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> s
     return next((x for x in [*mine, *its] if not alike(mine.get(x), its.get(x))), "")
 
 
-def answers(policy: Policy, kept: dict[str, Any]) -> Tensor | None:
+def answers(policy: Policy | None, kept: dict[str, Any]) -> Tensor | None:
     """log q(a_t|s_t) of a policy along the kept trajectories, (n, T); None if it cannot be called.
 
     Args:
         policy: the policy, with any parameters.
         kept: the result of :func:`identity`.
     """
+    if policy is None:
+        return None
     try:
         policy = without_latents(policy)
     except ValueError:
@@ -105,8 +108,11 @@ def _described(problem: Problem, table: Table | None, probes: Numbers) -> dict[s
     if problem.gaussian is not None:
         paid, numbers = None, _of_matrices(problem.gaussian)
     elif table is not None:
-        prior = TabularPolicy.from_log_probs(table.log_prior)
-        paid, numbers = evaluate(table, prior).expected_return, _of_table(table)
+        prior, numbers = TabularPolicy.from_log_probs(table.log_prior), _of_table(table)
+        paid = None if table.horizon is None else evaluate(table, prior).expected_return
+    elif checks.can_only_be_sampled(problem.model):  # an environment
+        s, a = probes["states"], probes["actions"]
+        paid, numbers = None, {"action_prior": score(problem.model.prior(s, 0), a)}
     else:
         assert problem.program is not None
         numbers = numbers_of_program(problem.program, probes)

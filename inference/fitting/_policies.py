@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from cai import checks
 from cai.evaluation.problem import Problem
 from cai.program.interfaces import Belief
-
-
-def copy_of(policy: nn.Module) -> nn.Module:
-    """A copy whose parameters do not share memory, so that they can be restored."""
-    own = copy.deepcopy(policy)
-    for tensor in (*own.parameters(), *own.buffers()):
-        tensor.data = tensor.data.contiguous()
-    return own
 
 
 def described(policy: nn.Module) -> str:

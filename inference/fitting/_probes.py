@@ -7,6 +7,7 @@ states far from all of these.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any, TypeAlias
 
 import pyro
@@ -17,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
+from cai import checks
 from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.distributions.flat_prior import FlatPrior
@@ -44,10 +46,15 @@ def probes_of(problem: Problem, table: Table | None) -> Numbers:
         states, actions = (torch.randint(size, (PATHS, T)) for size in (S, A))
         return {"states": states, "actions": actions}
     assert problem.program is not None
+    if checks.can_only_be_sampled(problem.program):  # an environment, which has its prior alone
+        states = problem.program.initial.sample(torch.Size((PATHS, T)))
+        return {"states": states, "actions": problem.program.prior(states).sample()}
     return _probes_of_program(problem.program, T)
 
 
 def _probes_of_program(model: TrajectoryModel, T: int) -> Numbers:
+    if model.horizon is None:
+        model = dataclasses.replace(model, horizon=T)
     paths = [model.simulate(policy, PATHS) for policy in _sampled(model)]
     with contextlib.suppress(Exception):  # an action may not be possible everywhere
         paths.append(model.simulate(_held(model), PATHS))
@@ -83,7 +90,7 @@ def _probes_of_program(model: TrajectoryModel, T: int) -> Numbers:
 def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
     """The scores and rewards of a program at the kept states, actions and latents."""
     last = model.final_rewards(probes["s_T"]).expand(len(probes["s_T"]))
-    numbers = {"initial": _score(model.initial, probes["s_0"]), "last final_reward": last}
+    numbers = {"initial": score(model.initial, probes["s_0"]), "last final_reward": last}
     if isinstance(model.initial, EmpiricalStates):
         numbers["starts"] = model.initial.states
     for where in ("", "far "):
@@ -98,14 +105,14 @@ def numbers_of_program(model: TrajectoryModel, probes: Numbers) -> Numbers:
         found = {
             "reward": model.rewards(s, a, t).expand(len(s)),
             "final_reward": model.final_rewards(s).expand(len(s)),
-            "action_prior": _score(model.prior(s, t), a),
+            "action_prior": score(model.prior(s, t), a),
         }
         if model.pays_on_arrival:
             found["arrival_reward"] = model.paid_on_arrival(s, a, after, t).expand(len(s))
         with _Scores(len(s), latents) as scores:
             moves = model.transition(s, a, t)
         found |= {f"dynamics, site {name}": x for name, x in scores.found.items()}
-        found["dynamics"] = _score(moves, after)
+        found["dynamics"] = score(moves, after)
         numbers |= {where + name: x for name, x in found.items()}
     return numbers
 
@@ -128,10 +135,10 @@ class _Scores(Messenger):
         if name not in self.values:
             self.values[name] = fn.sample()
         msg["value"], msg["done"] = self.values[name], True
-        self.found[name] = _score(fn, self.values[name])
+        self.found[name] = score(fn, self.values[name])
 
 
-def _score(distribution: Any, value: Tensor) -> Tensor:
+def score(distribution: Any, value: Tensor) -> Tensor:
     """log p(value); for a Delta the value itself, which may differ by rounding."""
     inner = distribution
     while isinstance(inner, Independent):

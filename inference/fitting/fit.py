@@ -18,7 +18,7 @@ from cai.inference.fitting._described import described, options
 from cai.inference.fitting.descent import Budget, MakeOptimizer, MakeSchedule, make_steps
 from cai.inference.fitting.fit_stopped import stopped
 from cai.inference.fitting.loop import check_device, seeded, train
-from cai.inference.fitting.resumption import Resumption
+from cai.inference.fitting.resumption import Resumption, copy_of
 from cai.inference.fitting.training import WINDOW, Training
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
@@ -188,7 +188,7 @@ def fit(
         checks.check_positive("clip", clip)
     file = None if checkpoint is None else checkpoint_file.check(checkpoint)
     budget = Budget(steps, tolerance, temperature)
-    policy = _policies.copy_of(policy)
+    policy = copy_of(policy)
     table = None if remembers(policy) else problem.table
     _policies.check_guide(policy, problem)
     if table is not None:

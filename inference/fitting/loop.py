@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from cai import checks
-from cai.inference.fitting.resumption import Resumption, Resumable
+from cai.inference.fitting.resumption import Resumable, Resumption
 from cai.numerics.exclusive import exclusive
 from cai.tables.table import Table
 
@@ -124,7 +124,7 @@ class _ProgressBar:
         """Shows one more step."""
         if not self._bar.disable:
             self._bar.set_postfix_str(run.shown(), refresh=False)
-            self._bar.update(run.done - self._bar.n)
+            self._bar.update(min(run.done, run.total) - self._bar.n)
 
     def say(self, text: str) -> None:
         """Prints a separate line to standard error."""

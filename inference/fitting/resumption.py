@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,14 @@ class Resumption:
         except OSError as error:
             where, came = f"checkpoint {self.file}", f"{error}"
             checks.refuse(where, "room to write", came, "mend it and go on")
+
+
+def copy_of(policy: nn.Module) -> nn.Module:
+    """A copy whose parameters do not share memory, so that they can be restored."""
+    own = copy.deepcopy(policy)
+    for tensor in (*own.parameters(), *own.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return own
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from cai.stepping.source import Transition
 _RECORDS = 100  # records of a run
 
 
+_NAMES = "steps", "returns", "divergence", "temperature", "loss"
+
+
 class History:
     """Mean returns of episodes and the learner's own numbers, at regular intervals."""
 
@@ -19,27 +23,58 @@ class History:
         self._every = max(1, steps // _RECORDS)
         self._running = torch.zeros(num_envs, dtype=torch.float64)
         self._ended, self._count = 0.0, 0
-        self._losses: list[float] = []
+        self._said: list[tuple[float, float]] = []
         self._rows: list[tuple[float, ...]] = []
 
-    def record(self, transition: Transition, taken: int, temperature: float, loss: float) -> None:
-        """Records a transition of each copy; ``taken`` counts those so far."""
+    def add(self, transition: Transition) -> None:
+        """Adds the rewards of a transition of each copy to the returns."""
         self._running += torch.where(transition.counts, transition.reward, 0.0)
         over = transition.over & transition.counts
         if over.any():
             self._ended += float(self._running[over].sum())
             self._count += int(over.sum())
             self._running[over] = 0.0
-        self._losses.append(loss)
+
+    def record(self, taken: int, temperature: float, loss: float, divergence: float) -> None:
+        """Records the numbers of a step of the learner, after which ``taken`` transitions are done.
+
+        Args:
+            taken: the number of transitions so far.
+            temperature: α.
+            loss: the mean loss; NaN if there is none yet.
+            divergence: the mean KL of the policy from the action prior in the visited states, nats.
+        """
+        self._said.append((loss, divergence))
         if taken // self._every > len(self._rows):
             returns = self._ended / self._count if self._count else math.nan
-            losses = [x for x in self._losses if not math.isnan(x)]
-            mean = sum(losses) / len(losses) if losses else math.nan
-            self._rows.append((float(taken), returns, temperature, mean))
-            self._ended, self._count, self._losses = 0.0, 0, []
+            means = torch.tensor(self._said, dtype=torch.float64).nanmean(0).tolist()
+            self._rows.append((float(taken), returns, means[1], temperature, means[0]))
+            self._ended, self._count, self._said = 0.0, 0, []
+
+    def shown(self) -> str:
+        """The latest record in words."""
+        if not self._rows:
+            return ""
+        _, returns, divergence, temperature, _ = self._rows[-1]
+        return f"return {returns:.4g}, KL {divergence:.3g} nats, temperature {temperature:.3g}"
 
     def tensors(self) -> dict[str, Tensor]:
         """name -> record, float64."""
-        names = "steps", "returns", "temperature", "loss"
-        rows = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(names))
-        return dict(zip(names, rows.unbind(1), strict=True))
+        rows = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(_NAMES))
+        return dict(zip(_NAMES, rows.unbind(1), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state from which :meth:`load_state_dict` continues."""
+        return {
+            "running": self._running,
+            "ended": (self._ended, self._count),
+            "said": torch.tensor(self._said, dtype=torch.float64).reshape(-1, 2),
+            "rows": torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(_NAMES)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the records from a state."""
+        self._running = state["running"]
+        self._ended, self._count = state["ended"]
+        self._said = [(loss, divergence) for loss, divergence in state["said"].tolist()]
+        self._rows = [tuple(row) for row in state["rows"].tolist()]

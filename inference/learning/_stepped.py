@@ -27,6 +27,19 @@ class Stepped(NamedTuple):
     copies: Source
     horizon: int | None
 
+    def settings(self) -> dict[str, Any]:
+        """What a run must have in common to go on from the checkpoint of another."""
+        problem, copies = self.problem, self.copies
+        found = {
+            "num_envs": copies.num_envs,
+            "horizon": int(problem.horizon or 0),
+            "discount": float(problem.discount),
+            "temperature": float(problem.temperature),
+        }
+        if isinstance(copies, ModelSource):
+            return found | {"time_limit": copies.time_limit, "terminates": copies.terminates}
+        return found | {"environment": repr(problem)}
+
 
 def stepped(source: Any, num_envs: int) -> Stepped:
     """Copies of a model or an environment side by side; a source is taken as it is.

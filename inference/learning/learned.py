@@ -45,6 +45,37 @@ class Learned:
         return f"Learned({kind} after {steps} transitions, temperature={self.temperature:g})"
 
 
+class LearningStopped(ValueError):
+    """The error of a learner whose step failed; nothing that it had learnt is lost.
+
+    Attributes:
+        taken: the number of transitions before the step that failed.
+        learned: what was learnt from them.
+        reason: why the step failed.
+
+    >>> from cai import inference, models
+    >>> def fails(taken):
+    ...     return 1.0 if taken < 640 else 0.0
+    >>> try:
+    ...     inference.soft_q(models.ledge(), steps=1000, temperature=fails, progress=False)
+    ... except inference.LearningStopped as stopped:
+    ...     print(stopped.taken, type(stopped.learned.policy).__name__)
+    640 TabularPolicy
+    """
+
+    def __init__(self, verb: str, taken: int, total: int, words: str, learned: Learned) -> None:
+        super().__init__(
+            f"{verb}: stopped after {taken} of {total} transitions: {words}. What was learnt "
+            "before it is in the exception's .learned"
+        )
+        self.taken, self.learned, self.reason = taken, learned, words
+        self._arguments = verb, taken, total, words, learned
+
+    def __reduce__(self) -> Any:
+        """All of it, so that it can be pickled."""
+        return type(self), self._arguments
+
+
 @dataclass(frozen=True, eq=False)
 class StateTable:
     """(s, t=0) -> a number, from a table (S,), or (T, S) if the time is part of the state."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
+import os
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cai import checks
-from cai.distributions.exact_scores import exact
+from cai.distributions.exact_scores import exact, support_size
+from cai.inference.fitting.resumption import copy_of
+from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
+from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning._stepped import stepped
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.policy_gradient import SoftActionValues, StateValues, check_trainable
+from cai.inference.learning.policy_gradient import check_trainable
 from cai.numerics.exclusive import seeded
 from cai.program.episode import policy_at
 from cai.program.handlers import draw
@@ -34,6 +36,8 @@ def path_consistency(
     lag: float | None = None,
     hidden: tuple[int, ...] = (64, 64),
     learning_rate: float = 1e-3,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 20_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -67,6 +71,10 @@ def path_consistency(
             and without a reward for randomness the policy tends to that of the hard rule.
         hidden: widths of the hidden layers of V.
         learning_rate: learning rate of Adam at the start.
+        checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
+            If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
+            episodes in an environment.
+        every: the number of transitions between checkpoints.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
@@ -75,7 +83,9 @@ def path_consistency(
 
     Raises:
         ValueError: if the policy has no parameters, if it has a memory, if ``double`` is used with
-            longer segments or an environment, or if a number is out of range.
+            longer segments or an environment, or if a number is out of range, or if the
+            checkpoint is of another run.
+        LearningStopped: a ValueError with what was learnt before, if a step failed.
 
     >>> import cai
     >>> from cai import inference, models
@@ -88,6 +98,7 @@ def path_consistency(
     >>> bool(best - cai.evaluate(model, learnt.policy).elbo < 0.5)
     True
     """
+    arguments = dict(locals())
     check_trainable(policy)
     checks.check_count("steps", steps)
     checks.check_count("length", length)
@@ -99,28 +110,35 @@ def path_consistency(
     learning_rate = checks.check_positive("learning_rate", learning_rate)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    policy = copy.deepcopy(policy)
+    policy = copy_of(policy)
     with seeded(seed):
-        problem, copies, horizon = stepped(source, num_envs)
+        problem, copies, horizon = made = stepped(source, num_envs)
         _check_double(double, length, copies)
         critic = StateValues(problem, hidden, horizon is not None)
         state = PathConsistency(policy, critic, copies, problem, length, ends == "both", double)
         state.alpha = float(problem.temperature)
-        lagging = None if lag is None else copy.deepcopy(policy)
-        state.reference = lagging
         adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
         history = History(copies.num_envs, steps)
-        with tqdm(total=steps, desc="path_consistency", disable=None if progress else True) as bar:
-            while state.taken < steps:
-                adam.zero_grad()
-                state.loss(history).backward()
-                adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
-                adam.step()
-                if lagging is not None and lag is not None:
-                    _follow(lagging, policy, lag)
-                bar.update(copies.num_envs * length)
-    ratios = SoftActionValues(policy, critic, problem, state.alpha)
-    return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+        parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
+        if lag is not None:
+            parts["reference"] = state.reference = copy_of(policy)
+
+        def once() -> None:
+            adam.zero_grad()
+            state.loss(history).backward()
+            adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
+            adam.step()
+            if state.reference is not None and lag is not None:
+                _follow(state.reference, policy, lag)
+
+        def learned() -> Learned:
+            ratios = SoftActionValues(policy, critic, problem, state.alpha)
+            return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+
+        learning = Learning(
+            "path_consistency", steps, state, None, once, history, made, parts, learned, policy
+        )
+        return learning.run(arguments, checkpoint, every, progress)
 
 
 def _check_double(double: bool, length: int, copies: Source) -> None:
@@ -158,6 +176,7 @@ class PathConsistency:
         self.prior, self.discount = problem.prior, problem.discount
         self.length, self.both_ends, self.double = length, both_ends, double
         self.taken, self.alpha = 0, 1.0
+        self._actions = support_size(problem.prior(copies.s, 0))
         self.reference: nn.Module | None = None
 
     def loss(self, history: History | None = None) -> Tensor:
@@ -171,7 +190,7 @@ class PathConsistency:
                 taken.append(self.copies.step(draw(q, shape, "policy")))
                 self.taken += len(s)
                 if history is not None:
-                    history.record(taken[-1], self.taken, self.alpha, torch.nan)
+                    history.add(taken[-1])
         counts = torch.stack([step.counts for step in taken])
         errors = self.errors(taken)
         if self.double:
@@ -182,7 +201,16 @@ class PathConsistency:
         total = 0.5 * product[counts].mean()
         if not total.isfinite():
             raise FloatingPointError(f"path_consistency: the loss is {total.item():g}")
+        if history is not None:
+            kl = torch.stack([self._divergence(step) for step in taken])[counts].mean()
+            history.record(self.taken, self.alpha, total.item(), kl.item())
         return total
+
+    @torch.no_grad()
+    def _divergence(self, step: Transition) -> Tensor:
+        """KL of the policy from the action prior, or log π/p of the actions taken, (n,), nats."""
+        q, p = exact(policy_at(self.policy, step.t, step.s)), exact(self.prior(step.s, step.t))
+        return divergence(q, p, step.a, self._actions)[1]
 
     def errors(self, taken: list[Transition]) -> Tensor:
         """C of the segments that begin at each step and go on to the end, (length, n)."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cai import checks
-from cai.distributions.exact_scores import exact, log_probs, support_size
+from cai.distributions.exact_scores import exact, support_size
+from cai.inference.fitting.resumption import copy_of
+from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
+from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning._stepped import stepped
 from cai.inference.learning.learned import Learned
 from cai.numerics.exclusive import seeded
-from cai.policies.neural import perceptron
-from cai.policies.observation import View
 from cai.program.episode import check_policy, policy_at, remembers
 from cai.program.handlers import draw
 from cai.stepping.source import Source
@@ -39,6 +38,8 @@ def policy_gradient(
     learning_rate: float = 1e-3,
     clip: float | None = 0.5,
     temperature: Callable[[int], float] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 20_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -76,6 +77,10 @@ def policy_gradient(
         learning_rate: learning rate of Adam at the start, for policy and critic.
         clip: the norm to which larger gradients are scaled down; None for no limit.
         temperature: a function (transitions so far) -> α; by default the source's temperature.
+        checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
+            If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
+            episodes in an environment.
+        every: the number of transitions between checkpoints.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
@@ -85,7 +90,9 @@ def policy_gradient(
 
     Raises:
         ValueError: if the policy has no parameters, if it has a memory, or if a number is out of
-            range.
+            range, or if the
+            checkpoint is of another run.
+        LearningStopped: a ValueError with what was learnt before, if a step failed.
 
     >>> import cai
     >>> from cai import inference, models
@@ -98,6 +105,7 @@ def policy_gradient(
     >>> bool(best - cai.evaluate(model, learnt.policy).elbo < 0.1)
     True
     """
+    arguments = dict(locals())
     check_trainable(policy)
     checks.check_count("steps", steps)
     checks.check_count("length", length)
@@ -109,29 +117,41 @@ def policy_gradient(
     learning_rate = checks.check_positive("learning_rate", learning_rate)
     if clip is not None:
         checks.check_positive("clip", clip)
-    policy = copy.deepcopy(policy)
+    policy = copy_of(policy)
     with seeded(seed):
-        problem, copies, horizon = stepped(source, num_envs)
+        problem, copies, horizon = made = stepped(source, num_envs)
         critic = StateValues(problem, hidden, horizon is not None)
         state = PolicyGradient(policy, critic, copies, problem, length, lam, entropy)
         state.alpha = float(problem.temperature)
         adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
         history = History(copies.num_envs, steps)
-        with tqdm(total=steps, desc="policy_gradient", disable=None if progress else True) as bar:
-            while state.taken < steps:
-                if temperature is not None:
-                    alpha = temperature(state.taken)
-                    state.alpha = checks.check_positive(f"temperature({state.taken})", alpha)
-                adam.zero_grad()
-                loss = state.loss(history)
-                loss.backward()
-                adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], clip)
-                adam.step()
-                bar.update(copies.num_envs * length)
-    ratios = SoftActionValues(policy, critic, problem, state.alpha)
-    return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+
+        def once() -> None:
+            adam.zero_grad()
+            state.loss(history).backward()
+            adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
+            if clip is not None:
+                nn.utils.clip_grad_norm_(adam.param_groups[0]["params"], clip)
+            adam.step()
+
+        def learned() -> Learned:
+            ratios = SoftActionValues(policy, critic, problem, state.alpha)
+            return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+
+        parts = {"policy": policy, "critic": critic, "adam": adam}
+        learning = Learning(
+            "policy_gradient",
+            steps,
+            state,
+            temperature,
+            once,
+            history,
+            made,
+            parts,
+            learned,
+            policy,
+        )
+        return learning.run(arguments, checkpoint, every, progress)
 
 
 def check_trainable(policy: Any) -> None:
@@ -143,28 +163,6 @@ def check_trainable(policy: Any) -> None:
         advice = "inference.fit trains those, on a model; here give it what it needs as the state"
         checks.refuse("policy", "one without a memory", type(policy).__name__, advice)
     check_policy(policy)
-
-
-class StateValues(nn.Module):
-    """V(s) in reward units, a network of the state, and of the time where there is a horizon."""
-
-    def __init__(self, problem: Any, hidden: tuple[int, ...], timed: bool) -> None:
-        super().__init__()
-        self._view, self._timed = View(problem), timed
-        self.network = perceptron((self._view.size + timed, *hidden, 1))
-
-    def forward(self, t: Any, s: Tensor) -> Tensor:
-        """V_t(s), of the batch shape of s."""
-        dtype = next(self.network.parameters()).dtype
-        x = self._view.timed(t, s, dtype) if self._timed else self._view.features(s, dtype)
-        values: Tensor = self.network(x)
-        return values.squeeze(-1).double()
-
-    @torch.no_grad()
-    def reward_units(self, s: Tensor, t: Any = 0) -> Tensor:
-        """V_t(s) with the state first, the form that ``Learned.values`` takes."""
-        found: Tensor = self(t, s)
-        return found
 
 
 class PolicyGradient:
@@ -202,11 +200,12 @@ class PolicyGradient:
                 taken.append(self.copies.step(draw(q, shape, "policy")))
                 self.taken += len(s)
                 if history is not None:
-                    history.record(taken[-1], self.taken, self.alpha, torch.nan)
+                    history.add(taken[-1])
         columns = zip(*taken, strict=True)
         s, t, a, reward, s_next, ended, cut, counts = (torch.stack(x) for x in columns)
         flat = s.flatten(0, 1), t.flatten(), a.flatten(0, 1)
-        log_q, spent = self._divergence(*flat)
+        q, p = exact(policy_at(self.policy, flat[1], flat[0])), exact(self.prior(*flat[:2]))
+        log_q, spent = divergence(q, p, flat[2], self._actions)
         log_q, spent = log_q.view(t.shape), spent.view(t.shape)
         v = self.critic(flat[1], flat[0]).view(t.shape)
         with torch.no_grad():
@@ -224,21 +223,9 @@ class PolicyGradient:
         total: Tensor = (policy_loss + _VALUE_WEIGHT * value_loss)[counts].mean()
         if not total.isfinite():
             raise FloatingPointError(f"policy_gradient: the loss is {total.item():g}")
+        if history is not None:
+            history.record(self.taken, self.alpha, total.item(), spent[counts].mean().item())
         return total
-
-    def _divergence(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """log π(a|s), and KL(π ‖ p) at s, or log π(a|s)/p(a|s) where actions are not finitely many.
-
-        Both (n,), nats.
-        """
-        q, p = exact(policy_at(self.policy, t, s)), exact(self.prior(s, t))
-        log_q = q.log_prob(a).double()
-        if self._actions is None:
-            return log_q, log_q - p.log_prob(a).double()
-        every_q, every_p = log_probs(q, self._actions), log_probs(p, self._actions)
-        possible = every_q > -torch.inf
-        ratio = torch.where(possible, every_q - every_p, 0.0)
-        return log_q, (every_q.exp() * ratio).sum(-1)
 
     def _next_values(
         self, v: Tensor, t: Tensor, s_next: Tensor, ended: Tensor, cut: Tensor
@@ -258,20 +245,3 @@ def _accumulated(residual: Tensor, over: Tensor, factor: float) -> Tensor:
         total = x + torch.where(ends, 0.0, factor * total)
         parts.append(total)
     return torch.stack(parts[::-1])
-
-
-@dataclass(frozen=True, eq=False)
-class SoftActionValues:
-    """(s, a, t=0) -> V(s) + α log π(a|s)/p(a|s)."""
-
-    policy: nn.Module
-    critic: StateValues
-    problem: Any
-    alpha: float
-
-    @torch.no_grad()
-    def __call__(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
-        """Action values, of the batch shape of s and a, reward units."""
-        q, p = exact(self.policy(t, s)), exact(self.problem.prior(s, t))
-        values: Tensor = self.critic(t, s) + self.alpha * (q.log_prob(a) - p.log_prob(a))
-        return values

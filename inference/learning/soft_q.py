@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cai import checks
+from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
 from cai.inference.learning._stepped import stepped
 from cai.inference.learning.learned import ActionTable, Learned, StateTable
@@ -35,6 +36,8 @@ def soft_q(
     behaviour: Callable[[Any, Tensor], Any] | None = None,
     decay: float = 0.6,
     temperature: Callable[[int], float] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 20_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -76,14 +79,20 @@ def soft_q(
         decay: in (0.5, 1], how fast the rate falls with visits.
         temperature: transitions so far -> α, as in ``fit``; falling to the model's own, it is
             G-learning. At a low α, Q overrates the luckiest of few samples (the winner's curse).
-        seed: seed of all draws.
+        checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
+            If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
+            episodes in an environment.
+        every: the number of transitions between checkpoints.
+        seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
         A :class:`Learned`: the policy, values and a record of the training.
 
     Raises:
-        ValueError: if states or actions are not finitely many, or a number is out of range.
+        ValueError: if states or actions are not finitely many, if a number is out of range, or if
+            the checkpoint is of another run.
+        LearningStopped: a ValueError with what was learnt before, if a step failed.
 
     >>> from cai import inference, models
     >>> model = models.ledge()
@@ -92,6 +101,7 @@ def soft_q(
     >>> bool(abs(learnt.values(0) - exact.V[0, 0]) < 0.2)
     True
     """
+    arguments = dict(locals())
     check_rule(rule)
     checks.check_count("steps", steps)
     checks.check_count("length", length)
@@ -108,24 +118,31 @@ def soft_q(
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
     with seeded(seed), torch.no_grad():
-        problem, copies, horizon = stepped(source, num_envs)
+        problem, copies, horizon = made = stepped(source, num_envs)
         log_prior = same_log_prior(problem, "soft_q")
         state = SoftQ(log_prior, horizon, problem.discount, rule, length, decay)
         state.alpha = float(problem.temperature)
         history = History(copies.num_envs, steps)
-        with tqdm(total=steps, desc="soft_q", disable=None if progress else True) as bar:
-            while state.taken < steps:
-                if temperature is not None:
-                    alpha = temperature(state.taken)
-                    state.alpha = checks.check_positive(f"temperature({state.taken})", alpha)
-                a = _actions(state, copies, behaviour, exploration)
-                transition = copies.step(a)
-                loss = state.learn(transition)
-                if state.taken > steps // 2:
-                    state.average()
-                history.record(transition, state.taken, state.alpha, loss)
-                bar.update(copies.num_envs)
-    return state.learned(history.tensors())
+
+        def once() -> None:
+            log_p = state.log_policy(copies.s.long(), copies.t)
+            a = _actions(state, copies, log_p, behaviour, exploration)
+            transition = copies.step(a)
+            history.add(transition)
+            loss = state.learn(transition)
+            if state.taken > steps // 2:
+                state.average()
+            ratio = (log_p - log_prior[transition.s.long()]).nan_to_num(0.0, neginf=0.0)
+            kl = (log_p.exp() * ratio).sum(-1)[transition.counts].mean()
+            history.record(state.taken, state.alpha, loss, kl.item())
+
+        def learned() -> Learned:
+            return state.learned(history.tensors())
+
+        learning = Learning(
+            "soft_q", steps, state, temperature, once, history, made, {"table": state}, learned
+        )
+        return learning.run(arguments, checkpoint, every, progress)
 
 
 class SoftQ:
@@ -220,6 +237,17 @@ class SoftQ:
         mean = self._mean + (self.Q - self._mean) / self._averaged
         self._mean = torch.where(self.Q.isneginf(), self.Q, mean)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
+        mean = {"mean": self._mean, "averaged": self._averaged}
+        return {"Q": self.Q, "visits": self.visits, "window": [*map(tuple, self._window)], **mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the table and the segments from a state."""
+        self.Q, self.visits = state["Q"], state["visits"]
+        self._mean, self._averaged = state["mean"], state["averaged"]
+        self._window.extend(Transition(*columns) for columns in state["window"])
+
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
         Q = (self._mean if self._averaged else self.Q).clone()
@@ -229,12 +257,13 @@ class SoftQ:
         return Learned(policy, alpha, history, StateTable(V), ActionTable(Q))
 
 
-def _actions(state: SoftQ, copies: Source, behaviour: Any, exploration: float) -> Tensor:
+def _actions(
+    state: SoftQ, copies: Source, log_p: Tensor, behaviour: Any, exploration: float
+) -> Tensor:
     s, t = copies.s.long(), copies.t
     if behaviour is not None:
         chosen: Tensor = behaviour(t, s).expand(s.shape).sample()
         return chosen
-    log_p = state.log_policy(s, t)
     explores = torch.rand(len(s)) < exploration
     log_p = torch.where(explores[:, None], state.log_prior[s], log_p)
     return torch.distributions.Categorical(logits=log_p, validate_args=False).sample()

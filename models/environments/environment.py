@@ -102,7 +102,8 @@ class Environment:
         discount: γ.
         action_prior: p(a|s), a distribution or a function of s.
         layout: None; environments have no places.
-        overridden: which methods know the step: none.
+        overridden: names of overridden methods: none.
+        may_change: names of methods that may depend on the step: none.
 
     >>> from cai import models
     >>> lake = models.environment("FrozenLake-v1", num_envs=2)
@@ -112,6 +113,7 @@ class Environment:
 
     layout = None
     overridden: frozenset[str] = frozenset()
+    may_change: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -126,6 +128,10 @@ class Environment:
         self.name, self.num_envs, self.horizon = name, num_envs, horizon
         self.temperature, self.discount, self.action_prior = temperature, discount, action_prior
         self._options = options
+
+    def __repr__(self) -> str:
+        made = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        return f"{getattr(self.name, 'id', self.name)}({made})"
 
     def make(self, num_envs: int | None = None) -> VectorEnv[Any, Any, Any]:
         """The copies, as a vector environment that is reset on request."""

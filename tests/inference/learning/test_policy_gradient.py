@@ -9,7 +9,8 @@ import torch
 
 import cai
 from cai import inference, models
-from cai.inference.learning.policy_gradient import PolicyGradient, StateValues
+from cai.inference.learning._state_values import StateValues
+from cai.inference.learning.policy_gradient import PolicyGradient
 from cai.stepping.model_source import ModelSource
 from cai.stepping.source import Transition
 
