@@ -45,8 +45,8 @@ class GridSolution:
     >>> import torch, cai
     >>> from cai import models
     >>> model = models.pendulum(horizon=3)
-    >>> sides = torch.linspace(-4, 4, 9), torch.linspace(-8, 8, 9)
-    >>> found = cai.on_grid(model, states=sides, actions=[torch.linspace(-2, 2, 5)])
+    >>> side = torch.linspace(-4, 4, 9)
+    >>> found = cai.on_grid(model, states=[side, 2 * side], actions=[side / 2])
     >>> found.V.shape, found.values(torch.zeros(2)).shape
     (torch.Size([4, 9, 9]), torch.Size([]))
     """
@@ -237,12 +237,8 @@ def _check_model(model: TrajectoryModel) -> None:
         came, advice = "finitely many", "cai.tabulate(model) is its table, without a grid"
         checks.refuse("model", "continuous states", came, advice)
     if len(event) > 1 or event.numel() > _MOST:
-        checks.refuse(
-            "model",
-            f"states of up to {_MOST} dimensions",
-            f"shape {list(event)}",
-            "a grid in more is too large; inference.fit trains a policy",
-        )
+        expected, advice = f"states of up to {_MOST} dimensions", "inference.fit trains a policy"
+        checks.refuse("model", expected, f"shape {list(event)}", advice)
     if model.horizon is None and model.discount == 1:
         advice = "between nodes nothing ends for certain"
         checks.refuse("model", "a finite horizon or a discount below one", "neither", advice)
