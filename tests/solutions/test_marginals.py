@@ -18,6 +18,7 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 etas = st.sampled_from([-2.0, -0.4, 0.3, 1.0, 2.5])
@@ -35,9 +36,9 @@ def weights_of(paths, problem, sites):
     return found
 
 
-@given(seed=seeds, discount=discounts, eta=etas)
-def test_marginals_by_paths(seed, discount, eta):
-    problem = oracles.random_problem(seed, T=4, S=2, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts, eta=etas)
+def test_marginals_by_paths(make, seed, discount, eta):
+    problem = make(seed, T=4, S=2, discount=discount)
     found = inference.soft_values(problem.model(), eta)
     paths = chain_paths(found, problem)
     for sites in (

@@ -15,6 +15,7 @@ from paths import bent_dynamics, chain_paths
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 etas = st.sampled_from([-2.0, -0.4, 0.3, 1.0, 2.5])
@@ -100,9 +101,14 @@ def random_evidence(problem, rng):
     return {"a_0": path.actions[0], "s_2": path.states[2]}, optimal
 
 
-@given(seed=seeds, discount=discounts, eta=st.sampled_from([-math.inf, 0.0, math.inf]) | etas)
-def test_entropy_by_paths(seed, discount, eta):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(
+    make=makes,
+    seed=seeds,
+    discount=discounts,
+    eta=st.sampled_from([-math.inf, 0.0, math.inf]) | etas,
+)
+def test_entropy_by_paths(make, seed, discount, eta):
+    problem = make(seed, discount=discount)
     found = inference.soft_values(problem.model(), eta)
     entropy = 0.0
     for t in reversed(range(problem.T + 1)):  # by hand, from the chain's own rows
@@ -128,13 +134,13 @@ def xlogx(p):
     return -p * np.log(np.where(p > 0, p, 1.0))
 
 
-@given(seed=seeds, discount=discounts, T=st.integers(2, 9), conditioned=st.booleans())
-def test_messages_make_marginals(seed, discount, T, conditioned):
+@given(make=makes, seed=seeds, discount=discounts, T=st.integers(2, 9), conditioned=st.booleans())
+def test_messages_make_marginals(make, seed, discount, T, conditioned):
     """log α + log β - log p(O) is the log of the marginals; α sums to p(O_{<t}, alive)."""
-    problem = oracles.random_problem(seed, T=T, discount=discount)
+    problem = make(seed, T=T, discount=discount)
     model = problem.model()
     if conditioned:
-        short = oracles.random_problem(seed, T=2, discount=discount)
+        short = make(seed, T=2, discount=discount)
         known = random_evidence(short, np.random.default_rng(seed))[0]
         found = inference.posterior(model, known, torch.arange(T + 1) % 3 > 0)
     else:

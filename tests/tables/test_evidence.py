@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 
@@ -38,9 +39,9 @@ def random_evidence(seed, problem, share=0.4):
     return observed, rng.random(problem.T + 1) < 0.6
 
 
-@given(seed=seeds, discount=discounts)
-def test_every_field_against_all_paths(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts)
+def test_every_field_against_all_paths(make, seed, discount):
+    problem = make(seed, discount=discount)
     observed, optimal = random_evidence(seed, problem)
     truth = oracles.posterior(problem, observed=observed, optimal=optimal)
     found = inference.posterior(problem.model(), observed, torch.as_tensor(optimal))

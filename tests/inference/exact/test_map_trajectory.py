@@ -14,6 +14,7 @@ from pyro.infer import config_enumerate, infer_discrete
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8, 0.3])
 
@@ -61,9 +62,9 @@ def first(candidates):
     return best.states, best.actions, best.survived
 
 
-@given(seed=seeds, discount=discounts)
-def test_against_all_paths(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts)
+def test_against_all_paths(make, seed, discount):
+    problem = make(seed, discount=discount)
     value, candidates = best_paths(problem)
     found = inference.map_trajectory(problem.model())
     assert found.log_probability == pytest.approx(value, abs=1e-12)
@@ -71,9 +72,9 @@ def test_against_all_paths(seed, discount):
     assert found.log_probability <= inference.posterior(problem.model()).log_evidence + 1e-12
 
 
-@given(seed=seeds, discount=discounts)
-def test_from_every_state_and_given_evidence(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts)
+def test_from_every_state_and_given_evidence(make, seed, discount):
+    problem = make(seed, discount=discount)
     rng = np.random.default_rng(seed)
     optimal = (rng.random(problem.T + 1) < 0.6).tolist()
     everything = list(oracles.paths(problem))

@@ -17,14 +17,15 @@ from pyro.infer import SVI, Importance, RenyiELBO, Trace_ELBO
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 etas = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-4, 4).filter(lambda eta: abs(eta) > 1e-3))
 
 
-@given(seed=seeds, discount=discounts, eta=etas)
-def test_exact_against_all_paths(seed, discount, eta):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts, eta=etas)
+def test_exact_against_all_paths(make, seed, discount, eta):
+    problem = make(seed, discount=discount)
     log_q = random_log_policy(seed, problem)
     found = inference.renyi_bound(problem.model(), cai.TabularPolicy.from_log_probs(log_q), eta)
     assert found.bound == pytest.approx(oracles.renyi(problem, log_q.exp().numpy(), eta), abs=1e-10)
@@ -50,9 +51,9 @@ def test_renyi_theorem(seed, discount, eta):
         assert gain * (1 if eta < 1 else -1) >= -1e-10
 
 
-@given(seed=seeds, discount=discounts)
-def test_grows_with_eta_between_the_extremes(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=makes, seed=seeds, discount=discounts)
+def test_grows_with_eta_between_the_extremes(make, seed, discount):
+    problem = make(seed, discount=discount)
     log_q = random_log_policy(seed, problem)
     table, policy = cai.tabulate(problem.model()), cai.TabularPolicy.from_log_probs(log_q)
     turned = [-math.inf, -1e4, -2.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 3.0, 1e4, math.inf]

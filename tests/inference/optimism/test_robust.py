@@ -18,6 +18,7 @@ from scipy.optimize import brentq, minimize_scalar
 import cai
 from cai import inference, models
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 budgets = st.floats(-4, 1).map(lambda exponent: 10**exponent)
@@ -196,10 +197,10 @@ def resolution(found):
     return 1e-14 * (1 + abs(math.log(-eta))) * slope + rounding
 
 
-@given(seed=seeds, discount=discounts, budget=budgets)
-def test_the_budget_is_spent_and_nothing_guarantees_more(seed, discount, budget):
+@given(make=makes, seed=seeds, discount=discounts, budget=budgets)
+def test_the_budget_is_spent_and_nothing_guarantees_more(make, seed, discount, budget):
     """bend = ρ unless η = -∞, and h(λ) = bound_{-1/λ} - λρ is nowhere higher."""
-    table = cai.tabulate(oracles.random_problem(seed, discount=discount).model())
+    table = cai.tabulate(make(seed, discount=discount).model())
     found = inference.robust(table, budget)
     if math.isfinite(found.optimism):
         assert found.solution.total_bend == pytest.approx(budget, abs=resolution(found))

@@ -17,6 +17,7 @@ import cai
 from cai import inference, models
 from cai.inference.particles.pareto import generalised_pareto
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 
 
@@ -82,9 +83,9 @@ def test_standard_errors_by_all_paths(discount):
 
 
 @settings(max_examples=10)
-@given(seed=seeds)
-def test_weights_are_those_of_the_path(seed):
-    problem = oracles.random_problem(seed, discount=0.8)
+@given(make=makes, seed=seeds)
+def test_weights_are_those_of_the_path(make, seed):
+    problem = make(seed, discount=0.8)
     policy = random_policy(seed, problem)
     q = policy.log_probs.exp().numpy()
     known = {
@@ -103,10 +104,10 @@ def test_weights_are_those_of_the_path(seed):
 
 
 @settings(max_examples=8)
-@given(seed=seeds)
-def test_nothing_beats_the_ceiling_and_optimism_two_attains_it(seed):
+@given(make=makes, seed=seeds)
+def test_nothing_beats_the_ceiling_and_optimism_two_attains_it(make, seed):
     """The effective fraction tends to exp(2 (log p(O) - R_2)), at most the ceiling."""
-    problem = oracles.random_problem(seed, scale=0.5)
+    problem = make(seed, scale=0.5)
     model, table = problem.model(), cai.tabulate(problem.model())
     ceiling = inference.effective_sample_ceiling(table)
     evidence = inference.posterior(table).bound

@@ -17,6 +17,7 @@ from paths import value_of
 import cai
 from cai import inference, models, plot
 
+makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
 
@@ -69,10 +70,10 @@ def test_what_is_forbidden_out_of_reach_may_be_in_a_plan(restarts):
     assert cai.evaluate(model, found.policy).elbo == pytest.approx(exact, abs=1e-12)
 
 
-@given(seed=seeds, discount=discounts)
-def test_a_factorised_plan_is_worth_what_it_says(seed, discount):
+@given(make=makes, seed=seeds, discount=discounts)
+def test_a_factorised_plan_is_worth_what_it_says(make, seed, discount):
     """By evaluation; never above the correlated one, and as good where there is one step."""
-    model = oracles.random_problem(seed, S=4, A=3, discount=discount, forbidden=0.1).model()
+    model = make(seed, S=4, A=3, discount=discount, forbidden=0.1).model()
     together = (cai.tabulate(model).log_prior > -torch.inf).all(0)
     if not together.any():
         with pytest.raises(ValueError, match="an action that is allowed in all states"):
@@ -83,7 +84,7 @@ def test_a_factorised_plan_is_worth_what_it_says(seed, discount):
     best = inference.belief_values(model, cai.blind)
     assert found.elbo <= best.elbo + 1e-10
     assert found.elbo == found.elbos.max()
-    short = oracles.random_problem(seed, T=1, discount=discount, forbidden=0.0).model()
+    short = make(seed, T=1, discount=discount, forbidden=0.0).model()
     one = inference.factorised_plan(short, restarts=1)
     assert one.elbo == pytest.approx(inference.belief_values(short, cai.blind).elbo, abs=1e-11)
 
@@ -137,9 +138,9 @@ def test_an_infinite_price_is_one():
 # The ladder
 
 
-@given(seed=seeds, discount=discounts)
-def test_every_rung_is_higher_and_attained(seed, discount):
-    model = oracles.random_problem(seed, S=4, discount=discount, forbidden=0.0).model()
+@given(make=makes, seed=seeds, discount=discounts)
+def test_every_rung_is_higher_and_attained(make, seed, discount):
+    model = make(seed, S=4, discount=discount, forbidden=0.0).model()
     ladder = inference.price_ladder(model, parity)
     names = ["factorised plan", "correlated plan", "partial sight", "fixed dynamics"]
     assert list(ladder.nats) == [*names, "log evidence"]
