@@ -19,6 +19,7 @@ import torch
 
 import cai
 from cai import models
+from cai.distributions.lookup import ToldStep
 
 
 @dataclass
@@ -75,24 +76,36 @@ class Problem:
         rest = (P - h.unsqueeze(-1) * first).clamp(min=0) / (1 - h).unsqueeze(-1)
         arrays = [torch.as_tensor(x) for x in (self.reward, self.arrival, self.final, self.prior)]
         reward, arrival, final, prior = arrays
+        told = _Told if self.by_step else lambda function: function
 
-        def dynamics(s, a):
-            coin = pyro.sample("coin", dist.Bernoulli(h[s, a]))
-            branch = torch.where(coin.bool().unsqueeze(-1), first[s, a], rest[s, a])
+        def dynamics(*at):
+            coin = pyro.sample("coin", dist.Bernoulli(h[at]))
+            branch = torch.where(coin.bool().unsqueeze(-1), first[at], rest[at])
             landing = pyro.sample("landing", dist.Categorical(branch))
             return dist.Delta(landing)
 
         return cai.TrajectoryModel(
             initial=dist.Categorical(torch.as_tensor(self.initial)),
-            dynamics=dynamics,
-            reward=lambda s, a: reward[s, a],
-            arrival_reward=lambda s, a, s_next: arrival[s, a, s_next],
+            dynamics=told(dynamics),
+            reward=told(lambda *at: reward[at]),
+            arrival_reward=told(lambda *at: arrival[at]),
             final_reward=lambda s: final[s],
-            action_prior=lambda s: dist.Categorical(prior[s]),
+            action_prior=told(lambda *at: dist.Categorical(prior[at])),
             horizon=self.T,
             temperature=alpha,
             discount=self.discount,
         )
+
+
+class _Told(ToldStep):
+    """A function of indices that is told the step, which it gets as the first of them."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *arguments):
+        *indices, t = arguments
+        return self.function(torch.as_tensor(t), *indices)
 
 
 def random_problem(

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import support_size
-from cai.distributions.lookup import ToldStep
+from cai.program.calling import told
 from cai.program.interfaces import Observe
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
@@ -157,11 +157,8 @@ class ActionPrior:
         """p(a|s) at step t for states of any batch shape."""
         if isinstance(self.given, Distribution):
             return self.given
-        prior: TorchDistribution
-        if isinstance(self.given, ToldStep):
-            prior = self.given(s, t)
-        else:
-            prior = self.given.prior(s, t) if hasattr(self.given, "prior") else self.given(s)
+        overrides = hasattr(self.given, "prior")
+        prior: TorchDistribution = self.given.prior(s, t) if overrides else told(self.given, t, s)
         return prior
 
 

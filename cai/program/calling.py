@@ -47,7 +47,8 @@ def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
 
 def told(function: Any, t: Any, *arguments: Tensor) -> Any:
     """What a function of states and actions says at step t, if it is told the step or not."""
-    return function(*arguments, t) if isinstance(function, ToldStep) else function(*arguments)
+    step = (t,) if isinstance(function, ToldStep) else ()
+    return function(*arguments, *step)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,8 +64,11 @@ class ModelSource:
         self._cuts = time_limit is not None
         self._survival = model.discount if terminates else 1.0
         table = enumerable(model)
-        by_table = table is not None and not table.by_step  # else the program, which takes t
-        self._steps: _Steps = _TableSteps(table) if by_table else _ProgramSteps(model, num_envs)
+        self._steps: _Steps
+        if table is None or table.by_step:  # the program takes t, and the table would not
+            self._steps = _ProgramSteps(model, num_envs)
+        else:
+            self._steps = _TableSteps(table)
         self.s = self._steps.start(num_envs)
         self.t = torch.zeros(num_envs, dtype=torch.long)
         never = torch.zeros(num_envs, dtype=torch.bool)

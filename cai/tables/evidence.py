@@ -61,10 +61,10 @@ class Evidence:
         if table.discount < 1:
             u = bellman.continuation(u, 1.0, table.discount, self.log_dead[1:][steps, None])
         x = table.gather(u)
-        if table.arrival_reward is None:
+        if (reward := table.at(steps).arrival_reward) is None:
             return x
         paid = self.optimal[:-1][steps, None, None, None]
-        return x + torch.where(paid, table.at(steps).arrival_reward / table.temperature, 0.0)
+        return x + torch.where(paid, reward / table.temperature, 0.0)
 
     def action_values(self, table: Table, log_values: Tensor, steps: slice) -> Tensor:
         """log p(observations at a_t and later | s_t=s, a_t=a), (steps, S, A), nats."""

@@ -153,7 +153,9 @@ class Table:
         if self.reward.device == device:
             return self
         held = self._fields().items()
-        there = {name: value.to(device) for name, value in held if isinstance(value, Tensor)}
+        there: dict[str, Any] = {
+            name: value.to(device) for name, value in held if isinstance(value, Tensor)
+        }
         return dataclasses.replace(self, **there)
 
     @cached_property
@@ -273,8 +275,8 @@ def check_table(table: Table) -> None:
     shape = list(getattr(table.log_dynamics, "shape", ()))
     if len(shape) not in (3, 4) or 0 in shape:
         came = str(shape) if shape else type(table.log_dynamics).__name__
-        expected = "an array of shape (S, A, K), or (T, S, A, K)"
-        checks.refuse("log_dynamics", expected, came, "cai.tabulate(model) makes one")
+        fits = "an array of shape (S, A, K), or (T, S, A, K)"
+        checks.refuse("log_dynamics", fits, came, "cai.tabulate(model) makes one")
     S, A, K = shape[-3:]
     for name, expected in (
         ("log_initial", (S,)),
@@ -288,7 +290,7 @@ def check_table(table: Table) -> None:
         x = getattr(table, name)
         if x is None and name in ("successors", "arrival_reward"):
             continue
-        shapes = [expected]
+        shapes: list[tuple[int, ...]] = [expected]
         if name in _DIMS_OF_ONE_STEP and table.horizon is not None:
             shapes.append((table.horizon, *expected))
         if not isinstance(x, Tensor) or x.shape not in shapes:

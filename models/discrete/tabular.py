@@ -130,9 +130,10 @@ def tabular(
         possible, kind = P > 0, _ArrivalRewardsAt if timed else _ArrivalRewards
         arrival, possible = torch.broadcast_tensors(arrival, possible)
         paid = kind(arrival, listed, possible)
+    dynamics: Any = Moves(log_P, listed) if P.dim() == 3 else MovesAt(log_P, listed)
     return TrajectoryModel(
         initial=dist.Categorical(start),
-        dynamics=Moves(log_P, listed) if P.dim() == 3 else MovesAt(log_P, listed),
+        dynamics=dynamics,
         reward=_entry(r, 2),
         action_prior=_prior(prior),
         horizon=horizon,

@@ -15,9 +15,13 @@ from cai import inference, models
 from cai.evaluation import importance_weights
 
 
-@given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.8]))
-def test_exactly_as_by_all_paths(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(
+    make=st.sampled_from(oracles.KINDS),
+    seed=st.integers(0, 10**6),
+    discount=st.sampled_from([1.0, 0.8]),
+)
+def test_exactly_as_by_all_paths(make, seed, discount):
+    problem = make(seed, discount=discount)
     model = problem.latent_model()
     policy = inference.soft_values(problem.model(), 2.0).policy
     q = policy.log_probs.exp().numpy()

@@ -12,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pyro import poutine
 
 import cai
 from cai import inference, models
+from cai.stepping.model_source import ModelSource
 
 NAMES = ("prior", "P", "reward", "arrival")
 RULES = ("soft", "hard", "boltzmann")
@@ -206,3 +208,56 @@ def test_a_table_without_steps_is_its_own_step():
     assert timed.at(1).by_step == ()
     assert timed.at(slice(1, 3)).horizon == 2
     close(timed.at(slice(1, 3)).at(0).reward, timed.reward[1])
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_latents_are_those_of_their_step(discount):
+    problem = oracles.random_steps(5, T=3, discount=discount, zeros=0, forbidden=0)
+    model = problem.latent_model()
+    one, other = (inference.posterior(x) for x in (model, problem.model()))
+    assert one.log_evidence == pytest.approx(other.log_evidence, abs=1e-12)
+    calm = inference.soft_values(model)
+    for t in range(problem.T):
+        sites = f"s_{t}", f"a_{t}"
+        close(one.marginal(f"t{t}/coin", *sites).sum(0), other.marginal(*sites))
+        moves = calm.marginal(f"t{t}/coin", *sites)
+        s, a = torch.arange(3)[:, None], torch.arange(2)
+        with torch.no_grad():
+            coin = torch.stack([_coin(model, t, s[i, 0], a) for i in range(3)])
+        close(moves[1], calm.state_actions[t] * coin)
+    if discount == 1:
+        second = inference.enumeration(model).log_evidence
+        assert second == pytest.approx(one.log_evidence, abs=1e-9)
+    with pytest.raises(ValueError, match="without a program") as caught:
+        one.at(1).rest.marginal("t0/coin")
+    assert "\n" not in str(caught.value)
+
+
+def _coin(model, t, s, a):
+    """The probability of the coin, from a run of the step's own program."""
+    trace = poutine.trace(model.transition).get_trace(s.expand(a.shape), a, t)
+    return trace.nodes["coin"]["fn"].probs
+
+
+def test_environments_and_twists_follow_the_step():
+    problem = oracles.random_steps(2, T=3, zeros=0, forbidden=0)
+    model = problem.model()
+    best = inference.soft_values(model)
+    source = ModelSource(model, 4000)
+    total, alive = torch.zeros(4000, dtype=torch.float64), torch.ones(4000, dtype=torch.bool)
+    for t in range(problem.T):
+        a = best.policy(torch.full((4000,), t), source.s).sample()
+        taken = source.step(a)
+        total += torch.where(alive, taken.reward, 0.0)
+        alive &= ~taken.over
+    exact = cai.evaluate(model, best.policy)
+    assert abs(total.mean().item() - exact.expected_return) < 5 * total.std().item() / 4000**0.5
+    posterior = inference.posterior(model)
+    for solution in (posterior, inference.soft_values(model, 0.5)):
+        found = inference.importance(model, solution.policy, 4000, seed=0)
+        right = posterior.log_evidence
+        assert abs(found.log_evidence - right) < 5 * found.log_evidence_stderr + 1e-9
+        found = inference.smc(model, particles=500, twist=solution, proposal=solution, seed=0)
+        assert found.log_evidence == pytest.approx(
+            right, abs=1e-9 if solution is posterior else 0.2
+        )

@@ -35,10 +35,10 @@ def weight_of(problem, path, q):
 
 
 @settings(max_examples=10)
-@given(seed=seeds, discount=st.sampled_from([1.0, 0.8]))
-def test_against_sums_over_all_paths(seed, discount):
+@given(make=st.sampled_from(oracles.KINDS), seed=seeds, discount=st.sampled_from([1.0, 0.8]))
+def test_against_sums_over_all_paths(make, seed, discount):
     """Evidence and marginals, each as close as the mean of w and of w (x - E[x|O]) has to be."""
-    problem, n = oracles.random_problem(seed, discount=discount, scale=0.6), 4000
+    problem, n = make(seed, discount=discount, scale=0.6), 4000
     model, policy = problem.latent_model(), random_policy(seed, problem)
     found = inference.importance(model, policy, n, seed)
     truth = oracles.posterior(problem)

@@ -52,9 +52,9 @@ def test_evidence_is_unbiased(name, discount):
 
 
 @settings(max_examples=12)
-@given(seed=seeds, discount=st.sampled_from([1.0, 0.7]))
-def test_with_the_exact_messages_all_weights_are_the_evidence(seed, discount):
-    problem = oracles.random_problem(seed, discount=discount)
+@given(make=st.sampled_from(oracles.KINDS), seed=seeds, discount=st.sampled_from([1.0, 0.7]))
+def test_with_the_exact_messages_all_weights_are_the_evidence(make, seed, discount):
+    problem = make(seed, discount=discount)
     model = problem.latent_model() if seed % 2 else problem.model()
     exact = inference.posterior(model)
     found = inference.smc(model, 9, exact, exact, seed)
