@@ -82,14 +82,14 @@ class ComposedRewards:
         nothing else.
         """
         if self.table.horizon is not None:
-            return self._swept(lambda log_pi, q: logspace.logsumexp(log_pi + q))
+            return self._swept(lambda log_pi, q: logspace.logsumexp(log_pi + q), self._log_policy)
         return self._stationary(dataclasses.replace(self._arrivals(1), log_prior=self._log_policy))
 
     @cached_property
     def loss(self) -> Tensor:
         """(T, S, A) or (S, A), reward units: Q - Q^π_Σ ≥ 0, exactly."""
         if self.table.horizon is not None:
-            return -self._swept(logspace.mean)
+            return -self._swept(logspace.mean, self._log_policy)
         arrivals = self._arrivals(1)
         followed = stationary(_following(arrivals, self._log_policy), 0.0)
         q = bellman.action_values(arrivals, followed.log_values, 0.0)
@@ -116,9 +116,9 @@ class ComposedRewards:
             ValueError: with an infinite horizon, if policies have no action in common somewhere,
                 or there is no discount and one may meet where they differ again and again.
         """
-        allowed = self.table.log_prior > -torch.inf
         if self.table.horizon is not None:
-            return -self._swept(lambda _, q: torch.where(allowed, q, torch.inf).amin(-1))
+            prior = self.table.log_prior.expand_as(self.Q)
+            return -self._swept(_least, prior)
         if (self._overlap == -torch.inf).any():
             checks.refuse(
                 "solutions",
@@ -138,13 +138,13 @@ class ComposedRewards:
         alone = self.log_shares.amax(-1, keepdim=True) == -torch.inf
         return logspace.log_softmax(torch.where(alone, self.table.log_prior, self.log_shares))
 
-    def _swept(self, value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """q_t = γ E[B_{t+1} + value(π_{t+1}, q_{t+1})] in reward units, (T, S, A); 0 after T."""
+    def _swept(self, value: Callable[[Tensor, Tensor], Tensor], log_p: Tensor) -> Tensor:
+        """q_t = γ E[B_{t+1} + value(log_p_{t+1}, q_{t+1})] in reward units, (T, S, A)."""
         still = _without_rewards(self.table)
         q, ahead = torch.empty_like(self.Q), torch.zeros_like(self.table.final_reward)
         for t in range(self.table.steps - 1, -1, -1):
-            q[t] = bellman.action_values(still, ahead, 0.0)
-            ahead = self._overlap[t] + value(self._log_policy[t], q[t])
+            q[t] = bellman.action_values(still.at(t), ahead, 0.0)
+            ahead = self._overlap[t] + value(log_p[t], q[t])
         return self.table.temperature * q
 
     def _arrivals(self, sign: int) -> Table:
@@ -208,7 +208,8 @@ def compose_rewards(solutions: Sequence[Chain], weights: Sequence[float]) -> Com
     _check_alike(tables)
 
     def mean(parts: Iterable[Tensor]) -> Tensor:
-        return torch.stack([x * part for x, part in zip(w / w.sum(), parts, strict=True)]).sum(0)
+        same = torch.broadcast_tensors(*parts)  # some may have an axis of steps
+        return torch.stack([x * part for x, part in zip(w / w.sum(), same, strict=True)]).sum(0)
 
     paid = [table.arrival_reward for table in tables]
     none = torch.zeros_like(tables[0].log_dynamics)
@@ -250,6 +251,10 @@ def _check_alike(tables: Sequence[Table]) -> None:
                 "solve one model with one reward after the other",
             )
     check_one_setting(tables)
+
+
+def _least(log_p: Tensor, q: Tensor) -> Tensor:
+    return torch.where(log_p > -torch.inf, q, torch.inf).amin(-1)
 
 
 def _without_rewards(table: Table) -> Table:

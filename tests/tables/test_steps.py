@@ -261,3 +261,33 @@ def test_environments_and_twists_follow_the_step():
         assert found.log_evidence == pytest.approx(
             right, abs=1e-9 if solution is posterior else 0.2
         )
+
+
+@given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.8]))
+def test_composed_rewards_and_goals_follow_the_step(seed, discount):
+    one = oracles.random_steps(seed, discount=discount)
+    other = oracles.random_steps(seed + 1, alike=("reward",))
+    paid = {x: getattr(other, x) for x in ("reward", "arrival", "final")}
+    parts = [one, dataclasses.replace(one, **paid)]
+    mean = {x: 0.3 * getattr(one, x) + 0.7 * paid[x] for x in paid}
+    best = inference.soft_values(dataclasses.replace(one, **mean).model())
+    mixed = inference.compose_rewards([inference.soft_values(x.model()) for x in parts], [0.3, 0.7])
+    allowed = best.table.log_prior.expand_as(best.Q) > -torch.inf
+    close((mixed.Q + mixed.correction)[allowed], best.Q[allowed], 1e-9)
+    close(mixed.best_policy.log_probs.exp(), best.policy.log_probs.exp(), 1e-9)
+    assert (mixed.gap + mixed.correction)[allowed].min() > -1e-9
+    goals = [one, dataclasses.replace(one, final=other.final)]
+    found = inference.compose([inference.posterior(x.model()) for x in goals], [0.4, 0.6])
+    ends = [np.exp(np.asarray(x.final) / one.temperature) for x in goals]
+    final = one.temperature * np.log(0.4 * ends[0] + 0.6 * ends[1])
+    right = inference.posterior(dataclasses.replace(one, final=final).model())
+    close(found.V, right.V, 1e-9)
+    close(found.states, right.states, 1e-9)
+
+
+def test_a_budget_of_divergence_is_spent():
+    model = oracles.random_steps(1, T=4, forbidden=0).model()
+    found = inference.divergence_budget(model, 0.3)
+    warmer = dataclasses.replace(model, temperature=found.temperature)
+    worth = cai.evaluate(warmer, inference.soft_values(warmer).policy)
+    assert worth.expected_return / found.temperature - worth.elbo == pytest.approx(0.3, abs=1e-9)
