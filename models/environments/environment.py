@@ -188,11 +188,15 @@ class Environment:
                 self._episodes(policy, min(_AT_ONCE, samples - done), scored)
                 for done in range(0, samples, _AT_ONCE)
             ]
-        columns = zip(*parts, strict=True)
-        return Trajectories(*(None if x[0] is None else torch.cat(x) for x in columns))
+        joined: Any = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name, x in vars(parts[0]).items()
+            if x is not None
+        }
+        return Trajectories(**joined)
 
-    def _episodes(self, policy: Any, n: int, scored: bool) -> tuple[Tensor | None, ...]:
-        """The fields of ``Trajectories`` of n episodes side by side."""
+    def _episodes(self, policy: Any, n: int, scored: bool) -> Trajectories:
+        """n episodes side by side."""
         source = VectorSource(self.make(n), int(torch.randint(2**31, ())))
         episode, before = begin(policy), None
         states, actions, rewards, scores = [source.s], [], [], []
@@ -213,10 +217,15 @@ class Environment:
             survives = torch.rand(n, dtype=torch.float64) < self.discount
             alive.append(alive[-1] & going & survives)
         source.envs.close()
-        rows = (torch.stack(x, 1) for x in (states, actions, rewards))
-        log_policy = torch.stack(scores, 1) if scored else None
-        nothing = torch.zeros(n, dtype=torch.float64)
-        return *rows, nothing, torch.stack(alive, 1), log_policy, None, total
+        return Trajectories(
+            states=torch.stack(states, 1),
+            actions=torch.stack(actions, 1),
+            rewards=torch.stack(rewards, 1),
+            final_rewards=torch.zeros(n, dtype=torch.float64),
+            alive=torch.stack(alive, 1),
+            log_policy=torch.stack(scores, 1) if scored else None,
+            episode_returns=total,
+        )
 
 
 def _uniform(space: Any) -> TorchDistribution:
