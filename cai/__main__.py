@@ -1,4 +1,4 @@
-"""The command line: ``cai compare``, ``cai draw`` and ``cai models``."""
+"""The command line: ``cai compare``, ``draw``, ``models``, ``train``, ``evaluate`` and ``plot``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands: ``compare``, ``draw`` and ``models``."""
+"""What each command runs; here ``compare``, ``draw`` and ``models``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cai import inference, models, plot
-from cai.cli import loading, output, output_folder, terminal
+from cai.cli import loading, output, output_folder, terminal, train_command
 from cai.cli.failure import Mistake
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
@@ -31,7 +31,15 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         Mistake: if its arguments are wrong.
     """
-    {"compare": _compare, "draw": _draw, "models": _list_models}[options.command](options)
+    commands = {
+        "compare": _compare,
+        "draw": _draw,
+        "models": _list_models,
+        "train": train_command.train,
+        "evaluate": train_command.evaluate_runs,
+        "plot": train_command.plot_runs,
+    }
+    commands[options.command](options)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -62,6 +70,11 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
         problem, policy, steps=options.steps, seed=options.seed, progress=not options.quiet
     )
     methods["SVI"] = fitted
+    if options.learner is not None:
+        learner, arguments = train_command.learner_of(options.learner, model, options.seed)
+        arguments |= {"steps": options.transitions, "seed": options.seed}
+        learned = learner(model, **arguments, progress=not options.quiet)
+        methods[options.learner] = learned.policy
     report = compare(problem, methods)
     figures = {"comparison": plot.comparison(report)}
     bound = None

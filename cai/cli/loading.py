@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -10,14 +11,17 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
+
 from cai import models
 from cai.cli import terminal
 from cai.cli.failure import Mistake, file_of, named, place
+from cai.cli.options import INFINITE
 from cai.program.trajectory import TrajectoryModel
 
 _BUILT_IN = (
@@ -47,8 +51,10 @@ def load(options: argparse.Namespace) -> TrajectoryModel:
         for name in ("horizon", "temperature", "discount")
         if getattr(options, name) is not None
     }
+    if options.horizon == INFINITE:
+        changes |= {"horizon": None}
     extra = dict(options.option)
-    name = options.model
+    name = options.model if options.model in _BUILT_IN else published_name(options.model)
     twice = ", ".join(sorted(changes.keys() & extra.keys()))
     if twice:
         raise Mistake(f"--option: {twice} is given twice, by --{twice} as well; leave one out")
@@ -59,12 +65,66 @@ def load(options: argparse.Namespace) -> TrajectoryModel:
                 raise Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
             if extra:
                 raise Mistake("--option: a model from a file has no options; edit the file")
-            return dataclasses.replace(_from_file(Path(file[1]), file[2] or "model"), **changes)
+            found = _from_file(Path(file[1]), file[2] or "model")
+            if options.horizon == INFINITE and found.final_reward is not None:
+                raise Mistake("--horizon: a model with a final reward has no infinite horizon")
+            return dataclasses.replace(found, **changes)
         if name in _BUILT_IN:
             return _from_options(name, changes, extra)
         return _from_gymnasium(name, options.quiet, **changes, **extra)
     except (ValueError, TypeError) as error:
         raise Mistake(error) from None
+
+
+def load_any(options: argparse.Namespace) -> Any:
+    """The model that the arguments name, or an environment of which only samples can be had.
+
+    Raises:
+        Mistake: if there is none, or it cannot be made with these arguments.
+    """
+    if options.model in _BUILT_IN or file_of(options.model) is not None:
+        return load(options)
+    chosen = argparse.Namespace(**vars(options) | {"model": published_name(options.model)})
+    try:
+        return load(chosen)
+    except Mistake as mistake:
+        name = chosen.model
+        if name not in gymnasium.registry or name in models.published():
+            raise
+        changes = {name: getattr(options, name) for name in ("temperature", "discount")}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if options.horizon not in (None, INFINITE):
+            changes["horizon"] = options.horizon
+        try:
+            return models.environment(name, **changes, **dict(options.option))
+        except (ValueError, TypeError) as error:
+            raise Mistake(error) from mistake
+
+
+def published_name(name: str) -> str:
+    """The environment with a table that a name such as frozen_lake means, or the name itself."""
+    if name != name.lower():
+        return name  # an environment by its own name, which may lack its version
+    plain = name.replace("_", "")
+    found = [full for full in models.published() if full.partition("-")[0].lower() == plain]
+    return found[-1] if found else name
+
+
+def absolute(name: str) -> str:
+    """A name of a model that means the same in every folder."""
+    file = file_of(name)
+    return name if file is None else str(file.resolve()) + name[len(str(file)) :]
+
+
+@contextlib.contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Within it what Gymnasium warns of is a line where errors go, or nothing."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
+    for warning in [] if quiet else said:
+        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium paints them
+        terminal.note(" ".join(words.split()))
 
 
 def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
@@ -82,18 +142,12 @@ def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> 
 
 
 def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with quietly(quiet):
         try:
-            model = models.gym(name, **arguments)
+            return models.gym(name, **arguments)
         except ValueError as error:
             near = difflib.get_close_matches(name.lower(), _BUILT_IN, 1)
-            hint = f"was {near[0]!r} meant?" if near else "`cai models` lists built-in models"
-            raise Mistake(f"{error}; {hint}") from None
-    for warning in [] if quiet else said:
-        words = re.sub(r"\x1b\[\d*m", "", str(warning.message))  # Gymnasium colours them
-        terminal.note(" ".join(words.split()))
-    return model
+            raise Mistake(f"{error}{f'; or was {near[0]!r} meant?' if near else ''}") from None
 
 
 def _from_file(file: Path, name: str) -> TrajectoryModel:

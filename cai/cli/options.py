@@ -9,6 +9,7 @@ from typing import Any
 
 from cai import installation
 from cai.cli.failure import program
+from cai.cli.learners import LEARNERS, described
 
 _EXAMPLES = """\
 examples:
@@ -18,7 +19,11 @@ examples:
   cai compare ledge --json
   cai draw gridworld --option wind=0.2 --steps 2
   cai models
+  cai train soft-q FrozenLake-v1 --steps 200000 --seed 1 --out runs/q1
+  cai evaluate runs/q1 --episodes 20
+  cai plot runs/q1
 """
+INFINITE = "infinite"  # a horizon
 _MOST = 10**9  # more steps than anyone will wait for
 
 
@@ -27,12 +32,12 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program(),
         description="Control as inference: one model, every inference on it, side by side.",
-        epilog=_EXAMPLES,
+        epilog=f"{described()}\n\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {installation.version()}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="compare | draw | models"
+        dest="command", required=True, metavar="compare | draw | models | train | evaluate | plot"
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
     _add_model_arguments(comparison)
@@ -42,25 +47,73 @@ def parser() -> argparse.ArgumentParser:
     comparison.add_argument(
         "--steps", type=_count, default=2000, help="maximum number of training steps (default 2000)"
     )
+    comparison.add_argument(
+        "--learner", choices=LEARNERS, help="put a learner from transitions beside the other rows"
+    )
+    comparison.add_argument(
+        "--transitions", type=_count, default=100_000, help="of the learner (default 100000)"
+    )
     comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
     drawing = commands.add_parser("draw", help="draw the graphical model")
     _add_model_arguments(drawing)
     drawing.add_argument("--steps", type=_count, help="how many steps to unroll (default: up to 3)")
     commands.add_parser("models", help="list the available models")
+    _add_learners(commands)
     return parser
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_learners(commands: Any) -> None:
+    """The commands ``train``, ``evaluate`` and ``plot``."""
+    training = commands.add_parser(
+        "train",
+        help="train a learner from transitions",
+        description="Train a learner from transitions of a model or a Gymnasium environment.",
+        epilog=described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    training.add_argument("learner", choices=LEARNERS, metavar="LEARNER", help="see below")
+    _add_model_arguments(training, _horizon)
+    training.set_defaults(out=None)
+    training.add_argument("--steps", type=_count, default=200_000, help="transitions (200000)")
+    training.add_argument("--seed", type=_seed, default=0, help="random seed (default 0)")
+    training.add_argument("--seeds", type=_count, default=1, help="number of runs, one per seed")
+    training.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    training.add_argument(
+        "--set",
+        type=key_and_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the learner, such as num_envs=16; may be repeated",
+    )
+    training.add_argument("--json", action="store_true", help="print JSON instead of text")
+    evaluation = commands.add_parser("evaluate", help="simulate the policy of a run")
+    evaluation.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
+    evaluation.add_argument("--episodes", type=_count, default=100, help="how many (default 100)")
+    evaluation.add_argument("--seed", type=_seed, default=0, help="of the episodes (default 0)")
+    evaluation.add_argument("--json", action="store_true", help="print JSON instead of text")
+    plotting = commands.add_parser("plot", help="draw the learning curve of a run")
+    plotting.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
+    plotting.add_argument("--out", type=Path, metavar="DIR", help="for the figure (default: there)")
+    plotting.add_argument("--quiet", action="store_true", help="no notes")
+
+
+def _horizon(text: str) -> int | str:
+    return text if text == INFINITE else _count(text)
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -> None:
     parser.add_argument(
         "model",
         help="a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME",
     )
-    parser.add_argument("--horizon", type=_count, help="T, the number of steps")
+    more = "" if horizon is None else f', or "{INFINITE}"'
+    parser.add_argument("--horizon", type=horizon or _count, help=f"T, the number of steps{more}")
     parser.add_argument("--temperature", type=float, help="alpha, reward units per nat")
     parser.add_argument("--discount", type=float, help="gamma, the survival probability per step")
     parser.add_argument(
         "--option",
-        type=_option,
+        type=key_and_value,
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -86,7 +139,8 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def key_and_value(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, where the value is a Python literal or else text."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")

@@ -17,6 +17,7 @@ Models and training:
 - ``graphical_model``: the model as a graph.
 - ``trajectories``: trajectories in a plane of the states.
 - ``losses``: the ELBO over the steps of a fit.
+- ``learning_curve``: what learners record, and their values against the exact ones.
 """
 
 import lazy_loader as _lazy_loader

@@ -1,6 +1,7 @@
 from .comparison_figure import comparison as comparison
 from .graph_figure import graphical_model as graphical_model
 from .ladder_figure import price_ladder as price_ladder
+from .learning_figure import learning_curve as learning_curve
 from .map_figures import occupancy as occupancy
 from .map_figures import policies as policies
 from .optimism_figures import optimism as optimism

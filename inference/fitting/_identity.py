@@ -111,8 +111,9 @@ def _described(problem: Problem, table: Table | None, probes: Numbers) -> dict[s
         prior, numbers = TabularPolicy.from_log_probs(table.log_prior), _of_table(table)
         paid = None if table.horizon is None else evaluate(table, prior).expected_return
     elif checks.can_only_be_sampled(problem.model):  # an environment
+        assert problem.program is not None
         s, a = probes["states"], probes["actions"]
-        paid, numbers = None, {"action_prior": score(problem.model.prior(s, 0), a)}
+        paid, numbers = None, {"action_prior": score(problem.program.prior(s, 0), a)}
     else:
         assert problem.program is not None
         numbers = numbers_of_program(problem.program, probes)

@@ -138,7 +138,7 @@ def policy_gradient(
             ratios = SoftActionValues(policy, critic, problem, state.alpha)
             return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
 
-        parts = {"policy": policy, "critic": critic, "adam": adam}
+        parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
         learning = Learning(
             "policy_gradient",
             steps,

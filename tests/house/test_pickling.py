@@ -136,6 +136,11 @@ def stopped():
     return inference.FitStopped("stopped at step 1", 1, "a_0", policy, torch.zeros(1))
 
 
+def learner_stopped():
+    learnt = inference.soft_q(models.ledge(), steps=64, progress=False)
+    return inference.LearningStopped("soft_q", 64, 128, "in vain", learnt)
+
+
 def moves():
     paths = exact().sample(3, 0)
     home = [(s, a) for s, a in zip(paths.states, paths.actions, strict=True) if s[-1] == 3]
@@ -206,6 +211,7 @@ RESULTS = {
     "Table": lambda: cai.tabulate(models.gridworld("bridge")),
     "Trajectories": lambda: exact().sample(3, 0),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
+    "LearningStopped": learner_stopped,
     "ZLearning": lambda: inference.z_learning(
         models.ledge(horizon=None), episodes=2, steps=3, progress=False
     ),

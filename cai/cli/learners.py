@@ -1,0 +1,41 @@
+"""The learners that the command line trains: light, since the help lists them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LearnerKind(NamedTuple):
+    """A learner of ``cai.inference``.
+
+    Attributes:
+        function: its name there.
+        trains: what it trains, in words.
+        table: whether states must be finitely many, since it learns a table.
+        discrete: whether it takes finitely many actions.
+        continuous: whether it takes actions on a continuum.
+    """
+
+    function: str
+    trains: str
+    table: bool
+    discrete: bool
+    continuous: bool
+
+    def actions(self) -> str:
+        """The actions that it takes, in words."""
+        kinds = {"finitely many": self.discrete, "continuous": self.continuous}
+        return " or ".join(name for name, takes in kinds.items() if takes)
+
+
+LEARNERS = {
+    "soft-q": LearnerKind("soft_q", "a table of Q", True, True, False),
+    "policy-gradient": LearnerKind("policy_gradient", "a policy and a critic", False, True, True),
+    "path-consistency": LearnerKind("path_consistency", "a policy and values", False, True, True),
+}
+
+
+def described() -> str:
+    """The learners and the actions that they take, a line each."""
+    lines = [f"  {name:18}{x.trains}; actions: {x.actions()}" for name, x in LEARNERS.items()]
+    return "\n".join(["learners:", *lines])
