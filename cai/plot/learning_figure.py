@@ -59,17 +59,22 @@ def learning_curve(
     >>> figure = plot.learning_curve(learnt, inference.soft_values(model).V)
     """
     runs: list[_Learned] = list(learned) if isinstance(learned, list | tuple) else [learned]  # type: ignore[list-item]
+    advice = "take what inference.soft_q and the other learners return"
+    if not runs:
+        checks.refuse("learned", "at least one inference.Learned", "none", advice)
     for run in runs:
         if not isinstance(getattr(run, "history", None), dict):
-            advice = "take what inference.soft_q and the other learners return"
             checks.refuse("learned", "an inference.Learned", type(run).__name__, advice)
     canvas, panels = figure(3 + (exact is not None), height=3.4)
     for axes, (name, (title, unit, colour)) in zip(panels, _PANELS.items(), strict=False):
         _curves(axes, [run.history for run in runs], name, colour)
         axes.set(title=title, xlabel="transitions", ylabel=unit)
+        if name != "returns":
+            axes.set_ylim(bottom=0)
     last = [x for run in runs if not np.isnan(x := _last(run.history["returns"]))]
     text = f"Learning curves of {len(runs)} run{'s' if len(runs) > 1 else ''}"
     text += f", which ended at a mean return of {np.mean(last):.4g}" if last else ""
+    text += ". Returns are sums of rewards, undiscounted, of episodes with exploration"
     if exact is not None:
         text += ". " + _against(panels[3], runs[0], exact, visits)
     return captioned(canvas, f"{text.removesuffix('.')}.")
