@@ -9,6 +9,7 @@ import pickle
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+import oracles
 import pyro.distributions as dist
 import pytest
 import scipy.sparse
@@ -66,6 +67,10 @@ MODELS = {
         [scipy.sparse.csr_matrix(HALF[:, 0])] * 2, PAID, horizon=3
     ),
     "collapsed": lambda: cai.collapse(models.ledge()),
+    "with a prior": lambda: cai.with_prior(
+        models.ledge(), inference.soft_values(models.ledge()).policy
+    ),
+    "of steps": lambda: cai.collapse(oracles.random_steps(0).model()),
     "collapsed to lists": lambda: cai.collapse(models.gridworld("bridge", horizon=4)),
     "changed": lambda: dataclasses.replace(models.ledge(), temperature=0.5),
     "many starts": lambda: dataclasses.replace(

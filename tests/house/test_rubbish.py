@@ -77,6 +77,7 @@ TAKERS = {
     "evaluate": (cai.evaluate, {"model": LEDGE, "policy": POLICY, "samples": 4, "seed": 0}),
     "compare": (cai.compare, {"model": LEDGE, "methods": {"x": POLICY}, "value": None}),
     "collapse": (cai.collapse, {"model": LEDGE}),
+    "with_prior": (cai.with_prior, {"model": LEDGE, "policy": POLICY}),
     "tabulate": (cai.tabulate, {"model": LEDGE}),
     "tabulate_rewards": (cai.tabulate_rewards, {"model": LEDGE, "table": TABLE}),
     "TabularPolicy": (cai.TabularPolicy, {"model": LEDGE, "stationary": False, "observe": None}),
