@@ -38,8 +38,11 @@ class State(Protocol):
 class Keeps(Protocol):
     """A part of a run whose state a checkpoint holds: a network, an optimiser, the copies."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
-    def load_state_dict(self, state: Any) -> Any: ...
+    def state_dict(self) -> Mapping[str, Any]:
+        """The state, of tensors and plain values."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Goes on from a state."""
 
 
 @dataclass(eq=False)
