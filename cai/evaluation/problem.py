@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from cai import checks
 from cai.gaussian.linear_gaussian import LinearGaussian
+from cai.numerics.exclusive import cached_property
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerable, tabulate

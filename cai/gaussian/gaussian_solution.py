@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.long_run import long_run, long_run_return
 from cai.gaussian.moments import expected_return, moments
 from cai.gaussian.tilted_noise import Array, Value
+from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import ExactBelief, Forms
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import pyro.distributions as dist
@@ -17,6 +16,7 @@ from cai.distributions.flat_prior import FlatPrior
 from cai.gaussian.forms import LinearMap, Quadratic
 from cai.numerics import arrays
 from cai.numerics.differences import differs
+from cai.numerics.exclusive import cached_property
 from cai.program.arguments import check_arguments
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Reward
 from cai.program.trajectory import TrajectoryModel

@@ -13,7 +13,6 @@ digits of every exit kept (``state_reduction.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from scipy.linalg.lapack import dgetrf, dgetrs
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from cai.numerics.exclusive import cached_property
 from cai.numerics.state_reduction import StateReduction
 
 _CAREFUL = 1000  # states up to which exits that are hardly ever taken are worth the time

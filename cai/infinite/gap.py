@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.tables import bellman
 from cai.tables.table import Table
 

@@ -5,7 +5,6 @@ x = (I - P)⁻¹ b sums b over all future steps; x = b (I - P)⁻¹ counts visit
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import gmres
 from torch import Tensor
 
+from cai.numerics.exclusive import cached_property
 from cai.numerics.sparse_lu import factorise
 from cai.numerics.state_reduction import StateReduction
 from cai.tables.table import Table

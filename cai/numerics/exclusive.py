@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
+
+T = TypeVar("T")
 
 _lock = threading.RLock()
 
@@ -78,3 +81,32 @@ def _renew() -> None:
 
 if hasattr(os, "register_at_fork"):  # where processes fork
     os.register_at_fork(after_in_child=_renew)
+
+
+class cached_property(Generic[T]):  # noqa: N801 (named as that of functools)
+    """A property that is computed when it is first asked for, and kept in the instance, lock-free.
+
+    That of functools holds a lock while it computes, before Python 3.12 one for all instances of a
+    class. Where a program is run on the way, two threads could each hold what the other waits for.
+    Two that ask at once here may both compute the value, which is the same.
+
+    Args:
+        function: computes the value from the instance.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self | T:
+        if instance is None:
+            return self
+        value = vars(instance)[self.name] = self.function(instance)
+        return value

@@ -6,13 +6,14 @@ more than twice as long.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from torch import Tensor
+
+from cai.numerics.exclusive import cached_property
 
 Array: TypeAlias = NDArray[Any]
 

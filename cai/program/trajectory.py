@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Self
 
 import pyro
@@ -19,7 +18,7 @@ from cai import checks
 from cai.distributions.exact_scores import exact_scores
 from cai.distributions.lookup import ToldStep
 from cai.numerics import memory
-from cai.numerics.exclusive import exclusive, seeded
+from cai.numerics.exclusive import cached_property, exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
 from cai.program.calling import FIELDS, METHODS, prior_at, told

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import logspace
 from cai.numerics.differences import differs
+from cai.numerics.exclusive import cached_property
 from cai.policies.tabular import TabularPolicy
 from cai.program.interfaces import ExactBelief, Forms
 from cai.tables import bellman

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.solutions.solution import Solution
 from cai.solutions.solution_step import SolutionStep, check_time
 from cai.tables import sweeps

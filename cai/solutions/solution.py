@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import logspace, memory
+from cai.numerics.exclusive import cached_property
 from cai.numerics.matrices import Array
 from cai.program.trajectories import Trajectories
 from cai.solutions import marginals, sampling, walk

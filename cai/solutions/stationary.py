@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from cai import checks
 from cai.infinite.fixed_point import FixedPoint
 from cai.infinite.visits import earned, expected_visits
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.solutions.chain import Chain
 from cai.tables import bellman
 from cai.tables.table import Table

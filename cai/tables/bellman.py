@@ -12,7 +12,6 @@ V = max_a Q, and the Boltzmann rule V = E_π[Q] with the π of the soft one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import logspace, memory
+from cai.numerics.exclusive import cached_property
 from cai.tables.table import Table
 
 Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]

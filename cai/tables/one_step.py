@@ -13,13 +13,12 @@ in log space, as in bellman.py.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.numerics.log_matrix import LogMatrix
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array, Matrix

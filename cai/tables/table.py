@@ -6,7 +6,6 @@ import dataclasses
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import memory, threads
+from cai.numerics.exclusive import cached_property
 from cai.numerics.logspace import mean
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from cai.inference.exact.compose import check_one_setting, check_weights, listed
 from cai.inference.infinite.stationary_values import stationary
 from cai.numerics import arrays, logspace
 from cai.numerics.differences import differs
+from cai.numerics.exclusive import cached_property
 from cai.policies.tabular import TabularPolicy
 from cai.solutions.chain import Chain
 from cai.tables import bellman

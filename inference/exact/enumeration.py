@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from pyro.infer import TraceEnum_ELBO, config_enumerate
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.distributions.exact_scores import log_probs
-from cai.numerics.exclusive import exclusive
+from cai.numerics.exclusive import cached_property, exclusive
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.tabulation import collapse

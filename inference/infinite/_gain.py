@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from cai.infinite.endings import reward_sizes
 from cai.infinite.gain_and_bias import LongRun, Singular
 from cai.infinite.transient import as_matrix
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.tables import bellman
 from cai.tables.table import Table
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import ArpackError, eigs
 
 from cai.inference.infinite._transition_graph import TransitionGraph
+from cai.numerics.exclusive import cached_property
 
 _SMALL = 300  # states up to which all eigenvalues are computed
 _STEPS = 2000

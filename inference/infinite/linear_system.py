@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from cai.inference.infinite._transition_graph import TransitionGraph, transition
 from cai.inference.infinite.count_transitions import TransitionCounts
 from cai.infinite.endings import never_paid
 from cai.numerics import arrays
+from cai.numerics.exclusive import cached_property
 from cai.numerics.logspace import product
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from cai import checks
 from cai.evaluation.importance_weights import scores
 from cai.inference.particles.pareto import pareto_k, pareto_threshold
 from cai.numerics import arrays
+from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel

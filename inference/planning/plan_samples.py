@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from pyro.ops import stats
 from torch import Tensor
 
+from cai.numerics.exclusive import cached_property
 from cai.program.trajectories import Trajectories
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import pyro
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.numerics import arrays
+from cai.numerics.exclusive import cached_property
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium
@@ -18,7 +17,7 @@ from torch.distributions import Distribution
 from cai import checks
 from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact
-from cai.numerics.exclusive import seeded
+from cai.numerics.exclusive import cached_property, seeded
 from cai.program.episode import begin, policy_at
 from cai.program.handlers import draw
 from cai.program.trajectories import Trajectories

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import functools
 import inspect
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 import cai
 from cai import inference
+from cai.numerics.exclusive import cached_property
 
 FOLDER = Path(__file__).parents[1]
 FILES = {path.stem: path for path in FOLDER.rglob("test_*.py")}
@@ -29,7 +29,7 @@ def quoted(cell):
 def numbers(kind):
     """The fields of a result and what it computes when asked, by name."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    computed = property, functools.cached_property
+    computed = property, cached_property
     found = {name for base in kind.__mro__ for name, x in vars(base).items() if type(x) in computed}
     return sorted(name for name in fields | found if not name.startswith("_"))
 

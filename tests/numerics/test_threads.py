@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pyro
@@ -15,6 +16,7 @@ from torch.distributions import constraints
 
 import cai
 from cai import inference, models
+from cai.evaluation.problem import as_problem
 from cai.graph import graphical_model
 from cai.numerics.default_type import float64
 from cai.numerics.exclusive import exclusive, seeded
@@ -488,3 +490,28 @@ def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent():
     leave.set()
     other.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_is_computed_once_makes_no_two_threads_wait_for_each_other():
+    """One has its turn and asks for a table, the other asks for one and waits for its turn."""
+    one, other = as_problem(models.ledge()), as_problem(models.lottery())
+    entered, asking = threading.Event(), threading.Event()
+
+    def has_its_turn():
+        with exclusive():
+            entered.set()
+            asking.wait(10)
+            time.sleep(0.2)  # the other is inside by now
+            assert one.table is not None
+
+    def waits():
+        entered.wait(10)
+        asking.set()
+        assert other.table is not None
+
+    both = [threading.Thread(target=job, daemon=True) for job in (has_its_turn, waits)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in both)
