@@ -237,6 +237,7 @@ def register(names: dict[str, Any] | None = None) -> list[str]:
             came = f"{name!r}: {type(make).__name__}"
             checks.refuse("names", "functions that make a model, by name", came, "lambda: model")
         ids.append(f"cai/{name.title().replace('_', '')}-v0")
+        gymnasium.registry.pop(ids[-1], None)  # Gymnasium would warn of registering it again
         gymnasium.register(ids[-1], functools.partial(ModelEnv, make), disable_env_checker=True)
     return ids
 
