@@ -118,10 +118,8 @@ def divergence_budget(model: TrajectoryModel | Table, nats: float) -> Divergence
 
 def _divergence(solution: Solution | Stationary) -> float:
     """(), nats: E_π[Σ_t KL(π(·|s_t) ‖ p(·|s_t))] of the policy of a solution, while alive."""
-    log_policy = solution.policy.log_probs
-    nats = product(log_policy.exp(), log_policy - solution.table.log_prior).sum(-1)
-    states = solution.states if isinstance(solution, Stationary) else solution.states[:-1]
-    return product(states, nats).sum().item()
+    ratio = solution.policy.log_probs - solution.table.log_prior
+    return product(solution.state_actions, ratio).sum().item()
 
 
 def _solved(table: Table, temperature: float) -> Solution | Stationary:
