@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class ModelSource:
         cut, t_next = self._never, t + 1
         if self._survival < 1:
             ended = ended | (torch.rand(self.num_envs, dtype=torch.float64) >= self._survival)
-        if self._last is not None and self._last == t_next.max():
+        if self._last is not None and self._last <= t_next.max():  # some may be over and beyond
             last = t_next == self._last
             if self._cuts:
                 cut = last & ~ended
@@ -193,6 +193,8 @@ class _TableSteps:
         rewards = table.outcome_rewards.expand_as(table.log_dynamics)
         self._rewards = rewards.flatten().numpy()
         self._final, self._actions = table.final_reward, table.num_actions
+        self._forbidden = (table.log_prior == -torch.inf).flatten().numpy()
+        self._forbids = bool(self._forbidden.any())
         infinite = table.horizon is None
         ended = never_paid(table) if infinite else torch.zeros(table.num_states, dtype=torch.bool)
         self._ended = ended.numpy()
@@ -203,10 +205,17 @@ class _TableSteps:
 
     def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         row = s.numpy() * self._actions + a.numpy()
+        if self._forbids and self._forbidden.take(row).any():
+            self._refuse(row[self._forbidden.take(row)][0])
         outcome = self._rows.draw(row, self._generator.random(len(row)))
         s_next = self._successors.take(outcome)
         found = s_next, self._rewards.take(outcome), self._ended.take(s_next)
         return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
+
+    def _refuse(self, row: int) -> NoReturn:
+        state, action = divmod(int(row), self._actions)
+        came, advice = f"{action} in state {state}", "ask model.prior(s) what is allowed"
+        checks.refuse("action", "one that action_prior allows", came, advice)
 
     def final(self, s: Tensor) -> Tensor:
         return self._final[s]

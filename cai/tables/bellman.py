@@ -67,11 +67,7 @@ def outcome_values(table: Table, v_next: Tensor, eta: float) -> Tensor:
 
 def state_values(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
     """v(s) from action values, (..., S, A) -> (..., S), nats."""
-    if rule == "hard":
-        return torch.where(table.log_prior > -torch.inf, q, -torch.inf).amax(-1)
-    if rule == "boltzmann":
-        return logspace.mean(log_policy(table, q, rule), q)
-    return logspace.logsumexp(table.log_prior + q)
+    return values_of(table.log_prior, q, rule)
 
 
 def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
@@ -80,13 +76,27 @@ def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
     With the hard rule it is the prior restricted to the best actions. Actions tie if they differ by
     rounding errors only.
     """
+    return policy_of(table.log_prior, q, rule)
+
+
+def values_of(log_prior: Tensor, q: Tensor, rule: Rule) -> Tensor:
+    """:func:`state_values` from log p(a|s) of any states, (..., A) each."""
     if rule == "hard":
-        best = state_values(table, q, rule).unsqueeze(-1)
+        return torch.where(log_prior > -torch.inf, q, -torch.inf).amax(-1)
+    if rule == "boltzmann":
+        return logspace.mean(policy_of(log_prior, q, rule), q)
+    return logspace.logsumexp(log_prior + q)
+
+
+def policy_of(log_prior: Tensor, q: Tensor, rule: Rule) -> Tensor:
+    """:func:`log_policy` from log p(a|s) of any states, (..., A) each."""
+    if rule == "hard":
+        best = values_of(log_prior, q, rule).unsqueeze(-1)
         wins = (q >= best - logspace.TIE * best.abs().clamp(min=1)) | (best == -torch.inf)
-        return logspace.log_softmax(torch.where(wins, table.log_prior, -torch.inf))
-    log_pi = table.log_prior + q
+        return logspace.log_softmax(torch.where(wins, log_prior, -torch.inf))
+    log_pi = log_prior + q
     dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
-    return logspace.log_softmax(torch.where(dead_end, table.log_prior, log_pi))
+    return logspace.log_softmax(torch.where(dead_end, log_prior, log_pi))
 
 
 @dataclass(frozen=True, eq=False)

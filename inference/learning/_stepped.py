@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from cai import checks
+from cai.distributions.exact_scores import support_size
+from cai.distributions.support import check_support
+from cai.inference.learning._progress import History
+from cai.program.episode import policy_at
+from cai.program.handlers import draw
 from cai.stepping.model_source import ModelSource
-from cai.stepping.source import Source
+from cai.stepping.source import Source, Transition
 from cai.stepping.vector_source import VectorSource
 
 
@@ -26,6 +32,34 @@ class Stepped(NamedTuple):
     problem: Any
     copies: Source
     horizon: int | None
+
+    def number_of_actions(self, policy: Any) -> int | None:
+        """A, or None if actions are not finitely many.
+
+        Raises:
+            ValueError: if the policy does not return distributions on the support of the prior.
+        """
+        s, t = self.copies.s, self.copies.t
+        prior = self.problem.prior(s, t)
+        with torch.no_grad():
+            check_support(policy_at(policy, t, s), prior)
+        return support_size(prior)
+
+    @torch.no_grad()
+    def drawn(self, policy: Any, name: str = "policy") -> Tensor:
+        """An action of a policy in each copy."""
+        s = self.copies.s
+        q = policy_at(policy, self.copies.t, s)
+        return draw(q, torch.Size() if q.batch_shape else s.shape[:1], name)
+
+    def rolled_out(self, policy: Any, length: int, history: History | None) -> list[Transition]:
+        """So many transitions of each copy, recorded in the history."""
+        taken = []
+        for _ in range(length):
+            taken.append(self.copies.step(self.drawn(policy)))
+            if history is not None:
+                history.add(taken[-1])
+        return taken
 
     def settings(self) -> dict[str, Any]:
         """What a run must have in common to go on from the checkpoint of another."""

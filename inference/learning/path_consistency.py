@@ -9,17 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact, support_size
+from cai.distributions.exact_scores import exact
 from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
 from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
-from cai.inference.learning._stepped import stepped
+from cai.inference.learning._stepped import Stepped, stepped
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import check_trainable
 from cai.numerics.exclusive import seeded
 from cai.program.episode import policy_at
-from cai.program.handlers import draw
 from cai.stepping.model_source import ModelSource
 from cai.stepping.source import Source, Transition
 
@@ -82,9 +81,9 @@ def path_consistency(
         A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s).
 
     Raises:
-        ValueError: if the policy has no parameters, if it has a memory, if ``double`` is used with
-            longer segments or an environment, or if a number is out of range, or if the
-            checkpoint is of another run.
+        ValueError: if the policy has no parameters, has a memory or does not fit the source, if
+            ``double`` is used with longer segments or an environment, if a number is out of range,
+            or if the checkpoint is of another run.
         LearningStopped: a ValueError with what was learnt before, if a step failed.
 
     >>> import cai
@@ -115,7 +114,7 @@ def path_consistency(
         problem, copies, horizon = made = stepped(source, num_envs)
         _check_double(double, length, copies)
         critic = StateValues(problem, hidden, horizon is not None)
-        state = PathConsistency(policy, critic, copies, problem, length, ends == "both", double)
+        state = PathConsistency(policy, critic, made, length, ends == "both", double)
         state.alpha = float(problem.temperature)
         adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
         history = History(copies.num_envs, steps)
@@ -166,36 +165,28 @@ class PathConsistency:
         self,
         policy: nn.Module,
         critic: StateValues,
-        copies: Source,
-        problem: Any,
+        made: Stepped,
         length: int = 8,
         both_ends: bool = True,
         double: bool = False,
     ) -> None:
-        self.policy, self.critic, self.copies = policy, critic, copies
-        self.prior, self.discount = problem.prior, problem.discount
+        self.policy, self.critic, self.made = policy, critic, made
+        self.prior, self.discount = made.problem.prior, made.problem.discount
         self.length, self.both_ends, self.double = length, both_ends, double
         self.taken, self.alpha = 0, 1.0
-        self._actions = support_size(problem.prior(copies.s, 0))
+        self._actions = made.number_of_actions(policy)
         self.reference: nn.Module | None = None
 
     def loss(self, history: History | None = None) -> Tensor:
         """Steps the copies, and returns the mean of ½ C² over the segments."""
-        taken = []
-        with torch.no_grad():
-            for _ in range(self.length):
-                s, t = self.copies.s, self.copies.t
-                q = policy_at(self.policy, t, s)
-                shape = torch.Size() if q.batch_shape else s.shape[:1]
-                taken.append(self.copies.step(draw(q, shape, "policy")))
-                self.taken += len(s)
-                if history is not None:
-                    history.add(taken[-1])
+        taken = self.made.rolled_out(self.policy, self.length, history)
+        self.taken += self.length * self.made.copies.num_envs
         counts = torch.stack([step.counts for step in taken])
         errors = self.errors(taken)
         if self.double:
-            assert isinstance(self.copies, ModelSource)
-            product = errors * self.errors([self.copies.again(taken[0])])
+            copies = self.made.copies
+            assert isinstance(copies, ModelSource)
+            product = errors * self.errors([copies.again(taken[0])])
         else:
             product = errors.square()
         total = 0.5 * product[counts].mean()

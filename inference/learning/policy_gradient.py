@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact, support_size
+from cai.distributions.exact_scores import exact
 from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
 from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
-from cai.inference.learning._stepped import stepped
+from cai.inference.learning._stepped import Stepped, stepped
 from cai.inference.learning.learned import Learned
 from cai.numerics.exclusive import seeded
 from cai.program.episode import check_policy, policy_at, remembers
-from cai.program.handlers import draw
-from cai.stepping.source import Source
 
 _VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
 
@@ -89,9 +87,8 @@ def policy_gradient(
         action values at the optimum.
 
     Raises:
-        ValueError: if the policy has no parameters, if it has a memory, or if a number is out of
-            range, or if the
-            checkpoint is of another run.
+        ValueError: if the policy has no parameters, has a memory or does not fit the source, if a
+            number is out of range, or if the checkpoint is of another run.
         LearningStopped: a ValueError with what was learnt before, if a step failed.
 
     >>> import cai
@@ -121,7 +118,7 @@ def policy_gradient(
     with seeded(seed):
         problem, copies, horizon = made = stepped(source, num_envs)
         critic = StateValues(problem, hidden, horizon is not None)
-        state = PolicyGradient(policy, critic, copies, problem, length, lam, entropy)
+        state = PolicyGradient(policy, critic, made, length, lam, entropy)
         state.alpha = float(problem.temperature)
         adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
         history = History(copies.num_envs, steps)
@@ -139,17 +136,9 @@ def policy_gradient(
             return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
 
         parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
+        name = "policy_gradient"
         learning = Learning(
-            "policy_gradient",
-            steps,
-            state,
-            temperature,
-            once,
-            history,
-            made,
-            parts,
-            learned,
-            policy,
+            name, steps, state, temperature, once, history, made, parts, learned, policy
         )
         return learning.run(arguments, checkpoint, every, progress)
 
@@ -177,30 +166,21 @@ class PolicyGradient:
         self,
         policy: nn.Module,
         critic: StateValues,
-        copies: Source,
-        problem: Any,
+        made: Stepped,
         length: int = 16,
         lam: float = 0.95,
         entropy: str = "proper",
     ) -> None:
-        self.policy, self.critic, self.copies = policy, critic, copies
-        self.prior, self.discount = problem.prior, problem.discount
+        self.policy, self.critic, self.made = policy, critic, made
+        self.prior, self.discount = made.problem.prior, made.problem.discount
         self.length, self.lam, self.proper = length, lam, entropy == "proper"
         self.taken, self.alpha = 0, 1.0
-        self._actions = support_size(problem.prior(copies.s, 0))
+        self._actions = made.number_of_actions(policy)
 
     def loss(self, history: History | None = None) -> Tensor:
         """Steps the copies and returns the loss per transition."""
-        taken = []
-        with torch.no_grad():
-            for _ in range(self.length):
-                s, t = self.copies.s, self.copies.t
-                q = policy_at(self.policy, t, s)
-                shape = torch.Size() if q.batch_shape else s.shape[:1]
-                taken.append(self.copies.step(draw(q, shape, "policy")))
-                self.taken += len(s)
-                if history is not None:
-                    history.add(taken[-1])
+        taken = self.made.rolled_out(self.policy, self.length, history)
+        self.taken += self.length * self.made.copies.num_envs
         columns = zip(*taken, strict=True)
         s, t, a, reward, s_next, ended, cut, counts = (torch.stack(x) for x in columns)
         flat = s.flatten(0, 1), t.flatten(), a.flatten(0, 1)

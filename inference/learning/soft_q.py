@@ -16,11 +16,11 @@ from cai.inference.learning._learning import Learning
 from cai.inference.learning._progress import History
 from cai.inference.learning._stepped import stepped
 from cai.inference.learning.learned import ActionTable, Learned, StateTable
-from cai.numerics import logspace
 from cai.numerics.exclusive import seeded
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
-from cai.stepping.source import Source, Transition
+from cai.stepping.source import Transition
+from cai.tables import bellman
 from cai.tables.bellman import Rule, check_rule
 from cai.tables.finite import same_log_prior
 
@@ -122,17 +122,23 @@ def soft_q(
         log_prior = same_log_prior(problem, "soft_q")
         state = SoftQ(log_prior, horizon, problem.discount, rule, length, decay)
         state.alpha = float(problem.temperature)
+        if behaviour is not None:
+            made.number_of_actions(behaviour)  # which looks at what it says
         history = History(copies.num_envs, steps)
 
         def once() -> None:
-            log_p = state.log_policy(copies.s.long(), copies.t)
-            a = _actions(state, copies, log_p, behaviour, exploration)
+            s = copies.s.long()
+            log_p = state.log_policy(s, copies.t)
+            if behaviour is None:
+                a = _explored(log_p, log_prior[s], exploration)
+            else:
+                a = made.drawn(behaviour, "behaviour")
             transition = copies.step(a)
             history.add(transition)
             loss = state.learn(transition)
             if state.taken > steps // 2:
                 state.average()
-            ratio = (log_p - log_prior[transition.s.long()]).nan_to_num(0.0, neginf=0.0)
+            ratio = (log_p - log_prior[s]).nan_to_num(0.0, neginf=0.0)
             kl = (log_p.exp() * ratio).sum(-1)[transition.counts].mean()
             history.record(state.taken, state.alpha, loss, kl.item())
 
@@ -179,11 +185,12 @@ class SoftQ:
 
     def log_policy(self, s: Tensor, t: Tensor) -> Tensor:
         """log π(a|s), (n, A), with π ∝ p exp(Q/α); the best actions alone under the hard rule."""
-        return _log_policy(self.log_prior[s], self.rows(s, t) / self.alpha, self.rule)
+        return bellman.policy_of(self.log_prior[s], self.rows(s, t) / self.alpha, self.rule)
 
     def V(self, s: Tensor, t: Tensor) -> Tensor:
         """State values under the rule, (n,), reward units."""
-        return _values(self.log_prior[s], self.rows(s, t), self.alpha, self.rule)
+        q = self.rows(s, t) / self.alpha
+        return self.alpha * bellman.values_of(self.log_prior[s], q, self.rule)
 
     def learn(self, transition: Transition) -> float:
         """Learns from one transition of each copy; returns the mean squared error."""
@@ -252,35 +259,13 @@ class SoftQ:
         """The result so far."""
         Q = (self._mean if self._averaged else self.Q).clone()
         prior, alpha, rule = self.log_prior, self.alpha, self.rule
-        V = _values(prior, Q, alpha, rule)
-        policy = TabularPolicy.from_log_probs(_log_policy(prior, Q / alpha, rule))
+        V = alpha * bellman.values_of(prior, Q / alpha, rule)
+        policy = TabularPolicy.from_log_probs(bellman.policy_of(prior, Q / alpha, rule))
         return Learned(policy, alpha, history, StateTable(V), ActionTable(Q))
 
 
-def _actions(
-    state: SoftQ, copies: Source, log_p: Tensor, behaviour: Any, exploration: float
-) -> Tensor:
-    s, t = copies.s.long(), copies.t
-    if behaviour is not None:
-        chosen: Tensor = behaviour(t, s).expand(s.shape).sample()
-        return chosen
-    explores = torch.rand(len(s)) < exploration
-    log_p = torch.where(explores[:, None], state.log_prior[s], log_p)
-    return torch.distributions.Categorical(logits=log_p, validate_args=False).sample()
-
-
-def _values(log_prior: Tensor, Q: Tensor, alpha: float, rule: Rule) -> Tensor:
-    if rule == "hard":
-        return torch.where(log_prior > -torch.inf, Q, -torch.inf).amax(-1)
-    if rule == "boltzmann":
-        return logspace.mean(_log_policy(log_prior, Q / alpha, rule), Q)
-    return alpha * logspace.logsumexp(log_prior + Q / alpha)
-
-
-def _log_policy(log_prior: Tensor, q: Tensor, rule: Rule) -> Tensor:
-    if rule == "hard":
-        best = torch.where(log_prior > -torch.inf, q, -torch.inf).amax(-1, keepdim=True)
-        return logspace.log_softmax(torch.where(q == best, log_prior, -torch.inf))
-    log_pi = log_prior + q
-    dead_end = log_pi.amax(-1, keepdim=True) == -torch.inf
-    return logspace.log_softmax(torch.where(dead_end, log_prior, log_pi))
+def _explored(log_p: Tensor, log_prior: Tensor, exploration: float) -> Tensor:
+    """Actions of a policy, some of them of the prior instead, from logarithms (n, A)."""
+    explores = torch.rand(len(log_p), 1) < exploration
+    mixed = torch.where(explores, log_prior, log_p)
+    return torch.distributions.Categorical(logits=mixed, validate_args=False).sample()

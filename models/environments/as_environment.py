@@ -17,7 +17,7 @@ from cai.models.continuous.multigoal import multigoal
 from cai.models.continuous.pendulum import pendulum
 from cai.models.discrete.ledge import ledge
 from cai.models.discrete.lottery import lottery
-from cai.models.environments.spaces import Observations, action_space
+from cai.models.environments.spaces import Observations, action_space, checked_actions
 from cai.numerics.exclusive import exclusive
 from cai.program.trajectory import TrajectoryModel
 from cai.stepping.model_source import ModelSource
@@ -125,8 +125,14 @@ class ModelVectorEnv(VectorEnv[Any, Any, Any]):
         return self._seen(self._source.s, self._source.t), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of each copy; after the end of an episode the next one begins."""
-        source, a = self._source, torch.as_tensor(actions)
+        """One step of each copy; after the end of an episode the next one begins.
+
+        Raises:
+            ValueError: if there is not one action for each copy, or one that does not exist, that
+                the action prior forbids, or that is not finite.
+        """
+        source, space = self._source, self.single_action_space
+        a = checked_actions(actions, space, self.num_envs)
         with self._random:
             taken = source.advance(a)
             source.restart(self._over)

@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from cai import checks
 from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact
+from cai.distributions.support import check_support
 from cai.numerics.exclusive import cached_property, seeded
 from cai.program.episode import begin, policy_at
 from cai.program.handlers import draw
@@ -178,7 +179,8 @@ class Environment:
             probability 1 - γ after each step; ``episode_returns`` has what they pay without it.
 
         Raises:
-            ValueError: if there is no limit to the steps of an episode.
+            ValueError: if there is no limit to the steps of an episode, or the policy does not
+                return distributions on the support of the action prior.
         """
         checks.check_count("samples", samples)
         checks.finite_horizon(self, "simulating")
@@ -203,6 +205,8 @@ class Environment:
         alive, total = [going], torch.zeros(n, dtype=torch.float64)
         for t in range(self.horizon or 0):
             action = policy_at(episode, t, source.s, before)
+            if t == 0:
+                check_support(action, self.prior(source.s, 0))
             shape = torch.Size() if action.batch_shape else going.shape
             before = draw(action, shape, f"a_{t}")
             if scored:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import constraints
 
+from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.program.trajectory import TrajectoryModel
 
@@ -63,3 +64,33 @@ def action_space(model: TrajectoryModel) -> spaces.Space[Any]:
     high = getattr(support, "upper_bound", torch.inf)
     low, high = (np.broadcast_to(np.asarray(x, np.float32), shape).copy() for x in (low, high))
     return spaces.Box(low, high, shape)
+
+
+def checked_actions(actions: Any, space: spaces.Space[Any], num_envs: int) -> Tensor:
+    """The actions of all copies as a tensor.
+
+    Args:
+        actions: what a learner passes to ``step``.
+        space: of one copy, see :func:`action_space`.
+        num_envs: how many copies there are.
+
+    Raises:
+        ValueError: if there is not one for each copy, or one is not in the space; beyond the bounds
+            of a box it is, as there the dynamics say what happens.
+    """
+    a = np.asarray(actions)
+    shape = (num_envs, *(space.shape or ()))
+    if a.shape != shape:
+        expected = f"one for each copy, shape {list(shape)}"
+        checks.refuse("actions", expected, f"shape {list(a.shape)}", "see envs.action_space")
+    if isinstance(space, spaces.Discrete):
+        expected, advice = f"whole numbers 0 … {space.n - 1}", "see envs.single_action_space"
+        if a.dtype.kind not in "iu":
+            checks.refuse("actions", expected, str(a.dtype), advice)
+        if a.min() < 0 or a.max() >= space.n:
+            came = str(a[(a < 0) | (a >= space.n)][0])
+            checks.refuse("actions", expected, came, advice)
+    elif not np.isfinite(a).all():
+        came = str(a[~np.isfinite(a)][0])
+        checks.refuse("actions", "finite numbers", came, "look for NaN in what the policy computes")
+    return torch.from_numpy(a)

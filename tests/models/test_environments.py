@@ -192,3 +192,60 @@ def test_an_unbounded_box_of_actions_needs_a_prior():
     gymnasium.register("cai-test/Free-v0", Free, disable_env_checker=True)
     with pytest.raises(ValueError, match="action_prior: expected a bounded box"):
         models.environment("cai-test/Free-v0")
+
+
+@pytest.mark.parametrize(
+    "options", [{"terminates": True, "horizon": 3}, {"horizon": None, "time_limit": 3}]
+)
+def test_no_episode_is_longer_than_its_horizon_though_copies_fall_out_of_step(options):
+    """A copy that is over is stepped once more, to begin anew, while others reach the end."""
+    horizon = options.pop("horizon")
+    model = models.gym("FrozenLake-v1", horizon=horizon, discount=0.7)
+    envs = models.as_environment(model, 200, **options)
+    envs.reset(seed=0)
+    steps, longest = np.zeros(200, int), 0
+    over = np.zeros(200, bool)
+    for k in range(60):
+        _, _, ended, cut, _ = envs.step(np.full(200, k % 4))
+        steps = np.where(over, 0, steps + 1)
+        over = ended | cut
+        assert (steps <= 3).all()
+        assert over[steps == 3].all()
+        longest = max(longest, steps.max())
+        assert not (over & (steps == 0)).any()
+    assert longest == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "actions", "message"),
+    [
+        (models.ledge, np.array([2, 0]), r"actions: expected whole numbers 0 … 1, got 2"),
+        (models.ledge, np.array([-1, 0]), r"actions: expected whole numbers 0 … 1, got -1"),
+        (models.ledge, np.array([0.5, 0]), r"actions: expected whole numbers 0 … 1, got float64"),
+        (models.cartpole, np.array([5, 0]), r"actions: expected whole numbers 0 … 1, got 5"),
+        (models.ledge, np.array([0]), r"actions: expected one for each copy, shape \[2\]"),
+        (models.pendulum, np.zeros((2, 3)), r"actions: expected one for each copy, shape \[2, 1\]"),
+        (models.pendulum, np.full((2, 1), np.nan), "actions: expected finite numbers"),
+    ],
+)
+def test_actions_that_there_are_not(make, actions, message):
+    envs = models.as_environment(make(horizon=5), 2)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        envs.step(actions)
+
+
+def test_an_action_that_the_prior_forbids_is_refused():
+    P = np.full((2, 2, 2), 0.5)
+    model = models.tabular(P, np.zeros((2, 2)), horizon=4, action_prior=[[1.0, 0.0], [1.0, 1.0]])
+    envs = models.as_environment(model, 2)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="action: expected one that action_prior allows, got 1 in"):
+        envs.step(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("policy", [lambda t, s: "left", lambda t, s: dist.Normal(0.0, 1.0)])
+def test_a_policy_of_something_else_is_refused_in_an_environment(policy):
+    cart = models.environment("CartPole-v1")
+    with pytest.raises(ValueError, match="policy: expected"):
+        cart.simulate(policy, 3, seed=0)

@@ -9,6 +9,7 @@ from torch import nn
 
 import cai
 from cai import inference, models
+from cai.inference.learning._stepped import Stepped
 from cai.inference.learning.path_consistency import PathConsistency
 from cai.stepping.model_source import ModelSource
 
@@ -36,7 +37,7 @@ def consistency(model, n, length, double=False):
     solution = inference.soft_values(model)
     source = ModelSource(model, n, time_limit=7)
     state = PathConsistency(
-        solution.policy, Exact(solution.V), source, model, length, double=double
+        solution.policy, Exact(solution.V), Stepped(model, source, None), length, double=double
     )
     state.alpha = model.temperature
     return state, source

@@ -10,8 +10,8 @@ import torch
 import cai
 from cai import inference, models
 from cai.inference.learning._state_values import StateValues
+from cai.inference.learning._stepped import Stepped, stepped
 from cai.inference.learning.policy_gradient import PolicyGradient
-from cai.stepping.model_source import ModelSource
 from cai.stepping.source import Transition
 
 
@@ -106,7 +106,9 @@ def test_the_loss_is_that_of_the_equation(lam, entropy):
         transition(3, 1, 1.0, cut=True),
         transition(2, 4, -0.5),
     ]
-    state = PolicyGradient(policy, critic, Scripted(*steps), model, len(steps), lam, entropy)
+    state = PolicyGradient(
+        policy, critic, Stepped(model, Scripted(*steps), None), len(steps), lam, entropy
+    )
     state.alpha = alpha
     found = state.loss().item()
 
@@ -141,7 +143,7 @@ def test_the_gradient_is_that_of_the_elbo():
     exact = -model.temperature * slope_of_elbo(model, policy) / model.horizon
     torch.manual_seed(1)
     critic, n = StateValues(model, (4,), timed=True), 200_000
-    state = PolicyGradient(policy, critic, ModelSource(model, n), model, 3, 1.0)
+    state = PolicyGradient(policy, critic, stepped(model, n), 3, 1.0)
     state.alpha = model.temperature
     (found,) = torch.autograd.grad(state.loss(), policy.logits)
     assert torch.allclose(found, exact, atol=0.004)  # some five standard errors
@@ -225,6 +227,8 @@ def test_the_same_seed_trains_the_same_and_leaves_policy_and_generator_alone():
         ({"clip": -1}, "clip: expected"),
         ({"hidden": 3}, "hidden: expected"),
         ({"source": 3}, "source: expected a model"),
+        ({"source": models.pendulum(horizon=3)}, "policy: expected a function that takes steps"),
+        ({"source": models.gridworld("bridge")}, "policy: expected"),
     ],
 )
 def test_wrong_input(wrong, message):

@@ -133,6 +133,8 @@ def test_the_history_has_the_returns_of_episodes():
         ({"source": 3}, "source: expected a model"),
         ({"rule": "softer"}, 'rule: expected "soft", "hard"'),
         ({"length": 0}, "length: expected"),
+        ({"behaviour": "greedy"}, "policy: expected a function"),
+        ({"behaviour": lambda t, s: torch.distributions.Normal(0.0, 1.0)}, "policy: expected"),
         ({"length": 2, "rule": "hard"}, "length: expected segments of one step"),
         ({"decay": 0.5}, "decay: expected"),
         ({"exploration": 2}, "exploration: expected"),
