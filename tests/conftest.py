@@ -1,3 +1,5 @@
+import signal
+
 import hypothesis
 import pyro
 import pytest
@@ -16,3 +18,11 @@ def _fresh():
     torch.set_default_dtype(torch.float32)
     with pyro.validation_enabled():
         yield
+
+
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal has it: a process in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

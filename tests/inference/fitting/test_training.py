@@ -253,14 +253,6 @@ def test_broken_off_and_resumed(name, tmp_path):
     assert os.listdir(tmp_path) == ["fit.pt"]
 
 
-@pytest.fixture
-def heard():
-    """Ctrl-C as a terminal has it: a process in the background may have been told to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_after_the_step_and_keeps_the_rest(tmp_path, capsys):
     path, before = tmp_path / "fit.pt", signal.getsignal(signal.SIGINT)

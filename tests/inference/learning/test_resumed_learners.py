@@ -139,14 +139,6 @@ def test_what_stopped_loses_nothing_and_goes_on(tmp_path):
     assert_same(tabular(path), tabular())
 
 
-@pytest.fixture
-def heard():
-    """Ctrl-C as a terminal has it: a process in the background may have been told to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_after_the_step_and_returns_the_latest(tmp_path, capsys):
     path = tmp_path / "run.pt"
