@@ -47,9 +47,12 @@ def test_two_actions_in_closed_form(p, share, gain):
     one_step = [[[1.0], [1.0]]]
     model = models.tabular(one_step, [[0.0, gain]], horizon=1, action_prior=[1 - p, p])
     found = inference.divergence_budget(model, nats)
-    alpha = gain / (math.log(pi / p) - math.log((1 - pi) / (1 - p)))
+    q = math.log(pi / p) - math.log((1 - pi) / (1 - p))
+    alpha = gain / q
     assert found.temperature == pytest.approx(alpha, rel=1e-9)
-    assert found.divergence == pytest.approx(nats, abs=1e-14)
+    # The root is a log α within 1e-14 (1 + |log α|) of the true one, and d KL/d log α = q² π (1-π).
+    step = 2e-14 * (1 + abs(math.log(alpha)))
+    assert found.divergence == pytest.approx(nats, abs=1e-14 + step * q * q * pi * (1 - pi))
     assert found.expected_return == pytest.approx(pi * gain, rel=1e-9)
     assert found.policy.log_probs[0, 0, 1].exp().item() == pytest.approx(pi, rel=1e-9)
 
