@@ -11,14 +11,14 @@ class LearnerKind(NamedTuple):
     Attributes:
         function: its name there.
         trains: what it trains, in words.
-        table: whether states must be finitely many, since it learns a table.
+        policy: whether it is given a policy to train.
         discrete: whether it takes finitely many actions.
         continuous: whether it takes actions on a continuum.
     """
 
     function: str
     trains: str
-    table: bool
+    policy: bool
     discrete: bool
     continuous: bool
 
@@ -29,9 +29,9 @@ class LearnerKind(NamedTuple):
 
 
 LEARNERS = {
-    "soft-q": LearnerKind("soft_q", "a table of Q", True, True, False),
-    "policy-gradient": LearnerKind("policy_gradient", "a policy and a critic", False, True, True),
-    "path-consistency": LearnerKind("path_consistency", "a policy and values", False, True, True),
+    "soft-q": LearnerKind("soft_q", "Q, a table or a network", False, True, False),
+    "policy-gradient": LearnerKind("policy_gradient", "a policy and a critic", True, True, True),
+    "path-consistency": LearnerKind("path_consistency", "a policy and values", True, True, True),
 }
 
 

@@ -134,18 +134,14 @@ def learner_of(name: str, model: Any, seed: int) -> tuple[Any, dict[str, Any]]:
     start = model.initial.sample()
     finite = support_size(model.initial) is not None
     discrete = support_size(model.prior(start, 0)) is not None
-    if not (kind.discrete if discrete else kind.continuous) or (kind.table and not finite):
-        came = "finitely many actions" if discrete else "continuous actions"
-        came += "" if finite else " and continuous states"
-        wanted = f"{kind.actions()} actions" + (" and states, in a table" if kind.table else "")
-        others = [
-            other
-            for other, x in LEARNERS.items()
-            if (x.discrete if discrete else x.continuous) and (finite or not x.table)
-        ]
-        raise Mistake(f"{name} takes {wanted}, got {came}; take {' or '.join(others)}")
+    if not (kind.discrete if discrete else kind.continuous):
+        came = "finitely many" if discrete else "continuous"
+        others = [n for n, x in LEARNERS.items() if (x.discrete if discrete else x.continuous)]
+        raise Mistake(
+            f"{name} takes {kind.actions()} actions, got {came} ones; take {' or '.join(others)}"
+        )
     function = getattr(inference, kind.function)
-    if kind.table:
+    if not kind.policy:
         return function, {}
     torch.manual_seed(seed)  # a network starts at random
     stationary = model.horizon is None or checks.can_only_be_sampled(model)

@@ -33,7 +33,7 @@ def train(run: Resumable, kept: Resumption | None, every: int, progress: bool) -
     """
     resumed = kept is not None and kept.load(run)
     with _ProgressBar(run, progress) as bar, _interruptible() as asked:
-        if resumed and run.restarts:
+        if resumed and run.restarts and not (run.over() or _reading.get()):
             bar.say(f"{run.verb}: goes on after {run.done} of {run.total}; {run.restarts}")
         try:
             while not run.over() and not _reading.get():

@@ -190,9 +190,11 @@ def test_the_help_lists_learners_and_their_actions():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("soft-q", "pendulum"), "soft-q takes finitely many actions and states, in a table, got"),
-        (("soft-q", "Pendulum-v1"), "got continuous actions and continuous states; take policy-g"),
-        (("soft-q", "CartPole-v1"), "got finitely many actions and continuous states; take policy"),
+        (("soft-q", "pendulum"), "soft-q takes finitely many actions, got continuous ones; take"),
+        (
+            ("soft-q", "Pendulum-v1"),
+            "got continuous ones; take policy-gradient or path-consistency",
+        ),
         (("soft-q", "FrozenLake-v7"), "FrozenLake-v7"),
         (("soft-q", "ledge", "--set", "rules=hard"), "--set: soft-q has no rules; it has decay"),
         (("soft-q", "ledge", "--set", "rule=softer"), 'rule: expected "soft"'),

@@ -48,6 +48,7 @@ FAMILIES = [
     "planning",
     "fitting",
     "learning",
+    "off_policy",
     "inverse",
     "information",
 ]

@@ -9,8 +9,8 @@ from torch import nn
 
 import cai
 from cai import inference, models
-from cai.inference.learning._stepped import Stepped
 from cai.inference.learning.path_consistency import PathConsistency
+from cai.inference.learning.stepped import Stepped
 from cai.stepping.model_source import ModelSource
 
 

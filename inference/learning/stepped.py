@@ -10,7 +10,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.distributions.support import check_support
-from cai.inference.learning._progress import History
+from cai.inference.learning.records import History
 from cai.program.episode import policy_at
 from cai.program.handlers import draw
 from cai.stepping.model_source import ModelSource
@@ -33,7 +33,7 @@ class Stepped(NamedTuple):
     copies: Source
     horizon: int | None
 
-    def number_of_actions(self, policy: Any) -> int | None:
+    def number_of_actions(self, policy: Any, name: str = "policy") -> int | None:
         """A, or None if actions are not finitely many.
 
         Raises:

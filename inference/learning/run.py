@@ -15,9 +15,9 @@ from cai.evaluation.problem import as_problem
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import train
 from cai.inference.fitting.resumption import Resumption, settings_of
-from cai.inference.learning._progress import History
-from cai.inference.learning._stepped import Stepped
 from cai.inference.learning.learned import Learned, LearningStopped
+from cai.inference.learning.records import History
+from cai.inference.learning.stepped import Stepped
 
 _NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "progress"}
 _ASKED = 100  # temperatures of a run that its file keeps

@@ -1,0 +1,196 @@
+"""Q as a network of the state, and of the time where there is a horizon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from cai import checks
+from cai.distributions.exact_scores import log_probs
+from cai.inference.learning.learned import Learned
+from cai.inference.off_policy._action_values import ActionValues
+from cai.inference.off_policy._replay import Replay
+from cai.policies.neural import perceptron
+from cai.policies.observation import View
+from cai.stepping.source import Transition
+from cai.tables.bellman import Rule
+
+
+class QNetwork(ActionValues, nn.Module):
+    """Q(s,·) as a network, in reward units.
+
+    Args:
+        problem: the model or environment, of which the space of states and the prior are kept.
+        hidden: widths of the hidden layers.
+        timed: whether the time is part of the state.
+        actions: A.
+        rule: "soft", "hard" or "boltzmann".
+        entropy: whether the policy is paid its entropy.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        hidden: tuple[int, ...],
+        timed: bool,
+        actions: int,
+        rule: Rule,
+        entropy: bool,
+    ) -> None:
+        nn.Module.__init__(self)
+        ActionValues.__init__(self, rule, entropy)
+        self._view, self._timed, self._actions = View(problem), timed, actions
+        self.network = perceptron((self._view.size + timed, *hidden, actions))
+
+    def rows(self, s: Tensor, t: Any) -> Tensor:
+        """Q(s,·), (n, A)."""
+        dtype = next(self.network.parameters()).dtype
+        x = self._view.timed(t, s, dtype) if self._timed else self._view.features(s, dtype)
+        rows: Tensor = self.network(x)
+        return rows.double()
+
+    def log_prior(self, s: Tensor, t: Any) -> Tensor:
+        """log p(·|s), (n, A), or (A,) where it is the same for all states."""
+        return log_probs(self._view.prior(s, t), self._actions)
+
+    def forward(self, t: Any, s: Tensor) -> TorchDistribution:
+        """π(·|s), so that the network is a policy."""
+        return dist.Categorical(logits=self.log_policy(s, t))
+
+    @torch.no_grad()
+    def values(self, s: Tensor, t: Any = 0) -> Tensor:
+        """V_t(s), of the batch shape of s, reward units."""
+        return self.V(torch.as_tensor(s), t)
+
+    @torch.no_grad()
+    def action_values(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """Q_t(s,a), of the batch shape of s and a, reward units."""
+        rows, a = self.rows(torch.as_tensor(s), t), torch.as_tensor(a).long()
+        shape = torch.broadcast_shapes(rows.shape[:-1], a.shape)
+        chosen = rows.expand(*shape, -1).gather(-1, a.expand(shape).unsqueeze(-1))
+        return chosen.squeeze(-1)
+
+
+class QLearner:
+    """A network, a copy that lags behind, and the memory that they learn from.
+
+    Args:
+        online: the network that is trained and acts.
+        lagging: an equal one for the targets, and the result; the same one for none.
+        replay: the memory.
+        discount: γ.
+        batch: how many segments are drawn for a step of Adam; None for the latest of each copy.
+        updates: how many steps of Adam follow a step of all copies.
+        lag: the share by which the lagging parameters move towards the others after each of them.
+        learning_rate: that of Adam at the start; it falls to zero in proportion to what remains.
+
+    Attributes:
+        taken: how many transitions were seen.
+    """
+
+    def __init__(
+        self,
+        online: QNetwork,
+        lagging: QNetwork,
+        replay: Replay,
+        discount: float,
+        batch: int | None,
+        updates: int,
+        lag: float | None,
+        learning_rate: float,
+    ) -> None:
+        self.online, self.lagging, self.replay = online, lagging, replay
+        self.discount, self.batch, self.updates = discount, batch, updates
+        self.lag, self.learning_rate, self.taken = lag, learning_rate, 0
+        self.adam = torch.optim.Adam(online.parameters(), lr=learning_rate)
+
+    @property
+    def alpha(self) -> float:
+        """α, of both networks."""
+        return self.online.alpha
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        self.online.alpha = self.lagging.alpha = value
+
+    def log_prior(self, s: Tensor, t: Tensor) -> Tensor:
+        """log p(·|s), (n, A) or (A,)."""
+        return self.online.log_prior(s, t)
+
+    def log_policy(self, s: Tensor, t: Tensor, rule: Rule | None = None) -> Tensor:
+        """log π(a|s), (n, A)."""
+        return self.online.log_policy(s, t, rule)
+
+    def learn(self, transition: Transition, remaining: float) -> float:
+        """Remembers one transition of each copy, and takes some steps of Adam.
+
+        Args:
+            transition: the transition.
+            remaining: the share of transitions that are still to come.
+
+        Returns:
+            The mean loss; NaN if there is no whole segment yet.
+
+        Raises:
+            ValueError: if a reward is -inf.
+            FloatingPointError: if the loss is not finite.
+        """
+        if transition.reward.isneginf().any():
+            advice = "a table (hidden=None) learns it; or take a large penalty"
+            checks.refuse("reward", "finite ones for a network", "-inf", advice)
+        self.replay.add(transition)
+        self.taken += len(transition.reward)
+        self.adam.param_groups[0]["lr"] = self.learning_rate * remaining
+        losses = [self._update() for _ in range(self.updates)]
+        return sum(losses) / len(losses)
+
+    def _update(self) -> float:
+        """A step of Adam on ½ (Q(s,a) - target)² of segments; returns the mean of the squares."""
+        replay = self.replay
+        segment = replay.latest() if self.batch is None else replay.draw(self.batch)
+        if segment is None:
+            return math.nan
+        first = segment[0]
+        target = self.lagging.target(segment, self.discount)
+        with torch.enable_grad():
+            chosen = self.online.rows(first.s, first.t).gather(1, first.a.long().unsqueeze(1))
+            squares = (chosen.squeeze(1) - target).square()
+            loss = 0.5 * torch.where(first.counts, squares, 0.0).mean()
+            if not loss.isfinite():
+                words = f"the loss is {loss.item():g}; try a smaller learning_rate"
+                raise FloatingPointError(f"soft_q: {words}")
+            self.adam.zero_grad()
+            loss.backward()
+        self.adam.step()
+        if self.lag is not None:
+            with torch.no_grad():
+                for old, new in zip(
+                    self.lagging.parameters(), self.online.parameters(), strict=True
+                ):
+                    old.lerp_(new, self.lag)
+        return 2 * loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores networks, optimiser and memory from a state."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.replay.load_state_dict(state["replay"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {"online": self.online, "lagging": self.lagging, "adam": self.adam}
+
+    def learned(self, history: dict[str, Tensor]) -> Learned:
+        """The result so far, of the lagging network, whose parameters are averaged over steps."""
+        Q = self.lagging
+        return Learned(Q, self.alpha, history, Q.values, Q.action_values)
