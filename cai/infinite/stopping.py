@@ -106,7 +106,9 @@ def _change(step: Linearisation, on: Tensor) -> Tensor | None:
     heads = place[table.successor_index[here]].numpy()
     log_chain = np.full((len(here), len(here)), -np.inf)
     np.logaddexp.at(log_chain, (np.arange(len(here))[:, np.newaxis], heads), into)
-    log_u = _log_solution(log_chain, away)
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves the floats is not needed
+        left = np.exp(away) - np.expm1(eta * step.gap[here].numpy())  # as rows sum to exp(η gap)
+        log_u = _log_solution(log_chain, away, left)
     if log_u is None:
         return None
     change = torch.zeros_like(step.v)
@@ -114,16 +116,30 @@ def _change(step: Linearisation, on: Tensor) -> Tensor | None:
     return change
 
 
-def _log_solution(log_chain: Array, log_b: Array) -> Array | None:
-    """log u (n,) with u = M u + b, u > 0, by elimination; None if there is none."""
+def _log_solution(log_chain: Array, log_b: Array, left: Array) -> Array | None:
+    """log u (n,) with u = M u + b, u > 0, by elimination; None if there is none.
+
+    A pivot 1 - M_kk that is near zero is the sum of all ways out of k, where that loses fewer
+    digits than the difference (``numerics.state_reduction``).
+
+    Args:
+        log_chain: log M, (n, n).
+        log_b: log b, (n,).
+        left: 1 - Σ_j M_ij, (n,).
+    """
     n = len(log_b)
     for k in range(n - 1, -1, -1):
-        if not log_chain[k, k] < 0:  # the spectral radius is one or more
+        ways_out = np.exp(log_chain[k, :k]).sum()
+        pivot = -np.expm1(log_chain[k, k])
+        if ways_out + abs(left[k]) < 0.5:
+            pivot = ways_out + left[k]
+        if not pivot > 0:  # the spectral radius is one or more
             return None
-        again = -np.log(-np.expm1(log_chain[k, k]))
+        again = -np.log(pivot)
         log_chain[k, :k] += again
         log_b[k] += again
         share = log_chain[:k, k]
+        left[:k] += np.exp(share + again) * left[k]
         log_chain[:k, :k] = np.logaddexp(log_chain[:k, :k], share[:, np.newaxis] + log_chain[k, :k])
         log_b[:k] = np.logaddexp(log_b[:k], share + log_b[k])
     log_u = log_b

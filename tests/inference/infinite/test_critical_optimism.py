@@ -139,6 +139,7 @@ def ill_conditioned(seed, A, least=-11.0):
 @example(10785, -1)
 @example(168, -1)
 @example(161432, -1)  # edges of policies follow each other closely
+@example(6831, -1)  # a state that is left once in 1e8 steps leads to one that is left as rarely
 @example(237, 1)
 @given(seeds, st.sampled_from([-1, 1]))
 def test_random_ill_conditioned_problems(actions, seed, sign):
