@@ -164,14 +164,15 @@ def each_step(model: TrajectoryModel, name: str, at: Callable[[int], Any]) -> li
     return [_asked(model, name, at, t) for t in range(int(model.horizon or 0))]
 
 
-def over_time(
-    model: TrajectoryModel, name: str, found: Tensor, at: Callable[[int], Tensor]
-) -> Tensor:
+def over_time(model: TrajectoryModel, name: str, at: Callable[[int], Tensor]) -> Tensor:
     """The result of a method at step 0 if all steps agree, else the results of all, (T, …).
 
     Raises:
         ChangesWithTime: if steps differ and the horizon is infinite.
     """
+    found = at(0)
+    if name not in model.may_change:
+        return found
     with torch.no_grad():
         if not changes(model, name, found, at):
             return found
@@ -224,7 +225,7 @@ def log_prior_table(
             _not_finite("action_prior", "actions", prior)
         return log_probs(prior, A, types).expand(S, A)
 
-    return over_time(model, "prior", at(0), at)
+    return over_time(model, "prior", at)
 
 
 def same_log_prior(model: TrajectoryModel, what: str) -> Tensor:

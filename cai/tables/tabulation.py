@@ -63,7 +63,12 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     if isinstance(model, Table):
         return model.detached()
     checks.check_model(model, table=True)
-    S, types = count_states(model), _types(model)
+    return enumerated(model)
+
+
+def enumerated(model: TrajectoryModel) -> Table:
+    """As :func:`tabulate`, of what is known to be a program."""
+    types, S = _types(model), count_states(model)
     with seeded(0), torch.no_grad(), poutine.block():
         with threads.suited_to(S):
             log_prior, log_initial = log_prior_table(model, S, types), log_probs(model.initial, S)
@@ -97,7 +102,7 @@ def enumerable(model: TrajectoryModel | Table) -> Table | None:
     if checks.can_only_be_sampled(model):
         return None
     try:
-        return tabulate(model)
+        return enumerated(model)
     except NotEnumerable:
         return None
 
@@ -227,15 +232,16 @@ def _rewards(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,)."""
     S, A = s.shape
+    states = s[:, 0]
+
+    def at(t: int) -> Tensor:
+        return call("reward", at_step(model.rewards, t), s, a).expand(S, A)
+
     with types:
-        final = call("final_reward", model.final_rewards, s[:, 0]).expand(S)
-
-        def at(t: int) -> Tensor:
-            return call("reward", at_step(model.rewards, t), s, a).expand(S, A)
-
-        reward = over_time(model, "rewards", at(0), at)
+        final = call("final_reward", model.final_rewards, states)
+        reward = over_time(model, "rewards", at)
     arrival = _arrival_rewards(model, s, a, log_p, successors, types)
-    return reward.contiguous(), arrival, final.contiguous()
+    return reward.contiguous(), arrival, final.expand(S).contiguous()
 
 
 def _arrival_rewards(
@@ -258,5 +264,5 @@ def _arrival_rewards(
         return paid.expand(shape)
 
     with types:
-        reward = over_time(model, "arrival_rewards", at(0), at)
+        reward = over_time(model, "arrival_rewards", at)
     return torch.where(log_p > -torch.inf, reward, 0.0)
