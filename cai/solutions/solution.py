@@ -54,10 +54,10 @@ class Solution(Chain):
     @classmethod
     def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
         """The solution of a finite horizon at one optimism η, by one backward sweep."""
-        last, T = table.final_reward / table.temperature, table.steps
         if rule != "soft" or not sweeps.by_products(table, eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
-        v, weights = sweeps.backward_with_weights(table, eta, last, T)
+        last = table.final_reward / table.temperature
+        v, weights = sweeps.backward_with_weights(table, eta, last, table.steps)
         solution = cls(table, eta, v)
         vars(solution)["weights"] = weights  # not a field: copies may have other values
         return solution

@@ -33,7 +33,8 @@ def backward(step: SoftBackup, v: Array, t: int) -> int:
         for i in range(n):
             W.times_into(z[i], z[i + 1])
             z[i + 1] *= contraction
-        done = _leading(z[1 : n + 1].min(1) >= step.rows.smallest)
+        accurate = z[1 : n + 1].min(1) >= step.rows.smallest
+        done = int(np.logical_and.accumulate(accurate).sum())
         if not done:
             break
         then = v[t - done : t]
@@ -58,7 +59,8 @@ def forward(step: SoftBackup, v: Array, x: Array, t: int) -> int:
         now = v[t : t + n + 1]
         shift = now.max(1)
         np.exp(np.subtract(now, shift[:, None], out=z[: n + 1]), out=z[: n + 1])
-        n = _leading(z[: n + 1].min(1) >= step.rows.smallest) - 1
+        accurate = z[: n + 1].min(1) >= step.rows.smallest
+        n = int(np.logical_and.accumulate(accurate).sum()) - 1
         if n < 1:
             break
         factors = np.exp(step.growth + np.diff(shift))
@@ -77,8 +79,3 @@ def forward(step: SoftBackup, v: Array, x: Array, t: int) -> int:
 
 def _at_once(v: Array) -> int:
     return min(_MOST, max(1, _CHUNK // v.shape[1]))
-
-
-def _leading(fine: Array) -> int:
-    """The number of true entries before the first false one."""
-    return len(fine) if fine.all() else int(fine.argmin())

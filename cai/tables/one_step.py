@@ -43,6 +43,9 @@ class SoftBackup:
         num_rows: R.
         plain: whether a plain product may do for every row of every step, as far as one knows.
         linear: whether that is so of many steps at once, see linear_steps.py.
+        growth: if linear, nats, the largest value of a step without the values of successors.
+        contraction: if linear, (R,), the scales of the rows over exp(growth), so that a step
+            enlarges nothing.
     """
 
     def __init__(self, table: Table, eta: float, joint: bool) -> None:
@@ -63,6 +66,10 @@ class SoftBackup:
             self._may_be_lost |= bool(table.arrival_reward.isneginf().any())
         self.plain = rows.all_possible and not self._may_be_lost
         self.linear = joint and self.plain and table.discount == 1
+        if self.linear:
+            log_totals = self._base + np.log(self.W.times(np.ones(table.num_states)))
+            self.growth = float(log_totals.max())
+            self.contraction = np.exp(self._base - self.growth).astype(self.W.dtype)
 
     def _joint_rows(self) -> LogMatrix:
         """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, (S, A·K); dense, actions summed, (S, S)."""
@@ -70,7 +77,7 @@ class SoftBackup:
         if table.successors is None:
             log_w, index = log_w.logsumexp(1), None
         else:
-            log_w, index = log_w.flatten(1), table.successor_index
+            log_w, index = log_w.flatten(1), table.successors.flatten(1)
         return LogMatrix(log_w, index, table.num_states, table.precision)
 
     def _rows_by_action(self) -> LogMatrix:
@@ -126,16 +133,6 @@ class SoftBackup:
             p /= total
             keep *= p.ravel()
         return top + np.log(total)
-
-    @cached_property
-    def growth(self) -> float:
-        """Nats: the largest value of a step without the values of successors, if joint."""
-        return float((self._base + np.log(self.W.times(np.ones(self.table.num_states)))).max())
-
-    @cached_property
-    def contraction(self) -> Array:
-        """(R,): the scales of the rows over exp(growth), so that a step enlarges nothing."""
-        return np.exp(self._base - self.growth).astype(self.W.dtype)
 
     def log_rows(
         self, v_next: Array, prior: bool = True
