@@ -45,12 +45,6 @@ def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
         raise
 
 
-def told(function: Any, t: Any, *arguments: Tensor) -> Any:
-    """What a function of states and actions says at step t, if it is told the step or not."""
-    step = (t,) if isinstance(function, ToldStep) else ()
-    return function(*arguments, *step)
-
-
 @dataclass(frozen=True, eq=False)
 class AsPrior(ToldStep):
     """(s, t) -> p(a|s) at step t, what a policy does there.

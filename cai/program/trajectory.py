@@ -21,7 +21,7 @@ from cai.numerics import memory
 from cai.numerics.exclusive import cached_property, exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import FIELDS, METHODS, prior_at, told
+from cai.program.calling import FIELDS, METHODS, prior_at
 from cai.program.episode import Rollout, check_policy, has_latents, run
 from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
@@ -148,12 +148,9 @@ class TrajectoryModel:
         """
         check_policy(policy)
         if not has_latents(policy):
-            checks.refuse(
-                "policy",
-                "one with latents, which has a method reverse(states, actions, alive)",
-                type(policy).__name__,
-                "for instance cai.LatentPolicy; without latents use the model as it is",
-            )
+            expected = "one with latents, which has a method reverse(states, actions, alive)"
+            advice = "for instance cai.LatentPolicy; without latents use the model as it is"
+            checks.refuse("policy", expected, type(policy).__name__, advice)
         return dataclasses.replace(self, auxiliary=policy)
 
     def simulate(
@@ -230,13 +227,11 @@ class TrajectoryModel:
     def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
         """p(a|s) at step t for states of any batch shape."""
         given: Any = self.action_prior  # Pyro's distributions are callable, too
-        prior: TorchDistribution = given if isinstance(given, Distribution) else told(given, t, s)
-        return prior
+        return given if isinstance(given, Distribution) else told(given, t, s)
 
     def transition(self, s: Tensor, a: Tensor, t: Any = 0) -> TorchDistribution:
         """p(s'|s,a) at step t, for states and actions of any batch shape."""
-        moves: TorchDistribution = told(self.dynamics, t, s, a)
-        return moves
+        return told(self.dynamics, t, s, a)
 
     def log_factor(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
         """(r(s,a) + r⁺(s,a,s'))/α at step t in nats, float64, in the arguments' batch shape."""
@@ -292,6 +287,12 @@ class TrajectoryModel:
             alive=alive,
             **scores,
         )
+
+
+def told(function: Any, t: Any, *arguments: Tensor) -> Any:
+    """What a function of states and actions says at step t, whether it is told the step or not."""
+    step = (t,) if isinstance(function, ToldStep) else ()
+    return function(*arguments, *step)
 
 
 def _evaluate(function: Any, t: Any, *arguments: Tensor) -> Tensor:
