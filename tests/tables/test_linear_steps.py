@@ -107,3 +107,22 @@ def test_a_long_block_is_cut_where_its_numbers_become_too_small():
     )
     check(table, 1e-12)
     check(table.float32(), 1e-4)
+
+
+def test_a_product_that_loses_a_value_and_then_recovers_is_not_taken():
+    """States A → B → C: what ends in B is 800 nats worse, so that A is lost at one step alone."""
+    state = torch.eye(3).double().log()
+    table = cai.Table(
+        log_initial=state[0],
+        log_prior=torch.zeros(3, 1).double(),
+        log_dynamics=state[[1, 2, 2]].unsqueeze(1),
+        successors=None,
+        reward=torch.zeros(3, 1).double(),
+        arrival_reward=None,
+        final_reward=torch.tensor([0.0, -800.0, 0.0]).double(),
+        horizon=4,
+        temperature=1.0,
+        discount=1.0,
+    )
+    at_end, before = [0.0, -800.0, 0.0], [-800.0, 0.0, 0.0]
+    assert inference.posterior(table).V.tolist() == [[0.0] * 3] * 3 + [before, at_end]
