@@ -41,6 +41,7 @@ class Training:
         settled: the first step at the current temperature.
         resting: whether the last natural gradient was zero.
         best: the lowest mean loss, and the latest parameters that were no worse.
+        final_temperature: α at the last step.
     """
 
     policy: nn.Module
@@ -59,6 +60,9 @@ class Training:
     resting: bool = False
     best: tuple[float, dict[str, Tensor]] | None = None
     verb, outcome, restarts = "fit", "the best", ""
+
+    def __post_init__(self) -> None:
+        self.final_temperature = self.budget.at(self.total - 1, self.temperature)
 
     @property
     def done(self) -> int:
@@ -81,16 +85,16 @@ class Training:
             FloatingPointError, ValueError: if the loss or its gradient is not finite; nothing has
                 changed then, and torch's generator is restored.
         """
-        self.anneal(self.budget.at(self.done, self.temperature))
+        alpha, rates = self.budget.at(self.done, self.temperature), rates_of(self.optimizer)
+        self.anneal(alpha)
         before = generators()
         try:
-            self._descend()
+            self._descend(rates)
         except (FloatingPointError, ValueError):
             set_generators(before)
             raise
 
-    def _descend(self) -> None:
-        rates = rates_of(self.optimizer)
+    def _descend(self, rates: list[float]) -> None:
         loss = float(self.optimizer.step(self._loss_and_gradient))
         self.losses.append(loss)
         self.alphas.append(self.temperature)
@@ -175,7 +179,7 @@ class Training:
 
     def converged(self) -> bool:
         """Whether the losses no longer fall, at the final temperature."""
-        if self.budget.at(self.total - 1, self.temperature) != self.temperature:
+        if self.temperature != self.final_temperature:
             return False
         return self.resting if self.natural else self.plateau()
 

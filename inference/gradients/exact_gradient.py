@@ -63,8 +63,8 @@ def advantages(table: Table) -> Callable[[Tensor], Advantages]:
         q, now = log_q.exp(), gain - log_q
         flow = table.flow(q.unsqueeze(-1) * p)
         v = _values(table, product(q, now).sum(-1), flow)
-        elbo = product(initial, v[0]).sum().item()
-        return Advantages(elbo, v, now + ahead(v[1:]) - v[:-1].unsqueeze(-1), flow)
+        gained = now + ahead(v[1:]) - v[:-1].unsqueeze(-1)
+        return Advantages(product(initial, v[0]).sum().item(), v, gained, flow)
 
     return of_policy
 
