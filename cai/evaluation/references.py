@@ -12,6 +12,7 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.infinite.endings import Diverges
 from cai.infinite.fixed_point import fixed_point
+from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Belief
 from cai.solutions.chain import Chain
 from cai.solutions.solution import Solution
@@ -35,7 +36,7 @@ class References:
     gaussian: GaussianSolution | None = None
     best: float | None = None
 
-    @property
+    @cached_property
     def posterior(self) -> Chain | GaussianSolution | None:
         """The exact posterior, of whichever kind."""
         return self.chain or self.gaussian
@@ -67,7 +68,7 @@ def solved(table: Table, eta: float) -> Chain:
 def _found(table: Table, eta: float, beliefs: Iterable[Any]) -> Chain | None:
     """The solution at η, perhaps one of the beliefs about the table; None if it is infinite."""
     for belief in beliefs:
-        if belief.is_exact() and belief.optimism == eta:
+        if belief.optimism == eta and belief.is_exact():
             found: Chain = belief
             return found
     try:
