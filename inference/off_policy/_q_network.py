@@ -117,6 +117,7 @@ class QLearner:
 
     @alpha.setter
     def alpha(self, value: float) -> None:
+        """Sets α of both networks."""
         self.online.alpha = self.lagging.alpha = value
 
     def log_prior(self, s: Tensor, t: Tensor) -> Tensor:

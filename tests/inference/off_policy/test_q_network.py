@@ -119,9 +119,7 @@ def test_the_greedy_behaviour_explores_with_the_prior_alone():
 
 def test_what_a_network_cannot_learn_is_said():
     model = problem(reward=[[-1.0, -torch.inf, -2.0]] * 4)
-    with pytest.raises(
-        ValueError, match="expected finite ones for a network, got -inf"
-    ):
+    with pytest.raises(ValueError, match="expected finite ones for a network, got -inf"):
         inference.soft_q(model, steps=2000, progress=False, **NETWORK)
 
 
