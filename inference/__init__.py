@@ -78,6 +78,7 @@ Training:
 - ``FitStopped``: raised if training cannot continue.
 - ``RolloutELBO``: the same ELBO as an objective for Pyro's SVI.
 - ``critic_gradient``: the score function weighted by advantages over a critic.
+- ``natural_gradient``: the natural gradient of any policy, by conjugate gradients.
 
 Learning from transitions, of models and of environments that can only be stepped:
 

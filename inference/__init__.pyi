@@ -20,6 +20,7 @@ from .fitting.fit import fit as fit
 from .fitting.fit_stopped import FitStopped as FitStopped
 from .fitting.rollout_elbo import RolloutELBO as RolloutELBO
 from .gradients.critic import critic_gradient as critic_gradient
+from .gradients.natural import natural_gradient as natural_gradient
 from .infinite.average_reward import AverageReward as AverageReward
 from .infinite.average_reward import average_reward as average_reward
 from .infinite.count_transitions import TransitionCounts as TransitionCounts

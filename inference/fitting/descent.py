@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler, ReduceLROnPlateau
 
 from cai import checks
-from cai.inference.gradients.estimators import default_rate
+from cai.inference.gradients.estimators import PLAIN, default_rate
 from cai.inference.gradients.guarded import raising
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -119,7 +119,7 @@ def _descent(name: str, policy: nn.Module, rate: float | None) -> torch.optim.Op
     """Adam, or plain steps along a natural gradient."""
     if rate is None:
         rate = default_rate(name, policy)
-    if name == "mirror":
+    if name in PLAIN:
         return torch.optim.SGD(policy.parameters(), lr=rate)
     # Without noise a short memory suits Adam best: gradients shrink as probabilities settle.
     betas = (0.8, 0.95) if name == "exact" else (0.9, 0.999)

@@ -103,6 +103,8 @@ def fit(
       (Williams 1992), minus the mean of the other trajectories. Works for every program.
     * "critic": the same, with a learnt function of step and state as an additional baseline; see
       ``critic_gradient``, also for generalised advantages.
+    * "natural": the same score, in the metric of the KL between policies, by conjugate gradients,
+      with a trust region; see ``natural_gradient``. Few steps, each of which costs more.
     * "pathwise": trajectories are differentiated, if everything between an action and later rewards
       is reparameterised (``rsample``). Usually it has low variance, but it does not see jumps: the
       return must be a continuous function of the actions. Over hundreds of steps of unstable
@@ -137,7 +139,7 @@ def fit(
         steps: the maximum number of training steps.
         samples: trajectories per step, if sampled; at least two, for the baseline.
         learning_rate: the initial rate of Adam; 0.2 for a table and 0.01 for a network if not
-            given. For "mirror" its step size, one if not given.
+            given. For "mirror" the step size, one if not given; for "natural" 0.3.
         optimizer: parameters -> a torch optimiser, in place of Adam and its rate:
             ``functools.partial(torch.optim.RMSprop, lr=1e-3)``. LBFGS fits "exact".
         schedule: optimiser -> a torch scheduler of its rate, stepped once per training step. If not

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.evaluation.problem import as_problem
-from cai.inference.gradients._scored import leave_one_out, scored, surrogate
 from cai.inference.gradients.gradient import Estimator
+from cai.inference.gradients.score_function import leave_one_out, scored, surrogate
 from cai.policies.critics import NeuralCritic, TabularCritic
 from cai.program.episode import check_policy
 from cai.program.trajectory import TrajectoryModel

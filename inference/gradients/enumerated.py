@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.exact_scores import log_probs, support_size
-from cai.inference.gradients._scored import leave_one_out
 from cai.inference.gradients.gradient import Estimator, checked, gains
+from cai.inference.gradients.score_function import leave_one_out
 from cai.numerics import inverse_cdf
 from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import product

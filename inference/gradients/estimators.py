@@ -20,10 +20,11 @@ from cai.inference.gradients.enumerated import (
     num_actions,
 )
 from cai.inference.gradients.exact_gradient import exact_gradient
-from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient
+from cai.inference.gradients.gaussian_mirror import gaussian_mirror_gradient
 from cai.inference.gradients.gradient import Estimator, EstimatorFactory, checked
 from cai.inference.gradients.guarded import Guarded, raising
-from cai.inference.gradients.mirror import natural_gradient
+from cai.inference.gradients.mirror import mirror_gradient
+from cai.inference.gradients.natural import natural_gradient
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
@@ -35,8 +36,9 @@ from cai.tables import bellman, sweeps
 from cai.tables.table import Table
 
 EstimatorName: TypeAlias = Literal[
-    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "renyi"
+    "auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "natural", "renyi"
 ]
+PLAIN = {"mirror": 1.0, "natural": 0.3}  # rates of those whose steps are taken without Adam
 EstimatorChoice: TypeAlias = EstimatorName | EstimatorFactory
 
 
@@ -106,7 +108,7 @@ def build(
     if name == "enumerated" and table is not None:
         return name, enumerated_gradient(table, policy, samples)
     if name == "mirror":
-        return name, _natural(problem.gaussian, policy, table, rate)
+        return name, _mirror(problem.gaussian, policy, table, rate)
     program = problem.program
     if program is None:
         _refuse(name, "a model whose program can be run", "its table", '"exact" or "enumerated"')
@@ -114,6 +116,8 @@ def build(
         return name, pathwise_gradient(program, policy, samples)
     if name == "critic":
         return name, critic_gradient(program, policy, samples)
+    if name == "natural":
+        return name, natural_gradient(program, policy, samples)
     if name == "renyi":
         return name, renyi_gradient(program, policy, samples, optimism=optimism)
     A = None if name == "score" else num_actions(program)
@@ -126,8 +130,8 @@ def build(
 
 def default_rate(name: str, policy: nn.Module) -> float:
     """The step size for an estimator: a table takes larger ones of Adam than a network."""
-    if name == "mirror":
-        return 1.0
+    if name in PLAIN:
+        return PLAIN[name]
     return 0.2 if isinstance(policy, TabularPolicy) else 0.01
 
 
@@ -185,14 +189,14 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
     return estimate
 
 
-def _natural(
+def _mirror(
     model: LinearGaussian | None, policy: nn.Module, table: Table | None, rate: float
 ) -> Estimator:
     """The natural gradient, for the two kinds of policy that have one in closed form."""
     if table is not None and isinstance(policy, TabularPolicy) and policy.observations is None:
-        return natural_gradient(table, policy, rate)
+        return mirror_gradient(table, policy, rate)
     if model is not None and isinstance(policy, LinearGaussianPolicy):
-        return gaussian_natural_gradient(model, policy, rate)
+        return gaussian_mirror_gradient(model, policy, rate)
     came = f"{type(policy).__name__} in {'a program' if table is None else 'a table'}"
     _refuse(
         "mirror",

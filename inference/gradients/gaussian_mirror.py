@@ -35,7 +35,7 @@ Gaussians: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """K (T, m, n), k (T, m) and C (T, m, m) of N(k - Ks, C), or without the axis of steps."""
 
 
-def gaussian_natural_gradient(
+def gaussian_mirror_gradient(
     model: LinearGaussian, policy: LinearGaussianPolicy, step: float = 1.0
 ) -> Estimator:
     """The estimator of the natural gradient, with which SGD at rate ``step`` makes one sweep.

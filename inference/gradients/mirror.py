@@ -15,7 +15,7 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 
-def natural_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> Estimator:
+def mirror_gradient(table: Table, policy: TabularPolicy, step: float = 1.0) -> Estimator:
     """The estimator of the natural gradient in the logits θ_t(s,a) of q ∝ p(a|s) exp(θ).
 
         Q_t^q(s,a)/α + log p(a|s) - log q_t(a|s) - v_t(s)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.inference.gradients._scored import leave_one_out, scored, surrogate
 from cai.inference.gradients.gradient import Estimator
+from cai.inference.gradients.score_function import leave_one_out, scored, surrogate
 from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 

@@ -19,7 +19,7 @@ from cai import inference, models
 from cai.inference.gradients.enumerated import enumerated_program_gradient
 from cai.inference.gradients.estimators import closed_form_gradient
 from cai.inference.gradients.exact_gradient import exact_gradient
-from cai.inference.gradients.mirror import mirror_sweep, natural_gradient
+from cai.inference.gradients.mirror import mirror_gradient, mirror_sweep
 from cai.inference.gradients.pathwise import pathwise_gradient
 from cai.inference.gradients.renyi_gradient import renyi_gradient
 from cai.inference.gradients.score_function import score_gradient
@@ -192,7 +192,7 @@ def test_the_natural_gradient_by_the_fisher_information(seed, discount):
     """F⁻¹ ∇ELBO, with F = occupancy (diag q - q q') of each row, from the exact gradient."""
     table, _, policy = solved(seed, discount, T=3)
     slope = gradient(exact_gradient(table, policy), policy).view_as(policy.logits)
-    natural = gradient(natural_gradient(table, policy), policy).view_as(policy.logits)
+    natural = gradient(mirror_gradient(table, policy), policy).view_as(policy.logits)
     q, occupancy = policy.log_probs.exp().detach(), cai.evaluate(table, policy).states[:-1]
     fisher = torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
     fisher = occupancy[..., None, None] * fisher
@@ -209,7 +209,7 @@ def test_the_natural_gradient_of_a_stationary_table(seed, discount):
     model = oracles.random_problem(seed, T=4, discount=discount).model()
     table, policy = cai.tabulate(model), scramble(cai.TabularPolicy(model, stationary=True))
     slope = gradient(exact_gradient(table, policy), policy).view_as(policy.logits)
-    natural = gradient(natural_gradient(table, policy), policy).view_as(policy.logits)
+    natural = gradient(mirror_gradient(table, policy), policy).view_as(policy.logits)
     q, visits = policy.log_probs.exp().detach(), cai.evaluate(table, policy).states[:-1].sum(0)
     fisher = torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
     through = torch.einsum("sab,sb->sa", visits[:, None, None] * fisher, natural)

@@ -14,7 +14,7 @@ from cai import inference, models
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.moments import moments, survival, true_dynamics
 from cai.inference.gradients.estimators import closed_form_gradient
-from cai.inference.gradients.gaussian_mirror import gaussian_natural_gradient, gaussian_sweep
+from cai.inference.gradients.gaussian_mirror import gaussian_mirror_gradient, gaussian_sweep
 
 problems = given(seed=st.integers(0, 10**6), flat=st.booleans())
 
@@ -123,7 +123,7 @@ def test_the_natural_gradient_by_the_fisher_information(stationary, discount):
             parameter.add_(0.3 * torch.randn_like(parameter))
         policy.lower.copy_(policy.lower.tril(-1))
     slope = gradient(closed_form_gradient(model, policy), policy)
-    natural = gradient(gaussian_natural_gradient(model, policy, 1e-6), policy)
+    natural = gradient(gaussian_mirror_gradient(model, policy, 1e-6), policy)
     torch.testing.assert_close(fisher(model, policy) @ natural, slope, rtol=2e-5, atol=1e-5)
     assert slope.norm() > 1
 
