@@ -195,9 +195,9 @@ def finite_horizon(model: Any, what: str) -> int:
 
 def check_reward(name: str, reward: Tensor) -> None:
     """Raises ValueError if a reward is NaN or +inf; -inf is allowed, it forbids."""
-    bad = reward.isnan() | (reward == math.inf)
-    if bad.any():
-        where = tuple(bad.nonzero()[0].tolist())
+    fine = reward < math.inf  # which NaN is not
+    if not fine.all():
+        where = tuple((~fine).nonzero()[0].tolist())
         at = f" at index {list(where)}" if where else ""
         refuse(
             name,

@@ -24,6 +24,7 @@ from cai.distributions.support import elementwise
 # Cached, since in most models one prior serves all steps.
 _edges: WeakKeyDictionary[TorchDistribution, Transform | None] = WeakKeyDictionary()
 _moments: WeakKeyDictionary[TorchDistribution, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+_logs: WeakKeyDictionary[TorchDistribution, Tensor] = WeakKeyDictionary()
 
 
 class Head(Protocol):
@@ -59,7 +60,7 @@ class CategoricalHead:
 
     def __call__(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
         """The categorical distribution, batch shape (...)."""
-        return dist.Categorical(logits=x + log_probs(prior, x.shape[-1]))
+        return dist.Categorical(logits=x + _log_probs(prior, x.shape[-1]))
 
 
 class GaussianHead:
@@ -174,6 +175,16 @@ def moved(base: TorchDistribution, prior: TorchDistribution) -> TorchDistributio
     if edge is not None:
         parts.append(edge.with_cache())  # so that a fresh draw need not be inverted
     return dist.TransformedDistribution(base, parts, validate_args=False) if parts else base
+
+
+def _log_probs(prior: TorchDistribution, actions: int) -> Tensor:
+    """log p(a|s) for a = 0 … A-1, (..., A), kept where one prior serves all states."""
+    if prior in _logs:
+        return _logs[prior]
+    found = log_probs(prior, actions)
+    if not prior.batch_shape and not found.requires_grad:
+        _logs[prior] = found
+    return found
 
 
 def moments(prior: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor]:

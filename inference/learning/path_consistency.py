@@ -116,7 +116,9 @@ def path_consistency(
         critic = StateValues(problem, hidden, horizon is not None)
         state = PathConsistency(policy, critic, made, length, ends == "both", double)
         state.alpha = float(problem.temperature)
-        adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
+        adam = torch.optim.Adam(
+            [*policy.parameters(), *critic.parameters()], lr=learning_rate, fused=True
+        )
         history = History(copies.num_envs, steps)
         parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
         if lag is not None:

@@ -120,7 +120,9 @@ def policy_gradient(
         critic = StateValues(problem, hidden, horizon is not None)
         state = PolicyGradient(policy, critic, made, length, lam, entropy)
         state.alpha = float(problem.temperature)
-        adam = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=learning_rate)
+        adam = torch.optim.Adam(
+            [*policy.parameters(), *critic.parameters()], lr=learning_rate, fused=True
+        )
         history = History(copies.num_envs, steps)
 
         def once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,15 +22,16 @@ class History:
 
     def __init__(self, num_envs: int, steps: int) -> None:
         self._every = max(1, steps // _RECORDS)
-        self._running = torch.zeros(num_envs, dtype=torch.float64)
+        self._running = np.zeros(num_envs)
         self._ended, self._count = 0.0, 0
         self._said: list[tuple[float, float]] = []
         self._rows: list[tuple[float, ...]] = []
 
     def add(self, transition: Transition) -> None:
         """Adds the rewards of a transition of each copy to the returns."""
-        self._running += torch.where(transition.counts, transition.reward, 0.0)
-        over = transition.over & transition.counts
+        counts = transition.counts.numpy()
+        np.add(self._running, transition.reward.numpy(), out=self._running, where=counts)
+        over = transition.over.numpy() & counts
         if over.any():
             self._ended += float(self._running[over].sum())
             self._count += int(over.sum())
@@ -66,7 +68,7 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         """The state from which :meth:`load_state_dict` continues."""
         return {
-            "running": self._running,
+            "running": torch.from_numpy(self._running),
             "ended": (self._ended, self._count),
             "said": torch.tensor(self._said, dtype=torch.float64).reshape(-1, 2),
             "rows": torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(_NAMES)),
@@ -74,7 +76,7 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the records from a state."""
-        self._running = state["running"]
+        self._running = state["running"].numpy()
         self._ended, self._count = state["ended"]
         self._said = [(loss, divergence) for loss, divergence in state["said"].tolist()]
         self._rows = [tuple(row) for row in state["rows"].tolist()]

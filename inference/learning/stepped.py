@@ -45,11 +45,11 @@ class Stepped(NamedTuple):
             check_support(policy_at(policy, t, s), prior)
         return support_size(prior)
 
-    @torch.no_grad()
     def drawn(self, policy: Any, name: str = "policy") -> Tensor:
-        """An action of a policy in each copy."""
+        """An action of a policy in each copy, without a graph of gradients."""
         s = self.copies.s
-        q = policy_at(policy, self.copies.t, s)
+        with torch.no_grad():
+            q = policy_at(policy, self.copies.t, s)
         return draw(q, torch.Size() if q.batch_shape else s.shape[:1], name)
 
     def rolled_out(self, policy: Any, length: int, history: History | None) -> list[Transition]:

@@ -108,7 +108,7 @@ class QLearner:
         self.online, self.lagging, self.replay = online, lagging, replay
         self.discount, self.batch, self.updates = discount, batch, updates
         self.lag, self.learning_rate, self.taken = lag, learning_rate, 0
-        self.adam = torch.optim.Adam(online.parameters(), lr=learning_rate)
+        self.adam = torch.optim.Adam(online.parameters(), lr=learning_rate, fused=True)
 
     @property
     def alpha(self) -> float:
