@@ -42,7 +42,14 @@ def _trained(source: object, steps: int, seed: int) -> tuple[float, float]:
     policy = cai.NeuralPolicy(source, _HIDDEN, stationary=True)  # type: ignore[arg-type]
     start = time.process_time()
     learnt = inference.policy_gradient(
-        source, policy, steps=steps, num_envs=_COPIES, hidden=_HIDDEN, seed=seed, progress=False
+        source,
+        policy,
+        steps=steps,
+        num_envs=_COPIES,
+        hidden=_HIDDEN,
+        learning_rate=3e-3,
+        seed=seed,
+        progress=False,
     )
     seconds = time.process_time() - start
     environment = models.environment("CartPole-v1", temperature=_TEMPERATURE)

@@ -86,6 +86,9 @@ def _add_learners(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="an argument of the learner, such as num_envs=16; may be repeated",
     )
+    training.add_argument(
+        "--tensorboard", action="store_true", help="write event files into --out as well"
+    )
     training.add_argument("--json", action="store_true", help="print JSON instead of text")
     evaluation = commands.add_parser("evaluate", help="simulate the policy of a run")
     evaluation.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,27 @@ def write_history(folder: Path, history: dict[str, Tensor]) -> None:
         for name, column in history.items()
     }
     _write(folder / _HISTORY, columns)
+
+
+def tensorboard(folder: Path) -> Callable[[dict[str, float]], None]:
+    """What writes the records of a run as event files.
+
+    Raises:
+        Mistake: if TensorBoard is not installed.
+    """
+    try:
+        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
+    except ImportError:
+        raise Mistake("--tensorboard: not installed; pip install tensorboard") from None
+
+    def write(record: dict[str, float]) -> None:
+        step = int(record["steps"])
+        for name, number in record.items():
+            if name != "steps" and not math.isnan(number):
+                writer.add_scalar(name, number, step)
+        writer.flush()
+
+    return write
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

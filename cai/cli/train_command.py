@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +81,8 @@ def train(given: argparse.Namespace) -> None:
             with loading.quietly(given.quiet):
                 call = _prepared(settings, folder)  # what is wrong is said before a folder is made
             run_folder.begin(folder, settings, given.resume)
-            runs.append(_train_one(call, settings, folder, not given.quiet))
+            log = run_folder.tensorboard(folder) if given.tensorboard else None
+            runs.append(_train_one(call, settings, folder, not given.quiet, log))
             if runs[-1].taken < given.steps:
                 break  # interrupted
     _report([(run, _evaluated(run, None)) for run in runs], given.json)
@@ -155,13 +156,19 @@ def inference_arguments(function: Any) -> set[str]:
     """The arguments of a learner that the command line may set."""
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    own = {"source", "policy", "steps", "seed", "checkpoint", "every", "progress"}
+    own = {"source", "policy", "steps", "seed", "checkpoint", "every", "on_record", "progress"}
     return set(names) - own - {"behaviour", "temperature"}
 
 
-def _train_one(call: _Call, settings: dict[str, Any], folder: Path, progress: bool) -> Finished:
+def _train_one(
+    call: _Call,
+    settings: dict[str, Any],
+    folder: Path,
+    progress: bool,
+    log: Callable[[dict[str, float]], None] | None,
+) -> Finished:
     try:
-        learned = call.function(call.model, **call.arguments, progress=progress)
+        learned = call.function(call.model, **call.arguments, progress=progress, on_record=log)
     except LearningStopped as stopped:
         run_folder.write_history(folder, stopped.learned.history)
         words = f"stopped after {stopped.taken} of {settings['steps']} transitions"

@@ -18,14 +18,14 @@ def elementwise(support: Any) -> Any:
     return support
 
 
-def check_support(policy: Any, prior: Any) -> None:
+def check_support(policy: Any, prior: Any, name: str = "policy") -> None:
     """Raises ValueError if a policy's distribution leaves the support of the action prior.
 
     Deltas and supports of unknown kinds pass: their scores will show whether they fit.
     """
     expected = "a distribution over actions from (t, s)"
     advice = "return the distribution itself; the rollout draws from it"
-    checks.check_kind("policy", policy, torch.distributions.Distribution, expected, advice)
+    checks.check_kind(name, policy, torch.distributions.Distribution, expected, advice)
     if type(policy).__name__ in ("Delta", "_Delta") or _ends_affine(policy):
         return
     inner, outer = elementwise(policy.support), elementwise(prior.support)
@@ -38,7 +38,7 @@ def check_support(policy: Any, prior: Any) -> None:
         fits = all(_keeps_to(inner, outer, end) for end in ("lower", "upper"))
     if not fits:
         checks.refuse(
-            "policy",
+            name,
             f"actions like those of action_prior, {_described(prior)}",
             _described(policy),
             "take cai.NeuralPolicy(model), whose head suits the prior, or give the policy a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -37,6 +38,7 @@ def path_consistency(
     learning_rate: float = 1e-3,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 20_000,
+    on_record: Callable[[dict[str, float]], None] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -74,6 +76,8 @@ def path_consistency(
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
             episodes in an environment.
         every: the number of transitions between checkpoints.
+        on_record: is called with each new record of the history, name -> number, while the run
+            goes on: for a log, or for TensorBoard.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
@@ -119,7 +123,7 @@ def path_consistency(
         adam = torch.optim.Adam(
             [*policy.parameters(), *critic.parameters()], lr=learning_rate, fused=True
         )
-        history = History(copies.num_envs, steps)
+        history = History(copies.num_envs, steps, on_record)
         parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
         if lag is not None:
             parts["reference"] = state.reference = copy_of(policy)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.stepping.source import Transition
 
 _RECORDS = 100  # records of a run
@@ -20,7 +22,16 @@ _NAMES = "steps", "returns", "divergence", "temperature", "loss"
 class History:
     """Mean returns of episodes and the learner's own numbers, at regular intervals."""
 
-    def __init__(self, num_envs: int, steps: int) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        steps: int,
+        on_record: Callable[[dict[str, float]], None] | Any = None,
+    ) -> None:
+        if on_record is not None and not callable(on_record):
+            advice = "for instance on_record=print"
+            checks.refuse("on_record", "a function of a record", repr(on_record), advice)
+        self._on_record = on_record
         self._every = max(1, steps // _RECORDS)
         self._running = np.zeros(num_envs)
         self._ended, self._count = 0.0, 0
@@ -52,6 +63,8 @@ class History:
             means = torch.tensor(self._said, dtype=torch.float64).nanmean(0).tolist()
             self._rows.append((float(taken), returns, means[1], temperature, means[0]))
             self._ended, self._count, self._said = 0.0, 0, []
+            if self._on_record is not None:
+                self._on_record(dict(zip(_NAMES, self._rows[-1], strict=True)))
 
     def shown(self) -> str:
         """The latest record in words."""

@@ -19,7 +19,7 @@ from cai.inference.learning.learned import Learned, LearningStopped
 from cai.inference.learning.records import History
 from cai.inference.learning.stepped import Stepped
 
-_NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "progress"}
+_NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "on_record", "progress"}
 _ASKED = 100  # temperatures of a run that its file keeps
 
 

@@ -42,7 +42,7 @@ class Stepped(NamedTuple):
         s, t = self.copies.s, self.copies.t
         prior = self.problem.prior(s, t)
         with torch.no_grad():
-            check_support(policy_at(policy, t, s), prior)
+            check_support(policy_at(policy, t, s), prior, name)
         return support_size(prior)
 
     def drawn(self, policy: Any, name: str = "policy") -> Tensor:

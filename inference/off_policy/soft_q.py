@@ -48,6 +48,7 @@ def soft_q(
     learning_rate: float = 1e-3,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 20_000,
+    on_record: Callable[[dict[str, float]], None] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -113,6 +114,8 @@ def soft_q(
             episodes in an environment. A replay memory is in a folder beside it, of the same name
             with ``.replay`` at the end.
         every: the number of transitions between checkpoints.
+        on_record: is called with each new record of the history, name -> number, while the run
+            goes on: for a log, or for TensorBoard.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
@@ -185,7 +188,7 @@ def soft_q(
         state.alpha = float(problem.temperature)
         if callable(behaviour):
             made.number_of_actions(behaviour, "behaviour")  # which looks at what it says
-        history = History(copies.num_envs, steps)
+        history = History(copies.num_envs, steps, on_record)
 
         def once() -> None:
             s, t = copies.s, copies.t

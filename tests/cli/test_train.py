@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import pytest
 
@@ -137,6 +138,33 @@ def test_killed_and_resumed_is_never_interrupted(tmp_path):
     assert histories[0].read_text() == histories[1].read_text()
 
 
+def test_records_go_to_tensorboard_as_well(tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, number, step):
+            written.append((self.folder, name, number, step))
+
+        def flush(self):
+            pass
+
+    out = tmp_path / "logged"
+    arguments = ("train", "soft-q", "ledge", *QUICK, "--out", out, "--tensorboard")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert refused(*arguments).endswith("--tensorboard: not installed; pip install tensorboard")
+    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    done(*arguments, "--resume")
+    history = json.loads((out / "history.json").read_text())
+    for name in ("returns", "divergence", "temperature", "loss"):
+        pairs = zip(history[name], history["steps"], strict=True)
+        known = [(str(out), name, x, step) for x, step in pairs if x is not None]
+        assert [row for row in written if row[1] == name] == known
+
+
 def test_several_seeds_one_after_the_other(tmp_path):
     out = tmp_path / "seeds"
     arguments = ("train", "soft-q", "ledge", *QUICK, "--seeds", 3, "--seed", 5, "--out", out)
@@ -196,7 +224,7 @@ def test_the_help_lists_learners_and_their_actions():
             "got continuous ones; take policy-gradient or path-consistency",
         ),
         (("soft-q", "FrozenLake-v7"), "FrozenLake-v7"),
-        (("soft-q", "ledge", "--set", "rules=hard"), "--set: soft-q has no rules; it has decay"),
+        (("soft-q", "ledge", "--set", "rules=hard"), "--set: soft-q has no rules; it has batch"),
         (("soft-q", "ledge", "--set", "rule=softer"), 'rule: expected "soft"'),
         (("soft-q", "ledge", "--option", "wind=1"), "--option: ledge has no wind"),
         (("soft-q", "ledge", "--horizon", "endless"), "expected a whole number"),

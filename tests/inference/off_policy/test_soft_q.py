@@ -126,6 +126,14 @@ def test_the_history_has_the_returns_of_episodes():
     assert late.nanmean().item() == pytest.approx(expected, abs=0.15)
 
 
+def test_records_are_told_while_the_run_goes_on():
+    told = []
+    learnt = inference.soft_q(models.ledge(), steps=5000, on_record=told.append, progress=False)
+    for name, column in learnt.history.items():
+        found = torch.tensor([record[name] for record in told], dtype=torch.float64)
+        assert torch.equal(found.nan_to_num(0.5), column.nan_to_num(0.5)), name
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -137,11 +145,12 @@ def test_the_history_has_the_returns_of_episodes():
         ({"rule": "softer"}, 'rule: expected "soft", "hard"'),
         ({"length": 0}, "length: expected"),
         ({"behaviour": "greediest"}, 'behaviour: expected "own", "greedy" or "boltzmann"'),
-        ({"behaviour": lambda t, s: torch.distributions.Normal(0.0, 1.0)}, "policy: expected"),
+        ({"behaviour": lambda t, s: torch.distributions.Normal(0.0, 1.0)}, "behaviour: expected"),
         ({"length": 2, "rule": "hard"}, "length: expected segments of one step"),
         ({"decay": 0.5}, "decay: expected"),
         ({"exploration": 2}, "exploration: expected"),
         ({"steps": 1.5}, "steps: expected"),
+        ({"on_record": "run.log"}, "on_record: expected a function of a record"),
         ({"temperature": lambda step: -1.0}, r"temperature\(0\): expected"),
     ],
 )
