@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import check_trainable
+from cai.inference.learning.q_network import QNetwork
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import Stepped, stepped
@@ -26,7 +27,7 @@ from cai.stepping.source import Source, Transition
 
 def path_consistency(
     source: Any,
-    policy: nn.Module,
+    policy: nn.Module | None,
     *,
     steps: int = 100_000,
     num_envs: int = 16,
@@ -60,7 +61,9 @@ def path_consistency(
 
     Args:
         source: a model or a ``models.environment``.
-        policy: a torch module (t, s) -> distribution; a copy is trained, and acts.
+        policy: a torch module (t, s) -> distribution; a copy is trained, and acts. None for one
+            network that gives both (unified, Nachum et al. 2017, section 4.3): Q of finitely many
+            actions, with V = α log Σ_a p(a|s) exp(Q(s,a)/α) and π ∝ p exp(Q/α).
         steps: how many transitions, of all copies together.
         num_envs: how many copies of the environment are stepped together.
         length: length of the window, in steps.
@@ -70,7 +73,7 @@ def path_consistency(
             action prior (Trust-PCL, Nachum et al. 2018). After each step the copy's parameters move
             by this fraction towards those of the policy. α is then the cost of changing the policy,
             and without a reward for randomness the policy tends to that of the hard rule.
-        hidden: widths of the hidden layers of V.
+        hidden: widths of the hidden layers of V, or of Q.
         learning_rate: learning rate of Adam at the start.
         checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
@@ -82,7 +85,8 @@ def path_consistency(
         progress: whether to show a progress bar on a terminal.
 
     Returns:
-        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s).
+        A :class:`Learned`. Its action values are V(s) + α log π(a|s)/p(a|s), or those of the one
+        network, which are equal to it.
 
     Raises:
         ValueError: if the policy has no parameters, has a memory or does not fit the source, if
@@ -102,7 +106,8 @@ def path_consistency(
     True
     """
     arguments = dict(locals())
-    check_trainable(policy)
+    if policy is not None:
+        check_trainable(policy)
     checks.check_count("steps", steps)
     checks.check_count("length", length)
     checks.check_one_of("ends", ends, ("both", "first"), '"first" is unbiased')
@@ -113,20 +118,17 @@ def path_consistency(
     learning_rate = checks.check_positive("learning_rate", learning_rate)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    policy = copy_of(policy)
     with seeded(seed):
-        problem, copies, horizon = made = stepped(source, num_envs)
+        problem, copies, _ = made = stepped(source, num_envs)
         _check_double(double, length, copies)
-        critic = StateValues(problem, hidden, horizon is not None)
-        state = PathConsistency(policy, critic, made, length, ends == "both", double)
+        nets = _unified(made, hidden) if policy is None else _separate(made, policy, hidden)
+        state = PathConsistency(nets.policy, nets.critic, made, length, ends == "both", double)
         state.alpha = float(problem.temperature)
-        adam = torch.optim.Adam(
-            [*policy.parameters(), *critic.parameters()], lr=learning_rate, fused=True
-        )
+        adam = torch.optim.Adam(nets.parameters, lr=learning_rate, fused=True)
         history = History(copies.num_envs, steps, on_record)
-        parts: dict[str, Any] = {"policy": policy, "critic": critic, "adam": adam}
+        parts: dict[str, Any] = {**nets.kept, "adam": adam}
         if lag is not None:
-            parts["reference"] = state.reference = copy_of(policy)
+            parts["reference"] = state.reference = copy_of(nets.policy)
 
         def once() -> None:
             adam.zero_grad()
@@ -134,16 +136,53 @@ def path_consistency(
             adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
             adam.step()
             if state.reference is not None and lag is not None:
-                _follow(state.reference, policy, lag)
+                _follow(state.reference, nets.policy, lag)
 
         def learned() -> Learned:
-            ratios = SoftActionValues(policy, critic, problem, state.alpha)
-            return Learned(policy, state.alpha, history.tensors(), critic.reward_units, ratios)
+            return Learned(nets.policy, state.alpha, history.tensors(), nets.V, nets.Q)
 
         learning = Learning(
-            "path_consistency", steps, state, None, once, history, made, parts, learned, policy
+            "path_consistency", steps, state, None, once, history, made, parts, learned, nets.policy
         )
         return learning.run(arguments, checkpoint, every, progress)
+
+
+class _Networks(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        policy: (t, s) -> π.
+        critic: (t, s) -> V, with the graph of its parameters.
+        kept: name -> a network, all that is trained.
+        V: (s, t) -> V, for the result.
+        Q: (s, a, t) -> Q, for the result.
+    """
+
+    policy: nn.Module
+    critic: Callable[[Any, Tensor], Tensor]
+    kept: dict[str, nn.Module]
+    V: Callable[..., Tensor]
+    Q: Callable[..., Tensor]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that Adam moves."""
+        return [p for network in self.kept.values() for p in network.parameters()]
+
+
+def _unified(made: Stepped, hidden: tuple[int, ...]) -> _Networks:
+    """One network for both, of finitely many actions."""
+    actions = made.finitely_many_actions("give it a policy")
+    one = QNetwork(made.problem, hidden, made.horizon is not None, actions, "soft", entropy=False)
+    one.alpha = float(made.problem.temperature)
+    return _Networks(one, lambda t, s: one.V(s, t), {"Q": one}, one.values, one.action_values)
+
+
+def _separate(made: Stepped, policy: nn.Module, hidden: tuple[int, ...]) -> _Networks:
+    """A copy of the policy, and a network of values."""
+    own, critic = copy_of(policy), StateValues(made.problem, hidden, made.horizon is not None)
+    Q = SoftActionValues(own, critic, made.problem, float(made.problem.temperature))
+    return _Networks(own, critic, {"policy": own, "critic": critic}, critic.reward_units, Q)
 
 
 def _check_double(double: bool, length: int, copies: Source) -> None:
@@ -170,7 +209,7 @@ class PathConsistency:
     def __init__(
         self,
         policy: nn.Module,
-        critic: StateValues,
+        critic: Callable[[Any, Tensor], Tensor],
         made: Stepped,
         length: int = 8,
         both_ends: bool = True,

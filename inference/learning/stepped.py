@@ -45,6 +45,18 @@ class Stepped(NamedTuple):
             check_support(policy_at(policy, t, s), prior, name)
         return support_size(prior)
 
+    def finitely_many_actions(self, advice: str) -> int:
+        """A.
+
+        Raises:
+            ValueError: if actions are not finitely many.
+        """
+        prior = self.problem.prior(self.copies.s, self.copies.t)
+        actions = support_size(prior)
+        if actions is None:
+            checks.refuse("source", "finitely many actions", f"{prior.support} actions", advice)
+        return actions
+
     def drawn(self, policy: Any, name: str = "policy") -> Tensor:
         """An action of a policy in each copy, without a graph of gradients."""
         s = self.copies.s

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai.inference.learning.action_values import ActionValues
 from cai.inference.learning.learned import ActionTable, Learned, StateTable
-from cai.inference.off_policy._action_values import ActionValues
 from cai.policies.tabular import TabularPolicy
 from cai.stepping.source import Transition
 from cai.tables import bellman

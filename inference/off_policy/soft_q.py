@@ -14,10 +14,11 @@ from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.inference.fitting import checkpoint_file
 from cai.inference.learning.learned import Learned
+from cai.inference.learning.q_network import QNetwork
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
-from cai.inference.learning.stepped import Stepped, stepped
-from cai.inference.off_policy._q_network import QLearner, QNetwork
+from cai.inference.learning.stepped import stepped
+from cai.inference.off_policy._q_learner import QLearner
 from cai.inference.off_policy._q_table import QTable
 from cai.inference.off_policy._replay import Replay
 from cai.numerics.exclusive import seeded
@@ -165,7 +166,7 @@ def soft_q(
     checks.check_flag("progress", progress)
     with seeded(seed), torch.no_grad():
         problem, copies, horizon = made = stepped(source, num_envs)
-        actions = _number_of_actions(made)
+        actions = made.finitely_many_actions("take policy_gradient, or path_consistency")
         entropy = regulariser == "entropy"
         state: QTable | QLearner
         if hidden is None and support_size(problem.initial) is not None:
@@ -216,20 +217,6 @@ def soft_q(
 
 
 _RULE_OF: dict[str, Rule | None] = {"own": None, "greedy": "hard", "boltzmann": "soft"}
-
-
-def _number_of_actions(made: Stepped) -> int:
-    """A.
-
-    Raises:
-        ValueError: if actions are not finitely many.
-    """
-    prior = made.problem.prior(made.copies.s, made.copies.t)
-    actions = support_size(prior)
-    if actions is None:
-        advice = "take policy_gradient, or path_consistency"
-        checks.refuse("source", "finitely many actions", f"{prior.support} actions", advice)
-    return actions
 
 
 def _memory(size: int, num_envs: int, length: int, checkpoint: Any) -> Replay:

@@ -115,6 +115,32 @@ def test_squares_prefer_calm_and_semi_gradients_and_two_successors_do_not():
     assert found["double"] > 0.85
 
 
+@pytest.mark.parametrize("how", [{"ends": "first"}, {"double": True}])
+def test_one_network_gives_the_policy_and_the_values(how):
+    model, s = risky(), torch.arange(4)
+    exact = inference.soft_values(model)
+    errors = []
+    for seed in range(3):
+        learnt = inference.path_consistency(
+            model,
+            None,
+            steps=60_000,
+            num_envs=32,
+            length=1,
+            hidden=(32,),
+            learning_rate=0.01,
+            seed=seed,
+            progress=False,
+            **how,
+        )
+        V, log_pi = learnt.values(s), learnt.policy(0, s).logits
+        Q = torch.stack([learnt.action_values(s, a) for a in torch.arange(2)], 1)
+        ratio = Q - V[:, None] - model.temperature * (log_pi - cai.tabulate(model).log_prior)
+        assert ratio.abs().max() < 1e-6  # V, Q and π are of one network
+        errors.append((V - exact.V).abs().max().item())
+    assert statistics.median(errors) < 0.1 * exact.V.abs().max()
+
+
 def test_relative_to_a_policy_that_lags_behind_it_goes_towards_the_hard_rule():
     model = risky()
     arguments = {"steps": 40_000, "num_envs": 32, "learning_rate": 0.1, "length": 1}
@@ -138,10 +164,15 @@ def test_relative_to_a_policy_that_lags_behind_it_goes_towards_the_hard_rule():
         ({"lag": 1.5}, "lag: expected"),
         ({"length": 0}, "length: expected"),
         ({"policy": 3}, "policy: expected a torch module"),
+        (
+            {"policy": None, "model": models.pendulum()},
+            "source: expected finitely many actions, got .*; give it a policy",
+        ),
     ],
 )
 def test_wrong_input(wrong, message):
-    model = models.ledge()
-    arguments = {"policy": cai.TabularPolicy(model), "progress": False} | wrong
+    arguments = {"model": models.ledge(), "progress": False} | wrong
+    model = arguments.pop("model")
+    arguments.setdefault("policy", cai.TabularPolicy(models.ledge()))
     with pytest.raises(ValueError, match=message):
         inference.path_consistency(model, **arguments)

@@ -80,6 +80,20 @@ def consistency(path=None, at=lambda taken: None, **how):
     return inference.path_consistency(model, policy, lag=0.1, checkpoint=path, **how)
 
 
+def unified(path=None, at=lambda taken: None, **how):
+    model = models.ledge()
+    how = {"num_envs": 4, "length": 8, "steps": 3000, "every": 400, "progress": False, **how}
+    return inference.path_consistency(
+        model,
+        None,
+        hidden=(8,),
+        lag=0.1,
+        checkpoint=path,
+        on_record=lambda record: at_last(at, record["steps"]),
+        **how,
+    )
+
+
 RUNS = {
     "soft_q": tabular,
     "soft_q, timed segments": functools.partial(tabular, horizon=4, length=3),
@@ -90,6 +104,7 @@ RUNS = {
         path, at, models.pendulum(horizon=20)
     ),
     "path_consistency": consistency,
+    "path_consistency, one network": unified,
 }
 
 
