@@ -82,7 +82,8 @@ Training:
 
 Learning from transitions, of models and of environments that can only be stepped:
 
-- ``soft_q``: soft, hard and expected-SARSA action values in tables.
+- ``soft_q``: soft, hard and expected-SARSA action values, in tables or by networks.
+- ``AutomaticTemperature``: a temperature that adapts to a number of nats a step.
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
 - ``path_consistency``: a policy and values that agree along segments of trajectories.
 - ``Learned``: the result of a learner.

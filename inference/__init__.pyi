@@ -29,6 +29,7 @@ from .infinite.goal_values import GoalValues as GoalValues
 from .infinite.goal_values import goal_values as goal_values
 from .infinite.linear_system import LinearValues as LinearValues
 from .infinite.linear_system import linear_system as linear_system
+from .learning.automatic_temperature import AutomaticTemperature as AutomaticTemperature
 from .learning.learned import Learned as Learned
 from .learning.learned import LearningStopped as LearningStopped
 from .learning.path_consistency import path_consistency as path_consistency

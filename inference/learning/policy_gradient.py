@@ -13,6 +13,7 @@ from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
+from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
@@ -35,7 +36,7 @@ def policy_gradient(
     hidden: tuple[int, ...] = (64, 64),
     learning_rate: float = 1e-3,
     clip: float | None = 0.5,
-    temperature: Callable[[int], float] | None = None,
+    temperature: Callable[[int], float] | AutomaticTemperature | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 20_000,
     on_record: Callable[[dict[str, float]], None] | None = None,
@@ -75,7 +76,8 @@ def policy_gradient(
         hidden: widths of the hidden layers of V.
         learning_rate: learning rate of Adam at the start, for policy and critic.
         clip: the norm to which larger gradients are scaled down; None for no limit.
-        temperature: a function (transitions so far) -> α; by default the source's temperature.
+        temperature: a function (transitions so far) -> α, or :class:`AutomaticTemperature`; by
+            default the source's temperature.
         checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
             episodes in an environment.

@@ -20,7 +20,11 @@ _NAMES = "steps", "returns", "divergence", "temperature", "loss"
 
 
 class History:
-    """Mean returns of episodes and the learner's own numbers, at regular intervals."""
+    """Mean returns of episodes and the learner's own numbers, at regular intervals.
+
+    Attributes:
+        divergence: the KL of the latest step, nats.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class History:
         self._running = np.zeros(num_envs)
         self._ended, self._count = 0.0, 0
         self._said: list[tuple[float, float]] = []
+        self.divergence = math.nan
         self._rows: list[tuple[float, ...]] = []
 
     def add(self, transition: Transition) -> None:
@@ -57,6 +62,7 @@ class History:
             loss: the mean loss; NaN if there is none yet.
             divergence: the mean KL of the policy from the action prior in the visited states, nats.
         """
+        self.divergence = divergence
         self._said.append((loss, divergence))
         if taken // self._every > len(self._rows):
             returns = self._ended / self._count if self._count else math.nan

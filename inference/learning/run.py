@@ -15,6 +15,7 @@ from cai.evaluation.problem import as_problem
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import train
 from cai.inference.fitting.resumption import Resumption, settings_of
+from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned, LearningStopped
 from cai.inference.learning.records import History
 from cai.inference.learning.stepped import Stepped
@@ -53,7 +54,8 @@ class Learning:
         verb: the name of the function.
         total: the number of transitions after which it ends.
         state: the state of the learner.
-        temperature: a function (transitions so far) -> α; None for the same α throughout.
+        temperature: a function (transitions so far) -> α; None for the same α throughout; or one
+            that adapts.
         once: takes some transitions and learns from them.
         history: the records, part of the checkpoint.
         stepped: the problem and its copies, which are part of the checkpoint.
@@ -66,7 +68,7 @@ class Learning:
     verb: str
     total: int
     state: State
-    temperature: Callable[[int], float] | None
+    temperature: Callable[[int], float] | AutomaticTemperature | None
     once: Callable[[], None]
     history: History
     stepped: Stepped
@@ -104,6 +106,8 @@ class Learning:
         if checkpoint is not None:
             given = {name: x for name, x in arguments.items() if name not in _NO_SETTINGS}
             settings = self.stepped.settings() | settings_of(given)
+            if isinstance(self.temperature, AutomaticTemperature):
+                settings["target"] = repr(self.temperature)
             problem = as_problem(self.stepped.problem, sampled=True)
             table = None if checks.can_only_be_sampled(problem.model) else problem.table
             kept = Resumption(checkpoint_file.check(checkpoint), settings, problem, table)
@@ -131,6 +135,9 @@ class Learning:
             if _ASKED * taken >= len(self.alphas) * self.total:
                 self.alphas.append((taken, self.state.alpha))
             self.once()
+            if isinstance(self.temperature, AutomaticTemperature):
+                after = self.temperature.after(self.state.alpha, self.history.divergence)
+                self.state.alpha = after
         except (ArithmeticError, ValueError, RuntimeError) as error:
             if not taken:
                 raise
@@ -138,7 +145,7 @@ class Learning:
             raise LearningStopped(self.verb, taken, self.total, words, self.learned()) from error
 
     def _alpha(self, taken: int) -> float:
-        if self.temperature is None:
+        if self.temperature is None or isinstance(self.temperature, AutomaticTemperature):
             return self.state.alpha
         return checks.check_positive(f"temperature({taken})", self.temperature(taken))
 
@@ -154,6 +161,8 @@ class Learning:
         """
         if checkpoint_file.holds_nan([kept[name] for name in self.parts if name != "history"]):
             raise ValueError("NaN in it")
+        if isinstance(self.temperature, AutomaticTemperature):
+            return ""  # its settings are compared, and what it found goes on
         for taken, then in kept["alphas"]:
             now = self._alpha(taken)
             if not math.isclose(now, then, rel_tol=1e-9):

@@ -13,6 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.inference.fitting import checkpoint_file
+from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import QNetwork
 from cai.inference.learning.records import History
@@ -39,7 +40,7 @@ def soft_q(
     length: int = 1,
     exploration: float = 0.1,
     behaviour: Literal["own", "greedy", "boltzmann"] | Callable[[Any, Tensor], Any] = "own",
-    temperature: Callable[[int], float] | None = None,
+    temperature: Callable[[int], float] | AutomaticTemperature | None = None,
     decay: float = 0.6,
     hidden: tuple[int, ...] | None = None,
     replay: int = 50_000,
@@ -100,6 +101,7 @@ def soft_q(
             prior, ``lambda t, s: model.prior(s)``.
         temperature: transitions so far -> α, as in ``fit``; falling to the model's own, it is
             G-learning. At a low α, Q overrates the luckiest of few samples (the winner's curse).
+            Or :class:`AutomaticTemperature`.
         decay: in (0.5, 1], how fast the rate of a table falls with visits.
         hidden: widths of the hidden layers of a network; None for a table, or for (64, 64) where
             states are not finitely many. What follows is for networks.

@@ -217,6 +217,7 @@ RESULTS = {
     "Trajectories": lambda: exact().sample(3, 0),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,
+    "AutomaticTemperature": lambda: inference.AutomaticTemperature(0.3),
     "ZLearning": lambda: inference.z_learning(
         models.ledge(horizon=None), episodes=2, steps=3, progress=False
     ),
