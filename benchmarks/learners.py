@@ -1,7 +1,9 @@
 """How near learners come to the exact values of the frozen lake, over several seeds.
 
 Run ``python -m benchmarks.learners`` from the root of the repository; ``--seeds 3`` for a quick
-look, ``--only networks`` for one row. The error is the largest of V over the largest value, on the
+look, ``--only networks`` for one row. The rows of the winner's curse act by the action prior and
+stop early: at a low α the largest of few samples counts, unless α falls to it from one (G-learning,
+Fox et al. 2016). The error is the largest of V over the largest value, on the
 tiles where anything can be done; the interval is that of the mean over seeds, by Student's t.
 """
 
@@ -49,11 +51,11 @@ def rows() -> dict[str, tuple[str, Callable[[int], float]]]:
     """name -> what is reached elsewhere, and the error of a seed."""
     near, far = lake(0.95), from_everywhere(lake(0.99))
 
-    def of(model: TrajectoryModel, **how: object) -> Callable[[int], float]:
+    def of(model: TrajectoryModel, steps: int = _STEPS, **how: object) -> Callable[[int], float]:
         def run(seed: int) -> float:
             learnt = inference.soft_q(
                 model,
-                steps=_STEPS,
+                steps=steps,
                 seed=seed,
                 progress=False,
                 **how,  # type: ignore[arg-type]
@@ -62,7 +64,23 @@ def rows() -> dict[str, tuple[str, Callable[[int], float]]]:
 
         return run
 
-    return {
+    def cursed(steps: int, falling: bool) -> Callable[[int], float]:
+        def temperature(taken: int) -> float:
+            return max(_TEMPERATURE, _TEMPERATURE ** min(1.0, taken / (0.7 * steps)))
+
+        return of(
+            near,
+            steps,
+            behaviour=lambda t, s: near.prior(s),
+            temperature=temperature if falling else None,
+        )
+
+    curse = {
+        f"winner's curse, {steps:,}{', α falling' if falling else ''}": ("", cursed(steps, falling))
+        for falling in (False, True)
+        for steps in (2_000, 10_000, 30_000, 100_000)
+    }
+    return curse | {
         "table, γ = .95, from S": ("at most 2 %", of(near)),
         "table, γ = .99, from everywhere": ("at most 1.5 %", of(far)),
         "networks, γ = .95, from S": ("at most 5 %", of(near, hidden=(64, 64))),
