@@ -96,14 +96,15 @@ def optimism_curve(curve: _Curve) -> Figure:
         for change in curve.changes:
             at = float(_scaled(np.array(change.optimism)))
             axes.axvline(at, color=_CHANGE, linestyle="--", linewidth=1)
-        axes.legend(loc="upper left", frameon=False, fontsize=8)
+        axes.legend(loc="upper left", framealpha=0.8, edgecolor="none", fontsize=8)
     _name_changes(right, curve)
     return captioned(
         canvas,
         "From the worst case to the best, on the scale η/(1 + |η|). Left: the bound and its "
         "tangents, whose slope is the KL of the dynamics, in nats, over η²; the gap between bound "
-        "and ELBO is luck that the policy counts on (η > 0) or guards against "
-        "(η < 0)." + (" Dashed: the policy switches to another action." if curve.changes else ""),
+        "and ELBO is luck that the policy counts on (η\u00a0>\u00a00) or guards against "
+        "(η\u00a0<\u00a00)."
+        + (" Dashed: the policy switches to another action." if curve.changes else ""),
     )
 
 
