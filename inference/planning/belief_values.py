@@ -65,7 +65,7 @@ def belief_values(
     >>> from cai import inference, models
     >>> model = models.ledge()
     >>> blind = inference.belief_values(model, observe=lambda s: 0 * s)
-    >>> blind.elbo <= inference.soft_values(model).elbo
+    >>> abs(blind.elbo - inference.soft_values(model).elbo) < 1e-9  # here nobody has to look
     True
     """
     policy = HistoryPolicy(model, observe)

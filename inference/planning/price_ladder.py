@@ -120,7 +120,7 @@ def price_ladder(
 
     >>> from cai import inference, models
     >>> ladder = inference.price_ladder(models.ledge())
-    >>> all(price >= 0 for price in ladder.prices.values())
+    >>> all(price > -1e-9 for price in ladder.prices.values())
     True
     """
     checks.check_model(model)

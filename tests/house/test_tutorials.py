@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -16,6 +17,13 @@ TUTORIALS = Path(__file__).parents[2] / "tutorials"
 NOTEBOOKS = [
     path for path in sorted(TUTORIALS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts
 ]
+
+ROOT = TUTORIALS.parent
+PINNED = re.findall(
+    r"^torch==([\d.]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE
+)
+# From one seed, other versions of torch draw other numbers.
+DRAWS_AS_COMMITTED = torch.__version__.partition("+")[0] in PINNED
 
 RELATIVE = 0.01  # of a printed number; a change of its last digit is allowed as well
 LARGEST = 2**20  # bytes of a notebook
@@ -93,6 +101,7 @@ def close(new, old):
 
 def test_there_are_notebooks():
     assert NOTEBOOKS
+    assert PINNED
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -132,6 +141,8 @@ def test_notebook_runs_and_shows_what_is_committed(path, tmp_path, monkeypatch):
         assert len(shown(new)) == len(shown(old)), f"other outputs than committed:\n{new.source}"
         for now, before in zip(shown(new), shown(old), strict=True):
             trained = "trained" in old.metadata.get("tags", ())
+            if "sampled" in old.metadata.get("tags", ()) and not DRAWS_AS_COMMITTED:
+                continue
             problem = difference(now, before, trained)
             assert problem is None, f"{problem}, in the output of\n{new.source}\n\n{now}"
 

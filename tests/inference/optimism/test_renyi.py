@@ -194,10 +194,11 @@ def test_standard_error_by_the_delta_method(eta):
 
 def test_a_logarithm_of_few_samples_is_biased_towards_zero_optimism():
     """By about -η stderr²/2: the first term of a series, and not to be trusted to two digits."""
-    found, promised = errors(2.0, 0.8, samples=12, runs=400)
+    found, promised = errors(2.0, 0.8, samples=12, runs=2000)
     noise = found.std() / len(found) ** 0.5
-    assert found.mean() < -3 * noise
-    assert found.mean() == pytest.approx(-2.0 * promised**2 / 2, rel=0.5)
+    assert found.mean() < -5 * noise
+    # Of twelve samples the second term is half of the first: 1.5 times it in 4000 runs.
+    assert 0.75 < found.mean() / (-2.0 * promised**2 / 2) < 2.25
 
 
 def test_samples_that_settle_it_and_samples_that_say_nothing():

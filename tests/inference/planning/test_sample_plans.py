@@ -52,7 +52,7 @@ def regulator(**changes):
 def test_plans_in_the_true_dynamics_are_those_of_the_closed_form(flat):
     """Pairs of noises make a quadratic return exact, however few they are."""
     model = regulator(action_prior=None) if flat else regulator()
-    found = inference.sample_plans(model, 100, 50, 2, noises=2, seed=1)
+    found = inference.sample_plans(model, 150, 150, 2, noises=2, seed=1)
     best = inference.gaussian_plan(model).policy
     root = best.scale_tril.detach()
     # Whitened, the plans are two independent standard normal numbers.
@@ -60,8 +60,8 @@ def test_plans_in_the_true_dynamics_are_those_of_the_closed_form(flat):
     within(found, z, 0.0, torch.ones(2).double())
     within(found, z[:, 0] * z[:, 1], 0.0, torch.ones(()).double())
     assert found.r_hat.max() < 1.1
-    assert found.plans.shape == (200, 2, 1)
-    assert found.states.shape == (200, 3, 2)
+    assert found.plans.shape == (300, 2, 1)
+    assert found.states.shape == (300, 3, 2)
     # The first state is as it is in the model, whatever the plan.
     within(found, found.states[:, 0, 0], 1.0, torch.tensor(0.4).double().sqrt())
 
