@@ -18,10 +18,8 @@ NOTEBOOKS = [
     path for path in sorted(TUTORIALS.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts
 ]
 
-ROOT = TUTORIALS.parent
-PINNED = re.findall(
-    r"^torch==([\d.]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE
-)
+CONSTRAINTS = (TUTORIALS.parent / "constraints.txt").read_text(encoding="utf-8")
+PINNED = re.findall(r"^torch==([\d.]+)", CONSTRAINTS, re.MULTILINE)
 # From one seed, other versions of torch draw other numbers.
 DRAWS_AS_COMMITTED = torch.__version__.partition("+")[0] in PINNED
 

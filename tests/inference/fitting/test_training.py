@@ -287,6 +287,8 @@ def test_the_bar_shows_the_elbo_and_its_moving_average(monkeypatch, tmp_path):
     path = tmp_path / "fit.pt"
     stopped = table(path, lambda step: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow bar is cut off
+    monkeypatch.setenv("LINES", "50")
     fitted = table(path)
     shown = sys.stderr.getvalue()
     assert "57%" in shown  # 34 of 60 steps were there already

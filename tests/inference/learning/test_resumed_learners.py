@@ -181,6 +181,8 @@ class Terminal(io.StringIO):
 
 def test_the_bar_shows_return_divergence_and_temperature(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow bar is cut off
+    monkeypatch.setenv("LINES", "50")
     learnt = tabular(progress=True)
     shown = sys.stderr.getvalue()
     last = {name: column[-1].item() for name, column in learnt.history.items()}
