@@ -75,7 +75,8 @@ def soft_q(
     with the π of the present Q. It has the same fixed point for every behaviour, since
     Q - α log π/p = V for every action, but off policy convergence is not guaranteed.
 
-    The value after termination is zero, after truncation it is that of the last state.
+    The value after termination is zero, after truncation it is that of the last state. A network
+    learns nothing of states in which episodes are over, and what it says of them means nothing.
 
     In a table the rate is ρ = visits^(-decay), and the result is the mean of Q over the second half
     of the transitions, which removes most of the noise of a high rate. A network takes a step of
