@@ -62,7 +62,7 @@ def race(name: str, table: cai.Table, eta: float, target: float) -> Race:
     """This library against value iteration by hand."""
     found = inference.soft_values(table, eta)
     assert found.error is not None
-    check_close("certified error", found.error, 0.0, 2 * ERROR)
+    check_close("certified error", found.error, 0.0, 4 * ERROR)  # with its own rounding errors
     make = by_summed_matrix if eta == 1 else by_sweeps
     theirs, n = told(make(table, eta), found.log_values.numpy())
     return Race(

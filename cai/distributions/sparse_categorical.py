@@ -93,7 +93,7 @@ class SparseCategorical(TorchDistribution):
 
 def _check(logits: Any, successors: Any) -> int:
     """K; raises ValueError unless both are dense tensors that broadcast with one another."""
-    if not is_dense(logits) or not logits.is_floating_point() or not logits.shape[-1:].numel():
+    if not is_dense(logits) or not logits.is_floating_point() or not sum(logits.shape[-1:]):
         refuse("logits", "a dense tensor of floating point, (..., K)", _what(logits), "K ≥ 1")
     if successors is None:
         return int(logits.shape[-1])

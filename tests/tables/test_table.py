@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import TraceGraph_ELBO
 
 import cai
 from cai import inference, models
@@ -339,3 +340,13 @@ def test_successors_are_a_distribution():
     wide = d.expand((2, 3))
     assert wide.sample((4,)).shape == (4, 2, 3)
     assert wide.enumerate_support(expand=False).shape == (5, 1, 1)
+
+
+def test_pyros_estimator_that_tracks_where_numbers_come_from_runs_the_program_of_a_table():
+    """TraceGraph_ELBO hands distributions tensors of its own, whose shapes are plain tuples."""
+    model = models.tabular([[[0.3, 0.7]], [[0.0, 1.0]]], [[-1.0], [0.0]], horizon=3)
+    guide = model.rollout(lambda t, s: model.prior(s, t))
+    loss = TraceGraph_ELBO(num_particles=400, vectorize_particles=True, max_plate_nesting=0)
+    pyro.set_rng_seed(0)
+    # Alive for 1 + .3 + .09 steps at a cost of one each, with a variance below one.
+    assert loss.loss_and_grads(model, guide) == pytest.approx(1.39, abs=0.25)
