@@ -344,7 +344,8 @@ def test_successors_are_a_distribution():
 
 def test_pyros_estimator_that_tracks_where_numbers_come_from_runs_the_program_of_a_table():
     """TraceGraph_ELBO hands distributions tensors of its own, whose shapes are plain tuples."""
-    model = models.tabular([[[0.3, 0.7]], [[0.0, 1.0]]], [[-1.0], [0.0]], horizon=3)
+    P, successors = [[[0.3, 0.7]], [[0.0, 1.0]]], [[[0, 1]], [[0, 1]]]
+    model = models.tabular(P, [[-1.0], [0.0]], successors=successors, horizon=3)
     guide = model.rollout(lambda t, s: model.prior(s, t))
     loss = TraceGraph_ELBO(num_particles=400, vectorize_particles=True, max_plate_nesting=0)
     pyro.set_rng_seed(0)
