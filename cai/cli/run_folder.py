@@ -82,25 +82,30 @@ def write_history(folder: Path, history: dict[str, Tensor]) -> None:
     _write(folder / _HISTORY, columns)
 
 
-def tensorboard(folder: Path) -> Callable[[dict[str, float]], None]:
-    """What writes the records of a run as event files.
+def tensorboard() -> Callable[[Path], Callable[[dict[str, float]], None]]:
+    """Of the folder of a run, what writes its records there as event files.
 
     Raises:
         Mistake: if TensorBoard is not installed.
     """
     try:
-        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
+        make = importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError:
         raise Mistake("--tensorboard: not installed; pip install tensorboard") from None
 
-    def write(record: dict[str, float]) -> None:
-        step = int(record["steps"])
-        for name, number in record.items():
-            if name != "steps" and not math.isnan(number):
-                writer.add_scalar(name, number, step)
-        writer.flush()
+    def into(folder: Path) -> Callable[[dict[str, float]], None]:
+        writer = make(str(folder))
 
-    return write
+        def write(record: dict[str, float]) -> None:
+            step = int(record["steps"])
+            for name, number in record.items():
+                if name != "steps" and not math.isnan(number):
+                    writer.add_scalar(name, number, step)
+            writer.flush()
+
+        return write
+
+    return into
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

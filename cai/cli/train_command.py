@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from cai.evaluation.evaluate import Evaluation, evaluate
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import reading
 from cai.inference.learning.learned import Learned, LearningStopped
+from cai.infinite.endings import never_paid
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 
@@ -70,6 +71,7 @@ def train(given: argparse.Namespace) -> None:
     seeds = range(given.seed, given.seed + given.seeds)
     folders = [out if given.seeds == 1 else out / f"seed-{seed}" for seed in seeds]
     runs = []
+    events = run_folder.tensorboard() if given.tensorboard else None
     with output.folder(out):
         for seed, folder in zip(seeds, folders, strict=True):
             settings = {name: getattr(given, name) for name in _SETTINGS} | {"seed": seed}
@@ -81,8 +83,9 @@ def train(given: argparse.Namespace) -> None:
             with loading.quietly(given.quiet):
                 call = _prepared(settings, folder)  # what is wrong is said before a folder is made
             run_folder.begin(folder, settings, given.resume)
-            log = run_folder.tensorboard(folder) if given.tensorboard else None
-            runs.append(_train_one(call, settings, folder, not given.quiet, log))
+            call.arguments["progress"] = not given.quiet
+            call.arguments["on_record"] = None if events is None else events(folder)
+            runs.append(_train_one(call, settings, folder))
             if runs[-1].taken < given.steps:
                 break  # interrupted
     _report([(run, _evaluated(run, None)) for run in runs], given.json)
@@ -91,7 +94,7 @@ def train(given: argparse.Namespace) -> None:
 
 
 class _Call(NamedTuple):
-    """A call of a learner, but for its progress bar."""
+    """A call of a learner, but for what it shows on its way."""
 
     function: Any
     model: Any
@@ -160,15 +163,9 @@ def inference_arguments(function: Any) -> set[str]:
     return set(names) - own - {"behaviour", "temperature"}
 
 
-def _train_one(
-    call: _Call,
-    settings: dict[str, Any],
-    folder: Path,
-    progress: bool,
-    log: Callable[[dict[str, float]], None] | None,
-) -> Finished:
+def _train_one(call: _Call, settings: dict[str, Any], folder: Path) -> Finished:
     try:
-        learned = call.function(call.model, **call.arguments, progress=progress, on_record=log)
+        learned = call.function(call.model, **call.arguments)
     except LearningStopped as stopped:
         run_folder.write_history(folder, stopped.learned.history)
         words = f"stopped after {stopped.taken} of {settings['steps']} transitions"
@@ -279,8 +276,10 @@ def plot_runs(given: argparse.Namespace) -> None:
     out: Path = given.out or given.run
     exact, visits = None, None
     with contextlib.suppress(ValueError):  # there are none, or not at this size
-        solution = inference.soft_values(runs[0].model, rule=_rule(runs[0].settings))
+        solution = _exact(runs[0])
         visits = evaluate(runs[0].model, runs[0].learned.policy).states
+        if visits is not None and solution.table.horizon is None:
+            visits[never_paid(solution.table)] = 0.0  # where episodes are over nothing is learnt
         exact = solution.V
     with output.folder(out):
         figure = plot.learning_curve([run.learned for run in runs], exact, visits)
@@ -288,8 +287,14 @@ def plot_runs(given: argparse.Namespace) -> None:
         output.write(to, {"learning_curve": figure}, {})
 
 
-def _rule(settings: dict[str, Any]) -> Any:
-    """The rule whose values a run should end at."""
-    given = dict(options.key_and_value(f"{k}={v}") for k, v in settings["set"].items())
+def _exact(run: Finished) -> Any:
+    """The solution whose values a run should end at.
+
+    Raises:
+        ValueError: if it is not known.
+    """
+    given = dict(options.key_and_value(f"{k}={v}") for k, v in run.settings["set"].items())
+    if given.get("regulariser") == "entropy":
+        raise ValueError("that of another problem, in which every step alive is paid")
     naive = "boltzmann" if given.get("entropy") == "naive" else "soft"
-    return given.get("rule", naive)
+    return inference.soft_values(run.model, rule=given.get("rule", naive))

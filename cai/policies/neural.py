@@ -100,8 +100,7 @@ class NeuralPolicy(nn.Module):
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
         dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
         view = self._view
-        x = view.features(s, dtype) if self._stationary else view.timed(t, s, dtype)
-        numbers = self.network(x)
+        numbers = self.network(view.inputs(t, s, dtype, timed=not self._stationary))
         if numbers.shape[-1:] != (self.outputs,):
             checks.refuse(
                 "network",

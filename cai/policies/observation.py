@@ -88,6 +88,10 @@ class View:
         seen = s if self._observe is None else self._observe(s)
         return seen.reshape(*s.shape[: s.dim() - self._event], -1).to(dtype)
 
+    def inputs(self, t: Any, s: Tensor, dtype: torch.dtype, timed: bool) -> Tensor:
+        """What a network sees: the features, with the time in front or without it."""
+        return self.timed(t, s, dtype) if timed else self.features(s, dtype)
+
     def timed(self, t: Any, s: Tensor, dtype: torch.dtype) -> Tensor:
         """(..., 1 + size): t/T in front of the features, t an int or a tensor of steps."""
         state = self.features(s, dtype)

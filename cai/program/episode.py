@@ -203,7 +203,9 @@ def _first_action(policy: Any, episode: Episode, s: Tensor) -> Any:
         return policy_at(episode, 0, s, None)
 
 
-def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
+def policy_at(
+    step: Callable[..., Any], t: Any, s: Tensor, *before: Any, name: str = "policy"
+) -> Any:
     """The distribution that a policy returns for (t, s).
 
     Raises:
@@ -213,10 +215,10 @@ def policy_at(step: Callable[..., Any], t: Any, s: Tensor, *before: Any) -> Any:
     try:
         return step(t, s, *before)
     except ValueError as error:
-        refuse_parameters("policy", f"step {t}", error)
+        refuse_parameters(name, f"step {t}", error)
         raise
     except Exception as error:
-        refuse_raised("policy", t, s, error, "return a distribution over the actions of this model")
+        refuse_raised(name, t, s, error, "return a distribution over the actions of this model")
 
 
 def unrolled(policy: Policy) -> Policy:

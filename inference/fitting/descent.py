@@ -41,20 +41,28 @@ class Budget:
         Raises:
             ValueError: if it is not a number above zero.
         """
-        if self.temperature is None:
-            return otherwise
-        if not callable(self.temperature):
-            checks.refuse(
-                "temperature",
-                "a function step -> α",
-                repr(self.temperature),
-                "for one α give it to the model: dataclasses.replace(model, temperature=0.5)",
-            )
-        example = "for instance lambda step: max(0.1, 0.99**step)"
-        with raising("temperature", "a function step -> α", example):
-            alpha = self.temperature(step)
-        checks.check_positive(f"temperature({step})", alpha)
-        return float(alpha)
+        return temperature_at(self.temperature, step, otherwise)
+
+
+def temperature_at(temperature: Any, step: int, otherwise: float) -> float:
+    """α at a step: what the function says, or the other one if it is None.
+
+    Raises:
+        ValueError: if it is not a function, or does not return a number above zero.
+    """
+    if temperature is None:
+        return otherwise
+    if not callable(temperature):
+        checks.refuse(
+            "temperature",
+            "a function step -> α",
+            repr(temperature),
+            "for one α give it to the model: dataclasses.replace(model, temperature=0.5)",
+        )
+    example = "for instance lambda step: max(0.1, 0.99**step)"
+    with raising("temperature", "a function step -> α", example):
+        alpha = temperature(step)
+    return float(checks.check_positive(f"temperature({step})", alpha))
 
 
 def make_steps(

@@ -95,7 +95,7 @@ def natural_gradient(
                 x = x * min(1.0, (2 * radius / (x @ fisher(x)).item()) ** 0.5)
         else:
             x = gradient
-        fisher.add(parameters, -x)
+        fisher.add(-x)
         return -drawn.to_go[:, 0].mean().item()
 
     return estimate
@@ -138,9 +138,9 @@ class _Fisher:
         (pushed,) = torch.autograd.grad(back, self._probe, along, retain_graph=True)
         return self.pulled_back(self._weights * pushed)
 
-    def add(self, parameters: list[nn.Parameter], x: Tensor) -> None:
+    def add(self, x: Tensor) -> None:
         """Adds x, (P,), to the gradients of the parameters."""
-        for p, part in zip(parameters, self._split(x), strict=True):
+        for p, part in zip(self._parameters, self._split(x), strict=True):
             p.grad = part.clone() if p.grad is None else p.grad + part
 
     def _split(self, v: Tensor) -> list[Tensor]:

@@ -24,8 +24,7 @@ class StateValues(nn.Module):
     def forward(self, t: Any, s: Tensor) -> Tensor:
         """V_t(s), of the batch shape of s."""
         dtype = next(self.network.parameters()).dtype
-        x = self._view.timed(t, s, dtype) if self._timed else self._view.features(s, dtype)
-        values: Tensor = self.network(x)
+        values: Tensor = self.network(self._view.inputs(t, s, dtype, self._timed))
         return values.squeeze(-1).double()
 
     @torch.no_grad()

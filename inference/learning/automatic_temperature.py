@@ -24,8 +24,11 @@ class AutomaticTemperature:
 
     Args:
         nats: the target, above zero and below what the greedy policy pays, log A for a uniform
-            prior over A actions; α falls to zero, or grows, without end beyond these.
+            prior over A actions: towards these α grows, or falls to zero, without end.
         rate: ρ.
+
+    Raises:
+        ValueError: if a number is not above zero; from the learner, if no policy pays so much.
 
     >>> from cai import inference, models
     >>> bandit = models.tabular([[[1.0], [1.0]]], [[0.0, 1.0]], horizon=1)
@@ -48,6 +51,16 @@ class AutomaticTemperature:
         """Checks the numbers."""
         checks.check_positive("nats", self.nats)
         checks.check_positive("rate", self.rate)
+
+    def check(self, most: float) -> None:
+        """Raises ValueError if no policy pays so much.
+
+        Args:
+            most: max -log p(a|s), nats; infinite if actions are not finitely many.
+        """
+        if self.nats >= most:
+            expected = f"less than {most:.4g}, what a policy pays that is certain of an action"
+            checks.refuse("nats", expected, f"{self.nats:g}", "α would fall to zero without end")
 
     def after(self, alpha: float, divergence: float) -> float:
         """α after a step of the learner, reward units per nat.

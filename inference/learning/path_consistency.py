@@ -15,7 +15,7 @@ from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import check_trainable
-from cai.inference.learning.q_network import QNetwork
+from cai.inference.learning.q_network import QNetwork, follow
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import Stepped, stepped
@@ -136,7 +136,7 @@ def path_consistency(
             adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
             adam.step()
             if state.reference is not None and lag is not None:
-                _follow(state.reference, nets.policy, lag)
+                follow(state.reference, nets.policy, lag)
 
         def learned() -> Learned:
             return Learned(nets.policy, state.alpha, history.tensors(), nets.V, nets.Q)
@@ -191,12 +191,6 @@ def _check_double(double: bool, length: int, copies: Source) -> None:
         checks.refuse("double", "segments of one step of a model", came, 'ends="first"')
 
 
-@torch.no_grad()
-def _follow(lagging: nn.Module, policy: nn.Module, share: float) -> None:
-    for old, new in zip(lagging.parameters(), policy.parameters(), strict=True):
-        old.lerp_(new, share)
-
-
 class PathConsistency:
     """A policy, its values and their transitions; call ``loss`` to write your own training loop.
 
@@ -219,7 +213,8 @@ class PathConsistency:
         self.prior, self.discount = made.problem.prior, made.problem.discount
         self.length, self.both_ends, self.double = length, both_ends, double
         self.taken, self.alpha = 0, 1.0
-        self._actions = made.number_of_actions(policy)
+        made.check(policy)
+        self._actions = made.num_actions
         self.reference: nn.Module | None = None
 
     def loss(self, history: History | None = None) -> Tensor:

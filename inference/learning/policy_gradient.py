@@ -182,7 +182,8 @@ class PolicyGradient:
         self.prior, self.discount = made.problem.prior, made.problem.discount
         self.length, self.lam, self.proper = length, lam, entropy == "proper"
         self.taken, self.alpha = 0, 1.0
-        self._actions = made.number_of_actions(policy)
+        made.check(policy)
+        self._actions = made.num_actions
 
     def loss(self, history: History | None = None) -> Tensor:
         """Steps the copies and returns the loss per transition."""

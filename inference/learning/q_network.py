@@ -1,4 +1,4 @@
-"""Q as a network of the state, and of the time where there is a horizon."""
+"""Q as a network of the state, and of the time where there is a horizon; and copies that lag."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ class QNetwork(ActionValues, nn.Module):
     def rows(self, s: Tensor, t: Any) -> Tensor:
         """Q(s,·), (n, A)."""
         dtype = next(self.network.parameters()).dtype
-        x = self._view.timed(t, s, dtype) if self._timed else self._view.features(s, dtype)
-        rows: Tensor = self.network(x)
+        rows: Tensor = self.network(self._view.inputs(t, s, dtype, self._timed))
         return rows.double()
 
     def log_prior(self, s: Tensor, t: Any) -> Tensor:
@@ -69,3 +68,10 @@ class QNetwork(ActionValues, nn.Module):
         shape = torch.broadcast_shapes(rows.shape[:-1], a.shape)
         chosen = rows.expand(*shape, -1).gather(-1, a.expand(shape).unsqueeze(-1))
         return chosen.squeeze(-1)
+
+
+@torch.no_grad()
+def follow(lagging: nn.Module, leading: nn.Module, share: float) -> None:
+    """Moves the parameters of a network by a share of the way to those of another one."""
+    for old, new in zip(lagging.parameters(), leading.parameters(), strict=True):
+        old.lerp_(new, share)

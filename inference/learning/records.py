@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.inference.gradients.guarded import raising
 from cai.stepping.source import Transition
 
 _RECORDS = 100  # records of a run
-
-
 _NAMES = "steps", "returns", "divergence", "temperature", "loss"
 
 
@@ -62,7 +61,8 @@ class History:
             loss: the mean loss; NaN if there is none yet.
             divergence: the mean KL of the policy from the action prior in the visited states, nats.
         """
-        self.divergence = divergence
+        if not math.isnan(divergence):  # as where every copy only begins another episode
+            self.divergence = divergence
         self._said.append((loss, divergence))
         if taken // self._every > len(self._rows):
             returns = self._ended / self._count if self._count else math.nan
@@ -70,7 +70,12 @@ class History:
             self._rows.append((float(taken), returns, means[1], temperature, means[0]))
             self._ended, self._count, self._said = 0.0, 0, []
             if self._on_record is not None:
-                self._on_record(dict(zip(_NAMES, self._rows[-1], strict=True)))
+                with raising("on_record", "a function of a record", "for instance print"):
+                    self._on_record(dict(zip(_NAMES, self._rows[-1], strict=True)))
+
+    def cut(self) -> None:
+        """Forgets what episodes have paid that do not go on."""
+        self._running[:] = 0.0
 
     def shown(self) -> str:
         """The latest record in words."""

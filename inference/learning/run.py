@@ -13,6 +13,7 @@ from torch import nn
 from cai import checks
 from cai.evaluation.problem import as_problem
 from cai.inference.fitting import checkpoint_file
+from cai.inference.fitting.descent import temperature_at
 from cai.inference.fitting.loop import train
 from cai.inference.fitting.resumption import Resumption, settings_of
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
@@ -62,6 +63,7 @@ class Learning:
         parts: name -> a further part of the checkpoint.
         learned: the result so far.
         policy: the policy that is trained, or None.
+        cut: where new episodes begin on resumption, ends those that the learner remembers.
         alphas: (transitions before, α) of some of the steps.
     """
 
@@ -75,12 +77,15 @@ class Learning:
     parts: dict[str, Keeps]
     learned: Callable[[], Learned]
     policy: nn.Module | None = None
+    cut: Callable[[], None] | None = None
     alphas: list[tuple[int, float]] = field(default_factory=list)
     outcome = "the latest"
 
     def __post_init__(self) -> None:
         self.parts = {**self.parts, "history": self.history, "copies": self.stepped.copies}
         self.restarts = self.stepped.copies.restarts
+        if isinstance(self.temperature, AutomaticTemperature):
+            self.temperature.check(self.stepped.most_nats())
 
     def run(
         self,
@@ -145,9 +150,8 @@ class Learning:
             raise LearningStopped(self.verb, taken, self.total, words, self.learned()) from error
 
     def _alpha(self, taken: int) -> float:
-        if self.temperature is None or isinstance(self.temperature, AutomaticTemperature):
-            return self.state.alpha
-        return checks.check_positive(f"temperature({taken})", self.temperature(taken))
+        function = None if isinstance(self.temperature, AutomaticTemperature) else self.temperature
+        return temperature_at(function, taken, self.state.alpha)
 
     def shown(self) -> str:
         """The latest record, for the progress bar."""
@@ -181,3 +185,7 @@ class Learning:
         self.alphas = state["alphas"]
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+        if self.restarts:
+            self.history.cut()
+            if self.cut is not None:
+                self.cut()

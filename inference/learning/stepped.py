@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.exact_scores import support_size
+from cai.distributions.exact_scores import log_probs, support_size
 from cai.distributions.support import check_support
 from cai.inference.learning.records import History
 from cai.program.episode import policy_at
@@ -33,17 +34,15 @@ class Stepped(NamedTuple):
     copies: Source
     horizon: int | None
 
-    def number_of_actions(self, policy: Any, name: str = "policy") -> int | None:
-        """A, or None if actions are not finitely many.
+    @property
+    def prior(self) -> Any:
+        """p(a|s) where the copies are."""
+        return self.problem.prior(self.copies.s, self.copies.t)
 
-        Raises:
-            ValueError: if the policy does not return distributions on the support of the prior.
-        """
-        s, t = self.copies.s, self.copies.t
-        prior = self.problem.prior(s, t)
-        with torch.no_grad():
-            check_support(policy_at(policy, t, s), prior, name)
-        return support_size(prior)
+    @property
+    def num_actions(self) -> int | None:
+        """A, or None if actions are not finitely many."""
+        return support_size(self.prior)
 
     def finitely_many_actions(self, advice: str) -> int:
         """A.
@@ -51,17 +50,30 @@ class Stepped(NamedTuple):
         Raises:
             ValueError: if actions are not finitely many.
         """
-        prior = self.problem.prior(self.copies.s, self.copies.t)
-        actions = support_size(prior)
+        actions = self.num_actions
         if actions is None:
-            checks.refuse("source", "finitely many actions", f"{prior.support} actions", advice)
+            came = f"{self.prior.support} actions"
+            checks.refuse("source", "finitely many actions", came, advice)
         return actions
+
+    def most_nats(self) -> float:
+        """The largest KL from the prior that a policy can have where the copies are, nats."""
+        if self.num_actions is None:
+            return math.inf
+        log_prior = log_probs(self.prior, self.num_actions)
+        return float(-log_prior.where(log_prior.isfinite(), 0.0).min())
+
+    def check(self, policy: Any, name: str = "policy") -> None:
+        """Raises ValueError unless a policy returns distributions on the support of the prior."""
+        with torch.no_grad():
+            found = policy_at(policy, self.copies.t, self.copies.s, name=name)
+        check_support(found, self.prior, name)
 
     def drawn(self, policy: Any, name: str = "policy") -> Tensor:
         """An action of a policy in each copy, without a graph of gradients."""
         s = self.copies.s
         with torch.no_grad():
-            q = policy_at(policy, self.copies.t, s)
+            q = policy_at(policy, self.copies.t, s, name=name)
         return draw(q, torch.Size() if q.batch_shape else s.shape[:1], name)
 
     def rolled_out(self, policy: Any, length: int, history: History | None) -> list[Transition]:

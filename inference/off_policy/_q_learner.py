@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.q_network import QNetwork
+from cai.inference.learning.q_network import QNetwork, follow
 from cai.inference.off_policy._replay import Replay
 from cai.stepping.source import Transition
 from cai.tables.bellman import Rule
@@ -110,11 +110,7 @@ class QLearner:
             loss.backward()
         self.adam.step()
         if self.lag is not None:
-            with torch.no_grad():
-                for old, new in zip(
-                    self.lagging.parameters(), self.online.parameters(), strict=True
-                ):
-                    old.lerp_(new, self.lag)
+            follow(self.lagging, self.online, self.lag)
         return 2 * loss.item()
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,6 +123,10 @@ class QLearner:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.replay.load_state_dict(state["replay"])
+
+    def cut(self) -> None:
+        """Ends all episodes after the latest step, since others begin."""
+        self.replay.cut()
 
     def _parts(self) -> dict[str, Any]:
         return {"online": self.online, "lagging": self.lagging, "adam": self.adam}

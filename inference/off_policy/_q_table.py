@@ -115,6 +115,11 @@ class QTable(ActionValues):
         self._mean, self._averaged = state["mean"], state["averaged"]
         self._window.extend(Transition(*columns) for columns in state["window"])
 
+    def cut(self) -> None:
+        """Ends all episodes after the latest step, since others begin."""
+        if self._window:
+            self._window[-1] = self._window[-1]._replace(cut=~self._window[-1].ended)
+
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
         Q = (self._mean if self._averaged else self.Q).clone()

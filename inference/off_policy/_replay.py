@@ -59,6 +59,12 @@ class Replay:
         memory.check_fits("replay", what, numbers, "a smaller number")
         return tuple(x.new_zeros(self.size, *x.shape) for x in transition)
 
+    def cut(self) -> None:
+        """Ends all episodes after the latest row, since others begin."""
+        if self.written:
+            row, columns = (self.written - 1) % self.size, Transition(*self._columns)
+            columns.cut[row] = ~columns.ended[row]
+
     def draw(self, batch: int) -> list[Transition] | None:
         """Segments of consecutive steps of a copy, drawn uniformly; None if there is none yet."""
         oldest = max(self.written - self.size, 0)

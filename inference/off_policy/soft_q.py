@@ -191,7 +191,7 @@ def soft_q(
             )
         state.alpha = float(problem.temperature)
         if callable(behaviour):
-            made.number_of_actions(behaviour, "behaviour")  # which looks at what it says
+            made.check(behaviour, "behaviour")
         history = History(copies.num_envs, steps, on_record)
 
         def once() -> None:
@@ -214,7 +214,16 @@ def soft_q(
             return state.learned(history.tensors())
 
         learning = Learning(
-            "soft_q", steps, state, temperature, once, history, made, {"Q": state}, learned
+            "soft_q",
+            steps,
+            state,
+            temperature,
+            once,
+            history,
+            made,
+            {"Q": state},
+            learned,
+            cut=state.cut,
         )
         return learning.run(arguments, checkpoint, every, progress)
 

@@ -16,7 +16,7 @@ import pytest
 
 import cai
 from cai import __main__ as command
-from cai import inference, models
+from cai import inference, models, plot
 
 QUICK = ("--steps", 3000, "--quiet")
 LAKE = ("FrozenLake-v1", "--horizon", "infinite", "--discount", 0.9, "--temperature", 0.05)
@@ -157,7 +157,8 @@ def test_records_go_to_tensorboard_as_well(tmp_path, monkeypatch):
     assert refused(*arguments).endswith("--tensorboard: not installed; pip install tensorboard")
     module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    done(*arguments, "--resume")
+    assert not out.exists()  # what is missing is said before anything is written
+    done(*arguments)
     history = json.loads((out / "history.json").read_text())
     for name in ("returns", "divergence", "temperature", "loss"):
         pairs = zip(history[name], history["steps"], strict=True)
@@ -182,6 +183,27 @@ def test_several_seeds_one_after_the_other(tmp_path):
 def test_plot(lake, tmp_path):
     done("plot", lake, "--out", tmp_path / "figures", "--quiet")
     assert os.listdir(tmp_path / "figures") == ["learning_curve.png"]
+
+
+def test_values_are_drawn_beside_those_of_the_same_problem_where_something_is_learnt(
+    tmp_path, monkeypatch
+):
+    drawn, draw = [], plot.learning_curve
+
+    def watched(runs, exact, visits):
+        drawn.append((exact, visits))
+        return draw(runs, exact, visits)
+
+    monkeypatch.setattr(plot, "learning_curve", watched)
+    for name, more in (("network", "hidden=(8,)"), ("entropy", "regulariser=entropy")):
+        out = tmp_path / name
+        done("train", "soft-q", *LAKE, "--steps", 2000, "--set", more, "--out", out, "--quiet")
+        done("plot", out, "--quiet")
+    (exact, visits), of_another_problem = drawn
+    holes_and_goal = [5, 7, 11, 12, 15]
+    assert (visits[holes_and_goal] == 0).all()
+    assert (exact[visits > 0] > 0).all()
+    assert of_another_problem == (None, None)
 
 
 @pytest.mark.parametrize("learner", ["policy-gradient", "path-consistency"])

@@ -85,6 +85,15 @@ def test_a_resumed_run_goes_on_with_what_it_had_found(tmp_path):
         learnt("soft_q", model, 0.2, 0, **(how | {"temperature": lambda taken: 0.05}))
 
 
+def test_what_no_policy_pays_is_refused():
+    """log 1/p of the rarest action: α would fall without end."""
+    model = contextual_bandit(3)
+    rarest = -model.prior(torch.tensor(0), 0).logits.min().item()
+    for learner in ("soft_q", "policy_gradient"):
+        with pytest.raises(ValueError, match=f"nats: expected less than {rarest:.4g}, .*, got 5;"):
+            learnt(learner, model, 5.0, 0)
+
+
 @pytest.mark.parametrize("wrong", [{"nats": 0.0}, {"nats": "much"}, {"nats": 1.0, "rate": -1.0}])
 def test_wrong_input(wrong):
     with pytest.raises(ValueError, match=r"(nats|rate): expected"):

@@ -125,7 +125,7 @@ def test_one_network_gives_the_policy_and_the_values(how):
             model,
             None,
             steps=60_000,
-            num_envs=32,
+            num_envs=64,
             length=1,
             hidden=(32,),
             learning_rate=0.01,

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 import cai
 from cai import inference, models
 from cai.inference.fitting.loop import reading
+from cai.inference.learning.action_values import ActionValues
 from cai.stepping.model_source import ModelSource
 
 KILLED = """
@@ -153,7 +155,7 @@ def test_what_stopped_loses_nothing_and_goes_on(tmp_path):
         raise ZeroDivisionError("once")
 
     with pytest.raises(
-        inference.LearningStopped, match=r"soft_q: stopped after 1505 of 3000 .*: once\. What"
+        inference.LearningStopped, match=r"soft_q: stopped after 1505 of 3000 .*: once; .*\. What"
     ) as stopped:
         tabular(path, fails)
     assert stopped.value.taken == 1505
@@ -281,6 +283,56 @@ def test_an_environment_goes_on_with_new_episodes_and_says_so(tmp_path, capsys):
     assert_same(resumed, lake(tmp_path / "copy.pt"), states=16)  # the same ones each time
     with pytest.raises(ValueError, match=r"environment = FrozenLake-v1\(map_name='8x8'\)"):
         lake(path, map_name="8x8")
+
+
+class Ten(gymnasium.Env):
+    """Ten steps that pay one each; the state counts them."""
+
+    observation_space = gymnasium.spaces.Discrete(11)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = 0
+        return 0, {}
+
+    def step(self, action):
+        self.at += 1
+        return self.at, 1.0, self.at == 10, False, {}
+
+
+@pytest.mark.parametrize("how", [{}, {"hidden": (4,), "batch": 8}])
+def test_episodes_that_do_not_go_on_are_over_for_returns_and_segments(how, tmp_path, monkeypatch):
+    """Resumed after 405 steps of each copy, in the middle of an episode."""
+    if "Ten-v0" not in gymnasium.registry:
+        gymnasium.register("Ten-v0", entry_point=Ten)
+    source, seen = models.environment("Ten-v0", horizon=None), []
+    how = {"steps": 4000, "num_envs": 5, "every": 2025, "length": 3, "progress": False, **how}
+    how["checkpoint"] = tmp_path / "run.pt"
+    target = ActionValues.target
+
+    def watched(values, segment, discount):
+        seen.append(list(segment))
+        return target(values, segment, discount)
+
+    with pytest.raises(inference.LearningStopped):
+        inference.soft_q(source, temperature=stops_after(2030), **how)
+    monkeypatch.setattr(ActionValues, "target", watched)
+    resumed = inference.soft_q(source, temperature=lambda taken: 1.0, **how)
+    assert resumed.history["returns"].nan_to_num(10.0).unique().tolist() == [10.0]
+    assert len(seen) > 300
+    for segment in seen:
+        for step, after in itertools.pairwise(segment):
+            assert (step.over | (step.s_next == after.s)).all()
+
+
+def stops_after(last):
+    def temperature(taken):
+        if taken >= last:
+            raise ZeroDivisionError
+        return 1.0
+
+    return temperature
 
 
 def test_a_checkpoint_changes_nothing(tmp_path):

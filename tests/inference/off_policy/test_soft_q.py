@@ -152,6 +152,11 @@ def test_records_are_told_while_the_run_goes_on():
         ({"steps": 1.5}, "steps: expected"),
         ({"on_record": "run.log"}, "on_record: expected a function of a record"),
         ({"temperature": lambda step: -1.0}, r"temperature\(0\): expected"),
+        ({"temperature": 0.5}, "temperature: expected a function step -> α, got 0.5; for one α"),
+        (
+            {"behaviour": lambda t, s: 1 / 0},
+            "behaviour: expected a function that .* Zero",
+        ),
     ],
 )
 def test_wrong_input(wrong, message):
