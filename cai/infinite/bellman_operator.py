@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from cai.infinite.endings import Diverges, Endings, endings, far, largest
-from cai.infinite.gap import Gap
+from cai.infinite.gap import Gap, Sums
 from cai.infinite.transient import Transient
 from cai.numerics import logspace
+from cai.numerics.exclusive import cached_property
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_ROUGH = 1e-8  # a gap below this fraction of the values is computed at full precision
+_ROUGH = 1e-10  # a gap below this fraction of the values is computed at full precision
 _WINDOW = 500  # sweeps within which values of -inf must show
 
 
@@ -46,7 +47,11 @@ class Operator:
 
     def gap(self, v: Tensor) -> Gap:
         """T v - v to all its digits, at v (S,), nats."""
-        return Gap.at(self.table, v, self.eta, self.rule)
+        return Gap.at(self.table, v, self.eta, self.rule, self._sums)
+
+    @cached_property
+    def _sums(self) -> tuple[Sums, Sums]:
+        return Sums.of_table(self.table)
 
     def linear(self, v: Tensor, greedy: bool = False, exact: bool = False) -> Linearisation:
         """One application of T at v (S,), nats, with its derivative.
@@ -76,7 +81,7 @@ class Operator:
             log_coin, of_coin = bellman.coin(v, table.discount)
             alive, dead = logspace.tilt(log_coin, of_coin, eta).exp().unbind(-1)
             last = torch.where(live, dead, last)
-        ending = (moves * table.gather(last)).sum((-2, -1))
+        ending = logspace.total((moves * table.gather(last)).flatten(-2))
         moves = moves if alive is None else moves * table.gather(alive)
         return Linearisation(self, v, gap, moves, ending, found)
 
@@ -134,6 +139,10 @@ class Linearisation:
     def residual(self) -> float:
         """max |T v - v|; NaN where v is."""
         return self.gap.abs().max().item()
+
+    def exact(self) -> Linearisation:
+        """The same with the gap to all its digits; itself if it is known."""
+        return self if self._found is not None else self.operator.linear(self.v, exact=True)
 
     @property
     def noise(self) -> Tensor:

@@ -40,7 +40,7 @@ def certified(step: Linearisation, near: Transient | None = None) -> tuple[Tenso
     if not ends.live.any():
         return v, 0.0
     found: tuple[Tensor, float | None] = v, None
-    step = operator.linear(v, exact=True)
+    step = step.exact()
     discount = operator.table.discount
     if operator.eta == 0 and discount < 1:
         found = _macqueen(step, discount)

@@ -35,6 +35,31 @@ _ROUNDED = 1e-12  # by how much rounding errors may change the sum of a row
 _FAR = 40.0  # log of a number beside which one is negligible
 
 
+class Sums(NamedTuple):
+    """Probabilities of the last axis, and by how much their sum differs from one.
+
+    Attributes:
+        log_p: (…, n).
+        p: (…, n).
+        excess: (…), the sum minus one; zero if that is a rounding error.
+    """
+
+    log_p: Tensor
+    p: Tensor
+    excess: Tensor
+
+    @classmethod
+    def of(cls, log_p: Tensor) -> Sums:
+        """The probabilities exp(log_p), (…, n)."""
+        excess = logspace.logsumexp(log_p).expm1()
+        return cls(log_p, log_p.exp(), torch.where(excess.abs() > _ROUNDED, excess, 0.0))
+
+    @classmethod
+    def of_table(cls, table: Table) -> tuple[Sums, Sums]:
+        """Those of outcomes, and those of actions a priori."""
+        return cls.of(table.log_dynamics), cls.of(table.log_prior)
+
+
 @dataclass(frozen=True, eq=False)
 class Gap:
     """T v - v.
@@ -52,7 +77,14 @@ class Gap:
     _actions: _Mean | None
 
     @classmethod
-    def at(cls, table: Table, v: Tensor, eta: float, rule: bellman.Rule) -> Gap:
+    def at(
+        cls,
+        table: Table,
+        v: Tensor,
+        eta: float,
+        rule: bellman.Rule,
+        sums: tuple[Sums, Sums] | None = None,
+    ) -> Gap:
         """T v - v at v (S,), nats.
 
         Args:
@@ -60,7 +92,9 @@ class Gap:
             v: (S,), nats, -inf included.
             eta: the optimism η.
             rule: how actions are chosen.
+            sums: what is known of the table's probabilities, ``Sums.of_table``.
         """
+        dynamics, prior = sums or Sums.of_table(table)
         worth, loss = _successors(table, v, eta)
         x = table.gather(worth) - _finite(v)[:, None, None]
         if table.discount < 1:
@@ -69,8 +103,8 @@ class Gap:
             x = x + table.arrival_reward / table.temperature
         reward = table.reward / table.temperature
         less = _finite(v).unsqueeze(-1) - _finite(reward)
-        outcomes = _Mean.of(table.log_dynamics, x + reward.unsqueeze(-1), eta, less)
-        actions = _Mean.of(table.log_prior, outcomes.value, 1.0) if rule == "soft" else None
+        outcomes = _Mean.of(dynamics, x + reward.unsqueeze(-1), eta, less)
+        actions = _Mean.of(prior, outcomes.value, 1.0) if rule == "soft" else None
         if actions is not None:
             values = actions.value
         else:
@@ -145,28 +179,29 @@ class _Mean(NamedTuple):
     eta: float
 
     @classmethod
-    def of(cls, log_p: Tensor, x: Tensor, eta: float, less: Tensor | float = 0.0) -> _Mean:
+    def of(cls, sums: Sums, x: Tensor, eta: float, less: Tensor | float = 0.0) -> _Mean:
         """The soft mean of x + less, minus less; the same for any ``less`` if p sums to one."""
+        log_p, p, excess = sums
         eta = 0.0 if abs(eta) < _TINY else eta
         m = logspace.soft_mean(log_p, x, eta)
         if abs(eta) > _HUGE:
             return cls(m, x, x, m.isfinite(), log_p, x, eta)
-        excess = torch.where(m.isfinite(), log_p.logsumexp(-1).expm1(), 0.0)
-        excess = torch.where(excess.abs() > _ROUNDED, excess, 0.0)
-        counts = (log_p > -torch.inf) & m.isfinite().unsqueeze(-1)
-        d, p = torch.where(counts, x - m.unsqueeze(-1), 0.0), log_p.exp()
+        finite = m.isfinite()
+        excess = torch.where(finite, excess, 0.0)
+        counts = (log_p > -torch.inf) & finite.unsqueeze(-1)
+        d = torch.where(counts, x - m.unsqueeze(-1), 0.0)
         if eta == 0:
             terms = p * d
             extra = torch.where(excess == 0, 0.0, excess * (m + less))
-            value = m + terms.sum(-1) + extra
-            return cls(value, terms, p, m.isfinite(), log_p, x, eta)
+            value = m + logspace.total(terms) + extra
+            return cls(value, terms, p, finite, log_p, x, eta)
         d = eta * d
         terms = p * d.expm1()
         bent = p + terms
         if (d > 1).any():  # exp(d) may overflow, though its factor is small
             bent = torch.where(d > 1, (log_p + d).exp(), bent)
             terms = torch.where(d > 1, bent - p, terms)
-        total = terms.sum(-1) + excess
+        total = logspace.total(terms) + excess
         close = total.abs() < 0.5
         value = torch.where(close, m + torch.where(close, total, 0.0).log1p() / eta, m)
         return cls(value, terms, bent, close, log_p, x, eta)
@@ -179,12 +214,12 @@ class _Mean(NamedTuple):
                 _of_the_best(self.log_p, math.copysign(1.0, self.eta) * self.x, off) + value
             )
         counts = self.x.shape[-1] + 8 - 4 * self.log_p.clamp(min=_LEAST_LOG)
-        own = _EPSILON * (self.terms.abs() * counts).sum(-1) / (size or 1.0)
+        own = _EPSILON * logspace.total(self.terms.abs() * counts) / (size or 1.0)
         if size * off.max() < 1e-3:
-            passed = 1.001 * (self.bent * off).sum(-1)
+            passed = 1.001 * logspace.total(self.bent * off)
         else:
             each = torch.where(size * off < 600, (size * off).expm1() / (size or 1.0), 1e300)
-            passed = torch.minimum((self.bent * each).sum(-1), self._largest(off))
+            passed = torch.minimum(logspace.total(self.bent * each), self._largest(off))
         if not self.close.all():  # |η| is so large that the value's rounding error exceeds 1/η
             near = self.log_p + self.eta * (self.x - self.value.unsqueeze(-1)) > _NONE
             far = torch.where(near, self.x.abs() + counts / (size or 1.0), 0.0).amax(-1)

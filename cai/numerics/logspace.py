@@ -19,10 +19,17 @@ TIE = 1e-12  # values this close to the best, relative to its size above one, ti
 _HUGE = 1e290  # beyond this |η| the limits are right to the last digit, and ηx would overflow
 
 
+def total(x: Tensor) -> Tensor:
+    """Σ x over the last axis; torch is slow along a short one and quick in a product with ones."""
+    if x.shape[-1] > _SHORT or x.dtype != torch.float64:
+        return x.sum(-1)
+    return x @ x.new_ones(x.shape[-1])
+
+
 def mean(log_p: Tensor, x: Tensor) -> Tensor:
     """E_p[x] over the last axis, with 0 · inf = 0 and x = -inf where it is possible."""
     worst = torch.where(log_p > -torch.inf, x, 0.0)
-    return torch.where(x == -torch.inf, worst, log_p.exp() * x).sum(-1)
+    return total(torch.where(x == -torch.inf, worst, log_p.exp() * x))
 
 
 def product(p: Tensor, x: Tensor) -> Tensor:
@@ -53,13 +60,13 @@ def soft_mean(log_p: Tensor, x: Tensor, eta: float) -> Tensor:
     d = torch.where(log_p > -torch.inf, eta * (x - m.unsqueeze(-1)), 0.0)
     near = d.abs().amax(-1) <= 1  # false for NaN, where m is infinite
     d = torch.where(near.unsqueeze(-1), d, 0.0)
-    return torch.where(near, m + torch.log1p((log_p.exp() * d.expm1()).sum(-1)) / eta, soft)
+    return torch.where(near, m + torch.log1p(total(log_p.exp() * d.expm1())) / eta, soft)
 
 
 def _without_the_lost(log_p: Tensor, x: Tensor, eta: float, lost: Tensor) -> Tensor:
     """soft_mean at a small η > 0: log P(x > -inf)/η plus the soft mean of the finite outcomes."""
     p = log_p.exp()
-    kept, gone = torch.where(lost, 0.0, p).sum(-1), torch.where(lost, p, 0.0).sum(-1)
+    kept, gone = total(torch.where(lost, 0.0, p)), total(torch.where(lost, p, 0.0))
     log_kept = torch.where(gone < 0.5, torch.log1p(-gone), kept.log())
     left = torch.where(lost, -torch.inf, log_p)
     # If all outcomes are -inf, log_kept = -inf makes the result -inf.
@@ -111,7 +118,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 def entropy(log_p: Tensor) -> Tensor:
     """-Σ p log p over the last axis, nats, with 0 log 0 = 0."""
-    return -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0.0).sum(-1)
+    return -total(torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0.0))
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -123,7 +130,7 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     d = log_p - log_q
     p, q = log_p.exp(), log_q.exp()
     rest = torch.where(d.abs() < 1, p * torch.expm1(-d), q - p)
-    return torch.where(p > 0, p * d + rest, q).sum(-1).clamp(min=0)
+    return total(torch.where(p > 0, p * d + rest, q)).clamp(min=0)
 
 
 def logsumexp_by_group(log_p: Tensor, group: Tensor, n: int) -> Tensor:
