@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cai.infinite.endings import Diverges, Endings, endings, far, largest
-from cai.infinite.gap import Gap, Sums
+from cai.infinite.gap import Gap, gaps
+from cai.infinite.precise_mean import Weights
 from cai.infinite.transient import Transient
 from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_ROUGH = 1e-10  # a gap below this fraction of the values is computed at full precision
+_ROUGH = 1e-8  # a gap above this fraction of the values is more than rounding errors
 _WINDOW = 500  # sweeps within which values of -inf must show
 
 
@@ -45,45 +47,54 @@ class Operator:
         """T v, (S,) -> (S,), nats."""
         return self.ends.filled(bellman.backup(self.table, v, self.eta, self.rule))
 
-    def gap(self, v: Tensor) -> Gap:
-        """T v - v to all its digits, at v (S,), nats."""
-        return Gap.at(self.table, v, self.eta, self.rule, self._sums)
+    def gaps(self, v: Tensor) -> Iterator[Gap]:
+        """T v - v to all its digits, at v (S,), nats, in blocks of states."""
+        return gaps(self.table, v, self.eta, self.rule, self._weights)
 
     @cached_property
-    def _sums(self) -> tuple[Sums, Sums]:
-        return Sums.of_table(self.table)
+    def _weights(self) -> tuple[Weights, Weights]:
+        return Weights.of(self.table.log_dynamics), Weights.of(self.table.log_prior)
 
-    def linear(self, v: Tensor, greedy: bool = False, exact: bool = False) -> Linearisation:
+    def linear(self, v: Tensor, greedy: bool = False) -> Linearisation:
         """One application of T at v (S,), nats, with its derivative.
 
         Where T has a kink because actions or outcomes tie, the derivative is that of a mixture of
-        them all, or with ``greedy`` that of the first of the best. The gap is computed by
-        ``gap.py`` if it is small, or if it has to be ``exact``.
+        them all, or with ``greedy`` that of the first of the best.
         """
-        table, eta, live = self.table, self.eta, self.ends.live
-        at = bellman.linearised(table, v, eta, self.rule)
-        backed_up = bellman.state_values(table, at.q, self.rule)
-        gap, found = torch.where(live, backed_up - v, 0.0), None
-        if exact or not gap.abs().max() > _ROUGH * (1 + largest(v)):
-            found = self.gap(v)
-            gap = torch.where(live, found.values, 0.0)
-        by_q = (at.log_policy if found is None else found.log_policy()).exp()
-        if self.rule == "boltzmann":  # an action also counts by how much it beats the others
-            by_q = by_q * (1 + torch.where(by_q > 0, at.q - backed_up.unsqueeze(-1), 0.0))
-        bent = at.transitions
+        last, alive = (~self.ends.live).double(), None
+        if self.table.discount < 1:
+            log_coin, of_coin = bellman.coin(v, self.table.discount)
+            alive, dead = logspace.tilt(log_coin, of_coin, self.eta).exp().unbind(-1)
+            last = torch.where(self.ends.live, dead, last)
+        gap, noise, ending = v.clone(), v.clone(), v.clone()
+        moves = torch.empty_like(self.table.log_dynamics)
+        small = _ROUGH * (1 + largest(v))
+        for found in self.gaps(v):
+            live, states = self.ends.live[found.states], found.states
+            gap[states] = torch.where(live, found.values, 0.0)
+            known = not gap[states].abs().max() > small
+            noise[states] = torch.where(live, found.noise if known else torch.inf, 0.0)
+            moved = self._policy(found, greedy).unsqueeze(-1) * self._transitions(found, greedy)
+            ending[states] = logspace.total((moved * found.table.gather(last)).flatten(-2))
+            moves[states] = moved if alive is None else moved * found.table.gather(alive)
+        return Linearisation(self, v, gap, moves, ending, noise)
+
+    def _policy(self, found: Gap, greedy: bool) -> Tensor:
+        """By how much each action counts in the derivative, (n, A)."""
         if greedy and self.rule == "hard":
-            by_q = _first_of_best(table.log_prior, at.q)
-        if greedy and abs(eta) == torch.inf:
-            bent = _first_of_best(table.log_dynamics, math.copysign(1.0, eta) * at.x)
-        moves, last = by_q.unsqueeze(-1) * bent, (~live).double()
-        alive = None
-        if table.discount < 1:
-            log_coin, of_coin = bellman.coin(v, table.discount)
-            alive, dead = logspace.tilt(log_coin, of_coin, eta).exp().unbind(-1)
-            last = torch.where(live, dead, last)
-        ending = logspace.total((moves * table.gather(last)).flatten(-2))
-        moves = moves if alive is None else moves * table.gather(alive)
-        return Linearisation(self, v, gap, moves, ending, found)
+            return _first_of_best(found.table.log_prior, found.q)
+        policy = found.policy()
+        if self.rule == "boltzmann":  # an action also counts by how much it beats the others
+            beats = found.q - found.values.unsqueeze(-1)
+            policy = policy * (1 + torch.where(policy > 0, beats, 0.0))
+        return policy
+
+    def _transitions(self, found: Gap, greedy: bool) -> Tensor:
+        """By how much each outcome counts in the derivative, (n, A, K)."""
+        if greedy and abs(self.eta) == torch.inf:
+            worth = math.copysign(1.0, self.eta) * found.x
+            return _first_of_best(found.table.log_dynamics, worth)
+        return found.transitions()
 
     def check_lost(self) -> None:
         """Raises Diverges unless the value of the remaining states is shown to be -inf.
@@ -129,7 +140,7 @@ class Linearisation:
     gap: Tensor
     moves: Tensor
     ending: Tensor
-    _found: Gap | None
+    _noise: Tensor
 
     def chain(self) -> Transient:
         """The chain of the moves among live states, until it ends."""
@@ -140,20 +151,20 @@ class Linearisation:
         """max |T v - v|; NaN where v is."""
         return self.gap.abs().max().item()
 
-    def exact(self) -> Linearisation:
-        """The same with the gap to all its digits; itself if it is known."""
-        return self if self._found is not None else self.operator.linear(self.v, exact=True)
-
-    @property
+    @cached_property
     def noise(self) -> Tensor:
-        """(S,), nats, a bound of the rounding error of the gap; infinite if it is not exact."""
-        noise = torch.inf if self._found is None else self._found.noise
-        return torch.where(self.operator.ends.live, noise, 0.0)
+        """(S,), nats, a bound of the rounding error of the gap."""
+        if self._noise.isfinite().all():
+            return self._noise
+        found = torch.cat([found.noise for found in self.operator.gaps(self.v)])
+        return torch.where(self.operator.ends.live, found, 0.0)
 
     @property
     def settled(self) -> bool:
         """Whether the gap is rounding errors."""
-        return self._found is not None and bool((self.gap.abs() <= self.noise).all())
+        if self.residual > _ROUGH * (1 + largest(self.v)):
+            return False
+        return bool((self.gap.abs() <= self.noise).all())
 
 
 def _first_of_best(log_p: Tensor, x: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ def certified(step: Linearisation, near: Transient | None = None) -> tuple[Tenso
     if not ends.live.any():
         return v, 0.0
     found: tuple[Tensor, float | None] = v, None
-    step = step.exact()
     discount = operator.table.discount
     if operator.eta == 0 and discount < 1:
         found = _macqueen(step, discount)
@@ -80,9 +79,12 @@ def _holds(operator: Operator, v: Tensor, d: Tensor) -> bool:
 
 def _on_one_side(operator: Operator, v: Tensor, change: Tensor) -> bool:
     """Whether v + change ≥ T (v + change) strictly where it goes up, ≤ where it goes down."""
-    found = operator.gap(operator.ends.filled(v + change))
-    below = torch.sign(change) * found.values <= -2 * found.noise
-    return bool(below[operator.ends.live].all())
+    live, sign = operator.ends.live, torch.sign(change)
+    for found in operator.gaps(operator.ends.filled(v + change)):
+        below = sign[found.states] * found.values <= -2 * found.noise
+        if not below[live[found.states]].all():
+            return False
+    return True
 
 
 def _side(step: Linearisation, source: Tensor, sign: int) -> Tensor | None:

@@ -137,7 +137,9 @@ def never_paid(table: Table) -> Tensor:
 
 def _leading(table: Table, usable: Tensor, targets: Tensor) -> Tensor:
     """(S,), boolean: from which states usable transitions (S, A, K) lead to a target (S,)."""
-    tails, column = usable.flatten(1).nonzero(as_tuple=True)
+    others = (~targets).nonzero().squeeze(1)  # how one goes on from a target does not matter
+    at, column = usable.flatten(1)[others].nonzero(as_tuple=True)
+    tails = others[at]
     return reaching(tails, table.successor_index[tails, column], targets)
 
 

@@ -20,7 +20,15 @@ from torch import Tensor
 
 from cai.infinite.bellman_operator import Linearisation, Operator
 from cai.infinite.certificate import certified
-from cai.infinite.endings import Diverges, Undetermined, endings_at_worst, far, largest
+from cai.infinite.endings import (
+    Diverges,
+    Endings,
+    Undetermined,
+    endings,
+    endings_at_worst,
+    far,
+    largest,
+)
 from cai.infinite.transient import Transient
 from cai.infinite.value_iteration import boltzmann, value_iteration
 from cai.tables import bellman
@@ -57,6 +65,7 @@ def fixed_point(
     rule: bellman.Rule = "soft",
     start: Tensor | None = None,
     near: bool = False,
+    ends: Endings | None = None,
 ) -> FixedPoint:
     """The stationary values of an infinite horizon: the limit of ever longer finite ones.
 
@@ -66,6 +75,7 @@ def fixed_point(
         rule: how actions are chosen.
         start: (S,), nats, a first guess; the closer, the faster.
         near: whether the guess is close already, so that Newton's method can start at once.
+        ends: which values are known, if that was found out already.
 
     Raises:
         Diverges: if there are none.
@@ -78,7 +88,7 @@ def fixed_point(
             if (worst.live | worst.ended)[table.log_initial > -torch.inf].all():
                 with contextlib.suppress(Diverges):
                     return _solve(Operator(table, eta, rule, worst), guess, near)
-        return _solve(Operator.of(table, eta, rule), guess, near)
+        return _solve(Operator(table, eta, rule, ends or endings(table, eta)), guess, near)
 
 
 def _solve(operator: Operator, guess: Tensor, near: bool) -> FixedPoint:
@@ -121,7 +131,7 @@ def _newton(operator: Operator, v: Tensor) -> tuple[Linearisation, Transient | N
         ahead = None
         if chain is not None and step.residual < _CLOSE:  # the previous chain is close enough
             ahead = _moved(step, chain.sums(step.gap))
-        if ahead is None or not ahead.residual < 0.01 * step.residual:
+        if ahead is None or not (ahead.residual < 0.01 * step.residual or ahead.settled):
             chain, ahead = _ahead(step)
         if ahead is None:
             if step.residual <= 1e-12 * (1 + largest(step.v)):

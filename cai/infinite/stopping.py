@@ -69,7 +69,7 @@ def _best_stopping(operator: Operator, worth: Tensor) -> Tensor | None:
     v, live = worth, operator.ends.live
     going = torch.zeros_like(live)
     for _ in range(_STEPS):
-        step = operator.linear(v, exact=True)
+        step = operator.linear(v)
         for margin in (-step.noise, step.noise):  # to go on at a tie saves steps, unless for ever
             on = going | (live & (step.gap > margin))
             change = _change(step, on)

@@ -17,6 +17,7 @@ from cai.infinite.bellman_operator import Operator
 from cai.infinite.continuation import Reach, continued
 from cai.infinite.endings import (
     Diverges,
+    Endings,
     Undetermined,
     endings,
     may_go_on,
@@ -53,12 +54,12 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
             reward, since there is no last step.
     """
     check_nothing_final(table)
-    _check_evidence(table)
+    ends = _check_evidence(table)
     start = approach(table, optimism) if rule == "soft" else None
     if start is None:
         start = _linear(table, optimism, rule)
     try:
-        found = fixed_point(table, optimism, rule, start)
+        found = fixed_point(table, optimism, rule, start, ends=ends if optimism > 0 else None)
     except Diverges as reason:
         found = _followed(table, optimism, rule, reason, start)
     return Stationary.of(table, optimism, rule, found)
@@ -72,17 +73,19 @@ def check_nothing_final(table: Table) -> None:
         checks.refuse("final_reward", expected, "one that is not zero", advice)
 
 
-def _check_evidence(table: Table) -> None:
+def _check_evidence(table: Table) -> Endings:
+    """The endings at optimism 1, which are those at any above 0; raises ValueError if p(O) = 0."""
     operator = Operator.of(table, 1.0, "soft")
     known = operator.ends.live | operator.ends.ended
     if ((table.log_initial > -torch.inf) & known).any():
-        return
+        return operator.ends
     with contextlib.suppress(Diverges):  # unless going on for ever is profitable
         operator.check_lost()
         raise ValueError(
             "evidence: p(O) = 0, from no initial state does a trajectory end without a reward of "
             "-inf; look for an absorbing state that can be reached, or take a discount below one"
         )
+    return operator.ends
 
 
 def factorises(table: Table) -> bool:

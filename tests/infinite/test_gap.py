@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import cai
 from cai import inference, models
-from cai.infinite.gap import Gap
+from cai.infinite import gap
+from cai.infinite.bellman_operator import Operator
+from cai.infinite.gap import gaps
 from cai.numerics.state_reduction import StateReduction
 from cai.tables import bellman
 
@@ -67,7 +69,7 @@ def test_gaps_are_within_their_noise(seed, eta, discount):
     size, spread = 10 ** rng.uniform(-2, 12), rng.choice([0.0, 1e-12, 1e-3, 1.0])
     v = torch.from_numpy(rng.choice([-1, 1]) * size * (1 + spread * rng.normal(size=S)))
     for rule in ("soft", "hard"):
-        found = Gap.at(table, v, eta, rule)
+        [found] = gaps(table, v, eta, rule)
         with mpmath.workdps(60):
             for s in range(S):
                 exact = gap_in_digits(table, v, s, eta, rule)
@@ -81,7 +83,7 @@ def test_to_stay_rounds_nothing(rule, eta):
     P = [[[1 - 1e-12, 1e-12]], [[0, 1.0]]]
     table = cai.tabulate(models.tabular(P, [[-3.0], [0]], horizon=None))
     v = torch.tensor([-2.9e12, 0.0], dtype=torch.float64)
-    found = Gap.at(table, v, eta, rule)
+    [found] = gaps(table, v, eta, rule)
     with mpmath.workdps(60):
         exact = gap_in_digits(table, v, 0, eta, rule)
     assert abs(found.values[0].item() - exact) <= found.noise[0].item() < 1e-12
@@ -94,9 +96,58 @@ def test_rounded_logarithms_of_rare_ends_count():
         p = 10.0 ** (-10 * k)
         P, v = [[[1 - p, p]], [[0, 1.0]]], -0.3 / p
         table = cai.tabulate(models.tabular(P, [[0.0], [0.0]], horizon=None))
-        found = Gap.at(table, torch.tensor([v, 0.0], dtype=torch.float64), 0.0, "soft")
+        [found] = gaps(table, torch.tensor([v, 0.0], dtype=torch.float64), 0.0, "soft")
         off = abs(Fraction(found.values[0].item()) + Fraction(p) * Fraction(v))
         assert off <= found.noise[0].item() < 1e-12
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("eta", [-np.inf, -0.3, 0.0, 1.0, np.inf])
+def test_blocks_of_states_are_one_problem(eta, dense, discount, monkeypatch):
+    """T v - v, its noise and the moves of all states in one piece, and of a few at a time."""
+    rng = np.random.default_rng(0)
+    P, successors = rng.dirichlet(np.ones(3), (20, 2)), None
+    if dense:
+        P = rng.dirichlet(np.ones(20), (20, 2))
+    else:
+        successors = np.argsort(rng.random((20, 2, 20)), -1)[..., :3]
+    arrival_reward, reward = -rng.random(P.shape), -rng.random((20, 2))
+    P[-1], reward[-1], arrival_reward[-1] = 0.0, 0.0, 0.0  # the trajectory ends there
+    P[-1, :, -1] = 1.0
+    if successors is not None:
+        successors[-1, :, -1] = 19
+    table = cai.tabulate(
+        models.tabular(
+            P,
+            reward,
+            arrival_reward=arrival_reward,
+            successors=successors,
+            horizon=None,
+            discount=discount,
+        )
+    )
+    v = torch.from_numpy(-10 * rng.random(20))
+    for rule in ("soft", "hard", "boltzmann"):
+        operator = Operator.of(table, eta, rule)
+        [whole] = gaps(table, v, eta, rule)
+        once = operator.linear(v)
+        with monkeypatch.context() as patch:
+            patch.setattr(gap, "_AT_ONCE", 50)
+            assert len(list(gaps(table, v, eta, rule))) > 1
+            step = operator.linear(v)
+            noise = step.noise  # far from a fixed point it is found when it is asked for
+        live = operator.ends.live
+        assert live.any() or eta == -torch.inf
+        close(step.gap, torch.where(live, whole.values, 0.0))
+        close(noise, torch.where(live, whole.noise, 0.0))
+        close(step.moves, once.moves)
+        close(step.ending, once.ending)
+
+
+def close(found, expected):
+    """Sums in another order."""
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("end", [1e-6, 1e-13, 1e-30, 1e-200])
