@@ -60,7 +60,7 @@ class CategoricalHead:
 
     def __call__(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
         """The categorical distribution, batch shape (...)."""
-        return dist.Categorical(logits=x + _log_probs(prior, x.shape[-1]))
+        return dist.Categorical(logits=x + _log_probs(prior, x.shape[-1]), validate_args=False)
 
 
 class GaussianHead:

@@ -95,10 +95,11 @@ class NeuralPolicy(nn.Module):
         self.network = (
             perceptron((self.inputs, *hidden, self.outputs)) if network is None else network
         )
+        self._weights = tuple(self.network.parameters())[:1]  # torch takes long to find them
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t) for an int or a tensor t that broadcasts with s."""
-        dtype = next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
+        dtype = self._weights[0].dtype if self._weights else torch.get_default_dtype()
         view = self._view
         numbers = self.network(view.inputs(t, s, dtype, timed=not self._stationary))
         if numbers.shape[-1:] != (self.outputs,):
