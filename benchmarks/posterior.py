@@ -57,7 +57,7 @@ def _race(name: str, our_dynamics: bool, reference: str, their_dynamics: bool) -
     def theirs() -> tuple[Tensor, ...]:
         found = sweep(*arrays, T)
         for t in range(T if their_dynamics else 0):
-            bent_dynamics(log_weights, found[1][t + 1], found[2][t])
+            tilted_dynamics(log_weights, found[1][t + 1], found[2][t])
         return found
 
     posterior = ours()
@@ -70,7 +70,7 @@ def _race(name: str, our_dynamics: bool, reference: str, their_dynamics: bool) -
     check_close("state_actions", posterior.state_actions, state_actions, 1e-9)
     for t in range(T):
         check_close(
-            "dynamics", posterior.dynamics(t), bent_dynamics(log_weights, v[t + 1], q[t]), 1e-9
+            "dynamics", posterior.dynamics(t), tilted_dynamics(log_weights, v[t + 1], q[t]), 1e-9
         )
     return Race(
         name=name,
@@ -122,6 +122,6 @@ def sweep(
     return log_evidence, v, q, log_pi, states, states[:-1].unsqueeze(-1) * log_pi.exp()
 
 
-def bent_dynamics(log_weights: Tensor, v_next: Tensor, q: Tensor) -> Tensor:
+def tilted_dynamics(log_weights: Tensor, v_next: Tensor, q: Tensor) -> Tensor:
     """p(s_{t+1}|s_t,a_t,O), (S, A, S), from the messages of steps t+1 and t."""
     return (log_weights + v_next - q.unsqueeze(-1)).exp_()

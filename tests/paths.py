@@ -10,7 +10,7 @@ import cai
 from cai.program.trajectories import Trajectories
 
 
-def bent_dynamics(solution, problem):
+def tilted_dynamics(solution, problem):
     """[t][s][a][s'] of surviving there and of dying there, by hand from the values."""
     eta, alpha, gamma = solution.optimism, problem.temperature, problem.discount
     steps = [problem.at(t) for t in range(problem.T)]
@@ -23,13 +23,13 @@ def bent_dynamics(solution, problem):
 
 
 def chain_paths(solution, problem):
-    """Every path of the bent chain, with its probability under it."""
+    """Every path of the tilted chain, with its probability under it."""
     policy = solution.policy.log_probs.exp().numpy()
     start = np.asarray(problem.initial) * np.exp(
         solution.optimism * solution.V[0].numpy() / problem.temperature
     )
     return list(
-        oracles.paths(problem, start / start.sum(), policy, bent_dynamics(solution, problem))
+        oracles.paths(problem, start / start.sum(), policy, tilted_dynamics(solution, problem))
     )
 
 

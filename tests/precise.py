@@ -42,7 +42,7 @@ def soft(weighted, eta):
     return mpmath.log(mpmath.fsum(p * mpmath.exp(eta * x) for p, x in weighted)) / eta
 
 
-def bend(weighted, eta):
+def tilt(weighted, eta):
     """q ∝ p exp(ηx) for pairs (p, x); what wins where η or x is infinite, p where nothing is."""
     p, x = [p for p, _ in weighted], [x for _, x in weighted]
     if eta == 0:
@@ -75,7 +75,7 @@ def digits(eta):
 
 
 class Dial:
-    """V[t][s], Q[t][s][a], policy[t][s][a] and bound in nats, and the bent chain, at one η."""
+    """V[t][s], Q[t][s][a], policy[t][s][a] and bound in nats, and the tilted chain, at one η."""
 
     def __init__(self, problem, eta):
         with digits(eta):
@@ -106,10 +106,10 @@ class Dial:
             ]
             pairs = [list(zip(self.prior[t][s], self.Q[t][s], strict=True)) for s in range(S)]
             self.V[t] = [soft(pair, 1) for pair in pairs]
-            self.policy[t] = [bend(pair, 1) for pair in pairs]
+            self.policy[t] = [tilt(pair, 1) for pair in pairs]
         starts = list(zip(self.start, self.V[0], strict=True))
         self.bound = soft(starts, eta)
-        self.initial = bend(starts, eta)
+        self.initial = tilt(starts, eta)
         self._forward(alpha)
 
     def outcomes(self, t, s, a):
@@ -125,22 +125,22 @@ class Dial:
         return enumerate(self.P[t][s][a])
 
     def _forward(self, alpha):
-        """Occupancies (T+1, S), the bent dynamics, the imagined return and the bend in nats."""
+        """Occupancies (T+1, S), the tilted dynamics, the imagined return and the tilt in nats."""
         S, A = self.S, self.A
         self.states, self.dynamics = [list(self.initial)], []
-        self.bend, paid = kl(self.initial, self.start), mpf(0)
+        self.tilt, paid = kl(self.initial, self.start), mpf(0)
         for t in range(self.T):
             now, after = self.states[-1], [mpf(0)] * S
             self.dynamics.append([[None] * A for _ in range(S)])
             for s in range(S):
                 for a in range(A):
                     pairs = self.outcomes(t, s, a)
-                    q = bend(pairs, self.eta)
+                    q = tilt(pairs, self.eta)
                     self.dynamics[t][s][a] = q[:S]
                     mass = now[s] * self.policy[t][s][a]
                     if mass == 0:
                         continue
-                    self.bend += mass * kl(q, [p for p, _ in pairs])
+                    self.tilt += mass * kl(q, [p for p, _ in pairs])
                     paid += mass * self.r[t][s][a]
                     for n in range(S):
                         after[n] += mass * q[n]

@@ -156,14 +156,14 @@ def _try_out(model: TrajectoryModel, value: ValueFunction, paths: Trajectories) 
     _check_end(model, value, T, walks[:, -1])
     s = walks[:, :-1].flatten(0, 1)
     t = torch.arange(T).expand(len(walks), T).flatten()
-    worth, error = _worth(model, value, t, s, _DRAWS)
-    worst = int(((worth - 1) / (error + _SLACK)).argmax())
+    excess, error = _excess(model, value, t, s, _DRAWS)
+    worst = int((excess / (error + _SLACK)).argmax())
     # The worst of many estimates is bad partly by chance: it is tested again with fresh draws.
     one = slice(worst, worst + 1)
-    again, error = _worth(model, value, t[one], s[one], _FRESH)
-    excess = (again - 1).item()
-    if excess > _SURE * error.item() + _SLACK:
-        short = math.log1p(excess)
+    again, error = _excess(model, value, t[one], s[one], _FRESH)
+    surplus = again.item()
+    if surplus > _SURE * error.item() + _SLACK:
+        short = math.log1p(surplus)
         far = " or more" if short > _FAR - 1 else ""
         checks.refuse(
             "value",
@@ -186,10 +186,10 @@ def _check_end(model: TrajectoryModel, value: ValueFunction, T: int, s: Tensor) 
         )
 
 
-def _worth(
+def _excess(
     model: TrajectoryModel, value: ValueFunction, t: Tensor, s: Tensor, draws: int
 ) -> tuple[Tensor, Tensor]:
-    """E[exp((r + r⁺)/α) (γ exp(V_{t+1}/α) + 1 - γ) - V_t/α)] at (t, s), (n,), and its error."""
+    """E[exp((r + r⁺)/α) (γ exp(V_{t+1}/α) + 1 - γ) - V_t/α)] - 1 at (t, s), (n,), and its error."""
     s, t = s.repeat_interleave(draws, 0), t.repeat_interleave(draws)
     a, s_next = model.draw_step(t, s)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def _worth(
         x = model.log_factor(s, a, s_next, t) + after - _nats(model, value, t, s)
     # Where both are -inf, the inequality holds.
     w = torch.where(x.isnan(), 0.0, x.clamp(max=_FAR).exp()).view(-1, draws)
-    return w.mean(1), w.std(1) / draws**0.5
+    return w.mean(1) - 1, w.std(1) / draws**0.5
 
 
 def _nats(model: TrajectoryModel, value: ValueFunction, t: Any, s: Tensor) -> Tensor:

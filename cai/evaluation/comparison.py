@@ -175,8 +175,8 @@ def _bracket(
         for policy, evaluation in zip(policies, evaluations, strict=True)
     ]
     # Chosen on one half, measured on the other: the best of several estimates is biased upwards.
-    worth = [(bracket(w, _TOGETHER).lower, w.logsumexp(0).item()) for w, _ in halves]
-    chosen = max(range(len(halves)), key=worth.__getitem__)
+    bounds = [(bracket(w, _TOGETHER).lower, w.logsumexp(0).item()) for w, _ in halves]
+    chosen = max(range(len(halves)), key=bounds.__getitem__)
     above = None
     if value is not None:
         with seeded(0):

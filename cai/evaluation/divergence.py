@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cai.evaluation import importance_weights
-from cai.evaluation.evaluate import Evaluation, exactly, of_worth, simulated
+from cai.evaluation.evaluate import Evaluation, exactly, of_exact, simulated
 from cai.evaluation.gaussian_divergence import divergences as gaussian_divergences
 from cai.evaluation.gaussian_divergence import of_start
 from cai.evaluation.references import References
-from cai.gaussian.bending import bend_divergences
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
+from cai.gaussian.tilting import tilt_divergences
 from cai.numerics import logspace
 from cai.numerics.logspace import product
 from cai.program.trajectories import Trajectories
@@ -57,7 +57,7 @@ def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
         known: of the problem; without an exact posterior there is no split.
     """
     problem, posterior, found = known.problem, known.posterior, exactly(known.problem, policy)
-    evaluation = simulated(problem, policy) if found is None else of_worth(found)
+    evaluation = simulated(problem, policy) if found is None else of_exact(found)
     if posterior is None:
         return evaluation, None
     if found is None:
@@ -97,13 +97,13 @@ def divergences(posterior: Chain, log_policy: Tensor, evaluation: Evaluation) ->
     assert evaluation.states is not None
     of_actions = logspace.kl(log_policy, posterior.policy.log_probs)
     before = evaluation.states if table.horizon is None else evaluation.states[:-1]
-    start, dynamics = _luck(posterior, evaluation)
+    start, dynamics = _of_start_and_dynamics(posterior, evaluation)
     return Split(start, product(before, of_actions).sum().item(), dynamics)
 
 
 def with_memory(posterior: Chain, evaluation: Evaluation) -> Split:
     """The same for a policy with a memory; the actions' part is total minus start and dynamics."""
-    start, dynamics = _luck(posterior, evaluation)
+    start, dynamics = _of_start_and_dynamics(posterior, evaluation)
     total = posterior.bound - evaluation.elbo
     return Split(start, _rest(total, start + dynamics), dynamics)
 
@@ -143,7 +143,7 @@ def _bends_of_states(posterior: Chain, paths: Trajectories) -> tuple[float, Tens
     for t in range(table.steps):
         s, a = paths.states[:, t].long(), paths.actions[:, t].long()
         along_paths += torch.where(
-            paths.alive[:, t], _bend(posterior, slice(t, t + 1))[0, s, a], 0.0
+            paths.alive[:, t], _of_dynamics(posterior, slice(t, t + 1))[0, s, a], 0.0
         )
     return logspace.kl(table.log_initial, posterior.log_initial).item(), along_paths
 
@@ -158,7 +158,7 @@ def _bends_of_vectors(posterior: GaussianSolution, paths: Trajectories) -> tuple
         around = Gaussian(at, torch.zeros_like(step.W))
         P, p, k = (x[t + 1].numpy() for x in (posterior.V.P, posterior.V.p, posterior.V.k))
         here = factor if factor.dim() == 2 else factor[t]
-        along_paths += bend_divergences((P, p, k), here, theta, around)[1]
+        along_paths += tilt_divergences((P, p, k), here, theta, around)[1]
     return of_start(posterior), along_paths
 
 
@@ -167,20 +167,20 @@ def _rest(total: float, known: float) -> float:
     return math.inf if total == math.inf else total - known
 
 
-def _luck(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
+def _of_start_and_dynamics(posterior: Chain, evaluation: Evaluation) -> tuple[float, float]:
     """KL(true ‖ posterior) of the start and of the dynamics, under a policy's occupancies."""
     assert evaluation.state_actions is not None
     start = logspace.kl(posterior.table.log_initial, posterior.log_initial).item()
     visits = evaluation.state_actions
-    return start, posterior.expected(lambda steps: _bend(posterior, steps), visits)
+    return start, posterior.expected(lambda steps: _of_dynamics(posterior, steps), visits)
 
 
-def _bend(posterior: Chain, steps: slice) -> Tensor:
-    """KL of the dynamics, true to bent, termination included, (steps, S, A), nats."""
+def _of_dynamics(posterior: Chain, steps: slice) -> Tensor:
+    """KL of the dynamics, true to tilted, termination included, (steps, S, A), nats."""
     table, v = posterior.table.at(steps), posterior.log_values
-    bend = logspace.kl(table.log_dynamics, posterior.log_transitions(steps))
+    nats = logspace.kl(table.log_dynamics, posterior.log_transitions(steps))
     if table.discount < 1:
         v_next = v.unsqueeze(0) if table.horizon is None else v[1:][steps]
         coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
-        bend = bend + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
-    return bend
+        nats = nats + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
+    return nats

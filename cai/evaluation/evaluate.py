@@ -10,8 +10,8 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
+from cai.evaluation.exact_evaluation import ExactEvaluation, exact_evaluation
 from cai.evaluation.problem import Problem, as_problem
-from cai.evaluation.worth import Worth, worth
 from cai.program.episode import check_policy, remembers
 from cai.program.interfaces import Policy
 from cai.program.trajectories import Trajectories
@@ -114,19 +114,19 @@ def evaluate(
     check_policy(policy)
     if samples is None:
         found = exactly(problem, policy)
-        return simulated(problem, policy, seed=seed) if found is None else of_worth(found)
+        return simulated(problem, policy, seed=seed) if found is None else of_exact(found)
     if problem.program is None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     return simulated(problem, policy, samples, seed)
 
 
-def exactly(problem: Problem, policy: Policy) -> Worth | None:
+def exactly(problem: Problem, policy: Policy) -> ExactEvaluation | None:
     """The exact ELBO and return, without gradients; None if it takes a simulation."""
     with torch.no_grad():
-        return worth(policy, problem)
+        return exact_evaluation(policy, problem)
 
 
-def of_worth(found: Worth) -> Evaluation:
+def of_exact(found: ExactEvaluation) -> Evaluation:
     """An exact result as an evaluation."""
     elbo, expected_return, entropy = (x.item() for x in found[:3])
     return Evaluation(elbo, expected_return, entropy, found.states, found.state_actions)

@@ -8,11 +8,11 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati
-from cai.gaussian.bending import arrivals, bend_divergences
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.moments import expected_square, log_det, moments, survival, true_dynamics
+from cai.gaussian.tilting import arrivals, tilt_divergences
 
 
 def divergences(
@@ -32,7 +32,7 @@ def divergences(
     start = Gaussian(model.initial_mean, model.initial_covariance)
     states, state_actions = moments(start, true_dynamics(model), policy, T)
     around = arrivals(model, state_actions)
-    _, of_dynamics = bend_divergences(posterior.next, model.noise_root.factor, theta, around)
+    _, of_dynamics = tilt_divergences(posterior.next, model.noise_root.factor, theta, around)
     before = Gaussian(states.mean[:-1], states.covariance[:-1])
     of_actions = _policy_kl(policy, posterior.policy, before)
     alive = survival(model.discount, T)[:-1]
@@ -45,7 +45,7 @@ def of_start(posterior: GaussianSolution) -> float:
     model = posterior.model
     mean, root = (torch.as_tensor(x) for x in riccati.model_start(model))
     theta = posterior.optimism / model.temperature
-    return bend_divergences(posterior.first, root, theta, Gaussian(mean, torch.zeros_like(root)))[
+    return tilt_divergences(posterior.first, root, theta, Gaussian(mean, torch.zeros_like(root)))[
         1
     ].item()
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.degenerate_normal import matvec
 from cai.gaussian import riccati, riccati_equation, tilted_noise
-from cai.gaussian.bending import arrivals, bend_divergences
 from cai.gaussian.forms import Gaussian, LinearMap, Quadratic
 from cai.gaussian.linear_gaussian import LinearGaussian, same
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.gaussian.long_run import long_run, long_run_return
 from cai.gaussian.moments import expected_return, moments
 from cai.gaussian.tilted_noise import Array, Value
+from cai.gaussian.tilting import arrivals, tilt_divergences
 from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import ExactBelief, Forms
 
@@ -87,8 +87,8 @@ class GaussianSolution(ExactBelief):
         mean, root_of_start = riccati.model_start(model)
         start = tilted_noise.spectrum(first, root_of_start, theta)
         P, p, k = tilted_noise.soften(first, start, theta, tilted_noise.START)
-        Z, z, W = _tensors(tilted_noise.bend(noise, theta))
-        Z_0, z_0, W_0 = _tensors(tilted_noise.bend(start, theta))
+        Z, z, W = _tensors(tilted_noise.tilt(noise, theta))
+        Z_0, z_0, W_0 = _tensors(tilted_noise.tilt(start, theta))
         C = alpha * torch.linalg.inv(torch.as_tensor(found.H))
         gains, offsets = _tensors((found.K, found.offset))
         return cls(
@@ -191,32 +191,32 @@ class GaussianSolution(ExactBelief):
         return long_run_return(model, self.initial, self.transitions, self.policy)
 
     @cached_property
-    def bend_start(self) -> float:
+    def tilt_start(self) -> float:
         """(), nats: KL(q(s_0) ‖ p(s_0)).
 
         Raises:
             AttributeError: with observations.
         """
-        self._check_unconditioned("bend_start")
+        self._check_unconditioned("tilt_start")
         mean, root = _tensors(riccati.model_start(self.model))
-        return bend_divergences(self.first, root, self._theta, Gaussian(mean, 0 * root))[0].item()
+        return tilt_divergences(self.first, root, self._theta, Gaussian(mean, 0 * root))[0].item()
 
     @cached_property
-    def bend_dynamics(self) -> float:
+    def tilt_dynamics(self) -> float:
         """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))].
 
         Raises:
             AttributeError: with observations.
         """
-        self._check_unconditioned("bend_dynamics")
+        self._check_unconditioned("tilt_dynamics")
         around = arrivals(self.model, self.state_actions)
         factor = self.model.noise_root.factor
-        return bend_divergences(self.next, factor, self._theta, around)[0].sum().item()
+        return tilt_divergences(self.next, factor, self._theta, around)[0].sum().item()
 
     @property
-    def total_bend(self) -> float:
-        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0."""
-        return self.bend_start + self.bend_dynamics
+    def total_tilt(self) -> float:
+        """(), nats: tilt_start + tilt_dynamics; d bound/dη = total_tilt/η² for finite η ≠ 0."""
+        return self.tilt_start + self.tilt_dynamics
 
     @property
     def first(self) -> Value:

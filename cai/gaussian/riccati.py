@@ -20,7 +20,7 @@ import numpy as np
 
 from cai.distributions.degenerate_normal import Root
 from cai.gaussian.linear_gaussian import LinearGaussian
-from cai.gaussian.tilted_noise import START, Array, Breakdown, Value, bend, soften, spectrum, times
+from cai.gaussian.tilted_noise import START, Array, Breakdown, Value, soften, spectrum, tilt, times
 from cai.numerics import memory
 
 _RANK = 1e-13  # curvature below this fraction of its summands is a rounding error
@@ -186,7 +186,7 @@ def _sizes(
     """
     A, B, _, L, Q, _, R = step[:7]
     P = after[0]
-    Z, _, _ = bend(spectrum(after, L, theta), theta)
+    Z, _, _ = tilt(spectrum(after, L, theta), theta)
     unit = np.sqrt(np.abs(P.diagonal()))
     size = Z.T @ size @ Z + np.diag(unit**2)
     own = np.abs(R.diagonal()) + (np.abs(B).T @ unit) ** 2

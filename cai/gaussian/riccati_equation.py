@@ -233,7 +233,7 @@ def _loop(problem: StepArrays, P: Array, theta: float) -> tuple[Array, Array]:
     A, B, _, L = step[:4]
     value = P, np.zeros(len(P)), 0.0
     K = riccati.earlier(problem, step, value, theta, _WHERE)[1]
-    return tilted_noise.bend(tilted_noise.spectrum(value, L, theta), theta)[0] @ (A - B @ K), K
+    return tilted_noise.tilt(tilted_noise.spectrum(value, L, theta), theta)[0] @ (A - B @ K), K
 
 
 def _radius(problem: StepArrays, P: Array, theta: float) -> float:

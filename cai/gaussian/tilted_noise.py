@@ -57,7 +57,7 @@ def soften(value: Value, seen: Spectrum, theta: float, where: str) -> Value:
     return P - (Y * f[..., None, :]) @ Y.swapaxes(-1, -2), p - times(Y, f * y), soft_k
 
 
-def bend(seen: Spectrum, theta: float) -> tuple[Array, Array, Array]:
+def tilt(seen: Spectrum, theta: float) -> tuple[Array, Array, Array]:
     """The tilted noise around a mean μ: s' ~ N(Z μ + z, W̃).
 
     Returns:

@@ -92,8 +92,8 @@ class Operator:
     def _transitions(self, found: Gap, greedy: bool) -> Tensor:
         """By how much each outcome counts in the derivative, (n, A, K)."""
         if greedy and abs(self.eta) == torch.inf:
-            worth = math.copysign(1.0, self.eta) * found.x
-            return _first_of_best(found.table.log_dynamics, worth)
+            x = math.copysign(1.0, self.eta) * found.x
+            return _first_of_best(found.table.log_dynamics, x)
         return found.transitions()
 
     def check_lost(self) -> None:

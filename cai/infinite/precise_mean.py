@@ -112,13 +112,13 @@ class PreciseMean(NamedTuple):
                 error_of_the_best(self.weights.log_p, math.copysign(1.0, self.eta) * self.x, off)
                 + value
             )
-        bent = self.weights.p if self.eta == 0 else self.weights.p + self.terms
+        tilted = self.weights.p if self.eta == 0 else self.weights.p + self.terms
         own = _EPSILON * logspace.total(self.terms.abs().mul_(self.weights.counts)) / (size or 1.0)
         if size * off.max() < 1e-3:
-            passed = 1.001 * logspace.total(bent * off)
+            passed = 1.001 * logspace.total(tilted * off)
         else:
             each = torch.where(size * off < 600, (size * off).expm1() / (size or 1.0), 1e300)
-            passed = torch.minimum(logspace.total(bent * each), self._largest(off))
+            passed = torch.minimum(logspace.total(tilted * each), self._largest(off))
         if not self.close.all():  # |η| is so large that the value's rounding error exceeds 1/η
             near = self.weights.log_p + self.eta * (self.x - self.value.unsqueeze(-1)) > _NONE
             errors = self.x.abs() + self.weights.counts / (size or 1.0)

@@ -64,9 +64,9 @@ def values_by_stopping(
             price *= _DEARER
 
 
-def _best_stopping(operator: Operator, worth: Tensor) -> Tensor | None:
+def _best_stopping(operator: Operator, stopped: Tensor) -> Tensor | None:
     """Values if each state may stop at a given value (S,); None if some state does stop."""
-    v, live = worth, operator.ends.live
+    v, live = stopped, operator.ends.live
     going = torch.zeros_like(live)
     for _ in range(_STEPS):
         step = operator.linear(v)

@@ -47,7 +47,7 @@ class _Curve(Protocol):
     @property
     def bound(self) -> Tensor: ...
     @property
-    def bend(self) -> Tensor: ...
+    def tilt(self) -> Tensor: ...
     @property
     def slope(self) -> Tensor: ...
     @property
@@ -170,10 +170,10 @@ def _drawn(column: Tensor) -> np.ndarray:
 
 def _tangents(axes: Axes, x: np.ndarray, curve: _Curve) -> None:
     """Draws short tangents at some points, with the slope that they have on this scale."""
-    eta, bend, slope = (c.numpy() for c in (curve.optimism, curve.bend, curve.slope))
+    eta, tilt, slope = (c.numpy() for c in (curve.optimism, curve.tilt, curve.slope))
     # d bound/dx = slope (1 + |η|)², which is the KL of the dynamics itself at ±∞.
     finite = np.isfinite(eta)
-    steep = np.where(finite, slope * (1 + np.abs(np.where(finite, eta, 0.0))) ** 2, bend)
+    steep = np.where(finite, slope * (1 + np.abs(np.where(finite, eta, 0.0))) ** 2, tilt)
     every = max(1, -(-len(x) // _TANGENTS))
     reach = 0.045
     label: str | None = "slope = KL/η²"

@@ -131,38 +131,38 @@ class DynamicsGuide(nn.Module, Belief):
     def bound(self) -> float:
         """The objective, (), nats, exactly: the ELBO that it imagines."""
         with torch.no_grad():
-            return self.worth(self._model.temperature).item()
+            return self.objective(self._model.temperature).item()
 
     @property
     def imagined_return(self) -> float:
         """The expected return under its own start and dynamics, reward units."""
         with torch.no_grad():
-            return self.worth(1.0, cost=0.0).item()
+            return self.objective(1.0, cost=0.0).item()
 
-    def worth(self, unit: float, cost: float = 1.0) -> Tensor:
+    def objective(self, unit: float, cost: float = 1.0) -> Tensor:
         """E_q[Σ rewards/unit] minus ``cost`` times the divergences, (), nats, with a graph.
 
         Args:
             unit: reward units per nat; the model's temperature for the objective.
             cost: weight of the divergences; with 0 only the rewards count.
         """
-        gamma, price, bent = self._model.discount, cost * self._price, self.optimism > 0
+        gamma, price, tilted = self._model.discount, cost * self._price, self.optimism > 0
         value = self._final / unit
         for t in range(len(self.policy.logits) - 1, -1, -1):
-            q, kl = _tilted(of_step(self._log_moves, t, 3), self.moves[t] if bent else None)
+            q, kl = _tilted(of_step(self._log_moves, t, 3), self.moves[t] if tilted else None)
             survival = (
                 _survival(gamma, self.coins[t])
-                if bent
+                if tilted
                 else torch.tensor(gamma, dtype=torch.float64)
             )
             after = survival * value
-            if gamma < 1 and bent:
+            if gamma < 1 and tilted:
                 after = after - price * _coin_divergence(survival, gamma)
             arrival, reward = of_step(self._arrival, t, 3), of_step(self._reward, t, 2)
             values = reward / unit + _mean(q, after + arrival / unit - price * kl)
             pi, effort = _tilted(of_step(self.policy.log_prior, t, 2), self.policy.logits[t])
             value = _mean(pi, values - cost * effort)
-        start, kl = _tilted(self._log_start, self.initial if bent else None)
+        start, kl = _tilted(self._log_start, self.initial if tilted else None)
         return _mean(start, value - price * kl)
 
     def program(self) -> None:
@@ -191,10 +191,12 @@ class DynamicsGuide(nn.Module, Belief):
         for t in pyro.markov(range(len(moves))):
             # After termination the prior and the true dynamics continue, at no cost.
             a = pyro.sample(f"a_{t}", _while(alive, policy(t, s), exact(model.prior(s, t))))
-            bent = dist.Categorical(logits=moves[t, s, a])
+            tilted = dist.Categorical(logits=moves[t, s, a])
             s = pyro.sample(
                 f"s_{t + 1}",
-                _while(alive, bent, dist.Categorical(logits=of_step(self._log_moves, t, 3)[s, a])),
+                _while(
+                    alive, tilted, dist.Categorical(logits=of_step(self._log_moves, t, 3)[s, a])
+                ),
             )
             if gamma < 1:
                 survival = _survival(gamma, self.coins[t, s])

@@ -154,22 +154,22 @@ class Chain(ExactBelief):
         """(), reward units: E[Σ rewards] under the solution's own start, dynamics and policy."""
 
     @cached_property
-    def bend_start(self) -> float:
+    def tilt_start(self) -> float:
         """(), nats: KL(q(s_0) ‖ p(s_0))."""
         return logspace.kl(self.log_initial, self.table.log_initial).item()
 
     @cached_property
-    def bend_dynamics(self) -> float:
+    def tilt_dynamics(self) -> float:
         """(), nats: Σ_t E_q[KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t))]."""
-        return self.expected(self._bend)
+        return self.expected(self._tilt)
 
     @property
-    def total_bend(self) -> float:
-        """(), nats: bend_start + bend_dynamics; d bound/dη = total_bend/η² for finite η ≠ 0.
+    def total_tilt(self) -> float:
+        """(), nats: tilt_start + tilt_dynamics; d bound/dη = total_tilt/η² for finite η ≠ 0.
 
         (Not under the Boltzmann rule, whose policy does not maximise the bound.)
         """
-        return self.bend_start + self.bend_dynamics
+        return self.tilt_start + self.tilt_dynamics
 
     @cached_property
     def entropy(self) -> float:
@@ -232,7 +232,7 @@ class Chain(ExactBelief):
         """r⁺ if step t is observed to be optimal, (S, A, K), reward units; or None."""
         return self.table.at(t).arrival_reward
 
-    def _bend(self, steps: slice) -> Tensor:
+    def _tilt(self, steps: slice) -> Tensor:
         """KL(q(s',alive|s,a) ‖ p(s',alive|s,a)) of each state and action, (steps, S, A), nats."""
         log_q = self.log_transitions(steps)
         nats = logspace.kl(log_q, self.table.at(steps).log_dynamics)

@@ -85,7 +85,7 @@ class Solution(Chain):
         checks.check_step(t, self.table.steps)
         return self._dense_dynamics(slice(t, t + 1))
 
-    def bend(self, t: int) -> Tensor:
+    def tilt(self, t: int) -> Tensor:
         """(S, A), nats: KL(q(s_{t+1}|s_t,a_t) ‖ p(s_{t+1}|s_t,a_t)), termination included.
 
         1/η times this is what the bound pays for the dynamics of that step; zero at η = 0 and at
@@ -99,7 +99,7 @@ class Solution(Chain):
         """
         checks.check_step(t, self.table.steps)
         with self.table.threads():
-            return self._bend(slice(t, t + 1))[0]
+            return self._tilt(slice(t, t + 1))[0]
 
     @cached_property
     def log_forward(self) -> Tensor:

@@ -85,14 +85,14 @@ class Stationary(Chain):
         """
         return self._dense_dynamics(_NOW)
 
-    def bend(self, t: int | None = None) -> Tensor:
+    def tilt(self, t: int | None = None) -> Tensor:
         """(S, A), nats: KL(q(s'|s,a) ‖ p(s'|s,a)), termination included, at every step.
 
         Args:
             t: the step, if it must be one; it does not matter.
         """
         with self.table.threads():
-            return self._bend(_NOW)[0]
+            return self._tilt(_NOW)[0]
 
     @cached_property
     def states(self) -> Tensor:

@@ -11,24 +11,24 @@ from cai.solutions.chain import Chain
 from cai.tables import sweeps
 
 
-def forward(bent: Chain, stretches: Iterable[slice], log_policy: Tensor) -> tuple[Tensor, float]:
+def forward(tilted: Chain, stretches: Iterable[slice], log_policy: Tensor) -> tuple[Tensor, float]:
     """Occupancies (T+1, S) and expected return of a policy in a solution's own dynamics.
 
     Args:
-        bent: the solution that gives start and dynamics.
+        tilted: the solution that gives start and dynamics.
         stretches: the steps 0 … T-1 in order, in slices that fit into memory.
         log_policy: (T, S, A).
     """
-    table, (T, S, _) = bent.table, log_policy.shape
+    table, (T, S, _) = tilted.table, log_policy.shape
     states = torch.empty(T + 1, S, dtype=torch.float64)
-    states[0] = bent.initial
+    states[0] = tilted.initial
     policy = log_policy.exp()
     arrival = 0.0
     for steps in stretches:
-        transitions = policy[steps].unsqueeze(-1) * bent.log_transitions(steps).exp()
+        transitions = policy[steps].unsqueeze(-1) * tilted.log_transitions(steps).exp()
         survival: Tensor | float = 1.0
         if table.discount < 1:
-            survival = table.gather(bent.log_survival(steps).exp())
+            survival = table.gather(tilted.log_survival(steps).exp())
         flow = table.flow(transitions * survival)
         for t in range(steps.start, steps.stop):
             states[t + 1] = table.push(states[t], flow[t - steps.start])

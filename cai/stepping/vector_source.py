@@ -82,8 +82,8 @@ class VectorSource:
         self.t = (t + 1).masked_fill_(torch.from_numpy(begins), 0)
         paid = torch.from_numpy(np.asarray(reward, np.float64))
         self._check(paid, s_next)
-        ended, cut, counts = map(torch.from_numpy, (ended, cut & ~ended, counts))
-        return Transition(s, t, a, paid, s_next, ended, cut, counts)
+        flags = map(torch.from_numpy, (ended, cut & ~ended, counts))
+        return Transition(s, t, a, paid, s_next, *flags)
 
     def _numbers(self, seen: Any) -> Tensor:
         """Observations as a new tensor, since an environment may write into its array."""

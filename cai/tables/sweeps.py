@@ -278,7 +278,9 @@ def _earned(step: SoftBackup, x: Array, ahead: ForwardSteps) -> float:
         for i in np.flatnonzero(ahead.alone.any(1)).tolist():
             mass = ahead.mass_alone(x[i], i)
             for rows in step.blocks(np.flatnonzero(mass)):
-                log_p, worth, _ = step.alone(rows, ahead.v[i])
-                each = product(logspace.tilt(log_p, worth, step.eta).exp(), step.paid(rows)).sum(-1)
+                log_p, outcomes, _ = step.alone(rows, ahead.v[i])
+                each = product(logspace.tilt(log_p, outcomes, step.eta).exp(), step.paid(rows)).sum(
+                    -1
+                )
                 total += float(each @ torch.from_numpy(mass[rows]))
     return total

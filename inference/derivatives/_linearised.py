@@ -114,20 +114,20 @@ def slopes(at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
     return pi * (1 + better), pi * better
 
 
-def lean(log_p: Tensor, x: Tensor, bent: Tensor, eta: float) -> Tensor:
+def lean(log_p: Tensor, x: Tensor, tilted: Tensor, eta: float) -> Tensor:
     """(q_k - p_k)/η for q ∝ p exp(ηx) over the last axis, without cancellation near η = 0."""
     if math.isinf(eta):
-        return torch.zeros_like(bent)
+        return torch.zeros_like(tilted)
     p = log_p.exp()
     if abs(eta) >= 0.1:
-        return (bent - p) / eta
+        return (tilted - p) / eta
     soft = logspace.soft_mean(log_p, x, eta).unsqueeze(-1)
     ahead = torch.where((p > 0) & (soft > -torch.inf), x - soft, 0.0)
     if eta == 0:
         return p * torch.where(ahead > -torch.inf, ahead, 0.0)
     near = (eta * ahead).abs() < 1
     d = torch.where(near, eta * ahead, 0.0)
-    return torch.where(near, p * d.expm1() / eta, (bent - p) / eta)
+    return torch.where(near, p * d.expm1() / eta, (tilted - p) / eta)
 
 
 def observed(
@@ -155,7 +155,7 @@ def gradients(
     """The contribution of a few steps to the gradients.
 
     Args:
-        at: policy and bend, in nats.
+        at: policy and tilt, in nats.
         mass: on q and on log p(a|s) by way of v, (c, S, A) each.
         asked: the result of :func:`observed`, or None.
         needed: whether arrival rewards, the second, and dynamics, the last, need a gradient.
@@ -176,6 +176,6 @@ def gradients(
     if needed[1]:
         arrival = summed("arrival_reward", each * at.transitions)
     if needed[-1]:
-        bend = lean(at.table.log_dynamics, at.x, at.transitions, at.eta)
-        dynamics = summed("log_dynamics", each * bend)
+        tilt = lean(at.table.log_dynamics, at.x, at.transitions, at.eta)
+        dynamics = summed("log_dynamics", each * tilt)
     return summed("reward", through), arrival, summed("log_prior", prior), dynamics

@@ -70,7 +70,7 @@ def gradients(
     arriving = on_v[0]
     paid = np.zeros((table.num_actions, table.num_states))
     beside = np.zeros_like(paid)  # gradients of log p(a|s) that do not pass through q
-    bend = _Bend(rows) if needed[1] or needed[-1] else None
+    tilt = _Tilt(rows) if needed[1] or needed[-1] else None
     with quietly(table):
         for t, after in parts(rows, v.numpy()):
             part = _Part(rows, t, v.numpy()[t : t + len(after)], after)
@@ -83,11 +83,11 @@ def gradients(
             paid += np.einsum("nas,ns->as", part.policy, mass)
             if asked is not None:
                 paid += asked.sum(0)
-            if bend is not None:
+            if tilt is not None:
                 by_action = part.policy * mass[:, None]
-                bend.collect(part, by_action if asked is None else by_action + asked)
+                tilt.collect(part, by_action if asked is None else by_action + asked)
     reward, prior = (torch.from_numpy(x.T).contiguous() for x in (paid, paid + beside))
-    arrival, dynamics = (None, None) if bend is None else bend.gradients(reward)
+    arrival, dynamics = (None, None) if tilt is None else tilt.gradients(reward)
     return reward, arrival, torch.from_numpy(arriving), prior, dynamics
 
 
@@ -170,7 +170,7 @@ class _Part:
         return np.where(self.ahead.alone, mass.reshape(len(mass), -1), 0.0)
 
 
-class _Bend:
+class _Tilt:
     """The gradients of arrival rewards and dynamics from masses on the rows, over all steps.
 
     Args:

@@ -122,9 +122,9 @@ def _soft_mean(eta: float) -> Operation:
     def pullback(needed: Needed) -> Operation:
         def tape(log_p: Tensor, x: Tensor, _: Tensor, on: Tensor) -> Tensors:
             log_p = log_p.log_softmax(-1)
-            bent = logspace.tilt(log_p, x, eta).exp()
-            by_log_p = on * lean(log_p, x, bent, eta) if needed[0] else None
-            return chosen((by_log_p, on * bent), needed)
+            tilted = logspace.tilt(log_p, x, eta).exp()
+            by_log_p = on * lean(log_p, x, tilted, eta) if needed[0] else None
+            return chosen((by_log_p, on * tilted), needed)
 
         return taped(tape)
 

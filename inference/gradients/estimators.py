@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
+from cai.evaluation.exact_evaluation import of_histories, of_linear_policy
 from cai.evaluation.problem import as_problem
-from cai.evaluation.worth import of_histories, of_linear_policy
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy
 from cai.inference.gradients.critic import critic_gradient
@@ -175,7 +175,7 @@ def closed_form_gradient(model: TrajectoryModel | Table, policy: nn.Module) -> E
     elif isinstance(policy, HistoryPolicy) and problem.table is not None:
         found = partial(of_histories, problem.table, policy)
     elif isinstance(policy, DynamicsGuide):
-        found = partial(policy.worth, float(model.temperature))
+        found = partial(policy.objective, float(model.temperature))
     else:
         return None
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.worth import of_linear_policy
+from cai.evaluation.exact_evaluation import of_linear_policy
 from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.linear_policy import LinearGaussianPolicy

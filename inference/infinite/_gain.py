@@ -204,11 +204,11 @@ class GainProblem:
 
     def _paid(self, step: GainStep) -> Tensor:
         """The expected reward of a step minus the KL of policy and dynamics, (S,), nats."""
-        table, bent = self.table, step.log_transitions.exp()
+        table, tilted = self.table, step.log_transitions.exp()
         paid = table.reward / table.temperature - self._price(step.log_policy)
         if table.arrival_reward is not None:
             arrival = table.arrival_reward / table.temperature
-            paid = paid + torch.where(bent > 0, bent * arrival, 0.0).sum(-1)
+            paid = paid + torch.where(tilted > 0, tilted * arrival, 0.0).sum(-1)
         if self.eta != 0:
             paid = paid - logspace.kl(step.log_transitions, table.log_dynamics) / self.eta
         return torch.where(step.log_policy > -torch.inf, step.log_policy.exp() * paid, 0.0).sum(-1)

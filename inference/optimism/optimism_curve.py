@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.worth import of_log_policy
+from cai.evaluation.exact_evaluation import of_log_policy
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.optimism.policy_switches import PolicySwitch, Sight, find_switches, unscaled
 from cai.numerics import logspace
@@ -33,8 +33,8 @@ class OptimismCurve:
     Attributes:
         optimism: (n,), η in ascending order.
         bound: (n,), nats; grows with η.
-        bend: (n,), nats: KL of start and dynamics q at η to the true ones, in expectation under q.
-        slope: (n,), nats: d bound/dη = bend/η²; at η = 0 half the variance of the outcomes,
+        tilt: (n,), nats: KL of start and dynamics q at η to the true ones, in expectation under q.
+        slope: (n,), nats: d bound/dη = tilt/η²; at η = 0 half the variance of the outcomes,
             ½ (Var V_0/α + E_π Σ Var[(r⁺ + V_{t+1})/α | s,a]).
         elbo: (n,), nats: the ELBO of the policy in the true dynamics; highest at η = 0.
         expected_return: (n,), reward units: the return of the policy in the true dynamics.
@@ -50,7 +50,7 @@ class OptimismCurve:
 
     optimism: Tensor
     bound: Tensor
-    bend: Tensor
+    tilt: Tensor
     slope: Tensor
     elbo: Tensor
     expected_return: Tensor
@@ -165,13 +165,13 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     solution = soft_values(table, eta)
     policy = solution.policy.log_probs
     with table.threads():
-        worth = of_log_policy(table, policy)
-    assert worth.states is not None
-    bend = solution.total_bend
-    believed = solution.bound, bend, _slope(solution, bend)
-    real = worth.elbo.item(), worth.expected_return.item()
+        exact = of_log_policy(table, policy)
+    assert exact.states is not None
+    tilt = solution.total_tilt
+    believed = solution.bound, tilt, _slope(solution, tilt)
+    real = exact.elbo.item(), exact.expected_return.item()
     numbers = (*believed, *real, solution.imagined_return)
-    q, visits = solution.Q, worth.states
+    q, visits = solution.Q, exact.states
     if table.horizon is None:  # every step is like the first
         policy, q, visits = policy.unsqueeze(0), q.unsqueeze(0), visits.unsqueeze(0)
     q = q[steps] / table.temperature
@@ -181,15 +181,15 @@ def _solve(table: Table, steps: list[int], eta: float) -> tuple[tuple[float, ...
     return numbers, Sight(eta, policy[steps] >= best - tie, visits[steps])
 
 
-def _slope(solution: Chain, bend: float) -> float:
+def _slope(solution: Chain, tilt: float) -> float:
     """d bound/dη in nats."""
     eta = solution.optimism
     if math.isinf(eta):
         return 0.0
     if solution.bound == -math.inf:
         return math.inf if eta == 0 else 0.0  # -∞ up to η = 0, finite from there on
-    if abs(eta) > 1e-6 or bend > _SMALL:
-        return bend / eta / eta
+    if abs(eta) > 1e-6 or tilt > _SMALL:
+        return tilt / eta / eta
     # Here the KL is ½ η² variance, which is below rounding errors.
     start = _variance(solution.log_initial, solution.first_values).item()
     return 0.5 * (start + solution.expected(partial(_variance_of_outcomes, solution)))

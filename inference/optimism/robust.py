@@ -163,7 +163,7 @@ def _stationary(table: Table, rho: float, low: float, best: float, high: float) 
     @cache
     def solve(multiplier: float) -> tuple[float, float]:
         solution = tabular_values(table, -1 / multiplier)
-        return solution.bound - rho * multiplier, solution.total_bend - rho
+        return solution.bound - rho * multiplier, solution.total_tilt - rho
 
     def slope(log_multiplier: float) -> float:
         return solve(math.exp(log_multiplier))[1]

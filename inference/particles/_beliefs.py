@@ -28,14 +28,14 @@ _GAUSSIAN = (
     *("initial_mean", "initial_covariance"),
 )
 
-Bent: TypeAlias = Chain | GaussianSolution
+Tilted: TypeAlias = Chain | GaussianSolution
 
 
-def belief_of(x: Any) -> BentTable | BentGaussian | None:
+def belief_of(x: Any) -> TiltedTable | TiltedGaussian | None:
     """The chain of a solution; None for anything else."""
     if isinstance(x, Chain):
-        return BentTable(x)
-    return BentGaussian(x) if isinstance(x, GaussianSolution) else None
+        return TiltedTable(x)
+    return TiltedGaussian(x) if isinstance(x, GaussianSolution) else None
 
 
 def draw(distribution: Any, n: int) -> Tensor:
@@ -46,7 +46,7 @@ def draw(distribution: Any, n: int) -> Tensor:
     return handlers.draw(whole, torch.Size(), "particles")
 
 
-class BentTable:
+class TiltedTable:
     """The own chain of a solution at η > 0: start, policy, transitions, termination."""
 
     def __init__(self, solution: Chain) -> None:
@@ -84,16 +84,16 @@ class BentTable:
         """s' ~ q(s'|s,a) and survival while alive, the true dynamics after termination."""
         table, now = self.table, slice(t, t + 1)
         with table.threads():
-            log_bent = self.solution.log_transitions(now)[0][s, a]
+            log_tilted = self.solution.log_transitions(now)[0][s, a]
         log_p = table.at(t).log_dynamics[s, a]
-        log_q = torch.where(alive.unsqueeze(-1), log_bent, log_p)
+        log_q = torch.where(alive.unsqueeze(-1), log_tilted, log_p)
         k = draw(dist.Categorical(logits=log_q, validate_args=False), len(s)).unsqueeze(-1)
         ratio = (log_p.gather(-1, k) - log_q.gather(-1, k)).squeeze(-1)
         s_next = k if table.successors is None else table.successors[s, a].gather(-1, k)
         s_next = s_next.squeeze(-1)
         if table.discount < 1:
-            log_true, worth = self.solution.termination(now)
-            log_coin = logspace.tilt(log_true, worth[0], self.solution.optimism)
+            log_true, x = self.solution.termination(now)
+            log_coin = logspace.tilt(log_true, x[0], self.solution.optimism)
             survives = torch.rand(len(s), dtype=torch.float64).log() < log_coin[s_next, 0]
             side = (~survives).long()
             ratio = ratio + torch.where(alive, log_true[side] - log_coin[s_next, side], 0.0)
@@ -101,7 +101,7 @@ class BentTable:
         return s_next, alive, ratio
 
 
-class BentGaussian:
+class TiltedGaussian:
     """The own chain of a linear-Gaussian solution at η > 0.
 
     p(s'|s,a)/q(s'|s,a) = E[exp(ηV/α) | s,a] exp(-ηV(s')/α), with the expectation from Q; so no
@@ -143,8 +143,8 @@ class BentGaussian:
     def step(self, t: int, s: Tensor, a: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """s' ~ q(s'|s,a), all alive, and log p/q."""
         s_next = draw(self.solution.dynamics(t)(s, a), len(s))
-        worth = self.solution.Q(t, s, a) - self.model.rewards(s, a, t)
-        return s_next, alive, self.theta * (worth - self.solution.V(t + 1, s_next))
+        ahead = self.solution.Q(t, s, a) - self.model.rewards(s, a, t)
+        return s_next, alive, self.theta * (ahead - self.solution.V(t + 1, s_next))
 
 
 def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
@@ -156,7 +156,7 @@ def _check_fits(came: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
             checks.refuse("twist", f"a solution of {wanted}", str(one), advice)
 
 
-def _check_unconditioned(twist: Bent) -> None:
+def _check_unconditioned(twist: Tilted) -> None:
     if twist.conditioned:
         came, advice = repr(twist), "their -inf rule out possible states; solve without them"
         checks.refuse("twist", "a solution without observations", came, advice)

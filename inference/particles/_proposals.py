@@ -39,11 +39,11 @@ def proposal_of(model: TrajectoryModel, proposal: Any) -> Proposal:
         ValueError: for a policy with a memory, or a solution of other dynamics, another rule than
             the soft one, or an optimism that is negative or infinite.
     """
-    bent = belief_of(proposal)
-    if bent is None:
+    tilted = belief_of(proposal)
+    if tilted is None:
         return TrueDynamics(model, model_prior(model) if proposal is None else proposal)
-    eta = bent.solution.optimism
-    if not bent.is_whole():
+    eta = tilted.solution.optimism
+    if not tilted.is_whole():
         checks.refuse(
             "proposal",
             "a solution by the soft rule, of all o_t and nothing else",
@@ -57,14 +57,14 @@ def proposal_of(model: TrajectoryModel, proposal: Any) -> Proposal:
             f"one at {eta:g}",
             "pass its policy, which keeps the true dynamics",
         )
-    if not bent.has_dynamics_of(model):
+    if not tilted.has_dynamics_of(model):
         checks.refuse(
             "proposal",
             "a solution of this model's dynamics, start, horizon and discount",
             f"one of another problem, {proposal!r}",
             "solve this model; only temperature and rewards may differ",
         )
-    return TrueDynamics(model, bent.solution.policy) if eta == 0 else bent
+    return TrueDynamics(model, tilted.solution.policy) if eta == 0 else tilted
 
 
 def model_prior(model: TrajectoryModel) -> Policy:

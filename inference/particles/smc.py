@@ -13,7 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import check_support
-from cai.inference.particles._beliefs import Bent, belief_of, draw
+from cai.inference.particles._beliefs import Tilted, belief_of, draw
 from cai.inference.particles._proposals import Proposal, proposal_of
 from cai.numerics import memory
 from cai.numerics.exclusive import seeded
@@ -62,8 +62,8 @@ class ParticlePosterior:
 def smc(
     model: TrajectoryModel,
     particles: int = 1000,
-    twist: Bent | Twist | None = None,
-    proposal: Policy | Bent | None = None,
+    twist: Tilted | Twist | None = None,
+    proposal: Policy | Tilted | None = None,
     seed: int = 0,
     ess_threshold: float = 0.5,
 ) -> ParticlePosterior:
@@ -189,7 +189,7 @@ def _act(
 class _Twist:
     """log ψ_t(s), (n,), nats: zero after termination, and at the end the true final reward."""
 
-    def __init__(self, model: TrajectoryModel, twist: Bent | Twist | None, T: int) -> None:
+    def __init__(self, model: TrajectoryModel, twist: Tilted | Twist | None, T: int) -> None:
         self.model, self.T, self.twist = model, T, _function(model, twist, T)
 
     def __call__(self, t: int, s: Tensor, alive: Tensor) -> Tensor:
@@ -208,9 +208,9 @@ class _Twist:
 
 def _function(model: TrajectoryModel, twist: Any, T: int) -> Twist | None:
     """The values of a solution, or the user's function."""
-    bent = belief_of(twist)
-    if bent is not None:
-        return bent.log_psi(model, T)
+    tilted = belief_of(twist)
+    if tilted is not None:
+        return tilted.log_psi(model, T)
     if twist is not None and not callable(twist):
         advice = "for instance inference.soft_values(model, optimism=1)"
         came = type(twist).__name__

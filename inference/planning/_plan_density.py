@@ -66,7 +66,7 @@ class PlanDensity:
         noise = at["noise"] if self.sampled else self.fixed
         if self.sampled:
             total = total - 0.5 * noise.square().sum()
-        return total + self.worth(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
+        return total + self.utility(self.outcomes(plan.expand(len(noise), *plan.shape), noise)[0])
 
     def outcomes(self, plans: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of rewards up to each possible termination, (n, T+1), nats, and the states."""
@@ -77,7 +77,7 @@ class PlanDensity:
         final = self.model.final_rewards(states[:, -1]) / self.model.temperature
         return torch.cat([rewards, (rewards[:, -1] + final).unsqueeze(-1)], -1), states
 
-    def worth(self, rewards: Tensor) -> Tensor:
+    def utility(self, rewards: Tensor) -> Tensor:
         """(1/η) log E exp(η R/α) over termination, or E[R]/α, averaged over the noises."""
         if self.model.discount == 1:
             return rewards[:, -1].mean()

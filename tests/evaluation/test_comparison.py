@@ -61,9 +61,9 @@ def test_each_divergence_by_paths():
             actions += path.probability * math.log(q[t][s][a] / (here / truth["states"][t][s]))
             alive = path.alive_at(t + 1)
             moved = truth["transitions"][t][s][a][n]
-            bent = (moved if alive else dead(problem, truth, t, s, a, n)) / here
+            tilted = (moved if alive else dead(problem, truth, t, s, a, n)) / here
             p = problem.P[s][a][n] * (0.9 if alive else 1 - 0.9)
-            dynamics += path.probability * math.log(p / bent)
+            dynamics += path.probability * math.log(p / tilted)
     row = cai.compare(model, {"fixed": policy})["fixed"]
     assert row.kl_start == pytest.approx(start, abs=1e-10)
     assert row.kl_actions == pytest.approx(actions, abs=1e-10)
@@ -95,12 +95,12 @@ def test_acting_on_the_posterior_gets_less(model, sure):
     report = cai.compare(
         model, {"p": inference.posterior(model), "q": inference.soft_values(model)}
     )
-    bent, fixed = report["p"], report["q"]
-    assert bent.elbo < fixed.elbo - 0.01
-    assert bent.expected_return < fixed.expected_return - 0.01
-    assert bent.imagined_return > bent.expected_return + 0.1
-    assert bent.optimism_gap == pytest.approx(bent.imagined_bound - bent.elbo)
-    assert bent.optimism_gap == pytest.approx(bent.kl_start + bent.kl_dynamics, abs=1e-9)
+    tilted, fixed = report["p"], report["q"]
+    assert tilted.elbo < fixed.elbo - 0.01
+    assert tilted.expected_return < fixed.expected_return - 0.01
+    assert tilted.imagined_return > tilted.expected_return + 0.1
+    assert tilted.optimism_gap == pytest.approx(tilted.imagined_bound - tilted.elbo)
+    assert tilted.optimism_gap == pytest.approx(tilted.kl_start + tilted.kl_dynamics, abs=1e-9)
     assert fixed.optimism_gap is None
 
 

@@ -43,9 +43,9 @@ def test_the_same_problem_made_twice_is_one():
     assert row.restriction == pytest.approx(0, abs=1e-12)
     again = dataclasses.replace(TABLE)
     rows = cai.compare(
-        again, {"bent": cai.DynamicsGuide(TABLE), "best": inference.posterior(TABLE)}
+        again, {"tilted": cai.DynamicsGuide(TABLE), "best": inference.posterior(TABLE)}
     )
-    assert rows["bent"].optimism_gap is not None
+    assert rows["tilted"].optimism_gap is not None
 
 
 def test_methods_are_named():

@@ -268,8 +268,8 @@ def test_errors_of_a_simulated_split():
     log_w = importance_weights.scores(model, policy, paths).log_weights
     table, luck = exact.table, torch.zeros(500, dtype=torch.float64)
     for t in range(6):
-        true, bent = table.dense(table.log_dynamics), exact.dynamics(t)
-        lost = torch.where(true > 0, true * (true / bent).log(), 0.0).sum(-1)
+        true, tilted = table.dense(table.log_dynamics), exact.dynamics(t)
+        lost = torch.where(true > 0, true * (true / tilted).log(), 0.0).sum(-1)
         luck += lost[paths.states[:, t], paths.actions[:, t]]
     found = split(0)
     assert found.dynamics == pytest.approx(luck.mean().item())

@@ -248,15 +248,15 @@ def test_slope_of_the_dial_is_the_bend_over_eta_squared(seed, eta):
     found = inference.soft_values(model, eta)
     h = 1e-3 * abs(eta)
     up, down = (inference.soft_values(model, eta + d).bound for d in (h, -h))
-    assert (up - down) / (2 * h) == pytest.approx(found.total_bend / eta**2, rel=1e-4)
-    assert min(found.bend_start, found.bend_dynamics) >= 0
+    assert (up - down) / (2 * h) == pytest.approx(found.total_tilt / eta**2, rel=1e-4)
+    assert min(found.tilt_start, found.tilt_dynamics) >= 0
 
 
 @pytest.mark.parametrize("eta", [1e-4, 1e-8, 1e-12, 1e-300])
 def test_stable_near_zero(eta):
     model = random_model(3)
     zero = inference.soft_values(model)
-    slope = inference.soft_values(model, 1e-5).total_bend / 1e-10
+    slope = inference.soft_values(model, 1e-5).total_tilt / 1e-10
     plus, minus = (inference.soft_values(model, sign * eta).bound for sign in (1, -1))
     assert plus - zero.bound == pytest.approx(slope * eta, rel=0.05, abs=1e-12)
     assert zero.bound - minus == pytest.approx(slope * eta, rel=0.05, abs=1e-12)
@@ -272,7 +272,7 @@ def test_infinite_optimism_is_the_limit(seed):
     torch.testing.assert_close(limit.states.mean, near.states.mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(limit.dynamics(1).W, near.dynamics(1).W, rtol=0, atol=1e-6)
     assert limit.imagined_return == pytest.approx(near.imagined_return, rel=1e-4, abs=1e-4)
-    assert limit.total_bend == math.inf
+    assert limit.total_tilt == math.inf
     with pytest.raises(ValueError, match=r"noise .* can move the value without limit"):
         inference.soft_values(model, -math.inf)
 
@@ -284,7 +284,7 @@ def test_without_noise_there_is_nothing_to_hope_for(seed, flat):
     answers = [inference.soft_values(model, eta) for eta in (-math.inf, -3.0, 0.0, 1.0, math.inf)]
     for found in answers:
         assert found.bound == pytest.approx(answers[0].bound, abs=1e-10)
-        assert found.total_bend == 0
+        assert found.total_tilt == 0
         torch.testing.assert_close(found.states.mean, answers[0].states.mean, rtol=0, atol=1e-10)
 
 
@@ -310,14 +310,14 @@ def test_policy_and_bent_dynamics_are_what_the_values_say(seed, eta, flat):
     worth = eta * (found.V(t + 1, after) - found.Q(t, s, a) + model.rewards(s, a, t))
     for step in range(model.horizon):
         true = model.transition(s[step], a[step], step).log_prob(after[step])
-        bent = found.dynamics(step)(s[step], a[step]).log_prob(after[step])
+        tilted = found.dynamics(step)(s[step], a[step]).log_prob(after[step])
         torch.testing.assert_close(
-            bent - true, worth[step] / model.temperature, rtol=1e-8, atol=1e-8
+            tilted - true, worth[step] / model.temperature, rtol=1e-8, atol=1e-8
         )
     start = model.initial.log_prob(s[0])
-    bent = found.initial.distribution().log_prob(s[0])
+    tilted = found.initial.distribution().log_prob(s[0])
     hope = eta * (found.V(0, s[0]) / model.temperature - found.bound)
-    torch.testing.assert_close(bent - start, hope, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(tilted - start, hope, rtol=1e-8, atol=1e-8)
 
 
 @given(seed=seeds, eta=st.sampled_from([-0.02, 0.0, 1.0, 5.0]))
@@ -403,8 +403,8 @@ def test_stationary_is_the_limit_of_long_horizons(seed, eta):
     model = stationary_model(seed)
     eta = allowed(model, eta)
     found = inference.soft_values(model, eta)
-    bent = found.dynamics()
-    radius = torch.linalg.eigvals(bent.A - bent.B @ found.gains).abs().max().item()
+    tilted = found.dynamics()
+    radius = torch.linalg.eigvals(tilted.A - tilted.B @ found.gains).abs().max().item()
     # Half of the steps forget either end: what is left of it is below 1e-13.
     T = 120 if radius < 0.6 else min(4000, 2 * math.ceil(30 / -math.log(radius)))
     long = inference.soft_values(dataclasses.replace(model, horizon=T), eta)
@@ -415,10 +415,10 @@ def test_stationary_is_the_limit_of_long_horizons(seed, eta):
             getattr(found, field), getattr(long, field)[0], rtol=1e-7, atol=1e-7
         )
     assert found.growth == pytest.approx((long.V.k[0] - long.V.k[1]).item(), abs=1e-7)
-    bent, there = found.dynamics(), long.dynamics(0)
+    tilted, there = found.dynamics(), long.dynamics(0)
     for field in "ABcW":
         torch.testing.assert_close(
-            getattr(bent, field), getattr(there, field), rtol=1e-6, atol=1e-6
+            getattr(tilted, field), getattr(there, field), rtol=1e-6, atol=1e-6
         )
     for field in ("mean", "covariance"):
         for part in ("states", "state_actions"):

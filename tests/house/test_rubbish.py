@@ -118,7 +118,7 @@ TAKERS = {
         {"policy": cai.LatentPolicy(LEDGE, dist.Categorical(ONE[0] + 1))},
     ),
     "dynamics": (EXACT.dynamics, {"t": 0}),
-    "bend": (EXACT.bend, {"t": 0}),
+    "tilt": (EXACT.tilt, {"t": 0}),
     "at": (EXACT.at, {"t": 0}),
     "sample": (EXACT.sample, {"samples": 3, "seed": 0}),
     "marginal": (lambda site: EXACT.marginal(site), {"site": "s_1"}),

@@ -118,7 +118,7 @@ def unwound(temperature):
     return solution.marginal("t0/gives_way").tolist()
 
 
-def bent(temperature):
+def tilted(temperature):
     model = models.ledge(temperature=temperature)
     return inference.fit(model, cai.DynamicsGuide(model, 0.5), steps=2, progress=False).elbo
 
@@ -168,7 +168,7 @@ def _smooth(temperature):
         planned_blindly,
         compared,
         unwound,
-        bent,
+        tilted,
     ],
 )
 def test_a_pool_of_threads_has_the_numbers_of_the_loop(job):

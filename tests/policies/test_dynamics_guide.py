@@ -44,7 +44,7 @@ def set_to(free, solution):
 
 
 def elbo_of(problem, eta, start, policy, moves, coins):
-    """F(π, q) by all paths of the bent chain."""
+    """F(π, q) by all paths of the tilted chain."""
     T = problem.T
     (S, A), gamma = problem.sizes, problem.discount
     log = lambda x: torch.as_tensor(x).double().log()  # noqa: E731
@@ -154,7 +154,7 @@ def test_the_objective_without_enumerating_the_program(eta, discount):
     assert free.bound == pytest.approx(worth(free), abs=1e-10)
     temperature = problem.temperature
     slopes = torch.autograd.grad(
-        free.worth(temperature), list(free.parameters()), allow_unused=True
+        free.objective(temperature), list(free.parameters()), allow_unused=True
     )
     for parameter, slope in zip(free.parameters(), slopes, strict=True):
         assert slope is None or slope.isfinite().all()

@@ -183,7 +183,7 @@ FORMS = "categorical", "delta", "successors"
 @pytest.mark.parametrize("form", FORMS)
 @given(seed=seeds, discount=discounts, eta=etas)
 def test_latents_by_paths(form, seed, discount, eta):
-    """Every path of a chain whose states remember the latents, bent as a whole."""
+    """Every path of a chain whose states remember the latents, tilted as a whole."""
     model, remembers = latent_problem(seed, form, T=2, discount=discount)
     found = inference.soft_values(model, eta)
     paths = chain_paths(inference.soft_values(remembers.model(), eta), remembers)

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import bent_dynamics, chain_paths
+from paths import chain_paths, tilted_dynamics
 
 import cai
 from cai import inference, models
@@ -21,7 +21,7 @@ discounts = st.sampled_from([1.0, 0.8])
 etas = st.sampled_from([-2.0, -0.4, 0.3, 1.0, 2.5])
 
 
-# The bend
+# The tilt
 
 
 def steps_of(path):
@@ -29,11 +29,11 @@ def steps_of(path):
 
 
 @given(seed=seeds, discount=discounts, eta=etas)
-def test_bend_by_paths(seed, discount, eta):
+def test_tilt_by_paths(seed, discount, eta):
     """E_q[log q/p] over paths, of the start and of the dynamics, the coin of death included."""
     problem = oracles.random_problem(seed, discount=discount)
     found = inference.soft_values(problem.model(), eta)
-    on, off = bent_dynamics(found, problem)
+    on, off = tilted_dynamics(found, problem)
     start = dynamics = 0.0
     for path in chain_paths(found, problem):
         s = path.states[0]
@@ -43,10 +43,10 @@ def test_bend_by_paths(seed, discount, eta):
             q = (on if lives else off)[t][s][a][n]
             p = problem.P[s][a][n] * (discount if lives else 1 - discount)
             dynamics += path.probability * math.log(q / p)
-    assert found.bend_start == pytest.approx(start, abs=1e-11)
-    assert found.bend_dynamics == pytest.approx(dynamics, abs=1e-11)
-    assert found.total_bend == pytest.approx(start + dynamics, abs=1e-11)
-    by_step = sum((found.state_actions[t] * found.bend(t)).sum().item() for t in range(problem.T))
+    assert found.tilt_start == pytest.approx(start, abs=1e-11)
+    assert found.tilt_dynamics == pytest.approx(dynamics, abs=1e-11)
+    assert found.total_tilt == pytest.approx(start + dynamics, abs=1e-11)
+    by_step = sum((found.state_actions[t] * found.tilt(t)).sum().item() for t in range(problem.T))
     assert by_step == pytest.approx(dynamics, abs=1e-11)
 
 
@@ -55,39 +55,39 @@ def test_slope_of_the_bound(seed, discount, eta):
     table = cai.tabulate(oracles.random_problem(seed, discount=discount).model())
     h = 1e-4 * abs(eta)
     up, down = (inference.soft_values(table, eta + d).bound for d in (h, -h))
-    slope = inference.soft_values(table, eta).total_bend / eta**2
+    slope = inference.soft_values(table, eta).total_tilt / eta**2
     assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 @pytest.mark.parametrize("eta", [-1e-8, -1e-5, 1e-6, 1e-8])
 def test_bend_near_zero_keeps_its_digits(discount, eta):
-    """The bend is of order η²: at 1e-8 it is 1e-16, and still half the variance of luck · η²."""
+    """The tilt is of order η²: at 1e-8 it is 1e-16, and still half the variance of luck · η²."""
     table = cai.tabulate(oracles.random_problem(5, T=6, discount=discount).model())
     up, down = (inference.soft_values(table, d).bound for d in (1e-4, -1e-4))
     slope = (up - down) / 2e-4
-    assert inference.soft_values(table, eta).total_bend / eta**2 == pytest.approx(slope, rel=1e-4)
+    assert inference.soft_values(table, eta).total_tilt / eta**2 == pytest.approx(slope, rel=1e-4)
 
 
 def test_no_bend_without_luck_or_at_zero():
     P = np.eye(4)[np.random.default_rng(0).integers(4, size=(4, 3))]
     sure = models.tabular(P, torch.zeros(4, 3), horizon=5, final_reward=torch.arange(4.0))
-    assert inference.posterior(sure).total_bend == 0
+    assert inference.posterior(sure).total_tilt == 0
     problem = oracles.random_problem(3, discount=0.8)
-    assert inference.soft_values(problem.model(), 0.0).total_bend == 0
+    assert inference.soft_values(problem.model(), 0.0).total_tilt == 0
 
 
 @pytest.mark.parametrize("eta", [-math.inf, math.inf])
 def test_bend_at_the_ends_of_the_dial(eta):
     """The best and the worst case cost -log p of the outcomes that win."""
     found = inference.soft_values(models.ledge(), eta)
-    assert found.bend(0)[0, 0].item() == pytest.approx(math.log(2))
+    assert found.tilt(0)[0, 0].item() == pytest.approx(math.log(2))
 
 
 def test_bend_of_a_step_outside_the_horizon_is_an_error():
     for t in (4, 0.5):
         with pytest.raises(ValueError, match=rf"t: .*0 … 3, got {t}"):
-            inference.posterior(models.ledge()).bend(t)
+            inference.posterior(models.ledge()).tilt(t)
 
 
 # Entropy, marginals, messages

@@ -57,7 +57,7 @@ def test_the_curve(discount, horizon, how):
     """Slopes at η = 0, where they are a variance, coin of death included."""
     etas = (-0.3, -1e-9, 0.0, 1e-9, 0.4, 1.0, math.inf)
     one, other = (inference.optimism_curve(m, etas) for m in pair(discount, horizon, how))
-    for name in ("bound", "bend", "slope", "elbo", "expected_return", "imagined_return"):
+    for name in ("bound", "tilt", "slope", "elbo", "expected_return", "imagined_return"):
         same(getattr(one, name), getattr(other, name))
     h = 1e-4
     around = [inference.soft_values(pair(discount, horizon, how)[1], x).bound for x in (-h, h)]
@@ -71,7 +71,7 @@ def test_the_curve(discount, horizon, how):
 @pytest.mark.parametrize("rule", ["soft", "hard", "boltzmann"])
 def test_solutions_and_what_they_are_worth(discount, horizon, how, eta, rule):
     one, other = (inference.soft_values(m, eta, rule) for m in pair(discount, horizon, how))
-    for name in ("bound", "imagined_return", "entropy", "total_bend"):
+    for name in ("bound", "imagined_return", "entropy", "total_tilt"):
         same(getattr(one, name), getattr(other, name))
     same(one.states, other.states[..., :3])
     same(one.V, other.V[..., :3])

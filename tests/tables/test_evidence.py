@@ -146,7 +146,7 @@ def test_nothing_more_observed_is_the_posterior(discount):
     fast, slow = (inference.posterior(problem.model(), x) for x in (None, {}))
     for field in ("log_values", "Q", "states", "state_actions", "log_forward", "initial"):
         close(getattr(fast, field), getattr(slow, field), 1e-12)
-    for field in ("bound", "imagined_return", "entropy", "total_bend"):
+    for field in ("bound", "imagined_return", "entropy", "total_tilt"):
         assert getattr(fast, field) == pytest.approx(getattr(slow, field), abs=1e-11)
 
 

@@ -22,13 +22,13 @@ def table_of(seed, T, scale=1.0, S=4, A=3):
 
 
 def check(table, tolerance):
-    """Values and states are those of the recursion and of the bent chain, both in log space."""
+    """Values and states are those of the recursion and of the tilted chain, both in log space."""
     found = inference.posterior(table)
     v = bellman.backward(table, 1.0)
     atol = tolerance * max(1.0, v.abs().max().item())
     torch.testing.assert_close(found.log_values, v, rtol=0, atol=atol)
-    bent = cai.Solution(table, 1.0, v)
-    chain = walk.forward(bent, [slice(0, table.steps)], bent.policy.log_probs)[0]
+    tilted = cai.Solution(table, 1.0, v)
+    chain = walk.forward(tilted, [slice(0, table.steps)], tilted.policy.log_probs)[0]
     torch.testing.assert_close(found.states, chain, rtol=0, atol=atol)
     # Each step rounds the S terms of a sum, and what is lost is not made up for.
     lost = 4 * v.numel() * torch.finfo(torch.float32 if tolerance > 1e-6 else v.dtype).eps

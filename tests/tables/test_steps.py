@@ -59,7 +59,7 @@ def test_every_number_is_that_with_the_time_in_the_state(problem, eta, rule):
     close(here.states, of_time(there.states, problem, last=True))
     close(here.state_actions, of_time(there.state_actions, problem))
     close(here.visits, of_time(there.state_actions, problem).sum(0))
-    for name in ("imagined_return", "bend_start", "bend_dynamics", "entropy"):
+    for name in ("imagined_return", "tilt_start", "tilt_dynamics", "entropy"):
         assert getattr(here, name) == pytest.approx(getattr(there, name), abs=1e-9), name
     for t in range(problem.T):
         close(here.at(t).Q, here.Q[t])

@@ -197,7 +197,7 @@ def wide(seed, S=300, A=3, K=2, T=40, **arguments):
 
 
 def expected_counts(table, eta):
-    """g_t^V (T+1, S, S, A) and g_t^Q (T, S, A, S, A): counts to come under policy and bend."""
+    """g_t^V (T+1, S, S, A) and g_t^Q (T, S, A, S, A): counts to come under policy and tilt."""
     found = inference.soft_values(table, eta)
     T, S, A = table.horizon, table.num_states, table.num_actions
     V, Q = torch.zeros(T + 1, S, S, A).double(), torch.zeros(T, S, A, S, A).double()

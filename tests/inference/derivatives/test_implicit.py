@@ -135,7 +135,7 @@ def test_the_goal_and_the_hopeless_have_gradient_zero():
     discount=st.sampled_from([1.0, 0.8]),
 )
 def test_gradients_are_occupancies(seed, eta, rule, discount):
-    """∂bound/∂r · α is how often an action is expected in a state under the bent chain."""
+    """∂bound/∂r · α is how often an action is expected in a state under the tilted chain."""
     table = endless(seed, discount=discount, sure=True)
     reward = table.reward.clone().requires_grad_()
     inference.differentiable_bound(dataclasses.replace(table, reward=reward), eta, rule).backward()

@@ -230,8 +230,8 @@ def test_policy_and_dynamics_are_what_the_values_say(seed, flat):
     for t in (0, 2, 3):
         true = model.transition(s[t], a[t], t).log_prob(after[t])
         worth = found.V(t + 1, after[t]) - found.Q(t, s[t], a[t]) + model.rewards(s[t], a[t], t)
-        bent = found.dynamics(t)(s[t], a[t]).log_prob(after[t])
-        torch.testing.assert_close(bent - true, worth / model.temperature, rtol=1e-8, atol=1e-8)
+        tilted = found.dynamics(t)(s[t], a[t]).log_prob(after[t])
+        torch.testing.assert_close(tilted - true, worth / model.temperature, rtol=1e-8, atol=1e-8)
     at_goal = found.dynamics(1)
     assert not any(x.any() for x in (at_goal.A, at_goal.B, at_goal.W))
 

@@ -85,7 +85,7 @@ def test_against_pyro_enumeration(seed, discount):
 
 @given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.9]), T=st.integers(1, 12))
 def test_the_marginals_are_one_chain(seed, discount, T):
-    """What flows out of (s_t, a_t) under the bent dynamics arrives in s_{t+1}."""
+    """What flows out of (s_t, a_t) under the tilted dynamics arrives in s_{t+1}."""
     found = inference.posterior(oracles.random_problem(seed, 4, 3, T, discount).model())
     close(found.states[0].sum(), 1)
     for t in range(T):

@@ -152,7 +152,7 @@ def test_hard_bound_grows_with_optimism(seed, eta):
         above, below = (inference.soft_values(model, eta + d, "hard") for d in (step, -step))
         if torch.equal(above.policy.log_probs, below.policy.log_probs):  # no kink between them
             slope = (above.bound - below.bound) / (2 * step)
-            assert low.total_bend / eta**2 == pytest.approx(slope, abs=1e-5)
+            assert low.total_tilt / eta**2 == pytest.approx(slope, abs=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)

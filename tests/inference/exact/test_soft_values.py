@@ -71,7 +71,7 @@ def test_elbo_below_soft_value_below_evidence_and_monotone(make, seed, discount)
 
 
 def random_chain(seed, problem):
-    """A random bent start and bent dynamics, coin of death included, on what is possible."""
+    """A random tilted start and tilted dynamics, coin of death included, on what is possible."""
     rng = np.random.default_rng(seed + 1)
     start = rng.random(len(problem.initial)) * (np.asarray(problem.initial) > 0)
     shape = (problem.T, *np.shape(problem.P))
@@ -86,21 +86,21 @@ def objective(problem, start, policy, dynamics, eta):
     """E_q[Σ r/α - Σ KL(π‖p) - Σ KL(q‖p)/η] - KL(q_0‖p_0)/η, path by path."""
     alpha, value = problem.temperature, 0.0
     for path in oracles.paths(problem, start, policy, dynamics):
-        bend = math.log(start[path.states[0]] / problem.initial[path.states[0]])
+        tilt = math.log(start[path.states[0]] / problem.initial[path.states[0]])
         for t, (s, a, n) in enumerate(
             zip(path.states, path.actions, path.states[1:], strict=False)
         ):
             alive = path.alive_at(t + 1)
             q = dynamics[0 if alive else 1][t][s][a][n]
             p = problem.P[s][a][n] * (problem.discount if alive else 1 - problem.discount)
-            bend += math.log(q / p)
+            tilt += math.log(q / p)
         value += path.probability * (
-            path.reward / alpha - oracles.log_ratio(problem, path, policy) - bend / eta
+            path.reward / alpha - oracles.log_ratio(problem, path, policy) - tilt / eta
         )
     return value
 
 
-def bent_chain(solution, problem):
+def tilted_chain(solution, problem):
     """Start and dynamics of a solution, as numbers: what survives and what dies, by hand."""
     eta, alpha, gamma = solution.optimism, problem.temperature, problem.discount
     V = solution.V.numpy()
@@ -121,7 +121,7 @@ def test_gap_identity(seed, discount, eta):
     """bound_η - F(π,q) = E_q Σ KL(π‖π_η) + (1/η)[KL(q_0‖q_{0,η}) + E_q Σ KL(q‖q_η)], any π, q."""
     problem = oracles.random_problem(seed, T=2, discount=discount)
     found = inference.soft_values(problem.model(), eta)
-    best, (best_start, best_dynamics) = policy_of(found), bent_chain(found, problem)
+    best, (best_start, best_dynamics) = policy_of(found), tilted_chain(found, problem)
     assert found.bound == pytest.approx(
         objective(problem, best_start, best, best_dynamics, eta), abs=1e-9
     )
@@ -143,9 +143,9 @@ def test_gap_identity(seed, discount, eta):
     assert found.bound - value == pytest.approx(gap, abs=1e-9)
 
 
-def bend(found, problem):
-    """The whole bend KL(q‖p) of a solution in nats, by sums over its own occupancies."""
-    start, (on, off) = bent_chain(found, problem)
+def tilt(found, problem):
+    """The whole tilt KL(q‖p) of a solution in nats, by sums over its own occupancies."""
+    start, (on, off) = tilted_chain(found, problem)
     total = divergence(start, np.asarray(problem.initial))
     P, gamma = np.asarray(problem.P), problem.discount
     for (t, s, a), weight in np.ndenumerate(found.state_actions.numpy()):
@@ -160,7 +160,7 @@ def test_slope_is_the_bend_over_eta_squared(seed, discount, eta):
     table = cai.tabulate(problem.model())
     h = 1e-4 * abs(eta)
     up, down = (inference.soft_values(table, eta + d).bound for d in (h, -h))
-    slope = bend(inference.soft_values(table, eta), problem) / eta**2
+    slope = tilt(inference.soft_values(table, eta), problem) / eta**2
     assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
@@ -185,7 +185,7 @@ def test_slope_at_zero_is_half_the_variance_of_luck(seed):
 
 @given(seed=seeds, discount=discounts, eta=st.sampled_from([-1.0, 0.0, 0.5, 1.0]))
 def test_gradients_are_occupancies(seed, discount, eta):
-    """∂bound/∂r = occ/α; ∂bound/∂log p(a|s) = occ; ∂bound/∂log p(s'|s,a) = bent counts/η."""
+    """∂bound/∂r = occ/α; ∂bound/∂log p(a|s) = occ; ∂bound/∂log p(s'|s,a) = tilted counts/η."""
     problem = oracles.random_problem(seed, discount=discount)
     table = cai.tabulate(problem.model())
     found = inference.soft_values(table, eta)
@@ -216,8 +216,8 @@ def test_gradients_are_occupancies(seed, discount, eta):
         onward = (problem.arrival[s, a, n] + found.V[1:, n]) / problem.temperature
         slope = found.state_actions[:, s, a] @ onward * problem.P[s, a, n]
     else:
-        bent = torch.stack([found.dynamics(t)[s, a, n] for t in range(problem.T)])
-        slope = found.state_actions[:, s, a] @ bent / eta
+        tilted = torch.stack([found.dynamics(t)[s, a, n] for t in range(problem.T)])
+        slope = found.state_actions[:, s, a] @ tilted / eta
     assert derivative("log_dynamics", towards) == pytest.approx(slope.item(), abs=1e-7)
 
 
@@ -254,7 +254,7 @@ def winners(problem, limit, t):
 
 @given(seed=seeds, discount=discounts)
 def test_infinite_optimism_is_the_limit(seed, discount):
-    """The bent chain, too, unless outcomes tie: the same moves in another order pay the same.
+    """The tilted chain, too, unless outcomes tie: the same moves in another order pay the same.
 
     A loop at s and a detour from s and back can change places, wherever no other action is there.
     """
@@ -420,10 +420,13 @@ def test_optimism_must_be_a_number(eta):
 
 
 def test_bounds_by_other_names_only_where_they_are():
-    bent, fixed = inference.soft_values(models.ledge(), 1.0), inference.soft_values(models.ledge())
-    assert bent.log_evidence == bent.bound
+    tilted, fixed = (
+        inference.soft_values(models.ledge(), 1.0),
+        inference.soft_values(models.ledge()),
+    )
+    assert tilted.log_evidence == tilted.bound
     assert fixed.elbo == fixed.bound
     with pytest.raises(AttributeError, match=r"log_evidence: .* not log p\(O\)"):
         _ = fixed.log_evidence
     with pytest.raises(AttributeError, match=r"elbo: .* is under changed dynamics"):
-        _ = bent.elbo
+        _ = tilted.elbo

@@ -49,7 +49,7 @@ def test_the_eigenvalue_at_optimism_one(seed):
     v = np.log(np.abs(vectors[:, top].real)) * 0.7
     ours = found.V.numpy()
     np.testing.assert_allclose(ours - ours[0], v - v[0], atol=1e-10)
-    # Doob's transform of M is the bent chain, and left times right eigenvector where it lives.
+    # Doob's transform of M is the tilted chain, and left times right eigenvector where it lives.
     values, left = np.linalg.eig(M.T)
     weights = np.abs(left[:, values.real.argmax()].real * vectors[:, top].real)
     np.testing.assert_allclose(found.states, weights / weights.sum(), atol=1e-10)
@@ -64,8 +64,8 @@ def settled(model, eta):
     for T in (300, 1200, 4800):
         far = inference.soft_values(dataclasses.replace(model, horizon=T), eta)
         change = (far.states[T // 2] - far.states[T // 2 - 1]).abs().max()
-        bend = (far.V[0] - 2 * far.V[1] + far.V[2]).abs().max()
-        if change < 1e-11 and bend < 1e-11:
+        tilt = (far.V[0] - 2 * far.V[1] + far.V[2]).abs().max()
+        if change < 1e-11 and tilt < 1e-11:
             break
     return far, T
 

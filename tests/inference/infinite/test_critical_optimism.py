@@ -79,7 +79,7 @@ def best(P, W, eta):
 
 
 def most_steps(P, W, eta):
-    """The expected steps to the end of the bent chain, from where they are most.
+    """The expected steps to the end of the tilted chain, from where they are most.
 
     Values grow by as much where every step is paid a little more.
     """

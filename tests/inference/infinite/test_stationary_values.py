@@ -90,7 +90,7 @@ def test_every_field_against_mpmath(seed, discount, eta):
     assert apart(found.states[live], visits[live]) < 1e-9
     assert not found.states[~live].any()
     assert found.imagined_return == pytest.approx(float(exact.imagined_return), abs=1e-9)
-    assert found.total_bend == pytest.approx(float(exact.bend), abs=1e-8)
+    assert found.total_tilt == pytest.approx(float(exact.tilt), abs=1e-8)
 
 
 @settings(max_examples=40)
@@ -160,16 +160,16 @@ def test_relabelling_states_relabels_answers(seed, discount, eta):
 @settings(max_examples=40)
 @given(seeds, discounts, st.sampled_from([-1.0, -0.2, 0.3, 1.0, 2.0]))
 def test_the_bound_is_what_it_says_and_rises_at_the_price_of_the_bend(seed, discount, eta):
-    """bound = E[Σ rewards/α - Σ KL(π‖prior)] - bend/η, and its slope is bend/η²."""
+    """bound = E[Σ rewards/α - Σ KL(π‖prior)] - tilt/η, and its slope is tilt/η²."""
     problem = endless(seed, discount)
     found = solve(problem, eta)
     log_pi = found.policy.log_probs
     actions = (found.states * logspace.kl(log_pi, found.table.log_prior)).sum().item()
-    paid = found.imagined_return / problem.temperature - actions - found.total_bend / eta
+    paid = found.imagined_return / problem.temperature - actions - found.total_tilt / eta
     assert found.bound == pytest.approx(paid, abs=1e-10)
     h = 1e-4
     slope = (solve(problem, eta + h).bound - solve(problem, eta - h).bound) / (2 * h)
-    assert slope == pytest.approx(found.total_bend / eta**2, rel=1e-5, abs=1e-8)
+    assert slope == pytest.approx(found.total_tilt / eta**2, rel=1e-5, abs=1e-8)
 
 
 @given(seeds, discounts)
@@ -229,7 +229,7 @@ def test_the_curve_is_that_of_a_long_horizon(seed, discount):
     etas = (-0.8, 0.0, 1e-9, 0.7, 2.0)
     found = inference.optimism_curve(table, etas)
     long = inference.optimism_curve(dataclasses.replace(table, horizon=60), etas)
-    for name in ("bound", "bend", "slope", "expected_return", "imagined_return"):
+    for name in ("bound", "tilt", "slope", "expected_return", "imagined_return"):
         assert apart(getattr(found, name), getattr(long, name)) < 1e-9
     # Where the long horizon goes on after the end, the policy still pays for its actions there.
     assert found.elbo[1] == pytest.approx(found.bound[1].item(), abs=1e-10)
@@ -252,7 +252,7 @@ def test_waiting_in_closed_form(eta):
     else:
         expected = math.log(0.5 * math.exp(-eta) / (1 - 0.5 * math.exp(-eta))) / eta
     assert abs(found.V[0].item() - expected) <= found.error + 4e-16
-    again = 0.5 * math.exp(-eta)  # the bent probability of a step and one more after it
+    again = 0.5 * math.exp(-eta)  # the tilted probability of a step and one more after it
     assert found.states.tolist() == pytest.approx([1 / (1 - again), 0.0], rel=1e-9)
 
 
@@ -440,7 +440,7 @@ def test_what_cannot_be_reached_or_left(eta):
     assert found.V[0].item() == pytest.approx(-1.0 - math.log(2) + mean.item(), abs=1e-12)
     assert found.policy.log_probs.exp()[0].tolist() == [1.0, 0.0]
     assert found.states[3] == 0
-    for field in (found.Q, found.states, found.state_actions, found.dynamics(), found.bend()):
+    for field in (found.Q, found.states, found.state_actions, found.dynamics(), found.tilt()):
         assert not field.isnan().any()
 
 

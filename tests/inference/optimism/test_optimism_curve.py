@@ -33,9 +33,9 @@ def apart(found, expected):
 
 
 def check(problem, eta):
-    """Values, policy, bent start and dynamics, occupancies and returns, against mpmath.
+    """Values, policy, tilted start and dynamics, occupancies and returns, against mpmath.
 
-    A value of v nats is known to v rounding errors, and ηv is what the bent chain hangs on.
+    A value of v nats is known to v rounding errors, and ηv is what the tilted chain hangs on.
     """
     exact = precise.Dial(problem, eta)
     found = inference.soft_values(problem.model(), eta)
@@ -56,7 +56,7 @@ def check(problem, eta):
         assert apart(found.states, numbers(exact.states)) <= error
         expected = float(exact.imagined_return)
         assert abs(found.imagined_return - expected) <= error * max(1.0, abs(expected))
-        assert abs(found.total_bend - float(exact.bend)) <= 50 * error
+        assert abs(found.total_tilt - float(exact.tilt)) <= 50 * error
 
 
 @pytest.mark.parametrize("eta", BOTH)
@@ -162,7 +162,7 @@ def test_the_default_grid():
     assert len(etas) == 41
     assert [-eta for eta in reversed(etas)] == etas
     assert {0.0, 1.0, -1.0, math.inf} <= set(etas)
-    for column in (curve.bend, curve.slope, curve.elbo, curve.expected_return):
+    for column in (curve.tilt, curve.slope, curve.elbo, curve.expected_return):
         assert column.shape == (41,)
         assert column.isfinite().all()
 
@@ -170,9 +170,9 @@ def test_the_default_grid():
 @settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), discount=st.sampled_from([1.0, 0.8]))
 def test_columns(seed, discount):
-    """Bound, bend and slope against mpmath; the worth of the policy by sums over all paths.
+    """Bound, tilt and slope against mpmath; the worth of the policy by sums over all paths.
 
-    The slope bend/η² of bends that are sums of outcomes bent by η x each, x of the size of the
+    The slope tilt/η² of tilts that are sums of outcomes tilted by η x each, x of the size of the
     values, errs by ε x/η; where η is too small for that it is the variance of luck, at which it
     arrives up to a third moment, η x³. Whichever is less is allowed, and rounding of a variance.
     """
@@ -185,9 +185,9 @@ def test_columns(seed, discount):
     for i, eta in enumerate(etas):
         exact = precise.Dial(problem, eta)
         assert curve.bound[i].item() == pytest.approx(float(exact.bound), abs=1e-12)
-        assert curve.bend[i].item() == pytest.approx(float(exact.bend), abs=1e-12)
+        assert curve.tilt[i].item() == pytest.approx(float(exact.tilt), abs=1e-12)
         near = precise.Dial(problem, eta or 1e-30)
-        slope = 0.0 if math.isinf(eta) else float(near.bend / near.eta**2)
+        slope = 0.0 if math.isinf(eta) else float(near.tilt / near.eta**2)
         off = rounding * size**2 + min(rounding * size / abs(near.eta), abs(near.eta) * size**3)
         assert curve.slope[i].item() == pytest.approx(slope, abs=float(off))
         imagined = float(exact.imagined_return)
@@ -355,7 +355,7 @@ def test_curve_through_minus_infinity():
     assert curve.bound.tolist()[:3] == [-math.inf] * 3
     assert curve.slope.tolist()[:3] == [0, 0, math.inf]
     assert curve.slope[4].item() == pytest.approx(math.log(2))
-    for column in (curve.bound, curve.bend, curve.slope, curve.elbo, curve.imagined_return):
+    for column in (curve.bound, curve.tilt, curve.slope, curve.elbo, curve.imagined_return):
         assert not column.isnan().any()
 
 

@@ -1,7 +1,7 @@
 """Robustness: a budget of nats against the policy, and attacks within it.
 
 The worst case of a fixed policy comes from a dual of one multiplier over the tree of histories,
-written here without the library; its own bent chain then proves it exact, path by path.
+written here without the library; its own tilted chain then proves it exact, path by path.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def policy_of(found):
 
 def worth(problem, policy, start, dynamics):
     """E_q[Σ rewards/α - Σ log π/p] and the nats of bending, by sums over the paths of q."""
-    value = bend = 0.0
+    value = tilt = 0.0
     for path in oracles.paths(problem, start, policy, dynamics):
         nats = math.log(start[path.states[0]] / problem.initial[path.states[0]])
         steps = zip(path.states, path.actions, path.states[1:], strict=False)
@@ -47,8 +47,8 @@ def worth(problem, policy, start, dynamics):
             nats += math.log(dynamics[0 if on else 1][t][s][a][n] / (problem.P[s][a][n] * coin))
         soft = path.reward / problem.temperature - oracles.log_ratio(problem, path, policy)
         value += path.probability * soft
-        bend += path.probability * nats
-    return value, bend
+        tilt += path.probability * nats
+    return value, tilt
 
 
 class Nature:
@@ -125,9 +125,9 @@ def test_the_worst_case_of_the_tests_is_one(seed, discount, budget):
     problem = oracles.random_problem(seed, S=2, T=2, discount=discount)
     policy = random_policy(seed, problem)
     dual, nature = worst_case(problem, policy, budget)
-    value, bend = worth(problem, policy, nature.start, (nature.on, nature.off))
+    value, tilt = worth(problem, policy, nature.start, (nature.on, nature.off))
     if 1e-4 < nature.price < 1e5:
-        assert bend == pytest.approx(budget, rel=1e-3)
+        assert tilt == pytest.approx(budget, rel=1e-3)
         assert value == pytest.approx(dual, abs=1e-3 * max(1, nature.price) * budget)
 
 
@@ -169,29 +169,29 @@ def test_random_attacks_scaled_to_the_budget(seed, discount, budget):
                 np.where(p > 0, beta * x, -np.inf) for p, x in ((on, against[0]), (off, against[1]))
             ]
             top = np.maximum(*both).max(-1, keepdims=True)  # of what is possible: no overflow
-            bent = on * np.exp(both[0] - top), off * np.exp(both[1] - top)
-            total = (bent[0] + bent[1]).sum(-1, keepdims=True)
-            return start / start.sum(), (bent[0] / total, bent[1] / total)
+            tilted = on * np.exp(both[0] - top), off * np.exp(both[1] - top)
+            total = (tilted[0] + tilted[1]).sum(-1, keepdims=True)
+            return start / start.sum(), (tilted[0] / total, tilted[1] / total)
 
         def excess(beta):
             return worth(problem, policy, *chain(beta))[1] - budget
 
         beta = brentq(excess, 0, 20) if excess(20) > 0 else 20.0
-        value, bend = worth(problem, policy, *chain(beta))
-        assert bend <= budget + 1e-9
+        value, tilt = worth(problem, policy, *chain(beta))
+        assert tilt <= budget + 1e-9
         assert value >= found.value - 1e-9
 
 
 def resolution(found):
-    """Nats that the bend can be told apart by: as closely as η is solved for, and bends are summed.
+    """Nats that the tilt can be told apart by: as closely as η is solved for, and tilts are summed.
 
-    log λ = -log|η| is known to 1e-14 of itself, and moves the bend by its derivative. Each of the
-    outcomes that the bend sums bends by |η V|, of which rounding takes ε.
+    log λ = -log|η| is known to 1e-14 of itself, and moves the tilt by its derivative. Each of the
+    outcomes that the tilt sums bends by |η V|, of which rounding takes ε.
     """
     table, eta, V = found.solution.table, found.optimism, found.solution.log_values
     h = 1e-5
-    bends = [inference.soft_values(table, eta * (1 + k * h)).total_bend for k in (-1, 1)]
-    slope = abs(bends[1] - bends[0]) / (2 * h)
+    tilts = [inference.soft_values(table, eta * (1 + k * h)).total_tilt for k in (-1, 1)]
+    slope = abs(tilts[1] - tilts[0]) / (2 * h)
     steps = table.steps * (2 * table.num_states + 4)
     rounding = steps * np.finfo(float).eps * (1 + abs(eta) * V[V.isfinite()].abs().max().item())
     return 1e-14 * (1 + abs(math.log(-eta))) * slope + rounding
@@ -199,11 +199,11 @@ def resolution(found):
 
 @given(make=makes, seed=seeds, discount=discounts, budget=budgets)
 def test_the_budget_is_spent_and_nothing_guarantees_more(make, seed, discount, budget):
-    """bend = ρ unless η = -∞, and h(λ) = bound_{-1/λ} - λρ is nowhere higher."""
+    """tilt = ρ unless η = -∞, and h(λ) = bound_{-1/λ} - λρ is nowhere higher."""
     table = cai.tabulate(make(seed, discount=discount).model())
     found = inference.robust(table, budget)
     if math.isfinite(found.optimism):
-        assert found.solution.total_bend == pytest.approx(budget, abs=resolution(found))
+        assert found.solution.total_tilt == pytest.approx(budget, abs=resolution(found))
         assert found.value == pytest.approx(found.solution.bound + budget / found.optimism)
     nominal = inference.soft_values(table).bound
     assert found.value <= nominal
@@ -232,12 +232,12 @@ def test_against_every_policy_of_one_decision(seed, budget):
 
 
 def test_of_several_optimisms_that_match_the_budget_only_the_best_is_minimax():
-    """On the ledge caution leaves little to bend: the bend of 0.02 nats is had at two η < 0."""
+    """On the ledge caution leaves little to tilt: the tilt of 0.02 nats is had at two η < 0."""
     model = models.ledge()
     budget = 0.02
 
     def excess(eta):
-        return inference.soft_values(model, eta).total_bend - budget
+        return inference.soft_values(model, eta).total_tilt - budget
 
     roots = [brentq(excess, *ends) for ends in ((-20.0, -0.5), (-0.5, -0.01))]
     values = [inference.soft_values(model, eta).bound + budget / eta for eta in roots]
@@ -281,7 +281,7 @@ def test_all_but_a_trace_of_what_can_be_used():
     for less in (1e-3, 1e-6, 1e-9):
         found = inference.robust(model, math.log(2) - less, tolerance=0.9)
         assert math.isfinite(found.optimism)
-        assert found.solution.total_bend == pytest.approx(math.log(2) - less, abs=1e-12)
+        assert found.solution.total_tilt == pytest.approx(math.log(2) - less, abs=1e-12)
     assert inference.robust(model, math.log(2), tolerance=1e-3).optimism == -math.inf
 
 
@@ -295,7 +295,7 @@ def test_no_budget_and_all_of_it():
         assert found.optimism == -math.inf
         worst = inference.soft_values(model, -math.inf).bound
         assert found.value == pytest.approx(worst, abs=1e-14)
-    # Where nothing is random there is nothing to bend.
+    # Where nothing is random there is nothing to tilt.
     sure = inference.robust(models.ledge(gives_way=0.0), 0.1)
     certain = inference.soft_values(models.ledge(gives_way=0.0)).bound
     assert sure.value == pytest.approx(certain, abs=1e-14)
@@ -308,7 +308,7 @@ def test_where_nothing_can_be_guaranteed():
 
 
 def test_a_reward_of_minus_infinity_that_can_be_avoided():
-    """The deadly action is out from the start; what is left is a coin, bent by 0.1 nats."""
+    """The deadly action is out from the start; what is left is a coin, tilted by 0.1 nats."""
     P = np.zeros((4, 2, 4))
     P[0, 0, [1, 2]], P[0, 1, [1, 3]] = 0.5, 0.5
     P[[1, 2, 3], :, [1, 2, 3]] = 1

@@ -34,7 +34,7 @@ def setups(model):
         "exact policy, always resampled": {"proposal": exact.policy, "ess_threshold": 1.0},
         "never resampled": {"twist": soft, "ess_threshold": 0.0},
         "halfway": {"twist": soft, "proposal": half},
-        "bent without a twist": {"proposal": exact, "ess_threshold": 1.0},
+        "tilted without a twist": {"proposal": exact, "ess_threshold": 1.0},
         "a wrong twist": {"twist": lambda t, s: torch.sin(3.0 * s + t), "proposal": soft.policy},
     }
 
@@ -117,7 +117,7 @@ def test_a_proposal_without_the_coin_of_death_is_refused():
     assert not found.trajectories.alive.all()
 
 
-@pytest.mark.parametrize("name", ["none", "exact twist", "halfway", "bent without a twist"])
+@pytest.mark.parametrize("name", ["none", "exact twist", "halfway", "tilted without a twist"])
 def test_linear_gaussian_evidence_is_unbiased(name):
     model = random_gaussian()
     w = evidences(model, 60, 100, **setups(model)[name])

@@ -364,4 +364,4 @@ def test_the_coin_of_death_is_summed_out(eta):
             known += sum(p * x for p, x in ends) / 2
         else:
             known += math.log(sum(p * math.exp(eta * x) for p, x in ends)) / eta / 2
-    assert target.worth(earned).item() == pytest.approx(known, abs=1e-12)
+    assert target.utility(earned).item() == pytest.approx(known, abs=1e-12)

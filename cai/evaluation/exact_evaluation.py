@@ -33,7 +33,7 @@ from cai.tables.sweeps import follow
 from cai.tables.table import Table
 
 
-class Worth(NamedTuple):
+class ExactEvaluation(NamedTuple):
     """Exact evaluation of a policy; linear and history policies have gradients in the first three.
 
     Attributes:
@@ -56,7 +56,7 @@ class Worth(NamedTuple):
 
 
 @singledispatch
-def worth(policy: Any, problem: Problem) -> Worth | None:
+def exact_evaluation(policy: Any, problem: Problem) -> ExactEvaluation | None:
     """The exact ELBO, return and entropy of a policy; None if it takes a simulation.
 
     They are exact for a linear-Gaussian policy in such a model, and on a table for policies without
@@ -73,22 +73,22 @@ def worth(policy: Any, problem: Problem) -> Worth | None:
     return _of_table(policy, problem)
 
 
-@worth.register
-def _(policy: LinearGaussianPolicy, problem: Problem) -> Worth | None:
+@exact_evaluation.register
+def _(policy: LinearGaussianPolicy, problem: Problem) -> ExactEvaluation | None:
     if problem.gaussian is not None:
         return of_linear_policy(problem.gaussian, policy)
     return _of_table(policy, problem)
 
 
-@worth.register
-def _(policy: HistoryPolicy, problem: Problem) -> Worth | None:
+@exact_evaluation.register
+def _(policy: HistoryPolicy, problem: Problem) -> ExactEvaluation | None:
     if problem.table is None:
         return None
     with problem.table.threads():
         return of_histories(problem.table, policy)
 
 
-def _of_table(policy: Policy, problem: Problem) -> Worth | None:
+def _of_table(policy: Policy, problem: Problem) -> ExactEvaluation | None:
     table = problem.table
     if table is None or remembers(policy):
         return None
@@ -96,7 +96,7 @@ def _of_table(policy: Policy, problem: Problem) -> Worth | None:
         return of_log_policy(table, policy_log_probs(policy, table))
 
 
-def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
+def of_log_policy(table: Table, log_policy: Tensor) -> ExactEvaluation:
     """ELBO, return and entropy of log q(a_t|s_t), (T, S, A), or (S, A) with an infinite horizon."""
     if table.horizon is None:
         states, state_actions, total = visits.of_policy(table, log_policy)
@@ -106,10 +106,10 @@ def of_log_policy(table: Table, log_policy: Tensor) -> Worth:
     divergence = product(state_actions, log_policy - table.log_prior).sum()
     expected_return = torch.tensor(total, dtype=torch.float64)
     elbo, entropy = total / table.temperature - divergence, -product(state_actions, log_policy)
-    return Worth(elbo, expected_return, entropy.sum(), states, state_actions, log_policy)
+    return ExactEvaluation(elbo, expected_return, entropy.sum(), states, state_actions, log_policy)
 
 
-def of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Worth:
+def of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> ExactEvaluation:
     """ELBO, return and entropy of a linear-Gaussian policy in such a model."""
     T = checks.finite_horizon(model, "evaluating a policy")
     start = Gaussian(model.initial_mean, model.initial_covariance)
@@ -128,10 +128,10 @@ def of_linear_policy(model: LinearGaussian, policy: LinearGaussianPolicy) -> Wor
         cross = 0.5 * expected_square(prior.precision_matrix, a) + log_det(prior.scale_tril)
         cross = cross + 0.5 * m * math.log(2 * math.pi)
         divergence = (alive * cross).sum() - entropy
-    return Worth(total / model.temperature - divergence, total, entropy)
+    return ExactEvaluation(total / model.temperature - divergence, total, entropy)
 
 
-def of_histories(table: Table, policy: HistoryPolicy) -> Worth:
+def of_histories(table: Table, policy: HistoryPolicy) -> ExactEvaluation:
     """ELBO, return and entropy of a policy on histories, by following all of them."""
     log_probs = policy.log_probs
     sizes = len(log_probs), *policy.observations.shape, policy.log_prior.shape[-1]
@@ -158,7 +158,7 @@ def of_histories(table: Table, policy: HistoryPolicy) -> Worth:
         x = seen_next(acting, of_step(P, t, 3), policy.observations)
         states.append(x.sum(0))
     last = product(states[-1], table.final_reward).sum()
-    return Worth(
+    return ExactEvaluation(
         elbo + entropy + last / table.temperature,
         total + last,
         entropy,

@@ -13,7 +13,7 @@ from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 
 
-def bend_divergences(
+def tilt_divergences(
     value: tilted_noise.Value, factor: Tensor, theta: float, around: Gaussian
 ) -> tuple[Tensor, Tensor]:
     """KL(tilted noise ‖ true noise) and KL(true ‖ tilted), in expectation over its mean.
@@ -38,9 +38,9 @@ def bend_divergences(
         return moved, moved
     stretch = theta * lam
     log = stretch.log1p()
-    bent = 0.5 * (log - stretch / (1 + stretch) + f**2 * square).sum(-1)
+    tilted = 0.5 * (log - stretch / (1 + stretch) + f**2 * square).sum(-1)
     true = 0.5 * (stretch - log + theta * f * square).sum(-1)
-    return bent, true
+    return tilted, true
 
 
 def arrivals(model: LinearGaussian, state_actions: Gaussian) -> Gaussian:
