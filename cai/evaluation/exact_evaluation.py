@@ -29,7 +29,7 @@ from cai.policies.as_table import policy_log_probs
 from cai.policies.history import HistoryPolicy, moves, seen_first, seen_next
 from cai.program.episode import remembers
 from cai.program.interfaces import Policy
-from cai.tables.sweeps import follow
+from cai.sweeps.sweeps import follow
 from cai.tables.table import Table
 
 

@@ -13,7 +13,7 @@ from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
 from cai.solutions.solution import Solution
 from cai.solutions.solution_step import SolutionStep, check_time
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 from cai.tables.table import Table
 
 
@@ -58,7 +58,7 @@ class CheckpointedSolution:
         total = 0.0
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
-            total += sweeps.imagined(self.table, self.optimism, piece.log_values, x)
+            total += sweeps.imagined(piece.table, self.optimism, piece.log_values, x)
         return total + sweeps.final(self.table, self._starts[-1])
 
     @cached_property
@@ -67,7 +67,7 @@ class CheckpointedSolution:
         total = torch.zeros(self.table.num_states, self.table.num_actions, dtype=torch.float64)
         for i in range(len(self.times) - 1):
             piece, x = self._stretch(i)
-            total += sweeps.visits(self.table, self.optimism, piece.log_values, x)
+            total += sweeps.visits(piece.table, self.optimism, piece.log_values, x)
         return total
 
     def at(self, t: int) -> SolutionStep:
@@ -109,11 +109,11 @@ class CheckpointedSolution:
         return self._from(i, self._starts[i])
 
     def _from(self, i: int, start: Tensor) -> tuple[Solution, Tensor]:
-        n = self.times[i + 1] - self.times[i]
-        last = self.log_values[i + 1]
-        v, weights = sweeps.backward_with_weights(self.table, self.optimism, last, n)
-        x = sweeps.forward(self.table, self.optimism, v, start, weights)
-        return Solution(self.table, self.optimism, v), x
+        steps, last = slice(self.times[i], self.times[i + 1]), self.log_values[i + 1]
+        table, n = self.table.at(steps), steps.stop - steps.start
+        v, weights = sweeps.backward_with_weights(table, self.optimism, last, n)
+        x = sweeps.forward(table, self.optimism, v, start, weights)
+        return Solution(table, self.optimism, v), x
 
 
 def checkpointed(table: Table, eta: float) -> CheckpointedSolution:
@@ -124,5 +124,8 @@ def checkpointed(table: Table, eta: float) -> CheckpointedSolution:
     kept = torch.empty(len(times), table.num_states, dtype=torch.float64)
     kept[-1] = table.final_reward / table.temperature
     for i in range(len(times) - 2, -1, -1):
-        kept[i] = sweeps.backward_from(table, eta, kept[i + 1], times[i + 1] - times[i])[0]
+        steps = slice(times[i], times[i + 1])
+        kept[i] = sweeps.backward_from(table.at(steps), eta, kept[i + 1], steps.stop - steps.start)[
+            0
+        ]
     return CheckpointedSolution(table, eta, times, kept)

@@ -21,7 +21,7 @@ from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions._grid_axes import Axes
 from cai.solutions._grid_step import Choices, check_deterministic, stepped
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 from cai.tables.finite import refuse_changes
 from cai.tables.table import Table
 

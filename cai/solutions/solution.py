@@ -17,7 +17,8 @@ from cai.program.trajectories import Trajectories
 from cai.solutions import marginals, sampling, walk
 from cai.solutions.chain import Chain
 from cai.solutions.solution_step import SolutionStep, check_time
-from cai.tables import bellman, evidence, messages, sweeps
+from cai.sweeps import sweeps
+from cai.tables import bellman, evidence, messages
 from cai.tables.evidence import Evidence
 from cai.tables.table import Table
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai.solutions.chain import Chain
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 
 
 def forward(tilted: Chain, stretches: Iterable[slice], log_policy: Tensor) -> tuple[Tensor, float]:

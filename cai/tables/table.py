@@ -88,6 +88,9 @@ class Table:
     def _fields(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
+    def _tensors(self) -> dict[str, Any]:
+        return {name: x for name, x in self._fields().items() if isinstance(x, Tensor)}
+
     @cached_property
     def num_states(self) -> int:
         """S."""
@@ -120,10 +123,12 @@ class Table:
         if not self.by_step:
             return self
         changes: dict[str, Any] = {name: getattr(self, name)[steps] for name in self.by_step}
-        changes["program"] = None  # which counts its steps from the first
         if isinstance(steps, slice):
             changes["horizon"] = len(range(self.steps)[steps])
-        return self.holding(**changes)
+        view = self.holding(**changes, program=None)  # which counts its steps from the first
+        if {"log_dynamics", "arrival_reward"}.isdisjoint(self.by_step):
+            vars(view)["rows"] = self.rows
+        return view
 
     def threads(self) -> AbstractContextManager[None]:
         """A context in which sweeps over this table use a suitable number of threads."""
@@ -136,8 +141,7 @@ class Table:
         Raises:
             ValueError: if the horizon is infinite.
         """
-        T = self.horizon
-        return checks.finite_horizon(self, "this method") if T is None else T
+        return self.horizon or checks.finite_horizon(self, "this method")
 
     def float32(self) -> Table:
         """The same problem, whose finite-horizon sweeps multiply matrices in float32.
@@ -152,15 +156,16 @@ class Table:
         """The same problem on another device; the table itself if it is there already."""
         if self.reward.device == device:
             return self
-        held = self._fields().items()
-        there: dict[str, Any] = {
-            name: value.to(device) for name, value in held if isinstance(value, Tensor)
-        }
-        return dataclasses.replace(self, **there)
+        return dataclasses.replace(self, **{k: x.to(device) for k, x in self._tensors().items()})
 
     @cached_property
     def matrices(self) -> dict[Any, Any]:
         """A cache of the matrices that ``sweeps.py`` makes from the fields, for the last few η."""
+        return {}
+
+    @cached_property
+    def rows(self) -> dict[Any, Any]:
+        """The same of what views by step have in common, for ``rows.py``."""
         return {}
 
     @property
@@ -192,11 +197,7 @@ class Table:
 
     def detached(self) -> Table:
         """The same numbers without their graph; the table itself if nothing requires grad."""
-        changes: dict[str, Any] = {
-            name: value.detach()
-            for name, value in self._fields().items()
-            if isinstance(value, Tensor) and value.requires_grad
-        }
+        changes = {k: x.detach() for k, x in self._tensors().items() if x.requires_grad}
         if isinstance(self.temperature, Tensor):
             changes["temperature"] = self.temperature.item()
         return dataclasses.replace(self, **changes) if changes else self
@@ -287,8 +288,7 @@ def check_table(table: Table) -> None:
         ("arrival_reward", (S, A, K)),
         ("final_reward", (S,)),
     ):
-        x = getattr(table, name)
-        if x is None and name in ("successors", "arrival_reward"):
+        if (x := getattr(table, name)) is None and name in ("successors", "arrival_reward"):
             continue
         shapes: list[tuple[int, ...]] = [expected]
         if name in _DIMS_OF_ONE_STEP and table.horizon is not None:

@@ -28,7 +28,7 @@ from torch import Tensor
 from cai.inference.derivatives import _mass
 from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
 from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Tensors, chosen, taped
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 from cai.tables.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once

@@ -20,10 +20,10 @@ from cai.inference.derivatives._linearised import Recursion, Visits
 from cai.inference.derivatives._pullback import Gradients, Needed, Tensors
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
-from cai.tables import sweeps
-from cai.tables.one_step import SoftBackup
-from cai.tables.push import forward_steps, push, push_alone
-from cai.tables.sweeps import parts, quietly, step_of
+from cai.sweeps import sweeps
+from cai.sweeps.one_step import SoftBackup
+from cai.sweeps.push import forward_steps, push, push_alone
+from cai.sweeps.sweeps import parts, quietly, step_of
 from cai.tables.table import Table
 
 _NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0
@@ -33,7 +33,9 @@ def suits(problem: Recursion, dynamics: bool) -> bool:
     """Whether products can be used; near η = 0 not for derivatives in the dynamics."""
     eta = problem.eta
     cancels = dynamics and 0 < abs(eta) < _NEAR_ZERO
-    return problem.rule == "soft" and sweeps.by_products(problem.table, eta) and not cancels
+    if problem.table.by_step or problem.rule != "soft" or cancels:
+        return False
+    return sweeps.by_products(problem.table, eta)
 
 
 def log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:

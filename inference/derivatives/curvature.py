@@ -14,7 +14,7 @@ from cai.inference.derivatives._linearised import Recursion, check_bound
 from cai.infinite.transient import Transient
 from cai.infinite.visits import counted
 from cai.numerics import arrays, logspace
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 from cai.tables.table import Table
 
 

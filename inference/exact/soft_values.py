@@ -16,8 +16,8 @@ from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpointed import CheckpointedSolution, checkpointed
 from cai.solutions.solution import Solution
 from cai.solutions.stationary import Stationary
-from cai.tables import bellman, sweeps
-from cai.tables.finite import check_alike
+from cai.sweeps import sweeps
+from cai.tables import bellman
 from cai.tables.table import Table
 
 Solved = TypeVar("Solved", Solution, CheckpointedSolution)
@@ -151,8 +151,11 @@ def soft_values(
             )
         return stationary(table, eta, rule)
     if recompute:
-        check_alike(table, "recompute")
         if rule != "soft" or not sweeps.by_products(table, eta):
+            if own := [x for x in ("log_dynamics", "arrival_reward") if x in table.by_step]:
+                came = f"one whose {' and '.join(own)} depend on it"
+                advice = "leave recompute out, or put the step into the state"
+                checks.refuse("recompute", "dynamics that are the same at every step", came, advice)
             checks.refuse(
                 "recompute",
                 "the soft rule and an optimism that is 0 or of a size from 1e-200 to 1e6",

@@ -32,7 +32,8 @@ from cai.policies.dynamics_guide import DynamicsGuide
 from cai.policies.history import HistoryPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
-from cai.tables import bellman, sweeps
+from cai.sweeps import sweeps
+from cai.tables import bellman
 from cai.tables.table import Table
 
 EstimatorName: TypeAlias = Literal[

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from cai.tables import sweeps
+from cai.sweeps import sweeps
 from cai.tables.table import Table
 
 _FEW = 400  # states up to which Newton's steps are dense and fast

@@ -200,7 +200,6 @@ def test_what_needs_one_step_refuses_in_one_line(name, last):
         transition_graph,
         lambda model: inference.count_transitions(model, [([0, 0], [0])]),
         lambda model: inference.goal_values(model, [0]),
-        lambda model: inference.soft_values(model, recompute=True),
         lambda model: dataclasses.replace(cai.tabulate(model), horizon=None),
     ):
         with pytest.raises(ValueError, match=r"step|shape") as caught:

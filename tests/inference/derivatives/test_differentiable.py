@@ -275,7 +275,7 @@ def test_one_ticket_by_hand(eta):
 
 @pytest.mark.parametrize("eta", [-0.7, 0.0, 1.0])
 def test_lists_of_successors_against_finite_differences(eta, monkeypatch):
-    monkeypatch.setattr("cai.tables.sweeps._CHUNK", 5000)  # a few steps at a time
+    monkeypatch.setattr("cai.sweeps.sweeps._CHUNK", 5000)  # a few steps at a time
     table = wide(1, discount=0.95, temperature=0.5)
     leaves, rebuild = parameters(dataclasses.replace(table, arrival_reward=torch.randn(300, 3, 2)))
     seen = torch.randint(300, (5, 40)), torch.randint(3, (5, 40))

@@ -14,8 +14,8 @@ import cai
 from cai import inference, models
 from cai.inference.derivatives import _adjoint, _mass
 from cai.inference.derivatives._linearised import Recursion
-from cai.tables import sweeps
-from cai.tables.one_step import SoftBackup
+from cai.sweeps import sweeps
+from cai.sweeps.one_step import SoftBackup
 
 FIELDS = ("reward", "arrival_reward", "final_reward", "log_prior", "log_dynamics", "temperature")
 SCALE = ("reward", "arrival_reward", "final_reward", "V")
@@ -164,9 +164,9 @@ def test_large_weak_or_hard_bends_go_the_other_way():
 
 
 def _without_weights(back):
-    def checked(step, v_next, keep=None):
+    def checked(step, v_next, t=0, keep=None):
         assert keep is None
-        return back(step, v_next, keep)
+        return back(step, v_next, t, keep)
 
     return checked
 

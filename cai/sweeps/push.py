@@ -9,7 +9,7 @@ import torch
 
 from cai.numerics import logspace
 from cai.numerics.matrices import Array
-from cai.tables.one_step import SoftBackup
+from cai.sweeps.one_step import SoftBackup
 
 
 @dataclass
@@ -50,10 +50,10 @@ class ForwardSteps:
 
 
 def forward_steps(
-    step: SoftBackup, after: Array, q: Array, w: Array | None, E: Array | None
+    step: SoftBackup, after: Array, q: Array, w: Array | None, E: Array | None, t: int = 0
 ) -> ForwardSteps:
-    """The factors for steps with next values ``after``, from ``step.log_rows``."""
-    policy, alone = None if step.joint else step.policy(q), None
+    """The factors for the steps from t on with next values ``after``, from ``step.log_rows``."""
+    policy, alone = None if step.joint else step.policy(q, t), None
     weights: Array = np.ones(()) if policy is None else policy.reshape(q.shape)
     if E is not None:
         alone = step.rows.underflowed(E) | ~step.rows.possible

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from cai.numerics.matrices import Array
-from cai.tables.one_step import SoftBackup
+from cai.sweeps.one_step import SoftBackup
 
 _CHUNK = 2**15  # numbers at a time, which fit into a cache beside a matrix
 _MOST = 64  # steps at a time

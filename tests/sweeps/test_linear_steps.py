@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import cai
 from cai import inference
 from cai.solutions import walk
-from cai.tables import bellman, sweeps
-from cai.tables.one_step import SoftBackup
+from cai.sweeps import sweeps
+from cai.sweeps.one_step import SoftBackup
+from cai.tables import bellman
 
 seeds = st.integers(0, 10**6)
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from cai.numerics import logspace, memory
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
-from cai.tables import bellman, linear_steps
-from cai.tables.one_step import SoftBackup
-from cai.tables.push import ForwardSteps, forward_steps, push
+from cai.sweeps import linear_steps
+from cai.sweeps.one_step import SoftBackup
+from cai.sweeps.push import ForwardSteps, forward_steps, push
+from cai.tables import bellman
 from cai.tables.table import Table
 
 _CHUNK = 2**18  # numbers at a time when several steps are done at once, to fit into a cache
@@ -33,9 +34,10 @@ _MATRICES = 4  # how many matrices a table keeps
 def by_products(table: Table, eta: float) -> bool:
     """Whether sweeps use matrix products: not if numbers like ηx would over- or underflow.
 
-    Nor if each step needs matrices of its own.
+    Nor if each step needs matrices of its own, as its dynamics or arrival rewards differ.
     """
-    return not table.by_step and (eta == 0 or 1e-200 < abs(eta) < 1e6)
+    own = {"log_dynamics"} if eta == 0 else {"log_dynamics", "arrival_reward"}
+    return own.isdisjoint(table.by_step) and (eta == 0 or 1e-200 < abs(eta) < 1e6)
 
 
 def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
@@ -88,7 +90,7 @@ def _backward(
                 break
             stretch = range(t - 1, max(t - _STRETCH, 0) - 1, -1)
             for i in stretch:
-                v[i] = step.back(v[i + 1], None if weights is None else weights[i])
+                v[i] = step.back(v[i + 1], i, None if weights is None else weights[i])
             t = stretch[-1]
     if weights is not None and np.isnan(weights[:, 0]).any():
         weights = None
@@ -132,7 +134,8 @@ def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
     q = np.empty((len(v) - 1, table.num_actions, table.num_states))
     with quietly(table):
         for t, after in parts(step, v):
-            q[t : t + len(after)] = step.log_rows(after, prior=False)[0].reshape(-1, *q.shape[1:])
+            rows = step.log_rows(after, t, prior=False)[0]
+            q[t : t + len(after)] = rows.reshape(-1, *q.shape[1:])
     return torch.from_numpy(q).transpose(1, 2).contiguous()
 
 
@@ -149,7 +152,7 @@ def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> fl
     total = 0.0
     with quietly(table):
         for t, ahead in _forward_steps(step, log_values.numpy()):
-            total += _earned(step, x[t : t + len(ahead.v)], ahead)
+            total += _earned(step, x[t : t + len(ahead.v)], ahead, t)
     return total
 
 
@@ -159,7 +162,7 @@ def visits(table: Table, eta: float, log_values: Tensor, states: Tensor) -> Tens
     total = np.zeros((table.num_actions, table.num_states))
     with quietly(table):
         for t, after in parts(step, v):
-            policy = step.policy(step.log_rows(after)[0])
+            policy = step.policy(step.log_rows(after, t)[0], t)
             total += np.einsum("nas,ns->as", policy, x[t : t + len(after)])
     return torch.from_numpy(total).T.contiguous()
 
@@ -174,22 +177,21 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
     Returns:
         q(s_t=s, alive), (T+1, S), and E[Σ rewards] in reward units.
     """
-    if table.by_step:
+    if "log_dynamics" in table.by_step:
         return _follow_steps(table, log_policy.exp())
     step, T = step_of(table, 0.0), len(log_policy)
     x = np.empty((T + 1, table.num_states))
     x[0] = table.log_initial.exp().numpy()
-    counts = np.zeros((table.num_actions, table.num_states))
-    n = max(1, _CHUNK // counts.size)
+    total, n = 0.0, max(1, _CHUNK // (table.num_actions * table.num_states))
     with quietly(table):
         for first in range(0, T, n):
             policy = log_policy[first : first + n].exp().transpose(1, 2).contiguous().numpy()
             for t, now in enumerate(policy, first):
                 now *= x[t]
                 x[t + 1] = table.discount * step.W.transposed_times(now.ravel())
-            counts += policy.sum(0)
+            total += _paid(table.expected_reward, policy, first)
     states = torch.from_numpy(x)
-    return states, _paid(table, torch.from_numpy(counts.T)) + final(table, states[-1])
+    return states, total + final(table, states[-1])
 
 
 def _follow_steps(table: Table, policy: Tensor) -> tuple[Tensor, float]:
@@ -214,9 +216,16 @@ def final(table: Table, states: Tensor) -> float:
     return product(states, table.final_reward).sum().item()
 
 
-def _paid(table: Table, counts: Tensor) -> float:
-    """(), reward units: Σ E[r + r⁺] of expected counts (S, A) in the true dynamics."""
-    return float(product(counts, table.expected_reward).sum().item())
+def _paid(reward: Tensor, counts: Array, t: int) -> float:
+    """(), reward units: the sum of rewards (S, A), or (T, S, A), over expected counts.
+
+    Args:
+        reward: reward units.
+        counts: (n, A, S), of the steps from t on.
+        t: the first step.
+    """
+    here = torch.from_numpy(counts).mT
+    return over_steps(here, reward if reward.dim() == 2 else reward[t : t + len(counts)])
 
 
 def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
@@ -225,9 +234,10 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
     Args:
         table: the problem.
         eta: η, finite.
-        joint: whether actions are summed with the successors; if not given, when η = 1.
+        joint: whether actions are summed with the successors; if not given, when η = 1 and all
+            steps are alike.
     """
-    key = eta, eta == 1 if joint is None else joint
+    key = eta, (eta == 1 and not table.by_step) if joint is None else joint
     step: SoftBackup | None = table.matrices.get(key)
     if step is None:
         while len(kept := list(table.matrices)) >= _MATRICES:
@@ -256,20 +266,20 @@ def _forward_steps(
     """Blocks of forward factors with their first t; recomputed unless weights are given."""
     for t, after in parts(step, v):
         if weights is None:
-            yield t, forward_steps(step, after, *step.log_rows(after))
+            yield t, forward_steps(step, after, *step.log_rows(after, t), t)
         else:
             own = weights[t : t + len(after)].reshape(len(after), -1, v.shape[-1])
             yield t, ForwardSteps(after, own, w=step.w(after), survival=step.survival(after))
 
 
-def _earned(step: SoftBackup, x: Array, ahead: ForwardSteps) -> float:
-    """Σ E[r + r⁺] of some steps, from the states (n, S) before them."""
+def _earned(step: SoftBackup, x: Array, ahead: ForwardSteps, t: int) -> float:
+    """Σ E[r + r⁺] of the steps from t on, from the states (n, S) before them."""
     table, total = step.table, 0.0
     if ahead.policy is not None:
-        counts = torch.from_numpy(np.einsum("nas,ns->sa", ahead.policy, x))
+        reward = table.expected_reward if ahead.w is None else table.reward
+        total = _paid(reward, ahead.policy * x[:, None, :], t)
         if ahead.w is None:
-            return _paid(table, counts)
-        total = product(counts, table.reward).sum().item()
+            return total
     if step.earnings is None:
         return total
     assert ahead.w is not None

@@ -9,6 +9,9 @@ and a state, W = p(s'|s,a) exp(η r⁺/α), and the actions are summed afterward
 
 A row whose sum is too small for a product to keep all digits (``log_matrix.py``) is computed again
 in log space, as in bellman.py.
+
+Rewards and action priors may depend on the step, since W does not contain them at any η unless
+joint; then methods are told the step t.
 """
 
 from __future__ import annotations
@@ -19,13 +22,12 @@ from torch import Tensor
 
 from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
-from cai.numerics.log_matrix import LogMatrix
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array, Matrix
+from cai.sweeps.rows import by_action, joint_rows, log_weights, rows_by_action
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_NEAR_ZERO = 0.1  # below this |η| the logarithm is taken around one
 _BLOCK = 2**20  # numbers at a time where rows are done in log space
 
 
@@ -35,7 +37,8 @@ class SoftBackup:
     Args:
         table: the problem.
         eta: η, finite.
-        joint: whether actions are summed together with the successors, which η = 1 allows.
+        joint: whether actions are summed together with the successors, which η = 1 allows if
+            every step is alike.
 
     Attributes:
         rows: the weights, (R, S).
@@ -50,17 +53,17 @@ class SoftBackup:
 
     def __init__(self, table: Table, eta: float, joint: bool) -> None:
         self.table, self.eta, self.joint = table, eta, joint
-        self.rows = rows = self._joint_rows() if joint else self._rows_by_action()
+        self.rows = rows = joint_rows(table) if joint else rows_by_action(table, eta)
         self.W, self.num_rows = rows.W, len(rows.possible)
         if joint:
             self._base = self._logits = rows.scale
         else:
             reward = table.expected_reward if eta == 0 else table.reward
-            self._base = _by_action(reward / table.temperature).numpy()
+            self._base = _of_rows(reward / table.temperature)
             if eta != 0:
                 self._base = self._base + rows.scale / eta
-            self._logits = self._base + _by_action(table.log_prior).numpy()
-        best = self._logits.reshape(-1, table.num_states).max(0)
+            self._logits = self._base + _of_rows(table.log_prior)
+        best = self._logits.reshape(*self._logits.shape[:-1], -1, table.num_states).max(-2)
         self._may_be_lost = bool(np.isneginf(best).any() or table.final_reward.isneginf().any())
         if table.arrival_reward is not None:
             self._may_be_lost |= bool(table.arrival_reward.isneginf().any())
@@ -71,53 +74,16 @@ class SoftBackup:
             self.growth = float(log_totals.max())
             self.contraction = np.exp(self._base - self.growth).astype(self.W.dtype)
 
-    def _joint_rows(self) -> LogMatrix:
-        """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, (S, A·K); dense, actions summed, (S, S)."""
-        table, log_w = self.table, self.table.log_weights
-        if table.successors is None:
-            log_w, index = log_w.logsumexp(1), None
-        else:
-            log_w, index = log_w.flatten(1), table.successors.flatten(1)
-        return LogMatrix(log_w, index, table.num_states, table.precision)
-
-    def _rows_by_action(self) -> LogMatrix:
-        """log p(s'|s,a) + η r⁺/α, (A·S, K); near η = 0, rows near one are taken around one."""
-        table, near_one, excess = self.table, None, None
-        index = None if table.successors is None else _by_action(table.successors)
-        if self.eta == 0:
-            near_one = np.ones(table.num_states * table.num_actions, dtype=bool)
-        elif abs(self.eta) < _NEAR_ZERO:
-            near_one, excess = self._near_one()
-        log_w = self._log_weights()
-        return LogMatrix(log_w, index, table.num_states, table.precision, near_one, excess)
-
-    def _near_one(self) -> tuple[Array, Array]:
-        """Whether exp(η r⁺/α) is near one, or zero, and E[exp(η r⁺/α) - 1], (R,) each."""
-        table, R = self.table, self.table.num_states * self.table.num_actions
-        if table.arrival_reward is None:
-            return np.ones(R, dtype=bool), np.zeros(R)
-        change = self.eta * table.arrival_reward / table.temperature
-        near = ((change.abs() <= 1) | change.isneginf()).all(-1)
-        excess = product(table.log_dynamics.exp(), change.expm1()).sum(-1)
-        return _by_action(near).numpy(), _by_action(excess).numpy()
-
-    def _log_weights(self) -> Tensor:
-        """log p(s'|s,a) + η r⁺/α, (A·S, K)."""
-        log_w = self.table.log_dynamics
-        if self.table.arrival_reward is not None and self.eta != 0:
-            change = self.table.arrival_reward / self.table.temperature
-            log_w = logspace.scaled(log_w, change, self.eta)
-        return _by_action(log_w)
-
-    def back(self, v_next: Array, keep: Array | None = None) -> Array:
+    def back(self, v_next: Array, t: int = 0, keep: Array | None = None) -> Array:
         """v(s) from the values of the next step, (S,) -> (S,), nats.
 
         Args:
             v_next: (S,), nats.
+            t: the step, if steps differ.
             keep: (R,), is filled with π(a|s)/E, by which a forward sweep multiplies masses (1/E if
                 joint, π at η = 0); with NaN for rows computed in log space.
         """
-        q, _, E = self.log_rows(v_next)
+        q, _, E = self.log_rows(v_next, t)
         if keep is not None:
             fine = E is None or E.min() >= self.rows.smallest
             np.divide(1.0, np.nan if not fine else 1.0 if E is None else E, out=keep)
@@ -135,7 +101,7 @@ class SoftBackup:
         return top + np.log(total)
 
     def log_rows(
-        self, v_next: Array, prior: bool = True
+        self, v_next: Array, t: int = 0, prior: bool = True
     ) -> tuple[Array, Array | None, Array | None]:
         """The logarithm of each row, nats, with its w and E.
 
@@ -143,12 +109,13 @@ class SoftBackup:
 
         Args:
             v_next: (S,) or several steps at once, (n, S).
+            t: the first of these steps, if steps differ.
             prior: False leaves log p(a|s) out.
 
         Returns:
             (R,) or (n, R), then w (S,) or (n, S), and E as the first; None for both at η = 0.
         """
-        base = self._logits if prior else self._base
+        base = _steps(self._logits if prior else self._base, t, v_next)
         u = self._continuation(v_next)
         if self.eta == 0:
             return base + self._mean(u), None, None
@@ -158,15 +125,22 @@ class SoftBackup:
             for one, sums, values in zip(
                 np.atleast_2d(q), np.atleast_2d(E), np.atleast_2d(v_next), strict=True
             ):
-                self._mend(one, np.flatnonzero(self.rows.underflowed(sums)), values, prior)
+                self._mend(one, np.flatnonzero(self.rows.underflowed(sums)), values, t, prior)
+                t += 1
         return q, w, E
 
-    def policy(self, logits: Array) -> Array:
-        """π(a|s) from log p(a|s) + q(s,a), (n, R) -> (n, A, S); at a dead end the prior."""
+    def policy(self, logits: Array, t: int = 0) -> Array:
+        """π(a|s) from log p(a|s) + q(s,a), (n, R) -> (n, A, S); at a dead end the prior.
+
+        Args:
+            logits: (n, R), nats.
+            t: the first of these steps, if steps differ.
+        """
         q = logits.reshape(len(logits), self.table.num_actions, -1)
         top = q.max(1, keepdims=True)
         if self._may_be_lost:
-            q = np.where(top == -np.inf, self.table.log_prior.T.numpy(), q)
+            prior = self.table.log_prior.mT.numpy()
+            q = np.where(top == -np.inf, prior if prior.ndim == 2 else prior[t : t + len(q)], q)
             top = np.where(top == -np.inf, 0.0, top)
         p = np.exp(q - top)
         return p / p.sum(1, keepdims=True)
@@ -217,7 +191,7 @@ class SoftBackup:
 
     def listed_weights(self) -> Tensor:
         """(R, K), the weights in the table's order of successors; actions must not be summed."""
-        return self.rows.scaled(self._log_weights())
+        return self.rows.scaled(log_weights(self.table, self.eta))
 
     @cached_property
     def earnings(self) -> Matrix | None:
@@ -229,7 +203,7 @@ class SoftBackup:
         if self.eta == 0 or (table.arrival_reward is None and not self.joint):
             return None
         if not self.joint:
-            return self.rows.matrix(product(self.listed_weights(), _by_action(self._paid)))
+            return self.rows.matrix(product(self.listed_weights(), by_action(self._paid)))
         w = product(self.rows.scaled(table.log_weights), self._paid)
         return self.rows.matrix(w.sum(1) if table.successors is None else w.flatten(1))
 
@@ -252,9 +226,11 @@ class SoftBackup:
         n = max(1, _BLOCK // K)
         return [rows[start : start + n] for start in range(0, len(rows), n)]
 
-    def _mend(self, q: Array, rows: Array, v_next: Array, prior: bool) -> None:
+    def _mend(self, q: Array, rows: Array, v_next: Array, t: int, prior: bool) -> None:
         """Replaces the rows of q that underflowed by those computed in log space."""
-        table = self.table
+        if not len(rows):
+            return
+        table = self.table.at(t)
         for part in self.blocks(rows):
             log_p, x, _ = self.alone(part, v_next)
             soft = logspace.soft_mean(log_p, x, self.eta)
@@ -285,9 +261,22 @@ class SoftBackup:
     @cached_property
     def _pattern(self) -> Matrix:
         """One where an outcome is possible, however improbable."""
-        return self.rows.matrix((_by_action(self.table.log_dynamics) > -torch.inf).double())
+        return self.rows.matrix((by_action(self.table.log_dynamics) > -torch.inf).double())
 
 
-def _by_action(x: Tensor) -> Tensor:
-    """(S, A, ...) -> (A·S, ...)."""
-    return x.transpose(0, 1).flatten(0, 1)
+def _steps(x: Array, t: int, v_next: Array) -> Array:
+    """What belongs to the rows of step t, or of the steps from t on that have next values (n, S).
+
+    Args:
+        x: (R,), or (T, R) if steps differ.
+        t: the first step.
+        v_next: (S,) or (n, S).
+    """
+    if x.ndim == 1:
+        return x
+    return x[t] if v_next.ndim == 1 else x[t : t + len(v_next)]
+
+
+def _of_rows(x: Tensor) -> Array:
+    """(…, S, A) -> (…, A·S)."""
+    return x.transpose(-1, -2).flatten(-2).numpy()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import cai
 from cai import inference, models
 from cai.numerics import logspace
+from cai.sweeps import sweeps
+from cai.sweeps.sweeps import step_of
 from cai.tables import bellman
-from cai.tables.sweeps import step_of
 
 seeds = st.integers(0, 10**6)
 discounts = st.sampled_from([1.0, 0.8])
@@ -76,7 +77,7 @@ def log_space(table, eta):
     earned = torch.zeros(()).double()
     for t in range(table.steps):
         flow = states[t][:, None, None] * moves[t]
-        pays = table.reward.unsqueeze(-1).expand_as(flow)
+        pays = table.at(t).reward.unsqueeze(-1).expand_as(flow)
         if table.arrival_reward is not None:
             pays = pays + table.arrival_reward
         earned += logspace.product(flow, pays).sum()
@@ -146,6 +147,65 @@ def test_what_is_impossible_or_never_reached(seed, discount, scale, eta):
     table = cai.tabulate(hard(seed, scale, discount).model())
     for form in (table, wide(lists(table))):
         agree(form, eta)
+
+
+def at_each_step(table, seed, impossible):
+    """The table with rewards and an action prior that differ from step to step."""
+    rng = np.random.default_rng(seed)
+    T, shape = table.steps, table.reward.shape
+    reward = table.reward * torch.from_numpy(rng.normal(size=(T, 1, 1)))
+    log_prior = table.log_prior + torch.from_numpy(rng.normal(size=(T, *shape)))
+    if impossible:
+        reward = reward.masked_fill(torch.from_numpy(rng.random((T, *shape)) < 0.2), -torch.inf)
+        log_prior[..., 1:] = log_prior[..., 1:].masked_fill(
+            torch.from_numpy(rng.random((T, shape[0], shape[1] - 1)) < 0.3), -torch.inf
+        )
+        log_prior[..., 0] = log_prior[..., 0].nan_to_num(neginf=0.0)
+    return dataclasses.replace(table, reward=reward, log_prior=log_prior.log_softmax(-1))
+
+
+@given(seed=seeds, discount=discounts, scale=scales, eta=etas, impossible=st.booleans())
+def test_rewards_and_priors_that_depend_on_the_step(seed, discount, scale, eta, impossible):
+    problem = oracles.random_problem(seed, S=4, A=3, T=5, discount=discount, scale=scale)
+    table = at_each_step(cai.tabulate(problem.model()), seed, impossible)
+    assert table.by_step == ("log_prior", "reward")
+    for form in (table, lists(table), table.at(slice(1, 4))):
+        assert sweeps.by_products(form, eta)
+        agree(form, eta)
+
+
+@pytest.mark.parametrize("cost", [200.0, 1e6])
+@pytest.mark.parametrize("eta", [-1.0, 0.09, 0.5, 1.0])
+def test_values_that_underflow_at_each_step(cost, eta):
+    """Rows that are computed again in log space take the reward and the prior of their own step."""
+    table = at_each_step(corridor(50, 60, cost), 0, False)
+    agree(table, eta)
+
+
+@pytest.mark.parametrize("eta", [-0.7, 0.0, 0.5, 1.0])
+def test_steps_are_recomputed_with_their_own_rewards_and_priors(eta):
+    problem = oracles.random_problem(3, S=4, A=3, T=11, discount=0.9)
+    table = at_each_step(cai.tabulate(problem.model()), 0, False)
+    kept, long = (inference.soft_values(table, eta, recompute=x) for x in (False, True))
+    assert len(long.times) < 6
+    assert long.bound == pytest.approx(kept.bound, abs=1e-12)
+    assert long.imagined_return == pytest.approx(kept.imagined_return, abs=1e-12)
+    torch.testing.assert_close(long.visits, kept.visits, rtol=1e-12, atol=1e-13)
+    for t, step in enumerate(long.walk()):
+        torch.testing.assert_close(step.states, kept.states[t], rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(step.V, kept.V[t], rtol=1e-12, atol=1e-12)
+        if t < 11:
+            torch.testing.assert_close(step.policy, kept.at(t).policy, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(long.at(t).Q, kept.Q[t], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["log_dynamics", "arrival_reward"])
+def test_dynamics_of_each_step_are_not_recomputed(name):
+    table = cai.tabulate(oracles.random_problem(3, T=4).model())
+    x = getattr(table, name)
+    table = dataclasses.replace(table, **{name: torch.stack([x, x.flip(0), x, x])})
+    with pytest.raises(ValueError, match=f"recompute: expected dynamics .*{name} depend"):
+        inference.soft_values(table, 1.0, recompute=True)
 
 
 @given(seed=seeds, eta=st.sampled_from([0.0, 1.0]), discount=discounts)
