@@ -114,8 +114,8 @@ def soft_values(
             For an infinite horizon, if values are not finite (a discount is no guarantee unless
             η = 0), naming the critical η or the spectral radius. For a linear-Gaussian model, if a
             value is infinite at η (naming the last η at which none is), the discount is below one
-            at η ≠ 0, or the rule is not soft. With ``recompute``, if the rule is not soft or η is
-            not finite.
+            at η ≠ 0, or the rule is not soft. With ``recompute``, if the rule is not soft, η is not
+            finite, or dynamics or arrival rewards depend on the step.
 
     >>> from cai import inference, models
     >>> model = models.ledge()

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cai
@@ -164,8 +164,17 @@ def at_each_step(table, seed, impossible):
     return dataclasses.replace(table, reward=reward, log_prior=log_prior.log_softmax(-1))
 
 
+@pytest.fixture
+def two_steps_at_once(monkeypatch):
+    """What sums over blocks of steps begins anew at each."""
+    monkeypatch.setattr(sweeps, "_CHUNK", 24)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=seeds, discount=discounts, scale=scales, eta=etas, impossible=st.booleans())
-def test_rewards_and_priors_that_depend_on_the_step(seed, discount, scale, eta, impossible):
+def test_rewards_and_priors_that_depend_on_the_step(
+    seed, discount, scale, eta, impossible, two_steps_at_once
+):
     problem = oracles.random_problem(seed, S=4, A=3, T=5, discount=discount, scale=scale)
     table = at_each_step(cai.tabulate(problem.model()), seed, impossible)
     assert table.by_step == ("log_prior", "reward")
@@ -197,6 +206,18 @@ def test_steps_are_recomputed_with_their_own_rewards_and_priors(eta):
         if t < 11:
             torch.testing.assert_close(step.policy, kept.at(t).policy, rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(long.at(t).Q, kept.Q[t], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["log_dynamics", "arrival_reward"])
+def test_views_of_steps_with_dynamics_of_their_own_share_no_matrix(name):
+    table = cai.tabulate(oracles.random_problem(3, T=2).model())
+    table = dataclasses.replace(
+        table, **{name: torch.stack([x := getattr(table, name), x.flip(0)])}
+    )
+    for step in (table.at(0), table.at(1)):
+        torch.testing.assert_close(
+            sweeps.backward(step, 0.5), bellman.backward(step, 0.5), rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", ["log_dynamics", "arrival_reward"])
