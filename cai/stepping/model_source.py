@@ -34,6 +34,9 @@ class ModelSource:
         terminates: whether episodes terminate with probability 1 - γ after each step. The learner
             must then not discount.
 
+    Attributes:
+        draws_from_torch: whether steps draw from torch's generator, or from one of their own.
+
     Raises:
         ValueError: if a number is out of range, or a time limit would hide the horizon.
     """
@@ -69,8 +72,10 @@ class ModelSource:
             self._steps = _ProgramSteps(model, num_envs)
         else:
             self._steps = _TableSteps(table)
+        self.draws_from_torch = self._survival < 1 or isinstance(self._steps, _ProgramSteps)
         self.s = self._steps.start(num_envs)
         self.t = torch.zeros(num_envs, dtype=torch.long)
+        self._latest = 0  # no copy is at a later step
         never = torch.zeros(num_envs, dtype=torch.bool)
         self._never, self._always = never, ~never
 
@@ -89,7 +94,9 @@ class ModelSource:
         cut, t_next = self._never, t + 1
         if self._survival < 1:
             ended = ended | (torch.rand(self.num_envs, dtype=torch.float64) >= self._survival)
-        if self._last is not None and self._last <= t_next.max():  # some may be over and beyond
+        self._latest += 1
+        if self._last is not None and self._last <= self._latest:  # some may be over and beyond
+            self._latest = int(t_next.max())
             last = t_next == self._last
             if self._cuts:
                 cut = last & ~ended
@@ -105,10 +112,10 @@ class ModelSource:
 
         Where termination was drawn, or r_T was paid, it is drawn and paid anew.
         """
-        before = self.s, self.t
+        before = self.s, self.t, self._latest
         self.s, self.t = taken.s, taken.t
         other = self.advance(taken.a)
-        self.s, self.t = before
+        self.s, self.t, self._latest = before
         return other
 
     def restart(self, over: Tensor) -> None:
@@ -129,6 +136,7 @@ class ModelSource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the copies."""
         self.s, self.t = state["s"], state["t"]
+        self._latest = int(self.t.max())
         self._steps.go_on_from(state["generator"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -133,12 +134,14 @@ class ModelVectorEnv(VectorEnv[Any, Any, Any]):
         """
         source, space = self._source, self.single_action_space
         a = checked_actions(actions, space, self.num_envs)
-        with self._random:
-            taken = source.advance(a)
-            source.restart(self._over)
-        reward, ended, cut = (x.numpy() for x in (taken.reward, taken.ended, taken.cut))
         over = self._over.numpy()
-        if over.any():
+        begins = over.any()
+        with self._random if source.draws_from_torch else _nothing:
+            taken = source.advance(a)
+            if begins:
+                source.restart(self._over)
+        reward, ended, cut = (x.numpy() for x in (taken.reward, taken.ended, taken.cut))
+        if begins:
             reward, ended, cut = np.where(over, 0.0, reward), ended & ~over, cut & ~over
         self._over = torch.from_numpy(ended | cut)
         return self._seen(source.s, source.t), reward, ended, cut, {}
@@ -186,6 +189,9 @@ class ModelEnv(gymnasium.Env[Any, Any]):
         """One step; after the end of an episode it must be reset."""
         seen, reward, ended, cut, _ = self._envs.step(np.asarray(action)[None])
         return seen[0], float(reward[0]), bool(ended[0]), bool(cut[0]), {}
+
+
+_nothing = contextlib.nullcontext()
 
 
 class _OwnGenerator:

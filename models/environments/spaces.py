@@ -31,7 +31,8 @@ class Observations:
             S = self._states
             self.space = spaces.Discrete(S) if T is None else spaces.MultiDiscrete([S, T + 1])
             return
-        size = event.numel() + (T is not None)
+        self._size = event.numel()
+        size = self._size + (T is not None)
         low, high = np.full(size, -np.inf, np.float32), np.full(size, np.inf, np.float32)
         if T is not None:
             low[-1], high[-1] = 0, 1
@@ -42,11 +43,12 @@ class Observations:
         T = self._horizon
         if self._states is not None:
             return s.numpy() if T is None else np.stack([s.numpy(), t.numpy()], 1)
-        seen = np.empty((len(s), *self.space.shape), np.float32)  # type: ignore[misc]
-        size = s[0].numel()
-        seen[:, :size] = s.reshape(len(s), -1).numpy()
-        if T is not None:
-            seen[:, size] = t.numpy() / T
+        n, size = len(s), self._size
+        if T is None:
+            return s.reshape(n, size).numpy().astype(np.float32)
+        seen = np.empty((n, size + 1), np.float32)
+        seen[:, :size] = s.reshape(n, size).numpy()
+        seen[:, size] = t.numpy() / T
         return seen
 
 
