@@ -82,6 +82,7 @@ Training:
 
 Learning from transitions, of models and of environments that can only be stepped:
 
+- ``sac``: a policy and two critics from a replay memory, soft actor-critic.
 - ``soft_q``: soft, hard and expected-SARSA action values, in tables or by networks.
 - ``AutomaticTemperature``: a temperature that adapts to a number of nats a step.
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.

@@ -36,6 +36,7 @@ from .learning.path_consistency import path_consistency as path_consistency
 from .learning.policy_gradient import policy_gradient as policy_gradient
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
+from .off_policy.sac import sac as sac
 from .off_policy.soft_q import soft_q as soft_q
 from .optimism.optimism_curve import OptimismCurve as OptimismCurve
 from .optimism.optimism_curve import optimism_curve as optimism_curve

@@ -67,6 +67,9 @@ class AutomaticTemperature:
 
         Args:
             alpha: α before it.
-            divergence: the mean KL of the policy from the action prior, nats.
+            divergence: the mean KL of the policy from the action prior, nats; NaN if the policy has
+                not acted yet, which leaves α as it is.
         """
+        if math.isnan(divergence):
+            return alpha
         return alpha * math.exp(self.rate * (divergence - self.nats))

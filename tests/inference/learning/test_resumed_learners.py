@@ -96,11 +96,34 @@ def unified(path=None, at=lambda taken: None, **how):
     )
 
 
+def actor_critic(path=None, at=lambda taken: None, model=None, **how):
+    def temperature(taken):
+        at_last(at, taken)
+        return 2.0 if taken < 1000 else 1.0
+
+    model = model or models.ledge(horizon=4, discount=0.9)
+    how = {"num_envs": 7, "steps": 3000, "every": 400, "batch": 16, "replay": 700, **how}
+    return inference.sac(
+        model,
+        hidden=(8,),
+        warm_up=300,
+        updates=1,
+        temperature=temperature,
+        checkpoint=path,
+        progress=False,
+        **how,
+    )
+
+
 RUNS = {
     "soft_q": tabular,
     "soft_q, timed segments": functools.partial(tabular, horizon=4, length=3),
     "soft_q, network": network,
     "soft_q, latest segments": functools.partial(network, replay=0, lag=None),
+    "sac": actor_critic,
+    "sac, program": lambda path=None, at=lambda taken: None: actor_critic(
+        path, at, models.pendulum(horizon=20)
+    ),
     "policy_gradient": gradient,
     "policy_gradient, program": lambda path=None, at=lambda taken: None: gradient(
         path, at, models.pendulum(horizon=20)

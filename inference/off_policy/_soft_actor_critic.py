@@ -1,0 +1,197 @@
+"""A policy, two critics, copies of them that lag behind, and the memory that they learn from."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cai import checks
+from cai.distributions.exact_scores import exact, log_probs
+from cai.inference.learning.learned import Learned
+from cai.inference.learning.q_network import follow
+from cai.inference.off_policy._expectations import expectations, of_two
+from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy._twin_critics import TwinCritics
+from cai.program.episode import policy_at
+from cai.stepping.source import Transition
+
+_VALUED = 32  # draws of an action whose mean is the value of a state
+
+
+class SoftActorCritic:
+    """The state of soft actor-critic.
+
+    Args:
+        policy: (t, s) -> distribution, which is trained.
+        critics: which are trained.
+        replay: the memory.
+        discount: γ.
+        batch: how many transitions are drawn for a step of Adam.
+        updates: how many steps of Adam follow a step of all copies.
+        warm_up: how many transitions are taken before the first of them.
+        lag: the share by which the lagging critics move towards the others after each of them.
+        learning_rate: that of Adam at the start; it falls to zero in proportion to what remains.
+
+    Attributes:
+        taken: how many transitions were seen.
+        alpha: the temperature α.
+        divergence: the mean of log π/p in the latest batch, nats; NaN before the first.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        critics: TwinCritics,
+        replay: Replay,
+        discount: float,
+        batch: int,
+        updates: int,
+        warm_up: int,
+        lag: float,
+        learning_rate: float,
+    ) -> None:
+        self.policy, self.critics, self.lagging = policy, critics, copy.deepcopy(critics)
+        self.discount = discount
+        self.replay, self.batch, self.updates = replay, batch, updates
+        self.warm_up, self.lag, self.learning_rate = warm_up, lag, learning_rate
+        self.taken, self.alpha, self.divergence = 0, 1.0, math.nan
+        self._acts = _Adam(policy, learning_rate)
+        self._judges = _Adam(critics, learning_rate)
+
+    def learn(self, transition: Transition, remaining: float) -> float:
+        """Remembers one transition of each copy, and takes some steps of Adam.
+
+        Args:
+            transition: the transition.
+            remaining: the share of transitions that are still to come.
+
+        Returns:
+            The mean of the critics' squared errors; NaN before the first step.
+
+        Raises:
+            ValueError: if a reward is -inf.
+            FloatingPointError: if a loss is not finite.
+        """
+        if transition.reward.isneginf().any():
+            advice = "take a large penalty, or soft_q with a table (hidden=None)"
+            checks.refuse("reward", "finite ones for a network", "-inf", advice)
+        self.replay.add(transition)
+        self.taken += len(transition.reward)
+        if self.taken < self.warm_up:
+            return math.nan
+        for adam in (self._acts.adam, self._judges.adam):
+            adam.param_groups[0]["lr"] = self.learning_rate * remaining
+        losses = [self._update() for _ in range(self.updates)]
+        return sum(losses) / len(losses)
+
+    def _update(self) -> float:
+        """A step of critics and policy; returns the mean of the critics' squared errors."""
+        drawn = self.replay.draw(self.batch)
+        assert drawn is not None
+        [step] = drawn
+        n, alpha, actions = len(step.t), self.alpha, self.critics.actions
+        with torch.enable_grad():
+            # One pass for both states: the critics change in between, the policy does not.
+            s, t = torch.cat([step.s, step.s_next]), torch.cat([step.t, step.t + 1])
+            both = expectations(self.policy, self.critics.prior, s, t, actions)
+            here, after = both.at(slice(n)), both.at(slice(n, None))
+            with torch.no_grad():
+                v = after.value(self.lagging, alpha)
+                target = step.reward + self.discount * torch.where(step.ended, 0.0, v)
+            found = self.critics(step.s, step.t, step.a)
+            if actions is not None:
+                found = found.gather(-1, step.a.long().expand(2, n).unsqueeze(-1)).squeeze(-1)
+            squares = torch.where(step.counts, (found - target.to(found.dtype)).square(), 0.0)
+            self._judges.step(0.5 * squares.sum(0).mean())
+            loss = here.loss(self.critics, alpha)
+            self._acts.step(torch.where(step.counts, loss, 0.0).mean())
+        follow(self.lagging, self.critics, self.lag)
+        self.divergence = here.divergence().detach()[step.counts].mean().item()
+        return squares.detach().mean().item()
+
+    def learned(self, history: dict[str, Tensor]) -> Learned:
+        """The result so far."""
+        judged = _Judged(self.policy, self.critics, self.alpha)
+        return Learned(self.policy, self.alpha, history, judged.values, judged.action_values)
+
+    def cut(self) -> None:
+        """Ends all episodes after the latest step, since others begin."""
+        self.replay.cut()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return parts | {"replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores policy, critics, optimisers and memory from a state."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.replay.load_state_dict(state["replay"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "critics": self.critics,
+            "lagging": self.lagging,
+            "acts": self._acts.adam,
+            "judges": self._judges.adam,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """The values of a policy by the mean of two critics, apart from what they were learnt from."""
+
+    policy: nn.Module
+    critics: TwinCritics
+    alpha: float
+
+    @torch.no_grad()
+    def values(self, s: Tensor, t: Any = 0) -> Tensor:
+        """E_π[Q - α log π/p] with the mean of both Q, of the batch shape of s, reward units."""
+        s = torch.as_tensor(s)
+        q, p = exact(policy_at(self.policy, t, s)), exact(self.critics.prior(s, t))
+        if (actions := self.critics.actions) is not None:
+            log_q = log_probs(q, actions)
+            ratio = torch.where(log_q > -torch.inf, log_q - log_probs(p, actions), 0.0)
+            each = of_two(self.critics(s, t), mean=True) - self.alpha * ratio
+            return (log_q.exp() * each).sum(-1)
+        a = q.sample((_VALUED,))
+        found = of_two(self.critics(s, t, a), mean=True)
+        return (found - self.alpha * (q.log_prob(a) - p.log_prob(a))).mean(0)
+
+    @torch.no_grad()
+    def action_values(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """The mean of both Q, of the batch shape of s and a, reward units."""
+        s, a = torch.as_tensor(s), torch.as_tensor(a)
+        found = of_two(self.critics(s, t, a), mean=True)
+        if self.critics.actions is None:
+            return found
+        shape = torch.broadcast_shapes(found.shape[:-1], a.shape)
+        index = a.long().expand(shape).unsqueeze(-1)
+        return found.expand(*shape, -1).gather(-1, index).squeeze(-1)
+
+
+class _Adam:
+    """Steps of some parameters along the gradient of a loss that others may be part of."""
+
+    def __init__(self, module: nn.Module, learning_rate: float) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+
+    def step(self, loss: Tensor) -> None:
+        """A step; raises FloatingPointError if the loss is not finite."""
+        if not loss.isfinite():
+            words = f"a loss is {loss.item():g}; try a smaller learning_rate"
+            raise FloatingPointError(f"sac: {words}")
+        gradients = torch.autograd.grad(loss, self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.adam.step()

@@ -1,0 +1,81 @@
+"""Two networks Q(s,a) side by side, as one batched product for each layer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from cai.distributions.exact_scores import support_size
+from cai.policies.heads import moments, onto
+from cai.policies.observation import View
+
+
+class TwinCritics(nn.Module):
+    """Q_1 and Q_2 in reward units, of a state and an action, or of a state for each action.
+
+    Actions on a box come in units of half its width, others in those of the prior's standard
+    deviation.
+
+    Args:
+        problem: the model or environment, of which the space of states and the prior are kept.
+        hidden: widths of the hidden layers, with rectified linear units.
+        timed: whether the time is part of the state.
+    """
+
+    def __init__(self, problem: Any, hidden: tuple[int, ...], timed: bool) -> None:
+        super().__init__()
+        self._view, self._timed = View(problem), timed
+        prior = self._view.prior(problem.initial.sample(), 0)
+        self.actions = support_size(prior)
+        inputs, outputs = self._view.size + timed, self.actions or 1
+        self._event = len(prior.event_shape)
+        self._centre, self._unit = torch.zeros(1), torch.ones(1)
+        if self.actions is None:
+            inputs += prior.event_shape.numel()
+            self._centre, self._unit = _units(prior)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in itertools.pairwise((inputs, *hidden, outputs)):
+            bound = 1 / math.sqrt(fan_in)
+            self.weights.append(torch.empty(2, fan_in, fan_out).uniform_(-bound, bound))
+            self.biases.append(torch.empty(2, 1, fan_out).uniform_(-bound, bound))
+
+    def forward(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
+        """Q of states and actions, (2, …), or of all actions if they are finitely many, (2, …, A).
+
+        Args:
+            s: of any batch shape.
+            t: an int, or of a batch shape that broadcasts with it.
+            a: of a batch shape that broadcasts with it; not needed for finitely many actions.
+        """
+        dtype = self.weights[0].dtype
+        x = self._view.inputs(t, s, dtype, self._timed)
+        if self.actions is None:
+            assert a is not None
+            action = a.flatten(a.dim() - self._event).to(dtype) if self._event else a.unsqueeze(-1)
+            action = (action.to(dtype) - self._centre) / self._unit
+            batch = torch.broadcast_shapes(x.shape[:-1], action.shape[:-1])
+            x = torch.cat([x.expand(*batch, -1), action.expand(*batch, -1)], -1)
+        batch, x = x.shape[:-1], x.reshape(1, -1, x.shape[-1]).expand(2, -1, -1)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = torch.baddbmm(bias, x, weight).relu()
+        x = torch.baddbmm(self.biases[-1], x, self.weights[-1])
+        return x.reshape(2, *batch) if self.actions is None else x.reshape(2, *batch, -1)
+
+    def prior(self, s: Tensor, t: Any) -> TorchDistribution:
+        """The action prior."""
+        return self._view.prior(s, t)
+
+
+def _units(prior: Any) -> tuple[Tensor, Tensor]:
+    """The middle and half the width of a box of actions, or the prior's moments, (m,) each."""
+    edge: Any = onto(prior)
+    if hasattr(edge, "low") and hasattr(edge, "high"):
+        low, high = (x.expand(prior.event_shape).reshape(-1) for x in (edge.low, edge.high))
+        return ((low + high) / 2).float(), ((high - low) / 2).float()
+    centre, unit = moments(prior, torch.zeros(1))
+    return centre.reshape(-1).float(), unit.reshape(-1).float()
