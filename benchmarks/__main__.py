@@ -31,11 +31,12 @@ minutes on an idle machine.
     python -m benchmarks --only program --rounds 50
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
-learners, and a race with the A2C of Stable-Baselines3:
+learners, and races with the A2C and the SAC of Stable-Baselines3:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
     python -m benchmarks.actor_critic
+    python -m benchmarks.soft_actor_critic
 """
 
 from __future__ import annotations

@@ -10,14 +10,12 @@ with the 95% interval of the mean over seeds. Speed is transitions per second of
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
 
 import torch
-from scipy import stats
 
 import cai
+from benchmarks.learning_race import Side, race
 from cai import inference, models
 
 _HIDDEN = (64, 64)
@@ -74,7 +72,7 @@ def theirs(steps: int, seed: int) -> tuple[float, float]:
     return seconds, float(found)
 
 
-_SIDES: dict[str, Callable[[int, int], tuple[float, float]]] = {
+_SIDES: dict[str, Side] = {
     "A2C of Stable-Baselines3": theirs,
     "policy_gradient": ours,
     "the same on models.cartpole": on_the_model,
@@ -82,26 +80,12 @@ _SIDES: dict[str, Callable[[int, int], tuple[float, float]]] = {
 
 
 def main() -> None:
-    """Prints the table; the sides alternate, so that a drifting speed affects all alike."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100_000)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in _SIDES}
-    for seed in range(given.seeds):
-        for name, side in _SIDES.items():
-            found[name].append(side(given.steps, seed))
-    first = found[next(iter(_SIDES))]
-    print(f"{given.steps} transitions, {given.seeds} seeds   transitions/s  faster  return")
-    for name, runs in found.items():
-        speed = statistics.median(given.steps / seconds for seconds, _ in runs)
-        ratio = statistics.median(a[0] / b[0] for a, b in zip(first, runs, strict=True))
-        returns = [x for _, x in runs]
-        spread = statistics.stdev(returns) if len(returns) > 1 else float("nan")
-        half = stats.t.ppf(0.975, len(returns) - 1) * spread / len(returns) ** 0.5
-        mean = statistics.fmean(returns)
-        print(f"{name:32} {speed:15.0f} {ratio:7.2f}  {mean:.0f} ± {half:.0f}")
+    race(_SIDES, given.seeds, given.steps)
 
 
 if __name__ == "__main__":

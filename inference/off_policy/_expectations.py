@@ -6,8 +6,8 @@ have a gradient, and of several where only its density has one (as for mixtures)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +23,8 @@ _DRAWS = 8  # actions for each state, of a policy whose draws have no gradient
 class Expectations(Protocol):
     """Those of n states."""
 
-    def at(self, states: slice) -> Self:
-        """Those of some of the states."""
-
-    def value(self, critics: TwinCritics, alpha: float, mean: bool = False) -> Tensor:
-        """E_π[Q - α log π/p], (n,), reward units, for the smaller Q of each action, or the mean."""
+    def value(self, critics: TwinCritics, alpha: float) -> Tensor:
+        """E_π[Q - α log π/p] with the smaller Q of each action, (n,), reward units."""
 
     def loss(self, critics: TwinCritics, alpha: float) -> Tensor:
         """(n,), reward units: its gradient is that of minus the value, in the policy."""
@@ -65,10 +62,6 @@ class _Of:
     s: Tensor
     t: Tensor
 
-    def at(self, states: slice) -> Self:
-        """Those of some of the states."""
-        return type(self)(*(getattr(self, field.name)[states] for field in fields(self)))
-
 
 @dataclass(frozen=True)
 class _OfAll(_Of):
@@ -77,9 +70,9 @@ class _OfAll(_Of):
     log_q: Tensor
     log_ratio: Tensor
 
-    def value(self, critics: TwinCritics, alpha: float, mean: bool = False) -> Tensor:
+    def value(self, critics: TwinCritics, alpha: float) -> Tensor:
         """A sum over all actions."""
-        q = of_two(critics(self.s, self.t), mean)
+        q = of_two(critics(self.s, self.t))
         return self._mean(q - alpha * self._ratio)
 
     def loss(self, critics: TwinCritics, alpha: float) -> Tensor:
@@ -107,9 +100,9 @@ class _OfOne(_Of):
     a: Tensor
     log_ratio: Tensor
 
-    def value(self, critics: TwinCritics, alpha: float, mean: bool = False) -> Tensor:
+    def value(self, critics: TwinCritics, alpha: float) -> Tensor:
         """Of the one action."""
-        return of_two(critics(self.s, self.t, self.a), mean) - alpha * self.log_ratio
+        return of_two(critics(self.s, self.t, self.a)) - alpha * self.log_ratio
 
     def loss(self, critics: TwinCritics, alpha: float) -> Tensor:
         """The gradient goes through the action into Q."""
@@ -128,9 +121,9 @@ class _OfSeveral(_Of):
     log_q: Tensor
     log_ratio: Tensor
 
-    def value(self, critics: TwinCritics, alpha: float, mean: bool = False) -> Tensor:
+    def value(self, critics: TwinCritics, alpha: float) -> Tensor:
         """The mean over them."""
-        return self._each(critics, alpha, mean).mean(-1)
+        return self._each(critics, alpha).mean(-1)
 
     def loss(self, critics: TwinCritics, alpha: float) -> Tensor:
         """By scores, each relative to the mean of the other actions."""
@@ -143,9 +136,9 @@ class _OfSeveral(_Of):
         """The mean over them."""
         return self.log_ratio.mean(-1)
 
-    def _each(self, critics: TwinCritics, alpha: float, mean: bool = False) -> Tensor:
+    def _each(self, critics: TwinCritics, alpha: float) -> Tensor:
         q = critics(self.s.unsqueeze(1), self.t.unsqueeze(1), self.a)
-        return of_two(q, mean) - alpha * self.log_ratio
+        return of_two(q) - alpha * self.log_ratio
 
 
 def of_two(q: Tensor, mean: bool = False) -> Tensor:

@@ -36,7 +36,7 @@ class SoftActorCritic:
         updates: how many steps of Adam follow a step of all copies.
         warm_up: how many transitions are taken before the first of them.
         lag: the share by which the lagging critics move towards the others after each of them.
-        learning_rate: that of Adam at the start; it falls to zero in proportion to what remains.
+        learning_rate: that of Adam.
 
     Attributes:
         taken: how many transitions were seen.
@@ -64,12 +64,12 @@ class SoftActorCritic:
         self._acts = _Adam(policy, learning_rate)
         self._judges = _Adam(critics, learning_rate)
 
-    def learn(self, transition: Transition, remaining: float) -> float:
+    def learn(self, transition: Transition, share: float) -> float:
         """Remembers one transition of each copy, and takes some steps of Adam.
 
         Args:
             transition: the transition.
-            remaining: the share of transitions that are still to come.
+            share: of the learning rate.
 
         Returns:
             The mean of the critics' squared errors; NaN before the first step.
@@ -86,7 +86,7 @@ class SoftActorCritic:
         if self.taken < self.warm_up:
             return math.nan
         for adam in (self._acts.adam, self._judges.adam):
-            adam.param_groups[0]["lr"] = self.learning_rate * remaining
+            adam.param_groups[0]["lr"] = self.learning_rate * share
         losses = [self._update() for _ in range(self.updates)]
         return sum(losses) / len(losses)
 
@@ -97,11 +97,10 @@ class SoftActorCritic:
         [step] = drawn
         n, alpha, actions = len(step.t), self.alpha, self.critics.actions
         with torch.enable_grad():
-            # One pass for both states: the critics change in between, the policy does not.
-            s, t = torch.cat([step.s, step.s_next]), torch.cat([step.t, step.t + 1])
-            both = expectations(self.policy, self.critics.prior, s, t, actions)
-            here, after = both.at(slice(n)), both.at(slice(n, None))
+            prior = self.critics.prior
+            here = expectations(self.policy, prior, step.s, step.t, actions)
             with torch.no_grad():
+                after = expectations(self.policy, prior, step.s_next, step.t + 1, actions)
                 v = after.value(self.lagging, alpha)
                 target = step.reward + self.discount * torch.where(step.ended, 0.0, v)
             found = self.critics(step.s, step.t, step.a)

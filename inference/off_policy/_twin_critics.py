@@ -43,6 +43,8 @@ class TwinCritics(nn.Module):
             bound = 1 / math.sqrt(fan_in)
             self.weights.append(torch.empty(2, fan_in, fan_out).uniform_(-bound, bound))
             self.biases.append(torch.empty(2, 1, fan_out).uniform_(-bound, bound))
+        # Torch's own lists are slow to go through.
+        self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def forward(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
         """Q of states and actions, (2, …), or of all actions if they are finitely many, (2, …, A).
@@ -52,18 +54,21 @@ class TwinCritics(nn.Module):
             t: an int, or of a batch shape that broadcasts with it.
             a: of a batch shape that broadcasts with it; not needed for finitely many actions.
         """
-        dtype = self.weights[0].dtype
+        dtype = self._layers[0][0].dtype
         x = self._view.inputs(t, s, dtype, self._timed)
         if self.actions is None:
             assert a is not None
             action = a.flatten(a.dim() - self._event).to(dtype) if self._event else a.unsqueeze(-1)
             action = (action.to(dtype) - self._centre) / self._unit
-            batch = torch.broadcast_shapes(x.shape[:-1], action.shape[:-1])
-            x = torch.cat([x.expand(*batch, -1), action.expand(*batch, -1)], -1)
+            if x.shape[:-1] != action.shape[:-1]:
+                batch = torch.broadcast_shapes(x.shape[:-1], action.shape[:-1])
+                x, action = x.expand(*batch, -1), action.expand(*batch, -1)
+            x = torch.cat([x, action], -1)
         batch, x = x.shape[:-1], x.reshape(1, -1, x.shape[-1]).expand(2, -1, -1)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = torch.baddbmm(bias, x, weight).relu()
-        x = torch.baddbmm(self.biases[-1], x, self.weights[-1])
+        *inner, (weight, bias) = self._layers
+        for w, b in inner:
+            x = torch.baddbmm(b, x, w).relu()
+        x = torch.baddbmm(bias, x, weight)
         return x.reshape(2, *batch) if self.actions is None else x.reshape(2, *batch, -1)
 
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:

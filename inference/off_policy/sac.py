@@ -55,18 +55,18 @@ def sac(
 
         E_{a~π}[min_i Q_i(s,a) - α log π(a|s)/p(a|s)],
 
-    (Haarnoja et al. 2018; the smaller of two critics is of Fujimoto et al. 2018). Entropies are
-    relative to the action prior: with a uniform prior, as an environment has, nothing else differs
-    from the paper but the constant that ``AutomaticTemperature`` has to be told. The expectation
-    over s' is outside of any logarithm, so that there is no optimism about luck, and where the
-    family of policies allows it, the policy is that of ``soft_values(model)``.
+    (Haarnoja et al. 2018; the smaller of two critics was proposed by Fujimoto et al. 2018). The KL
+    from the action prior takes the place of the paper's entropy; with a uniform prior, as an
+    environment has, the two differ by a constant. The expectation over s' is outside of any
+    logarithm, so that there is no optimism about luck: if the family of policies contains it, the
+    optimum is the policy of ``soft_values(model)``.
 
     Expectations over finitely many actions are sums over all of them. Otherwise the gradient goes
-    through the action where its distribution has ``rsample``; where it has none, as a mixture of
-    Gaussians has not, it is by scores of several actions.
+    through a sampled action if its distribution has ``rsample``; if it has none, as for a mixture
+    of Gaussians, it is the score-function gradient of several actions.
 
-    The smaller of two critics is too low wherever they err, so the reported values take the mean of
-    both, which is still of a learnt policy and of learnt critics: an estimate, without a bound.
+    The smaller of two critics is too low wherever they err. The values that are returned take the
+    mean of both; they are estimates, not bounds.
 
     Args:
         source: a model or a ``models.environment``. The time is part of the state if the horizon is
@@ -83,7 +83,8 @@ def sac(
         updates: how many steps follow a step of all copies; if not given, one for each transition.
         warm_up: how many transitions are taken by the action prior, before the first step.
         lag: in (0, 1), the share by which the lagging critics move after each step.
-        learning_rate: learning rate of Adam at the start, for policy and critics; it falls to zero.
+        learning_rate: learning rate of Adam, for policy and critics; over the second half of the
+            transitions it falls to zero.
         checkpoint: path of a file, written atomically every ``every`` transitions and at the end.
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
             episodes in an environment. The memory is in a folder beside it, of the same name with
@@ -157,7 +158,7 @@ def sac(
             acts = (lambda t, s: problem.prior(s, t)) if warms_up else policy
             transition = copies.step(made.drawn(acts))
             history.add(transition)
-            loss = state.learn(transition, max(1 - state.taken / steps, 0.0))
+            loss = state.learn(transition, min(2 - 2 * state.taken / steps, 1.0))
             history.record(state.taken, state.alpha, loss, state.divergence)
 
         def learned() -> Learned:
