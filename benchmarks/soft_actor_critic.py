@@ -19,7 +19,7 @@ import argparse
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyro.distributions as dist
 import torch
@@ -48,15 +48,24 @@ def products_in_parts() -> Iterator[None]:
         setting.fp32_precision = before
 
 
-def policy_of(problem: object, seed: int) -> cai.NeuralPolicy:
+def seen(s: torch.Tensor) -> torch.Tensor:
+    """Cosine, sine and speed, as Gymnasium shows them; the model counts the turns."""
+    angle, speed = s[..., 0], s[..., 1]
+    return torch.stack([angle.cos(), angle.sin(), speed], -1)
+
+
+def policy_of(
+    problem: object, seed: int, observe: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> cai.NeuralPolicy:
     """Two layers of 256 rectified linear units, as Stable-Baselines3 has."""
     torch.manual_seed(seed)
-    sizes = cai.NeuralPolicy(problem, (1,), stationary=True)  # type: ignore[arg-type]
+    how = {"observe": observe, "stationary": True}
+    sizes = cai.NeuralPolicy(problem, (1,), **how)  # type: ignore[arg-type]
     network = nn.Sequential(
         *(nn.Linear(sizes.inputs, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()),
         nn.Linear(256, sizes.outputs),
     )
-    return cai.NeuralPolicy(problem, network=network, stationary=True)  # type: ignore[arg-type]
+    return cai.NeuralPolicy(problem, network=network, **how)  # type: ignore[arg-type]
 
 
 def ours(steps: int, seed: int) -> tuple[float, float]:
@@ -115,9 +124,10 @@ def hanging(steps: int, seed: int) -> tuple[float, float]:
     with products_in_parts():
         learnt = inference.sac(
             source,
-            policy_of(endless, seed),
+            policy_of(endless, seed, seen),
             steps=steps,
             hidden=_HIDDEN,
+            observe=seen,
             learning_rate=_RATE,
             seed=seed,
             progress=False,

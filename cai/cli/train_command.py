@@ -160,7 +160,7 @@ def inference_arguments(function: Any) -> set[str]:
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     own = {"source", "policy", "steps", "seed", "checkpoint", "every", "on_record", "progress"}
-    return set(names) - own - {"behaviour", "temperature"}
+    return set(names) - own - {"behaviour", "observe", "temperature"}
 
 
 def _train_one(call: _Call, settings: dict[str, Any], folder: Path) -> Finished:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cai.distributions.exact_scores import support_size
 from cai.policies.heads import moments, onto
 from cai.policies.observation import View
+from cai.program.interfaces import Observe
 
 
 class TwinCritics(nn.Module):
@@ -25,11 +26,18 @@ class TwinCritics(nn.Module):
         problem: the model or environment, of which the space of states and the prior are kept.
         hidden: widths of the hidden layers, with rectified linear units.
         timed: whether the time is part of the state.
+        observe: s -> what is seen of it; everything if not given.
     """
 
-    def __init__(self, problem: Any, hidden: tuple[int, ...], timed: bool) -> None:
+    def __init__(
+        self,
+        problem: Any,
+        hidden: tuple[int, ...],
+        timed: bool,
+        observe: Observe | None = None,
+    ) -> None:
         super().__init__()
-        self._view, self._timed = View(problem), timed
+        self._view, self._timed = View(problem, observe), timed
         prior = self._view.prior(problem.initial.sample(), 0)
         self.actions = support_size(prior)
         inputs, outputs = self._view.size + timed, self.actions or 1

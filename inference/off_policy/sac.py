@@ -23,6 +23,7 @@ from cai.inference.off_policy._soft_actor_critic import SoftActorCritic
 from cai.inference.off_policy._twin_critics import TwinCritics
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import NeuralPolicy
+from cai.program.interfaces import Observe
 
 
 def sac(
@@ -32,6 +33,7 @@ def sac(
     steps: int = 20_000,
     num_envs: int = 1,
     hidden: tuple[int, ...] = (256, 256),
+    observe: Observe | None = None,
     temperature: Callable[[int], float] | AutomaticTemperature | None = None,
     replay: int = 100_000,
     batch: int = 256,
@@ -76,6 +78,8 @@ def sac(
         steps: how many transitions, of all copies together.
         num_envs: how many copies are stepped side by side.
         hidden: widths of the hidden layers of the critics.
+        observe: s -> what the critics, and a policy that is not given, see of a state, for instance
+            cosine and sine of an angle; everything if not given.
         temperature: a function (transitions so far) -> α, or :class:`AutomaticTemperature`; by
             default the source's temperature.
         replay: how many of the latest transitions are remembered.
@@ -134,14 +138,14 @@ def sac(
     with seeded(seed), torch.no_grad():
         problem, copies, horizon = made = stepped(source, num_envs)
         if policy is None:
-            policy = NeuralPolicy(problem, hidden, stationary=horizon is None)
+            policy = NeuralPolicy(problem, hidden, observe=observe, stationary=horizon is None)
         check_trainable(policy)
         policy = copy_of(policy)
         made.check(policy)
         file = None if checkpoint is None else checkpoint_file.check(checkpoint)
         state = SoftActorCritic(
             policy,
-            TwinCritics(problem, hidden, horizon is not None),
+            TwinCritics(problem, hidden, horizon is not None, observe),
             Replay(replay, copies.num_envs, 1, file),
             discount=float(problem.discount),
             batch=batch,

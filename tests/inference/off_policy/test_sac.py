@@ -134,6 +134,22 @@ def test_two_critics_are_two_networks():
         torch.testing.assert_close(both[i], y.squeeze(-1))
 
 
+def test_what_is_not_observed_changes_nothing():
+    """The critics and a policy of their own see an angle without its turns."""
+    model = models.pendulum(horizon=None, discount=0.9)
+
+    def seen(s):
+        return torch.stack([s[..., 0].cos(), s[..., 0].sin(), s[..., 1]], -1)
+
+    learnt = inference.sac(
+        model, steps=300, observe=seen, hidden=(8,), warm_up=50, batch=16, progress=False
+    )
+    s = torch.tensor([[0.5, 1.0], [0.5 + 6 * torch.pi, 1.0]]).double()
+    a = torch.tensor([[0.3], [0.3]])
+    for found in (learnt.policy(0, s).log_prob(a.double()), learnt.action_values(s, a)):
+        assert found[0].item() == pytest.approx(found[1].item(), abs=1e-4)
+
+
 def test_an_automatic_temperature_on_a_continuum_of_states():
     """One step, so that the temperature is that of the budget, found by a fine grid of states."""
     model, target = contextual_bandit(), 0.2
