@@ -15,7 +15,7 @@ import time
 import torch
 
 import cai
-from benchmarks.learning_race import Side, race
+from benchmarks.learning_race import Side, race, stable_baselines
 from cai import inference, models
 
 _HIDDEN = (64, 64)
@@ -55,25 +55,8 @@ def _trained(source: object, steps: int, seed: int) -> tuple[float, float]:
     return seconds, float(found.episode_return)
 
 
-def theirs(steps: int, seed: int) -> tuple[float, float]:
-    """Seconds of training and the return of Stable-Baselines3."""
-    try:
-        from stable_baselines3 import A2C
-        from stable_baselines3.common.env_util import make_vec_env
-        from stable_baselines3.common.evaluation import evaluate_policy
-    except ImportError:
-        raise SystemExit("install stable-baselines3 first: pip install stable-baselines3") from None
-    envs = make_vec_env("CartPole-v1", n_envs=_COPIES, seed=seed)
-    learner = A2C("MlpPolicy", envs, seed=seed, device="cpu")
-    start = time.process_time()
-    learner.learn(steps)
-    seconds = time.process_time() - start
-    found, _ = evaluate_policy(learner, envs, n_eval_episodes=_EPISODES, deterministic=False)
-    return seconds, float(found)
-
-
 _SIDES: dict[str, Side] = {
-    "A2C of Stable-Baselines3": theirs,
+    "A2C of Stable-Baselines3": stable_baselines("A2C", "CartPole-v1", _COPIES, _EPISODES),
     "policy_gradient": ours,
     "the same on models.cartpole": on_the_model,
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from scipy import stats
 
-Side = Callable[[int, int], tuple[float, float]]
+Side: TypeAlias = Callable[[int, int], tuple[float, float]]
 """(transitions, seed) -> seconds of training, and the return of the trained policy."""
 
 
@@ -35,3 +37,37 @@ def race(sides: Mapping[str, Side], seeds: int, steps: int) -> None:
         half = stats.t.ppf(0.975, len(returns) - 1) * spread / len(returns) ** 0.5
         mean, middle = statistics.fmean(returns), statistics.median(returns)
         print(f"{name:32} {speed:15.0f} {ratio:7.2f}  {mean:.1f} ± {half:.1f}, {middle:.1f}")
+
+
+def stable_baselines(
+    name: str, environment: str, copies: int, episodes: int, **settings: Any
+) -> Side:
+    """A learner of Stable-Baselines3 as a side, judged by the policy that draws its actions.
+
+    Args:
+        name: of the class, for instance "SAC".
+        environment: the id of the environment.
+        copies: how many are stepped side by side.
+        episodes: how many the trained policy is judged by.
+        settings: further arguments of the class.
+    """
+
+    def side(steps: int, seed: int) -> tuple[float, float]:
+        try:
+            import stable_baselines3
+            from stable_baselines3.common.env_util import make_vec_env
+            from stable_baselines3.common.evaluation import evaluate_policy
+        except ImportError:
+            advice = "install stable-baselines3 first: pip install stable-baselines3"
+            raise SystemExit(advice) from None
+        envs = make_vec_env(environment, n_envs=copies, seed=seed)
+        learner = getattr(stable_baselines3, name)(
+            "MlpPolicy", envs, seed=seed, device="cpu", **settings
+        )
+        start = time.process_time()
+        learner.learn(steps)
+        seconds = time.process_time() - start
+        found, _ = evaluate_policy(learner, envs, n_eval_episodes=episodes, deterministic=False)
+        return seconds, float(found)
+
+    return side

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 import cai
-from benchmarks.learning_race import Side, race
+from benchmarks.learning_race import Side, race, stable_baselines
 from cai import inference, models
 from cai.stepping.model_source import ModelSource
 
@@ -95,25 +95,6 @@ def in_parts(steps: int, seed: int) -> tuple[float, float]:
         return ours(steps, seed)
 
 
-def theirs(steps: int, seed: int) -> tuple[float, float]:
-    """Seconds of training and the return of Stable-Baselines3."""
-    try:
-        from stable_baselines3 import SAC
-        from stable_baselines3.common.env_util import make_vec_env
-        from stable_baselines3.common.evaluation import evaluate_policy
-    except ImportError:
-        raise SystemExit("install stable-baselines3 first: pip install stable-baselines3") from None
-    envs = make_vec_env("Pendulum-v1", n_envs=1, seed=seed)
-    learner = SAC(
-        "MlpPolicy", envs, learning_rate=_RATE, ent_coef=_TEMPERATURE, seed=seed, device="cpu"
-    )
-    start = time.process_time()
-    learner.learn(steps)
-    seconds = time.process_time() - start
-    found, _ = evaluate_policy(learner, envs, n_eval_episodes=_EPISODES, deterministic=False)
-    return seconds, float(found)
-
-
 def hanging(steps: int, seed: int) -> tuple[float, float]:
     """Seconds of training and the return from hanging at rest, in our own model."""
     pendulum = models.pendulum(temperature=0.1)
@@ -140,7 +121,9 @@ def hanging(steps: int, seed: int) -> tuple[float, float]:
 
 
 _SIDES: dict[str, Side] = {
-    "SAC of Stable-Baselines3": theirs,
+    "SAC of Stable-Baselines3": stable_baselines(
+        *("SAC", "Pendulum-v1", 1, _EPISODES), learning_rate=_RATE, ent_coef=_TEMPERATURE
+    ),
     "sac": ours,
     "sac, products in parts": in_parts,
 }

@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None
     """Raises ValueError unless value is an int with least ≤ value < 2**63."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         other = hasattr(value, "__index__") and not isinstance(value, int)
-        advice = "convert it with int(…)" if other else "count in steps or trajectories"
+        advice = "convert it with int(…)" if other else advice or "count in steps or trajectories"
         refuse(name, "a whole number of at least 1", repr(value), advice)
     if value < least:
         refuse(name, f"at least {least}", str(value), advice)
@@ -129,7 +129,7 @@ def check_widths(name: str, widths: Any) -> None:
     if not isinstance(widths, tuple | list):
         refuse(name, "a tuple of widths of layers", repr(widths), "(64, 64) is two layers")
     for width in widths:
-        check_count(name, width)
+        check_count(name, width, advice="(64, 64) is two layers")
 
 
 def check_positive(name: str, value: Any) -> float:

@@ -113,7 +113,7 @@ def path_consistency(
     checks.check_one_of("ends", ends, ("both", "first"), '"first" is unbiased')
     checks.check_flag("double", double)
     if lag is not None:
-        checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "0.01")
+        checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "for instance 0.01")
     checks.check_widths("hidden", hidden)
     learning_rate = checks.check_positive("learning_rate", learning_rate)
     checks.check_seed(seed)

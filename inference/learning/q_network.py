@@ -64,10 +64,14 @@ class QNetwork(ActionValues, nn.Module):
     @torch.no_grad()
     def action_values(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """Q_t(s,a), of the batch shape of s and a, reward units."""
-        rows, a = self.rows(torch.as_tensor(s), t), torch.as_tensor(a).long()
-        shape = torch.broadcast_shapes(rows.shape[:-1], a.shape)
-        chosen = rows.expand(*shape, -1).gather(-1, a.expand(shape).unsqueeze(-1))
-        return chosen.squeeze(-1)
+        return of_actions(self.rows(torch.as_tensor(s), t), torch.as_tensor(a))
+
+
+def of_actions(rows: Tensor, a: Tensor) -> Tensor:
+    """Q(s,a) from Q(s,·), (…, A), and actions, whose batch shapes broadcast."""
+    shape = torch.broadcast_shapes(rows.shape[:-1], a.shape)
+    index = a.long().expand(shape).unsqueeze(-1)
+    return rows.expand(*shape, -1).gather(-1, index).squeeze(-1)
 
 
 @torch.no_grad()

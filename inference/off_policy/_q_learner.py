@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.q_network import QNetwork, follow
+from cai.inference.learning.q_network import QNetwork, follow, of_actions
 from cai.inference.off_policy._replay import Replay
 from cai.stepping.source import Transition
 from cai.tables.bellman import Rule
@@ -100,8 +99,8 @@ class QLearner:
         first = segment[0]
         target = self.lagging.target(segment, self.discount)
         with torch.enable_grad():
-            chosen = self.online.rows(first.s, first.t).gather(1, first.a.long().unsqueeze(1))
-            squares = (chosen.squeeze(1) - target).square()
+            chosen = of_actions(self.online.rows(first.s, first.t), first.a)
+            squares = (chosen - target).square()
             loss = 0.5 * torch.where(first.counts, squares, 0.0).mean()
             if not loss.isfinite():
                 words = f"the loss is {loss.item():g}; try a smaller learning_rate"
@@ -113,23 +112,14 @@ class QLearner:
             follow(self.lagging, self.online, self.lag)
         return 2 * loss.item()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return parts | {"replay": self.replay.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores networks, optimiser and memory from a state."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.replay.load_state_dict(state["replay"])
-
     def cut(self) -> None:
         """Ends all episodes after the latest step, since others begin."""
         self.replay.cut()
 
-    def _parts(self) -> dict[str, Any]:
-        return {"online": self.online, "lagging": self.lagging, "adam": self.adam}
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, but for ``taken`` and α."""
+        networks = {"online": self.online, "lagging": self.lagging}
+        return networks | {"adam": self.adam, "replay": self.replay}
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far, of the lagging network, whose parameters are averaged over steps."""

@@ -104,6 +104,10 @@ class QTable(ActionValues):
         mean = self._mean + (self.Q - self._mean) / self._averaged
         self._mean = torch.where(self.Q.isneginf(), self.Q, mean)
 
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, but for ``taken`` and α."""
+        return {"Q": self}
+
     def state_dict(self) -> dict[str, Any]:
         """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
         mean = {"mean": self._mean, "averaged": self._averaged}

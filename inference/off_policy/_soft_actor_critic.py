@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact, log_probs
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.q_network import follow
-from cai.inference.off_policy._expectations import expectations, of_two
+from cai.inference.learning.q_network import follow, of_actions
+from cai.inference.off_policy._expectations import expectations
 from cai.inference.off_policy._replay import Replay
 from cai.inference.off_policy._twin_critics import TwinCritics
-from cai.program.episode import policy_at
 from cai.stepping.source import Transition
 
 _VALUED = 32  # draws of an action whose mean is the value of a state
@@ -41,7 +38,6 @@ class SoftActorCritic:
     Attributes:
         taken: how many transitions were seen.
         alpha: the temperature α.
-        divergence: the mean of log π/p in the latest batch, nats; NaN before the first.
     """
 
     def __init__(
@@ -60,7 +56,7 @@ class SoftActorCritic:
         self.discount = discount
         self.replay, self.batch, self.updates = replay, batch, updates
         self.warm_up, self.lag, self.learning_rate = warm_up, lag, learning_rate
-        self.taken, self.alpha, self.divergence = 0, 1.0, math.nan
+        self.taken, self.alpha = 0, 1.0
         self._acts = _Adam(policy, learning_rate)
         self._judges = _Adam(critics, learning_rate)
 
@@ -95,24 +91,34 @@ class SoftActorCritic:
         drawn = self.replay.draw(self.batch)
         assert drawn is not None
         [step] = drawn
-        n, alpha, actions = len(step.t), self.alpha, self.critics.actions
+        actions = self.critics.actions
         with torch.enable_grad():
             prior = self.critics.prior
             here = expectations(self.policy, prior, step.s, step.t, actions)
             with torch.no_grad():
                 after = expectations(self.policy, prior, step.s_next, step.t + 1, actions)
-                v = after.value(self.lagging, alpha)
+                v = after.value(self.lagging.smaller, self.alpha)
                 target = step.reward + self.discount * torch.where(step.ended, 0.0, v)
             found = self.critics(step.s, step.t, step.a)
             if actions is not None:
-                found = found.gather(-1, step.a.long().expand(2, n).unsqueeze(-1)).squeeze(-1)
+                found = of_actions(found, step.a)
             squares = torch.where(step.counts, (found - target.to(found.dtype)).square(), 0.0)
             self._judges.step(0.5 * squares.sum(0).mean())
-            loss = here.loss(self.critics, alpha)
+            loss = here.loss(self.critics.smaller, self.alpha)
             self._acts.step(torch.where(step.counts, loss, 0.0).mean())
         follow(self.lagging, self.critics, self.lag)
-        self.divergence = here.divergence().detach()[step.counts].mean().item()
         return squares.detach().mean().item()
+
+    @torch.no_grad()
+    def divergence(self, s: Tensor, t: Tensor, counts: Tensor) -> float:
+        """The mean KL of the policy from the prior in those of n states that count, nats.
+
+        NaN before the first step of Adam; of one action each if they are not finitely many.
+        """
+        if self.taken < self.warm_up:
+            return math.nan
+        found = expectations(self.policy, self.critics.prior, s, t, self.critics.actions)
+        return found.divergence()[counts].mean().item()
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
@@ -123,24 +129,15 @@ class SoftActorCritic:
         """Ends all episodes after the latest step, since others begin."""
         self.replay.cut()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state from which :meth:`load_state_dict` continues, but for ``taken`` and α."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return parts | {"replay": self.replay.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores policy, critics, optimisers and memory from a state."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.replay.load_state_dict(state["replay"])
-
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, but for ``taken`` and α."""
         return {
             "policy": self.policy,
             "critics": self.critics,
             "lagging": self.lagging,
             "acts": self._acts.adam,
             "judges": self._judges.adam,
+            "replay": self.replay,
         }
 
 
@@ -155,27 +152,19 @@ class _Judged:
     @torch.no_grad()
     def values(self, s: Tensor, t: Any = 0) -> Tensor:
         """E_π[Q - α log π/p] with the mean of both Q, of the batch shape of s, reward units."""
-        s = torch.as_tensor(s)
-        q, p = exact(policy_at(self.policy, t, s)), exact(self.critics.prior(s, t))
-        if (actions := self.critics.actions) is not None:
-            log_q = log_probs(q, actions)
-            ratio = torch.where(log_q > -torch.inf, log_q - log_probs(p, actions), 0.0)
-            each = of_two(self.critics(s, t), mean=True) - self.alpha * ratio
-            return (log_q.exp() * each).sum(-1)
-        a = q.sample((_VALUED,))
-        found = of_two(self.critics(s, t, a), mean=True)
-        return (found - self.alpha * (q.log_prob(a) - p.log_prob(a))).mean(0)
+        s, actions = torch.as_tensor(s), self.critics.actions
+        if actions is None:
+            s = s.expand(_VALUED, *s.shape)
+        found = expectations(self.policy, self.critics.prior, s, t, actions)
+        value = found.value(self.critics.mean, self.alpha)
+        return value.mean(0) if actions is None else value
 
     @torch.no_grad()
     def action_values(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """The mean of both Q, of the batch shape of s and a, reward units."""
         s, a = torch.as_tensor(s), torch.as_tensor(a)
-        found = of_two(self.critics(s, t, a), mean=True)
-        if self.critics.actions is None:
-            return found
-        shape = torch.broadcast_shapes(found.shape[:-1], a.shape)
-        index = a.long().expand(shape).unsqueeze(-1)
-        return found.expand(*shape, -1).gather(-1, index).squeeze(-1)
+        found = self.critics.mean(s, t, a)
+        return found if self.critics.actions is None else of_actions(found, a)
 
 
 class _Adam:

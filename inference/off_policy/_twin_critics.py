@@ -79,6 +79,16 @@ class TwinCritics(nn.Module):
         x = torch.baddbmm(bias, x, weight)
         return x.reshape(2, *batch) if self.actions is None else x.reshape(2, *batch, -1)
 
+    def smaller(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
+        """The smaller of both Q, (…) or (…, A), float64."""
+        found: Tensor = self(s, t, a)
+        return found.double().amin(0)
+
+    def mean(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
+        """The mean of both Q, (…) or (…, A), float64."""
+        found: Tensor = self(s, t, a)
+        return found.double().mean(0)
+
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:
         """The action prior."""
         return self._view.prior(s, t)

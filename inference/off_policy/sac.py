@@ -131,8 +131,11 @@ def sac(
     if updates is not None:
         checks.check_count("updates", updates)
     checks.check_count("warm_up", warm_up)
-    checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "0.005")
+    checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "for instance 0.005")
     learning_rate = checks.check_positive("learning_rate", learning_rate)
+    if warm_up >= steps:
+        advice = "take more steps, or a shorter warm_up"
+        checks.refuse("warm_up", f"fewer transitions than steps, {steps}", str(warm_up), advice)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
     with seeded(seed), torch.no_grad():
@@ -162,13 +165,13 @@ def sac(
             acts = (lambda t, s: problem.prior(s, t)) if warms_up else policy
             transition = copies.step(made.drawn(acts))
             history.add(transition)
+            kl = state.divergence(transition.s, transition.t, transition.counts)
             loss = state.learn(transition, min(2 - 2 * state.taken / steps, 1.0))
-            history.record(state.taken, state.alpha, loss, state.divergence)
+            history.record(state.taken, state.alpha, loss, kl)
 
         def learned() -> Learned:
             return state.learned(history.tensors())
 
-        parts: dict[str, Any] = {"learner": state}
         learning = Learning(
             "sac",
             steps,
@@ -177,7 +180,7 @@ def sac(
             once,
             history,
             made,
-            parts,
+            state.parts(),
             learned,
             policy,
             cut=state.cut,

@@ -155,7 +155,7 @@ def soft_q(
     if not callable(behaviour):
         advice = "or a policy (t, s) -> distribution"
         checks.check_one_of("behaviour", behaviour, tuple(_RULE_OF), advice)
-    checks.check_real("decay", decay, lambda x: 0.5 < x <= 1, "above 0.5, at most 1", "0.6")
+    checks.check_real("decay", decay, lambda x: 0.5 < x <= 1, "above 0.5, at most 1", "try 0.6")
     if hidden is not None:
         checks.check_widths("hidden", hidden)
     if replay != 0:
@@ -163,7 +163,7 @@ def soft_q(
     checks.check_count("batch", batch)
     checks.check_count("updates", updates)
     if lag is not None:
-        checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "0.01")
+        checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "for instance 0.01")
     learning_rate = checks.check_positive("learning_rate", learning_rate)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
@@ -221,7 +221,7 @@ def soft_q(
             once,
             history,
             made,
-            {"Q": state},
+            state.parts(),
             learned,
             cut=state.cut,
         )

@@ -11,6 +11,7 @@ from test_soft_q import apart, problem
 import cai
 from cai import inference, models
 from cai.inference.off_policy._expectations import expectations
+from cai.inference.off_policy._soft_actor_critic import SoftActorCritic
 from cai.inference.off_policy._twin_critics import TwinCritics
 from cai.stepping.model_source import ModelSource
 
@@ -40,6 +41,37 @@ def test_the_time_is_part_of_the_state_where_the_horizon_is_finite():
     learnt = inference.sac(model, steps=20_000, **QUICK)
     assert apart(learnt.values(torch.arange(4).expand(3, 4), t), exact.V[:-1]) < 0.1
     assert 0 <= exact.elbo - cai.evaluate(model, learnt.policy).elbo < 0.02 * abs(exact.elbo)
+
+
+def test_actions_that_the_prior_forbids_are_never_taken():
+    allowed = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.3, 0.7], [0.2, 0.0, 0.8], [0.4, 0.6, 0.0]])
+    learnt = inference.sac(
+        problem(action_prior=allowed.numpy()), steps=2000, **QUICK | {"updates": 1}
+    )
+    s = torch.arange(4)
+    assert (learnt.policy(0, s).probs[allowed == 0] == 0).all()
+    assert learnt.values(s).isfinite().all()
+
+
+def test_the_divergence_is_that_of_the_policy_in_the_states_of_the_copies(monkeypatch):
+    """Not in those that are drawn from the memory, whose policy was another."""
+    model, asked = problem(), []
+    divergence = SoftActorCritic.divergence
+
+    def watched(self, s, t, counts):
+        found = divergence(self, s, t, counts)
+        assert len(s) == QUICK["num_envs"]
+        if self.taken >= self.warm_up:
+            q = self.policy(t, s).probs.detach()
+            asked.append((q * (q / model.prior(s, 0).probs).log()).sum(-1)[counts].mean().item())
+            assert found == pytest.approx(asked[-1], abs=1e-5)
+        return found
+
+    monkeypatch.setattr(SoftActorCritic, "divergence", watched)
+    learnt = inference.sac(model, steps=1000, **QUICK)
+    assert asked
+    found = learnt.history["divergence"][-1].item()
+    assert found == pytest.approx(asked[-1], rel=0.5)
 
 
 def regulator(alpha=0.5):
@@ -105,12 +137,12 @@ def test_scores_and_draws_have_the_gradient_of_the_same_expectation():
         acts = functools.partial(policy, pathwise=pathwise)
         here = expectations(acts, critics.prior, s, t, None)
         assert (type(here).__name__ == "_OfOne") is pathwise
-        each = here.loss(critics, alpha)
+        each = here.loss(critics.smaller, alpha)
         found[pathwise] = torch.autograd.grad(each.mean(), location)[0].item()
     a = torch.linspace(-7, 7, 4001).double().unsqueeze(-1)
     q = dist.Normal(location, 0.8).to_event(0)
     with torch.no_grad():
-        Q = critics(s[:1].expand(4001, 1), t[:1].expand(4001), a).double().amin(0)
+        Q = critics.smaller(s[:1].expand(4001, 1), t[:1].expand(4001), a)
     log_p = model.prior(s[0], 0).log_prob(a)
     density = q.log_prob(a.squeeze(-1))
     value = (density.exp() * (Q - alpha * (density - log_p))).sum() * (a[1] - a[0]).item()
@@ -185,16 +217,18 @@ def test_an_automatic_temperature_on_a_continuum_of_states():
         ({"batch": 0}, "batch: expected"),
         ({"warm_up": 0}, "warm_up: expected"),
         ({"updates": 0}, "updates: expected"),
+        ({"warm_up": 2000}, "warm_up: expected fewer transitions than steps, 2000, got 2000"),
+        ({"hidden": (-3,)}, r"hidden: .*\(64, 64\) is two layers"),
         ({"policy": lambda t, s: None}, "policy: expected a torch module with parameters"),
         ({"policy": cai.RecurrentPolicy(models.ledge())}, "policy: expected one without a memory"),
     ],
 )
 def test_wrong_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):
-        inference.sac(models.ledge(), steps=10, progress=False, **arguments)
+        inference.sac(models.ledge(), steps=2000, progress=False, **arguments)
 
 
 def test_rewards_of_minus_infinity_are_refused():
     model = models.tabular([[[1.0], [1.0]]], [[0.0, -torch.inf]], horizon=None, discount=0.9)
     with pytest.raises(ValueError, match="reward: expected finite ones for a network"):
-        inference.sac(model, steps=100, progress=False)
+        inference.sac(model, steps=100, warm_up=50, progress=False)
