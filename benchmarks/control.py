@@ -21,7 +21,7 @@ import cai
 from benchmarks import pendulum_control
 from cai import inference, models
 from cai.models.continuous.multigoal import GOALS
-from cai.policies.heads import MixtureHead
+from cai.networks.heads import MixtureHead
 
 STARTS = 2000
 

@@ -17,11 +17,11 @@ from .gaussian.forms import Quadratic as Quadratic
 from .gaussian.gaussian_solution import GaussianSolution as GaussianSolution
 from .gaussian.linear_gaussian import LinearGaussian as LinearGaussian
 from .gaussian.linear_policy import LinearGaussianPolicy as LinearGaussianPolicy
+from .networks.flow import FlowHead as FlowHead
+from .networks.heads import CategoricalHead as CategoricalHead
+from .networks.heads import GaussianHead as GaussianHead
+from .networks.heads import MixtureHead as MixtureHead
 from .policies.dynamics_guide import DynamicsGuide as DynamicsGuide
-from .policies.flow import FlowHead as FlowHead
-from .policies.heads import CategoricalHead as CategoricalHead
-from .policies.heads import GaussianHead as GaussianHead
-from .policies.heads import MixtureHead as MixtureHead
 from .policies.history import HistoryPolicy as HistoryPolicy
 from .policies.latent import LatentPolicy as LatentPolicy
 from .policies.neural import NeuralPolicy as NeuralPolicy

@@ -1,1 +1,1 @@
-"""What is trained: policies, their heads, what they see, and guides of the dynamics."""
+"""What is trained: policies, what they see, and guides of the dynamics."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.exact_scores import support_size
-from cai.policies.neural import perceptron
+from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
 from cai.program.trajectory import TrajectoryModel
 

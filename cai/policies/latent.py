@@ -17,8 +17,8 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import exact, log_probs, support_size
-from cai.policies.heads import Head, head_for
-from cai.policies.neural import perceptron
+from cai.networks.heads import Head, head_for
+from cai.networks.perceptron import perceptron
 from cai.policies.observation import Numbers, View
 from cai.program.interfaces import Episode, Observe
 from cai.program.trajectory import TrajectoryModel

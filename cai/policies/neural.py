@@ -23,7 +23,6 @@ True
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -31,8 +30,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
-from cai.numerics import memory
-from cai.policies.heads import Head, head_for
+from cai.networks.heads import Head, head_for
+from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
 from cai.program.interfaces import Observe
 from cai.program.trajectory import TrajectoryModel
@@ -110,15 +109,3 @@ class NeuralPolicy(nn.Module):
                 "see the attributes inputs and outputs",
             )
         return self._head(numbers, view.prior(s, t))
-
-
-def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
-    """A network with tanh between its layers, which starts close to the prior."""
-    size = sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
-    memory.check_fits("hidden", f"a network of widths {widths}", size, "64 is wide for most models")
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
-    for parameter in layers[-2].parameters():
-        nn.init.zeros_(parameter)
-    return nn.Sequential(*layers[:-1])

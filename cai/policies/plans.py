@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.exact_scores import support_size
+from cai.networks.heads import Head, head_for, moments, moved, onto
 from cai.numerics import arrays, memory
 from cai.numerics.exclusive import seeded
-from cai.policies.heads import Head, head_for, moments, moved, onto
 from cai.policies.observation import ActionPrior, blind, classes, shared_log_prior
 from cai.program.interfaces import Episode, Policy
 from cai.program.trajectory import TrajectoryModel

@@ -7,9 +7,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai import checks
+from cai.networks.heads import Head, head_for
+from cai.networks.perceptron import perceptron
 from cai.numerics.memory import check_fits
-from cai.policies.heads import Head, head_for
-from cai.policies.neural import perceptron
 from cai.policies.observation import Numbers, View
 from cai.program.interfaces import Episode, Observe
 from cai.program.trajectory import TrajectoryModel

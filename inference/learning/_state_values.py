@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cai.distributions.exact_scores import exact, log_probs
-from cai.policies.neural import perceptron
+from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cai.distributions.exact_scores import log_probs
 from cai.inference.learning.action_values import ActionValues
-from cai.policies.neural import perceptron
+from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
 from cai.tables.bellman import Rule
 

@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai.distributions.exact_scores import support_size
-from cai.policies.heads import moments, onto
+from cai.networks.heads import moments, onto
 from cai.policies.observation import View
 from cai.program.interfaces import Observe
 

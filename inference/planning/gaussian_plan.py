@@ -15,7 +15,7 @@ from cai.gaussian.forms import Gaussian
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.gaussian.moments import acting, expected_return
 from cai.gaussian.riccati import definite
-from cai.policies.heads import moments
+from cai.networks.heads import moments
 from cai.policies.plans import GaussianPlan, Plan
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from cai import checks
-from cai.policies.heads import moments, moved, onto
+from cai.networks.heads import moments, moved, onto
 
 
 class FlowHead(nn.Module):

@@ -14,8 +14,8 @@ from torch import nn
 
 import cai
 from cai import inference, models
-from cai.policies.flow import FlowHead
-from cai.policies.heads import CategoricalHead, GaussianHead, MixtureHead, head_for
+from cai.networks.flow import FlowHead
+from cai.networks.heads import CategoricalHead, GaussianHead, MixtureHead, head_for
 
 BOX = dist.Uniform(torch.tensor(-1.0).double(), torch.tensor(3.0).double())
 LINE = dist.Normal(torch.tensor(1.5).double(), torch.tensor(0.5).double())

@@ -1,0 +1,1 @@
+"""Networks, and heads that turn what they compute into distributions over actions."""
