@@ -18,7 +18,7 @@ from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
-from cai.program.calling import at_step, call
+from cai.program.calling import at_step, call, check_terminal
 from cai.program.interfaces import Program
 
 REWARDS = ("reward", "arrival_reward", "final_reward")
@@ -36,6 +36,7 @@ def check_program(model: Program) -> None:
     """
     with seeded(0), torch.no_grad(), poutine.block():
         check_overrides(model)
+        check_terminal(model.terminal, model.initial)
         s = probe_states(model)
         a = check_prior(model, s)
         prior = model.prior(s, 0)

@@ -88,6 +88,10 @@ class Program(Protocol):
         """How rewards enter: "factor" or "bernoulli"."""
 
     @property
+    def terminal(self) -> Callable[[Tensor], Tensor] | None:
+        """Which states end an episode."""
+
+    @property
     def layout(self) -> Layout | None:
         """Names and places."""
 

@@ -21,7 +21,7 @@ from cai.numerics import memory
 from cai.numerics.exclusive import cached_property, exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import FIELDS, METHODS, prior_at
+from cai.program.calling import FIELDS, METHODS, evaluated, prior_at, told, until_terminal
 from cai.program.episode import Rollout, check_policy, has_latents, run
 from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
@@ -64,6 +64,8 @@ class TrajectoryModel:
         arrival_reward: r⁺(s, a, s'), paid on arrival; or a number, or None for none.
         final_reward: r_T(s_T), paid at the end; or None for none.
         discount: γ in (0, 1], the probability of surviving a step.
+        terminal: s -> boolean, states that only lead to one another and pay nothing, where
+            learners and simulations end an episode; None for none, or for finitely many states.
         optimality: "factor" multiplies in the undirected potential exp(r/α); "bernoulli" observes
             a binary O_t with p(O_t=1|s,a) = exp(r/α), for which every reward must be ≤ 0.
         layout: names and places of the states and actions, for pictures.
@@ -88,6 +90,7 @@ class TrajectoryModel:
     arrival_reward: ArrivalReward | float | None = None
     final_reward: FinalReward | None = None
     discount: float = 1.0
+    terminal: Callable[[Tensor], Tensor] | None = None
     optimality: Literal["factor", "bernoulli"] = "factor"
     layout: Layout | None = None
     auxiliary: Any = None
@@ -242,11 +245,11 @@ class TrajectoryModel:
 
     def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """r(s,a) at step t in float64."""
-        return _evaluate(self.reward, t, s, a)
+        return evaluated(self.reward, t, s, a)
 
     def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
         """r⁺(s,a,s') at step t in float64; zero where the model has none."""
-        return _evaluate(self.arrival_reward or 0.0, t, s, a, s_next)
+        return evaluated(self.arrival_reward or 0.0, t, s, a, s_next)
 
     def paid_on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any) -> Tensor:
         """``arrival_rewards``, told the step t unless a subclass has a version that is not."""
@@ -259,7 +262,7 @@ class TrajectoryModel:
 
     def final_rewards(self, s: Tensor) -> Tensor:
         """r_T(s) in float64; zero where the model has none."""
-        return _evaluate(self.final_reward or 0.0, None, s)
+        return evaluated(self.final_reward or 0.0, None, s)
 
     def paid(
         self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
@@ -269,7 +272,7 @@ class TrajectoryModel:
         Args:
             states: (n, T+1) + event shape.
             actions: (n, T) + event shape.
-            alive: (n, T+1), boolean.
+            alive: (n, T+1), boolean, apart from terminal states.
             scores: ``log_policy`` and ``log_auxiliary`` of the result.
         """
         n, T = alive.shape[0], alive.shape[1] - 1
@@ -277,6 +280,7 @@ class TrajectoryModel:
         rewards = self.rewards(*before[:2], torch.arange(T))
         if self.pays_on_arrival:
             rewards = rewards + self.paid_on_arrival(*before, torch.arange(T))
+        alive = until_terminal(self.terminal, states, rewards, alive)
         if self.optimality == "bernoulli":
             checks.check_bernoulli("reward", rewards, self.discount)
         return Trajectories(
@@ -287,14 +291,3 @@ class TrajectoryModel:
             alive=alive,
             **scores,
         )
-
-
-def told(function: Any, t: Any, *arguments: Tensor) -> Any:
-    """What a function of states and actions says at step t, whether it is told the step or not."""
-    step = (t,) if isinstance(function, ToldStep) else ()
-    return function(*arguments, *step)
-
-
-def _evaluate(function: Any, t: Any, *arguments: Tensor) -> Tensor:
-    value = told(function, t, *arguments) if callable(function) else function
-    return torch.as_tensor(value, dtype=torch.float64)

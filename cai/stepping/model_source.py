@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cai import checks
 from cai.infinite.endings import never_paid
-from cai.numerics.exclusive import exclusive
+from cai.numerics.exclusive import exclusive, seeded
 from cai.numerics.inverse_cdf import Rows
+from cai.program.calling import check_nothing_follows, is_terminal
 from cai.program.handlers import Draws, values
 from cai.program.trajectory import TrajectoryModel
 from cai.stepping.source import Transition
@@ -22,10 +23,10 @@ from cai.tables.tabulation import enumerable
 class ModelSource:
     """n copies of a model, stepped side by side.
 
-    The horizon of a model belongs to the problem: at T an episode terminates, with reward r_T. With
-    an infinite horizon it terminates in states after which no reward can follow, if a table says
-    which these are, and is truncated after ``time_limit`` steps. The discount γ is left to the
-    learner, or drawn.
+    The horizon of a model belongs to the problem: at T an episode terminates, with reward r_T. It
+    also terminates in the model's terminal states, and, with an infinite horizon, where a table
+    says that no reward can follow. With an infinite horizon it may be truncated after
+    ``time_limit`` steps. The discount γ is left to the learner, or drawn.
 
     Args:
         model: the program.
@@ -164,6 +165,7 @@ class _ProgramSteps:
 
     def __init__(self, model: TrajectoryModel, n: int) -> None:
         self._model, self._goes_on = model, torch.zeros(n, dtype=torch.bool)
+        self._checked = model.terminal is None
 
     def start(self, n: int) -> Tensor:
         return values("s_0", self._model.initial, torch.Size((n,)))
@@ -171,12 +173,29 @@ class _ProgramSteps:
     def __call__(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model, n = self._model, s.shape[:1]
         with exclusive(), torch.no_grad():
-            with Draws(n[0]):
-                s_next = values("s", model.transition(s, a, t), n)
-            reward = model.rewards(s, a, t)
-            if model.pays_on_arrival:
-                reward = reward + model.paid_on_arrival(s, a, s_next, t)
-        return s_next, reward if reward.shape == n else reward.expand(n), self._goes_on
+            s_next, reward = self._paid(s, t, a)
+            if model.terminal is None:
+                return s_next, reward, self._goes_on
+            ended = is_terminal(model.terminal, s_next, n)
+            if not self._checked and ended.any():
+                self._check(s_next, t, a, ended)
+        return s_next, reward, ended
+
+    def _paid(self, s: Tensor, t: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        model, n = self._model, s.shape[:1]
+        with Draws(n[0]):
+            s_next = values("s", model.transition(s, a, t), n)
+        reward = model.rewards(s, a, t)
+        if model.pays_on_arrival:
+            reward = reward + model.paid_on_arrival(s, a, s_next, t)
+        return s_next, reward if reward.shape == n else reward.expand(n)
+
+    def _check(self, s: Tensor, t: Tensor, a: Tensor, ended: Tensor) -> None:
+        """Takes one more step from the first terminal states that are seen."""
+        with seeded(0):
+            s_next, reward = self._paid(s, t, a)
+        check_nothing_follows(ended, reward, is_terminal(self._model.terminal, s_next, s.shape[:1]))
+        self._checked = True
 
     def final(self, s: Tensor) -> Tensor:
         return self._model.final_rewards(s)

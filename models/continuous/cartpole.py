@@ -38,7 +38,7 @@ def cartpole(
     uniform on ±0.05, the two actions, 10 N to the left and to the right, the Euler steps of 0.02 s
     and the reward: 1 for each step until the pole has fallen, which is where |θ| > 12° or
     |x| > 2.4 m, 0 from then on. The state tells whether it has. A fallen pole comes to lie at ±90°
-    on a cart at rest and stays there: the end of an episode is an absorbing state.
+    on a cart at rest and stays there: the end of an episode is a terminal state.
 
     A count of steps has no gradient that a path could carry. ``continuous=True`` is the same cart
     under a force of any size up to 10 N (larger ones are clipped), with a uniform prior. Its
@@ -80,6 +80,7 @@ def cartpole(
         horizon=horizon,
         temperature=temperature,
         discount=discount,
+        terminal=None if continuous else _fallen,
     )
 
 
@@ -109,6 +110,10 @@ def _nearness(s: Tensor, a: Tensor) -> Tensor:
 
 def _standing(s: Tensor) -> Tensor:
     return (s[..., ::2].abs() <= _LIMITS).all(-1)
+
+
+def _fallen(s: Tensor) -> Tensor:
+    return ~_standing(s)
 
 
 def _step(s: Tensor, force: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ def multigoal(
         horizon=horizon,
         temperature=temperature,
         discount=discount,
+        terminal=None if goal_reward is None else mass.reached,
     )
 
 
@@ -98,12 +99,16 @@ class _Mass:
 
     def reward(self, s: Tensor, a: Tensor) -> Tensor:
         effort = 30 * a.clamp(-1, 1).square().sum(-1)
-        return torch.where(self._over(_squares(s).amin(-1)), 0.0, -effort)
+        return torch.where(self.reached(s), 0.0, -effort)
 
     def arrival_reward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         square = _squares(s_next).amin(-1)
         paid = torch.where(self._over(square), (self.goal_reward or 0.0) - square, -square)
-        return torch.where(self._over(_squares(s).amin(-1)), 0.0, paid)
+        return torch.where(self.reached(s), 0.0, paid)
+
+    def reached(self, s: Tensor) -> Tensor:
+        """Whether the mass is at a goal."""
+        return self._over(_squares(s).amin(-1))
 
     def _over(self, square: Tensor) -> Tensor:
         """Whether the episode has ended, by the squared distance to the nearest goal."""

@@ -36,10 +36,11 @@ def as_environment(
 
     The reward is r(s,a) + r⁺(s,a,s'), plus r_T(s') at the end of a finite horizon. Temperature,
     action prior and discount are left to the learner. An episode *terminates* at the horizon, which
-    is part of the problem, and, with an infinite horizon, in states after which no reward can
-    follow, if the model can be enumerated. It is *truncated* at ``time_limit``, which is not part
-    of the problem. As in Gymnasium's own vector environments, the step after the end of an episode
-    ignores the action and begins the next one (``AutoresetMode.NEXT_STEP``).
+    is part of the problem, in terminal states of the model, and, with an infinite horizon, in
+    states after which no reward can follow, if the model can be enumerated. It is *truncated* at
+    ``time_limit``, which is not part of the problem. As in Gymnasium's own vector environments, the
+    step after the end of an episode ignores the action and begins the next one
+    (``AutoresetMode.NEXT_STEP``).
 
     Args:
         model: any model; its actions are those of the action prior, numbers 0 … A-1 or vectors.
