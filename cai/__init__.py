@@ -58,6 +58,7 @@ Heads of networks:
 - ``GaussianHead``: a Gaussian, squashed onto a box where there is one.
 - ``MixtureHead``: a mixture of Gaussians, squashed likewise.
 - ``FlowHead``: a Gaussian transformed by a normalising flow.
+- ``NoiseHead``: a network of noise, with any number of modes and no density.
 
 Evaluation:
 

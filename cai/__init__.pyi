@@ -21,6 +21,7 @@ from .networks.flow import FlowHead as FlowHead
 from .networks.heads import CategoricalHead as CategoricalHead
 from .networks.heads import GaussianHead as GaussianHead
 from .networks.heads import MixtureHead as MixtureHead
+from .networks.noise_head import NoiseHead as NoiseHead
 from .policies.dynamics_guide import DynamicsGuide as DynamicsGuide
 from .policies.history import HistoryPolicy as HistoryPolicy
 from .policies.latent import LatentPolicy as LatentPolicy

@@ -82,11 +82,16 @@ Training:
 
 Learning from transitions, of models and of environments that can only be stepped:
 
+- ``actor_critic``: a policy and both backward messages as networks.
 - ``sac``: a policy and two critics from a replay memory, soft actor-critic.
 - ``soft_q``: soft, hard and expected-SARSA action values, in tables or by networks.
+- ``stein_soft_q``: soft values of continuous actions, and a sampler by Stein's gradient.
 - ``AutomaticTemperature``: a temperature that adapts to a number of nats a step.
 - ``policy_gradient``: a policy and its critic, by the maximum-entropy policy gradient.
 - ``path_consistency``: a policy and values that agree along segments of trajectories.
+- ``svgd``: particles moved until they are spread like a density.
+- ``amortised_svgd``: a sampler trained until its draws are.
+- ``stein_direction``: where particles should move, the step of both.
 - ``Learned``: the result of a learner.
 - ``LearningStopped``: raised if a learner cannot continue.
 """

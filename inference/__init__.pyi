@@ -36,8 +36,13 @@ from .learning.path_consistency import path_consistency as path_consistency
 from .learning.policy_gradient import policy_gradient as policy_gradient
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
+from .off_policy.actor_critic import actor_critic as actor_critic
 from .off_policy.sac import sac as sac
 from .off_policy.soft_q import soft_q as soft_q
+from .off_policy.stein import amortised_svgd as amortised_svgd
+from .off_policy.stein import stein_direction as stein_direction
+from .off_policy.stein import svgd as svgd
+from .off_policy.stein_soft_q import stein_soft_q as stein_soft_q
 from .optimism.optimism_curve import OptimismCurve as OptimismCurve
 from .optimism.optimism_curve import optimism_curve as optimism_curve
 from .optimism.policy_switches import PolicySwitch as PolicySwitch

@@ -31,6 +31,8 @@ class LearnerKind(NamedTuple):
 LEARNERS = {
     "soft-q": LearnerKind("soft_q", "Q, a table or a network", False, True, False),
     "sac": LearnerKind("sac", "a policy and two critics", False, True, True),
+    "stein-soft-q": LearnerKind("stein_soft_q", "Q and a sampler", False, False, True),
+    "actor-critic": LearnerKind("actor_critic", "a policy, Q and V", False, True, True),
     "policy-gradient": LearnerKind("policy_gradient", "a policy and a critic", True, True, True),
     "path-consistency": LearnerKind("path_consistency", "a policy and values", True, True, True),
 }

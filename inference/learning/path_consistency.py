@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.inference.fitting.resumption import copy_of
-from cai.inference.learning._state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import check_trainable
 from cai.inference.learning.q_network import QNetwork, follow
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
+from cai.inference.learning.state_values import SoftActionValues, StateValues, divergence
 from cai.inference.learning.stepped import Stepped, stepped
 from cai.numerics.exclusive import seeded
 from cai.program.episode import policy_at

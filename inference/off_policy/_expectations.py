@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.distributions.exact_scores import exact, log_probs
 from cai.inference.gradients.score_function import leave_one_out
+from cai.numerics.logspace import kl
 from cai.program.episode import policy_at
 
 _DRAWS = 8  # actions for each state, of a policy whose draws have no gradient
@@ -32,11 +34,15 @@ class Expectations(Protocol):
     def loss(self, Q: ActionValue, alpha: float) -> Tensor:
         """(…), reward units: its gradient is that of minus the value, in the policy."""
 
-    def divergence(self) -> Tensor:
-        """(…), nats: KL(π ‖ p), or log π/p of the actions that were drawn."""
 
-
-def expectations(policy: Any, prior: Any, s: Tensor, t: Any, actions: int | None) -> Expectations:
+def expectations(
+    policy: Any,
+    prior: Any,
+    s: Tensor,
+    t: Any,
+    actions: int | None,
+    gradient: Literal["pathwise", "score"] | None = None,
+) -> Expectations:
     """Those of a policy in some states.
 
     Args:
@@ -45,15 +51,45 @@ def expectations(policy: Any, prior: Any, s: Tensor, t: Any, actions: int | None
         s: (…) + event shape.
         t: an int, or (…).
         actions: A; None if actions are not finitely many.
+        gradient: through a drawn action, or by scores; None for the first where draws have one.
+
+    Raises:
+        ValueError: if it is to go through draws that have none.
     """
     q, p = exact(policy_at(policy, t, s)), exact(prior(s, t))
     if actions is not None:
         log_q = log_probs(q, actions)
         return _OfAll(s, t, log_q, log_q - log_probs(p, actions))
-    a = q.rsample() if q.has_rsample else q.sample((_DRAWS,))
+    if gradient == "pathwise":
+        check_rsample(q)
+    pathwise = q.has_rsample and gradient != "score"
+    a = q.rsample() if pathwise else q.sample((_DRAWS,))
     log_q = q.log_prob(a)
-    found = _OfOne if q.has_rsample else _OfSeveral
+    found = _OfOne if pathwise else _OfSeveral
     return found(s, t, a, log_q, log_q - p.log_prob(a))
+
+
+def check_rsample(q: Any) -> None:
+    """Raises ValueError if the draws of a policy's distribution have no gradient."""
+    if not q.has_rsample:
+        came, advice = f"a {type(q).__name__} without", "for instance cai.GaussianHead()"
+        checks.refuse("policy", "one whose draws have a gradient", came, advice)
+
+
+def divergence(q: Any, p: Any, a: Tensor, actions: int | None) -> Tensor:
+    """(…), nats: KL(q ‖ p) of finitely many actions, else log q/p of one that q drew.
+
+    Args:
+        q: a policy in some states.
+        p: the action prior in them.
+        a: (…) + event shape.
+        actions: A; None if actions are not finitely many.
+    """
+    q, p = exact(q), exact(p)
+    if actions is None:
+        found: Tensor = q.log_prob(a) - p.log_prob(a)
+        return found
+    return kl(log_probs(q, actions), log_probs(p, actions))
 
 
 @dataclass(frozen=True)
@@ -74,10 +110,6 @@ class _OfAll:
         with torch.no_grad():
             found = Q(self.s, self.t)
         return self._mean(alpha * self._ratio - found)
-
-    def divergence(self) -> Tensor:
-        """The KL itself."""
-        return self._mean(self._ratio)
 
     @property
     def _ratio(self) -> Tensor:
@@ -105,10 +137,6 @@ class _OfOne:
         """The gradient goes through the action into Q."""
         return -self.value(Q, alpha)
 
-    def divergence(self) -> Tensor:
-        """Of the one action."""
-        return self.log_ratio
-
 
 class _OfSeveral(_OfOne):
     """M actions for each state, (M, …) + event shape, without one; log π and log π/p, (M, …)."""
@@ -123,7 +151,3 @@ class _OfSeveral(_OfOne):
             each = super().value(Q, alpha)
             advantage = each - leave_one_out(each)
         return -(self.log_q * advantage).mean(0)
-
-    def divergence(self) -> Tensor:
-        """The mean over them."""
-        return self.log_ratio.mean(0)

@@ -84,9 +84,10 @@ class Replay:
         return self._segments(torch.full_like(copies, first), copies)
 
     def _segments(self, row: Tensor, copy: Tensor) -> list[Transition]:
+        n = self._columns[0].shape[1]
+        places = [(row + d) % self.size * n + copy for d in range(self.length)]
         return [
-            Transition(*(x[(row + d) % self.size, copy] for x in self._columns))
-            for d in range(self.length)
+            Transition(*(x.flatten(0, 1).index_select(0, i) for x in self._columns)) for i in places
         ]
 
     def state_dict(self) -> dict[str, Any]:

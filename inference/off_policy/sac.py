@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cai import checks
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.policy_gradient import check_trainable
-from cai.inference.learning.records import History
-from cai.inference.learning.run import Learning
+from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.stepped import stepped
+from cai.inference.off_policy._expectations import divergence, expectations
+from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn
+from cai.inference.off_policy._q_critics import Critics
 from cai.inference.off_policy._replay import Replay
-from cai.inference.off_policy._soft_actor_critic import SoftActorCritic
-from cai.inference.off_policy._twin_critics import TwinCritics
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import NeuralPolicy
 from cai.program.interfaces import Observe
+from cai.stepping.source import Transition
+
+_VALUED = 32  # draws of an action whose mean is the value of a state
 
 
 def sac(
@@ -124,20 +127,7 @@ def sac(
     True
     """
     arguments = dict(locals())
-    checks.check_count("steps", steps)
-    checks.check_widths("hidden", hidden)
-    checks.check_count("replay", replay)
-    checks.check_count("batch", batch)
-    if updates is not None:
-        checks.check_count("updates", updates)
-    checks.check_count("warm_up", warm_up)
-    checks.check_real("lag", lag, lambda x: 0 < x < 1, "between 0 and 1", "for instance 0.005")
-    learning_rate = checks.check_positive("learning_rate", learning_rate)
-    if warm_up >= steps:
-        advice = "take more steps, or a shorter warm_up"
-        checks.refuse("warm_up", f"fewer transitions than steps, {steps}", str(warm_up), advice)
-    checks.check_seed(seed)
-    checks.check_flag("progress", progress)
+    check_numbers(arguments)
     with seeded(seed), torch.no_grad():
         problem, copies, horizon = made = stepped(source, num_envs)
         if policy is None:
@@ -146,43 +136,69 @@ def sac(
         policy = copy_of(policy)
         made.check(policy)
         file = None if checkpoint is None else checkpoint_file.check(checkpoint)
-        state = SoftActorCritic(
-            policy,
-            TwinCritics(problem, hidden, horizon is not None, observe),
-            Replay(replay, copies.num_envs, 1, file),
-            discount=float(problem.discount),
-            batch=batch,
-            updates=copies.num_envs if updates is None else updates,
-            warm_up=warm_up,
-            lag=lag,
-            learning_rate=learning_rate,
-        )
-        state.alpha = float(problem.temperature)
-        history = History(copies.num_envs, steps, on_record)
+        critics = Critics(problem, hidden, horizon is not None, observe)
+        memory = Replay(replay, copies.num_envs, 1, file)
+        state = _SoftActorCritic(policy, critics, memory, float(problem.discount), arguments)
+        return learn(made, state, policy, arguments)
 
-        def once() -> None:
-            warms_up = state.taken < warm_up
-            acts = (lambda t, s: problem.prior(s, t)) if warms_up else policy
-            transition = copies.step(made.drawn(acts))
-            history.add(transition)
-            kl = state.divergence(transition.s, transition.t, transition.counts)
-            loss = state.learn(transition, min(2 - 2 * state.taken / steps, 1.0))
-            history.record(state.taken, state.alpha, loss, kl)
 
-        def learned() -> Learned:
-            return state.learned(history.tensors())
+class _SoftActorCritic(FromReplay):
+    """The state: a policy, two critics, and copies of them that lag behind."""
 
-        learning = Learning(
-            "sac",
-            steps,
-            state,
-            temperature,
-            once,
-            history,
-            made,
-            state.parts(),
-            learned,
-            policy,
-            cut=state.cut,
-        )
-        return learning.run(arguments, checkpoint, every, progress)
+    def __init__(
+        self,
+        policy: nn.Module,
+        critics: Critics,
+        replay: Replay,
+        discount: float,
+        arguments: dict[str, Any],
+    ) -> None:
+        networks = {"critics": critics, "policy": policy}
+        super().__init__("sac", networks, ("critics",), replay, discount, arguments)
+        self.policy, self.critics, self.target = policy, critics, self.lagging["critics"]
+
+    def update(self, drawn: Transition) -> Tensor:
+        """A step of the critics, and then of the policy."""
+        critics, s, t, counts = self.critics, drawn.s, drawn.t, drawn.counts
+        here = expectations(self.policy, critics.prior, s, t, critics.actions)
+        with torch.no_grad():
+            after = expectations(self.policy, critics.prior, drawn.s_next, t + 1, critics.actions)
+            v = after.value(self.target.smaller, self.alpha)
+            target = drawn.reward + self.discount * torch.where(drawn.ended, 0.0, v)
+        found = critics(s, t, drawn.a)
+        if critics.actions is not None:
+            found = of_actions(found, drawn.a)
+        squares = torch.where(counts, (found - target.to(found.dtype)).square(), 0.0)
+        self.descend("critics", 0.5 * squares.sum(0).mean())
+        loss = here.loss(critics.smaller, self.alpha)
+        self.descend("policy", torch.where(counts, loss, 0.0).mean())
+        return squares.detach().mean()
+
+    def divergence(self, q: Any, taken: Transition) -> Tensor:
+        """Of all actions, or log π/p of those that were taken."""
+        return divergence(q, self.critics.prior(taken.s, taken.t), taken.a, self.critics.actions)
+
+    def learned(self, history: dict[str, Tensor]) -> Learned:
+        """The result so far."""
+        values = _Values(self.policy, self.critics, self.alpha)
+        action_values = self.critics.action_values
+        return Learned(self.policy, self.alpha, history, values, action_values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """(s, t=0) -> E_π[Q - α log π/p] with the mean of both Q, reward units."""
+
+    policy: nn.Module
+    critics: Critics
+    alpha: float
+
+    @torch.no_grad()
+    def __call__(self, s: Tensor, t: Any = 0) -> Tensor:
+        """Values of the batch shape of s."""
+        s, actions = torch.as_tensor(s), self.critics.actions
+        if actions is None:
+            s = s.expand(_VALUED, *s.shape)
+        found = expectations(self.policy, self.critics.prior, s, t, actions)
+        value = found.value(self.critics.mean, self.alpha)
+        return value.mean(0) if actions is None else value

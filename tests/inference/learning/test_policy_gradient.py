@@ -9,8 +9,8 @@ import torch
 
 import cai
 from cai import inference, models
-from cai.inference.learning._state_values import StateValues
 from cai.inference.learning.policy_gradient import PolicyGradient
+from cai.inference.learning.state_values import StateValues
 from cai.inference.learning.stepped import Stepped, stepped
 from cai.stepping.source import Transition
 

@@ -11,14 +11,21 @@ from torch import Tensor, nn
 from cai.distributions.exact_scores import exact, log_probs
 from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
+from cai.program.interfaces import Observe
 
 
 class StateValues(nn.Module):
     """V(s) in reward units, a network of the state, and of the time where there is a horizon."""
 
-    def __init__(self, problem: Any, hidden: tuple[int, ...], timed: bool) -> None:
+    def __init__(
+        self,
+        problem: Any,
+        hidden: tuple[int, ...],
+        timed: bool,
+        observe: Observe | None = None,
+    ) -> None:
         super().__init__()
-        self._view, self._timed = View(problem), timed
+        self._view, self._timed = View(problem, observe), timed
         self.network = perceptron((self._view.size + timed, *hidden, 1))
 
     def forward(self, t: Any, s: Tensor) -> Tensor:

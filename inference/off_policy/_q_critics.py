@@ -1,4 +1,4 @@
-"""Two networks Q(s,a) side by side, as one batched product for each layer."""
+"""Networks Q(s,a) side by side, as one batched product for each layer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from cai.distributions.exact_scores import support_size
+from cai.inference.learning.q_network import of_actions
 from cai.networks.heads import moments, onto
 from cai.policies.observation import View
 from cai.program.interfaces import Observe
 
 
-class TwinCritics(nn.Module):
-    """Q_1 and Q_2 in reward units, of a state and an action, or of a state for each action.
+class Critics(nn.Module):
+    """Q_1 … Q_n in reward units, of a state and an action, or of a state for each action.
 
     Actions on a box come in units of half its width, others in those of the prior's standard
     deviation.
@@ -27,6 +28,12 @@ class TwinCritics(nn.Module):
         hidden: widths of the hidden layers, with rectified linear units.
         timed: whether the time is part of the state.
         observe: s -> what is seen of it; everything if not given.
+        count: n, how many there are.
+        unit: what an output of one is worth, reward units.
+
+    Attributes:
+        actions: A; None if actions are not finitely many.
+        state_dims: how many dimensions of a tensor of states belong to one of them.
     """
 
     def __init__(
@@ -35,9 +42,13 @@ class TwinCritics(nn.Module):
         hidden: tuple[int, ...],
         timed: bool,
         observe: Observe | None = None,
+        count: int = 2,
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         self._view, self._timed = View(problem, observe), timed
+        self.unit = unit
+        self.state_dims = len(problem.initial.event_shape)
         prior = self._view.prior(problem.initial.sample(), 0)
         self.actions = support_size(prior)
         inputs, outputs = self._view.size + timed, self.actions or 1
@@ -49,13 +60,13 @@ class TwinCritics(nn.Module):
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise((inputs, *hidden, outputs)):
             bound = 1 / math.sqrt(fan_in)
-            self.weights.append(torch.empty(2, fan_in, fan_out).uniform_(-bound, bound))
-            self.biases.append(torch.empty(2, 1, fan_out).uniform_(-bound, bound))
+            self.weights.append(torch.empty(count, fan_in, fan_out).uniform_(-bound, bound))
+            self.biases.append(torch.empty(count, 1, fan_out).uniform_(-bound, bound))
         # Torch's own lists are slow to go through.
         self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def forward(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
-        """Q of states and actions, (2, …), or of all actions if they are finitely many, (2, …, A).
+        """Q of states and actions, (n, …), or of all actions if they are finitely many, (n, …, A).
 
         Args:
             s: of any batch shape.
@@ -72,22 +83,32 @@ class TwinCritics(nn.Module):
                 batch = torch.broadcast_shapes(x.shape[:-1], action.shape[:-1])
                 x, action = x.expand(*batch, -1), action.expand(*batch, -1)
             x = torch.cat([x, action], -1)
-        batch, x = x.shape[:-1], x.reshape(1, -1, x.shape[-1]).expand(2, -1, -1)
+        count, batch = len(self._layers[0][0]), x.shape[:-1]
+        x = x.reshape(1, -1, x.shape[-1]).expand(count, -1, -1)
         *inner, (weight, bias) = self._layers
         for w, b in inner:
-            x = torch.baddbmm(b, x, w).relu()
-        x = torch.baddbmm(bias, x, weight)
-        return x.reshape(2, *batch) if self.actions is None else x.reshape(2, *batch, -1)
+            x = torch.baddbmm(b, x, w).relu_()
+        if self.actions is not None:
+            return (torch.baddbmm(bias, x, weight) * self.unit).reshape(count, *batch, -1)
+        # A sum, as batched products with one column are slow.
+        return (((x * weight.mT).sum(-1) + bias.squeeze(-1)) * self.unit).reshape(count, *batch)
 
     def smaller(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
-        """The smaller of both Q, (…) or (…, A), float64."""
+        """The smallest Q, (…) or (…, A), float64."""
         found: Tensor = self(s, t, a)
         return found.double().amin(0)
 
     def mean(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
-        """The mean of both Q, (…) or (…, A), float64."""
+        """The mean Q, (…) or (…, A), float64."""
         found: Tensor = self(s, t, a)
         return found.double().mean(0)
+
+    @torch.no_grad()
+    def action_values(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
+        """The mean Q of states and actions, of their batch shape, reward units."""
+        s, a = torch.as_tensor(s), torch.as_tensor(a)
+        found = self.mean(s, t, a)
+        return found if self.actions is None else of_actions(found, a)
 
     def prior(self, s: Tensor, t: Any) -> TorchDistribution:
         """The action prior."""
