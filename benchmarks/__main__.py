@@ -31,12 +31,13 @@ minutes on an idle machine.
     python -m benchmarks --only program --rounds 50
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
-learners, and races with the A2C and the SAC of Stable-Baselines3:
+learners, races with the A2C and the SAC of Stable-Baselines3, and what policies are robust to:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
     python -m benchmarks.actor_critic
     python -m benchmarks.soft_actor_critic
+    python -m benchmarks.robustness
 """
 
 from __future__ import annotations
