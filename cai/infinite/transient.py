@@ -64,6 +64,9 @@ class Transient:
 
     def visits(self, start: Tensor) -> Tensor:
         """start (I - P)⁻¹, (S,): expected visits of each state from a start (S,)."""
+        if self._reduced is not None and (start >= 0).all():
+            start = torch.where(self.keep, start, 0.0)
+            return torch.from_numpy(self._reduced.visits_from(start.numpy()))
         return self._solve(start, transposed=True)
 
     def _solve(self, b: Tensor, transposed: bool) -> Tensor:

@@ -10,6 +10,8 @@ from cai.infinite.transient import Transient
 from cai.numerics.logspace import product
 from cai.tables.table import Table
 
+_LOST = 1e-6  # of the trajectories, by rounding errors
+
 
 def counted(table: Table) -> Tensor:
     """(S,), boolean: the states whose visits count.
@@ -34,7 +36,8 @@ def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor
         (S,); their sum is the expected lifetime.
 
     Raises:
-        ValueError: if the chain can reach a state from which it never terminates.
+        ValueError: if the chain can reach a state from which it never terminates, or terminates so
+            rarely that its lifetime is not known in float64.
     """
     count = counted(table)
     tails, column = (moves.flatten(1) > 0).nonzero(as_tuple=True)
@@ -51,8 +54,22 @@ def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor
             "so that it has no finite number of visits, nor a return; take a policy that reaches "
             "the end from there with some probability, or a discount"
         )
-    found = Transient(table, moves * table.gather(survival), seen).visits(start)
-    return found.clamp(min=0)
+    onto = table.gather(survival)
+    left = table.gather(torch.where(seen, 1 - survival, 1.0))
+    leaving = torch.where(seen, (moves * left).sum((1, 2)), 0.0)
+    found = Transient(table, moves * onto, seen, leaving).visits(start).clamp(min=0)
+    _check_ends(float((found * leaving).sum()), float(torch.where(seen, start, 0.0).sum()))
+    return found
+
+
+def _check_ends(ended: float, begun: float) -> None:
+    """Raises ValueError unless as many trajectories end as begin, which the visits imply."""
+    if not abs(ended - begun) <= _LOST * begun:
+        raise ValueError(
+            "policy: the trajectory ends so rarely that its number of visits is not known in "
+            f"float64: of {begun:g} that begin, {ended:g} end by the visits that were found; take "
+            "a policy that reaches the end sooner, or a discount"
+        )
 
 
 def of_policy(table: Table, log_policy: Tensor) -> tuple[Tensor, Tensor, float]:

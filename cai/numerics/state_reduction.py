@@ -43,6 +43,17 @@ class StateReduction:
             x = self._reduced(b)
             return self._substituted(x, x[0] / self._pivots[0])
 
+    def visits_from(self, start: Array) -> Array:
+        """start (I - M)⁻¹, (n,), of a start (n,) without negative entries."""
+        x = start.copy()
+        with _quietly():
+            for k in range(len(x) - 1, -1, -1):
+                x[k] /= self._pivots[k]
+                x[:k] += x[k] * self._M[k, :k]
+            for k in range(1, len(x)):
+                x[k] += x[:k] @ self._M[:k, k]
+        return x
+
     def gain_and_bias(self, paid: Array) -> tuple[float, Array]:
         """Of a closed class, from what is paid in each state, (n,); h = 0 in the first state.
 

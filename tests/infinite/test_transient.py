@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import oracles
+import pyro.distributions as dist
 import pytest
 import torch
 from hypothesis import given, settings
@@ -168,3 +169,41 @@ def test_value_iteration_is_not_waited_for_where_news_travel_far():
     quick = dataclasses.replace(table, discount=0.5)
     expected = -2 * (1 - 0.5 ** torch.arange(S - 1, -1, -1.0, dtype=torch.float64))
     torch.testing.assert_close(_approach.approach(quick, 0.0), expected, rtol=0, atol=1e-9)
+
+
+def rarely_out(n, p):
+    """A corridor in which a step forward succeeds with p, and else it is back to the start."""
+    T = torch.zeros(n + 1, 1, n + 1, dtype=torch.float64)
+    s = torch.arange(n)
+    T[s, 0, 0], T[n, 0, n] = 1 - p, 1.0
+    T[s, 0, s + 1] = p
+    reward = torch.full((n + 1, 1), -1.0)
+    reward[n] = 0.0
+    start = torch.zeros(n + 1)
+    start[0] = 1.0
+    return models.tabular(T, reward, initial=start, horizon=None)
+
+
+def only_action(t, s):
+    return dist.Categorical(torch.ones(*s.shape, 1))
+
+
+@pytest.mark.parametrize("n", [5, 12, 16, 40, 200])
+def test_a_policy_that_ends_once_in_a_long_time_in_closed_form(n):
+    """(p^-n - 1)/(1 - p) steps, also where 1 - P has lost the probability to leave."""
+    p = 0.1
+    found = cai.evaluate(rarely_out(n, p), only_action)
+    visits = p ** (torch.arange(n, dtype=torch.float64) - n)  # of s, p times those of s - 1
+    steps = visits.sum().item()
+    rel = 1e-10 if n == 5 else 1e-12  # by a factorisation whose smallest pivot is 1e-5
+    assert found.expected_return == pytest.approx(-steps, rel=rel)
+    torch.testing.assert_close(found.states[:n], visits, rtol=rel, atol=0)
+
+
+def test_where_the_lifetime_is_lost_it_is_refused():
+    """Beyond 400 states nothing eliminates without subtraction."""
+    model = rarely_out(450, 0.5)
+    with pytest.raises(ValueError, match="policy: the trajectory ends so rarely that its"):
+        cai.evaluate(model, only_action)
+    with pytest.raises(ValueError, match="policy: the trajectory ends so rarely"):  # 1e320 steps
+        cai.evaluate(rarely_out(320, 0.1), only_action)
