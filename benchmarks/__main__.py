@@ -37,6 +37,7 @@ learners, races with the A2C and the SAC of Stable-Baselines3, and what policies
     python -m benchmarks.learners
     python -m benchmarks.actor_critic
     python -m benchmarks.soft_actor_critic
+    python -m benchmarks.four_goals
     python -m benchmarks.robustness
 """
 
@@ -64,6 +65,7 @@ from benchmarks import (
     roads,
     single,
     stationary,
+    stein,
     sweeps,
 )
 from benchmarks.timing import Missing, Race, Result, run
@@ -112,6 +114,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "fit, neural, timed / torch": neural.timed_against_torch,
     "fit, neural / Trace_ELBO": neural.against_trace,
     "fit, neural / TraceGraph_ELBO": neural.against_trace_graph,
+    "stein, one step / torch": stein.against_torch,
     "fit, exact, 8x8 / 100 sampled": neural.exact_against_sampled,
     **environments.races(),
 }

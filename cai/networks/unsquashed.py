@@ -25,25 +25,32 @@ class Unsquashed:
 
     def action(self, u: Tensor) -> Tensor:
         """The actions (…) + event shape of coordinates (…, m)."""
-        x = self._mean + self._scale * u
+        x = self._placed(u)
         x = x.reshape(*x.shape[:-1], *self._shape)
         return x if self._edge is None else self._edge(x)
 
-    def of_draw(self, q: Any, a: Tensor) -> Tensor:
-        """The coordinates (…, m) of a fresh draw of a distribution, with its gradient.
+    def draws(self, q: Any, shape: torch.Size) -> Tensor:
+        """Coordinates (…, m) of draws of a distribution over actions, with their gradient.
 
-        Such a draw need not be inverted: the transform that made it remembers what from.
+        They are drawn there, without an inverse, if the last transform of q is onto the support.
         """
-        if self._edge is not None:
-            last = getattr(q, "transforms", [None])[-1]
-            a = (last if last == self._edge else self._edge).inv(a)
-        x = a.reshape(*a.shape[: a.dim() - len(self._shape)], -1)
-        return (x - self._mean) / self._scale
+        if self._edge is None:
+            x = q.rsample(shape)
+        elif getattr(q, "transforms", [None])[-1] == self._edge:
+            x = q.base_dist.rsample(shape)
+            for transform in q.transforms[:-1]:
+                x = transform(x)
+        else:
+            x = self._edge.inv(q.rsample(shape))
+        x = x.reshape(*x.shape[: x.dim() - len(self._shape)], -1)
+        return x if self._edge is not None else (x - self._mean) / self._scale
 
     def log_slope(self, u: Tensor, a: Tensor) -> Tensor:
         """log |∂a/∂u|, (…), up to a constant."""
         if self._edge is None:
             return torch.zeros(u.shape[:-1])
-        x = (self._mean + self._scale * u).reshape(a.shape)
-        slopes = self._edge.log_abs_det_jacobian(x, a)
+        slopes = self._edge.log_abs_det_jacobian(self._placed(u).reshape(a.shape), a)
         return slopes.reshape(*u.shape[:-1], -1).sum(-1)
+
+    def _placed(self, u: Tensor) -> Tensor:
+        return u.to(self._mean.dtype) if self._edge is not None else self._mean + self._scale * u

@@ -227,11 +227,11 @@ class _SteinSoftQ(FromReplay):
             return (log_p if self.plain else log_p + unsquashed.log_slope(u, a)).movedim(0, -1)
 
         if self.plain:
-            u = unsquashed.of_draw(q, q.rsample((m,)))
+            u = unsquashed.draws(q, torch.Size((m,)))
             return -log_density(u.movedim(0, -2)).mean()
         with torch.no_grad():
-            fixed = unsquashed.of_draw(q, q.rsample((n,))).movedim(0, -2)
-        moved = unsquashed.of_draw(q, q.rsample((m,))).movedim(0, -2)
+            fixed = unsquashed.draws(q, torch.Size((n,))).movedim(0, -2).float()
+        moved = unsquashed.draws(q, torch.Size((m,))).movedim(0, -2).float()
         return stein_loss(fixed, score_of(log_density, fixed), moved)
 
     def divergence(self, q: Any, taken: Transition) -> Tensor:

@@ -91,7 +91,7 @@ class Sampler(torch.nn.Module):
 
     def forward(self, n):
         q = self.head(torch.zeros(1), self.prior)
-        return self.narrow * Unsquashed(self.prior).of_draw(q, q.rsample((n,)))
+        return self.narrow * Unsquashed(self.prior).draws(q, torch.Size((n,)))
 
 
 def four_modes(sd):
