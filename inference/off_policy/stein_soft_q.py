@@ -167,8 +167,8 @@ def stein_soft_q(
         made.check(policy)
         check_rsample(made.distribution(policy))
         file = None if checkpoint is None else checkpoint_file.check(checkpoint)
-        alpha = float(problem.temperature)
-        critics = Critics(problem, hidden, horizon is not None, observe, count=1, unit=alpha)
+        unit = max(float(problem.temperature), 1.0)  # where α is large, so are values
+        critics = Critics(problem, hidden, horizon is not None, observe, count=1, unit=unit)
         memory = Replay(replay, copies.num_envs, 1, file)
         state = _SteinSoftQ(policy, critics, memory, float(problem.discount), arguments)
         return learn(made, state, policy, arguments)

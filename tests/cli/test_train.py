@@ -206,10 +206,10 @@ def test_values_are_drawn_beside_those_of_the_same_problem_where_something_is_le
     assert of_another_problem == (None, None)
 
 
-@pytest.mark.parametrize("learner", ["policy-gradient", "path-consistency", "sac"])
+@pytest.mark.parametrize("learner", ["policy-gradient", "path-consistency", "sac", "actor-critic"])
 def test_continuous_actions_and_environments(learner, tmp_path):
     small = ("--set", "num_envs=4", "--set", "hidden=(8,)")
-    small += ("--set", "warm_up=100" if learner == "sac" else "length=8")
+    small += ("--set", "warm_up=100" if learner in ("sac", "actor-critic") else "length=8")
     for name in ("pendulum", "Pendulum-v1"):
         out = tmp_path / name
         done("train", learner, name, "--steps", 200, *small, "--quiet", "--out", out)
@@ -244,7 +244,7 @@ def test_the_help_lists_learners_and_their_actions():
         (("soft-q", "pendulum"), "soft-q takes finitely many actions, got continuous ones; take"),
         (
             ("soft-q", "Pendulum-v1"),
-            "got continuous ones; take sac or policy-gradient or path-consistency",
+            "got continuous ones; take sac or stein-soft-q or actor-critic or policy-gradient",
         ),
         (("soft-q", "FrozenLake-v7"), "FrozenLake-v7"),
         (("soft-q", "ledge", "--set", "rules=hard"), "--set: soft-q has no rules; it has batch"),

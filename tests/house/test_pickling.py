@@ -100,6 +100,7 @@ POLICIES = {
     "FlowHead": lambda: with_head(
         cai.FlowHead(dist.transforms.conditional_spline(2, 4), context=4)
     ),
+    "NoiseHead": lambda: with_head(cai.NoiseHead(4, (8,))),
     "CategoricalHead": lambda: (
         models.ledge(),
         cai.NeuralPolicy(models.ledge(), head=cai.CategoricalHead()),

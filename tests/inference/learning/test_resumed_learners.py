@@ -96,14 +96,14 @@ def unified(path=None, at=lambda taken: None, **how):
     )
 
 
-def actor_critic(path=None, at=lambda taken: None, model=None, **how):
+def actor_critic(path=None, at=lambda taken: None, model=None, learner=inference.sac, **how):
     def temperature(taken):
         at_last(at, taken)
         return 2.0 if taken < 1000 else 1.0
 
     model = model or models.ledge(horizon=4, discount=0.9)
     how = {"num_envs": 7, "steps": 3000, "every": 400, "batch": 16, "replay": 700, **how}
-    return inference.sac(
+    return learner(
         model,
         hidden=(8,),
         warm_up=300,
@@ -123,6 +123,13 @@ RUNS = {
     "sac": actor_critic,
     "sac, program": lambda path=None, at=lambda taken: None: actor_critic(
         path, at, models.pendulum(horizon=20)
+    ),
+    "actor_critic": functools.partial(actor_critic, learner=inference.actor_critic),
+    "stein_soft_q": lambda path=None, at=lambda taken: None: actor_critic(
+        path, at, models.pendulum(horizon=20), inference.stein_soft_q, exploration=0.2
+    ),
+    "stein_soft_q, hard": lambda path=None, at=lambda taken: None: actor_critic(
+        path, at, models.pendulum(horizon=20), inference.stein_soft_q, rule="hard"
     ),
     "policy_gradient": gradient,
     "policy_gradient, program": lambda path=None, at=lambda taken: None: gradient(
