@@ -57,8 +57,8 @@ class Solution(Chain):
         """The solution of a finite horizon at one optimism η, by one backward sweep."""
         if rule != "soft" or not sweeps.by_products(table, eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
-        last = table.final_reward / table.temperature
-        v, weights = sweeps.backward_with_weights(table, eta, last, table.steps)
+        last, steps = table.final_reward / table.temperature, table.horizon or 0  # None: see below
+        v, weights = sweeps.backward_with_weights(table, eta, last, steps)
         solution = cls(table, eta, v)
         vars(solution)["weights"] = weights  # not a field: copies may have other values
         return solution
