@@ -18,6 +18,7 @@ from cai.inference.exact.soft_values import tabular_values
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.solution import Solution
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerated
 
 
 @overload
@@ -109,7 +110,7 @@ def posterior(
     if observed is None and optimal is None:
         if problem.gaussian is not None:
             return gaussian_values(problem.gaussian, 1.0)
-        return tabular_values(problem.tabulated(), 1.0)
+        return tabular_values(enumerated(model), 1.0)
     if problem.gaussian is not None:
         return conditioned_gaussian(problem.gaussian, observed or {}, optimal)
-    return conditioned(problem.tabulated(), observed or {}, optimal)
+    return conditioned(enumerated(model), observed or {}, optimal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
 from cai import checks
 from cai.evaluation.problem import as_problem
@@ -19,8 +19,7 @@ from cai.solutions.stationary import Stationary
 from cai.sweeps import sweeps
 from cai.tables import bellman
 from cai.tables.table import Table
-
-Solved = TypeVar("Solved", Solution, CheckpointedSolution)
+from cai.tables.tabulation import enumerated
 
 
 @overload
@@ -140,7 +139,7 @@ def soft_values(
                 "with a flat action prior the hard policy is the mean of the soft one",
             )
         return gaussian_values(problem.gaussian, eta)
-    table = problem.tabulated()
+    table = enumerated(model)
     if table.horizon is None:
         if recompute:
             checks.refuse(
@@ -162,7 +161,9 @@ def soft_values(
                 f"rule {rule!r} at optimism {eta:g}",
                 "leave recompute out, or take a shorter horizon",
             )
-        return _possible(checkpointed(table, eta))
+        kept = checkpointed(table, eta)
+        _check_possible(kept)
+        return kept
     return tabular_values(table, eta, rule)
 
 
@@ -172,18 +173,20 @@ def tabular_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Sol
     Raises:
         ValueError: if the evidence is zero.
     """
-    return _possible(Solution.solve(table, eta, rule))
+    solution = Solution.solve(table, eta, rule)
+    if solution.log_values[0].isneginf().any():  # else the bound is finite
+        _check_possible(solution)
+    return solution
 
 
-def _possible(solution: Solved) -> Solved:
-    """The solution; raises ValueError if there is nothing to condition on."""
+def _check_possible(solution: Solution | CheckpointedSolution) -> None:
+    """Raises ValueError if there is nothing to condition on."""
     if solution.bound == -math.inf and (solution.optimism > 0 or _impossible(solution.table)):
         raise ValueError(
             "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
             "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
             "make them finite"
         )
-    return solution
 
 
 def _impossible(table: Table) -> bool:
