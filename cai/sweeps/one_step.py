@@ -7,7 +7,7 @@ state, W = Σ_a p(a|s) p(s'|s,a) exp((r + r⁺)/α), and v = m + log E. At any o
 and a state, W = p(s'|s,a) exp(η r⁺/α), and the actions are summed afterwards, in log space. At
 η = 0 the product W u is the expectation itself.
 
-A row whose sum is too small for a product to keep all digits (``log_matrix.py``) is computed again
+A row whose sum is too small for a product to keep all digits (``matrices.py``) is computed again
 in log space, as in bellman.py.
 
 Rewards and action priors may depend on the step, since W does not contain them at any η unless
@@ -22,9 +22,8 @@ from torch import Tensor
 
 from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
-from cai.numerics.log_matrix import LogMatrix
 from cai.numerics.logspace import product
-from cai.numerics.matrices import Array, Matrix
+from cai.numerics.matrices import Array, LogMatrix, Matrix
 from cai.sweeps.rows import by_action, log_weights, rows_by_action
 from cai.tables import bellman
 from cai.tables.table import Table

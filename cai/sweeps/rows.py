@@ -10,9 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from cai.numerics import logspace
-from cai.numerics.log_matrix import LogMatrix
 from cai.numerics.logspace import product
-from cai.numerics.matrices import Array
+from cai.numerics.matrices import Array, LogMatrix
 from cai.tables.table import Table
 
 _KEPT = 4  # optimisms of which a table keeps the rows

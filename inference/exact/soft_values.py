@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, overload
 
 from cai import checks
@@ -11,10 +10,9 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.infinite.stationary_values import stationary
-from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpointed import CheckpointedSolution, checkpointed
-from cai.solutions.solution import Solution
+from cai.solutions.solution import Solution, check_possible, solved
 from cai.solutions.stationary import Stationary
 from cai.sweeps import sweeps
 from cai.tables import bellman
@@ -162,36 +160,6 @@ def soft_values(
                 "leave recompute out, or take a shorter horizon",
             )
         kept = checkpointed(table, eta)
-        _check_possible(kept)
+        check_possible(table, eta, kept.bound)
         return kept
-    return tabular_values(table, eta, rule)
-
-
-def tabular_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
-    """The solution of a table with a finite horizon, for ``soft_values`` and ``posterior``.
-
-    Raises:
-        ValueError: if the evidence is zero.
-    """
-    solution = Solution.solve(table, eta, rule)
-    if solution.log_values[0].isneginf().any():  # else the bound is finite
-        _check_possible(solution)
-    return solution
-
-
-def _check_possible(solution: Solution | CheckpointedSolution) -> None:
-    """Raises ValueError if there is nothing to condition on."""
-    if solution.bound == -math.inf and (solution.optimism > 0 or _impossible(solution.table)):
-        raise ValueError(
-            "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
-            "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
-            "make them finite"
-        )
-
-
-def _impossible(table: Table) -> bool:
-    """Whether log p(O) = -inf, since even the best case is impossible."""
-    v = table.final_reward / table.temperature
-    for t in range(table.steps - 1, -1, -1):
-        v = bellman.backup(table.at(t), v, math.inf)
-    return logspace.soft_mean(table.log_initial, v, math.inf).item() == -math.inf
+    return solved(table, eta, rule)
