@@ -42,9 +42,7 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
         ValueError: if either is not finite, naming the argument at fault.
     """
     checks.check_model(model, sampled=True)
-    S, prior = _count_states(model), model.prior(torch.zeros((), dtype=torch.long), 0)
-    A = support_size(prior)
-    return S, _not_finite("action_prior", "actions", prior) if A is None else A
+    return _sizes(model)[:2]
 
 
 def all_pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
@@ -55,18 +53,20 @@ def all_pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
     Raises:
         NotEnumerable: if they are not finitely many.
     """
-    S = _count_states(model)
+    S, A, prior = _sizes(model)
     s = torch.arange(S, dtype=model.initial.sample().dtype)
-    prior = model.prior(s[0], 0)
-    if (A := support_size(prior)) is None:
-        _not_finite("action_prior", "actions", prior)
     a = torch.arange(A, dtype=prior.sample().dtype)
     return s.unsqueeze(1).expand(S, A), a.expand(S, A)
 
 
-def _count_states(model: TrajectoryModel) -> int:
-    S = support_size(model.initial)
-    return _not_finite("initial", "states", model.initial) if S is None else S
+def _sizes(model: TrajectoryModel) -> tuple[int, int, Any]:
+    """S, A, and the prior in the first state, from which A is counted."""
+    if (S := support_size(model.initial)) is None:
+        _not_finite("initial", "states", model.initial)
+    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
+    if (A := support_size(prior)) is None:
+        _not_finite("action_prior", "actions", prior)
+    return S, A, prior
 
 
 def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
@@ -226,8 +226,7 @@ def log_prior_table(
             without an end.
     """
     if S is None:
-        checks.check_model(model, sampled=True)
-        S = _count_states(model)
+        S, _ = require_finite(model)
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:
