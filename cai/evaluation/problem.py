@@ -9,7 +9,7 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.numerics.exclusive import cached_property
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerable, enumerated
+from cai.tables.tabulation import enumerable
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +30,6 @@ class Problem:
     def table(self) -> Table | None:
         """The table; None if the randomness of the model is not discrete and finite."""
         return enumerable(self.model)
-
-    def tabulated(self) -> Table:
-        """The table, without the graph of tensors that require grad.
-
-        Raises:
-            ValueError: if there is none, see :func:`cai.tabulate`.
-        """
-        model = self.model
-        return model.detached() if isinstance(model, Table) else enumerated(model)
 
 
 def as_problem(model: TrajectoryModel | Table, sampled: bool = False) -> Problem:

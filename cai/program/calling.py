@@ -64,32 +64,29 @@ class AsPrior(ToldStep):
             return self.policy(t, s)
 
 
-def at_step(method: Any, t: int) -> Any:
-    """A model's prior, transition or rewards as a function of states and actions alone."""
-    return lambda *arguments: method(*arguments, t)
-
-
-def call(name: str, function: Any, *arguments: Tensor) -> Any:
+def call(name: str, function: Any, *arguments: Any) -> Any:
     """The result of a user's function; errors are restated in terms of the contract."""
     try:
         return function(*arguments)
-    except ValueError as error:
-        if str(error).startswith(("dynamics: ", "reward: ", "torch.distributions")):  # ours
-            raise
-        problem: Exception = error
     except Exception as error:
-        problem = error
-    if isinstance(problem, MemoryError) or "allocate" in str(problem):
-        sizes = " and ".join(str(list(x.shape)) for x in arguments)
-        asked = memory.asked_for(problem)
-        memory.refuse(name, f"one that allocates {asked} for arguments of shapes {sizes}", SPARSE)
-    shapes = " and ".join(str(list(x.shape)) for x in arguments)
-    called = f"called with tensors of shape {shapes} it" if arguments else "this"
+        restate(name, error, *arguments)
+
+
+def restate(name: str, error: Exception, *arguments: Any) -> NoReturn:
+    """Raises ValueError in place of what a user's function raised, in terms of the contract."""
+    ours = "dynamics: ", "reward: ", "torch.distributions"
+    if isinstance(error, ValueError) and str(error).startswith(ours):
+        raise error
+    shapes = " and ".join(str(list(x.shape)) for x in arguments if isinstance(x, Tensor))
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        asked = memory.asked_for(error)
+        memory.refuse(name, f"one that allocates {asked} for arguments of shapes {shapes}", SPARSE)
+    called = f"called with tensors of shape {shapes} it" if shapes else "this"
     raise ValueError(
-        f"{name}: {called} raised {type(problem).__name__}: "
-        f"{problem}. It must broadcast over any batch shape of its arguments, scalars included: "
+        f"{name}: {called} raised {type(error).__name__}: "
+        f"{error}. It must broadcast over any batch shape of its arguments, scalars included: "
         "index tables with them, and use torch.where instead of Python `if`"
-    ) from problem
+    ) from error
 
 
 def refuse_parameters(where: str, when: str, error: ValueError) -> None:

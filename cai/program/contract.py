@@ -18,7 +18,7 @@ from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
-from cai.program.calling import at_step, call, check_terminal
+from cai.program.calling import call, check_terminal
 from cai.program.interfaces import Program
 
 REWARDS = ("reward", "arrival_reward", "final_reward")
@@ -60,7 +60,7 @@ def _each(distribution: Any, n: int) -> Tensor:
 
 def check_allowed(model: Program, s: Tensor) -> None:
     """Raises ValueError if the prior leaves a state without any action."""
-    prior = call("action_prior", at_step(model.prior, 0), s)
+    prior = call("action_prior", model.prior, s, 0)
     if (A := support_size(prior)) is not None:
         check_some_allowed(log_probs(prior, A), s)
 
@@ -78,12 +78,12 @@ def check_some_allowed(log_prior: Tensor, s: Tensor) -> None:
 
 def check_prior(model: Program, s: Tensor) -> Tensor:
     """Actions of the prior, one for each state, after comparing a batch call with scalar calls."""
-    prior = call("action_prior", at_step(model.prior, 0), s)
+    prior = call("action_prior", model.prior, s, 0)
     _check_distribution("action_prior", prior, s.shape[:1], None)
     check_allowed(model, s)
     a, batch = _each(prior, len(s)), exact(prior)
     for i in range(len(s)):
-        single = exact(call("action_prior", at_step(model.prior, 0), s[i]))
+        single = exact(call("action_prior", model.prior, s[i], 0))
         _check_distribution("action_prior", single, (), None)
         if not _same_distribution(batch, single, a, i, len(s)):
             raise ValueError(
@@ -170,9 +170,9 @@ def _reward_and_arguments(
     model: Program, name: str, s: Tensor, a: Tensor
 ) -> tuple[Any, tuple[Tensor, ...]]:
     if name == "reward":
-        return at_step(model.rewards, 0), (s, a)
+        return lambda s, a: model.rewards(s, a, 0), (s, a)
     if name == "arrival_reward":
-        return at_step(model.paid_on_arrival, 0), (s, a, s.roll(1, 0))
+        return lambda s, a, s_next: model.paid_on_arrival(s, a, s_next, 0), (s, a, s.roll(1, 0))
     return model.final_rewards, (s,)
 
 
@@ -187,7 +187,7 @@ def _check_all_rewards(model: Program, s: Tensor, a: Tensor) -> None:
         return
     all_s = torch.arange(S, dtype=s.dtype).unsqueeze(1).expand(S, A)
     all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
-    rewards = call("reward", at_step(model.rewards, 0), all_s, all_a).expand(S, A)
+    rewards = call("reward", model.rewards, all_s, all_a, 0).expand(S, A)
     final = call("final_reward", model.final_rewards, all_s[:, 0])
     check_reward("reward", rewards)
     check_reward("final_reward", final)
@@ -200,7 +200,7 @@ def _check_all_rewards(model: Program, s: Tensor, a: Tensor) -> None:
 def next_state(model: Program, s: Tensor, a: Tensor, latents: Latents, t: int = 0) -> Any:
     """p(s'|s,a) of step t for given latents of the dynamics' own, in exact scores."""
     with latents:
-        return exact(call("dynamics", at_step(model.transition, t), s, a))
+        return exact(call("dynamics", model.transition, s, a, t))
 
 
 def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:

@@ -72,10 +72,11 @@ def run(
     s, a, scope = sample("s_0", program.initial), None, Scope()
     alive = torch.ones((), dtype=torch.float64) if terminates and program.discount < 1 else None
     states, actions, lives = [s], [], [] if alive is None else [alive]
+    told = "transition" in program.may_change
     for t in steps:
         a = act(t, s, a, alive)
         with scope.of(t):
-            next_state = program.transition(s, a, t)
+            next_state = program.transition(s, a, t) if told else program.dynamics(s, a)
         s_next = sample(f"s_{t + 1}", next_state)
         if factors:
             _observe(program, t, while_alive(alive, program.log_factor(s, a, s_next, t)))

@@ -96,8 +96,16 @@ class Program(Protocol):
         """Names and places."""
 
     @property
+    def dynamics(self) -> Dynamics:
+        """(s, a) -> p(s'|s,a), which ``transition`` asks unless it may change."""
+
+    @property
     def overridden(self) -> frozenset[str]:
         """The methods below that a subclass overrides."""
+
+    @property
+    def may_change(self) -> frozenset[str]:
+        """The methods below that may depend on the step."""
 
     @property
     def pays_on_arrival(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact, log_probs
 from cai.numerics import logspace
-from cai.program.calling import at_step, call
+from cai.program.calling import call
 from cai.program.trajectory import TrajectoryModel
 
 
@@ -95,8 +95,8 @@ def stepped(model: TrajectoryModel, s: Tensor, a: Tensor, t: int = 0) -> tuple[T
 
 def check_deterministic(model: TrajectoryModel, s: Tensor, a: Tensor) -> None:
     """Raises ValueError where dynamics draw something, or return no certain state."""
-    traced = poutine.trace(at_step(model.transition, 0))
-    found = call("dynamics", traced.get_trace, s, a)
+    traced = poutine.trace(model.transition)
+    found = call("dynamics", traced.get_trace, s, a, 0)
     drawn = [name for name, site in found.nodes.items() if site["type"] == "sample"]
     came = f"dynamics that sample the site {drawn[0]!r}" if drawn else None
     returned = found.nodes["_RETURN"]["value"]

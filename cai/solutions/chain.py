@@ -60,7 +60,7 @@ class Chain(ExactBelief):
 
     def is_of(self, problem: Forms) -> bool:
         """Whether it solves a problem, number for number."""
-        names = {field.name for field in fields(Table)} - {"layout", "program"}
+        names = {x.name for x in fields(Table) if x.init} - {"layout", "program"}
         mine, other = self.table, problem.table
         return mine is other or (other is not None and differs(mine, other, names) is None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,8 +58,8 @@ class Solution(Chain):
         """The solution of a finite horizon at one optimism η, by one backward sweep."""
         if rule != "soft" or not sweeps.by_products(table, eta):
             return cls(table, eta, bellman.backward(table, eta, rule), rule)
-        last = table.final_reward / table.temperature
-        v, weights = sweeps.backward_with_weights(table, eta, last, table.steps)
+        last, steps = table.final_reward / table.temperature, table.horizon or 0  # None: see below
+        v, weights = sweeps.backward_with_weights(table, eta, last, steps)
         solution = cls(table, eta, v)
         vars(solution)["weights"] = weights  # not a field: copies may have other values
         return solution
@@ -261,3 +262,33 @@ class Solution(Chain):
     def _stretches(self) -> Iterator[slice]:
         T, n = self.table.steps, max(1, _CHUNK // self.table.num_outcomes)
         return (slice(t, min(t + n, T)) for t in range(0, T, n))
+
+
+def solved(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
+    """The solution of a table with a finite horizon.
+
+    Raises:
+        ValueError: if the evidence is zero.
+    """
+    solution = Solution.solve(table, eta, rule)
+    if solution.log_values[0].isneginf().any():  # else the bound is finite
+        check_possible(table, eta, solution.bound)
+    return solution
+
+
+def check_possible(table: Table, eta: float, bound: float) -> None:
+    """Raises ValueError if there is nothing to condition on, given the bound at η, nats."""
+    if bound == -math.inf and (eta > 0 or _impossible(table)):
+        raise ValueError(
+            "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
+            "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
+            "make them finite"
+        )
+
+
+def _impossible(table: Table) -> bool:
+    """Whether log p(O) = -inf, since even the best case is impossible."""
+    v = table.final_reward / table.temperature
+    for t in range(table.steps - 1, -1, -1):
+        v = bellman.backup(table.at(t), v, math.inf)
+    return logspace.soft_mean(table.log_initial, v, math.inf).item() == -math.inf

@@ -7,7 +7,7 @@ state, W = Σ_a p(a|s) p(s'|s,a) exp((r + r⁺)/α), and v = m + log E. At any o
 and a state, W = p(s'|s,a) exp(η r⁺/α), and the actions are summed afterwards, in log space. At
 η = 0 the product W u is the expectation itself.
 
-A row whose sum is too small for a product to keep all digits (``log_matrix.py``) is computed again
+A row whose sum is too small for a product to keep all digits (``matrices.py``) is computed again
 in log space, as in bellman.py.
 
 Rewards and action priors may depend on the step, since W does not contain them at any η unless
@@ -23,8 +23,8 @@ from torch import Tensor
 from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
 from cai.numerics.logspace import product
-from cai.numerics.matrices import Array, Matrix
-from cai.sweeps.rows import by_action, joint_rows, log_weights, rows_by_action
+from cai.numerics.matrices import Array, LogMatrix, Matrix
+from cai.sweeps.rows import by_action, log_weights, rows_by_action
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -53,7 +53,7 @@ class SoftBackup:
 
     def __init__(self, table: Table, eta: float, joint: bool) -> None:
         self.table, self.eta, self.joint = table, eta, joint
-        self.rows = rows = joint_rows(table) if joint else rows_by_action(table, eta)
+        self.rows = rows = _joint_rows(table) if joint else rows_by_action(table, eta)
         self.W, self.num_rows = rows.W, len(rows.possible)
         if joint:
             self._base = self._logits = rows.scale
@@ -262,6 +262,16 @@ class SoftBackup:
     def _pattern(self) -> Matrix:
         """One where an outcome is possible, however improbable."""
         return self.rows.matrix((by_action(self.table.log_dynamics) > -torch.inf).double())
+
+
+def _joint_rows(table: Table) -> LogMatrix:
+    """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, (S, A·K); dense, actions summed, (S, S)."""
+    log_w = table.log_weights
+    if table.successors is None:
+        log_w, index = log_w.logsumexp(1), None
+    else:
+        log_w, index = log_w.flatten(1), table.successors.flatten(1)
+    return LogMatrix(log_w, index, table.num_states, table.precision)
 
 
 def _steps(x: Array, t: int, v_next: Array) -> Array:

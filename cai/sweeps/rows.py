@@ -6,29 +6,16 @@ reward nor the action prior is in them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
 from cai.numerics import logspace
-from cai.numerics.log_matrix import LogMatrix
 from cai.numerics.logspace import product
-from cai.numerics.matrices import Array
+from cai.numerics.matrices import Array, LogMatrix
 from cai.tables.table import Table
 
 _KEPT = 4  # optimisms of which a table keeps the rows
 _NEAR_ZERO = 0.1  # below this |η| the logarithm is taken around one
-
-
-def joint_rows(table: Table) -> LogMatrix:
-    """log p(a|s) + log p(s'|s,a) + (r + r⁺)/α, (S, A·K); dense, actions summed, (S, S)."""
-    log_w = table.log_weights
-    if table.successors is None:
-        log_w, index = log_w.logsumexp(1), None
-    else:
-        log_w, index = log_w.flatten(1), table.successors.flatten(1)
-    return LogMatrix(log_w, index, table.num_states, table.precision)
 
 
 def rows_by_action(table: Table, eta: float) -> LogMatrix:
@@ -36,7 +23,7 @@ def rows_by_action(table: Table, eta: float) -> LogMatrix:
 
     The table and its views keep them for the last few η.
     """
-    kept: dict[Any, LogMatrix] = table.rows
+    kept: dict[float, LogMatrix] = vars(table).setdefault("rows", {})
     if eta not in kept:
         while len(kept) >= _KEPT:
             kept.pop(next(iter(kept)), None)  # another thread may have done so

@@ -10,13 +10,13 @@ takes many steps at once (``linear_steps.py``) as long as that is accurate.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cai.numerics import logspace, memory
+from cai.numerics import logspace, memory, threads
 from cai.numerics.logspace import product
 from cai.numerics.matrices import Array
 from cai.sweeps import linear_steps
@@ -29,6 +29,9 @@ _CHUNK = 2**18  # numbers at a time when several steps are done at once, to fit 
 _KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
 _STRETCH = 16  # single steps before many at once are tried again
 _MATRICES = 4  # how many matrices a table keeps
+
+QUIET: Any = {"divide": "ignore", "invalid": "ignore", "under": "ignore"}
+"""No warnings of NumPy about log 0 and underflow."""
 
 
 def by_products(table: Table, eta: float) -> bool:
@@ -84,7 +87,7 @@ def _backward(
     R, linear, t = step.num_rows, step.linear, steps
     keeps = keeps and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         while t > 0:
             if linear and not (t := linear_steps.backward(step, v, t)):
                 break
@@ -116,7 +119,7 @@ def forward(
     x = np.empty(v.shape)
     x[0] = initial.numpy()
     linear, t, T = step.linear, 0, len(v) - 1
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         while t < T:
             if linear and (t := linear_steps.forward(step, v, x, t)) == T:
                 break
@@ -132,7 +135,7 @@ def action_values(table: Table, eta: float, log_values: Tensor) -> Tensor:
     """q_t(s,a) = Q_t(s,a)/α of consecutive steps, (n+1, S) -> (n, S, A), nats."""
     step, v = step_of(table, eta, joint=False), log_values.numpy()
     q = np.empty((len(v) - 1, table.num_actions, table.num_states))
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         for t, after in parts(step, v):
             rows = step.log_rows(after, t, prior=False)[0]
             q[t : t + len(after)] = rows.reshape(-1, *q.shape[1:])
@@ -150,7 +153,7 @@ def imagined(table: Table, eta: float, log_values: Tensor, states: Tensor) -> fl
     """
     step, x = step_of(table, eta), states.numpy()
     total = 0.0
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         for t, ahead in _forward_steps(step, log_values.numpy()):
             total += _earned(step, x[t : t + len(ahead.v)], ahead, t)
     return total
@@ -160,7 +163,7 @@ def visits(table: Table, eta: float, log_values: Tensor, states: Tensor) -> Tens
     """Σ_t q(s_t=s, a_t=a, alive) over consecutive steps, (S, A); arguments as :func:`imagined`."""
     step, x, v = step_of(table, eta, joint=False), states.numpy(), log_values.numpy()
     total = np.zeros((table.num_actions, table.num_states))
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         for t, after in parts(step, v):
             policy = step.policy(step.log_rows(after, t)[0], t)
             total += np.einsum("nas,ns->as", policy, x[t : t + len(after)])
@@ -183,7 +186,7 @@ def follow(table: Table, log_policy: Tensor) -> tuple[Tensor, float]:
     x = np.empty((T + 1, table.num_states))
     x[0] = table.log_initial.exp().numpy()
     total, n = 0.0, max(1, _CHUNK // (table.num_actions * table.num_states))
-    with quietly(table):
+    with threads.suited_to(table.num_outcomes), np.errstate(**QUIET):
         for first in range(0, T, n):
             policy = log_policy[first : first + n].exp().transpose(1, 2).contiguous().numpy()
             for t, now in enumerate(policy, first):
@@ -238,19 +241,13 @@ def step_of(table: Table, eta: float, joint: bool | None = None) -> SoftBackup:
             steps are alike.
     """
     key = eta, (eta == 1 and not table.by_step) if joint is None else joint
-    step: SoftBackup | None = table.matrices.get(key)
+    kept: dict[Any, SoftBackup] = vars(table).setdefault("matrices", {})
+    step = kept.get(key)
     if step is None:
-        while len(kept := list(table.matrices)) >= _MATRICES:
-            table.matrices.pop(kept[0], None)  # another thread may have done so
-        step = table.matrices[key] = SoftBackup(table, *key)
+        while len(oldest := list(kept)) >= _MATRICES:
+            kept.pop(oldest[0], None)  # another thread may have done so
+        step = kept[key] = SoftBackup(table, *key)
     return step
-
-
-@contextmanager
-def quietly(table: Table) -> Iterator[None]:
-    """A context with a suitable number of threads, without warnings of log 0 and underflow."""
-    with table.threads(), np.errstate(divide="ignore", invalid="ignore", under="ignore"):
-        yield
 
 
 def parts(step: SoftBackup, v: Array) -> Iterator[tuple[int, Array]]:

@@ -6,7 +6,7 @@ holds one for all if they are alike, else each step of a finite horizon.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import pyro.distributions as dist
@@ -42,30 +42,31 @@ def require_finite(model: TrajectoryModel) -> tuple[int, int]:
         ValueError: if either is not finite, naming the argument at fault.
     """
     checks.check_model(model, sampled=True)
-    S = count_states(model)
-    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
-    A = support_size(prior)
-    return S, _not_finite("action_prior", "actions", prior) if A is None else A
+    return _sizes(model)[:2]
 
 
-def count_states(model: TrajectoryModel) -> int:
-    """The number S of states.
-
-    Raises:
-        NotEnumerable: if it is not finite.
-    """
-    S = support_size(model.initial)
-    return _not_finite("initial", "states", model.initial) if S is None else S
-
-
-def all_pairs(model: TrajectoryModel, S: int, A: int) -> tuple[Tensor, Tensor]:
+def all_pairs(model: TrajectoryModel) -> tuple[Tensor, Tensor]:
     """Every state and action, both (S, A), in the dtypes in which they are sampled.
 
     The caller seeds torch's generator, so that these draws do not change its state.
+
+    Raises:
+        NotEnumerable: if they are not finitely many.
     """
+    S, A, prior = _sizes(model)
     s = torch.arange(S, dtype=model.initial.sample().dtype)
-    a = torch.arange(A, dtype=model.prior(s[0], 0).sample().dtype)
+    a = torch.arange(A, dtype=prior.sample().dtype)
     return s.unsqueeze(1).expand(S, A), a.expand(S, A)
+
+
+def _sizes(model: TrajectoryModel) -> tuple[int, int, Any]:
+    """S, A, and the prior in the first state, from which A is counted."""
+    if (S := support_size(model.initial)) is None:
+        _not_finite("initial", "states", model.initial)
+    prior = model.prior(torch.zeros((), dtype=torch.long), 0)
+    if (A := support_size(prior)) is None:
+        _not_finite("action_prior", "actions", prior)
+    return S, A, prior
 
 
 def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
@@ -164,22 +165,34 @@ def each_step(model: TrajectoryModel, name: str, at: Callable[[int], Any]) -> li
     return [_asked(model, name, at, t) for t in range(int(model.horizon or 0))]
 
 
-def over_time(model: TrajectoryModel, name: str, at: Callable[[int], Tensor]) -> Tensor:
+def over_time(
+    model: TrajectoryModel, name: str, shape: Sequence[int], at: Callable[[int], Tensor]
+) -> Tensor:
     """The result of a method at step 0 if all steps agree, else the results of all, (T, …).
+
+    Args:
+        model: the model.
+        name: the name of the method.
+        shape: that of its result at a step.
+        at: step -> its result, which is expanded to that shape.
 
     Raises:
         ChangesWithTime: if steps differ and the horizon is infinite.
     """
-    found = at(0)
+
+    def expanded(t: int) -> Tensor:
+        return at(t).expand(shape)
+
+    found = at(0).expand(shape)
     if name not in model.may_change:
         return found
     with torch.no_grad():
-        if not changes(model, name, found, at):
+        if not changes(model, name, found, expanded):
             return found
     T = int(model.horizon or 0)
     advice = "take a shorter horizon, or inference.fit, which samples"
     memory.check_fits(name, f"numbers of {T} steps", T * found.numel(), advice)
-    return torch.stack(each_step(model, name, at))
+    return torch.stack(each_step(model, name, expanded))
 
 
 def _same(first: tuple[Any, ...], then: tuple[Any, ...]) -> bool:
@@ -202,7 +215,7 @@ def log_prior_table(
 
     Args:
         model: the model.
-        S: where :func:`count_states` has been asked for it.
+        S: the number of states where it is known.
         types: gives numbers written in the prior their type.
 
     Returns:
@@ -213,19 +226,17 @@ def log_prior_table(
             without an end.
     """
     if S is None:
-        checks.check_model(model, sampled=True)
-        S = count_states(model)
+        S, _ = require_finite(model)
     s = torch.arange(S)
 
     def at(t: int) -> Tensor:
         with types:
             prior = model.prior(s, t)
-        A = support_size(prior)
-        if A is None:
+        if (A := support_size(prior)) is None:
             _not_finite("action_prior", "actions", prior)
-        return log_probs(prior, A, types).expand(S, A)
+        return log_probs(prior, A, types)
 
-    return over_time(model, "prior", at)
+    return over_time(model, "prior", (S, -1), at)
 
 
 def same_log_prior(model: TrajectoryModel, what: str) -> Tensor:

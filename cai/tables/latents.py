@@ -62,7 +62,7 @@ def given_successors(table: Table, names: list[str], t: int) -> Tensor:
 def _joint(program: TrajectoryModel, table: Table, names: list[str], t: int) -> Tensor:
     """log p(latents, s'|s,a), (sizes of the latents…, S, A, K), laid out as the table is."""
     with seeded(0), torch.no_grad(), poutine.block():
-        s, a = all_pairs(program, table.num_states, table.num_actions)
+        s, a = all_pairs(program)
         log_p, state, known = with_latents(program, s, a, table.num_states, float64(), t)
     for name in names:
         if name not in known:

@@ -16,7 +16,7 @@ from cai.numerics import memory
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.logspace import logsumexp_by_group
 from cai.program import contract
-from cai.program.calling import SPARSE, at_step, call
+from cai.program.calling import SPARSE, restate
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import NotEnumerable, changes, each_step
 
@@ -40,9 +40,8 @@ def dynamics_table(
         ValueError: if they cannot be enumerated or are no distributions over the states, change
             with the step without an end, or treat the elements of a batch otherwise than scalars.
     """
-    S, A = s.shape
     _check_size(model, s, a)
-    found = compress(*outcomes(model, s, a, S, types), S, A)
+    found = _compressed(_transitions(model, s, a, types), *s.shape)
     _check_against_scalars(model, s, a, *found)
     return _of_all_steps(model, s, a, found) if "transition" in model.may_change else found
 
@@ -75,8 +74,11 @@ def with_latents(
     """
     sites = _Enumerate(s.dim())
     told = "transition" in model.may_change
-    with sites, types:
-        d = call("dynamics", at_step(model.transition, t) if told else model.dynamics, s, a)
+    try:
+        with sites, types:
+            d = model.transition(s, a, t) if told else model.dynamics(s, a)
+    except Exception as error:
+        restate("dynamics", error, s, a)
     while isinstance(d, dist.MaskedDistribution):  # a mask hides scores but does not change draws
         d = d.base_dist
     log_latent = sum(sites.log_probs, torch.zeros((), dtype=torch.float64)).unsqueeze(-1)
@@ -159,14 +161,12 @@ class _Enumerate(Messenger):
         msg["value"], msg["done"] = values, True
 
 
-def compress(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor | None]:
-    """Adds up outcomes that lead to the same state; keeps lists if they are smaller than rows."""
-    log_dynamics, successors = _arranged([_added_up(log_p, state, S, A)], S, A)
-    return log_dynamics[0], successors
-
-
-def _added_up(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tensor, Tensor]:
+def _transitions(
+    model: TrajectoryModel, s: Tensor, a: Tensor, types: Types, t: int = 0
+) -> tuple[Tensor, Tensor]:
     """The possible transitions of one step, (s·A + a)·S + s' ascending, and their log p."""
+    S, A = s.shape
+    log_p, state = outcomes(model, s, a, S, types, t)
     checks.check_rows("dynamics", log_p.logsumexp(-1, keepdim=True))
     log_p = log_p.reshape(S * A, -1)
     possible = log_p > -torch.inf
@@ -178,11 +178,17 @@ def _added_up(log_p: Tensor, state: Tensor | None, S: int, A: int) -> tuple[Tens
     return key, logsumexp_by_group(log_p[possible], group, len(key))
 
 
+def _compressed(step: tuple[Tensor, Tensor], S: int, A: int) -> tuple[Tensor, Tensor | None]:
+    """The transitions of one step as arrays; lists if they are smaller than rows."""
+    log_dynamics, successors = _arranged([step], S, A)
+    return log_dynamics[0], successors
+
+
 def _arranged(steps: list[tuple[Tensor, Tensor]], S: int, A: int) -> tuple[Tensor, Tensor | None]:
     """log p(s'|s,a) of some steps, (steps, S, A, K), and successors (S, A, K) that serve for all.
 
     Args:
-        steps: for each step the result of :func:`_added_up`.
+        steps: for each step the result of :func:`_transitions`.
         S: the number of states.
         A: the number of actions.
     """
@@ -227,13 +233,9 @@ def _of_all_steps(
     S, A = s.shape
 
     def at(t: int) -> tuple[Tensor, Tensor]:
-        return _added_up(*outcomes(model, s, a, S, float64(), t), S, A)
+        return _transitions(model, s, a, float64(), t)
 
-    def compressed(t: int) -> tuple[Tensor, Tensor | None]:
-        log_dynamics, successors = _arranged([at(t)], S, A)
-        return log_dynamics[0], successors
-
-    if not changes(model, "transition", first, compressed):
+    if not changes(model, "transition", first, lambda t: _compressed(at(t), S, A)):
         return first
     steps = each_step(model, "transition", at)
     memory.check_fits(

@@ -47,6 +47,10 @@ class Table:
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
         program: the model that was enumerated, for queries about its latents; or None.
+        num_states: S.
+        num_actions: A.
+        num_outcomes: S·A·K, the numbers of one step.
+        by_step: the fields that depend on the step, which have an axis of steps in front.
 
     Raises:
         ValueError: if shapes do not fit, or a number is NaN or +inf.
@@ -71,14 +75,31 @@ class Table:
     layout: Layout | None = None
     precision: torch.dtype = torch.float64
     program: TrajectoryModel | None = field(default=None, repr=False)
+    num_states: int = field(init=False, repr=False)
+    num_actions: int = field(init=False, repr=False)
+    num_outcomes: int = field(init=False, repr=False)
+    by_step: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_table(self)
+        check_shapes(self)
+        self._derive()
+        check_numbers(self)
+
+    def _derive(self) -> None:
+        held = self.__dict__
+        held["num_states"], held["num_actions"] = self.log_prior.shape[-2:]
+        held["num_outcomes"] = math.prod(self.log_dynamics.shape[-3:])
+        held["by_step"] = tuple(
+            name
+            for name, dims in _DIMS_OF_ONE_STEP.items()
+            if (x := held[name]) is not None and x.dim() > dims
+        )
 
     def holding(self, **changes: Any) -> Table:
         """A copy with arrays that were derived from this table's, which are not checked again."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self._fields() | changes)
+        copy._derive()
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,30 +111,6 @@ class Table:
 
     def _tensors(self) -> dict[str, Any]:
         return {name: x for name, x in self._fields().items() if isinstance(x, Tensor)}
-
-    @cached_property
-    def num_states(self) -> int:
-        """S."""
-        return self.log_prior.shape[-2]
-
-    @cached_property
-    def num_actions(self) -> int:
-        """A."""
-        return self.log_prior.shape[-1]
-
-    @cached_property
-    def num_outcomes(self) -> int:
-        """S·A·K, the numbers of one step."""
-        return math.prod(self.log_dynamics.shape[-3:])
-
-    @cached_property
-    def by_step(self) -> tuple[str, ...]:
-        """The fields that depend on the step, which have an axis of steps in front."""
-        return tuple(
-            name
-            for name, dims in _DIMS_OF_ONE_STEP.items()
-            if (x := getattr(self, name)) is not None and x.dim() > dims
-        )
 
     def at(self, steps: int | slice) -> Table:
         """Step t, without an axis of steps, or a slice of steps as a problem of their own.
@@ -127,7 +124,7 @@ class Table:
             changes["horizon"] = len(range(self.steps)[steps])
         view = self.holding(**changes, program=None)  # which counts its steps from the first
         if {"log_dynamics", "arrival_reward"}.isdisjoint(self.by_step):
-            vars(view)["rows"] = self.rows
+            vars(view)["rows"] = vars(self).setdefault("rows", {})  # see sweeps/rows.py
         return view
 
     def threads(self) -> AbstractContextManager[None]:
@@ -157,16 +154,6 @@ class Table:
         if self.reward.device == device:
             return self
         return dataclasses.replace(self, **{k: x.to(device) for k, x in self._tensors().items()})
-
-    @cached_property
-    def matrices(self) -> dict[Any, Any]:
-        """A cache of the matrices that ``sweeps.py`` makes from the fields, for the last few η."""
-        return {}
-
-    @cached_property
-    def rows(self) -> dict[Any, Any]:
-        """The same of what views by step have in common, for ``rows.py``."""
-        return {}
 
     @property
     def outcome_rewards(self) -> Tensor:
@@ -264,15 +251,8 @@ class Table:
         return out.scatter_add_(-1, self.successors.expand(log_p.shape), log_p.exp())
 
 
-def check_table(table: Table) -> None:
-    """Raises ValueError if arrays of a table do not fit each other, or hold NaN or +inf."""
-    if torch.compiler.is_compiling():  # inspecting a number would break the graph
-        return
-    if table.horizon is not None:
-        checks.check_count("horizon", table.horizon)
-    if not isinstance(table.temperature, Tensor):
-        checks.check_positive("temperature", table.temperature)
-    checks.check_discount(table.discount)
+def check_shapes(table: Table) -> None:
+    """Raises ValueError if arrays of a table do not fit each other."""
     shape = list(getattr(table.log_dynamics, "shape", ()))
     if len(shape) not in (3, 4) or 0 in shape:
         came = str(shape) if shape else type(table.log_dynamics).__name__
@@ -296,5 +276,18 @@ def check_table(table: Table) -> None:
         if not isinstance(x, Tensor) or x.shape not in shapes:
             either = f"a tensor of shape {', or '.join(str(list(shape)) for shape in shapes)}"
             checks.refuse(name, either, checks.described(x), "take that of cai.tabulate")
-        if x.is_floating_point() and not checks.below_infinity(x):
+
+
+def check_numbers(table: Table) -> None:
+    """Raises ValueError if numbers of a table are out of range, NaN or +inf."""
+    if torch.compiler.is_compiling():  # inspecting a number would break the graph
+        return
+    if table.horizon is not None:
+        checks.check_count("horizon", table.horizon)
+    if not isinstance(table.temperature, Tensor):
+        checks.check_positive("temperature", table.temperature)
+    checks.check_discount(table.discount)
+    for name, x in vars(table).items():
+        numbers = isinstance(x, Tensor) and x.is_floating_point() and name != "temperature"
+        if numbers and not checks.below_infinity(x):
             checks.check_reward(name, x)

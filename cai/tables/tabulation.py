@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,16 +18,9 @@ from cai.numerics import threads
 from cai.numerics.default_type import AS_WRITTEN, Types, float64
 from cai.numerics.exclusive import seeded
 from cai.program import contract
-from cai.program.calling import FIELDS, at_step, call
+from cai.program.calling import FIELDS, call
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import (
-    NotEnumerable,
-    all_pairs,
-    count_states,
-    log_prior_table,
-    over_time,
-    require_finite,
-)
+from cai.tables.finite import NotEnumerable, all_pairs, log_prior_table, over_time
 from cai.tables.outcomes import dynamics_table
 from cai.tables.table import Table
 
@@ -60,24 +54,24 @@ def tabulate(model: TrajectoryModel | Table) -> Table:
     >>> table.reward.shape
     torch.Size([5, 2])
     """
-    if isinstance(model, Table):
-        return model.detached()
     checks.check_model(model, table=True)
     return enumerated(model)
 
 
-def enumerated(model: TrajectoryModel) -> Table:
-    """As :func:`tabulate`, of what is known to be a program."""
-    types, S = _types(model), count_states(model)
+def enumerated(model: TrajectoryModel | Table) -> Table:
+    """As :func:`tabulate`, of what is known to be a program or a table."""
+    if isinstance(model, Table):
+        return model.detached()
+    types = _types(model)
     with seeded(0), torch.no_grad(), poutine.block():
-        with threads.suited_to(S):
-            log_prior, log_initial = log_prior_table(model, S, types), log_probs(model.initial, S)
-        with threads.suited_to(log_prior.numel()):
-            s, a = all_pairs(model, *log_prior.shape[-2:])
+        s, a = all_pairs(model)
+        with threads.suited_to(s.numel()):
+            log_prior = log_prior_table(model, len(s), types)
+            log_initial = log_probs(model.initial, len(s))
             contract.check_some_allowed(log_prior, s[:, 0].expand(log_prior.shape[:-1]))
             log_dynamics, successors = dynamics_table(model, s, a, types)
             reward, arrival, final = _rewards(model, s, a, log_dynamics, successors, types)
-            table = Table(
+            return Table(
                 log_initial=log_initial,
                 log_prior=log_prior,
                 log_dynamics=log_dynamics,
@@ -91,8 +85,6 @@ def enumerated(model: TrajectoryModel) -> Table:
                 layout=model.layout,
                 program=model,
             )
-            _check_rewards(model, table)
-            return table
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:
@@ -132,29 +124,29 @@ def tabulate_rewards(model: TrajectoryModel, table: Table) -> Table:
     >>> bool((cai.tabulate_rewards(model, table).reward == table.reward).all())
     True
     """
-    size = require_finite(model)
+    checks.check_model(model, sampled=True)
     checks.check_is_table("table", table)
-    if size != (table.num_states, table.num_actions):
-        checks.refuse(
-            "table",
-            f"{size[0]} states and {size[1]} actions, as in the model",
-            f"{table.num_states} and {table.num_actions}",
-            "take cai.tabulate(model)",
-        )
     with seeded(0), poutine.block():
-        s, a = all_pairs(model, *size)
+        s, a = all_pairs(model)
+        if s.shape != (table.num_states, table.num_actions):
+            checks.refuse(
+                "table",
+                f"{s.shape[0]} states and {s.shape[1]} actions, as in the model",
+                f"{table.num_states} and {table.num_actions}",
+                "take cai.tabulate(model)",
+            )
         paid = _rewards(model, s, a, table.log_dynamics, table.successors, _types(model))
     reward, arrival, final = paid
-    new = dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
-    _check_rewards(model, new)
-    return new
+    return dataclasses.replace(table, reward=reward, arrival_reward=arrival, final_reward=final)
 
 
-def _check_rewards(model: TrajectoryModel, table: Table) -> None:
+def _check_rewards(
+    model: TrajectoryModel, reward: Tensor, arrival: Tensor | None, final: Tensor
+) -> None:
     """Raises ValueError if rewards overflow at the temperature, or give no probabilities."""
     temperature = model.temperature
-    for reward in (table.reward, table.arrival_reward, table.final_reward):
-        if reward is not None and (reward.isfinite() & ~(reward / temperature).isfinite()).any():
+    for paid in (reward, arrival, final):
+        if paid is not None and (paid.isfinite() & ~(paid / temperature).isfinite()).any():
             checks.refuse(
                 "temperature",
                 "one at which reward/temperature is a finite number",
@@ -162,7 +154,9 @@ def _check_rewards(model: TrajectoryModel, table: Table) -> None:
                 "raise it; 1e-3 of the largest reward is low already",
             )
     if model.optimality == "bernoulli":
-        checks.check_bernoulli("reward", table.outcome_rewards.amax(-1), model.discount)
+        total = reward if arrival is None else reward + arrival.amax(-1)
+        checks.check_reward("reward", total)
+        checks.check_bernoulli("reward", total, model.discount)
 
 
 def collapse(model: TrajectoryModel) -> TrajectoryModel:
@@ -231,17 +225,16 @@ def _rewards(
     types: Types,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """r (S, A), r⁺ (S, A, K) or None, and r_T (S,)."""
-    S, A = s.shape
-    states = s[:, 0]
-
-    def at(t: int) -> Tensor:
-        return call("reward", at_step(model.rewards, t), s, a).expand(S, A)
-
+    shape, states = s.shape, s[:, 0]
+    at, final = partial(call, "reward", model.rewards, s, a), torch.zeros((), dtype=torch.float64)
     with types:
-        final = call("final_reward", model.final_rewards, states)
-        reward = over_time(model, "rewards", at)
+        reward = over_time(model, "rewards", shape, at)
+        if model.pays_at_end:
+            final = call("final_reward", model.final_rewards, states)
     arrival = _arrival_rewards(model, s, a, log_p, successors, types)
-    return reward.contiguous(), arrival, final.expand(S).contiguous()
+    reward, final = reward.contiguous(), final.expand(shape[0]).contiguous()
+    _check_rewards(model, reward, arrival, final)
+    return reward, arrival, final
 
 
 def _arrival_rewards(
@@ -258,11 +251,7 @@ def _arrival_rewards(
     s_next = torch.arange(shape[-1]) if successors is None else successors
     s_next = s_next.expand(shape).to(s.dtype)
     here = s.unsqueeze(-1).expand(shape), a.unsqueeze(-1).expand(shape)
-
-    def at(t: int) -> Tensor:
-        paid = call("arrival_reward", at_step(model.paid_on_arrival, t), *here, s_next)
-        return paid.expand(shape)
-
     with types:
-        reward = over_time(model, "arrival_rewards", at)
+        at = partial(call, "arrival_reward", model.paid_on_arrival, *here, s_next)
+        reward = over_time(model, "arrival_rewards", shape, at)
     return torch.where(log_p > -torch.inf, reward, 0.0)

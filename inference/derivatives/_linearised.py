@@ -18,7 +18,7 @@ from cai.inference.derivatives._pullback import Needed, Tensors
 from cai.numerics import logspace
 from cai.tables import bellman
 from cai.tables.bellman import Linearised
-from cai.tables.table import Table, check_table
+from cai.tables.table import Table, check_numbers
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Recursion:
     def checked(self, tensors: tuple[Tensor | None, ...]) -> Table:
         """The same; raises ValueError for NaN or +inf, which may have been written into them."""
         table = self.with_tensors(tensors)
-        check_table(table)
+        check_numbers(table)
         return table
 
     def in_nats(self) -> Table:

@@ -23,7 +23,7 @@ from cai.numerics.matrices import Array
 from cai.sweeps import sweeps
 from cai.sweeps.one_step import SoftBackup
 from cai.sweeps.push import forward_steps, push, push_alone
-from cai.sweeps.sweeps import parts, quietly, step_of
+from cai.sweeps.sweeps import QUIET, parts, step_of
 from cai.tables.table import Table
 
 _NEAR_ZERO = 0.1  # below this |η| (q - p)/η cancels, unless η = 0
@@ -43,7 +43,7 @@ def log_policy_at_visits(problem: Recursion, table: Table, v: Tensor) -> Tensor:
     visits = problem.visits
     assert visits is not None
     rows, found = step_of(table, problem.eta, joint=False), [v.new_zeros(0)]
-    with quietly(table):
+    with table.threads(), np.errstate(**QUIET):
         for t, after in parts(rows, v.numpy()):
             inside, (i, s, a) = visits.within(slice(t, t + len(after)))
             if inside.start < inside.stop:
@@ -73,7 +73,7 @@ def gradients(
     paid = np.zeros((table.num_actions, table.num_states))
     beside = np.zeros_like(paid)  # gradients of log p(a|s) that do not pass through q
     tilt = _Tilt(rows) if needed[1] or needed[-1] else None
-    with quietly(table):
+    with table.threads(), np.errstate(**QUIET):
         for t, after in parts(rows, v.numpy()):
             part = _Part(rows, t, v.numpy()[t : t + len(after)], after)
             sources, asked = on_v[t + 1 : t + 1 + len(after)], None

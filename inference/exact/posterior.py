@@ -14,10 +14,10 @@ from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact._conditioning import conditioned
 from cai.inference.exact._gaussian_conditioning import conditioned_gaussian
 from cai.inference.exact.gaussian_values import gaussian_values
-from cai.inference.exact.soft_values import tabular_values
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.solution import Solution, solved
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerated
 
 
 @overload
@@ -109,7 +109,7 @@ def posterior(
     if observed is None and optimal is None:
         if problem.gaussian is not None:
             return gaussian_values(problem.gaussian, 1.0)
-        return tabular_values(problem.tabulated(), 1.0)
+        return solved(enumerated(model), 1.0)
     if problem.gaussian is not None:
         return conditioned_gaussian(problem.gaussian, observed or {}, optimal)
-    return conditioned(problem.tabulated(), observed or {}, optimal)
+    return conditioned(enumerated(model), observed or {}, optimal)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
 from cai import checks
 from cai.evaluation.problem import as_problem
@@ -11,16 +10,14 @@ from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.infinite.stationary_values import stationary
-from cai.numerics import logspace
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.checkpointed import CheckpointedSolution, checkpointed
-from cai.solutions.solution import Solution
+from cai.solutions.solution import Solution, check_possible, solved
 from cai.solutions.stationary import Stationary
 from cai.sweeps import sweeps
 from cai.tables import bellman
 from cai.tables.table import Table
-
-Solved = TypeVar("Solved", Solution, CheckpointedSolution)
+from cai.tables.tabulation import enumerated
 
 
 @overload
@@ -140,7 +137,7 @@ def soft_values(
                 "with a flat action prior the hard policy is the mean of the soft one",
             )
         return gaussian_values(problem.gaussian, eta)
-    table = problem.tabulated()
+    table = enumerated(model)
     if table.horizon is None:
         if recompute:
             checks.refuse(
@@ -162,33 +159,7 @@ def soft_values(
                 f"rule {rule!r} at optimism {eta:g}",
                 "leave recompute out, or take a shorter horizon",
             )
-        return _possible(checkpointed(table, eta))
-    return tabular_values(table, eta, rule)
-
-
-def tabular_values(table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
-    """The solution of a table with a finite horizon, for ``soft_values`` and ``posterior``.
-
-    Raises:
-        ValueError: if the evidence is zero.
-    """
-    return _possible(Solution.solve(table, eta, rule))
-
-
-def _possible(solution: Solved) -> Solved:
-    """The solution; raises ValueError if there is nothing to condition on."""
-    if solution.bound == -math.inf and (solution.optimism > 0 or _impossible(solution.table)):
-        raise ValueError(
-            "evidence: p(O) = 0, no trajectory has a reward above -inf, so there is nothing to "
-            "condition on; look for rewards of -inf that cannot be avoided within the horizon, or "
-            "make them finite"
-        )
-    return solution
-
-
-def _impossible(table: Table) -> bool:
-    """Whether log p(O) = -inf, since even the best case is impossible."""
-    v = table.final_reward / table.temperature
-    for t in range(table.steps - 1, -1, -1):
-        v = bellman.backup(table.at(t), v, math.inf)
-    return logspace.soft_mean(table.log_initial, v, math.inf).item() == -math.inf
+        kept = checkpointed(table, eta)
+        check_possible(table, eta, kept.bound)
+        return kept
+    return solved(table, eta, rule)

@@ -42,7 +42,8 @@ def train(run: Resumable, kept: Resumption | None, every: int, progress: bool) -
                     break
                 before = run.done
                 run.step()
-                bar.update(run)
+                if bar.shown:
+                    bar.update(run)
                 if kept is not None and run.done // every > before // every:
                     kept.keep(run)
         except KeyboardInterrupt:
@@ -113,6 +114,7 @@ class _ProgressBar:
         self._bar = tqdm(
             total=run.total, initial=run.done, desc=run.verb, unit="step", disable=disable
         )
+        self.shown = not self._bar.disable
 
     def __enter__(self) -> _ProgressBar:
         return self
@@ -122,9 +124,8 @@ class _ProgressBar:
 
     def update(self, run: Resumable) -> None:
         """Shows one more step."""
-        if not self._bar.disable:
-            self._bar.set_postfix_str(run.shown(), refresh=False)
-            self._bar.update(min(run.done, run.total) - self._bar.n)
+        self._bar.set_postfix_str(run.shown(), refresh=False)
+        self._bar.update(min(run.done, run.total) - self._bar.n)
 
     def say(self, text: str) -> None:
         """Prints a separate line to standard error."""

@@ -86,7 +86,8 @@ class Training:
                 changed then, and torch's generator is restored.
         """
         alpha, rates = self.budget.at(self.done, self.temperature), rates_of(self.optimizer)
-        self.anneal(alpha)
+        if alpha != self.temperature:
+            self.anneal(alpha)
         before = generators()
         try:
             self._descend(rates)
@@ -139,11 +140,10 @@ class Training:
 
     def anneal(self, temperature: float) -> None:
         """Changes the temperature, so that earlier losses no longer count."""
-        if temperature != self.temperature:
-            learnt = _learnt(self.estimate)
-            self.temperature, self.estimate = temperature, self.build(temperature)
-            _teach(self.estimate, learnt)
-            self.settled, self.best, self.resting = len(self.losses), None, False
+        learnt = _learnt(self.estimate)
+        self.temperature, self.estimate = temperature, self.build(temperature)
+        _teach(self.estimate, learnt)
+        self.settled, self.best, self.resting = len(self.losses), None, False
 
     def remember(self) -> None:
         """Keeps the parameters, unless earlier ones were better by over two standard errors."""
@@ -216,7 +216,8 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the run from a state."""
-        self.anneal(state["temperature"])
+        if state["temperature"] != self.temperature:
+            self.anneal(state["temperature"])
         self.policy.load_state_dict(state["policy"])
         _teach(self.estimate, state["estimator"])
         self.optimizer.load_state_dict(state["optimizer"])

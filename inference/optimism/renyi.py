@@ -24,6 +24,7 @@ from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.tables import bellman
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerated
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +189,7 @@ def effective_sample_ceiling(model: TrajectoryModel | Table) -> float:
     """
     checks.finite_horizon(model, "effective_sample_ceiling")
     problem = as_problem(model)
-    solved = problem.tabulated() if problem.gaussian is None else problem.gaussian
+    solved = enumerated(model) if problem.gaussian is None else problem.gaussian
     one, two = (soft_values(solved, optimism=eta).bound for eta in (1.0, 2.0))
     return math.exp(min(0.0, 2 * (one - two)))
 

@@ -10,10 +10,9 @@ from functools import cache
 from scipy.optimize import brentq
 
 from cai import checks
-from cai.inference.exact.soft_values import tabular_values
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
-from cai.solutions.solution import Solution
+from cai.solutions.solution import Solution, solved
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -101,17 +100,17 @@ def robust(
     checks.check_positive("tolerance", tolerance)
     table = tabulate(model)
     checks.finite_horizon(table, "robust")
-    nominal = tabular_values(table, 0.0)
+    nominal = solved(table, 0.0)
     if budget == 0 or nominal.bound == -math.inf:
         return RobustSolution(nominal, float(budget), nominal.bound)
-    paranoid = tabular_values(table, -math.inf)
+    paranoid = solved(table, -math.inf)
     most = nominal.bound - paranoid.bound
     if math.isinf(budget) or most <= max(_rounding(nominal.bound), _TINY * budget):
         return RobustSolution(paranoid, float(budget), paranoid.bound)
     low, best, high = _search(table, float(budget), nominal.bound, paranoid.bound, tolerance)
     if best == 0:
         return RobustSolution(paranoid, float(budget), paranoid.bound)
-    solution = tabular_values(table, -1 / _stationary(table, float(budget), low, best, high))
+    solution = solved(table, -1 / _stationary(table, float(budget), low, best, high))
     return RobustSolution(solution, float(budget), solution.bound + budget / solution.optimism)
 
 
@@ -142,7 +141,7 @@ def _search(
         if -ceiling <= h(best) + slack:
             continue
         middle = math.sqrt(left * right) if left else right / 4
-        g[middle] = tabular_values(table, -1 / middle).bound
+        g[middle] = solved(table, -1 / middle).bound
         best = max(best, middle, key=h)
         heapq.heappush(intervals, (rho * left - g[middle], left, middle))
         heapq.heappush(intervals, (rho * middle - g[right], middle, right))
@@ -162,7 +161,7 @@ def _stationary(table: Table, rho: float, low: float, best: float, high: float) 
 
     @cache
     def solve(multiplier: float) -> tuple[float, float]:
-        solution = tabular_values(table, -1 / multiplier)
+        solution = solved(table, -1 / multiplier)
         return solution.bound - rho * multiplier, solution.total_tilt - rho
 
     def slope(log_multiplier: float) -> float:

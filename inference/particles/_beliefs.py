@@ -20,6 +20,7 @@ from cai.program import handlers
 from cai.program.episode import unrolled
 from cai.program.trajectory import TrajectoryModel
 from cai.solutions.chain import Chain
+from cai.tables.tabulation import tabulate
 
 # The fields that define the start, the dynamics and the end of a model.
 _TABULAR = ("horizon", "discount", "log_initial", "log_dynamics", "successors")
@@ -60,7 +61,7 @@ class TiltedTable:
     def has_dynamics_of(self, model: TrajectoryModel) -> bool:
         """Whether it is for exactly the dynamics of a model."""
         # Not by table.program, which a table keeps when its arrays are replaced.
-        other = as_problem(model).tabulated()
+        other = tabulate(model)
         return not differs(self.table, other, _TABULAR)
 
     def log_psi(self, model: TrajectoryModel, T: int) -> Callable[[int, Tensor], Tensor]:
