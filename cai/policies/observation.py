@@ -13,9 +13,8 @@ from torch.distributions import Distribution
 
 from cai import checks
 from cai.distributions.exact_scores import support_size
-from cai.program.calling import told
 from cai.program.interfaces import Observe
-from cai.program.trajectory import TrajectoryModel
+from cai.program.trajectory import TrajectoryModel, told
 from cai.tables.finite import log_prior_table, prior_sees_state, require_finite
 
 

@@ -145,18 +145,6 @@ def refuse_raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -
     )
 
 
-def told(function: Any, t: Any, *arguments: Tensor) -> Any:
-    """What a function of states and actions says at step t, whether it is told the step or not."""
-    step = (t,) if isinstance(function, ToldStep) else ()
-    return function(*arguments, *step)
-
-
-def evaluated(function: Any, t: Any, *arguments: Tensor) -> Tensor:
-    """What a reward says at step t, or the number that it is, float64."""
-    value = told(function, t, *arguments) if callable(function) else function
-    return torch.as_tensor(value, dtype=torch.float64)
-
-
 def check_terminal(terminal: Any, initial: Any) -> None:
     """Raises ValueError unless what marks terminal states is None, or a function of states."""
     if terminal is None:

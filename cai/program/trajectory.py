@@ -21,7 +21,7 @@ from cai.numerics import memory
 from cai.numerics.exclusive import cached_property, exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import FIELDS, METHODS, evaluated, prior_at, told, until_terminal
+from cai.program.calling import FIELDS, METHODS, prior_at, until_terminal
 from cai.program.episode import Rollout, check_policy, has_latents, run
 from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
@@ -164,14 +164,12 @@ class TrajectoryModel:
         Args:
             policy: (t, s) -> q(a_t|s_t).
             samples: n, how many trajectories.
-            seed: makes the draw reproducible and leaves torch's generator unchanged; None draws
-                from the generator.
+            seed: makes the draw reproducible, apart from torch's generator; None draws from that.
             scored: whether to keep ``log_policy``, which saves a policy with a memory a second
                 run; that of a policy with latents is always kept.
         """
         checks.check_count("samples", samples)
-        if seed is not None:
-            checks.check_seed(seed)
+        checks.check_seed(0 if seed is None else seed)
         T, event = checks.finite_horizon(self, "simulating"), self.initial.event_shape.numel()
         advice = "simulate fewer trajectories at a time"
         memory.check_fits("samples", f"{samples} trajectories", samples * (T + 1) * event, advice)
@@ -201,8 +199,6 @@ class TrajectoryModel:
         with exclusive(), torch.no_grad(), Draws(len(s)):
             a = values("a", self.prior(s, t), n)
             return a, values("s", self.transition(s, a, t), n)
-
-    # The step t below is an int or a tensor that broadcasts with the batch shape of s.
 
     @cached_property
     def overridden(self) -> frozenset[str]:
@@ -245,11 +241,11 @@ class TrajectoryModel:
 
     def rewards(self, s: Tensor, a: Tensor, t: Any = 0) -> Tensor:
         """r(s,a) at step t in float64."""
-        return evaluated(self.reward, t, s, a)
+        return _evaluate(self.reward, t, s, a)
 
     def arrival_rewards(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any = 0) -> Tensor:
         """r⁺(s,a,s') at step t in float64; zero where the model has none."""
-        return evaluated(self.arrival_reward or 0.0, t, s, a, s_next)
+        return _evaluate(self.arrival_reward or 0.0, t, s, a, s_next)
 
     def paid_on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor, t: Any) -> Tensor:
         """``arrival_rewards``, told the step t unless a subclass has a version that is not."""
@@ -262,7 +258,7 @@ class TrajectoryModel:
 
     def final_rewards(self, s: Tensor) -> Tensor:
         """r_T(s) in float64; zero where the model has none."""
-        return evaluated(self.final_reward or 0.0, None, s)
+        return _evaluate(self.final_reward or 0.0, None, s)
 
     def paid(
         self, states: Tensor, actions: Tensor, alive: Tensor, **scores: Tensor
@@ -291,3 +287,14 @@ class TrajectoryModel:
             alive=alive,
             **scores,
         )
+
+
+def told(function: Any, t: Any, *arguments: Tensor) -> Any:
+    """What a function of states and actions says at step t, whether it is told the step or not."""
+    step = (t,) if isinstance(function, ToldStep) else ()
+    return function(*arguments, *step)
+
+
+def _evaluate(function: Any, t: Any, *arguments: Tensor) -> Tensor:
+    value = told(function, t, *arguments) if callable(function) else function
+    return torch.as_tensor(value, dtype=torch.float64)
