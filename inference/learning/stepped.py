@@ -65,16 +65,20 @@ class Stepped(NamedTuple):
 
     def check(self, policy: Any, name: str = "policy") -> None:
         """Raises ValueError unless a policy returns distributions on the support of the prior."""
+        check_support(self.distribution(policy, name), self.prior, name)
+
+    def distribution(self, policy: Any, name: str = "policy") -> Any:
+        """π(a|s) where the copies are, without a graph of gradients."""
         with torch.no_grad():
-            found = policy_at(policy, self.copies.t, self.copies.s, name=name)
-        check_support(found, self.prior, name)
+            return policy_at(policy, self.copies.t, self.copies.s, name=name)
+
+    def draw(self, q: Any, name: str = "policy") -> Tensor:
+        """An action in each copy, of a distribution in their states."""
+        return draw(q, torch.Size() if q.batch_shape else self.copies.s.shape[:1], name)
 
     def drawn(self, policy: Any, name: str = "policy") -> Tensor:
         """An action of a policy in each copy, without a graph of gradients."""
-        s = self.copies.s
-        with torch.no_grad():
-            q = policy_at(policy, self.copies.t, s, name=name)
-        return draw(q, torch.Size() if q.batch_shape else s.shape[:1], name)
+        return self.draw(self.distribution(policy, name), name)
 
     def rolled_out(self, policy: Any, length: int, history: History | None) -> list[Transition]:
         """So many transitions of each copy, recorded in the history."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cai.distributions.exact_scores import exact, log_probs
 from cai.inference.gradients.score_function import leave_one_out
+from cai.numerics.logspace import kl
 from cai.program.episode import policy_at
 
 _DRAWS = 8  # actions for each state, of a policy whose draws have no gradient
@@ -31,9 +32,6 @@ class Expectations(Protocol):
 
     def loss(self, Q: ActionValue, alpha: float) -> Tensor:
         """(…), reward units: its gradient is that of minus the value, in the policy."""
-
-    def divergence(self) -> Tensor:
-        """(…), nats: KL(π ‖ p), or log π/p of the actions that were drawn."""
 
 
 def expectations(policy: Any, prior: Any, s: Tensor, t: Any, actions: int | None) -> Expectations:
@@ -56,6 +54,22 @@ def expectations(policy: Any, prior: Any, s: Tensor, t: Any, actions: int | None
     return found(s, t, a, log_q, log_q - p.log_prob(a))
 
 
+def divergence(q: Any, p: Any, a: Tensor, actions: int | None) -> Tensor:
+    """(…), nats: KL(q ‖ p) of finitely many actions, else log q/p of one that q drew.
+
+    Args:
+        q: a policy in some states.
+        p: the action prior in them.
+        a: (…) + event shape.
+        actions: A; None if actions are not finitely many.
+    """
+    q, p = exact(q), exact(p)
+    if actions is None:
+        found: Tensor = q.log_prob(a) - p.log_prob(a)
+        return found
+    return kl(log_probs(q, actions), log_probs(p, actions))
+
+
 @dataclass(frozen=True)
 class _OfAll:
     """Sums over all actions: log π and log π/p, (…, A)."""
@@ -74,10 +88,6 @@ class _OfAll:
         with torch.no_grad():
             found = Q(self.s, self.t)
         return self._mean(alpha * self._ratio - found)
-
-    def divergence(self) -> Tensor:
-        """The KL itself."""
-        return self._mean(self._ratio)
 
     @property
     def _ratio(self) -> Tensor:
@@ -105,10 +115,6 @@ class _OfOne:
         """The gradient goes through the action into Q."""
         return -self.value(Q, alpha)
 
-    def divergence(self) -> Tensor:
-        """Of the one action."""
-        return self.log_ratio
-
 
 class _OfSeveral(_OfOne):
     """M actions for each state, (M, …) + event shape, without one; log π and log π/p, (M, …)."""
@@ -123,7 +129,3 @@ class _OfSeveral(_OfOne):
             each = super().value(Q, alpha)
             advantage = each - leave_one_out(each)
         return -(self.log_q * advantage).mean(0)
-
-    def divergence(self) -> Tensor:
-        """The mean over them."""
-        return self.log_ratio.mean(0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import follow, of_actions
-from cai.inference.off_policy._expectations import expectations
+from cai.inference.off_policy._expectations import divergence, expectations
 from cai.inference.off_policy._replay import Replay
 from cai.inference.off_policy._twin_critics import TwinCritics
 from cai.stepping.source import Transition
@@ -103,22 +103,27 @@ class SoftActorCritic:
             if actions is not None:
                 found = of_actions(found, step.a)
             squares = torch.where(step.counts, (found - target.to(found.dtype)).square(), 0.0)
-            self._judges.step(0.5 * squares.sum(0).mean())
+            self._judges.step(squares.mean())  # of two critics: the sum of both halves
             loss = here.loss(self.critics.smaller, self.alpha)
             self._acts.step(torch.where(step.counts, loss, 0.0).mean())
         follow(self.lagging, self.critics, self.lag)
         return squares.detach().mean().item()
 
-    @torch.no_grad()
-    def divergence(self, s: Tensor, t: Tensor, counts: Tensor) -> float:
+    def divergence(self, q: Any, taken: Transition) -> float:
         """The mean KL of the policy from the prior in those of n states that count, nats.
 
-        NaN before the first step of Adam; of one action each if they are not finitely many.
+        NaN before the first step of Adam; log π/p of what was done if actions are not finitely
+        many.
+
+        Args:
+            q: the policy in these states, which drew the actions.
+            taken: the transition of each copy.
         """
         if self.taken < self.warm_up:
             return math.nan
-        found = expectations(self.policy, self.critics.prior, s, t, self.critics.actions)
-        return found.divergence()[counts].mean().item()
+        p = self.critics.prior(taken.s, taken.t)
+        found = divergence(q, p, taken.a, self.critics.actions)
+        return found.expand(taken.counts.shape)[taken.counts].mean().item()
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
@@ -176,7 +181,7 @@ class _Adam:
 
     def step(self, loss: Tensor) -> None:
         """A step; raises FloatingPointError if the loss is not finite."""
-        if not loss.isfinite():
+        if not math.isfinite(loss.item()):
             words = f"a loss is {loss.item():g}; try a smaller learning_rate"
             raise FloatingPointError(f"sac: {words}")
         gradients = torch.autograd.grad(loss, self.parameters)

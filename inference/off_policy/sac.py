@@ -161,11 +161,10 @@ def sac(
         history = History(copies.num_envs, steps, on_record)
 
         def once() -> None:
-            warms_up = state.taken < warm_up
-            acts = (lambda t, s: problem.prior(s, t)) if warms_up else policy
-            transition = copies.step(made.drawn(acts))
+            q = made.prior if state.taken < warm_up else made.distribution(policy)
+            transition = copies.step(made.draw(q))
             history.add(transition)
-            kl = state.divergence(transition.s, transition.t, transition.counts)
+            kl = state.divergence(q, transition)
             loss = state.learn(transition, min(2 - 2 * state.taken / steps, 1.0))
             history.record(state.taken, state.alpha, loss, kl)
 

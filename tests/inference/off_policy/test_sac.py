@@ -58,12 +58,13 @@ def test_the_divergence_is_that_of_the_policy_in_the_states_of_the_copies(monkey
     model, asked = problem(), []
     divergence = SoftActorCritic.divergence
 
-    def watched(self, s, t, counts):
-        found = divergence(self, s, t, counts)
+    def watched(self, q, taken):
+        found, s = divergence(self, q, taken), taken.s
         assert len(s) == QUICK["num_envs"]
         if self.taken >= self.warm_up:
-            q = self.policy(t, s).probs.detach()
-            asked.append((q * (q / model.prior(s, 0).probs).log()).sum(-1)[counts].mean().item())
+            q = self.policy(taken.t, s).probs.detach()
+            each = (q * (q / model.prior(s, 0).probs).log()).sum(-1)
+            asked.append(each[taken.counts].mean().item())
             assert found == pytest.approx(asked[-1], abs=1e-5)
         return found
 
