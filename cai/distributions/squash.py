@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,23 @@ from torch.distributions import Transform, constraints
 from torch.nn.functional import logsigmoid
 
 
-class Squash(Transform):
-    """a = low + (high - low) (1 + tanh x)/2, elementwise.
+class _Box(NamedTuple):
+    """The edges in one dtype, the floats next to them inside, and log 2 (high - low)."""
 
-    The derivative is taken in logarithms, 1 - tanh² x = 4 σ(2x) σ(-2x), and the inverse as half of
-    log(a - low) - log(high - a), so that both are exact where tanh rounds to one. (torch's softplus
-    would be cut off at 20.) A value that rounds to an edge is moved to the next float inside, as a
-    uniform density is zero at its upper edge.
+    low: Tensor
+    high: Tensor
+    least: Tensor
+    most: Tensor
+    log_slope: Tensor
+
+
+class Squash(Transform):
+    """a = low + (high - low) σ(2x), elementwise, with σ(2x) = (1 + tanh x)/2.
+
+    The derivative, 2 (high - low) σ(2x) σ(-2x), is taken in logarithms, log σ(-y) = log σ(y) - y,
+    and the inverse as half of log(a - low) - log(high - a), so that both are exact where σ rounds
+    to one. (torch's softplus would be cut off at 20.) A value that rounds to an edge is moved to
+    the next float inside, as a uniform density is zero at its upper edge.
 
     Args:
         low: the lower edges, a tensor or a number.
@@ -34,10 +45,13 @@ class Squash(Transform):
             for edge in (low, high)
         )
         self.codomain = constraints.interval(self.low, self.high)
+        self._boxes: dict[torch.dtype, _Box] = {}
 
     def with_cache(self, cache_size: int = 1) -> Squash:
         """The same transform with a cache of its last value."""
-        return Squash(self.low, self.high, cache_size)
+        same = copy.copy(self)
+        same._cache_size, same._cached_x_y = cache_size, (None, None)
+        return same
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -50,21 +64,24 @@ class Squash(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log da/dx."""
-        low, high = self._edges(x)
-        return (2 * (high - low)).log() + logsigmoid(2 * x) + logsigmoid(-2 * x)
+        return self._box(x.dtype).log_slope + 2 * (logsigmoid(2 * x) - x)
 
     def _call(self, x: Tensor) -> Tensor:
-        low, high = self._edges(x)
-        return self._inside(low + (high - low) * (x.tanh() + 1) / 2)
+        box = self._box(x.dtype)
+        return torch.lerp(box.low, box.high, (2 * x).sigmoid()).clamp(box.least, box.most)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        low, high = self._edges(y)
-        y = self._inside(y)
-        return ((y - low).log() - (high - y).log()) / 2
+        box = self._box(y.dtype)
+        y = y.clamp(box.least, box.most)
+        return ((y - box.low).log() - (box.high - y).log()) / 2
 
-    def _edges(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.low.to(x.dtype), self.high.to(x.dtype)
-
-    def _inside(self, y: Tensor) -> Tensor:
-        low, high = self._edges(y)
-        return y.clamp(torch.nextafter(low, high), torch.nextafter(high, low))
+    def _box(self, dtype: torch.dtype) -> _Box:
+        """The constants, kept for all copies unless they have a gradient."""
+        if dtype in self._boxes:
+            return self._boxes[dtype]
+        low, high = self.low.to(dtype), self.high.to(dtype)
+        inside = torch.nextafter(low, high), torch.nextafter(high, low)
+        box = _Box(low, high, *inside, (2 * (high - low)).log())
+        if not box.log_slope.requires_grad:
+            self._boxes[dtype] = box
+        return box

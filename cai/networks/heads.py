@@ -94,14 +94,12 @@ class GaussianHead:
     def __call__(self, x: Tensor, prior: TorchDistribution) -> TorchDistribution:
         """The Gaussian, batch shape (...)."""
         m, (mean, scale) = prior.event_shape.numel(), moments(prior, x)
-        x = x.to(mean.dtype)
-        location, scales = mean + scale * x[..., :m], scale * x[..., m : 2 * m].exp()
+        mu, log_sigma, rest = x.to(mean.dtype).split([m, m, x.shape[-1] - 2 * m], -1)
+        location, scales = torch.addcmul(mean, scale, mu), scale * log_sigma.exp()
         if self.full and m > 1:
             rows, columns = torch.tril_indices(m, m, -1)
             tril = torch.diag_embed(scales)
-            tril[..., rows, columns] = (scale[..., rows] * x[..., 2 * m :]).expand(
-                *scales.shape[:-1], -1
-            )
+            tril[..., rows, columns] = (scale[..., rows] * rest).expand(*scales.shape[:-1], -1)
             return moved(
                 dist.MultivariateNormal(location, scale_tril=tril, validate_args=False), prior
             )

@@ -143,8 +143,8 @@ class FromReplay(ABC):
         Raises:
             FloatingPointError: if the loss is not finite.
         """
-        if not loss.isfinite():
-            words = f"a loss is {loss.item():g}; try a smaller learning_rate"
+        if not math.isfinite(number := loss.item()):
+            words = f"a loss is {number:g}; try a smaller learning_rate"
             raise FloatingPointError(f"{self.verb}: {words}")
         gradients = torch.autograd.grad(loss, self._parameters[name])
         for parameter, gradient in zip(self._parameters[name], gradients, strict=True):

@@ -96,7 +96,7 @@ class Critics(nn.Module):
     def smaller(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
         """The smallest Q, (…) or (…, A), float64."""
         found: Tensor = self(s, t, a)
-        return found.double().amin(0)
+        return found.double().min(0).values
 
     def mean(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
         """The mean Q, (…) or (…, A), float64."""

@@ -72,23 +72,21 @@ class Replay:
         if starts < 1:
             return None
         n = self._columns[0].shape[1]
-        which = torch.randint(starts * n, (batch,))
-        return self._segments(oldest + which // n, which % n)
+        return self._segments(oldest * n + torch.randint(starts * n, (batch,)))
 
     def latest(self) -> list[Transition] | None:
         """The segments that end with the latest step, one for each copy; None if too short."""
         first = self.written - self.length
         if first < 0:
             return None
-        copies = torch.arange(self._columns[0].shape[1])
-        return self._segments(torch.full_like(copies, first), copies)
-
-    def _segments(self, row: Tensor, copy: Tensor) -> list[Transition]:
         n = self._columns[0].shape[1]
-        places = [(row + d) % self.size * n + copy for d in range(self.length)]
-        return [
-            Transition(*(x.flatten(0, 1).index_select(0, i) for x in self._columns)) for i in places
-        ]
+        return self._segments(first * n + torch.arange(n))
+
+    def _segments(self, first: Tensor) -> list[Transition]:
+        """Segments by the number, row n + copy, of the first of their transitions."""
+        n, all_rows = self._columns[0].shape[1], [x.flatten(0, 1) for x in self._columns]
+        places = [(first + d * n) % (self.size * n) for d in range(self.length)]
+        return [Transition(*(x.index_select(0, i) for x in all_rows)) for i in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Writes the new rows beside the checkpoint, and returns the names of all that it needs."""

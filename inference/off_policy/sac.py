@@ -169,7 +169,7 @@ class _SoftActorCritic(FromReplay):
         if critics.actions is not None:
             found = of_actions(found, drawn.a)
         squares = torch.where(counts, (found - target.to(found.dtype)).square(), 0.0)
-        self.descend("critics", 0.5 * squares.sum(0).mean())
+        self.descend("critics", squares.mean())  # of two critics: the sum of both halves
         loss = here.loss(critics.smaller, self.alpha)
         self.descend("policy", torch.where(counts, loss, 0.0).mean())
         return squares.detach().mean()
