@@ -69,6 +69,10 @@ class NoiseHead(nn.Module):
         return moved(_OfNoise(self.network, x, mean, noise), prior)
 
 
+class NoDensity(ValueError, NotImplementedError):
+    """A density that is not known, as torch says it and as this library does."""
+
+
 class _OfNoise(TorchDistribution):
     """mean + scale (ξ + f(x, ξ)) with ξ ~ N(0, I), of m numbers."""
 
@@ -99,10 +103,8 @@ class _OfNoise(TorchDistribution):
         return self._mean + self._scale * u.to(self._mean.dtype)
 
     def log_prob(self, value: Tensor) -> NoReturn:
-        """Raises ValueError: there is none."""
-        checks.refuse(
-            "policy",
-            "one with a density",
-            "a network of noise (NoiseHead), which has none",
-            "model.simulate(policy, 1000).returns for its return; or train one with cai.FlowHead",
+        """Raises an error: there is none."""
+        raise NoDensity(
+            "policy: expected one with a density, got a network of noise (NoiseHead), which has "
+            "none; model.simulate(policy, 1000).returns are its returns, and cai.FlowHead has one"
         )

@@ -73,6 +73,8 @@ def difference(kept: dict[str, Any], problem: Problem, table: Table | None) -> s
 def answers(policy: Policy | None, kept: dict[str, Any]) -> Tensor | None:
     """log q(a_t|s_t) of a policy along the kept trajectories, (n, T); None if it cannot be called.
 
+    Of a policy without a density draws in their states instead, which tell it as well.
+
     Args:
         policy: the policy, with any parameters.
         kept: the result of :func:`identity`.
@@ -85,8 +87,14 @@ def answers(policy: Policy | None, kept: dict[str, Any]) -> Tensor | None:
         return None
     states, actions = kept["probes"]["states"], kept["probes"]["actions"]
     place = next((p.device for p in getattr(policy, "parameters", list)()), states.device)
+    states, actions = states.to(place), actions.to(place)
     with _aside():
-        return log_probs_along(policy, states.to(place), actions.to(place)).double().cpu()
+        try:
+            found = log_probs_along(policy, states, actions)
+        except NotImplementedError:  # it has no density, but its draws are the same
+            steps = torch.arange(actions.shape[1]).expand(actions.shape[:2])
+            found = policy(steps, states).sample()
+    return found.double().cpu()
 
 
 def same_answers(one: Tensor | None, other: Tensor | None) -> bool:
