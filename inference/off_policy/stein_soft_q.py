@@ -157,7 +157,7 @@ def stein_soft_q(
             advice = "take soft_q, whose sums over actions are exact"
             checks.refuse("source", "continuous actions", "finitely many", advice)
         if policy is None:
-            head = NoiseHead(hidden[-1], hidden[-1:])
+            head = NoiseHead(hidden[-1], hidden)
             timed = horizon is not None
             policy = NeuralPolicy(
                 problem, hidden[:-1], observe=observe, head=head, stationary=not timed

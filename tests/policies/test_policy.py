@@ -13,7 +13,8 @@ from torch import nn
 
 import cai
 from cai import inference, models
-from cai.policies import flow, neural
+from cai.networks import flow
+from cai.policies import neural
 from cai.policies.as_table import policy_log_probs
 
 
