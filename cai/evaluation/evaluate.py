@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import torch
@@ -26,10 +27,11 @@ class Evaluation:
     """ELBO, return, entropy and occupancies of a policy q(a|s) in the model's own dynamics.
 
     Exact where the model can be enumerated, and for a linear-Gaussian policy in a linear-Gaussian
-    model; else estimated, with standard errors. T steps, S states, A actions; occupancies count
-    trajectories that are alive, so that with a discount they sum to P(alive). With an infinite
-    horizon they are expected numbers of visits, (S,) and (S, A), until termination or until no
-    reward can follow any more: there the trajectory counts as ended, and actions cost nothing.
+    model; else estimated, with standard errors. ELBO and entropy are NaN if a policy can only be
+    drawn from, without a density. T steps, S states, A actions; occupancies count trajectories that
+    are alive, so that with a discount they sum to P(alive). With an infinite horizon they are
+    expected numbers of visits, (S,) and (S, A), until termination or until no reward can follow any
+    more: there the trajectory counts as ended, and actions cost nothing.
 
     Attributes:
         elbo: (), nats: E_q[Σ rewards/α - Σ log q(a|s)/p(a|s)] ≤ log p(O).
@@ -149,8 +151,11 @@ def simulated(
         samples = _EPISODES if checks.can_only_be_sampled(model) else _SAMPLES
     # With a memory the scores are kept, to avoid a second pass over all steps.
     paths = model.simulate(policy, samples, seed, scored=remembers(policy))
-    log_q, log_w = importance_weights.scores(model, policy, paths)
-    elbo, elbo_stderr = importance_weights.mean(log_w)
+    log_w: Tensor | None = None
+    log_q = torch.full((samples,), torch.nan, dtype=torch.float64)
+    with contextlib.suppress(NotImplementedError):  # a policy without a density
+        log_q, log_w = importance_weights.scores(model, policy, paths)
+    elbo, elbo_stderr = importance_weights.mean(log_q if log_w is None else log_w)
     expected_return, expected_return_stderr = importance_weights.mean(paths.returns)
     entropy, entropy_stderr = importance_weights.mean(-log_q)
     states, state_actions = _frequencies(model, paths)

@@ -106,5 +106,5 @@ class _OfNoise(TorchDistribution):
         """Raises an error: there is none."""
         raise NoDensity(
             "policy: expected one with a density, got a network of noise (NoiseHead), which has "
-            "none; model.simulate(policy, 1000).returns are its returns, and cai.FlowHead has one"
+            "none; cai.evaluate gives its return, and cai.FlowHead has a density"
         )

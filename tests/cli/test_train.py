@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,6 +217,16 @@ def test_continuous_actions_and_environments(learner, tmp_path):
         found = json.loads(done("evaluate", out, "--episodes", 4, "--json"))["runs"][0]
         assert found["return"] < 0 < found["return_stderr"]
         done("plot", out, "--quiet")
+
+
+def test_a_sampler_has_a_return_and_no_elbo(tmp_path):
+    small = ("--set", "hidden=(8,)", "--set", "warm_up=100", "--set", "updates=1")
+    done("train", "stein-soft-q", "pendulum", "--steps", 200, *small, "--quiet", "--out", tmp_path)
+    shown = done("evaluate", tmp_path, "--episodes", 4)
+    assert re.search(r"return -\d+.* ± .*, ELBO unknown", shown)
+    row = json.loads(done("evaluate", tmp_path, "--episodes", 4, "--json"))["runs"][0]
+    assert row["return"] < 0
+    assert row["elbo"] is None
 
 
 def test_a_learner_beside_the_exact_rows(tmp_path):

@@ -149,6 +149,15 @@ def test_what_does_not_fit_is_refused():
     mixture = cai.NeuralPolicy(bandit(), (4,), head=cai.MixtureHead(2))
     with pytest.raises(ValueError, match="policy: expected one whose draws have a gradient"):
         inference.stein_soft_q(bandit(), mixture, steps=2000, progress=False)
+
+
+def test_a_policy_without_a_density_has_a_return_and_no_elbo():
     sampler = cai.NeuralPolicy(bandit(), (4,), head=cai.NoiseHead(4, (4,)))
+    found = cai.evaluate(bandit(), sampler)
+    assert math.isnan(found.elbo)
+    assert math.isnan(found.entropy)
+    assert found.log_weights is None
+    mean = found.trajectories.rewards.sum(1).mean().item()
+    assert found.expected_return == pytest.approx(mean, abs=1e-9)
     with pytest.raises(ValueError, match="policy: expected one with a density"):
-        cai.evaluate(bandit(), sampler)
+        cai.compare(bandit(), {"a sampler": sampler})
