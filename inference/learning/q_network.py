@@ -17,7 +17,19 @@ from cai.tables.bellman import Rule
 
 
 class QNetwork(ActionValues, nn.Module):
-    """Q(s,·) as a network, in reward units.
+    """Q(s,·) as a network, in reward units: an output for each action, or two streams.
+
+    Two streams are V(s) and log π(·|s), outputs of the same hidden layers (Schulman et al. 2017,
+    section 6.3; a dueling network, Wang et al. 2016, of the soft rule),
+
+        Q(s,a) = V(s) + α log π(a|s)/p(a|s),    log π(·|s) = log p(·|s) + f(s,·) - log Σ_a p exp f,
+
+    so that V(s) is also α log Σ_a p(a|s) exp(Q(s,a)/α). The gradient of Q is given as
+
+        α (c ∇V(s) + ∇log π(a|s)),
+
+    which is its own for c = 1/α. Along it, ½ (Q - y)² has α times the gradient of a policy
+    gradient with a penalty α KL and a loss of the values with the weight c (eq. 65).
 
     Args:
         problem: the model or environment, of which the space of states and the prior are kept.
@@ -26,6 +38,7 @@ class QNetwork(ActionValues, nn.Module):
         actions: A.
         rule: "soft", "hard" or "boltzmann".
         entropy: whether the policy is paid its entropy.
+        value_weight: c, for two streams; None for an output for each action.
     """
 
     def __init__(
@@ -36,17 +49,26 @@ class QNetwork(ActionValues, nn.Module):
         actions: int,
         rule: Rule,
         entropy: bool,
+        value_weight: float | None = None,
     ) -> None:
         nn.Module.__init__(self)
         ActionValues.__init__(self, rule, entropy)
         self._view, self._timed, self._actions = View(problem), timed, actions
-        self.network = perceptron((self._view.size + timed, *hidden, actions))
+        self._weight, outputs = value_weight, actions + (value_weight is not None)
+        self.network = perceptron((self._view.size + timed, *hidden, outputs))
 
     def rows(self, s: Tensor, t: Any) -> Tensor:
         """Q(s,·), (n, A)."""
         dtype = next(self.network.parameters()).dtype
-        rows: Tensor = self.network(self._view.inputs(t, s, dtype, self._timed))
-        return rows.double()
+        outputs = self.network(self._view.inputs(t, s, dtype, self._timed)).double()
+        return outputs if self._weight is None else self._joined(outputs, s, t, self._weight)
+
+    def _joined(self, streams: Tensor, s: Tensor, t: Any, weight: float) -> Tensor:
+        """Q(s,·) from V(s) and f(s,·), (n, 1 + A)."""
+        value, f = streams[..., :1], streams[..., 1:]
+        fixed = value.detach()
+        value = fixed + weight * self.alpha * (value - fixed)  # the same number, another gradient
+        return value + self.alpha * (f - (self._reference(s, t) + f).logsumexp(-1, keepdim=True))
 
     def log_prior(self, s: Tensor, t: Any) -> Tensor:
         """log p(·|s), (n, A), or (A,) where it is the same for all states."""
