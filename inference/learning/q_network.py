@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cai.distributions.exact_scores import log_probs
 from cai.inference.learning.action_values import ActionValues
@@ -56,11 +58,17 @@ class QNetwork(ActionValues, nn.Module):
         self._view, self._timed, self._actions = View(problem), timed, actions
         self._weight, outputs = value_weight, actions + (value_weight is not None)
         self.network = perceptron((self._view.size + timed, *hidden, outputs))
+        # Torch's own modules take long to be called.
+        self._layers = [(x.weight, x.bias) for x in self.network if isinstance(x, nn.Linear)]
+        self._scored: tuple[Any, Tensor] | None = None  # the latest prior and its logarithms
 
     def rows(self, s: Tensor, t: Any) -> Tensor:
         """Q(s,·), (n, A)."""
-        dtype = next(self.network.parameters()).dtype
-        outputs = self.network(self._view.inputs(t, s, dtype, self._timed)).double()
+        *inner, (last, bias) = self._layers
+        x = self._view.inputs(t, s, last.dtype, self._timed)
+        for weight, b in inner:
+            x = functional.linear(x, weight, b).tanh()
+        outputs = functional.linear(x, last, bias).double()
         return outputs if self._weight is None else self._joined(outputs, s, t, self._weight)
 
     def _joined(self, streams: Tensor, s: Tensor, t: Any, weight: float) -> Tensor:
@@ -72,7 +80,10 @@ class QNetwork(ActionValues, nn.Module):
 
     def log_prior(self, s: Tensor, t: Any) -> Tensor:
         """log p(·|s), (n, A), or (A,) where it is the same for all states."""
-        return log_probs(self._view.prior(s, t), self._actions)
+        prior = self._view.prior(s, t)
+        if self._scored is None or self._scored[0] is not prior:
+            self._scored = prior, log_probs(prior, self._actions)
+        return self._scored[1]
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """π(·|s), so that the network is a policy."""
@@ -97,7 +108,7 @@ def of_actions(rows: Tensor, a: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def follow(lagging: nn.Module, leading: nn.Module, share: float) -> None:
+def follow(lagging: Iterable[Tensor], leading: Iterable[Tensor], share: float) -> None:
     """Moves the parameters of a network by a share of the way to those of another one."""
-    for old, new in zip(lagging.parameters(), leading.parameters(), strict=True):
+    for old, new in zip(lagging, leading, strict=True):
         old.lerp_(new, share)

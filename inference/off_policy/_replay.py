@@ -84,10 +84,10 @@ class Replay:
         return self._segments(torch.full_like(copies, first), copies)
 
     def _segments(self, row: Tensor, copy: Tensor) -> list[Transition]:
-        return [
-            Transition(*(x[(row + d) % self.size, copy] for x in self._columns))
-            for d in range(self.length)
-        ]
+        n = self._columns[0].shape[1]
+        places = [(row + d) % self.size * n + copy for d in range(self.length)]
+        flat = [x.flatten(0, 1) for x in self._columns]
+        return [Transition(*(x.index_select(0, place) for x in flat)) for place in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Writes the new rows beside the checkpoint, and returns the names of all that it needs."""

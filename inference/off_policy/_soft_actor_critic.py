@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import follow, of_actions
+from cai.inference.off_policy._adam import Adam
 from cai.inference.off_policy._expectations import expectations
 from cai.inference.off_policy._replay import Replay
 from cai.inference.off_policy._twin_critics import TwinCritics
@@ -57,8 +58,9 @@ class SoftActorCritic:
         self.replay, self.batch, self.updates = replay, batch, updates
         self.warm_up, self.lag, self.learning_rate = warm_up, lag, learning_rate
         self.taken, self.alpha = 0, 1.0
-        self._acts = _Adam(policy, learning_rate)
-        self._judges = _Adam(critics, learning_rate)
+        self._acts = Adam("sac", policy, learning_rate)
+        self._judges = Adam("sac", critics, learning_rate)
+        self._lagging, self._rate = list(self.lagging.parameters()), learning_rate
 
     def learn(self, transition: Transition, share: float) -> float:
         """Remembers one transition of each copy, and takes some steps of Adam.
@@ -81,8 +83,7 @@ class SoftActorCritic:
         self.taken += len(transition.reward)
         if self.taken < self.warm_up:
             return math.nan
-        for adam in (self._acts.adam, self._judges.adam):
-            adam.param_groups[0]["lr"] = self.learning_rate * share
+        self._rate = self.learning_rate * share
         losses = [self._update() for _ in range(self.updates)]
         return sum(losses) / len(losses)
 
@@ -103,10 +104,10 @@ class SoftActorCritic:
             if actions is not None:
                 found = of_actions(found, step.a)
             squares = torch.where(step.counts, (found - target.to(found.dtype)).square(), 0.0)
-            self._judges.step(0.5 * squares.sum(0).mean())
+            self._judges.step(0.5 * squares.sum(0).mean(), self._rate)
             loss = here.loss(self.critics.smaller, self.alpha)
-            self._acts.step(torch.where(step.counts, loss, 0.0).mean())
-        follow(self.lagging, self.critics, self.lag)
+            self._acts.step(torch.where(step.counts, loss, 0.0).mean(), self._rate)
+        follow(self._lagging, self._judges.parameters, self.lag)
         return squares.detach().mean().item()
 
     @torch.no_grad()
@@ -135,8 +136,8 @@ class SoftActorCritic:
             "policy": self.policy,
             "critics": self.critics,
             "lagging": self.lagging,
-            "acts": self._acts.adam,
-            "judges": self._judges.adam,
+            "acts": self._acts.optimiser,
+            "judges": self._judges.optimiser,
             "replay": self.replay,
         }
 
@@ -165,21 +166,3 @@ class _Judged:
         s, a = torch.as_tensor(s), torch.as_tensor(a)
         found = self.critics.mean(s, t, a)
         return found if self.critics.actions is None else of_actions(found, a)
-
-
-class _Adam:
-    """Steps of some parameters along the gradient of a loss that others may be part of."""
-
-    def __init__(self, module: nn.Module, learning_rate: float) -> None:
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.adam = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
-
-    def step(self, loss: Tensor) -> None:
-        """A step; raises FloatingPointError if the loss is not finite."""
-        if not loss.isfinite():
-            words = f"a loss is {loss.item():g}; try a smaller learning_rate"
-            raise FloatingPointError(f"sac: {words}")
-        gradients = torch.autograd.grad(loss, self.parameters)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.adam.step()

@@ -257,4 +257,4 @@ def _explored(log_p: Tensor, log_prior: Tensor, exploration: float) -> Tensor:
     """Actions of a policy, some of them of the prior instead, from logarithms (n, A)."""
     explores = torch.rand(len(log_p), 1) < exploration
     mixed = torch.where(explores, log_prior, log_p)
-    return torch.distributions.Categorical(logits=mixed, validate_args=False).sample()
+    return mixed.exp().multinomial(1).squeeze(1)
