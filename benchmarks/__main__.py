@@ -31,12 +31,15 @@ minutes on an idle machine.
     python -m benchmarks --only program --rounds 50
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
-learners, and races with the A2C and the SAC of Stable-Baselines3:
+learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, and policy gradients against
+soft Q-learning:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
     python -m benchmarks.actor_critic
+    python -m benchmarks.deep_q_network
     python -m benchmarks.soft_actor_critic
+    python -m benchmarks.equivalence
 """
 
 from __future__ import annotations
