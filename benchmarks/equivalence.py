@@ -13,10 +13,10 @@ paper, with networks of two layers of 64 tanh units:
   transition of all copies. The gradient of the values has the weight c = 1 beside that of the
   policy, or c = 1/α, which the soft Q loss gives by itself.
 
-The return is that of the episodes that end in the last fifth of the run, by the policy that acts,
-with the 95% interval of its mean over seeds, by Student's t; "all of the run" is the mean of the
-learning curve. The difference is that of the last fifth from the first row of the section, in pairs
-of seeds.
+The return is that of the episodes that end in the last fifth of the run (or of the last ones before
+if none does), by the policy that acts, with the 95% interval of its mean over seeds, by Student's
+t; "all of the run" is the mean of the learning curve. The difference is that of the last fifth from
+the first row of the section, in pairs of seeds.
 """
 
 from __future__ import annotations
@@ -154,9 +154,11 @@ _SECTIONS: dict[str, dict[str, Run]] = {
 
 
 def last_part(history: History) -> float:
-    """The mean return of the episodes that ended in the last fifth of a run."""
-    late = history["steps"] > 0.8 * history["steps"][-1]
-    return float(history["returns"][late].nanmean())
+    """The mean return of the episodes that ended in the last fifth of a run, else of the last."""
+    known = ~history["returns"].isnan()
+    steps, returns = history["steps"][known], history["returns"][known]
+    late = steps > 0.8 * history["steps"][-1]
+    return float(returns[late].mean() if late.any() else returns[-1])
 
 
 def interval(x: list[float]) -> float:

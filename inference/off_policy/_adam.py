@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cai import checks
+
 
 class Adam:
     """Steps of the parameters of a module.
@@ -14,13 +16,16 @@ class Adam:
     Args:
         verb: the name of the learner, for its error.
         module: the module.
-        learning_rate: the learning rate.
+        learning_rate: that of the first step.
+
+    Raises:
+        ValueError: if the learning rate is not a number above zero.
     """
 
     def __init__(self, verb: str, module: nn.Module, learning_rate: float) -> None:
-        self._verb = verb
+        self._verb, rate = verb, checks.check_positive("learning_rate", learning_rate)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=rate, fused=True)
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """A step at a learning rate.

@@ -255,6 +255,7 @@ def _memory(size: int, num_envs: int, length: int, checkpoint: Any) -> Replay:
 
 def _explored(log_p: Tensor, log_prior: Tensor, exploration: float) -> Tensor:
     """Actions of a policy, some of them of the prior instead, from logarithms (n, A)."""
-    explores = torch.rand(len(log_p), 1) < exploration
-    mixed = torch.where(explores, log_prior, log_p)
-    return mixed.exp().multinomial(1).squeeze(1)
+    if exploration > 0:
+        explores = torch.rand(len(log_p), 1) < exploration
+        log_p = torch.where(explores, log_prior, log_p)
+    return log_p.exp().multinomial(1).squeeze(1)
