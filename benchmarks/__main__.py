@@ -31,13 +31,16 @@ minutes on an idle machine.
     python -m benchmarks --only program --rounds 50
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
-learners, races with the A2C and the SAC of Stable-Baselines3, and what policies are robust to:
+learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, policy gradients against
+soft Q-learning, and what policies are robust to:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
     python -m benchmarks.actor_critic
+    python -m benchmarks.deep_q_network
     python -m benchmarks.soft_actor_critic
     python -m benchmarks.four_goals
+    python -m benchmarks.equivalence
     python -m benchmarks.robustness
 """
 

@@ -40,15 +40,22 @@ def race(sides: Mapping[str, Side], seeds: int, steps: int) -> None:
 
 
 def stable_baselines(
-    name: str, environment: str, copies: int, episodes: int, **settings: Any
+    name: str,
+    environment: str,
+    copies: int,
+    episodes: int,
+    *,
+    greedy: bool = False,
+    **settings: Any,
 ) -> Side:
-    """A learner of Stable-Baselines3 as a side, judged by the policy that draws its actions.
+    """A learner of Stable-Baselines3 as a side.
 
     Args:
         name: of the class, for instance "SAC".
         environment: the id of the environment.
         copies: how many are stepped side by side.
         episodes: how many the trained policy is judged by.
+        greedy: whether that takes its best actions, instead of drawing them.
         settings: further arguments of the class.
     """
 
@@ -67,7 +74,7 @@ def stable_baselines(
         start = time.process_time()
         learner.learn(steps)
         seconds = time.process_time() - start
-        found, _ = evaluate_policy(learner, envs, n_eval_episodes=episodes, deterministic=False)
+        found, _ = evaluate_policy(learner, envs, n_eval_episodes=episodes, deterministic=greedy)
         return seconds, float(found)
 
     return side

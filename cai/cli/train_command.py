@@ -240,18 +240,17 @@ def _report(
             how = "exact" if row["return_stderr"] is None else "± standard error"
             bound = "unknown" if row["elbo"] is None else f"{_number(row, 'elbo')} nats"
             lines.append(f"  return {_number(row, 'return')}, ELBO {bound}, {how}")
-    if len(rows) > 1 and not math.isnan(summary["return"][0]):
-        known = {name: x for name, x in summary.items() if not math.isnan(x[0])}
-        words = [f"{name} {mean:.4g} ± {half:.2g}" for name, (mean, half) in known.items()]
+    words = [f"{name} {x:.4g} ± {w:.2g}" for name, (x, w) in summary.items() if not math.isnan(x)]
+    if words:
         lines.append(f"mean of {len(rows)} seeds ± 95% interval: {', '.join(words)}")
     terminal.show("\n".join(lines))
 
 
 def _row(run: Finished, found: Evaluation | None) -> dict[str, Any]:
-    numbers = {"return": "expected_return", "elbo": "elbo"}
-    numbers |= {f"{name}_stderr": f"{field}_stderr" for name, field in numbers.items()}
-    row = {name: getattr(found, field, None) for name, field in numbers.items()}
-    row = {name: None if x is not None and math.isnan(x) else x for name, x in row.items()}
+    fields = {"return": "expected_return", "elbo": "elbo"}
+    numbers = fields | {f"{name}_stderr": f"{field}_stderr" for name, field in fields.items()}
+    known = {name: getattr(found, field, None) for name, field in numbers.items()}
+    row = {name: x if x is None or not math.isnan(x) else None for name, x in known.items()}
     settings = {name: run.settings[name] for name in ("learner", "model", "seed")}
     return {"folder": str(run.folder), **settings, "transitions": run.taken, **row}
 

@@ -28,8 +28,9 @@ class VectorSource:
     The state of an environment cannot be saved: a resumed source begins new episodes.
 
     Args:
-        envs: the vector environment. Its observations are numbers 0 … S-1, or arrays, which come
-            as they are.
+        envs: the vector environment. Its observations are numbers 0 … S-1, or arrays. Arrays of
+            floating point come as they are, those of booleans or whole numbers, such as images, as
+            float32, which holds each whole number up to 2²⁴. Networks see an array flattened.
         seed: seed of its episodes.
 
     Raises:
@@ -44,6 +45,7 @@ class VectorSource:
         check_space("actions", envs.single_action_space)
         self.envs, self.num_envs = envs, envs.num_envs
         self._mode = _mode(envs)
+        self._arrays = isinstance(envs.single_observation_space, spaces.Box)
         self._first_state = int(getattr(envs.single_observation_space, "start", 0))
         self._first_action = int(getattr(envs.single_action_space, "start", 0))
         self._wait = np.zeros(self.num_envs, bool)  # for the step that only begins anew
@@ -88,6 +90,8 @@ class VectorSource:
     def _numbers(self, seen: Any) -> Tensor:
         """Observations as a new tensor, since an environment may write into its array."""
         found = torch.from_numpy(np.array(seen))
+        if self._arrays:
+            return found if found.is_floating_point() else found.float()
         return found - self._first_state if self._first_state else found
 
     def _check(self, reward: Tensor, s_next: Tensor) -> None:

@@ -58,6 +58,9 @@ class ActionValues(ABC):
         A segment ends before its n steps where its episode is over.
         """
         first = segment[0]
+        if len(segment) == 1:  # the usual case, without the work of the others
+            value = self.V(first.s_next, first.t + 1)
+            return first.reward + discount * torch.where(first.ended, 0.0, value)
         total, going, weight = first.reward.clone(), ~first.over, 1.0
         last_s, last_t, ended = first.s_next, first.t + 1, first.ended
         for step in segment[1:]:

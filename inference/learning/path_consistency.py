@@ -136,7 +136,7 @@ def path_consistency(
             adam.param_groups[0]["lr"] = learning_rate * max(1 - state.taken / steps, 0.0)
             adam.step()
             if state.reference is not None and lag is not None:
-                follow(state.reference, nets.policy, lag)
+                follow(state.reference.parameters(), nets.policy.parameters(), lag)
 
         def learned() -> Learned:
             return Learned(nets.policy, state.alpha, history.tensors(), nets.V, nets.Q)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cai.distributions.exact_scores import log_probs
 from cai.inference.learning.action_values import ActionValues
@@ -17,7 +19,19 @@ from cai.tables.bellman import Rule
 
 
 class QNetwork(ActionValues, nn.Module):
-    """Q(s,·) as a network, in reward units.
+    """Q(s,·) as a network, in reward units: an output for each action, or two streams.
+
+    Two streams are V(s) and log π(·|s), outputs of the same hidden layers (Schulman et al. 2017,
+    section 6.3; a dueling network, Wang et al. 2016, of the soft rule),
+
+        Q(s,a) = V(s) + α log π(a|s)/p(a|s),    log π(·|s) = log p(·|s) + f(s,·) - log Σ_a p exp f,
+
+    so that V(s) is also α log Σ_a p(a|s) exp(Q(s,a)/α). The gradient of Q is given as
+
+        α (c ∇V(s) + ∇log π(a|s)),
+
+    which is its own for c = 1/α. Along it, ½ (Q - y)² has α times the gradient of a policy
+    gradient with a penalty α KL and a loss of the values with the weight c (eq. 65).
 
     Args:
         problem: the model or environment, of which the space of states and the prior are kept.
@@ -26,6 +40,7 @@ class QNetwork(ActionValues, nn.Module):
         actions: A.
         rule: "soft", "hard" or "boltzmann".
         entropy: whether the policy is paid its entropy.
+        value_weight: c, for two streams; None for an output for each action.
     """
 
     def __init__(
@@ -36,21 +51,39 @@ class QNetwork(ActionValues, nn.Module):
         actions: int,
         rule: Rule,
         entropy: bool,
+        value_weight: float | None = None,
     ) -> None:
         nn.Module.__init__(self)
         ActionValues.__init__(self, rule, entropy)
         self._view, self._timed, self._actions = View(problem), timed, actions
-        self.network = perceptron((self._view.size + timed, *hidden, actions))
+        self._weight, outputs = value_weight, actions + (value_weight is not None)
+        self.network = perceptron((self._view.size + timed, *hidden, outputs))
+        # Torch's own modules take long to be called.
+        self._layers = [(x.weight, x.bias) for x in self.network if isinstance(x, nn.Linear)]
+        self._scored: tuple[Any, Tensor] | None = None  # the latest prior and its logarithms
 
     def rows(self, s: Tensor, t: Any) -> Tensor:
         """Q(s,·), (n, A)."""
-        dtype = next(self.network.parameters()).dtype
-        rows: Tensor = self.network(self._view.inputs(t, s, dtype, self._timed))
-        return rows.double()
+        *inner, (last, bias) = self._layers
+        x = self._view.inputs(t, s, last.dtype, self._timed)
+        for weight, b in inner:
+            x = functional.linear(x, weight, b).tanh()
+        outputs = functional.linear(x, last, bias).double()
+        return outputs if self._weight is None else self._joined(outputs, s, t, self._weight)
+
+    def _joined(self, streams: Tensor, s: Tensor, t: Any, weight: float) -> Tensor:
+        """Q(s,·) from V(s) and f(s,·), (n, 1 + A)."""
+        value, f = streams[..., :1], streams[..., 1:]
+        fixed = value.detach()
+        value = fixed + weight * self.alpha * (value - fixed)  # the same number, another gradient
+        return value + self.alpha * (f - (self._reference(s, t) + f).logsumexp(-1, keepdim=True))
 
     def log_prior(self, s: Tensor, t: Any) -> Tensor:
         """log p(·|s), (n, A), or (A,) where it is the same for all states."""
-        return log_probs(self._view.prior(s, t), self._actions)
+        prior = self._view.prior(s, t)
+        if self._scored is None or self._scored[0] is not prior:
+            self._scored = prior, log_probs(prior, self._actions)
+        return self._scored[1]
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """π(·|s), so that the network is a policy."""
@@ -75,7 +108,7 @@ def of_actions(rows: Tensor, a: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def follow(lagging: nn.Module, leading: nn.Module, share: float) -> None:
+def follow(lagging: Iterable[Tensor], leading: Iterable[Tensor], share: float) -> None:
     """Moves the parameters of a network by a share of the way to those of another one."""
-    for old, new in zip(lagging.parameters(), leading.parameters(), strict=True):
+    for old, new in zip(lagging, leading, strict=True):
         old.lerp_(new, share)

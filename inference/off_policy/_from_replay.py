@@ -16,6 +16,7 @@ from cai.inference.learning.q_network import follow
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import Stepped
+from cai.inference.off_policy._adam import Adam
 from cai.inference.off_policy._replay import Replay
 from cai.stepping.source import Transition
 
@@ -71,14 +72,12 @@ class FromReplay(ABC):
         self.batch, self.warm_up, self.lag = (arguments[x] for x in ("batch", "warm_up", "lag"))
         self.learning_rate, self.updates = arguments["learning_rate"], arguments["updates"]
         self.taken, self.alpha = 0, 1.0
-        self._parameters = {
-            name: [p for p in network.parameters() if p.requires_grad]
-            for name, network in trained.items()
-        }
-        self._adams = {
-            name: torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
-            for name, parameters in self._parameters.items()
-        }
+        self._rate = self.learning_rate
+        self._adams = {name: Adam(verb, x, self.learning_rate) for name, x in trained.items()}
+        self._follows = [
+            (list(network.parameters()), list(trained[name].parameters()))
+            for name, network in self.lagging.items()
+        ]
 
     @abstractmethod
     def update(self, drawn: Transition) -> Tensor:
@@ -122,8 +121,7 @@ class FromReplay(ABC):
         self.taken += len(transition.reward)
         if self.taken < self.warm_up:
             return math.nan
-        for adam in self._adams.values():
-            adam.param_groups[0]["lr"] = self.learning_rate * share
+        self._rate = self.learning_rate * share
         count = self.updates or len(transition.reward)
         losses = [self._update() for _ in range(count)]
         return sum(losses) / count
@@ -133,8 +131,8 @@ class FromReplay(ABC):
         assert segments is not None
         with torch.enable_grad():
             loss = self.update(segments[0])
-        for name, network in self.lagging.items():
-            follow(network, self.trained[name], self.lag)
+        for lagging, leading in self._follows:
+            follow(lagging, leading, self.lag)
         return loss.item()
 
     def descend(self, name: str, loss: Tensor) -> None:
@@ -143,13 +141,7 @@ class FromReplay(ABC):
         Raises:
             FloatingPointError: if the loss is not finite.
         """
-        if not math.isfinite(number := loss.item()):
-            words = f"a loss is {number:g}; try a smaller learning_rate"
-            raise FloatingPointError(f"{self.verb}: {words}")
-        gradients = torch.autograd.grad(loss, self._parameters[name])
-        for parameter, gradient in zip(self._parameters[name], gradients, strict=True):
-            parameter.grad = gradient
-        self._adams[name].step()
+        self._adams[name].step(loss, self._rate)
 
     def cut(self) -> None:
         """Ends all episodes after the latest step, since others begin."""
@@ -160,7 +152,7 @@ class FromReplay(ABC):
         return {
             **self.trained,
             **{f"lagging {name}": network for name, network in self.lagging.items()},
-            **{f"adam {name}": adam for name, adam in self._adams.items()},
+            **{f"adam {name}": adam.optimiser for name, adam in self._adams.items()},
             "replay": self.replay,
         }
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.q_network import QNetwork, follow, of_actions
+from cai.inference.learning.q_network import QNetwork, follow
+from cai.inference.off_policy._adam import Adam
 from cai.inference.off_policy._replay import Replay
 from cai.stepping.source import Transition
 from cai.tables.bellman import Rule
@@ -47,7 +48,8 @@ class QLearner:
         self.online, self.lagging, self.replay = online, lagging, replay
         self.discount, self.batch, self.updates = discount, batch, updates
         self.lag, self.learning_rate, self.taken = lag, learning_rate, 0
-        self.adam = torch.optim.Adam(online.parameters(), lr=learning_rate, fused=True)
+        self._adam, self._remaining = Adam("soft_q", online, learning_rate), 1.0
+        self._lagging = list(lagging.parameters())  # torch takes long to find them
 
     @property
     def alpha(self) -> float:
@@ -86,7 +88,7 @@ class QLearner:
             checks.refuse("reward", "finite ones for a network", "-inf", advice)
         self.replay.add(transition)
         self.taken += len(transition.reward)
-        self.adam.param_groups[0]["lr"] = self.learning_rate * remaining
+        self._remaining = remaining
         losses = [self._update() for _ in range(self.updates)]
         return sum(losses) / len(losses)
 
@@ -97,20 +99,19 @@ class QLearner:
         if segment is None:
             return math.nan
         first = segment[0]
+        index = first.a.long().unsqueeze(1)
         target = self.lagging.target(segment, self.discount)
         with torch.enable_grad():
-            chosen = of_actions(self.online.rows(first.s, first.t), first.a)
-            squares = (chosen - target).square()
-            loss = 0.5 * torch.where(first.counts, squares, 0.0).mean()
-            if not loss.isfinite():
-                words = f"the loss is {loss.item():g}; try a smaller learning_rate"
-                raise FloatingPointError(f"soft_q: {words}")
-            self.adam.zero_grad()
-            loss.backward()
-        self.adam.step()
+            rows = self.online.rows(first.s, first.t)
+        chosen = rows.gather(1, index).squeeze(1)
+        error = torch.where(first.counts, chosen - target, 0.0)
+        # The slope of the loss by hand, since each operation that is recorded takes its time.
+        slope = torch.zeros_like(rows).scatter_(1, index, (error / len(error)).unsqueeze(1))
+        loss = 0.5 * error.square().mean().item()
+        self._adam.step_at(rows, slope, loss, self.learning_rate * self._remaining)
         if self.lag is not None:
-            follow(self.lagging, self.online, self.lag)
-        return 2 * loss.item()
+            follow(self._lagging, self._adam.parameters, self.lag)
+        return 2 * loss
 
     def cut(self) -> None:
         """Ends all episodes after the latest step, since others begin."""
@@ -119,7 +120,7 @@ class QLearner:
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, but for ``taken`` and α."""
         networks = {"online": self.online, "lagging": self.lagging}
-        return networks | {"adam": self.adam, "replay": self.replay}
+        return networks | {"adam": self._adam.optimiser, "replay": self.replay}
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far, of the lagging network, whose parameters are averaged over steps."""

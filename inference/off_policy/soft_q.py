@@ -43,6 +43,7 @@ def soft_q(
     temperature: Callable[[int], float] | AutomaticTemperature | None = None,
     decay: float = 0.6,
     hidden: tuple[int, ...] | None = None,
+    value_weight: float | None = None,
     replay: int = 50_000,
     batch: int = 256,
     updates: int = 1,
@@ -83,7 +84,12 @@ def soft_q(
     Adam on the mean of ½ (Q - target)² over segments from a replay memory; its targets, and the
     result, are from a copy whose parameters lag behind. Without memory and lag (``replay=0,
     lag=None``) it is the online algorithm of Schulman et al. (2017, section 6.3), but for the
-    ``exploration``.
+    ``exploration``. With a ``value_weight`` besides, Q = V + α log π/p has a stream of values and
+    one of the policy, and the expected step is that of an actor-critic: for actions of the policy
+
+        E[∇Q (Q - y)] = α E[-∇log π V̂] + α² ∇KL(π ‖ p) + α c ∇½(V - V̂)²,    V̂ = y - α KL,
+
+    a policy gradient beside the gradient of the loss of V (their eq. 65, where c = 1/α).
 
     Args:
         source: a model or a ``models.environment`` with finitely many actions. The time is part of
@@ -106,6 +112,10 @@ def soft_q(
         decay: in (0.5, 1], how fast the rate of a table falls with visits.
         hidden: widths of the hidden layers of a network; None for a table, or for (64, 64) where
             states are not finitely many. What follows is for networks.
+        value_weight: c > 0, for a network with the two streams V and log π on shared hidden layers:
+            how much the gradient of V counts beside that of log π. 1/α is the gradient of the loss
+            above; at a low α the values then outweigh the policy in the shared layers. None for a
+            network with an output for each action. With rule="soft" only.
         replay: how many of the latest transitions are remembered; 0 for a step on the latest
             segments alone.
         batch: how many segments are drawn for a step of Adam.
@@ -158,6 +168,11 @@ def soft_q(
     checks.check_real("decay", decay, lambda x: 0.5 < x <= 1, "above 0.5, at most 1", "try 0.6")
     if hidden is not None:
         checks.check_widths("hidden", hidden)
+    if value_weight is not None:
+        value_weight = checks.check_positive("value_weight", value_weight)
+        if rule != "soft":
+            advice = 'rule="soft", whose V is one of its streams'
+            checks.refuse("value_weight", f"None for rule={rule!r}", str(value_weight), advice)
     if replay != 0:
         checks.check_count("replay", replay)
     checks.check_count("batch", batch)
@@ -177,7 +192,8 @@ def soft_q(
             state = QTable(log_prior, horizon, problem.discount, rule, entropy, length, decay)
         else:
             widths = _HIDDEN if hidden is None else hidden
-            online = QNetwork(problem, widths, horizon is not None, actions, rule, entropy)
+            timed = horizon is not None
+            online = QNetwork(problem, widths, timed, actions, rule, entropy, value_weight)
             memory = _memory(replay, copies.num_envs, length, checkpoint)
             state = QLearner(
                 online,
@@ -239,6 +255,7 @@ def _memory(size: int, num_envs: int, length: int, checkpoint: Any) -> Replay:
 
 def _explored(log_p: Tensor, log_prior: Tensor, exploration: float) -> Tensor:
     """Actions of a policy, some of them of the prior instead, from logarithms (n, A)."""
-    explores = torch.rand(len(log_p), 1) < exploration
-    mixed = torch.where(explores, log_prior, log_p)
-    return torch.distributions.Categorical(logits=mixed, validate_args=False).sample()
+    if exploration > 0:
+        explores = torch.rand(len(log_p), 1) < exploration
+        log_p = torch.where(explores, log_prior, log_p)
+    return log_p.exp().multinomial(1).squeeze(1)

@@ -39,7 +39,8 @@ def environment(
 
     ``NeuralPolicy``, its heads and ``RecurrentPolicy`` take it as a model, and learners from
     transitions train them on it. If an environment publishes its table, ``models.gym`` makes a
-    model with exact answers from that.
+    model with exact answers from that. Observations are numbers 0 … S-1 or arrays; arrays of
+    booleans or whole numbers, such as images, come as float32, and networks see arrays flattened.
 
     The action prior is uniform, over the actions or on their box, so that units of actions do not
     matter: instead of an entropy, a policy has its divergence from that prior, in nats.
@@ -150,12 +151,11 @@ class Environment:
         Policies only use it for the space of states.
         """
         envs = self.make()
-        space = envs.single_observation_space
-        seen, _ = envs.reset(seed=0)
+        seen, space = VectorSource(envs, 0).s, envs.single_observation_space
         envs.close()
         if isinstance(space, spaces.Discrete):
             return dist.Categorical(torch.ones(int(space.n)))
-        return EmpiricalStates(torch.as_tensor(seen).clone())
+        return EmpiricalStates(seen)
 
     def prior(self, s: Tensor, t: Any = 0) -> TorchDistribution:
         """p(a|s) for states of any batch shape."""

@@ -7,6 +7,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
@@ -105,6 +106,41 @@ def test_policies_take_an_environment_as_they_take_a_model():
         assert torch.allclose(scores, torch.full_like(scores, np.log(0.5)), atol=0.2)
     again = cart.simulate(policy, 6, seed=0)
     assert torch.equal(again.rewards, rolled.rewards)
+
+
+class Lights(gymnasium.Env):
+    """One of six lights is on; the action 1 pays if it is in the first row, as 2 by 3 booleans."""
+
+    observation_space = spaces.Box(0, 1, (2, 3), np.bool_)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.light = int(self.np_random.integers(6))
+        return np.eye(6, dtype=bool)[self.light].reshape(2, 3), {}
+
+    def step(self, action):
+        pays = float(action == (self.light < 3))
+        return np.zeros((2, 3), bool), pays, True, False, {}
+
+
+def test_networks_see_images_of_booleans_flattened():
+    """The best policy is known: each light has an answer of its own, as in a table."""
+    gymnasium.register("Lights-v0", Lights, max_episode_steps=1)
+    lights = models.environment("Lights-v0", temperature=0.5)
+    seen, best = torch.eye(6).reshape(6, 2, 3), (torch.arange(6) < 3).long()
+    how = {"num_envs": 32, "learning_rate": 1e-2, "hidden": (16,), "progress": False}
+    policy = cai.NeuralPolicy(lights, hidden=(16,), stationary=True)
+    learnt = [
+        inference.soft_q(lights, steps=10_000, **how),
+        inference.policy_gradient(lights, policy, steps=40_000, length=4, **how),
+    ]
+    for found in learnt:
+        chosen = found.policy(0, seen).probs[torch.arange(6), best]
+        assert torch.allclose(chosen, torch.sigmoid(torch.tensor(2.0)).to(chosen), atol=0.05)
+    rolled = lights.simulate(learnt[0].policy, 3, seed=0)
+    assert rolled.states.shape == (3, 2, 2, 3)
+    assert rolled.states.dtype == torch.float32
 
 
 def test_what_a_policy_gets_in_an_environment_is_simulated():

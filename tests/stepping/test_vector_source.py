@@ -67,6 +67,33 @@ def test_actions_are_numbered_as_the_environment_numbers_them():
     assert env.actions == [2, 1]
 
 
+class Image(Counting):
+    """Its observation is an image of booleans with the number of steps before in its corner."""
+
+    observation_space = spaces.Box(0, 1, (2, 3), np.bool_)
+
+    def reset(self, *, seed=None, options=None):
+        return self.seen(super().reset(seed=seed)[0]), {}
+
+    def step(self, action):
+        seen, *others = super().step(action)
+        return self.seen(seen), *others
+
+    def seen(self, numbers):
+        image = np.zeros((2, 3), bool)
+        image.flat[int(numbers[0]) % 6] = True
+        return image
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_images_of_booleans_come_as_numbers(mode):
+    source = copies(mode, Image(2))
+    taken = [source.step(torch.tensor([0])) for _ in range(2)]
+    found = torch.stack([x.s[0] for x in taken] + [taken[1].s_next[0]])
+    assert found.dtype == torch.float32
+    assert torch.equal(found.flatten(1), torch.eye(6)[:3])
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [

@@ -10,6 +10,8 @@ from test_soft_q import RULES, apart, mean_error, problem
 
 import cai
 from cai import inference, models
+from cai.inference.learning.q_network import QNetwork
+from cai.stepping.model_source import ModelSource
 
 NETWORK = {"hidden": (32,), "num_envs": 32, "batch": 128, "learning_rate": 5e-3}
 
@@ -23,8 +25,10 @@ def test_it_converges_to_the_values_of_its_own_rule(rule):
     assert all(apart(other, exact) > 0.15 for other in others)
 
 
-@pytest.mark.parametrize("how", [{"length": 3}, {"replay": 0}, {"lag": None}])
-def test_segments_the_latest_transitions_and_no_lag_have_the_same_fixed_point(how):
+@pytest.mark.parametrize(
+    "how", [{"length": 3}, {"replay": 0}, {"lag": None}, {"value_weight": 1.0}]
+)
+def test_segments_the_latest_transitions_no_lag_and_streams_have_the_same_fixed_point(how):
     model = problem()
     exact = inference.soft_values(model).V
     assert mean_error(model, exact, steps=40_000, **NETWORK, **how) < 0.05
@@ -39,6 +43,61 @@ def test_the_time_is_part_of_its_input_where_the_horizon_is_finite():
         learnt = inference.soft_q(model, steps=60_000, seed=seed, progress=False, **how)
         assert apart(learnt.values(torch.arange(4).expand(3, 4), t), exact.V[:-1]) < 0.08
         assert 0 <= exact.elbo - cai.evaluate(model, learnt.policy).elbo < 0.02 * abs(exact.elbo)
+
+
+def random_streams(model, weight):
+    """Two streams with random weights, as the last layer is zero at the start."""
+    network = QNetwork(model, (8,), False, 3, "soft", entropy=False, value_weight=weight).double()
+    network.alpha = model.temperature
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    return network
+
+
+def segments(model, network, n):
+    """n steps from each state, once for each first action; the later ones are of the policy."""
+    source = ModelSource(model, 12)
+    source.s, a = torch.arange(4).repeat_interleave(3), torch.arange(3).repeat(4)
+    steps = [source.step(a)]
+    for _ in range(n - 1):
+        with torch.no_grad():
+            a = network(source.t, source.s).sample()
+        steps.append(source.step(a))
+    return steps
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+@pytest.mark.parametrize("n", [1, 5])
+def test_the_step_of_two_streams_is_that_of_an_actor_critic(n, weight):
+    """Schulman 65: E[∇Q (Q - y)] = -α E[∇log π V̂] + α² ∇KL + α c ∇½ (V - V̂)², V̂ = y - α KL."""
+    torch.manual_seed(n)
+    model = problem()
+    alpha, s = model.temperature, torch.arange(4)
+    network = random_streams(model, 1 / alpha if weight is None else weight)
+    with torch.no_grad():
+        y = network.target(segments(model, network, n), model.discount).view(4, 3)
+    rows, log_pi, log_p = network.rows(s, 0), network.log_policy(s, 0), network.log_prior(s, 0)
+    pi, kl = log_pi.exp().detach(), (log_pi.exp() * (log_pi - log_p)).sum(-1)
+    estimate = y - alpha * kl.detach().unsqueeze(-1)
+    value = network.network(torch.eye(4).double())[:, 0]
+    assert torch.allclose(network.V(s, 0), value, rtol=0, atol=1e-13)
+    loss = (pi * (rows - y) ** 2).sum() / 2
+    error = (value - (pi * estimate).sum(-1)) ** 2
+    actor = (-alpha * pi * log_pi * estimate).sum() + alpha**2 * kl.sum()
+    critic = error.sum() / 2 * (1.0 if weight is None else alpha * weight)
+    left = torch.autograd.grad(loss, network.parameters(), retain_graph=True)
+    right = torch.autograd.grad(actor + critic, network.parameters())
+    for one, other in zip(left, right, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-12)
+        assert one.abs().max() > 1e-3
+
+
+def test_two_streams_are_relative_to_the_allowed_actions_where_entropies_are_paid():
+    model = problem(action_prior=[[0.5, 0.5, 0.0]] * 4)
+    network = QNetwork(model, (8,), False, 3, "soft", entropy=True, value_weight=1.0)
+    rows, pi = network.rows(torch.arange(4), 0), network(0, torch.arange(4)).probs
+    assert torch.allclose(pi, torch.tensor([0.5, 0.5, 0.0]).double())
+    assert torch.allclose(rows[:, :2], torch.tensor(0.5).double().log())  # V = 0 and α = 1
 
 
 def contextual_bandit(alpha=0.5):
@@ -132,6 +191,8 @@ def test_what_a_network_cannot_learn_is_said():
         ({"updates": 0.5}, "updates: expected"),
         ({"lag": 1.0}, "lag: expected"),
         ({"learning_rate": 0}, "learning_rate: expected"),
+        ({"value_weight": 0}, "value_weight: expected"),
+        ({"value_weight": 1.0, "rule": "hard"}, "value_weight: expected None for rule='hard'"),
         ({"regulariser": "KL"}, 'regulariser: expected "divergence" or "entropy"'),
     ],
 )
