@@ -69,7 +69,7 @@ class NoiseHead(nn.Module):
         return moved(_OfNoise(self.network, x, mean, noise), prior)
 
 
-class NoDensity(ValueError, NotImplementedError):
+class DensityUnknown(ValueError, NotImplementedError):
     """A density that is not known, as torch says it and as this library does."""
 
 
@@ -104,7 +104,7 @@ class _OfNoise(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> NoReturn:
         """Raises an error: there is none."""
-        raise NoDensity(
+        raise DensityUnknown(
             "policy: expected one with a density, got a network of noise (NoiseHead), which has "
             "none; cai.evaluate gives its return, and cai.FlowHead has a density"
         )
