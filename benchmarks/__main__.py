@@ -40,6 +40,7 @@ learners, races with the A2C and the SAC of Stable-Baselines3, the experiments o
     python -m benchmarks.soft_actor_critic
     python -m benchmarks.four_goals
     python -m benchmarks.two_directions
+    python -m benchmarks.pretraining
     python -m benchmarks.robustness
 """
 
