@@ -31,8 +31,8 @@ minutes on an idle machine.
     python -m benchmarks --only program --rounds 50
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
-learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, policy gradients against
-soft Q-learning, and what policies are robust to:
+learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, the experiments of Haarnoja
+et al. (2017) and of Schulman et al. (2017), and what policies are robust to:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
@@ -40,6 +40,8 @@ soft Q-learning, and what policies are robust to:
     python -m benchmarks.deep_q_network
     python -m benchmarks.soft_actor_critic
     python -m benchmarks.four_goals
+    python -m benchmarks.two_directions
+    python -m benchmarks.pretraining
     python -m benchmarks.equivalence
     python -m benchmarks.robustness
 """
