@@ -122,7 +122,7 @@ def test_a_sampler_that_starts_at_the_prior_keeps_four_modes(sd, temperature):
     for seed in range(3):
         torch.manual_seed(seed)
         trained = inference.amortised_svgd(
-            four_modes(sd), Sampler(), steps=2000, temperature=temperature, seed=seed
+            four_modes(sd), Sampler(), steps=3000, temperature=temperature, seed=seed
         )
         found.append(shares(trained))
     median = torch.stack(found).sort(0).values[1]
