@@ -141,8 +141,8 @@ def amortised_svgd(
     Each step draws u_1 … u_n and v_1 … v_m, and moves the parameters so that the v follow
     :func:`stein_direction`: the gradient is mean_i ∂v_i/∂parameters · φ(v_i) (Wang & Liu 2016;
     Haarnoja et al. 2017, eq. 14). A sampler that starts wide finds separate modes, one that starts
-    narrow near some of them keeps to these. Where modes are narrow, an early shift towards one of them feeds
-    itself; a temperature that falls to one prevents it.
+    narrow near some of them keeps to these. Where modes are narrow, an early shift towards one of
+    them feeds itself; a temperature that falls to one prevents it.
 
     Args:
         log_density: u -> log p(u) up to a constant, (n, d) -> (n,).
