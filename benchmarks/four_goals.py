@@ -59,6 +59,7 @@ def exact() -> cai.GridSolution:
 def by_stein(steps: int, seed: int, spread: bool) -> inference.Learned:
     """Soft Q-learning with a sampler."""
     falls = None if spread else (lambda taken: max(10.0, 100 * 10 ** (-1.5 * taken / steps)))
+    torch.manual_seed(seed)  # the copies draw their first states here
     source = ModelSource(problem(spread), 16, time_limit=_LIMIT)
     return inference.stein_soft_q(
         source, steps=steps, updates=4, temperature=falls, seed=seed, progress=False
@@ -67,6 +68,7 @@ def by_stein(steps: int, seed: int, spread: bool) -> inference.Learned:
 
 def by_gradients(steps: int, seed: int) -> inference.Learned:
     """DDPG."""
+    torch.manual_seed(seed)
     source = ModelSource(problem(spread=True), 16, time_limit=_LIMIT)
     return inference.stein_soft_q(
         source,

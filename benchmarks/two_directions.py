@@ -110,6 +110,7 @@ PROBLEMS = {"line": functools.partial(line, 15), "short": functools.partial(line
 
 def settings(problem: Problem, steps: int, seed: int) -> dict[str, Any]:
     """What all learners share."""
+    torch.manual_seed(seed)  # the copies draw their first states here
     return {
         "source": ModelSource(problem.model, 16, time_limit=problem.limit),
         "steps": steps,
