@@ -37,15 +37,22 @@ def stein_direction(particles: Tensor, score: Tensor, at: Tensor | None = None) 
     Returns:
         φ, (…, m, d), without a graph of gradients.
 
+    Raises:
+        ValueError: if there is not one score for each particle, or v has another dimension.
+
     >>> import torch
     >>> from cai import inference
     >>> u = torch.tensor([[0.0], [1.0]])
     >>> inference.stein_direction(u, -u)  # of a standard normal density: mean 0, variance 1
-    tensor([[-0.8990],
-            [ 0.3990]])
+    tensor([[-0.5329],
+            [-0.1338]])
     """
+    u, v = particles, particles if at is None else at
+    if u.dim() < 2 or score.shape != u.shape or v.shape[-1] != u.shape[-1]:
+        shapes = ", ".join(str(list(x.shape)) for x in (u, score, v))
+        expected = "particles and scores of one shape (…, n, d), and rows of d numbers for at"
+        checks.refuse("particles", expected, f"shapes {shapes}", "one row for each particle")
     with torch.no_grad():
-        u, v = particles, particles if at is None else at
         squares = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist").square()
         n = u.shape[-2]
         h = (_median(squares, at is None) / math.log(n + 1)).clamp(min=torch.finfo(u.dtype).tiny)

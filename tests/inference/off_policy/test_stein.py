@@ -158,6 +158,8 @@ def test_wrong_arguments():
 
     with pytest.raises(ValueError, match=r"log_density: expected a differentiable tensor of shape"):
         score_of(lambda u: u.sum(), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="particles: expected particles and scores of one shape"):
+        inference.stein_direction(torch.zeros(3, 2), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"particles: expected a tensor \(n, d\)"):
         inference.svgd(density, torch.zeros(3))
     with pytest.raises(ValueError, match="sampler: expected one with parameters, got none"):

@@ -53,27 +53,29 @@ def test_a_linear_gaussian_problem_in_closed_form(proposal):
 def test_plain_gradients_and_hard_targets_are_deterministic_policy_gradients():
     """The gain of the linear-quadratic regulator without a temperature; no spread is left."""
     model = regulator()
-    wide = dist.MultivariateNormal(torch.zeros(1).double(), 9.0 * torch.eye(1).double())
+    wide = dist.MultivariateNormal(torch.zeros(1).double(), 2.0 * torch.eye(1).double())
     cold = dataclasses.replace(model, temperature=1e-6, action_prior=wide)
-    gain = inference.soft_values(cold).policy(0, S).mean.squeeze(-1)
-    soft = inference.soft_values(model).policy(0, S).mean.squeeze(-1)
-    assert (gain - soft).abs().max() > 0.3
+    gain, soft = (
+        inference.soft_values(x).policy(0, S).mean.squeeze(-1)[2].item() for x in (cold, model)
+    )
+    assert gain - soft > 0.4
     found = []
-    for seed in range(2):
+    for seed in range(3):
         learnt = inference.stein_soft_q(
             ModelSource(cold, 16, time_limit=10),
             steps=12_000,
             rule="hard",
             gradient="plain",
-            exploration=0.2,
+            exploration=0.5,
             seed=seed,
             **OPTIONS,
         )
         drawn = learnt.policy(0, S).sample((500,)).squeeze(-1)
         assert drawn.std(0).max() < 0.1
         assert learnt.history["divergence"].isnan().all()
-        found.append(drawn.mean(0))
-    assert (torch.stack(found).mean(0) - gain).abs().max() < 0.2
+        right, _, left = drawn.mean(0).tolist()  # in s = 1, 0, -1
+        found.append((left - right) / 2)
+    assert sum(found) / 3 == pytest.approx(gain, abs=0.25)
 
 
 def bandit(alpha=0.3):
