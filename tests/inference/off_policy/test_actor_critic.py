@@ -15,7 +15,7 @@ def test_few_actions_end_at_the_soft_values_of_the_model_and_not_at_its_posterio
     ends = {} if horizon is None else {"final_reward": [0.0, 3.0, -3.0, 1.0]}
     model = problem(horizon=horizon, **ends)
     exact, luck = inference.soft_values(model), inference.soft_values(model, optimism=1.0)
-    assert apart(luck.V, exact.V) > 0.1
+    assert apart(luck.V, exact.V) > 0.4
     s, t, V = torch.arange(4), 0, exact.V
     if horizon is not None:
         t, V = torch.arange(3)[:, None].expand(3, 4), exact.V[:-1]
@@ -26,9 +26,9 @@ def test_few_actions_end_at_the_soft_values_of_the_model_and_not_at_its_posterio
         Q.append(learnt.action_values(s[:, None], torch.arange(3)))
         lost = exact.elbo - cai.evaluate(model, learnt.policy).elbo
         assert -1e-9 <= lost < 0.02 * abs(exact.elbo)
-    assert apart(sum(values) / 2, V) < 0.08
+    assert apart(sum(values) / 2, V) < (0.05 if horizon is None else 0.12)  # three times the values
     if horizon is None:
-        assert apart(sum(Q) / 2, exact.Q) < 0.08
+        assert apart(sum(Q) / 2, exact.Q) < 0.05
 
 
 @pytest.mark.parametrize("gradient", ["pathwise", "score"])
