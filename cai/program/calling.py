@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.distributions.exact_scores import support_size
 from cai.distributions.lookup import ToldStep
 from cai.numerics import memory
 
@@ -20,8 +19,6 @@ SPARSE = (
 )
 
 SINCE = "look for where it came from: a rate that was too high, 0/0, or inf - inf"
-
-_TERMINAL = "for instance lambda s: s[..., 0] > 5; it must not raise or drop the batch"
 
 
 FIELDS = {
@@ -143,59 +140,3 @@ def refuse_raised(name: str, t: Any, s: Tensor, error: Exception, advice: str) -
         f"one that raised {type(error).__name__}: {error}",
         f"it may have been made for another model; {advice}",
     )
-
-
-def check_terminal(terminal: Any, initial: Any) -> None:
-    """Raises ValueError unless what marks terminal states is None, or a function of states."""
-    if terminal is None:
-        return
-    if not callable(terminal):
-        checks.refuse("terminal", "a function s -> boolean", repr(terminal), _TERMINAL)
-    if support_size(initial) is not None:
-        expected = "none for states 0 … S-1, whose table shows from where no reward can follow"
-        checks.refuse("terminal", expected, "a function", "leave it out")
-    for shape in ((), (3,), (2, 3)):
-        is_terminal(terminal, initial.sample(shape), shape)
-
-
-def is_terminal(terminal: Any, s: Tensor, shape: Any) -> Tensor:
-    """Whether the episode is over in states of a batch shape.
-
-    Raises:
-        ValueError: if the function raises, or does not return a boolean for each state.
-    """
-    found: Any = call("terminal", terminal, s)
-    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != shape:
-        expected = f"booleans of shape {list(shape)}, for states of shape {list(s.shape)}"
-        checks.refuse("terminal", expected, checks.described(found), _TERMINAL)
-    return found
-
-
-def check_nothing_follows(over: Tensor, rewards: Tensor, after: Tensor) -> None:
-    """Raises ValueError if a reward follows a terminal state, or it is left again.
-
-    Args:
-        over: where the episode was over before a step.
-        rewards: what that step paid.
-        after: whether it is over after the step.
-    """
-    if (over & ~after).any():
-        came, advice = "one that is left again", "let dynamics stay in it"
-        checks.refuse("terminal", "states from which no other follows", came, advice)
-    if (over & (rewards != 0)).any():
-        paid = rewards[over & (rewards != 0)][0].item()
-        advice = "let rewards be zero there, and pay on arrival instead"
-        checks.refuse("terminal", "states after which nothing is paid", f"{paid:g}", advice)
-
-
-def until_terminal(terminal: Any, states: Tensor, rewards: Tensor, alive: Tensor) -> Tensor:
-    """Where n trajectories of T steps are alive, and in no terminal state, (n, T+1).
-
-    Raises:
-        ValueError: if a reward follows a terminal state, or it is left again.
-    """
-    if terminal is None:
-        return alive
-    over = is_terminal(terminal, states, alive.shape)
-    check_nothing_follows(over[:, :-1], rewards, over[:, 1:])
-    return alive & ~over

@@ -18,8 +18,9 @@ from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
-from cai.program.calling import call, check_terminal
+from cai.program.calling import call
 from cai.program.interfaces import Program
+from cai.program.trajectories import check_terminal
 
 REWARDS = ("reward", "arrival_reward", "final_reward")
 

@@ -1,10 +1,19 @@
-"""Sampled trajectories, as tensors."""
+"""Sampled trajectories as tensors, and the terminal states in which they end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+
+from cai import checks
+from cai.distributions.exact_scores import support_size
+from cai.program.calling import call
+from cai.program.interfaces import Program
+
+_ADVICE = "for instance lambda s: s[..., 0] > 5, which treats each state on its own"
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +26,8 @@ class Trajectories:
         actions: (n, T) + event shape.
         rewards: (n, T), reward units: r(s_t,a_t) + r⁺(s_t,a_t,s_{t+1}); zero once terminated.
         final_rewards: (n,), reward units: r_T(s_T); zero once terminated.
-        alive: (n, T+1), boolean: whether the trajectory goes on at step t.
+        alive: (n, T+1), boolean: whether the trajectory goes on at step t, neither terminated by
+            the discount nor in a terminal state.
         log_policy: (n, T), nats: log π(a_t|s_t,z) of a policy with latents z, and log q(a_t|…)
             of any other if requested; else None.
         log_auxiliary: (n,), nats: log r(z|τ) - log q(z) of its latents; else None.
@@ -44,3 +54,68 @@ class Trajectories:
     def returns(self) -> Tensor:
         """(n,), reward units: the sum of all rewards of each trajectory."""
         return self.rewards.sum(-1) + self.final_rewards
+
+
+def check_terminal(terminal: Any, initial: Any) -> None:
+    """Raises ValueError unless what marks terminal states is None, or a function of states."""
+    if terminal is None:
+        return
+    if not callable(terminal):
+        checks.refuse("terminal", "a function s -> boolean", repr(terminal), _ADVICE)
+    if support_size(initial) is not None:
+        expected = "none for states 0 … S-1, whose table shows from where no reward can follow"
+        checks.refuse("terminal", expected, "a function", "leave it out")
+    for shape in ((3,), (2, 3)):
+        s = initial.sample(shape)
+        together = is_terminal(terminal, s, shape).flatten()
+        each = s.flatten(0, len(shape) - 1)
+        for i, over in enumerate(together):
+            if is_terminal(terminal, each[i], ()) != over:
+                came = f"another in a batch, for the state {each[i].tolist()}"
+                checks.refuse("terminal", "the same of a state alone and in a batch", came, _ADVICE)
+
+
+def is_terminal(terminal: Any, s: Tensor, shape: Any) -> Tensor:
+    """Whether the episode is over in states of a batch shape.
+
+    Raises:
+        ValueError: if the function raises, or does not return a boolean for each state.
+    """
+    found: Any = call("terminal", terminal, s)
+    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != shape:
+        kind = f", {found.dtype}" if isinstance(found, Tensor) else ""
+        expected = f"booleans of shape {list(shape)}, for states of shape {list(s.shape)}"
+        checks.refuse("terminal", expected, checks.described(found) + kind, _ADVICE)
+    return found
+
+
+def check_nothing_follows(over: Tensor, paid: Tensor, after: Tensor) -> None:
+    """Raises ValueError if a reward follows a terminal state, or it is left again.
+
+    Args:
+        over: where the episode was over before a step.
+        paid: what that step paid.
+        after: whether it is over after the step.
+    """
+    if (over & ~after).any():
+        came, advice = "one that is left again", "let dynamics stay in it"
+        checks.refuse("terminal", "states from which no other follows", came, advice)
+    wrong = paid.expand(over.shape)[over & (paid != 0)]
+    if len(wrong):
+        advice = "let rewards, final ones too, be zero there, and pay on arrival instead"
+        expected = "states after which nothing is paid"
+        checks.refuse("terminal", expected, f"{wrong[0].item():g}", advice)
+
+
+def until_terminal(model: Program, states: Tensor, rewards: Tensor, alive: Tensor) -> Tensor:
+    """Where n trajectories of T steps are alive, and in no terminal state, (n, T+1).
+
+    Raises:
+        ValueError: if a reward follows a terminal state, or it is left again.
+    """
+    if model.terminal is None:
+        return alive
+    over = is_terminal(model.terminal, states, alive.shape)
+    check_nothing_follows(over[:, :-1], rewards, over[:, 1:])
+    check_nothing_follows(over[:, -1], model.final_rewards(states[:, -1]), over[:, -1])
+    return alive & ~over

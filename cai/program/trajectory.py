@@ -21,13 +21,13 @@ from cai.numerics import memory
 from cai.numerics.exclusive import cached_property, exclusive, seeded
 from cai.program import contract, event_dimensions
 from cai.program.arguments import check_arguments, check_states
-from cai.program.calling import FIELDS, METHODS, prior_at, until_terminal
+from cai.program.calling import FIELDS, METHODS, prior_at
 from cai.program.episode import Rollout, check_policy, has_latents, run
 from cai.program.handlers import Draws, sampled, values
 from cai.program.interfaces import ArrivalReward, Dynamics, FinalReward, Policy, Reward
 from cai.program.layout import Layout
 from cai.program.scoring import roll_out
-from cai.program.trajectories import Trajectories
+from cai.program.trajectories import Trajectories, until_terminal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -170,9 +170,9 @@ class TrajectoryModel:
         """
         checks.check_count("samples", samples)
         checks.check_seed(0 if seed is None else seed)
-        T, event = checks.finite_horizon(self, "simulating"), self.initial.event_shape.numel()
-        advice = "simulate fewer trajectories at a time"
-        memory.check_fits("samples", f"{samples} trajectories", samples * (T + 1) * event, advice)
+        T = checks.finite_horizon(self, "simulating")
+        size, advice = self.initial.event_shape.numel(), "simulate fewer at a time"
+        memory.check_fits("samples", f"{samples} trajectories", samples * (T + 1) * size, advice)
         with seeded(seed), torch.no_grad():
             path, scores = roll_out(self, policy, samples, scored=scored)
             s, a = torch.stack(path.states, 1), torch.stack(path.actions, 1)
@@ -268,7 +268,7 @@ class TrajectoryModel:
         Args:
             states: (n, T+1) + event shape.
             actions: (n, T) + event shape.
-            alive: (n, T+1), boolean, apart from terminal states.
+            alive: (n, T+1), boolean, still without regard to terminal states.
             scores: ``log_policy`` and ``log_auxiliary`` of the result.
         """
         n, T = alive.shape[0], alive.shape[1] - 1
@@ -276,7 +276,7 @@ class TrajectoryModel:
         rewards = self.rewards(*before[:2], torch.arange(T))
         if self.pays_on_arrival:
             rewards = rewards + self.paid_on_arrival(*before, torch.arange(T))
-        alive = until_terminal(self.terminal, states, rewards, alive)
+        alive = until_terminal(self, states, rewards, alive)
         if self.optimality == "bernoulli":
             checks.check_bernoulli("reward", rewards, self.discount)
         return Trajectories(

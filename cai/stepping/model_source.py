@@ -12,8 +12,8 @@ from cai import checks
 from cai.infinite.endings import never_paid
 from cai.numerics.exclusive import exclusive, seeded
 from cai.numerics.inverse_cdf import Rows
-from cai.program.calling import check_nothing_follows, is_terminal
 from cai.program.handlers import Draws, values
+from cai.program.trajectories import check_nothing_follows, is_terminal
 from cai.program.trajectory import TrajectoryModel
 from cai.stepping.source import Transition
 from cai.tables.table import Table
@@ -195,6 +195,7 @@ class _ProgramSteps:
         with seeded(0):
             s_next, reward = self._paid(s, t, a)
         check_nothing_follows(ended, reward, is_terminal(self._model.terminal, s_next, s.shape[:1]))
+        check_nothing_follows(ended, self._model.final_rewards(s), ended)
         self._checked = True
 
     def final(self, s: Tensor) -> Tensor:

@@ -52,16 +52,11 @@ def expectations(
         t: an int, or (…).
         actions: A; None if actions are not finitely many.
         gradient: through a drawn action, or by scores; None for the first where draws have one.
-
-    Raises:
-        ValueError: if it is to go through draws that have none.
     """
     q, p = exact(policy_at(policy, t, s)), exact(prior(s, t))
     if actions is not None:
         log_q = log_probs(q, actions)
         return _OfAll(s, t, log_q, log_q - log_probs(p, actions))
-    if gradient == "pathwise":
-        check_rsample(q)
     pathwise = q.has_rsample and gradient != "score"
     a = q.rsample() if pathwise else q.sample((_DRAWS,))
     log_q = q.log_prob(a)

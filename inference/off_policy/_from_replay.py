@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
+from cai.distributions.exact_scores import exact
+from cai.inference.fitting import checkpoint_file
+from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning.learned import Learned
+from cai.inference.learning.policy_gradient import check_trainable
 from cai.inference.learning.q_network import follow
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import Stepped
 from cai.inference.off_policy._adam import Adam
 from cai.inference.off_policy._replay import Replay
+from cai.numerics.exclusive import seeded
 from cai.stepping.source import Transition
 
 
@@ -36,6 +41,32 @@ def check_numbers(arguments: dict[str, Any]) -> None:
         checks.refuse("warm_up", f"fewer transitions than steps, {steps}", str(warm_up), advice)
     checks.check_seed(arguments["seed"])
     checks.check_flag("progress", arguments["progress"])
+
+
+def prepared(
+    made: Stepped, policy: nn.Module, arguments: dict[str, Any], scored: bool = True
+) -> tuple[nn.Module, Replay]:
+    """The copy of a policy that is trained, and an empty memory.
+
+    Args:
+        made: the problem and its copies.
+        policy: the policy.
+        arguments: those of the learner, by name.
+        scored: whether the policy must have a density.
+
+    Raises:
+        ValueError: if the policy cannot be trained or does not fit, or the file cannot be written.
+    """
+    check_trainable(policy)
+    own = copy_of(policy)
+    made.check(own)
+    if scored:
+        with seeded(0):  # a draw for this check alone
+            q = made.distribution(own)
+            exact(q).log_prob(made.draw(q))
+    checkpoint = arguments["checkpoint"]
+    file = None if checkpoint is None else checkpoint_file.check(checkpoint)
+    return own, Replay(arguments["replay"], made.copies.num_envs, 1, file)
 
 
 class FromReplay(ABC):
@@ -114,9 +145,6 @@ class FromReplay(ABC):
             ValueError: if a reward is -inf.
             FloatingPointError: if a loss is not finite.
         """
-        if transition.reward.isneginf().any():
-            advice = "take a large penalty, or soft_q with a table (hidden=None)"
-            checks.refuse("reward", "finite ones for a network", "-inf", advice)
         self.replay.add(transition)
         self.taken += len(transition.reward)
         if self.taken < self.warm_up:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import QNetwork, follow
 from cai.inference.off_policy._adam import Adam
@@ -83,9 +82,6 @@ class QLearner:
             ValueError: if a reward is -inf.
             FloatingPointError: if the loss is not finite.
         """
-        if transition.reward.isneginf().any():
-            advice = "a table (hidden=None) learns it; or take a large penalty"
-            checks.refuse("reward", "finite ones for a network", "-inf", advice)
         self.replay.add(transition)
         self.taken += len(transition.reward)
         self._remaining = remaining

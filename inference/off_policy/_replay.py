@@ -45,7 +45,14 @@ class Replay:
         self._chunks: list[tuple[int, int]] = []
 
     def add(self, transition: Transition) -> None:
-        """Adds a transition of each copy."""
+        """Adds a transition of each copy.
+
+        Raises:
+            ValueError: if a reward is -inf, from which no network learns.
+        """
+        if transition.reward.isneginf().any():
+            advice = "take a large penalty, or soft_q with a table (hidden=None)"
+            checks.refuse("reward", "finite ones for a network", "-inf", advice)
         if not self._columns:
             self._columns = self._allocated(transition)
         row = self.written % self.size

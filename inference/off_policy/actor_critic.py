@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.inference.fitting import checkpoint_file
-from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.policy_gradient import check_trainable
 from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.state_values import StateValues
 from cai.inference.learning.stepped import stepped
-from cai.inference.off_policy._expectations import divergence, expectations
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn
+from cai.inference.off_policy._expectations import check_rsample, divergence, expectations
+from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
 from cai.inference.off_policy._q_critics import Critics
 from cai.inference.off_policy._replay import Replay
 from cai.numerics.exclusive import seeded
@@ -122,24 +119,21 @@ def actor_critic(
         checks.check_one_of("gradient", gradient, ("pathwise", "score"), '"pathwise"')
     check_numbers(arguments)
     with seeded(seed), torch.no_grad():
-        problem, copies, horizon = made = stepped(source, num_envs)
+        problem, _, horizon = made = stepped(source, num_envs)
         timed = horizon is not None
         if policy is None:
             policy = NeuralPolicy(problem, hidden, observe=observe, stationary=not timed)
-        check_trainable(policy)
-        policy = copy_of(policy)
-        made.check(policy)
-        file = None if checkpoint is None else checkpoint_file.check(checkpoint)
+        policy, memory = prepared(made, policy, arguments)
+        if gradient == "pathwise" and made.num_actions is None:
+            check_rsample(made.distribution(policy))
         state = _ActorCritic(
             policy,
             Critics(problem, hidden, timed, observe, count=1),
             StateValues(problem, hidden, timed, observe),
-            Replay(replay, copies.num_envs, 1, file),
+            memory,
             float(problem.discount),
             arguments,
         )
-        state.alpha = float(problem.temperature)
-        state.expectations(copies.s, copies.t)  # refuses a gradient that draws do not have
         return learn(made, state, policy, arguments)
 
 

@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cai.inference.fitting import checkpoint_file
-from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.policy_gradient import check_trainable
 from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import divergence, expectations
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn
+from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
 from cai.inference.off_policy._q_critics import Critics
 from cai.inference.off_policy._replay import Replay
 from cai.numerics.exclusive import seeded
@@ -129,15 +126,11 @@ def sac(
     arguments = dict(locals())
     check_numbers(arguments)
     with seeded(seed), torch.no_grad():
-        problem, copies, horizon = made = stepped(source, num_envs)
+        problem, _, horizon = made = stepped(source, num_envs)
         if policy is None:
             policy = NeuralPolicy(problem, hidden, observe=observe, stationary=horizon is None)
-        check_trainable(policy)
-        policy = copy_of(policy)
-        made.check(policy)
-        file = None if checkpoint is None else checkpoint_file.check(checkpoint)
+        policy, memory = prepared(made, policy, arguments)
         critics = Critics(problem, hidden, horizon is not None, observe)
-        memory = Replay(replay, copies.num_envs, 1, file)
         state = _SoftActorCritic(policy, critics, memory, float(problem.discount), arguments)
         return learn(made, state, policy, arguments)
 

@@ -188,6 +188,9 @@ def soft_q(
         entropy = regulariser == "entropy"
         state: QTable | QLearner
         if hidden is None and support_size(problem.initial) is not None:
+            if value_weight is not None:
+                advice = "hidden=(64, 64) for a network"
+                checks.refuse("value_weight", "None for a table", f"{value_weight:g}", advice)
             log_prior = same_log_prior(problem, "soft_q")
             state = QTable(log_prior, horizon, problem.discount, rule, entropy, length, decay)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cai import checks
 from cai.inference.fitting.descent import temperature_at
 from cai.inference.fitting.resumption import copy_of
+from cai.inference.gradients.guarded import raising
 from cai.numerics.exclusive import seeded
 
 LogDensity: TypeAlias = Callable[[Tensor], Tensor]
@@ -48,6 +49,8 @@ def stein_direction(particles: Tensor, score: Tensor, at: Tensor | None = None) 
             [-0.1338]])
     """
     u, v = particles, particles if at is None else at
+    for name, x in {"particles": u, "score": score, "at": v}.items():
+        checks.check_kind(name, x, Tensor, "a tensor (…, n, d)", "for instance torch.randn(50, 2)")
     if u.dim() < 2 or score.shape != u.shape or v.shape[-1] != u.shape[-1]:
         shapes = ", ".join(str(list(x.shape)) for x in (u, score, v))
         expected = "particles and scores of one shape (…, n, d), and rows of d numbers for at"
@@ -75,12 +78,13 @@ def score_of(log_density: LogDensity, u: Tensor) -> Tensor:
     Raises:
         ValueError: if the density is not a tensor of the batch shape of u that has a gradient.
     """
+    advice = "for instance lambda u: -0.5 * u.square().sum(-1)"
     u = u.detach().requires_grad_()
     with torch.enable_grad():
-        found: Any = log_density(u)
+        with raising("log_density", f"a function of a tensor of shape {list(u.shape)}", advice):
+            found: Any = log_density(u)
         if not isinstance(found, Tensor) or found.shape != u.shape[:-1] or not found.requires_grad:
             expected = f"a differentiable tensor of shape {list(u.shape[:-1])}, log p of each row"
-            advice = "for instance lambda u: -0.5 * u.square().sum(-1)"
             checks.refuse("log_density", expected, checks.described(found), advice)
         return torch.autograd.grad(found.sum(), u)[0]
 
@@ -187,8 +191,7 @@ def amortised_svgd(
     if not any(p.requires_grad for p in sampler.parameters()):
         checks.refuse("sampler", "one with parameters", "none", advice)
     checks.check_count("steps", steps)
-    for name, count in zip(("n", "m"), particles, strict=True):
-        checks.check_count(f"particles, {name}", count)
+    check_particles(particles)
     rate = checks.check_positive("learning_rate", learning_rate)
     checks.check_seed(seed)
     with seeded(seed):
@@ -198,7 +201,8 @@ def amortised_svgd(
         for step in range(steps):
             adam.param_groups[0]["lr"] = rate * (1 - step / steps)
             with torch.enable_grad():
-                draws = trained(n + m)
+                with raising("sampler", "a torch module n -> (n, d)", advice):
+                    draws = trained(n + m)
                 if not isinstance(draws, Tensor) or draws.dim() != 2 or len(draws) != n + m:
                     came = checks.described(draws)
                     checks.refuse("sampler", f"a tensor ({n + m}, d)", came, advice)
@@ -210,6 +214,14 @@ def amortised_svgd(
             loss.backward()
             adam.step()
     return trained
+
+
+def check_particles(particles: Any) -> None:
+    """Raises ValueError unless they are two numbers, of particles that pull and that are moved."""
+    if not isinstance(particles, tuple | list) or len(particles) != 2:
+        checks.refuse("particles", "two numbers (n, m)", repr(particles), "for instance (32, 32)")
+    for count in particles:
+        checks.check_count("particles", count)
 
 
 def stein_loss(particles: Tensor, score: Tensor, draws: Tensor) -> Tensor:

@@ -13,17 +13,14 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.exact_scores import exact, support_size
-from cai.inference.fitting import checkpoint_file
-from cai.inference.fitting.resumption import copy_of
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
-from cai.inference.learning.policy_gradient import check_trainable
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import check_rsample
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn
+from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
 from cai.inference.off_policy._q_critics import Critics
 from cai.inference.off_policy._replay import Replay
-from cai.inference.off_policy.stein import score_of, stein_loss
+from cai.inference.off_policy.stein import check_particles, score_of, stein_loss
 from cai.networks.noise_head import NoiseHead
 from cai.networks.unsquashed import Unsquashed
 from cai.numerics.exclusive import seeded
@@ -76,8 +73,9 @@ def stein_soft_q(
     so that it may have any number of modes. The estimate of V is too low, by about α/2K times the
     variance of the ratio of its terms to their mean.
 
-    It differs from the paper's algorithm 1: proposals come from the action prior throughout, since
-    a network of noise has no density (its determinant is not one where the network folds); kernel
+    It differs from the paper's algorithm 1: unless asked otherwise, proposals come from the action
+    prior throughout, since a network of noise has no density (one determinant is not the density
+    where the network folds); kernel
     and gradient are in coordinates in which actions are not squashed, with the density there; the
     bandwidth is taken from squared distances; and the prior need not be uniform.
 
@@ -146,30 +144,26 @@ def stein_soft_q(
     checks.check_one_of("rule", rule, ("soft", "hard"), '"soft"')
     checks.check_one_of("gradient", gradient, ("stein", "plain"), '"stein"')
     checks.check_one_of("proposal", proposal, ("prior", "policy"), '"prior"')
-    for name, count in zip(("particles, first", "particles, second"), particles, strict=True):
-        checks.check_count(name, count)
+    check_particles(particles)
     checks.check_count("draws", draws)
     checks.check_share("exploration", exploration, "0 for none")
     check_numbers(arguments)
+    if isinstance(temperature, AutomaticTemperature):
+        _check_target(temperature.nats, rule, draws)
     with seeded(seed), torch.no_grad():
-        problem, copies, horizon = made = stepped(source, num_envs)
+        problem, _, horizon = made = stepped(source, num_envs)
         if support_size(made.prior) is not None:
             advice = "take soft_q, whose sums over actions are exact"
             checks.refuse("source", "continuous actions", "finitely many", advice)
         if policy is None:
-            head = NoiseHead(hidden[-1], hidden)
-            timed = horizon is not None
+            head = NoiseHead(hidden[-1] if hidden else 64, tuple(hidden))
             policy = NeuralPolicy(
-                problem, hidden[:-1], observe=observe, head=head, stationary=not timed
+                problem, hidden[:-1], observe=observe, head=head, stationary=horizon is None
             )
-        check_trainable(policy)
-        policy = copy_of(policy)
-        made.check(policy)
+        policy, memory = prepared(made, policy, arguments, proposal == "policy")
         check_rsample(made.distribution(policy))
-        file = None if checkpoint is None else checkpoint_file.check(checkpoint)
         unit = max(float(problem.temperature), 1.0)  # where α is large, so are values
         critics = Critics(problem, hidden, horizon is not None, observe, count=1, unit=unit)
-        memory = Replay(replay, copies.num_envs, 1, file)
         state = _SteinSoftQ(policy, critics, memory, float(problem.discount), arguments)
         return learn(made, state, policy, arguments)
 
@@ -293,3 +287,13 @@ class _Values:
         if self.policy is not None:
             return self.critics.mean(s, t, policy_at(self.policy, t, s).sample())
         return self.alpha * _Terms.drawn(self.critics, s, t, _VALUED, self.alpha).log_mean()
+
+
+def _check_target(nats: float, rule: str, draws: int) -> None:
+    """Raises ValueError if no α of the rule can be seen to pay so many nats."""
+    if rule == "hard":
+        came, advice = "an AutomaticTemperature", 'take rule="soft"'
+        checks.refuse("temperature", 'none to adapt with rule="hard"', came, advice)
+    if nats >= math.log(draws):
+        expected = f"less than log draws = {math.log(draws):.4g}, the most that so many can show"
+        checks.refuse("nats", expected, f"{nats:g}", "take more draws")

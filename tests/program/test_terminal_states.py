@@ -104,9 +104,19 @@ def test_environments_of_models_terminate_there():
     ("changes", "words"),
     [
         ({"terminal": True}, "terminal: expected a function s -> boolean, got True"),
-        ({"terminal": lambda s: s}, r"terminal: expected booleans of shape \[\]"),
+        (
+            {"terminal": lambda s: s},
+            "terminal: expected booleans .* torch.float64",
+        ),
         ({"terminal": lambda s: torch.tensor(True)}, r"terminal: expected booleans of shape \[3\]"),
         ({"terminal": lambda s: s.nothing}, "terminal: .*AttributeError"),
+        (
+            {
+                "terminal": lambda s: s > s.mean(),
+                "initial": dist.Normal(torch.tensor(0.0).double(), 1.0),
+            },
+            "terminal: expected the same of a state alone and in a batch",
+        ),
     ],
 )
 def test_functions_that_do_not_fit(changes, words):
@@ -123,6 +133,7 @@ def test_finitely_many_states_have_a_table_instead():
     ("changes", "words"),
     [
         ({"reward": -1.0}, "terminal: expected states after which nothing is paid, got -1"),
+        ({"final_reward": lambda s: 0 * s + 7}, "terminal: expected states after .* got 7"),
         (
             {"dynamics": lambda s, a: dist.Delta(torch.where(s > 2.5, 0.0, s + a))},
             "terminal: expected states from which no other follows",
@@ -133,7 +144,7 @@ def test_promises_that_are_broken_are_told(changes, words):
     model = walk(**changes)
     with pytest.raises(ValueError, match=words):
         model.simulate(lambda t, s: dist.Uniform(0 * s + 0.8, 0 * s + 1), 10, seed=0)
-    source = ModelSource(dataclasses.replace(model, horizon=None, discount=0.9), 2)
+    source = ModelSource(model, 2)
     a = torch.full((2,), 0.9).double()
     source.step(a)
     source.step(a)

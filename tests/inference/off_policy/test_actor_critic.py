@@ -21,7 +21,7 @@ def test_few_actions_end_at_the_soft_values_of_the_model_and_not_at_its_posterio
         t, V = torch.arange(3)[:, None].expand(3, 4), exact.V[:-1]
     values, Q = [], []
     for seed in range(2):
-        learnt = inference.actor_critic(model, steps=16_000, seed=seed, **QUICK)
+        learnt = inference.actor_critic(model, steps=20_000, seed=seed, **QUICK)
         values.append(learnt.values(s.expand(V.shape), t))
         Q.append(learnt.action_values(s[:, None], torch.arange(3)))
         lost = exact.elbo - cai.evaluate(model, learnt.policy).elbo

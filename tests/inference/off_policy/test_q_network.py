@@ -193,6 +193,7 @@ def test_what_a_network_cannot_learn_is_said():
         ({"learning_rate": 0}, "learning_rate: expected"),
         ({"value_weight": 0}, "value_weight: expected"),
         ({"value_weight": 1.0, "rule": "hard"}, "value_weight: expected None for rule='hard'"),
+        ({"value_weight": 1.0}, "value_weight: expected None for a table"),
         ({"regulariser": "KL"}, 'regulariser: expected "divergence" or "entropy"'),
     ],
 )

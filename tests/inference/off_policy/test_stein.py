@@ -162,6 +162,14 @@ def test_wrong_arguments():
         inference.stein_direction(torch.zeros(3, 2), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"particles: expected a tensor \(n, d\)"):
         inference.svgd(density, torch.zeros(3))
+    with pytest.raises(ValueError, match="log_density: expected a function of a tensor of shape"):
+        inference.svgd(3, torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"sampler: expected .* got one that raised TypeError"):
+        inference.amortised_svgd(density, torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match=r"particles: expected two numbers .* got \(3,\)"):
+        inference.amortised_svgd(density, Sampler(), particles=(3,))
+    with pytest.raises(ValueError, match="score: expected a tensor"):
+        inference.stein_direction(torch.zeros(3, 2), [0.0])
     with pytest.raises(ValueError, match="sampler: expected one with parameters, got none"):
         inference.amortised_svgd(density, torch.nn.Identity())
     flat = torch.nn.Sequential(Sampler(), torch.nn.Flatten(0))

@@ -131,7 +131,16 @@ def test_values_of_actions_are_those_of_the_critic_and_values_their_soft_maximum
         ({"rule": "boltzmann"}, "rule: expected"),
         ({"gradient": "none"}, "gradient: expected"),
         ({"proposal": "uniform"}, "proposal: expected"),
-        ({"particles": (0, 4)}, "particles, first: expected"),
+        ({"particles": (0, 4)}, "particles: expected"),
+        ({"particles": 16}, r"particles: expected two numbers \(n, m\), got 16"),
+        (
+            {"rule": "hard", "temperature": inference.AutomaticTemperature(0.5)},
+            'temperature: expected none to adapt with rule="hard"',
+        ),
+        (
+            {"draws": 4, "temperature": inference.AutomaticTemperature(1.5)},
+            "nats: expected less than log draws = 1.386",
+        ),
         ({"draws": 0}, "draws: expected"),
         ({"exploration": 2.0}, "exploration: expected"),
         (
@@ -151,6 +160,18 @@ def test_what_does_not_fit_is_refused():
     mixture = cai.NeuralPolicy(bandit(), (4,), head=cai.MixtureHead(2))
     with pytest.raises(ValueError, match="policy: expected one whose draws have a gradient"):
         inference.stein_soft_q(bandit(), mixture, steps=2000, progress=False)
+
+
+def test_a_critic_and_a_sampler_without_hidden_layers():
+    learnt = inference.stein_soft_q(bandit(), steps=300, **OPTIONS | {"hidden": (), "warm_up": 100})
+    assert learnt.policy(0, torch.zeros(3)).sample().shape == (3, 1)
+
+
+@pytest.mark.parametrize("learner", [inference.sac, inference.actor_critic])
+def test_learners_that_score_refuse_it_before_they_begin(learner):
+    sampler = cai.NeuralPolicy(bandit(), (4,), head=cai.NoiseHead(4, (4,)))
+    with pytest.raises(ValueError, match=r"^policy: expected one with a density"):
+        learner(bandit(), sampler, steps=2000, progress=False)
 
 
 def test_a_policy_without_a_density_has_a_return_and_no_elbo():
