@@ -21,7 +21,6 @@ _DT = 0.02  # s
 _FORCE = 10.0  # N
 _GRAVITY, _CART, _POLE, _HALF = 9.8, 1.0, 0.1, 0.5  # m/s², kg, kg, m: half the pole's length
 _MAX_POSITION, _MAX_ANGLE = 2.4, math.radians(12)  # m, rad
-_LIMITS = torch.tensor([_MAX_POSITION, _MAX_ANGLE], dtype=torch.float64)
 _MOST_NOISE = 0.1  # a pole that lies at 90° is then 13 deviations away from standing again
 
 
@@ -109,7 +108,8 @@ def _nearness(s: Tensor, a: Tensor) -> Tensor:
 
 
 def _standing(s: Tensor) -> Tensor:
-    return (s[..., ::2].abs() <= _LIMITS).all(-1)
+    x, _, angle, _ = s.unbind(-1)
+    return (x.abs() <= _MAX_POSITION) & (angle.abs() <= _MAX_ANGLE)
 
 
 def _fallen(s: Tensor) -> Tensor:
