@@ -27,6 +27,8 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/distributions": "numerics",
     "cai/program": "numerics distributions",
     "cai/tables": "numerics distributions program",
+    "cai/demonstrations": "numerics program",
+    "cai/rewards": "program tables",
     "cai/sweeps": "numerics tables",
     "cai/networks": "numerics distributions",
     "cai/policies": "numerics distributions program tables networks",
