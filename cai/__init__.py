@@ -18,6 +18,7 @@ Models:
 - ``with_prior``: a model with a policy as its action prior.
 - ``Layout``: names and places of states and actions, for pictures and tables.
 - ``Trajectories``: sampled trajectories, as tensors.
+- ``Streets``: a road network without a goal: a state for each segment, an action for each turn.
 
 Tables:
 

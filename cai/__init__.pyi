@@ -34,6 +34,7 @@ from .policies.tabular import TabularPolicy as TabularPolicy
 from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
+from .roads.network import Streets as Streets
 from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
 from .solutions.on_grid import GridSolution as GridSolution
 from .solutions.on_grid import on_grid as on_grid
