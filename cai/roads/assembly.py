@@ -18,8 +18,6 @@ from cai.roads.readings import column, column_names, numeric
 Array = NDArray[Any]
 
 _LONG_IN_DEGREES = 0.1  # 11 km: streets in degrees are shorter, those in metres longer
-_METRES = 111_195.0  # of a degree of latitude, on a sphere of 6 371 km
-_IN_DEGREES = 3e-5  # of a length in metres, what is left if it was measured in degrees
 
 
 def assemble(
@@ -75,7 +73,7 @@ def assemble(
             xy[segments[:, 1]], xy[segments[:, 0]] = points[bounds[1:] - 1], points[bounds[:-1]]
         degrees = _degrees(degrees, xy, segments)
         squeeze = float(np.cos(np.radians(xy[:, 1].mean()))) if degrees else 1.0
-        _check_lengths(features.get("length"), points, bounds, squeeze, degrees)
+        _check_lengths(features.get("length"), points, bounds, degrees)
     if "angle" not in turn_features and points is not None and bounds is not None:
         angle, known = turn_angles(points, bounds, pairs, squeeze)
         if not known.all():
@@ -197,16 +195,14 @@ def _degrees(degrees: bool | None, xy: Array, segments: Array) -> bool:
     return degrees
 
 
-def _check_lengths(
-    length: Array | None, points: Array, bounds: Array, squeeze: float, degrees: bool
-) -> None:
-    """Warns if lengths were measured in degrees."""
-    if length is None or not length.any():
+def _check_lengths(length: Array | None, points: Array, bounds: Array, degrees: bool) -> None:
+    """Warns if lengths were measured in degrees: they are about those of lines in degrees."""
+    if not degrees or length is None:
         return
-    along = line_lengths(points, bounds, squeeze).sum() * (_METRES if degrees else 1.0)
-    if 0 < length.sum() < _IN_DEGREES * along:
+    along = line_lengths(points, bounds).sum()
+    if along / 2 < length.sum() < along * 2:
         warnings.warn(
-            f"length: {length.sum():.3g} in all, on streets of {along:.3g} m: degrees taken for "
-            "metres? A degree of latitude is 111 km",
+            f"length: {length.sum():.3g} in all, on lines of {along:.3g} degrees: are they degrees "
+            "taken for metres? A degree of latitude is 111 km",
             stacklevel=4,
         )

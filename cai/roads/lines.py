@@ -93,9 +93,9 @@ def courses(
     return points, bounds
 
 
-def line_lengths(points: Array, bounds: Array, squeeze: float = 1.0) -> Array:
-    """The length of each line, (E,), arguments as of :func:`turn_angles`."""
-    strides = np.hypot(*(np.diff(points, axis=0) * [squeeze, 1.0]).T)
+def line_lengths(points: Array, bounds: Array) -> Array:
+    """The length of each line, (E,), in the unit of the points."""
+    strides = np.hypot(*np.diff(points, axis=0).T)
     strides[bounds[1:-1] - 1] = 0.0  # from the end of one line to the beginning of the next
     return np.add.reduceat(strides, bounds[:-1])
 

@@ -106,8 +106,8 @@ class Streets:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        counts = [f"{len(self.segments)} segments", f"{len(self.turns)} turns"]
-        parts = [", ".join([*counts, f"{len(self.node_names)} nodes"])]
+        E, N, V = map(len, (self.segments, self.turns, self.node_names))
+        parts = [f"{E} segments, {N} turns, {V} nodes"]
         parts.append(f"of segments: {', '.join(self.segment_features) or 'none'}")
         parts.append(f"of turns: {', '.join(self.turn_features) or 'none'}")
         if len(self.dead_ends):

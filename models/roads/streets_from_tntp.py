@@ -63,7 +63,7 @@ def streets_from_tntp(
     rows = _rows("net", [each for each in lines if not re.match(r"\s*[<~]", each[1])])
     if not rows:
         checks.refuse("net", "lines of links", "none", "is it the file of the network?")
-    names = _header(lines, len(rows[0][1]))
+    names = _header(lines, rows[0][0], len(rows[0][1]))
     stated = metadata.get("NUMBER OF LINKS", "")
     if stated.isdigit() and int(stated) != len(rows):
         advice = "is the file complete?"
@@ -114,16 +114,19 @@ def _rows(name: str, lines: list[tuple[int, str]]) -> list[tuple[int, list[str]]
     return rows
 
 
-def _header(lines: list[tuple[int, str]], columns: int) -> list[str]:
-    """The names of the columns: the last comment, or original header, with as many of them."""
-    for _, line in reversed(lines):
-        if (match := re.match(r"\s*(?:<ORIGINAL HEADER>)?\s*~(.*)", line)) is None:
-            continue
-        text = re.sub(r"\([^)]*\)", "", match[1].partition(";")[0]).lower()
-        for entries in (re.split(r"\t+", text.strip()), text.split()):
-            names = [re.sub(r"\W+", "_", entry.strip()) for entry in entries if entry.strip()]
-            if len(names) == columns and len(set(names)) == columns:
-                return names
+def _header(lines: list[tuple[int, str]], row: int, columns: int) -> list[str]:
+    """The names of the columns, from the last comment or original header with as many of them.
+
+    They are separated by tabs; by blanks in the comment right before the rows alone.
+    """
+    pattern = r"\s*(?:<ORIGINAL HEADER>)?\s*~([^;]*)"
+    found = [match[1] for n, line in lines if n < row and (match := re.match(pattern, line))]
+    texts = [re.sub(r"\([^)]*\)", "", text).strip().lower() for text in reversed(found)]
+    splits = [re.split(r"\s*\t\s*", text) for text in texts] + [text.split() for text in texts[:1]]
+    for entries in splits:
+        names = [re.sub(r"\W+", "_", entry) for entry in entries]
+        if len(names) == columns == len(set(names)):
+            return names
     expected = f"a comment that names its {columns} columns"
     checks.refuse("net", expected, "none", "~ init_node term_node length free_flow_time ;")
 

@@ -216,6 +216,7 @@ RESULTS = {
     "SparseCategorical": lambda: cai.SparseCategorical(torch.zeros(2), torch.tensor([3, 1]), 5),
     "Table": lambda: cai.tabulate(models.gridworld("bridge")),
     "Trajectories": lambda: exact().sample(3, 0),
+    "Streets": lambda: models.city(4, 4),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,
     "AutomaticTemperature": lambda: inference.AutomaticTemperature(0.3),
@@ -364,7 +365,8 @@ def test_every_public_class_is_among_these():
     assert public <= set(RESULTS) | set(POLICIES) | parts
     gymnasiums = {"ModelEnv", "ModelVectorEnv", "as_environment", "published", "register"}
     made = {name.split(",")[0].split(" ")[0] for name in MODELS} | {"environment", "Environment"}
-    assert made >= set(models.__all__) - gymnasiums
+    networks = {"city", "streets", "streets_from_columns", "streets_from_tntp"}  # Streets
+    assert made >= set(models.__all__) - gymnasiums - networks
 
 
 def test_an_environment_can_be_pickled():
