@@ -37,6 +37,7 @@ def streets(streets: Streets, values: Any, *, label: str = "probability of use")
     >>> figure = plot.streets(town, town.segment_features["minutes"], label="minutes")
     """
     checks.check_kind("streets", streets, Streets, "a cai.Streets", "models.streets makes one")
+    checks.check_kind("label", label, str, "a text", "what the numbers are, with their unit")
     numbers = arrays.numbers("values", values).numpy(force=True)
     if numbers.shape != (len(streets.segments),) or not np.isfinite(numbers).all():
         came = f"shape {list(numbers.shape)}{'' if np.isfinite(numbers).all() else ', not finite'}"

@@ -54,6 +54,8 @@ def assemble(
     Raises:
         ValueError: as :func:`cai.models.streets_from_columns`.
     """
+    if degrees is not None:
+        checks.check_flag("degrees", degrees)
     if not len(names):
         checks.refuse("segments", "at least one", "none", "is the file or the graph empty?")
     _check_twice(names, where, keyed)
@@ -159,7 +161,7 @@ def _turns(segments: Array, closed: Array, given: Any) -> tuple[Array, dict[str,
 
 
 def _limits(limits: Any) -> tuple[float, float]:
-    found = checks.several("limits", limits, "(40, 150)")
+    found = list(limits) if isinstance(limits, tuple | list) else []
     fine = len(found) == 2 and all(checks.within(x, lambda y: 0 < y <= 180) for x in found)
     if not fine or float(found[0]) > float(found[1]):
         advice = "a turn is left or right from the first on, and a U-turn beyond the second"
@@ -191,7 +193,6 @@ def _degrees(degrees: bool | None, xy: Array, segments: Array) -> bool:
             came = f"{extent}, which look like degrees"
             checks.refuse("coordinates", "metres or the like", came, advice)
         return False
-    checks.check_flag("degrees", degrees)
     return degrees
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,12 @@ from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.program.layout import Layout
 from cai.roads.network_checks import (
-    check_names,
     check_turns,
     feature_columns,
     mask,
+    names_that_differ,
     pairs,
+    places,
     tell_scales,
 )
 from cai.roads.segment_index import SegmentIndex
@@ -80,39 +82,32 @@ class Streets:
     bounds: Tensor | None = None
 
     def __post_init__(self) -> None:
+        put = functools.partial(object.__setattr__, self)
+        for names in ("segment_names", "node_names"):
+            put(names, names_that_differ(names, getattr(self, names)))
         V, E = len(self.node_names), len(self.segment_names)
-        if not E:
-            checks.refuse("segments", "at least one", "none", "is the file or the graph empty?")
-        segments = pairs("segments", self.segments, V)
-        turns = pairs("turns", self.turns, E)
-        if len(segments) != E:
-            came = f"{E} names of {len(segments)} segments"
-            checks.refuse("segment_names", "a name for each segment", came, "(u, v, key)")
-        check_turns(turns, segments, self.segment_names)
-        check_names("segment_names", self.segment_names)
-        check_names("node_names", self.node_names)
-        of_segments = feature_columns("segment_features", self.segment_features, E)
-        of_turns = feature_columns("turn_features", self.turn_features, len(turns))
-        for name in of_segments.keys() & of_turns.keys():
+        put("segments", pairs("segments", self.segments, V))
+        put("turns", pairs("turns", self.turns, E))
+        triples = all(isinstance(x, tuple) and len(x) == 3 for x in self.segment_names)
+        if len(self.segments) != E or not triples:
+            came = f"{E} names of {len(self.segments)} segments"
+            checks.refuse("segment_names", "(u, v, key) of each segment", came, "tuples of three")
+        check_turns(self.turns, self.segments, self.segment_names)
+        for names, n in (("segment_features", E), ("turn_features", len(self.turns))):
+            put(names, feature_columns(names, getattr(self, names), n))
+        for name in self.segment_features.keys() & self.turn_features.keys():
             checks.refuse("features", "different names", f"{name} twice", "rename one of them")
+        found = places(self.coordinates, self.points, self.bounds, V, E)
+        for names, value in zip(("coordinates", "points", "bounds"), found, strict=True):
+            put(names, value)
         checks.check_flag("degrees", self.degrees)
-        checked = {
-            "segments": segments,
-            "turns": turns,
-            "segment_features": of_segments,
-            "turn_features": of_turns,
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        E, N, V = map(len, (self.segments, self.turns, self.node_names))
-        parts = [f"{E} segments, {N} turns, {V} nodes"]
-        parts.append(f"of segments: {', '.join(self.segment_features) or 'none'}")
-        parts.append(f"of turns: {', '.join(self.turn_features) or 'none'}")
-        if len(self.dead_ends):
-            parts.append(f"{len(self.dead_ends)} dead ends")
-        return f"Streets({'; '.join(parts)})"
+        E, N, V = len(self.segments), len(self.turns), len(self.node_names)
+        own = [", ".join(x) or "none" for x in (self.segment_features, self.turn_features)]
+        text = f"{E} segments, {N} turns, {V} nodes; of segments: {own[0]}; of turns: {own[1]}"
+        ends = len(self.dead_ends)
+        return f"Streets({text}{f'; {ends} dead ends' if ends else ''})"
 
     def feature(self, name: str) -> Tensor:
         """One feature at each turn: of the segment that it enters, or its own.
@@ -126,9 +121,10 @@ class Streets:
         Raises:
             ValueError: if there is none of that name.
         """
-        if isinstance(name, str) and name in self.turn_features:
+        checks.check_kind("feature", name, str, "the name of a feature", "features are named")
+        if name in self.turn_features:
             return self.turn_features[name]
-        if isinstance(name, str) and name in self.segment_features:
+        if name in self.segment_features:
             return self.segment_features[name][self.turns[:, 1]]
         known = ", ".join([*self.segment_features, *self.turn_features]) or "none"
         advice = f"there are {known}"
@@ -195,6 +191,9 @@ class Streets:
         """
         E = len(self.segments)
         one, other = arrays.integers("before", before), arrays.integers("after", after)
+        if one.dim() != 1 or one.shape != other.shape:
+            came = f"shapes {list(one.shape)} and {list(other.shape)}"
+            checks.refuse("before, after", "two of shape (n,)", came, "numbers of segments")
         asked = one * E + other
         codes = self.turns[:, 0] * E + self.turns[:, 1]
         found = torch.searchsorted(codes, asked).clamp(max=max(len(codes) - 1, 0))

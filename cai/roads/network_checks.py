@@ -52,23 +52,48 @@ def feature_columns(where: str, given: Mapping[str, Any], count: int) -> dict[st
     return found
 
 
-def check_names(where: str, names: tuple[Any, ...]) -> None:
-    """Raises ValueError if two names are the same as texts."""
+def names_that_differ(where: str, names: Any) -> tuple[Any, ...]:
+    """Names as a tuple; raises ValueError if there are none, or two are the same as texts."""
+    names = tuple(checks.several(where, names, "a name for each"))
     texts = [str(name) for name in names]
     if len(set(texts)) < len(texts):
         ((twice, _),) = Counter(texts).most_common(1)
         checks.refuse(where, "names that differ as texts", f"{twice} twice", "rename one of them")
+    if not names:
+        checks.refuse(where, "at least one", "none", "is the file or the graph empty?")
+    return names
+
+
+def places(
+    coordinates: Any, points: Any, bounds: Any, V: int, E: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The places of V nodes and E lines as tensors; raises ValueError if shapes do not fit."""
+    if coordinates is not None:
+        coordinates = arrays.numbers("coordinates", coordinates)
+        if coordinates.shape != (V, 2):
+            came = f"shape {list(coordinates.shape)}"
+            checks.refuse("coordinates", f"shape [{V}, 2]", came, "x and y of each node")
+    if points is None and bounds is None:
+        return coordinates, None, None
+    points, bounds = arrays.numbers("points", points), arrays.integers("bounds", bounds)
+    ends = points.shape[1:] == (2,) and bounds.shape == (E + 1,)
+    ends = ends and [int(bounds[0]), int(bounds[-1])] == [0, len(points)]
+    if not ends or not (bounds.diff() > 1).all():
+        expected = f"points (P, 2) and {E + 1} bounds of lines, from 0 to P"
+        came = f"{checks.described(points)} and {checks.described(bounds)}"
+        checks.refuse("points, bounds", expected, came, "at least two points for each segment")
+    return coordinates, points, bounds
 
 
 def mask(name: str, values: Any, count: int) -> Tensor:
     """Flags (count,), all false if None; raises ValueError for anything else."""
     if values is None:
         return torch.zeros(count, dtype=torch.bool)
-    flags = torch.as_tensor(values)
-    if flags.dtype != torch.bool or flags.shape != (count,):
+    flags = arrays.read(name, values, f"{count} flags")
+    if str(flags.dtype) not in ("bool", "torch.bool") or tuple(flags.shape) != (count,):
         came = f"{flags.dtype} of shape {list(flags.shape)}"
         checks.refuse(name, f"{count} flags, one for each", came, "compare a feature: x > 0")
-    return flags
+    return torch.as_tensor(flags)
 
 
 def tell_scales(columns: Mapping[str, Tensor]) -> None:

@@ -79,7 +79,7 @@ def column(columns: Any, name: str, argument: str) -> list[Any]:
         ValueError: if there is none of that name.
     """
     names = column_names(columns, argument)
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         advice = f"there are {', '.join(map(str, names)) or 'none'}"
         checks.refuse(argument, "the name of a column", repr(name), advice)
     values = columns[name]

@@ -49,4 +49,8 @@ class SegmentIndex:
 
 
 def _texts(column: Any) -> list[str]:
-    return [str(x) for x in (column.tolist() if hasattr(column, "tolist") else column)]
+    try:
+        return [str(x) for x in (column.tolist() if hasattr(column, "tolist") else column)]
+    except (TypeError, RuntimeError):
+        advice = "a list, an array or a column of a frame"
+        checks.refuse("u, v, key", "columns of names", type(column).__name__, advice)

@@ -74,6 +74,11 @@ def streets(
     if not callable(getattr(graph, "is_directed", None)):
         advice = 'for instance nx.read_graphml("drive.graphml", force_multigraph=True)'
         checks.refuse("graph", "a directed graph of networkx", type(graph).__name__, advice)
+    names_of_two = isinstance(coordinates, tuple | list) and len(coordinates) == 2
+    if not names_of_two or not all(isinstance(name, str) for name in coordinates):
+        expected = "the names of two attributes of nodes"
+        checks.refuse("coordinates", expected, repr(coordinates), '("x", "y") for instance')
+    checks.check_kind("geometry", geometry, str, "the name of an attribute", '"geometry" perhaps')
     if not graph.is_directed():
         advice = "take graph.to_directed() if every street can be driven both ways"
         checks.refuse("graph", "a directed graph", "an undirected one", advice)

@@ -108,8 +108,8 @@ def test_features_of_ones_own_and_names_that_are_not_there():
     lights = {"lights": torch.arange(7.0)}
     more = dataclasses.replace(streets, turn_features=streets.turn_features | lights)
     assert more.feature("lights").tolist() == [0, 1, 2, 3, 4, 5, 6]
-    for name in ("lights", None, ["minutes"]):
-        with pytest.raises(ValueError, match="there are minutes, angle"):
+    for name, message in {"lights": "there are minutes, angle", None: "NoneType"}.items():
+        with pytest.raises(ValueError, match=message):
             streets.feature(name)
     for names in ("minutes", [], 3):
         with pytest.raises(ValueError, match="features"):
@@ -135,7 +135,8 @@ def test_seconds_beside_what_is_a_million_times_smaller_are_told():
         ({"turns": [[0, 5]]}, "turns: .*0 … 4"),
         ({"turns": [0, 1]}, r"turns: .*shape \[2\]"),
         ({"segments": [[0, 3]] * 5}, "segments: .*0 … 2"),
-        ({"segments": [[0, 1]]}, "a name for each segment"),
+        ({"segments": [[0, 1]]}, "key. of each segment"),
+        ({"segment_names": tuple("vwxyz")}, "tuples of three"),
         ({"segment_features": {"x": [1.0]}}, "x: expected 5 finite numbers"),
         ({"segment_features": {"x": [1.0, 2, 3, 4, float("nan")]}}, "not all finite"),
         ({"segment_features": {"left": [0.0] * 5}}, "left twice"),
@@ -144,6 +145,9 @@ def test_seconds_beside_what_is_a_million_times_smaller_are_told():
         ({"segment_names": (("a", "b", 0),) * 5}, "segment_names: .*twice"),
         ({"segment_names": ()}, "at least one"),
         ({"degrees": "no"}, "degrees"),
+        ({"coordinates": torch.zeros(2, 2)}, "coordinates"),
+        ({"points": None}, "points, bounds"),
+        ({"bounds": torch.arange(6)}, "points, bounds: .*two points"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, message):
