@@ -115,8 +115,7 @@ def turn_angles(points: Array, bounds: Array, turns: Array, squeeze: float) -> t
     """
     steps = np.diff(points, axis=0) * [squeeze, 1.0]
     legs = np.hypot(*steps.T) > 0
-    legs[bounds[1:-1] - 1] = False
-    at = np.flatnonzero(legs)
+    at = np.flatnonzero(legs)  # those between two segments are neither first nor last of one
     first, last = np.searchsorted(at, bounds[:-1]), np.searchsorted(at, bounds[1:] - 1) - 1
     long = first <= last
     bearing = np.append(np.degrees(np.arctan2(*steps[at].T)), 0.0)  # from north, clockwise

@@ -105,6 +105,14 @@ def test_geometries_alone_place_the_nodes():
     assert streets.feature("right").tolist() == [1]
 
 
+def test_a_reversed_line_is_found_wherever_the_next_one_is():
+    lines = ["LINESTRING (0 9, 0 0)", "LINESTRING (900 0, 909 0)"]
+    nodes = {"node": "abcd", "x": [0, 0, 900, 909], "y": [0, 9, 0, 0]}
+    columns = {"tail": "ac", "head": "bd", "line": lines}
+    with pytest.raises(ValueError, match=r"row 0: geometry: .*reverse"):
+        models.streets_from_columns(columns, {}, geometry="line", nodes=nodes)
+
+
 def test_attributes_as_texts_functions_and_numbers():
     graph = crossing(lanes="2", highway="primary")
     graph.edges["s", "c", 0].update(lanes="1", highway="residential")
@@ -217,6 +225,9 @@ def test_turns_of_ones_own_with_angles_and_other_features():
     found = {name: x.tolist() for name, x in streets.turn_features.items()}
     assert found["lights"] == [1, 0]
     assert (found["left"], found["right"], found["u_turn"]) == ([1, 0], [0, 0], [0, 1])
+    zoned = models.streets_from_columns(columns, turns=turns, zones=["a"])
+    assert zoned.turns.tolist() == [[0, 1]]
+    assert zoned.feature("angle").tolist() == [-60]
 
 
 def test_at_the_limits_themselves():

@@ -146,7 +146,7 @@ def test_seconds_beside_what_is_a_million_times_smaller_are_told():
         ({"segment_names": ()}, "at least one"),
         ({"degrees": "no"}, "degrees"),
         ({"coordinates": torch.zeros(2, 2)}, "coordinates"),
-        ({"points": None}, "points, bounds"),
+        ({"points": None}, "points: expected"),
         ({"bounds": torch.arange(6)}, "points, bounds: .*two points"),
     ],
 )
