@@ -20,6 +20,7 @@ Models:
 - ``Trajectories``: sampled trajectories, as tensors.
 - ``Demonstrations``: observed trajectories, with how each one ends.
 - ``LinearReward``: a reward with a weight for each feature.
+- ``Streets``: a road network without a goal: a state for each segment, an action for each turn.
 
 Tables:
 

@@ -9,6 +9,13 @@ Finitely many states:
 - ``tabular``: a model from arrays.
 - ``linearly_solvable``: passive dynamics and a cost for each state.
 
+Road networks without a goal:
+
+- ``streets``: the network of a networkx graph, as OSMnx makes them.
+- ``streets_from_columns``: the network of columns of a mapping or a frame.
+- ``streets_from_tntp``: the network of a TNTP file.
+- ``city``: a generated town: a grid with arterials, one-way streets, gaps and a river.
+
 Continuous states:
 
 - ``pendulum``: a pendulum to swing up and hold.

@@ -17,3 +17,7 @@ from .environments.environment import Environment as Environment
 from .environments.environment import environment as environment
 from .environments.gym import gym as gym
 from .environments.gym import published as published
+from .roads.city import city as city
+from .roads.streets import streets as streets
+from .roads.streets_from_columns import streets_from_columns as streets_from_columns
+from .roads.streets_from_tntp import streets_from_tntp as streets_from_tntp

@@ -16,6 +16,7 @@ Models and training:
 
 - ``graphical_model``: the model as a graph.
 - ``trajectories``: trajectories in a plane of the states.
+- ``streets``: a number of each segment of a road network, on its map.
 - ``losses``: the ELBO over the steps of a fit.
 - ``learning_curve``: what learners record, and their values against the exact ones.
 """

@@ -6,5 +6,6 @@ from .map_figures import occupancy as occupancy
 from .map_figures import policies as policies
 from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
+from .streets_figure import streets as streets
 from .training_figure import losses as losses
 from .trajectory_figure import trajectories as trajectories

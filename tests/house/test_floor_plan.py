@@ -38,9 +38,10 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
     "solutions",
     "cai/graph.py": "numerics distributions program tables",
+    "cai/roads": "numerics program",
     "cai/stepping": "numerics distributions program tables infinite",
-    "cai/plot": "program tables policies solutions evaluation graph.py",
-    "models": "numerics distributions program gaussian stepping",
+    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
+    "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
 FAMILIES = [

@@ -4,6 +4,7 @@ import datetime
 import inspect
 import math
 
+import networkx as nx
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -107,9 +108,14 @@ TAKEN = {
     "cells": NONE,
     "moves": NONE,
     "actions": NONE | {"texts", "numbers as texts"},
+    "features": {"a mapping"},
+    "zones": {"an empty list", "no rows", "no states", "texts"},
+    "degrees": {"a flag"},
+    "seed": {"an integer of NumPy"},
     "map": NONE | {"texts", "numbers as texts"},
 }
 P = np.array([[[0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.3, 0.7]]])
+STREET = nx.MultiDiGraph([("a", "b"), ("b", "a")])
 TWO = dist.Categorical(torch.ones(2))
 MODELS = {
     models.tabular: {"transitions": P, "reward": np.zeros((2, 2)), "horizon": 2},
@@ -121,6 +127,16 @@ MODELS = {
     },
     models.linearly_solvable: {"passive": [[0.5, 0.5], [0, 1]], "cost": [1.0, 0], "horizon": 3},
     models.gridworld: {"map": "S.G"},
+    models.city: {"rows": 4, "columns": 2},
+    models.streets: {"graph": STREET},
+    models.streets_from_columns: {"columns": {"tail": "ab", "head": "ba", "minutes": [1.0, 2.0]}},
+    cai.Streets: {
+        "segments": [[0, 1]],
+        "turns": np.zeros((0, 2), int),
+        "segment_features": {},
+        "segment_names": [("a", "b", 0)],
+        "node_names": "ab",
+    },
     models.gym: {"name": "FrozenLake-v1", "horizon": 3},
     models.ledge: {},
     models.lottery: {},
@@ -142,6 +158,9 @@ MODELS = {
 # A policy with latents is asked for when it is drawn, options are the environment's own, and
 # names of states are read as names of actions are.
 SKIPPED = {(cai.TrajectoryModel, "auxiliary"), (models.gym, "options"), (cai.Layout, "states")}
+# Nodes and attributes bear any names.
+SKIPPED |= {(cai.Streets, "node_names")}
+SKIPPED |= {(models.streets, name) for name in ("coordinates", "geometry")}
 ARGUMENTS = [
     (make, name)
     for make in MODELS

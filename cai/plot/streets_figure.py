@@ -1,0 +1,82 @@
+"""A number for each segment of a road network, drawn on its map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from cai import checks
+from cai.numerics import arrays
+from cai.plot.canvas import captioned
+from cai.roads.network import Streets
+
+_WIDEST = 5.0  # points
+_HEIGHT = 6.0  # inches
+
+
+def streets(streets: Streets, values: Any, *, label: str = "probability of use") -> Figure:
+    """A map of a road network, with a number of each segment as width and colour.
+
+    Args:
+        streets: a network whose coordinates are known.
+        values: (E,), a finite number of each segment: a probability, an expected count, a feature.
+        label: what it is, with its unit, for the colour bar.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if it is no network, has no coordinates, or there is not one finite number for
+            each segment.
+
+    >>> from cai import models, plot
+    >>> town = models.city(5, 5)
+    >>> figure = plot.streets(town, town.segment_features["minutes"], label="minutes")
+    """
+    checks.check_kind("streets", streets, Streets, "a cai.Streets", "models.streets makes one")
+    checks.check_kind("label", label, str, "a text", "what the numbers are, with their unit")
+    numbers = arrays.numbers("values", values).numpy(force=True)
+    if numbers.shape != (len(streets.segments),) or not np.isfinite(numbers).all():
+        came = f"shape {list(numbers.shape)}{'' if np.isfinite(numbers).all() else ', not finite'}"
+        advice = "features of turns have N numbers, those of segments E"
+        checks.refuse("values", f"{len(streets.segments)} finite numbers", came, advice)
+    if streets.lines is None or streets.points is None:
+        advice = "give the coordinates of its nodes, or geometries"
+        checks.refuse("streets", "a network on a map", "one without coordinates", advice)
+    low, high = streets.points.numpy().min(0), streets.points.numpy().max(0)
+    stretch = 1 / np.cos(np.radians((low[1] + high[1]) / 2)) if streets.degrees else 1.0
+    across = (high[0] - low[0]) / max(high[1] - low[1], 1e-12) / stretch
+    canvas = Figure(
+        figsize=(float(np.clip(_HEIGHT * across, 4.0, 12.0)) + 1.5, _HEIGHT + 0.5),
+        layout="constrained",
+    )
+    axes = canvas.subplots()
+    order = np.argsort(np.abs(numbers), kind="stable")  # of both directions the larger one on top
+    lines = [streets.lines[e].numpy() for e in order.tolist()]
+    shares = np.abs(numbers[order]) / max(np.abs(numbers).max(), np.finfo(float).tiny)
+    axes.add_collection(LineCollection(lines, colors="#cccccc", linewidths=0.6))
+    drawn = LineCollection(
+        lines,
+        cmap="viridis_r",
+        linewidths=_WIDEST * shares,
+        capstyle="round",
+        array=numbers[order],
+    )
+    drawn.set_clim(min(0.0, numbers.min()), max(0.0, numbers.max()))
+    axes.add_collection(drawn)
+    axes.autoscale_view()
+    axes.set_aspect(stretch)
+    axes.locator_params(nbins=4)
+    axes.ticklabel_format(useOffset=False)
+    axes.tick_params(labelsize=8)
+    names = ("longitude (°)", "latitude (°)") if streets.degrees else ("x", "y")
+    axes.set(xlabel=names[0], ylabel=names[1])
+    canvas.colorbar(drawn, ax=axes, label=label, shrink=0.8)
+    return captioned(
+        canvas,
+        f"Width and colour: {label} of each segment; grey where it is zero. Of the two directions "
+        "of a street the one with the larger number lies on top.",
+    )

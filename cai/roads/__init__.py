@@ -1,0 +1,1 @@
+"""Road networks without a goal: segments, turns, their features and their geometry."""

@@ -1,0 +1,1 @@
+"""Road networks from graphs, files and columns, and a generator of cities."""
