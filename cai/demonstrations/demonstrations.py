@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.demonstrations import _reading
+from cai.demonstrations import reading
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.program.trajectories import Trajectories
@@ -118,7 +118,7 @@ class Demonstrations:
         >>> seen.lengths.tolist(), seen.states.tolist()
         ([2, 1], [[0, 1, 2], [0, 1, 1]])
         """
-        s, a = _reading.sequences(states, actions)
+        s, a = reading.sequences(states, actions)
         return _joined(s, a, ends, groups, goals)
 
     @classmethod
@@ -158,7 +158,7 @@ class Demonstrations:
         [[0, 1], [0, 2]]
         """
         names = {"trajectory": trajectory, "state": state, "action": action}
-        rows = _reading.rows(columns, names, {"group": group, "goal": goal})
+        rows = reading.rows(columns, names, {"group": group, "goal": goal})
         return _joined(rows.states, rows.actions, ends, rows.groups, rows.goals)
 
     @classmethod
@@ -172,7 +172,7 @@ class Demonstrations:
         Raises:
             ValueError: as :meth:`from_columns`; and if the file cannot be read or is empty.
         """
-        return cls.from_columns(_reading.csv_columns(path), **names)
+        return cls.from_columns(reading.csv_columns(path), **names)
 
     @classmethod
     def from_episodes(cls, episodes: Any, groups: Any = None) -> Demonstrations:
@@ -187,7 +187,7 @@ class Demonstrations:
         Raises:
             ValueError: naming the episode, if an attribute is missing or not of integers.
         """
-        return cls.from_paths(*_reading.episodes(episodes), groups)
+        return cls.from_paths(*reading.episodes(episodes), groups)
 
     def __len__(self) -> int:
         return len(self.lengths)

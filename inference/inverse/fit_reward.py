@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
@@ -9,24 +10,22 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.evaluation.problem import as_problem
-from cai.inference.inverse._fisher_scoring import Maximum, directions, largest, maximise
-from cai.inference.inverse._observed import Observed, observed
-from cai.inference.inverse._scores import Likelihood, Likelihoods, ScoredDemonstrations
+from cai.inference.inverse._estimates import covariance, information, named, undetermined
+from cai.inference.inverse._fisher_scoring import maximise
+from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse._tasks import Task, of_model, of_trips
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.linear_reward import FeatureArrays, LinearReward
+from cai.rewards.linear_reward import LinearReward
+from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerated
-
-_SEEN = 1e-6  # the share of a direction in one weight from which on it counts
 
 
 def fit_reward(
-    model: TrajectoryModel | Table,
+    model: TrajectoryModel | Table | Streets,
     demonstrations: Demonstrations,
-    reward: LinearReward,
+    reward: LinearReward | Sequence[str],
     *,
     optimism: float = 0.0,
     likelihood: Likelihood = "actions",
@@ -60,14 +59,20 @@ def fit_reward(
     "matching", whose Hessian is no covariance, always from the sandwich H⁻¹ (Σ s s') H⁻¹ of the
     scores s of demonstrations; with ``cluster`` from the sandwich of the scores of groups.
 
+    On a road network each trip has a goal of its own, its last segment, and the probability of a
+    route is exp(Σ utility) over the sum of all routes that end when they first enter the goal
+    (Ziebart et al. 2008; the recursive logit of Fosgerau, Frejinger and Karlstrom 2013): turns have
+    no prior, the temperature is one, and all objectives and optimisms are the same.
+
     Combinations of weights about which the data say nothing are named and get no error; they keep
     their values at the start.
 
     Args:
-        model: a model with finitely many states and actions, or its table. Its rewards are
-            replaced, but for the final one.
-        demonstrations: of such states and actions.
-        reward: the features, and what is paid without a weight.
+        model: a model with finitely many states and actions, or its table, whose rewards are
+            replaced, but for the final one; or a road network.
+        demonstrations: of such states and actions; trips, for a road network.
+        reward: the features, and what is paid without a weight; for a road network the names of
+            its features.
         optimism: η of the demonstrator, a finite number; for "matching" 0.
         likelihood: what is maximised, see above.
         rule: how the demonstrator chooses actions, "soft" or "boltzmann".
@@ -98,48 +103,40 @@ def fit_reward(
     True
     """
     eta = _checked(optimism, likelihood, rule, on_impossible, cluster, steps)
-    checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
     kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
     checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
-    problem = as_problem(model)
     if cluster is not None and demonstrations.groups is None:
         checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
-    table = enumerated(model)
-    features = reward.on(table)
-    seen, dropped = observed(table, demonstrations, on_impossible)
-    score = Likelihoods(table, features, seen, eta, rule, likelihood)
-    scale = _scale(table, features)
-    first = torch.zeros_like(scale) if start is None else _start(start, len(scale))
-    found = maximise(score, first, scale, prior, steps)
-    weighted = reward.weighted(found.weights)
-    scored, of = found.scored, score
-    if likelihood == "matching":  # which is none
-        of = Likelihoods(table, features, seen, eta, rule, "actions")
-        scored = of(found.weights)
-    unidentified, separated = _undetermined(found, scale)
+    if isinstance(model, Streets):
+        task = of_trips(model, demonstrations, reward, rule)
+    else:
+        task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
+    k, n = len(task.names), len(task.demonstrations)
+    first = task.start() if start is None else _start(start, k)
+    found = maximise(task.score, first, task.scale, prior, steps)
+    paid, fitted_model = task.fitted(found.weights)
+    observed, expected = task.features(found)
+    unidentified, separated = undetermined(found, task.scale)
+    groups = None if cluster is None else task.demonstrations.group_index
     return RewardFit(
-        reward=weighted,
-        model=(
-            features.rewards(table, found.weights)
-            if problem.program is None
-            else weighted.given_to(problem.program)
-        ),
+        reward=paid,
+        model=fitted_model,
         optimism=eta,
         rule=rule,
         likelihood=likelihood,
-        covariance=_covariance(found, scale, seen, likelihood, cluster),
+        covariance=covariance(found, task.scale, groups, likelihood == "matching"),
         errors=_errors(likelihood, cluster),
-        log_likelihood=float(scored.values.sum()),
-        log_likelihood_without=_without(of, torch.zeros_like(scale)),
+        log_likelihood=task.log_likelihood(found.weights),
+        log_likelihood_without=_without(task, k),
         scores=found.scored.scores,
-        information=_information(found),
-        observed=score.observed_features() / len(seen.demonstrations),
-        expected=score.expected_features(found.weights) / len(seen.demonstrations),
-        unidentified=_named(unidentified, features.names),
-        separated=_named(separated, features.names),
-        demonstrations=len(seen.demonstrations),
-        actions=len(seen.s),
-        dropped=dropped,
+        information=information(found),
+        observed=observed / n,
+        expected=expected / n,
+        unidentified=named(unidentified, task.names),
+        separated=named(separated, task.names),
+        demonstrations=n,
+        actions=int(task.demonstrations.lengths.sum()),
+        dropped=task.dropped,
         steps=found.steps,
         evaluations=found.evaluations,
         converged=found.converged,
@@ -176,83 +173,14 @@ def _start(start: Any, k: int) -> Tensor:
     return found
 
 
-def _scale(table: Table, features: FeatureArrays) -> Tensor:
-    """(k,), the spread of each feature over actions that are allowed; of constants their size."""
-    allowed = table.log_prior > -torch.inf
-    allowed = allowed if allowed.dim() == 2 else allowed.any(0)
-    each = features.reward[:, allowed]
-    if features.arrival is not None:
-        each = torch.cat([each.unsqueeze(-1), features.arrival[:, allowed]], -1).flatten(1)
-    spread, size = each.std(1, correction=0), each.abs().amax(1)
-    found = torch.where(spread > 1e-12 * size, spread, size)
-    return torch.where(found > 0, found, 1.0)
-
-
-def _undetermined(found: Maximum, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Changes of the weights that are not identified, and those that have no maximum, (k, j)."""
-    *_, never = directions(found.first, scale, 0.0)
-    *_, now = directions(_information(found), scale, largest(found.first, scale))
-    if now.shape[1] <= never.shape[1]:
-        return never, now[:, :0]
-    both, before = (x * scale.unsqueeze(1) for x in (now, never))  # orthonormal
-    vectors, sizes, _ = torch.linalg.svd(both - before @ (before.T @ both), full_matrices=False)
-    return never, vectors[:, sizes > 0.5] / scale.unsqueeze(1)
-
-
-def _information(found: Maximum) -> Tensor:
-    return found.scored.information + found.prior
-
-
-def _named(changes: Tensor, names: tuple[str, ...]) -> tuple[dict[str, float], ...]:
-    """Changes of the weights in reduced form, their largest entry one, small ones left out."""
-    if not changes.shape[1]:
-        return ()
-    rows = _reduced(changes.T)
-    return tuple(
-        {name: x for name, x in zip(names, row, strict=True) if abs(x) > _SEEN}
-        for row in rows.tolist()
-    )
-
-
-def _reduced(rows: Tensor) -> Tensor:
-    """A basis of the same rows, in which each has a name of its own (Gauss and Jordan)."""
-    rows = rows.clone()
-    for i in range(len(rows)):
-        row, column = divmod(int(rows[i:].abs().argmax()), rows.shape[1])
-        rows[[i, i + row]] = rows[[i + row, i]]
-        rows[i] = rows[i] / rows[i, column]
-        others = torch.arange(len(rows)) != i
-        rows[others] -= rows[others, column : column + 1] * rows[i]
-    return rows
-
-
-def _covariance(
-    found: Maximum, scale: Tensor, seen: Observed, likelihood: Likelihood, cluster: str | None
-) -> Tensor:
-    """(k, k); NaN for weights that the data do not determine."""
-    most = largest(found.first, scale)
-    values, vectors, none = directions(_information(found), scale, most)
-    inverse = (vectors / values) @ vectors.T
-    if cluster is not None or likelihood == "matching":
-        scores = found.scored.scores
-        if cluster is not None:
-            of = seen.demonstrations.group_index
-            scores = scores.new_zeros(int(of.max()) + 1, scores.shape[1]).index_add(0, of, scores)
-        inverse = inverse @ (scores.T @ scores) @ inverse
-    open_ended = (none * scale.unsqueeze(1)).abs().gt(_SEEN).any(1)
-    unknown = open_ended | open_ended.unsqueeze(1)
-    return torch.where(unknown, torch.nan, inverse)
-
-
 def _errors(likelihood: Likelihood, cluster: str | None) -> str:
     if cluster is not None:
         return "clustered by group"
     return "sandwich" if likelihood == "matching" else "information"
 
 
-def _without(score: Likelihoods, zeros: Tensor) -> float | None:
+def _without(task: Task, k: int) -> float | None:
     try:
-        found: ScoredDemonstrations = score(zeros)
-    except ValueError:
+        return task.log_likelihood(torch.zeros(k, dtype=torch.float64))
+    except ValueError:  # no values there
         return None
-    return float(found.values.sum())

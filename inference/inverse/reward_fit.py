@@ -19,6 +19,7 @@ from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
+from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
 
@@ -69,7 +70,7 @@ class RewardFit:
     """
 
     reward: LinearReward
-    model: TrajectoryModel | Table
+    model: TrajectoryModel | Table | Streets
     optimism: float
     rule: bellman.Rule
     likelihood: Likelihood
@@ -140,7 +141,14 @@ class RewardFit:
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy of the demonstrator with the fitted reward, (t, s) -> distribution."""
+        """The policy of the demonstrator with the fitted reward, (t, s) -> distribution.
+
+        Raises:
+            ValueError: for a road network, which has another policy for each goal.
+        """
+        if isinstance(self.model, Streets):
+            expected, came = "a model, which has a policy", "a road network, one for each goal"
+            checks.refuse("model", expected, came, "take inference.routes(fitted, goals)")
         return soft_values(self.model, self.optimism, self.rule).policy
 
     def to_dict(self) -> dict[str, Any]:

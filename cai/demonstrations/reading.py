@@ -36,17 +36,16 @@ def rows(columns: Any, names: dict[str, str], optional: dict[str, str | None]) -
         ValueError: see :meth:`cai.Demonstrations.from_columns`.
     """
     wanted = names | {name: column for name, column in optional.items() if column is not None}
-    found = {name: _column(columns, column) for name, column in wanted.items()}
+    found = {name: column(columns, heading) for name, heading in wanted.items()}
     lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1 or not min(lengths.values()):
         checks.refuse("columns", "columns of one length, at least one row", str(lengths), "")
     who = found["trajectory"]
-    starts = np.flatnonzero(np.r_[True, who[1:] != who[:-1]])
-    _check_together(who[starts], starts, names["trajectory"])
+    first_rows = starts(who, names["trajectory"])
     states = _whole(found["state"], names["state"])
     actions, last = _with_missing(found["action"], names["action"])
-    stops = np.r_[starts[1:], len(who)] - 1
-    for first, end in zip(starts, stops, strict=True):
+    stops = np.r_[first_rows[1:], len(who)] - 1
+    for first, end in zip(first_rows, stops, strict=True):
         gaps = np.flatnonzero(last[first : end + 1])
         if first == end or not len(gaps) or first + gaps[0] != end:
             row = first + (gaps[0] if len(gaps) else end - first)
@@ -54,9 +53,9 @@ def rows(columns: Any, names: dict[str, str], optional: dict[str, str | None]) -
             came = f"{found['action'][row]} for trajectory {who[first]}"
             advice = "the last row holds the state after the last action"
             checks.refuse(f"column {names['action']!r}, row {row}", expected, came, advice)
-    each = list(zip(starts, stops, strict=True))
+    each = list(zip(first_rows, stops, strict=True))
     groups = [found["group"][first] for first, _ in each] if "group" in found else None
-    goals = _whole(found["goal"], str(optional["goal"]))[starts] if "goal" in found else None
+    goals = _whole(found["goal"], str(optional["goal"]))[first_rows] if "goal" in found else None
     return ReadTrajectories(
         [torch.from_numpy(states[first : end + 1]) for first, end in each],
         [torch.from_numpy(actions[first:end]) for first, end in each],
@@ -127,7 +126,12 @@ def csv_columns(path: Any) -> dict[str, list[str]]:
     return {name: list(x) for name, x in zip(heading, zip(*lines[1:], strict=True), strict=True)}
 
 
-def _column(columns: Any, name: str) -> NDArray[Any]:
+def column(columns: Any, name: str) -> NDArray[Any]:
+    """One column of a table.
+
+    Raises:
+        ValueError: if there is none of that name, or it has more than one value a row.
+    """
     if name not in columns:
         there = ", ".join(map(repr, columns))
         checks.refuse(f"column {name!r}", "one of the table", f"only {there}", "give its name")
@@ -138,13 +142,20 @@ def _column(columns: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _check_together(labels: NDArray[Any], starts: NDArray[Any], name: str) -> None:
+def starts(labels: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """The first row of each run of equal labels.
+
+    Raises:
+        ValueError: naming the row, if a label comes back after another one.
+    """
+    rows = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
     seen: set[Any] = set()
-    for label, row in zip(labels.tolist(), starts, strict=True):
+    for label, row in zip(labels[rows].tolist(), rows, strict=True):
         if label in seen:
             expected, came = "rows of a trajectory that follow each other", f"{label!r} once more"
             checks.refuse(f"column {name!r}, row {row}", expected, came, "sort the table by it")
         seen.add(label)
+    return rows
 
 
 def _whole(values: NDArray[Any], name: str) -> NDArray[np.int64]:
