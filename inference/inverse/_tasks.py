@@ -128,7 +128,7 @@ class _OfTrips(Task):
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""
-        return float(self.score(weights).values.sum())
+        return float(self._objective.values(weights).sum())
 
     def features(self, found: Maximum) -> tuple[Tensor, Tensor]:
         """A score is what was observed less what is expected."""

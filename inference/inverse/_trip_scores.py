@@ -9,7 +9,8 @@ f(trip) - dx(o)/x(o) + dx(d)/x(d), and minus the Hessian of Σ log P is
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,42 @@ from cai.roads.network import Streets
 
 _BLOCK = 8  # right-hand sides at a time, which stay in the cache
 _DOUBLINGS = 12  # of the cost that a start is searched with
+
+
+class _Block(NamedTuple):
+    """Trips to b goals.
+
+    Attributes:
+        goals: (b,), their places.
+        trips: (m,), which trips go there.
+        columns: (m,), to which of the goals.
+        origins: (m,), the places where they begin.
+        x: (E, b), G e_d of each goal.
+        here: (m,), x where a trip begins.
+        there: (b,), x of each goal in itself.
+        log_values: (m,), nats: log z_d(o).
+    """
+
+    goals: Any
+    trips: Any
+    columns: Any
+    origins: Any
+    x: Any
+    here: Any
+    there: Any
+    log_values: Any
+
+    @property
+    def counts(self) -> Any:
+        """(b,), how many trips go to each goal."""
+        return np.bincount(self.columns, minlength=len(self.goals))
+
+    def relative(self, dx: list[Any]) -> tuple[Any, Any]:
+        """dx/x where trips begin (m, k), and in the goals (b, k), from k derivatives (E, b)."""
+        ends = np.arange(len(self.goals))
+        at_origin = np.stack([d[self.origins, self.columns] for d in dx], 1)
+        at_goal = np.stack([d[self.goals, ends] for d in dx], 1)
+        return at_origin / self.here[:, None], at_goal / self.there[:, None]
 
 
 class TripLikelihoods:
@@ -52,49 +89,89 @@ class TripLikelihoods:
         self._ends = np.searchsorted(self._to[self._by_goal], np.arange(len(self._goals) + 1))
 
     def __call__(self, weights: Tensor) -> ScoredDemonstrations:
-        """At some weights (k,).
+        """At some weights (k,), by 2 + k solves for each goal.
 
         Raises:
             ValueError: if the sum over routes to some goal is infinite.
         """
-        with np.errstate(all="ignore"):  # what overflows is refused
-            return self._scored(weights)
-
-    def _scored(self, weights: Tensor) -> ScoredDemonstrations:
         solver, f = self.solver, self.features
-        utility = f @ weights.numpy()
+        values, scores = self._paid(weights), self.taken.copy()
+        k, N = f.shape[1], len(f)
+        once, twice, information = np.zeros(N), np.zeros((k, N)), np.zeros((k, k))
+        with np.errstate(all="ignore"):  # what overflows is refused
+            moves, lu, blocks = self._solved(weights)
+            by_weight = [solver.matrix(moves * x) for x in f.T]
+            for block in blocks:
+                values[block.trips] -= block.log_values
+                left, right = self._left(lu, block), block.x.T[:, solver.heads]
+                once += np.einsum("jn,jn->n", left, right)
+                dx = [lu.solve(np.asfortranarray(matrix @ block.x)) for matrix in by_weight]
+                at_origin, at_goal = block.relative(dx)
+                scores[block.trips] -= at_origin - at_goal[block.columns]
+                information -= at_origin.T @ at_origin
+                information += (at_goal.T * block.counts) @ at_goal
+                for i, d in enumerate(dx):
+                    twice[i] += np.einsum("jn,jn->n", left, d.T[:, solver.heads])
+        cross = (f.T * moves) @ twice.T
+        information += (f.T * (moves * once)) @ f + cross + cross.T
+        return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
+
+    def values(self, weights: Tensor) -> Tensor:
+        """(n,), nats: log P of each trip, by one solve for each goal.
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        values = self._paid(weights)
+        with np.errstate(all="ignore"):
+            for block in self._solved(weights)[2]:
+                values[block.trips] -= block.log_values
+        return torch.from_numpy(values)
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """log P of each trip (n,), and the gradient of their sum (k,), by two solves for each goal.
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        values, once = self._paid(weights), np.zeros(len(self.features))
+        with np.errstate(all="ignore"):
+            moves, lu, blocks = self._solved(weights)
+            for block in blocks:
+                values[block.trips] -= block.log_values
+                right = block.x.T[:, self.solver.heads]
+                once += np.einsum("jn,jn->n", self._left(lu, block), right)
+        slope = self.taken.sum(0) - self.features.T @ (moves * once)
+        return torch.from_numpy(values), torch.from_numpy(slope)
+
+    def _paid(self, weights: Tensor) -> Any:
+        return self.taken @ weights.numpy()
+
+    def _solved(self, weights: Tensor) -> tuple[Any, Any, Iterator[_Block]]:
+        """The weights of turns (N,), the factors, and a few goals at a time."""
+        solver, utility = self.solver, self.features @ weights.numpy()
         h = solver.potential(utility, self._goals)
         moves = np.exp(utility + h[solver.heads] - h[solver.tails])
-        lu, by_weight = _factors(solver, moves), [solver.matrix(moves * x) for x in f.T]
-        values, scores = self.taken @ weights.numpy(), self.taken.copy()
-        k, N = f.shape[1], len(f)
-        once, twice = np.zeros(N), np.zeros((k, N))
-        information = np.zeros((k, k))
+        lu = _factors(solver, moves)
+        return moves, lu, self._blocks(lu, h)
+
+    def _blocks(self, lu: Any, h: Any) -> Iterator[_Block]:
         for first in range(0, len(self._goals), _BLOCK):
             goals = self._goals[first : first + _BLOCK]
             trips = self._by_goal[self._ends[first] : self._ends[first + len(goals)]]
             columns, origins = self._to[trips] - first, self._from[trips]
-            x = _columns(lu, solver.size, goals)
+            x = _columns(lu, self.solver.size, goals)
             _check_feasible(x)
             here, there = x[origins, columns], x[goals, np.arange(len(goals))]
-            values[trips] -= np.log(here / there[columns]) + h[origins] - h[goals][columns]
-            pull = np.zeros_like(x)
-            np.add.at(pull, (origins, columns), 1 / here)
-            counts = np.bincount(columns, minlength=len(goals))
-            pull[goals, np.arange(len(goals))] -= counts / there
-            y = lu.solve(pull, "T").T
-            dx = [lu.solve(np.asfortranarray(matrix @ x)) for matrix in by_weight]
-            at_origin = np.stack([d[origins, columns] for d in dx], 1) / here[:, None]
-            at_goal = np.stack([d[goals, np.arange(len(goals))] for d in dx], 1) / there[:, None]
-            scores[trips] -= at_origin - at_goal[columns]
-            information -= at_origin.T @ at_origin - (at_goal.T * counts) @ at_goal
-            left = y[:, solver.tails]
-            once += (left * x.T[:, solver.heads]).sum(0)
-            for i, d in enumerate(dx):
-                twice[i] += (left * d.T[:, solver.heads]).sum(0)
-        cross = (f.T * moves) @ twice.T
-        information += (f.T * (moves * once)) @ f + cross + cross.T
-        return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
+            log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
+            yield _Block(goals, trips, columns, origins, x, here, there, log_values)
+
+    def _left(self, lu: Any, block: _Block) -> Any:
+        """y at the tails of turns, (b, N)."""
+        pull, goals = np.zeros_like(block.x), block.goals
+        np.add.at(pull, (block.origins, block.columns), 1 / block.here)
+        pull[goals, np.arange(len(goals))] -= block.counts / block.there
+        return lu.solve(pull, "T").T[:, self.solver.tails]
 
     def start(self) -> Tensor:
         """Weights (k,) at which the sums over routes are finite: costs for what is never negative.
@@ -107,7 +184,7 @@ class TripLikelihoods:
         for doubling in range(_DOUBLINGS):
             weights = torch.from_numpy(-costs * 2.0**doubling)
             try:
-                if self(weights).values.isfinite().all():
+                if self.values(weights).isfinite().all():
                     return weights
             except ValueError:
                 continue
