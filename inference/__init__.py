@@ -99,6 +99,10 @@ Inverse problems:
 
 - ``fit_reward``: the weights of a reward from demonstrations, with errors.
 - ``RewardFit``: its result.
+- ``fit_optimism``: the optimism of a demonstrator, with an interval.
+- ``OptimismFit``: its result.
+- ``routes``: routes on a road network, how segments are used, and where somebody is going.
+- ``Routes``: its result.
 """
 
 import lazy_loader as _lazy_loader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations import reading
+from cai.demonstrations.padding import check_shapes, joined, padded, words
+from cai.demonstrations.parts import first_part
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.program.trajectories import Trajectories
@@ -62,7 +64,7 @@ class Demonstrations:
     goals: Tensor | None = None
 
     def __post_init__(self) -> None:
-        n, L = _check_shapes(self.states, self.actions)
+        n, L = check_shapes(self.states, self.actions)
         if self.lengths.shape != (n,) or ((self.lengths < 1) | (self.lengths > L)).any():
             expected = f"{n} numbers of actions from 1 to {L}"
             checks.refuse("lengths", expected, str(self.lengths.tolist()[:5]), "one for each")
@@ -90,11 +92,11 @@ class Demonstrations:
         checks.check_kind("trajectories", trajectories, Trajectories, "Trajectories", advice)
         states = arrays.integers("trajectories, states", trajectories.states)
         actions = arrays.integers("trajectories, actions", trajectories.actions)
-        _check_shapes(states, actions)
+        check_shapes(states, actions)
         lengths = trajectories.alive[:, :-1].sum(1)
         whole = trajectories.alive.all(1)
         ends = tuple("horizon" if x else "terminated" for x in whole.tolist())
-        return _padded(states, actions, lengths, ends, groups, goals)
+        return cls(*padded(states, actions, lengths, ends, groups, goals))
 
     @classmethod
     def from_paths(
@@ -119,7 +121,7 @@ class Demonstrations:
         ([2, 1], [[0, 1, 2], [0, 1, 1]])
         """
         s, a = reading.sequences(states, actions)
-        return _joined(s, a, ends, groups, goals)
+        return cls(*joined(s, a, ends, groups, goals))
 
     @classmethod
     def from_columns(
@@ -159,7 +161,7 @@ class Demonstrations:
         """
         names = {"trajectory": trajectory, "state": state, "action": action}
         rows = reading.rows(columns, names, {"group": group, "goal": goal})
-        return _joined(rows.states, rows.actions, ends, rows.groups, rows.goals)
+        return cls(*joined(rows.states, rows.actions, ends, rows.groups, rows.goals))
 
     @classmethod
     def from_csv(cls, path: Any, **names: Any) -> Demonstrations:
@@ -200,7 +202,7 @@ class Demonstrations:
         groups = None if self.groups is None else tuple(self.groups[i] for i in chosen)
         goals = None if self.goals is None else self.goals[index]
         states, actions, lengths = (x[index] for x in (self.states, self.actions, self.lengths))
-        return _padded(states, actions, lengths, ends, groups, goals)
+        return Demonstrations(*padded(states, actions, lengths, ends, groups, goals))
 
     def __repr__(self) -> str:
         words = ", ".join(f"{self.ends.count(x)} {x}" for x in ENDS if x in self.ends)
@@ -224,24 +226,45 @@ class Demonstrations:
         Raises:
             ValueError: if a part would be empty, or there are no groups to split by.
         """
-        checks.check_real(
-            "fraction", fraction, lambda x: 0 < x < 1, "between 0 and 1", "for instance 0.8"
-        )
-        checks.check_seed(seed)
-        if by is not None:
-            checks.check_one_of("by", by, ("group",), 'take "group" or None')
-            if self.groups is None:
-                checks.refuse("by", "groups to split by", "none", "give groups=")
-        of = self.group_index if by else torch.arange(len(self))
-        count = int(of.max()) + 1
-        first = round(fraction * count)
-        if not 0 < first < count:
-            expected = "at least one in each part"
-            checks.refuse("fraction", expected, f"{first} of {count}", "take more, or another one")
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(int(seed)))
-        inside = torch.zeros(count, dtype=torch.bool)
-        inside[order[:first]] = True
-        return self[inside[of]], self[~inside[of]]
+        inside = first_part(self, fraction, seed, by)
+        return self[inside], self[~inside]
+
+    def prefix(self, share: float) -> Demonstrations:
+        """The beginning of each, cut off after a share of its actions, at least one.
+
+        Args:
+            share: between 0 and 1.
+
+        Raises:
+            ValueError: if the share is out of range.
+        """
+        checks.check_share("share", share, "1 for all of it")
+        lengths = (self.lengths * share).long().clamp(min=1)
+        return dataclasses.replace(self, lengths=lengths).with_ends("cut")[:]
+
+    @property
+    def origin(self) -> int:
+        """The first state of the only one."""
+        return int(self.states[self._only, 0])
+
+    @property
+    def goal(self) -> int:
+        """Where the only one went: its goal, else its last state."""
+        i = self._only
+        return int(self.states[i, self.lengths[i]] if self.goals is None else self.goals[i])
+
+    @property
+    def goal_counts(self) -> dict[int, int]:
+        """How many went to each goal."""
+        if self.goals is None:
+            checks.refuse("goals", "some to count", "none", "give them goals=")
+        return {g: n for g, n in enumerate(self.goals.bincount().tolist()) if n}
+
+    @property
+    def _only(self) -> int:
+        if len(self) != 1:
+            checks.refuse("demonstrations", "one of them", str(len(self)), "for instance trips[0]")
+        return 0
 
     @cached_property
     def group_index(self) -> Tensor:
@@ -261,38 +284,4 @@ class Demonstrations:
 
     def with_ends(self, ends: Any) -> Demonstrations:
         """The same, which end otherwise: one word for all, or n words."""
-        return dataclasses.replace(self, ends=_words(ends, len(self)))
-
-
-def _check_shapes(states: Any, actions: Any) -> tuple[int, int]:
-    shapes = [tuple(getattr(x, "shape", ())) for x in (states, actions)]
-    n, L = shapes[1] if len(shapes[1]) == 2 else (0, 0)
-    if not n or not L or shapes[0] != (n, L + 1):
-        came = f"{list(shapes[0])} and {list(shapes[1])}"
-        expected = "states (n, L+1) and actions (n, L) of at least one trajectory"
-        checks.refuse("demonstrations", expected, came, "single integers, not vectors")
-    return n, L
-
-
-def _joined(s: Sequence[Any], a: Sequence[Any], ends: Any, groups: Any, goals: Any) -> Any:
-    """Sequences as one padded array each."""
-    lengths = torch.tensor([len(x) for x in a])
-    states = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(x) for x in s], batch_first=True)
-    actions = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(x) for x in a], batch_first=True)
-    return _padded(states, actions, lengths, _words(ends, len(lengths)), groups, goals)
-
-
-def _padded(
-    states: Tensor, actions: Tensor, lengths: Tensor, ends: tuple[str, ...], groups: Any, goals: Any
-) -> Demonstrations:
-    """The last state repeated, and action 0, after the end; no longer than the longest."""
-    L = int(lengths.max()) if len(lengths) else 0
-    place = torch.minimum(torch.arange(L + 1), lengths.unsqueeze(1))
-    actions = torch.where(torch.arange(L) < lengths.unsqueeze(1), actions[:, :L], 0)
-    goals = None if goals is None else arrays.integers("goals", goals)
-    groups = None if groups is None else tuple(checks.several("groups", groups, "n labels"))
-    return Demonstrations(states.gather(1, place), actions, lengths, ends, groups, goals)
-
-
-def _words(ends: Any, n: int) -> tuple[str, ...]:
-    return (ends,) * n if isinstance(ends, str) else tuple(checks.several("ends", ends, "n words"))
+        return dataclasses.replace(self, ends=words(ends, len(self)))

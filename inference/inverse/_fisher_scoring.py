@@ -22,6 +22,7 @@ class Maximum:
     """Where the search ended.
 
     Attributes:
+        value: nats: the objective there, the log prior included.
         weights: (k,).
         scored: the demonstrations there.
         prior: (k, k), minus the Hessian of the log prior there.
@@ -32,6 +33,7 @@ class Maximum:
         reason: why it ended.
     """
 
+    value: float
     weights: Tensor
     scored: ScoredDemonstrations
     prior: Tensor
@@ -72,7 +74,7 @@ def maximise(
         gain = float(gradient @ direction)
         if gain < 2 * _ENOUGH:
             reason = "a further step would gain less than 1e-10 nats"
-            return Maximum(weights, scored, bend, first, step, evaluations, True, reason)
+            return Maximum(value, weights, scored, bend, first, step, evaluations, True, reason)
         share = 1.0
         for _ in range(_HALVINGS):
             evaluations += 1
@@ -85,11 +87,13 @@ def maximise(
             share /= 2
         else:
             reason = "no step along the gradient gains anything, by rounding errors"
-            return Maximum(weights, scored, bend, first, step, evaluations, gain < 1e-6, reason)
+            return Maximum(
+                value, weights, scored, bend, first, step, evaluations, gain < 1e-6, reason
+            )
         weights, scored, value = weights + share * direction, tried, found
         _, slope, bend = p
     reason = f"{most} steps were not enough"
-    return Maximum(weights, scored, bend, first, most, evaluations, False, reason)
+    return Maximum(value, weights, scored, bend, first, most, evaluations, False, reason)
 
 
 def solved(information: Tensor, gradient: Tensor, scale: Tensor, most: float) -> Tensor:

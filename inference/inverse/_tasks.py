@@ -11,7 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
-from cai.inference.inverse._fisher_scoring import Maximum
+from cai.inference.inverse._fisher_scoring import Maximum, maximise
 from cai.inference.inverse._observed import observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods, ScoredDemonstrations
 from cai.inference.inverse._trip_scores import TripLikelihoods
@@ -21,6 +21,8 @@ from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
+
+_STEPS = 30  # towards a second start
 
 
 class Task(ABC):
@@ -43,8 +45,8 @@ class Task(ABC):
         """The objective, its gradients and its information at some weights (k,)."""
 
     @abstractmethod
-    def start(self) -> Tensor:
-        """Weights (k,) to start from."""
+    def starts(self) -> list[Tensor]:
+        """Weights (k,) to start from; several where the objective may have several maxima."""
 
     @abstractmethod
     def log_likelihood(self, weights: Tensor) -> float:
@@ -82,14 +84,24 @@ class _OfModel(Task):
         self._likelihood = self._objective
         if likelihood == "matching":  # which is none
             self._likelihood = Likelihoods(table, features, seen, eta, rule, "actions")
+        sure = bool((table.log_dynamics.amax(-1) == 0).all()) and table.discount == 1
+        self._concave = likelihood == "matching" or (likelihood == "paths" and eta == 1) or sure
+        self._matching = Likelihoods(table, features, seen, 0.0, "soft", "matching")
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
         return self._objective(weights)
 
-    def start(self) -> Tensor:
-        """Zeros."""
-        return torch.zeros_like(self.scale)
+    def starts(self) -> list[Tensor]:
+        """Zeros; and where nothing is concave, the maximum of "matching", which is."""
+        zeros = torch.zeros_like(self.scale)
+        if self._concave:
+            return [zeros]
+        try:
+            found = maximise(self._matching, zeros, self.scale, None, _STEPS)
+        except ValueError:  # no values at zero
+            return [zeros]
+        return [zeros, found.weights]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""
@@ -122,9 +134,9 @@ class _OfTrips(Task):
         """See :class:`TripLikelihoods`."""
         return self._objective(weights)
 
-    def start(self) -> Tensor:
+    def starts(self) -> list[Tensor]:
         """Costs at which no cycle gains."""
-        return self._objective.start()
+        return [self._objective.start()]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""

@@ -152,7 +152,7 @@ class TripLikelihoods:
         solver, utility = self.solver, self.features @ weights.numpy()
         h = solver.potential(utility, self._goals)
         moves = np.exp(utility + h[solver.heads] - h[solver.tails])
-        lu = _factors(solver, moves)
+        lu = factors_of(solver, moves)
         return moves, lu, self._blocks(lu, h)
 
     def _blocks(self, lu: Any, h: Any) -> Iterator[_Block]:
@@ -160,8 +160,8 @@ class TripLikelihoods:
             goals = self._goals[first : first + _BLOCK]
             trips = self._by_goal[self._ends[first] : self._ends[first + len(goals)]]
             columns, origins = self._to[trips] - first, self._from[trips]
-            x = _columns(lu, self.solver.size, goals)
-            _check_feasible(x)
+            x = goal_columns(lu, self.solver.size, goals)
+            check_feasible(x)
             here, there = x[origins, columns], x[goals, np.arange(len(goals))]
             log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
             yield _Block(goals, trips, columns, origins, x, here, there, log_values)
@@ -196,7 +196,7 @@ class TripLikelihoods:
         )
 
 
-def _factors(solver: GoalSolver, moves: Any) -> Any:
+def factors_of(solver: GoalSolver, moves: Any) -> Any:
     try:
         return solver.factors(moves)
     except RuntimeError:
@@ -209,14 +209,14 @@ _ENDLESS = (
 )
 
 
-def _columns(lu: Any, size: int, goals: Any) -> Any:
+def goal_columns(lu: Any, size: int, goals: Any) -> Any:
     """G e_d of some goals, (E, b)."""
     right = np.zeros((size, len(goals)), order="F")
     right[goals, np.arange(len(goals))] = 1.0
     return lu.solve(right)
 
 
-def _check_feasible(x: Any) -> None:
+def check_feasible(x: Any) -> None:
     """Raises ValueError unless z_d = x / x(d) is a sum of positive terms."""
     low, high = x.min(0), x.max(0)
     if not np.isfinite(high).all() or ((low < 0) & (high > 0)).any():

@@ -54,7 +54,9 @@ def fit_reward(
     On deterministic dynamics without a discount the three are one. On others they are not: "paths"
     at η = 1 takes luck for choice, and "matching" has larger errors than "actions".
 
-    By Fisher scoring, with the features that are expected from each step on (see
+    "matching", and "paths" at η = 1, are concave. The others may have several maxima: the search
+    begins from zeros and from the maximum of "matching", and the better end counts; give ``start``
+    for others. By Fisher scoring, with the features that are expected from each step on (see
     :mod:`cai.inference.inverse._scores`). Standard errors come from the information; for
     "matching", whose Hessian is no covariance, always from the sandwich H⁻¹ (Σ s s') H⁻¹ of the
     scores s of demonstrations; with ``cluster`` from the sandwich of the scores of groups.
@@ -76,7 +78,7 @@ def fit_reward(
         optimism: η of the demonstrator, a finite number; for "matching" 0.
         likelihood: what is maximised, see above.
         rule: how the demonstrator chooses actions, "soft" or "boltzmann".
-        start: k weights to start from; zeros if not given.
+        start: k weights to start from, instead of those above.
         prior: a distribution of weights, of Pyro or torch, whose log-density is added; None for
             none.
         cluster: "group" for errors by the groups of the demonstrations.
@@ -112,8 +114,9 @@ def fit_reward(
     else:
         task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
     k, n = len(task.names), len(task.demonstrations)
-    first = task.start() if start is None else _start(start, k)
-    found = maximise(task.score, first, task.scale, prior, steps)
+    starts = task.starts() if start is None else [_start(start, k)]
+    tried = [maximise(task.score, first, task.scale, prior, steps) for first in starts]
+    found = max(tried, key=lambda x: x.value)
     paid, fitted_model = task.fitted(found.weights)
     observed, expected = task.features(found)
     unidentified, separated = undetermined(found, task.scale)
@@ -138,7 +141,7 @@ def fit_reward(
         actions=int(task.demonstrations.lengths.sum()),
         dropped=task.dropped,
         steps=found.steps,
-        evaluations=found.evaluations,
+        evaluations=sum(x.evaluations for x in tried),
         converged=found.converged,
         reason=found.reason,
     )

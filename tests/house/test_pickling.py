@@ -153,6 +153,12 @@ def moves():
     return inference.count_transitions(models.ledge(), home)
 
 
+def fitted_optimism():
+    seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
+    reward = cai.LinearReward({"state": torch.arange(5).double().unsqueeze(1)})
+    return inference.fit_optimism(cai.tabulate(models.ledge()), seen, reward)
+
+
 def fitted_reward():
     model = models.ledge()
     seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
@@ -226,6 +232,10 @@ RESULTS = {
     "Demonstrations": lambda: cai.Demonstrations.from_paths([[0, 1]], [[1]], groups=["a"]),
     "LinearReward": lambda: cai.LinearReward({"all": torch.ones(5, 2)}).weighted([1.0]),
     "RewardFit": fitted_reward,
+    "OptimismFit": fitted_optimism,
+    "Routes": lambda: inference.Routes(
+        models.city(4, 4), ("minutes",), torch.tensor([-9.0]).double(), torch.tensor([3])
+    ),
     "Streets": lambda: models.city(4, 4),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,

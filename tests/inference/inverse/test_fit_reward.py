@@ -262,6 +262,22 @@ def test_the_search_ends_where_the_score_is_zero_from_anywhere():
     assert (found[0].observed - found[0].expected).abs().max() > 1e-3
 
 
+def test_a_lower_maximum_is_not_the_answer():
+    """From zeros the likelihood of actions climbs to a maximum that is 80 nats below the truth."""
+    problem = oracles.random_problem(9, S=4, A=3, T=4, zeros=0.0, forbidden=0.0, temperature=0.3)
+    model, reward = problem.model(), features_of(9, 4, 3)
+    truth = torch.tensor([1.0, -1.0, 1.5], dtype=torch.float64)
+    own = reward.on(cai.tabulate(model)).rewards(cai.tabulate(model), truth)
+    expert = inference.soft_values(own, 1.0).policy
+    seen = cai.Demonstrations.from_trajectories(model.simulate(expert, 3000, seed=3))
+    lower = inference.fit_reward(model, seen, reward, optimism=1.0, start=[0.0, 0.0, 0.0])
+    fitted = inference.fit_reward(model, seen, reward, optimism=1.0)
+    assert lower.converged
+    assert fitted.log_likelihood > lower.log_likelihood + 50
+    for name, value in zip(reward.names, truth.tolist(), strict=True):
+        assert abs(fitted.weights[name] - value) < 4 * fitted.std_errors[name]
+
+
 def test_a_constant_is_not_identified_in_a_finite_horizon_and_has_no_error():
     _, table, reward, _ = random_case(2)
     more = cai.LinearReward(

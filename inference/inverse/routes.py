@@ -1,0 +1,304 @@
+"""Predictions on a road network: routes, how segments are used, and where somebody is going."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
+
+from cai import checks
+from cai.demonstrations.demonstrations import Demonstrations
+from cai.inference.inverse import _trip_scores
+from cai.inference.inverse._goal_solver import GoalSolver
+from cai.inference.inverse.reward_fit import RewardFit
+from cai.numerics import arrays
+from cai.numerics.exclusive import cached_property
+from cai.roads.network import Streets
+
+_BLOCK = 64  # segments whose returns are found together
+
+
+def routes(fitted: RewardFit, goals: Any) -> Routes:
+    """What a reward that was fitted to trips says about other trips.
+
+    The probability of a route from o to d is exp(Σ utility)/z_d(o), z_d(o) the sum over all routes
+    that end when they first enter d (Ziebart et al. 2008).
+
+    Args:
+        fitted: by :func:`fit_reward` on a road network.
+        goals: (D,), the segments where trips may end, each once or more often.
+
+    Returns:
+        A :class:`Routes`.
+
+    Raises:
+        ValueError: if it was fitted to another kind of model, goals are not segments, or the sum
+            over routes to one of them is infinite.
+
+    >>> import torch, cai
+    >>> from cai import inference, models
+    >>> town = models.streets_from_columns(
+    ...     {"tail": list("oaabc"), "head": list("abccd"), "minutes": [1.0, 1.0, 2.5, 1.0, 1.0]}
+    ... )
+    >>> way = [("o", "a"), ("a", "b"), ("b", "c"), ("c", "d")]
+    >>> rows = {"trip": [0] * 4 + [1] * 3, "u": list("oabcoac"), "v": list("abcdacd")}
+    >>> trips = town.demonstrations(rows, segment=("u", "v"))
+    >>> found = inference.routes(inference.fit_reward(town, trips, ["minutes"]), trips.goals)
+    >>> found.log_probability(trips).exp()  # each was driven once
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    checks.check_kind("fitted", fitted, RewardFit, "a RewardFit", "inference.fit_reward makes one")
+    if not isinstance(fitted.model, Streets):
+        came = type(fitted.model).__name__
+        checks.refuse("fitted", "a fit on a road network", f"one on a {came}", "see cai.Streets")
+    streets, E = fitted.model, len(fitted.model.segments)
+    chosen = arrays.integers("goals", goals).unique()
+    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= E:
+        came = "none" if not len(chosen) else f"{int(chosen[0])} … {int(chosen[-1])}"
+        checks.refuse("goals", f"segments 0 … {E - 1}", came, "streets.segment finds one by name")
+    weights = torch.tensor([*fitted.weights.values()], dtype=torch.float64)
+    return Routes(streets, tuple(fitted.weights), weights, chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Routes of a fitted reward on a road network.
+
+    Attributes:
+        streets: the network of E segments.
+        names: of k features.
+        weights: (k,), nats per unit of each.
+        goals: (D,), the segments where trips may end, in ascending order.
+
+    >>> import torch
+    >>> from cai import inference, models
+    >>> weight, goals = torch.tensor([-9.0]), torch.tensor([7])
+    >>> routes = inference.Routes(models.city(), ("minutes",), weight, goals)
+    >>> int(routes.use(0, 7)[7].round())
+    1
+    """
+
+    streets: Streets
+    names: tuple[str, ...]
+    weights: Tensor
+    goals: Tensor
+
+    def log_probability(self, trips: Demonstrations) -> Tensor:
+        """(n,), nats: log P of each route, given where it begins and ends.
+
+        Raises:
+            ValueError: naming the trip, if it does not follow turns, or passes its goal.
+        """
+        return _trip_scores.TripLikelihoods(self.streets, self._features, trips).values(
+            self.weights.double()
+        )
+
+    def likely(self, origin: int, goal: int) -> Tensor:
+        """The most probable route, as segments from the origin to the goal.
+
+        Raises:
+            ValueError: if there is none, or a turn has a positive utility.
+        """
+        o, d = self._ends(origin, goal)
+        if (self._utility > 0).any():
+            advice = "a sum over routes may exist, but no shortest path by Dijkstra's method"
+            checks.refuse("weights", "no turn with a gain", "some", advice)
+        heads, tails = self.streets.turns.numpy()[:, ::-1].T
+        costs = np.maximum(-self._utility, 1e-300)  # scipy takes a zero for no edge
+        back = csr_array((costs, (heads, tails)), shape=(self._size, self._size))
+        distance, after = dijkstra(back, indices=d, return_predecessors=True)
+        if not np.isfinite(distance[o]):
+            self._refuse_unreached(o, d)
+        path = [o]
+        while path[-1] != d:
+            path.append(int(after[path[-1]]))
+        return torch.tensor(path)
+
+    def sample(self, origin: int, goal: int, samples: int, seed: int | None = None) -> list[Tensor]:
+        """Routes drawn at random, each as its segments.
+
+        Args:
+            origin: a segment.
+            goal: another segment.
+            samples: how many.
+            seed: of the draws; None continues torch's generator.
+
+        Raises:
+            ValueError: if the goal cannot be reached, or a number is out of range.
+        """
+        checks.check_count("samples", samples)
+        checks.check_seed(0 if seed is None else seed)
+        o, d = self._ends(origin, goal)
+        chance, first = self._chances(o, d), self.streets.offsets.tolist()
+        following = self.streets.turns[:, 1].tolist()
+        rng = np.random.default_rng(int(torch.randint(2**62, ())) if seed is None else seed)
+        found = []
+        for _ in range(samples):
+            path = [o]
+            while path[-1] != d:
+                inside = slice(first[path[-1]], first[path[-1] + 1])
+                rising = chance[inside].cumsum()
+                # What rounding errors leave of one goes to the last turn that is possible.
+                place = np.searchsorted(rising, rng.random() * rising[-1], side="right")
+                path.append(following[inside][min(int(place), int(rising.argmax()))])
+            found.append(torch.tensor(path))
+        return found
+
+    def traversals(self, origin: int, goal: int) -> Tensor:
+        """(E,), how many times each segment is expected to be entered, its start included.
+
+        Raises:
+            ValueError: if the goal cannot be reached.
+        """
+        return self._visits(*self._ends(origin, goal))[0]
+
+    def use(self, origin: int, goal: int) -> Tensor:
+        """(E,), the probability that each segment is used at all.
+
+        Where cycles are possible it is less than :meth:`traversals`, by the expected number of
+        visits G(s,s) of a trip that is in s already, G = (I - M)⁻¹ without the goal.
+
+        Raises:
+            ValueError: if the goal cannot be reached.
+        """
+        o, d = self._ends(origin, goal)
+        visits, returns = self._visits(o, d)
+        found = visits.clone()
+        seen = ((visits > 0) & (torch.arange(self._size) != d)).nonzero().squeeze(1)
+        for some in seen.split(_BLOCK):
+            found[some] = visits[some] / returns(some)
+        return found.clamp(max=1.0)  # by rounding errors
+
+    def goal_posterior(self, prefix: Demonstrations, prior: Any = None) -> Tensor:
+        """(D,), where a trip is going, given its beginning: the probability of each goal.
+
+        p(g) exp((V_g(s_t) - V_g(s_0))/α), in which utilities cancel; a goal that was passed on the
+        way is out.
+
+        Args:
+            prefix: one trip, of which the last segment is where it is now.
+            prior: D weights, or a mapping from segments to weights; None for equal ones.
+
+        Raises:
+            ValueError: if it is not one trip, weights do not fit, or no goal is possible.
+        """
+        if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
+            advice = "for instance trips[0].prefix(0.5)"
+            checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
+        path = prefix.states[0, : int(prefix.lengths[0]) + 1]
+        log_p = self._log_prior(prior)
+        passed = (path[:-1, None] == self.goals).any(0)
+        log_p = torch.where(passed, -torch.inf, log_p)
+        ends = self._log_values(torch.stack([path[0], path[-1]]))
+        gained = torch.where(ends[1] > -torch.inf, ends[1] - ends[0], -torch.inf)
+        found = log_p + gained
+        if not (found > -torch.inf).any():
+            checks.refuse("prefix", "one from which a goal can be reached", "none", "see goals")
+        return found.softmax(0)
+
+    @cached_property
+    def _features(self) -> Tensor:
+        return self.streets.features(self.names)
+
+    @cached_property
+    def _utility(self) -> Any:
+        return (self._features @ self.weights.double()).numpy()
+
+    @cached_property
+    def _size(self) -> int:
+        return len(self.streets.segments)
+
+    @cached_property
+    def _solved(self) -> tuple[GoalSolver, Any, Any, Any]:
+        """The solver, its factors, the weights of turns and the potential, all by places."""
+        solver = GoalSolver(self.streets.turns, self._size)
+        with np.errstate(all="ignore"):
+            h = solver.potential(self._utility, solver.place[self.goals.numpy()])
+            moves = np.exp(self._utility + h[solver.heads] - h[solver.tails])
+            return solver, _trip_scores.factors_of(solver, moves), moves, h
+
+    def _column(self, d: int) -> Any:
+        """x = G e_d, by places."""
+        solver, lu, _, _ = self._solved
+        x = _trip_scores.goal_columns(lu, self._size, solver.place[[d]])
+        _trip_scores.check_feasible(x)
+        return x[:, 0]
+
+    def _log_values(self, segments: Tensor) -> Tensor:
+        """log z_d(s) of some segments for all goals, (m, D), nats; -inf if it is not reached."""
+        solver, lu, _, h = self._solved
+        places, goals = solver.place[segments.numpy()], solver.place[self.goals.numpy()]
+        found = []
+        for some in np.split(goals, range(8, len(goals), 8)):
+            x = _trip_scores.goal_columns(lu, self._size, some)
+            _trip_scores.check_feasible(x)
+            there = x[some, np.arange(len(some))]
+            with np.errstate(divide="ignore"):
+                log_x = np.log(x[places] / there)
+            found.append(log_x + h[places][:, None] - h[some])
+        return torch.from_numpy(np.concatenate(found, 1))
+
+    def _chances(self, o: int, d: int) -> Any:
+        """(N,), the probability of each turn on the way to a goal."""
+        solver, _, moves, _ = self._solved
+        x = self._column(d)
+        if x[solver.place[o]] == 0:
+            self._refuse_unreached(o, d)
+        with np.errstate(all="ignore"):
+            chance = moves * x[solver.heads] / x[solver.tails]
+        tails = self.streets.turns[:, 0].numpy()
+        return np.where((tails != d) & np.isfinite(chance), chance, 0.0)
+
+    def _visits(self, o: int, d: int) -> tuple[Tensor, Any]:
+        """Expected visits (E,), and a function that gives G(s,s) without the goal."""
+        solver, lu, _, _ = self._solved
+        x, start = self._column(d), np.zeros((self._size, 1), order="F")
+        place = solver.place
+        if x[place[o]] == 0:
+            self._refuse_unreached(o, d)
+        start[place[o]] = 1.0
+        from_start = lu.solve(start, "T")[:, 0]  # G(o,·)
+        end = np.zeros((self._size, 1), order="F")
+        end[place[d]] = 1.0
+        from_goal = lu.solve(end, "T")[:, 0]  # G(d,·)
+        there = x[place[d]]
+        without = from_start - (x[place[o]] / there) * from_goal
+        visits = np.maximum(without, 0.0) * x / x[place[o]]
+        visits[place[d]] = 1.0
+
+        def returns(some: Tensor) -> Tensor:
+            places = place[some.numpy()]
+            diagonal = _trip_scores.goal_columns(lu, self._size, places)[
+                places, np.arange(len(places))
+            ]
+            return torch.from_numpy(diagonal - x[places] * from_goal[places] / there)
+
+        return torch.from_numpy(visits[place]), returns
+
+    def _ends(self, origin: Any, goal: Any) -> tuple[int, int]:
+        for name, x in (("origin", origin), ("goal", goal)):
+            if not 0 <= int(x) < self._size:
+                expected, advice = f"a segment 0 … {self._size - 1}", "streets.segment finds one"
+                checks.refuse(name, expected, str(x), advice)
+        if int(origin) == int(goal):
+            advice = "such a trip has no turn, or drives round"
+            checks.refuse("goal", "another segment than the origin", str(goal), advice)
+        return int(origin), int(goal)
+
+    def _refuse_unreached(self, o: int, d: int) -> None:
+        one, other = (self.streets.segment_names[e] for e in (o, d))
+        checks.refuse("goal", f"one that {one} reaches", str(other), "look for dead ends")
+
+    def _log_prior(self, prior: Any) -> Tensor:
+        D = len(self.goals)
+        if prior is None:
+            return torch.zeros(D, dtype=torch.float64)
+        if isinstance(prior, Mapping):
+            prior = [float(prior.get(g, 0.0)) for g in self.goals.tolist()]
+        return arrays.weights("prior", prior, (D,)).log()
