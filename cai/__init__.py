@@ -18,6 +18,8 @@ Models:
 - ``with_prior``: a model with a policy as its action prior.
 - ``Layout``: names and places of states and actions, for pictures and tables.
 - ``Trajectories``: sampled trajectories, as tensors.
+- ``Demonstrations``: observed trajectories, with how each one ends.
+- ``LinearReward``: a reward with a weight for each feature.
 - ``Streets``: a road network without a goal: a state for each segment, an action for each turn.
 
 Tables:

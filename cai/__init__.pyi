@@ -1,6 +1,7 @@
 from . import inference as inference
 from . import models as models
 from . import plot as plot
+from .demonstrations.demonstrations import Demonstrations as Demonstrations
 from .distributions.empirical_states import EmpiricalStates as EmpiricalStates
 from .distributions.flat_prior import FlatPrior as FlatPrior
 from .distributions.sparse_categorical import SparseCategorical as SparseCategorical
@@ -34,6 +35,7 @@ from .policies.tabular import TabularPolicy as TabularPolicy
 from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
+from .rewards.linear_reward import LinearReward as LinearReward
 from .roads.network import Streets as Streets
 from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
 from .solutions.on_grid import GridSolution as GridSolution

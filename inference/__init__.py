@@ -94,6 +94,11 @@ Learning from transitions, of models and of environments that can only be steppe
 - ``stein_direction``: where particles should move, the step of both.
 - ``Learned``: the result of a learner.
 - ``LearningStopped``: raised if a learner cannot continue.
+
+Inverse problems:
+
+- ``fit_reward``: the weights of a reward from demonstrations, with errors.
+- ``RewardFit``: its result.
 """
 
 import lazy_loader as _lazy_loader

@@ -29,6 +29,8 @@ from .infinite.goal_values import GoalValues as GoalValues
 from .infinite.goal_values import goal_values as goal_values
 from .infinite.linear_system import LinearValues as LinearValues
 from .infinite.linear_system import linear_system as linear_system
+from .inverse.fit_reward import fit_reward as fit_reward
+from .inverse.reward_fit import RewardFit as RewardFit
 from .learning.automatic_temperature import AutomaticTemperature as AutomaticTemperature
 from .learning.learned import Learned as Learned
 from .learning.learned import LearningStopped as LearningStopped

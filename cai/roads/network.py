@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,19 +11,14 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.demonstrations.demonstrations import Demonstrations
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.program.layout import Layout
-from cai.roads.network_checks import (
-    check_turns,
-    feature_columns,
-    mask,
-    names_that_differ,
-    pairs,
-    places,
-    tell_scales,
-)
+from cai.roads import network_checks
+from cai.roads.closing import closed
 from cai.roads.segment_index import SegmentIndex
+from cai.roads.trips import trips
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -84,20 +78,20 @@ class Streets:
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
         for names in ("segment_names", "node_names"):
-            put(names, names_that_differ(names, getattr(self, names)))
+            put(names, network_checks.names_that_differ(names, getattr(self, names)))
         V, E = len(self.node_names), len(self.segment_names)
-        put("segments", pairs("segments", self.segments, V))
-        put("turns", pairs("turns", self.turns, E))
+        put("segments", network_checks.pairs("segments", self.segments, V))
+        put("turns", network_checks.pairs("turns", self.turns, E))
         triples = all(isinstance(x, tuple) and len(x) == 3 for x in self.segment_names)
         if len(self.segments) != E or not triples:
             came = f"{E} names of {len(self.segments)} segments"
             checks.refuse("segment_names", "(u, v, key) of each segment", came, "tuples of three")
-        check_turns(self.turns, self.segments, self.segment_names)
+        network_checks.check_turns(self.turns, self.segments, self.segment_names)
         for names, n in (("segment_features", E), ("turn_features", len(self.turns))):
-            put(names, feature_columns(names, getattr(self, names), n))
+            put(names, network_checks.feature_columns(names, getattr(self, names), n))
         for name in self.segment_features.keys() & self.turn_features.keys():
             checks.refuse("features", "different names", f"{name} twice", "rename one of them")
-        found = places(self.coordinates, self.points, self.bounds, V, E)
+        found = network_checks.places(self.coordinates, self.points, self.bounds, V, E)
         for names, value in zip(("coordinates", "points", "bounds"), found, strict=True):
             put(names, value)
         checks.check_flag("degrees", self.degrees)
@@ -149,7 +143,7 @@ class Streets:
         if not names:
             checks.refuse("features", "at least one name", "none", 'for instance ["minutes"]')
         columns = {name: self.feature(name) for name in names}
-        tell_scales(columns)
+        network_checks.tell_scales(columns)
         return torch.stack([columns[name] for name in names], -1)
 
     def segment(self, u: Any, v: Any, key: Any = None) -> int:
@@ -239,25 +233,31 @@ class Streets:
         Raises:
             ValueError: if a mask has another shape, or no segment is left.
         """
-        E, N = len(self.segments), len(self.turns)
-        keep, stay = ~mask("segments", segments, E), ~mask("turns", turns, N)
-        stay &= keep[self.turns].all(-1)
-        number = keep.cumsum(0) - 1
-        points, bounds = self.points, self.bounds
-        if points is not None and bounds is not None:
-            sizes = bounds.diff()
-            points = points[keep.repeat_interleave(sizes)]
-            bounds = torch.cat([torch.zeros(1, dtype=torch.int64), sizes[keep].cumsum(0)])
-        return dataclasses.replace(
-            self,
-            segments=self.segments[keep],
-            turns=number[self.turns[stay]],
-            segment_features={name: x[keep] for name, x in self.segment_features.items()},
-            turn_features={name: x[stay] for name, x in self.turn_features.items()},
-            segment_names=tuple(self.segment_names[e] for e in keep.nonzero().flatten().tolist()),
-            points=points,
-            bounds=bounds,
-        )
+        found: Streets = closed(self, segments, turns)
+        return found
+
+    def demonstrations(
+        self,
+        source: Any,
+        *,
+        trip: str = "trip",
+        segment: Sequence[str] = ("u", "v", "key"),
+        group: str | None = None,
+    ) -> Demonstrations:
+        """Trips as demonstrations: states are segments, actions are turns, goals the last segments.
+
+        Args:
+            source: the path of a file of comma-separated values, a dict of columns or a data frame:
+                a row for each segment of a trip, in order, the last one its destination.
+            trip: the column that tells trips apart.
+            segment: the columns of the names of segments, u and v, and the key if there are some.
+            group: the column of who drove, or None.
+
+        Raises:
+            ValueError: naming the row, if a segment is unknown, no turn joins two, a trip has only
+                one segment, or rows of a trip do not follow each other.
+        """
+        return trips(self, source, trip, segment, group)
 
     @cached_property
     def offsets(self) -> Tensor:

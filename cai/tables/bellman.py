@@ -150,6 +150,20 @@ def linearised(table: Table, v_next: Tensor, eta: float, rule: Rule = "soft") ->
     return Linearised(table, v_next, eta, rule, x, q)
 
 
+def slopes(at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
+    """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
+
+    The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
+    """
+    pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_policy.exp(), 0.0)
+    if at.rule == "soft":
+        return pi, pi
+    if at.rule == "hard":
+        return pi, torch.zeros_like(pi)
+    better = torch.where(pi > 0, at.q - v.unsqueeze(-1), 0.0)
+    return pi * (1 + better), pi * better
+
+
 def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 0.0) -> Tensor:
     """(1/η) log(γ exp(ηv) + 1 - γ): the value of a successor before termination."""
     if discount == 1:

@@ -222,6 +222,13 @@ class Table:
         arrived = (mass.unsqueeze(-1) * flow).flatten()
         return torch.zeros_like(mass).index_add_(0, self.successor_index.flatten(), arrived)
 
+    def arrivals(self, moves: Tensor) -> Tensor:
+        """The mass that arrives in each state, (S,), from that of each transition (S, A, K)."""
+        if self.successors is None:
+            return moves.sum((0, 1))
+        arrived = moves.new_zeros(self.num_states)
+        return arrived.index_add_(0, self.successors.flatten(), moves.flatten())
+
     def pull(self, flow: Tensor, values: Tensor) -> Tensor:
         """One step backward, the adjoint of push: the flow-weighted sum of the values (S,).
 

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives import _mass
-from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, gradients, observed
 from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Tensors, chosen, taped
 from cai.sweeps import sweeps
+from cai.tables import bellman
 from cai.tables.table import Table
 
 _CHUNK = 2**20  # numbers of shape (steps, S, A, K) held at once
@@ -103,7 +104,7 @@ def _collected(
     parts: list[list[Tensor]] = [[] for _ in names]
     for steps in chunks(table):
         at = problem.linearised(table.at(steps), v[1:][steps])
-        by_q, by_prior = slopes(at, v[steps])
+        by_q, by_prior = bellman.slopes(at, v[steps])
         flow = table.flow(by_q.unsqueeze(-1) * at.survived)
         asked = None
         if problem.visits is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cai.inference.derivatives._linearised import Recursion, gradients, observed, slopes
+from cai.inference.derivatives._linearised import Recursion, gradients, observed
 from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Tensors, chosen, taped
 from cai.inference.infinite.linear_system import LinearValues, linear_system
 from cai.inference.infinite.stationary_values import check_nothing_final, factorises, stationary
@@ -86,7 +86,7 @@ def _gradients(
 ) -> Gradients:
     """Of reward, arrival and final reward, log prior and log dynamics, all in nats."""
     table, v = at.table, at.v_next[0]
-    by_q, by_prior = slopes(at, v.unsqueeze(0))
+    by_q, by_prior = bellman.slopes(at, v.unsqueeze(0))
     paid = counted(table.detached())
     (source, on_log_policy), asked = on, None
     if problem.visits is not None:

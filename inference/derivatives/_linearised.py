@@ -100,20 +100,6 @@ def check_bound(bound: Tensor) -> None:
         )
 
 
-def slopes(at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
-    """∂v/∂q(s,a) and ∂v/∂log p(a|s), (c, S, A) each; zero where v = -inf.
-
-    The Boltzmann rule has v = E_π[q], so that an action also counts by how much it beats v.
-    """
-    pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_policy.exp(), 0.0)
-    if at.rule == "soft":
-        return pi, pi
-    if at.rule == "hard":
-        return pi, torch.zeros_like(pi)
-    better = torch.where(pi > 0, at.q - v.unsqueeze(-1), 0.0)
-    return pi * (1 + better), pi * better
-
-
 def lean(log_p: Tensor, x: Tensor, tilted: Tensor, eta: float) -> Tensor:
     """(q_k - p_k)/η for q ∝ p exp(ηx) over the last axis, without cancellation near η = 0."""
     if math.isinf(eta):

@@ -27,6 +27,8 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/distributions": "numerics",
     "cai/program": "numerics distributions",
     "cai/tables": "numerics distributions program",
+    "cai/demonstrations": "numerics program",
+    "cai/rewards": "program tables",
     "cai/sweeps": "numerics tables",
     "cai/networks": "numerics distributions",
     "cai/policies": "numerics distributions program tables networks",
@@ -36,7 +38,7 @@ MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to al
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
     "solutions",
     "cai/graph.py": "numerics distributions program tables",
-    "cai/roads": "numerics program",
+    "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
     "models": "numerics distributions program gaussian stepping roads",

@@ -153,6 +153,13 @@ def moves():
     return inference.count_transitions(models.ledge(), home)
 
 
+def fitted_reward():
+    model = models.ledge()
+    seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
+    reward = cai.LinearReward({"state": torch.arange(5).double().unsqueeze(1)})
+    return inference.fit_reward(cai.tabulate(model), seen, reward)
+
+
 def used_objective():
     model = models.ledge()
     objective, policy = inference.RolloutELBO("score", samples=4), cai.TabularPolicy(model)
@@ -216,6 +223,9 @@ RESULTS = {
     "SparseCategorical": lambda: cai.SparseCategorical(torch.zeros(2), torch.tensor([3, 1]), 5),
     "Table": lambda: cai.tabulate(models.gridworld("bridge")),
     "Trajectories": lambda: exact().sample(3, 0),
+    "Demonstrations": lambda: cai.Demonstrations.from_paths([[0, 1]], [[1]], groups=["a"]),
+    "LinearReward": lambda: cai.LinearReward({"all": torch.ones(5, 2)}).weighted([1.0]),
+    "RewardFit": fitted_reward,
     "Streets": lambda: models.city(4, 4),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,

@@ -1,0 +1,1 @@
+"""Rewards with weights, as functions and as arrays."""

@@ -1,0 +1,149 @@
+"""Fisher scoring, in the directions that the data determine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai.inference.inverse._scores import ScoredDemonstrations
+
+_NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
+_ENOUGH = 1e-10  # nats: the gain that a further step could bring
+_SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
+_HALVINGS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum:
+    """Where the search ended.
+
+    Attributes:
+        weights: (k,).
+        scored: the demonstrations there.
+        prior: (k, k), minus the Hessian of the log prior there.
+        first: the information at the start, prior included.
+        steps: how many were taken.
+        evaluations: how many times the demonstrations were scored.
+        converged: whether a further step would gain less than 1e-10 nats.
+        reason: why it ended.
+    """
+
+    weights: Tensor
+    scored: ScoredDemonstrations
+    prior: Tensor
+    first: Tensor
+    steps: int
+    evaluations: int
+    converged: bool
+    reason: str
+
+
+def maximise(
+    score: Callable[[Tensor], ScoredDemonstrations],
+    start: Tensor,
+    scale: Tensor,
+    prior: Any,
+    most: int,
+) -> Maximum:
+    """Climbs along information⁻¹ · score, halving a step until it gains what it should.
+
+    Args:
+        score: weights (k,) -> the demonstrations at them.
+        start: (k,).
+        scale: (k,), units in which directions are compared.
+        prior: a distribution over weights, or None.
+        most: the number of steps at most.
+
+    Raises:
+        ValueError: if the objective is not finite at the start.
+    """
+    weights, evaluations = start, 1
+    scored = score(weights)
+    log_p, slope, bend = _log_prior(prior, weights)
+    value, first = float(scored.values.sum()) + log_p, scored.information + bend
+    most_known = largest(first, scale)
+    for step in range(most):
+        gradient = scored.scores.sum(0) + slope
+        direction = solved(scored.information + bend, gradient, scale, most_known)
+        gain = float(gradient @ direction)
+        if gain < 2 * _ENOUGH:
+            reason = "a further step would gain less than 1e-10 nats"
+            return Maximum(weights, scored, bend, first, step, evaluations, True, reason)
+        share = 1.0
+        for _ in range(_HALVINGS):
+            evaluations += 1
+            tried = _tried(score, weights + share * direction)
+            if tried is not None:
+                p = _log_prior(prior, weights + share * direction)
+                found = float(tried.values.sum()) + p[0]
+                if found - value >= _SUFFICIENT * share * gain:
+                    break
+            share /= 2
+        else:
+            reason = "no step along the gradient gains anything, by rounding errors"
+            return Maximum(weights, scored, bend, first, step, evaluations, gain < 1e-6, reason)
+        weights, scored, value = weights + share * direction, tried, found
+        _, slope, bend = p
+    reason = f"{most} steps were not enough"
+    return Maximum(weights, scored, bend, first, most, evaluations, False, reason)
+
+
+def solved(information: Tensor, gradient: Tensor, scale: Tensor, most: float) -> Tensor:
+    """information⁻¹ · gradient in the directions that are determined; zero in the others."""
+    values, vectors, _ = directions(information, scale, most)
+    return vectors @ ((vectors.T @ gradient) / values)
+
+
+def directions(information: Tensor, scale: Tensor, most: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues (m,) of what the data determine, its directions (k, m), and all others (k, j).
+
+    Args:
+        information: (k, k).
+        scale: (k,), weights are compared in units of 1/scale.
+        most: the largest eigenvalue that was seen before: 1e-9 of it counts as nothing.
+
+    Returns:
+        Eigenvalues, and directions as changes of the weights; information⁻¹ = Σ_i v_i v_i'/λ_i.
+    """
+    values, vectors = torch.linalg.eigh(information / (scale * scale.unsqueeze(1)))
+    keep = values > _NONE * max(float(values[-1]), most, torch.finfo(values.dtype).tiny)
+    changes = vectors / scale.unsqueeze(1)
+    return values[keep], changes[:, keep], changes[:, ~keep]
+
+
+def largest(information: Tensor, scale: Tensor) -> float:
+    """The largest eigenvalue, weights in units of 1/scale."""
+    return float(torch.linalg.eigvalsh(information / (scale * scale.unsqueeze(1)))[-1])
+
+
+def _tried(
+    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor
+) -> ScoredDemonstrations | None:
+    """None where there are no values, or the likelihood is zero."""
+    try:
+        found = score(weights)
+    except ValueError:
+        return None
+    return found if bool(found.values.sum().isfinite()) else None
+
+
+def _log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
+    """log p, its gradient, and minus its Hessian."""
+    k = len(weights)
+    if prior is None:
+        return 0.0, torch.zeros_like(weights), weights.new_zeros(k, k)
+
+    def log_p(x: Tensor) -> Tensor:
+        found: Tensor = prior.log_prob(x).sum()
+        return found
+
+    with torch.enable_grad():
+        x = weights.detach().requires_grad_()
+        total = log_p(x)
+        (slope,) = torch.autograd.grad(total, x)
+        bend = torch.autograd.functional.hessian(log_p, weights)
+    return float(total.detach()), slope, -bend

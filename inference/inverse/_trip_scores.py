@@ -1,0 +1,248 @@
+"""Log-likelihoods of trips on a road network, each to a goal of its own, and their derivatives.
+
+log P(trip) = Σ utility - log z_d(o), with utility ψ·f of each turn. With x = G e_d, dx_k = G dM_k x
+and y = Gᵀ of the weights 1/x(o) at origins and -1/x(d) at the goal, a trip has the score
+f(trip) - dx(o)/x(o) + dx(d)/x(d), and minus the Hessian of Σ log P is
+
+    y'(∂²M_kl x + dM_k dx_l + dM_l dx_k) - Σ_o dx_k dx_l/x² (o) + Σ_d dx_k dx_l/x² (d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.demonstrations.demonstrations import Demonstrations
+from cai.inference.inverse._goal_solver import GoalSolver
+from cai.inference.inverse._scores import ScoredDemonstrations
+from cai.roads.network import Streets
+
+_BLOCK = 8  # right-hand sides at a time, which stay in the cache
+_DOUBLINGS = 12  # of the cost that a start is searched with
+
+
+class _Block(NamedTuple):
+    """Trips to b goals.
+
+    Attributes:
+        goals: (b,), their places.
+        trips: (m,), which trips go there.
+        columns: (m,), to which of the goals.
+        origins: (m,), the places where they begin.
+        x: (E, b), G e_d of each goal.
+        here: (m,), x where a trip begins.
+        there: (b,), x of each goal in itself.
+        log_values: (m,), nats: log z_d(o).
+    """
+
+    goals: Any
+    trips: Any
+    columns: Any
+    origins: Any
+    x: Any
+    here: Any
+    there: Any
+    log_values: Any
+
+    @property
+    def counts(self) -> Any:
+        """(b,), how many trips go to each goal."""
+        return np.bincount(self.columns, minlength=len(self.goals))
+
+    def relative(self, dx: list[Any]) -> tuple[Any, Any]:
+        """dx/x where trips begin (m, k), and in the goals (b, k), from k derivatives (E, b)."""
+        ends = np.arange(len(self.goals))
+        at_origin = np.stack([d[self.origins, self.columns] for d in dx], 1)
+        at_goal = np.stack([d[self.goals, ends] for d in dx], 1)
+        return at_origin / self.here[:, None], at_goal / self.there[:, None]
+
+
+class TripLikelihoods:
+    """The likelihood of trips as a function of the weights.
+
+    Args:
+        streets: the network.
+        features: (N, k), of its turns.
+        trips: states are segments and actions are turns, the last state is the goal.
+
+    Raises:
+        ValueError: naming the trip, if it does not follow turns, or passes its goal.
+    """
+
+    def __init__(self, streets: Streets, features: Tensor, trips: Demonstrations) -> None:
+        _check_trips(streets, trips)
+        self.solver = GoalSolver(streets.turns, len(streets.segments))
+        self.features: Any = features.numpy()
+        where, turns = trips.taken.nonzero(as_tuple=True)[0], trips.actions[trips.taken]
+        taken = torch.zeros(len(trips), features.shape[1], dtype=torch.float64)
+        self.taken: Any = taken.index_add_(0, where, features[turns]).numpy()
+        place, last = self.solver.place, trips.lengths.unsqueeze(1)
+        self._from = place[trips.states[:, 0].numpy()]
+        goals = place[trips.states.gather(1, last).squeeze(1).numpy()]
+        self._goals, self._to = np.unique(goals, return_inverse=True)
+        self._by_goal = np.argsort(self._to, kind="stable")
+        self._ends = np.searchsorted(self._to[self._by_goal], np.arange(len(self._goals) + 1))
+
+    def __call__(self, weights: Tensor) -> ScoredDemonstrations:
+        """At some weights (k,), by 2 + k solves for each goal.
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        solver, f = self.solver, self.features
+        values, scores = self._paid(weights), self.taken.copy()
+        k, N = f.shape[1], len(f)
+        once, twice, information = np.zeros(N), np.zeros((k, N)), np.zeros((k, k))
+        with np.errstate(all="ignore"):  # what overflows is refused
+            moves, lu, blocks = self._solved(weights)
+            by_weight = [solver.matrix(moves * x) for x in f.T]
+            for block in blocks:
+                values[block.trips] -= block.log_values
+                left, right = self._left(lu, block), block.x.T[:, solver.heads]
+                once += np.einsum("jn,jn->n", left, right)
+                dx = [lu.solve(np.asfortranarray(matrix @ block.x)) for matrix in by_weight]
+                at_origin, at_goal = block.relative(dx)
+                scores[block.trips] -= at_origin - at_goal[block.columns]
+                information -= at_origin.T @ at_origin
+                information += (at_goal.T * block.counts) @ at_goal
+                for i, d in enumerate(dx):
+                    twice[i] += np.einsum("jn,jn->n", left, d.T[:, solver.heads])
+        cross = (f.T * moves) @ twice.T
+        information += (f.T * (moves * once)) @ f + cross + cross.T
+        return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
+
+    def values(self, weights: Tensor) -> Tensor:
+        """(n,), nats: log P of each trip, by one solve for each goal.
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        values = self._paid(weights)
+        with np.errstate(all="ignore"):
+            for block in self._solved(weights)[2]:
+                values[block.trips] -= block.log_values
+        return torch.from_numpy(values)
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """log P of each trip (n,), and the gradient of their sum (k,), by two solves for each goal.
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        values, once = self._paid(weights), np.zeros(len(self.features))
+        with np.errstate(all="ignore"):
+            moves, lu, blocks = self._solved(weights)
+            for block in blocks:
+                values[block.trips] -= block.log_values
+                right = block.x.T[:, self.solver.heads]
+                once += np.einsum("jn,jn->n", self._left(lu, block), right)
+        slope = self.taken.sum(0) - self.features.T @ (moves * once)
+        return torch.from_numpy(values), torch.from_numpy(slope)
+
+    def _paid(self, weights: Tensor) -> Any:
+        return self.taken @ weights.numpy()
+
+    def _solved(self, weights: Tensor) -> tuple[Any, Any, Iterator[_Block]]:
+        """The weights of turns (N,), the factors, and a few goals at a time."""
+        solver, utility = self.solver, self.features @ weights.numpy()
+        h = solver.potential(utility, self._goals)
+        moves = np.exp(utility + h[solver.heads] - h[solver.tails])
+        lu = _factors(solver, moves)
+        return moves, lu, self._blocks(lu, h)
+
+    def _blocks(self, lu: Any, h: Any) -> Iterator[_Block]:
+        for first in range(0, len(self._goals), _BLOCK):
+            goals = self._goals[first : first + _BLOCK]
+            trips = self._by_goal[self._ends[first] : self._ends[first + len(goals)]]
+            columns, origins = self._to[trips] - first, self._from[trips]
+            x = _columns(lu, self.solver.size, goals)
+            _check_feasible(x)
+            here, there = x[origins, columns], x[goals, np.arange(len(goals))]
+            log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
+            yield _Block(goals, trips, columns, origins, x, here, there, log_values)
+
+    def _left(self, lu: Any, block: _Block) -> Any:
+        """y at the tails of turns, (b, N)."""
+        pull, goals = np.zeros_like(block.x), block.goals
+        np.add.at(pull, (block.origins, block.columns), 1 / block.here)
+        pull[goals, np.arange(len(goals))] -= block.counts / block.there
+        return lu.solve(pull, "T").T[:, self.solver.tails]
+
+    def start(self) -> Tensor:
+        """Weights (k,) at which the sums over routes are finite: costs for what is never negative.
+
+        Raises:
+            ValueError: if no multiple of them will do.
+        """
+        means = np.where((self.features >= 0).all(0), self.features.mean(0), 0.0)
+        costs = np.divide(1.0, means, out=np.zeros_like(means), where=means > 0)
+        for doubling in range(_DOUBLINGS):
+            weights = torch.from_numpy(-costs * 2.0**doubling)
+            try:
+                if self.values(weights).isfinite().all():
+                    return weights
+            except ValueError:
+                continue
+        checks.refuse(
+            "start",
+            "weights at which every cycle costs something",
+            "none, with costs for all features that are never negative",
+            "add a feature such as the number of segments, or give start=",
+        )
+
+
+def _factors(solver: GoalSolver, moves: Any) -> Any:
+    try:
+        return solver.factors(moves)
+    except RuntimeError:
+        raise ValueError(_ENDLESS) from None
+
+
+_ENDLESS = (
+    "weights: expected those with a finite sum over routes, got a cycle that costs nothing; "
+    "make segments cost more"
+)
+
+
+def _columns(lu: Any, size: int, goals: Any) -> Any:
+    """G e_d of some goals, (E, b)."""
+    right = np.zeros((size, len(goals)), order="F")
+    right[goals, np.arange(len(goals))] = 1.0
+    return lu.solve(right)
+
+
+def _check_feasible(x: Any) -> None:
+    """Raises ValueError unless z_d = x / x(d) is a sum of positive terms."""
+    low, high = x.min(0), x.max(0)
+    if not np.isfinite(high).all() or ((low < 0) & (high > 0)).any():
+        raise ValueError(_ENDLESS)
+
+
+def _check_trips(streets: Streets, trips: Demonstrations) -> None:
+    """Raises ValueError, naming the trip, unless turns join segments and a goal is entered once."""
+    N, E = len(streets.turns), len(streets.segments)
+    for name, x, size in (("states", trips.states, E), ("actions", trips.actions, N)):
+        wrong = (x < 0) | (x >= size)
+        if wrong.any():
+            i = int(wrong.nonzero()[0, 0])
+            advice = "streets.demonstrations reads trips by the names of segments"
+            checks.refuse(f"trip {i}, {name}", f"integers in 0 … {size - 1}", "others", advice)
+    inside, turn = trips.taken, streets.turns[trips.actions]
+    apart = (turn != torch.stack([trips.states[:, :-1], trips.states[:, 1:]], -1)).any(-1)
+    if (apart & inside).any():
+        i, t = (apart & inside).nonzero()[0].tolist()
+        came = f"turn {int(trips.actions[i, t])}, which joins others"
+        advice = "actions are rows of streets.turns"
+        checks.refuse(f"trip {i}, step {t}", "the turn between its segments", came, advice)
+    goals = trips.states.gather(1, trips.lengths.unsqueeze(1))
+    passed = (trips.states[:, :-1] == goals) & inside
+    if passed.any():
+        i, t = passed.nonzero()[0].tolist()
+        came = f"{streets.segment_names[int(goals[i])]} at step {t} already"
+        advice = "a trip ends when it first enters its goal; cut it there"
+        checks.refuse(f"trip {i}", "a goal that is entered last", came, advice)

@@ -1,0 +1,282 @@
+"""The result of fitting a reward: weights with their errors, as a table of estimates."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.evaluation.spelling import number, spell
+from cai.inference.exact.soft_values import soft_values
+from cai.inference.inverse._scores import Likelihood
+from cai.numerics.exclusive import cached_property
+from cai.program.interfaces import Policy
+from cai.program.trajectory import TrajectoryModel
+from cai.rewards.linear_reward import LinearReward
+from cai.roads.network import Streets
+from cai.tables import bellman
+from cai.tables.table import Table
+
+_HEADINGS = ("", "weight", "std. error", "z", "95% interval")
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RewardFit:
+    """A reward that was fitted to demonstrations.
+
+    It prints as a table of estimates, and exports to HTML (in a notebook), a dict, JSON and
+    Markdown. ``cai.compare`` takes it, since it has a policy.
+
+    Attributes:
+        reward: with its weights, reward units per unit of each feature.
+        model: the model, or the table, with that reward: everything else runs on it.
+        optimism: η of the demonstrator.
+        rule: how it chooses actions.
+        likelihood: what was maximised: "actions", "paths" or "matching".
+        covariance: (k, k), of the weights; NaN where the data do not determine one.
+        errors: how it was estimated: "information", "sandwich" or "clustered by group".
+        log_likelihood: nats, of all demonstrations: of their actions, for "paths" of their next
+            states, too.
+        log_likelihood_without: the same with all weights zero; None if that has no values.
+        scores: (n, k), nats per unit of a weight: the gradient of each demonstration.
+        information: (k, k), minus the Hessian, or the Fisher information of "actions".
+        observed: (k,), the features of a demonstration, on average.
+        expected: (k,), the same where the demonstrator follows the fitted reward.
+        unidentified: combinations of weights, name -> number, that the data cannot tell from zero.
+        separated: combinations whose likelihood grows for ever: their weights have no maximum.
+        demonstrations: n.
+        actions: how many actions they have.
+        dropped: how many demonstrations were left out as impossible.
+        steps: of the search.
+        evaluations: of the likelihood.
+        converged: whether a further step would gain less than 1e-10 nats.
+        reason: why the search ended.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> expert = inference.soft_values(model).policy
+    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(expert, 200, seed=0))
+    >>> fitted = inference.fit_reward(model, seen, cai.LinearReward({"state": lambda s, a: s}))
+    >>> fitted.converged, list(fitted.weights)
+    (True, ['state'])
+    """
+
+    reward: LinearReward
+    model: TrajectoryModel | Table | Streets
+    optimism: float
+    rule: bellman.Rule
+    likelihood: Likelihood
+    covariance: Tensor
+    errors: str
+    log_likelihood: float
+    log_likelihood_without: float | None
+    scores: Tensor
+    information: Tensor
+    observed: Tensor
+    expected: Tensor
+    unidentified: tuple[dict[str, float], ...]
+    separated: tuple[dict[str, float], ...]
+    demonstrations: int
+    actions: int
+    dropped: int
+    steps: int
+    evaluations: int
+    converged: bool
+    reason: str
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Name -> ψ, reward units per unit of the feature."""
+        return dict(self.reward.weights or {})
+
+    @property
+    def std_errors(self) -> dict[str, float]:
+        """Name -> standard error; NaN where the data do not determine the weight."""
+        found = self.covariance.diagonal().sqrt().tolist()
+        return dict(zip(self.reward.names, found, strict=True))
+
+    @property
+    def z(self) -> dict[str, float]:
+        """Name -> weight over standard error."""
+        errors = self.std_errors
+        return {name: x / errors[name] for name, x in self.weights.items()}
+
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Name -> the ends of a normal interval.
+
+        Args:
+            level: how often it covers the truth in large samples.
+
+        Raises:
+            ValueError: if the level is not between 0 and 1.
+        """
+        checks.check_real("level", level, lambda x: 0 < x < 1, "between 0 and 1", "such as 0.95")
+        q = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+        errors = self.std_errors
+        return {k: (x - q * errors[k], x + q * errors[k]) for k, x in self.weights.items()}
+
+    @property
+    def aic(self) -> float | None:
+        """Akaike's criterion, 2 k - 2 log L; None for "matching", which maximises no likelihood."""
+        return None if self.likelihood == "matching" else 2 * (self._free - self.log_likelihood)
+
+    @property
+    def bic(self) -> float | None:
+        """Schwarz's criterion, k log n - 2 log L; None for "matching"."""
+        if self.likelihood == "matching":
+            return None
+        return self._free * math.log(self.demonstrations) - 2 * self.log_likelihood
+
+    @property
+    def _free(self) -> int:
+        return len(self.reward.names) - len(self.unidentified) - len(self.separated)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy of the demonstrator with the fitted reward, (t, s) -> distribution.
+
+        Raises:
+            ValueError: for a road network, which has another policy for each goal.
+        """
+        if isinstance(self.model, Streets):
+            expected, came = "a model, which has a policy", "a road network, one for each goal"
+            checks.refuse("model", expected, came, "take inference.routes(fitted, goals)")
+        return soft_values(self.model, self.optimism, self.rule).policy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Weights, errors, likelihoods and the state of the search, as plain values."""
+        low_high = self.intervals()
+        return {
+            "likelihood": self.likelihood,
+            "optimism": self.optimism,
+            "rule": self.rule,
+            "errors": self.errors,
+            "weights": {
+                name: {
+                    "weight": x,
+                    "std_error": _finite(self.std_errors[name]),
+                    "z": _finite(self.z[name]),
+                    "interval": [_finite(end) for end in low_high[name]],
+                }
+                for name, x in self.weights.items()
+            },
+            "log_likelihood": self.log_likelihood,
+            "log_likelihood_without": self.log_likelihood_without,
+            "aic": self.aic,
+            "bic": self.bic,
+            "unidentified": list(self.unidentified),
+            "separated": list(self.separated),
+            "demonstrations": self.demonstrations,
+            "actions": self.actions,
+            "dropped": self.dropped,
+            "steps": self.steps,
+            "evaluations": self.evaluations,
+            "converged": self.converged,
+            "reason": self.reason,
+        }
+
+    def to_json(self) -> str:
+        """to_dict as JSON; numbers that there are not are null."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    def to_markdown(self) -> str:
+        """The table in Markdown."""
+        lines = [_HEADINGS, ("---", *["---:"] * (len(_HEADINGS) - 1)), *self._cells()]
+        cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+
+    def to_text(self, encoding: str = "utf-8") -> str:
+        """The table in columns of one width, with what there is to say about it.
+
+        Args:
+            encoding: that of the output; symbols that it lacks are spelt.
+        """
+        lines = [list(_HEADINGS), *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+            for line in lines
+        ]
+        text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+        return spell("\n".join([self._title(), *text, *self._notes()]), encoding)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook."""
+        head = "".join(f"<th>{html.escape(x)}</th>" for x in _HEADINGS)
+        body = "".join(
+            "<tr>"
+            + "".join(f"<td style='text-align:right'>{html.escape(x)}</td>" for x in line)
+            + "</tr>"
+            for line in self._cells()
+        )
+        notes = "<br>".join(html.escape(note) for note in self._notes())
+        return (
+            f"<table><caption>{html.escape(self._title())}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table><small>{notes}</small>"
+        )
+
+    def _title(self) -> str:
+        how = {"actions": "likelihood of actions", "paths": "likelihood of paths"}
+        how |= {"matching": "matched features"}
+        rule = "" if self.rule == "soft" else f", rule {self.rule}"
+        many = f"{self.demonstrations} demonstrations, {self.actions} actions"
+        return f"Reward by {how[self.likelihood]}, optimism {self.optimism:g}{rule}: {many}"
+
+    def _cells(self) -> list[list[str]]:
+        errors, z, ends = self.std_errors, self.z, self.intervals()
+        rows = []
+        for name, weight in self.weights.items():
+            if math.isnan(errors[name]):
+                rows.append([name, number(weight), "none", "", ""])
+                continue
+            low, high = ends[name]
+            numbers = [number(weight), number(errors[name]), f"{z[name]:.1f}"]
+            rows.append([name, *numbers, f"{number(low)} … {number(high)}"])
+        return rows
+
+    def _notes(self) -> list[str]:
+        without = self.log_likelihood_without
+        notes = [
+            f"log-likelihood {self.log_likelihood:.1f} nats"
+            + ("" if without is None else f", {without:.1f} without a reward")
+            + ("" if self.aic is None else f"; AIC {self.aic:.1f}, BIC {self.bic:.1f}")
+            + f"; errors by {'the ' if self.errors != 'clustered by group' else 'scores '}"
+            + f"{self.errors}."
+        ]
+        notes += [
+            f"Not identified: {_spelt(combination)}; no error is given for it."
+            for combination in self.unidentified
+        ]
+        notes += [
+            f"No finite maximum: {_spelt(combination)}; what it rewards never occurs in the data, "
+            "or always does. Give a prior, or leave the feature out."
+            for combination in self.separated
+        ]
+        if self.dropped:
+            notes.append(f"{self.dropped} impossible demonstrations were left out.")
+        if not self.converged:
+            notes.append(f"Not converged: {self.reason}.")
+        return notes
+
+
+def _spelt(combination: dict[str, float]) -> str:
+    """A combination of weights as a sum."""
+    words = " ".join(f"{'-' if x < 0 else '+'} {abs(x):.3g} {k}" for k, x in combination.items())
+    return words.removeprefix("+ ")
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

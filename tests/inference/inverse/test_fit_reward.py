@@ -1,0 +1,410 @@
+"""Rewards from demonstrations: every path by hand, second methods, theorems, and messages."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from examples import endless
+
+import cai
+from cai import inference, models
+from cai.inference.inverse._observed import observed
+from cai.inference.inverse._scores import Likelihoods
+
+KINDS = [
+    ("actions", 0.0),
+    ("actions", 1.0),
+    ("actions", -0.4),
+    ("paths", 0.0),
+    ("paths", 0.6),
+    ("paths", 1.0),
+    ("paths", -0.3),
+    ("matching", 0.0),
+]
+
+
+def features_of(seed, S, A, k=3):
+    """Two features of states and actions, one paid on arrival, and an offset."""
+    rng = np.random.default_rng(seed)
+    f = torch.from_numpy(rng.normal(size=(k, S, A)))
+    g = torch.from_numpy(rng.normal(size=(S, A, S)))
+    named = {f"f{i}": f[i] for i in range(k - 1)}
+    return cai.LinearReward(named, arrival={"g": g}, offset=f[-1])
+
+
+def random_case(seed, discount=1.0, by_step=False, S=3, A=2, T=3):
+    """A problem, a reward on it, and weights."""
+    make = oracles.random_steps if by_step else oracles.random_problem
+    problem = make(seed, T=T, discount=discount)
+    table = cai.tabulate(problem.model())
+    reward = features_of(seed, *problem.sizes)
+    weights = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=len(reward.names)))
+    return problem, table, reward, weights
+
+
+def every_path(table, T, lengths=None):
+    """All possible paths of T actions, as demonstrations that end at the horizon."""
+    S, A = table.num_states, table.num_actions
+    P = table.dense(table.log_dynamics)
+    prior = table.log_prior
+    states, actions = [], []
+    for s in itertools.product(range(S), repeat=T + 1):
+        for a in itertools.product(range(A), repeat=T):
+            at = [
+                (P[t] if P.dim() == 4 else P)[s[t], a[t], s[t + 1]] > 0
+                and (prior[t] if prior.dim() == 3 else prior)[s[t], a[t]] > -torch.inf
+                for t in range(T)
+            ]
+            if all(at):
+                states.append(s)
+                actions.append(a)
+    return cai.Demonstrations.from_paths(states, actions, ends=lengths or "horizon")
+
+
+def objective(table, reward, seen, likelihood, eta, rule="soft"):
+    found, _ = observed(table, seen, "error")
+    return Likelihoods(table, reward.on(table), found, eta, rule, likelihood)
+
+
+def numerically(score, weights, h=1e-5):
+    """Differences of the values (n, k), and of the summed scores (k, k)."""
+    values, slopes = [], []
+    for i in range(len(weights)):
+        step = torch.zeros_like(weights)
+        step[i] = h
+        after, before = score(weights + step), score(weights - step)
+        values.append((after.values - before.values) / (2 * h))
+        slopes.append((after.scores - before.scores).sum(0) / (2 * h))
+    return torch.stack(values, 1), torch.stack(slopes, 1)
+
+
+@pytest.mark.parametrize(("likelihood", "eta"), KINDS)
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("by_step", [False, True])
+def test_scores_are_the_gradient_of_each_demonstration(likelihood, eta, discount, by_step):
+    _, table, reward, weights = random_case(3, discount, by_step)
+    seen = every_path(table, 3)
+    ends = ("horizon", "cut", "terminated") if discount < 1 else ("horizon", "cut")
+    if not by_step:
+        ends = (*ends, "own")
+    seen = seen.with_ends([ends[i % len(ends)] for i in range(len(seen))])
+    short = [i for i, end in enumerate(seen.ends) if end != "horizon"]
+    lengths = seen.lengths.clone()
+    lengths[short] = 1 + torch.arange(len(short)) % 3
+    seen = dataclasses.replace(seen, lengths=lengths)[:]
+    score = objective(table, reward, seen, likelihood, eta)
+    slopes, curvature = numerically(score, weights)
+    found = score(weights)
+    torch.testing.assert_close(found.scores, slopes, rtol=1e-6, atol=1e-7)
+    if likelihood == "matching" or (likelihood == "paths" and eta == 1):
+        torch.testing.assert_close(found.information, -curvature, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", ["actions", "paths", "matching"])
+@pytest.mark.parametrize("eta", [0.0, 1.0, 0.4])
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_scores_with_an_infinite_horizon(likelihood, eta, discount):
+    if likelihood == "matching" and eta:
+        return
+    table = endless(5, discount=discount)
+    S, A = table.num_states, table.num_actions
+    reward = features_of(5, S, A)
+    if discount == 1:  # nothing is paid in the goal
+        lasting = torch.ones(S, A, dtype=torch.float64)
+        lasting[-1] = 0
+        given = {name: f * lasting for name, f in reward.features.items()}
+        arrival = {"g": reward.arrival["g"] * lasting.unsqueeze(-1)}
+        reward = cai.LinearReward(given, arrival=arrival, offset=-2 * lasting)
+    weights = torch.tensor([0.2, -0.3, 0.1], dtype=torch.float64)
+    seen = every_path(table, 3)[::7].with_ends("cut")
+    score = objective(table, reward, seen, likelihood, eta)
+    slopes, curvature = numerically(score, weights)
+    found = score(weights)
+    torch.testing.assert_close(found.scores, slopes, rtol=1e-6, atol=1e-7)
+    if likelihood == "matching" or (likelihood == "paths" and eta == 1):
+        torch.testing.assert_close(found.information, -curvature, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rule", ["soft", "boltzmann"])
+def test_actions_agree_with_the_likelihood_that_torch_differentiates(eta, rule):
+    _, table, reward, weights = random_case(7)
+    seen = every_path(table, 3)
+    found = objective(table, reward, seen, "actions", eta, rule)(weights)
+    psi = weights.clone().requires_grad_()
+    other = reward.on(table).rewards(table, psi)
+    values = inference.log_likelihood(other, (seen.states, seen.actions), eta, rule)
+    torch.testing.assert_close(found.values, values.detach())
+    (slope,) = torch.autograd.grad(values.sum(), psi)
+    torch.testing.assert_close(found.scores.sum(0), slope)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_paths_at_optimism_one_are_the_posterior_over_all_paths(seed):
+    problem, table, reward, weights = random_case(seed)
+    seen = every_path(table, 3)
+    paid = reward.weighted(weights)
+    s, a, after = seen.states[:, :-1], seen.actions, seen.states[:, 1:]
+    R = (paid(s, a) + paid.on_arrival(s, a, after)).sum(1) + torch.as_tensor(problem.final)[
+        seen.states[:, -1]
+    ]
+    P, prior = (torch.as_tensor(x).log() for x in (problem.P, problem.prior))
+    log_p = P[s, a, after].sum(1) + prior[s, a].sum(1) + R / problem.temperature
+    first = seen.states[:, 0]
+    total = torch.stack([log_p[first == x].logsumexp(0) for x in range(table.num_states)])
+    expected = log_p - total[first]
+    found = objective(table, reward, seen, "paths", 1.0)(weights)
+    torch.testing.assert_close(found.values, expected)
+    # What is cut off is the sum over all that may follow.
+    short = dataclasses.replace(seen, lengths=torch.ones_like(seen.lengths)).with_ends("cut")[:]
+    cut = objective(table, reward, short, "paths", 1.0)(weights).values
+    alike = (seen.states[:, :2].unsqueeze(1) == seen.states[:, :2]).all(-1)
+    alike &= seen.actions[:, :1] == seen.actions[:, 0]
+    summed = torch.where(alike, expected, -torch.inf).logsumexp(1)
+    torch.testing.assert_close(cut, summed)
+
+
+@pytest.mark.parametrize(("likelihood", "eta"), [k for k in KINDS if k[0] != "matching"])
+def test_information_is_the_mean_product_of_scores_where_the_demonstrator_is_right(likelihood, eta):
+    _, table, reward, weights = random_case(11)
+    seen = every_path(table, 3)
+    own = reward.on(table).rewards(table, weights)
+    # In the world of "paths" luck comes at optimism η; in that of "actions" as it really is.
+    log_p = objective(table, reward, seen, "paths", eta)(weights).values
+    if likelihood == "actions":
+        s, a, after = seen.states[:, :-1], seen.actions, seen.states[:, 1:]
+        log_pi = objective(table, reward, seen, "actions", eta)(weights).values
+        log_p = log_pi + own.dense(own.log_dynamics).log()[s, a, after].sum(1)
+    start = table.log_initial.exp()[seen.states[:, 0]]
+    p = start * log_p.exp()
+    torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    total = torch.zeros(3, 3, dtype=torch.float64)
+    for i in range(len(seen)):
+        total += p[i] * objective(table, reward, seen[i], likelihood, eta)(weights).information
+    scores = objective(table, reward, seen, likelihood, eta)(weights).scores
+    torch.testing.assert_close((scores.T * p) @ scores, total)
+    torch.testing.assert_close((p.unsqueeze(1) * scores).sum(0), torch.zeros(3).double())
+
+
+def test_without_noise_and_discount_all_objectives_are_one():
+    rng = np.random.default_rng(0)
+    goes = torch.from_numpy(np.eye(4)[rng.integers(4, size=(4, 2))])
+    model = models.tabular(goes, rng.normal(size=(4, 2)), horizon=4, temperature=0.7)
+    table, reward = cai.tabulate(model), features_of(0, 4, 2)
+    weights = torch.tensor([0.3, -1.0, 0.7], dtype=torch.float64)
+    seen = every_path(table, 4)
+    scores = [objective(table, reward, seen, *kind)(weights) for kind in KINDS]
+    uniform = 4 * math.log(2)  # nats that the prior takes, which "matching" leaves out
+    for (likelihood, _), found in zip(KINDS, scores, strict=True):
+        torch.testing.assert_close(found.scores, scores[0].scores)
+        left_out = uniform if likelihood == "matching" else 0.0
+        torch.testing.assert_close(found.values - left_out, scores[0].values)
+
+
+def test_maximum_entropy_takes_luck_for_choice():
+    """Two tickets cost 1 and win 2 with chance .1 and .5; a third action does nothing."""
+    win = torch.tensor([0.1, 0.5])
+    P = torch.zeros(3, 3, 3, dtype=torch.float64)  # at the shop, nothing won, won
+    P[0, :2, 2], P[0, :2, 1], P[0, 2, 1] = win.double(), 1 - win.double(), 1.0
+    P[1:, :, 1] = 1.0
+    model = models.tabular(P, torch.zeros(3, 3), horizon=1, initial=[1.0, 0.0, 0.0])
+    reward = cai.LinearReward(
+        {"ticket": lambda s, a: a < 2}, arrival={"win": lambda s, a, n: n == 2}
+    )
+    table = cai.tabulate(model)
+    seen = every_path(table, 1)
+    seen = seen[seen.states[:, 0] == 0]
+    truth = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+    own = objective(table, reward, seen, "actions", 0.0)(truth)
+    p = own.values + table.dense(table.log_dynamics).log()[0, seen.actions[:, 0], seen.states[:, 1]]
+    p = p.exp()
+    torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+
+    def slope(likelihood, eta, weights):
+        score = objective(table, reward, seen, likelihood, eta)
+        return (p @ score(torch.tensor(weights, dtype=torch.float64)).scores).abs().max()
+
+    assert slope("actions", 0.0, [-1.0, 2.0]) < 1e-12
+    assert slope("paths", 1.0, [-0.437, 0.341]) < 1e-3
+    assert slope("actions", 1.0, [-1.166, 1.690]) < 1e-3
+    assert slope("paths", 1.0, [-1.0, 2.0]) > 0.1
+
+
+def test_the_search_ends_where_the_score_is_zero_from_anywhere():
+    problem = oracles.random_problem(2, S=4, A=3, T=4, zeros=0.0, forbidden=0.0)
+    model, weights = problem.model(), torch.tensor([0.5, -1.0, 0.7], dtype=torch.float64)
+    table, reward = cai.tabulate(model), features_of(2, 4, 3)
+    own = reward.on(table).rewards(table, weights)
+    expert = inference.soft_values(own).policy
+    seen = cai.Demonstrations.from_trajectories(model.simulate(expert, 400, seed=1))
+    found = [
+        inference.fit_reward(model, seen, reward, likelihood=likelihood, start=start)
+        for likelihood in ("actions", "matching")
+        for start in (None, [4.0, -4.0, 4.0])
+    ]
+    for a, b in (found[:2], found[2:]):
+        assert a.converged
+        assert b.converged
+        for name in reward.names:
+            assert a.weights[name] == pytest.approx(b.weights[name], abs=1e-4)
+        assert float(a.scores.sum(0).abs().max()) < 1e-3
+        assert a.log_likelihood >= a.log_likelihood_without
+        again = reward.on(table).rewards(table, torch.tensor([*a.weights.values()]).double())
+        torch.testing.assert_close(inference.soft_values(a.model).V, inference.soft_values(again).V)
+    assert found[2].errors == "sandwich"
+    assert found[2].aic is None
+    # Features of a demonstration are matched by "matching", not by "actions".
+    torch.testing.assert_close(found[2].observed, found[2].expected, rtol=1e-5, atol=1e-5)
+    assert (found[0].observed - found[0].expected).abs().max() > 1e-3
+
+
+def test_a_constant_is_not_identified_in_a_finite_horizon_and_has_no_error():
+    _, table, reward, _ = random_case(2)
+    more = cai.LinearReward(
+        {**reward.features, "always": lambda s, a: torch.ones(s.shape)}, arrival=reward.arrival
+    )
+    seen = every_path(table, 3)
+    fitted = inference.fit_reward(table, seen, more)
+    plain = inference.fit_reward(table, seen, dataclasses.replace(reward, offset=0.0))
+    assert fitted.unidentified == ({"always": 1.0},)
+    assert math.isnan(fitted.std_errors["always"])
+    assert fitted.weights["always"] == pytest.approx(0, abs=1e-9)  # as at the start
+    for name in reward.names:
+        assert fitted.weights[name] == pytest.approx(plain.weights[name], rel=1e-6)
+        assert fitted.std_errors[name] == pytest.approx(plain.std_errors[name], rel=1e-6)
+    assert "Not identified: 1 always" in str(fitted)
+    assert "none" in fitted.to_markdown()
+    assert '"std_error": null' in fitted.to_json()
+
+
+def test_two_features_that_are_multiples_are_named_together():
+    _, table, reward, _ = random_case(2)
+    f = reward.features["f0"]
+    more = cai.LinearReward({"f0": f, "minutes": f * 60, "f1": reward.features["f1"]})
+    fitted = inference.fit_reward(table, every_path(table, 3), more)
+    ((combination,),) = ([fitted.unidentified],)
+    assert set(combination[0]) == {"f0", "minutes"}
+    assert combination[0]["f0"] / combination[0]["minutes"] == pytest.approx(-60)
+    assert math.isnan(fitted.std_errors["minutes"])
+    assert math.isfinite(fitted.std_errors["f1"])
+
+
+def test_what_never_occurs_has_no_finite_weight_unless_there_is_a_prior():
+    stay_or_go = torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)
+    model = models.tabular(stay_or_go, torch.zeros(2, 2), horizon=4)
+    reward = cai.LinearReward({"walks": lambda s, a: a == 1})
+    stays = cai.Demonstrations.from_paths([[0] * 5] * 20, [[0] * 4] * 20)
+    fitted = inference.fit_reward(model, stays, reward)
+    assert fitted.separated == ({"walks": 1.0},)
+    assert math.isnan(fitted.std_errors["walks"])
+    assert "No finite maximum: 1 walks" in str(fitted)
+    prior = torch.distributions.Normal(0.0, 1.0)
+    likely = inference.fit_reward(model, stays, reward, prior=prior)
+    assert not likely.separated
+    assert likely.weights["walks"] < 0
+    assert likely.std_errors["walks"] < 1
+
+
+def test_the_table_of_estimates():
+    _, table, reward, _ = random_case(2)
+    seen = every_path(table, 3)
+    fitted = inference.fit_reward(table, seen, reward)
+    error = fitted.covariance.diagonal().sqrt().tolist()
+    for i, name in enumerate(reward.names):
+        weight = fitted.weights[name]
+        assert fitted.std_errors[name] == error[i]
+        assert fitted.z[name] == pytest.approx(weight / error[i])
+        low, high = fitted.intervals(0.6826894921370859)[name]  # one standard error
+        assert (low, high) == pytest.approx((weight - error[i], weight + error[i]))
+        assert f"{fitted.z[name]:.1f}" in str(fitted)
+        assert name in fitted.to_markdown()
+        assert name in fitted._repr_html_()
+    assert fitted.aic == pytest.approx(6 - 2 * fitted.log_likelihood)
+    assert fitted.bic == pytest.approx(3 * math.log(len(seen)) - 2 * fitted.log_likelihood)
+    assert set(fitted.to_dict()["weights"]) == set(reward.names)
+    own = reward.on(table).rewards(table, torch.tensor([*fitted.weights.values()]).double())
+    best = inference.soft_values(own).policy.log_probs
+    torch.testing.assert_close(fitted.policy.log_probs, best)
+    with pytest.raises(ValueError, match="level: expected between 0 and 1"):
+        fitted.intervals(95)
+
+
+def test_errors_by_groups_are_those_of_the_sums_of_their_scores():
+    _, table, reward, _ = random_case(2)
+    seen = every_path(table, 3)
+    seen = dataclasses.replace(seen, groups=tuple(f"g{i % 5}" for i in range(len(seen))))
+    plain = inference.fit_reward(table, seen, reward)
+    fitted = inference.fit_reward(table, seen, reward, cluster="group")
+    assert fitted.weights == plain.weights
+    sums = torch.stack([plain.scores[i::5].sum(0) for i in range(5)])
+    inverse = torch.linalg.inv(plain.information)
+    torch.testing.assert_close(fitted.covariance, inverse @ sums.T @ sums @ inverse)
+    torch.testing.assert_close(plain.covariance, inverse)
+
+
+def test_impossible_demonstrations_are_named_or_dropped():
+    model = models.ledge(horizon=2)
+    reward = cai.LinearReward({"state": lambda s, a: s})
+    P = cai.tabulate(model)
+    dense = P.dense(P.log_dynamics)
+    never = int((dense[0, 0] == 0).nonzero()[0])
+    after = int((dense[0, 0] > 0).nonzero()[0])
+    then = int((dense[after, 0] > 0).nonzero()[0])
+    seen = cai.Demonstrations.from_paths([[0, after, then], [0, never, never]], [[0, 0], [0, 0]])
+    words = f"demonstration 1, step 0: .* got state {never} after action 0 in state 0"
+    with pytest.raises(ValueError, match=words):
+        inference.fit_reward(model, seen, reward)
+    fitted = inference.fit_reward(model, seen, reward, on_impossible="drop")
+    assert (fitted.demonstrations, fitted.dropped) == (1, 1)
+    with pytest.raises(ValueError, match="expected some that are possible, got none"):
+        inference.fit_reward(model, seen[1], reward, on_impossible="drop")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimism": math.inf}, "optimism: expected a finite number"),
+        ({"optimism": 1.0, "likelihood": "matching"}, "optimism: expected 0 for likelihood="),
+        ({"likelihood": "states"}, "likelihood: expected"),
+        ({"rule": "hard"}, "rule: expected"),
+        ({"rule": "boltzmann", "likelihood": "paths"}, 'rule: expected "soft" for likelihood='),
+        ({"cluster": "group"}, "cluster: expected demonstrations with groups"),
+        ({"start": [1.0, 2.0]}, "start: expected 1 finite weights"),
+        ({"steps": 0}, "steps: expected"),
+        ({"on_impossible": "ignore"}, "on_impossible: expected"),
+    ],
+)
+def test_wrong_arguments(changes, words):
+    model = models.ledge(horizon=1)
+    seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 5, seed=0))
+    with pytest.raises(ValueError, match=words):
+        inference.fit_reward(model, seen, cai.LinearReward({"s": lambda s, a: s}), **changes)
+
+
+def test_lengths_must_fit_the_horizon():
+    model = models.ledge(horizon=3)
+    reward = cai.LinearReward({"s": lambda s, a: s})
+    simulated = models.ledge(horizon=2).simulate(model.prior, 5, seed=0)
+    seen = cai.Demonstrations.from_trajectories(simulated)
+    with pytest.raises(ValueError, match=r"expected 3 actions, the horizon, got 2 in demonst"):
+        inference.fit_reward(model, seen, reward)
+    assert inference.fit_reward(model, seen.with_ends("own"), reward).converged
+    endless_model = models.ledge(horizon=None, discount=0.9)
+    with pytest.raises(ValueError, match='ends: expected no "horizon" or "own"'):
+        inference.fit_reward(endless_model, seen, reward)
+    assert inference.fit_reward(endless_model, seen.with_ends("cut"), reward).converged
+
+
+def test_a_horizon_of_its_own_needs_no_model_of_its_own():
+    model = models.ledge(horizon=3)
+    reward = cai.LinearReward({"s": lambda s, a: s, "a": lambda s, a: a})
+    shorter = models.ledge(horizon=2)
+    seen = cai.Demonstrations.from_trajectories(shorter.simulate(model.prior, 50, seed=0))
+    a = inference.fit_reward(model, seen.with_ends("own"), reward)
+    b = inference.fit_reward(shorter, seen, reward)
+    assert a.weights == pytest.approx(b.weights, rel=1e-6)
+    assert a.std_errors == pytest.approx(b.std_errors, rel=1e-6)
