@@ -43,7 +43,8 @@ def streets(streets: Streets, values: Any, *, label: str = "probability of use")
         came = f"shape {list(numbers.shape)}{'' if np.isfinite(numbers).all() else ', not finite'}"
         advice = "features of turns have N numbers, those of segments E"
         checks.refuse("values", f"{len(streets.segments)} finite numbers", came, advice)
-    if streets.lines is None or streets.points is None:
+    courses = streets.lines
+    if courses is None or streets.points is None:
         advice = "give the coordinates of its nodes, or geometries"
         checks.refuse("streets", "a network on a map", "one without coordinates", advice)
     low, high = streets.points.numpy().min(0), streets.points.numpy().max(0)
@@ -55,7 +56,7 @@ def streets(streets: Streets, values: Any, *, label: str = "probability of use")
     )
     axes = canvas.subplots()
     order = np.argsort(np.abs(numbers), kind="stable")  # of both directions the larger one on top
-    lines = [streets.lines[e].numpy() for e in order.tolist()]
+    lines = [courses[e].numpy() for e in order.tolist()]
     shares = np.abs(numbers[order]) / max(np.abs(numbers).max(), np.finfo(float).tiny)
     axes.add_collection(LineCollection(lines, colors="#cccccc", linewidths=0.6))
     drawn = LineCollection(

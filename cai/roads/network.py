@@ -101,7 +101,7 @@ class Streets:
         own = [", ".join(x) or "none" for x in (self.segment_features, self.turn_features)]
         text = f"{E} segments, {N} turns, {V} nodes; of segments: {own[0]}; of turns: {own[1]}"
         ends = len(self.dead_ends)
-        return f"Streets({text}{f'; {ends} dead ends' if ends else ''})"
+        return f"Streets({text}{f'; dead ends: {ends}' if ends else ''})"
 
     def feature(self, name: str) -> Tensor:
         """One feature at each turn: of the segment that it enters, or its own.

@@ -69,10 +69,17 @@ def _turns(network: Network, before: Tensor, after: Tensor, rows: Tensor, who: A
         return network.locate_turns(before, after)
     except ValueError:
         pass  # which names a pair, where a reader looks for a row of the table
-    for one, other, row in zip(before, after, rows.tolist(), strict=True):
+    right, wrong = 0, len(before)  # all pairs before the one are turns, up to the other not all
+    while wrong - right > 1:
+        half = (right + wrong) // 2
         try:
-            network.locate_turns(one[None], other[None])
-        except ValueError as error:
-            words = str(error).removeprefix("row 0: ")
-            raise ValueError(f"trip {who[row]}, row {row}: {words}") from None
-    raise AssertionError("one of the rows was wrong")
+            network.locate_turns(before[right:half], after[right:half])
+            right = half
+        except ValueError:
+            wrong = half
+    row = int(rows[right])
+    try:
+        return network.locate_turns(before[right:wrong], after[right:wrong])
+    except ValueError as error:
+        words = str(error).removeprefix("row 0: ")
+        raise ValueError(f"trip {who[row]}, row {row}: {words}") from None

@@ -94,7 +94,7 @@ def test_without_segments_and_turns():
     ahead = streets.without(turns=streets.feature("u_turn") > 0)
     assert ahead.turns.tolist() == [[0, 2], [0, 3], [2, 4], [3, 4], [4, 0]]
     assert ahead.dead_ends.tolist() == [1]
-    assert "1 dead ends" in repr(ahead)
+    assert "; dead ends: 1)" in repr(ahead)
     assert ahead.feature("minutes").tolist() == [3, 4, 5, 5, 1]
     for mask in ([1, 0, 0, 0, 0], torch.zeros(4, dtype=torch.bool)):
         with pytest.raises(ValueError, match="5 flags"):
