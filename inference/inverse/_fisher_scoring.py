@@ -86,10 +86,8 @@ def maximise(
                     break
             share /= 2
         else:
-            reason = "no step along the gradient gains anything, by rounding errors"
-            return Maximum(
-                value, weights, scored, bend, first, step, evaluations, gain < 1e-6, reason
-            )
+            reason, small = "no step along the gradient gains anything", gain < 1e-6
+            return Maximum(value, weights, scored, bend, first, step, evaluations, small, reason)
         weights, scored, value = weights + share * direction, tried, found
         _, slope, bend = p
     reason = f"{most} steps were not enough"

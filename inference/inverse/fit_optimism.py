@@ -108,9 +108,14 @@ def fit_optimism(
     def profile(eta: float) -> float:
         if eta not in fits:
             near = min(fits, key=lambda other: abs(other - eta), default=None)
-            start = None if near is None else [*fits[near].weights.values()]
-            own = {"start": start} | options
-            fits[eta] = fit_reward(model, demonstrations, reward, optimism=eta, **own)
+            starts = [None] if near is None else [None, [*fits[near].weights.values()]]
+            found = [
+                fit_reward(
+                    model, demonstrations, reward, optimism=eta, **{"start": start} | options
+                )
+                for start in starts
+            ]
+            fits[eta] = max(found, key=lambda fit: fit.log_likelihood)
         return fits[eta].log_likelihood
 
     best = _highest(profile, np.linspace(low, high, _POINTS).tolist())

@@ -151,11 +151,7 @@ class Routes:
         return found
 
     def traversals(self, origin: int, goal: int) -> Tensor:
-        """(E,), how many times each segment is expected to be entered, its start included.
-
-        Raises:
-            ValueError: if the goal cannot be reached.
-        """
+        """(E,), how often each segment is expected to be driven; as :meth:`use`."""
         return self._visits(*self._ends(origin, goal))[0]
 
     def use(self, origin: int, goal: int) -> Tensor:
@@ -258,15 +254,12 @@ class Routes:
     def _visits(self, o: int, d: int) -> tuple[Tensor, Any]:
         """Expected visits (E,), and a function that gives G(s,s) without the goal."""
         solver, lu, _, _ = self._solved
-        x, start = self._column(d), np.zeros((self._size, 1), order="F")
+        x, start = self._column(d), np.zeros((self._size, 2), order="F")
         place = solver.place
         if x[place[o]] == 0:
             self._refuse_unreached(o, d)
-        start[place[o]] = 1.0
-        from_start = lu.solve(start, "T")[:, 0]  # G(o,·)
-        end = np.zeros((self._size, 1), order="F")
-        end[place[d]] = 1.0
-        from_goal = lu.solve(end, "T")[:, 0]  # G(d,·)
+        start[place[o], 0] = start[place[d], 1] = 1.0
+        from_start, from_goal = lu.solve(start, "T").T  # G(o,·) and G(d,·)
         there = x[place[d]]
         without = from_start - (x[place[o]] / there) * from_goal
         visits = np.maximum(without, 0.0) * x / x[place[o]]
