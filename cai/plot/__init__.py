@@ -17,6 +17,8 @@ Models and training:
 - ``graphical_model``: the model as a graph.
 - ``trajectories``: trajectories in a plane of the states.
 - ``streets``: a number of each segment of a road network, on its map.
+- ``estimates``: weights of fitted rewards, with intervals.
+- ``optimism_profile``: the likelihood of each optimism of a demonstrator.
 - ``losses``: the ELBO over the steps of a fit.
 - ``learning_curve``: what learners record, and their values against the exact ones.
 """

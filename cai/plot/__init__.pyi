@@ -1,4 +1,6 @@
 from .comparison_figure import comparison as comparison
+from .estimates_figure import estimates as estimates
+from .estimates_figure import optimism_profile as optimism_profile
 from .graph_figure import graphical_model as graphical_model
 from .ladder_figure import price_ladder as price_ladder
 from .learning_figure import learning_curve as learning_curve

@@ -1,0 +1,142 @@
+"""Weights of fitted rewards with their intervals, and the profile of a demonstrator's optimism."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cai import checks
+from cai.plot.canvas import captioned, check_drawn, figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and markers that differ.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_MARKERS = "osD^vP"
+_FIELDS = ("weights", "intervals")
+
+
+class _Fit(Protocol):
+    """What is drawn of an ``inference.RewardFit``."""
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+    def intervals(self, level: float) -> Mapping[str, tuple[float, float]]: ...
+
+
+class _Profile(Protocol):
+    """What is drawn of an ``inference.OptimismFit``."""
+
+    @property
+    def optimism(self) -> float: ...
+    @property
+    def interval(self) -> tuple[float, float]: ...
+    @property
+    def level(self) -> float: ...
+    @property
+    def optimisms(self) -> Tensor: ...
+    @property
+    def log_likelihoods(self) -> Tensor: ...
+
+
+def estimates(
+    fits: Mapping[str, _Fit] | _Fit,
+    *,
+    truth: Mapping[str, float] | None = None,
+    level: float = 0.95,
+) -> Figure:
+    """The weights of one or several fitted rewards, with intervals.
+
+    Args:
+        fits: name -> a result of :func:`cai.inference.fit_reward`; or one alone.
+        truth: name of a feature -> its true weight, where it is known.
+        level: of the intervals.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if there is nothing to draw, or a fit is none.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> fitted = inference.fit_reward(model, seen, cai.LinearReward({"state": lambda s, a: s}))
+    >>> figure = plot.estimates({"actions": fitted})
+    """
+    given: dict[str, Any] = dict(fits) if isinstance(fits, Mapping) else {"": fits}
+    if not given:
+        checks.refuse("fits", "at least one fitted reward", "none", "inference.fit_reward(…)")
+    for name, fit in given.items():
+        check_drawn(f"fits[{name!r}]", fit, _FIELDS, "inference.fit_reward")
+    features = list(dict.fromkeys(name for fit in given.values() for name in fit.weights))
+    canvas, (axes,) = figure(1, height=1.6 + 0.3 * len(features) * (1 + len(given)) / 2)
+    canvas.set_figwidth(7.0)
+    hollow = False
+    for i, (name, fit) in enumerate(given.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        offset = 0.6 * ((i + 1) / (len(given) + 1) - 0.5)
+        ends = fit.intervals(level)
+        for feature, weight in fit.weights.items():
+            y = features.index(feature) + offset
+            known = math.isfinite(ends[feature][0])
+            hollow |= not known
+            if known:
+                axes.plot(ends[feature], (y, y), color=colour, lw=2, solid_capstyle="butt")
+            label = name if feature == next(iter(fit.weights)) else None
+            face = colour if known else "white"
+            marker = _MARKERS[i % len(_MARKERS)]
+            axes.plot(weight, y, marker, color=colour, markerfacecolor=face, label=label)
+    for feature, value in (truth or {}).items():
+        if feature in features:
+            y = features.index(feature)
+            axes.plot((value, value), (y - 0.4, y + 0.4), color="#222222", lw=1, ls="--")
+    axes.axvline(0, color="#bbbbbb", lw=0.8, zorder=0)
+    axes.set_yticks(np.arange(len(features)), features)
+    axes.set_ylim(len(features) - 0.5, -0.5)
+    axes.set_xlabel("weight (reward units per unit of the feature)")
+    if any(given):
+        axes.legend(frameon=False, fontsize=8)
+    caption = f"Points are weights, bars their {100 * level:g}% intervals."
+    caption += " Hollow: not determined by the data." if hollow else ""
+    return captioned(canvas, caption + (" Dashed: the truth." if truth else ""))
+
+
+def optimism_profile(found: _Profile) -> Figure:
+    """The largest log-likelihood at each optimism, and the interval that follows from it.
+
+    Args:
+        found: a result of :func:`cai.inference.fit_optimism`.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if it is not a result of ``inference.fit_optimism``.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> reward = cai.LinearReward({"state": lambda s, a: s})
+    >>> figure = plot.optimism_profile(inference.fit_optimism(model, seen, reward))
+    """
+    check_drawn("found", found, ("optimisms", "log_likelihoods"), "inference.fit_optimism")
+    canvas, (axes,) = figure(1, height=4.0)
+    x, best = found.optimisms.numpy(), float(found.log_likelihoods.max())
+    low, high = (min(max(end, x[0]), x[-1]) for end in found.interval)
+    axes.axvspan(low, high, color=_COLOURS[4], alpha=0.25, lw=0)
+    axes.plot(x, found.log_likelihoods.numpy() - best, "o-", color=_COLOURS[0], ms=4)
+    axes.axvline(found.optimism, color=_COLOURS[1], ls="--", lw=1.2)
+    axes.set_xlabel("optimism η of the demonstrator")
+    axes.set_ylabel("log-likelihood below its maximum (nats)")
+    return captioned(
+        canvas,
+        "At each optimism the weights are fitted anew. Shaded: the "
+        f"{100 * found.level:g}% interval; dashed: the most probable optimism, "
+        f"{found.optimism:.2f}.",
+    )
