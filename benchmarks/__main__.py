@@ -32,7 +32,8 @@ minutes on an idle machine.
 
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
 learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, the experiments of Haarnoja
-et al. (2017) and of Schulman et al. (2017), and what policies are robust to:
+et al. (2017) and of Schulman et al. (2017), what policies are robust to, and whether the intervals
+of fitted rewards cover the truth:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
@@ -44,6 +45,7 @@ et al. (2017) and of Schulman et al. (2017), and what policies are robust to:
     python -m benchmarks.pretraining
     python -m benchmarks.equivalence
     python -m benchmarks.robustness
+    python -m benchmarks.reward_errors
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ from benchmarks import (
     stationary,
     stein,
     sweeps,
+    trips,
 )
 from benchmarks.timing import Missing, Race, Result, run
 from cai.cli import terminal
@@ -120,6 +123,8 @@ RACES: dict[str, Callable[[], Race]] = {
     "fit, neural / Trace_ELBO": neural.against_trace,
     "fit, neural / TraceGraph_ELBO": neural.against_trace_graph,
     "stein, one step / torch": stein.against_torch,
+    "trips, gradient / SuperLU": trips.gradient,
+    "trips, Hessian / gradient": trips.hessian,
     "fit, exact, 8x8 / 100 sampled": neural.exact_against_sampled,
     **environments.races(),
 }
