@@ -46,23 +46,25 @@ class GoalSolver:
         rows = np.r_[np.arange(size), self.tails[~self._loops]]
         columns = np.r_[np.arange(size), self.heads[~self._loops]]
         slots = coo_array((np.arange(1.0, len(rows) + 1), (rows, columns)), shape=(size, size))
-        layout = slots.tocsc()
-        self._slots, self._layout = layout.data.astype(np.int64) - 1, layout
+        # The rows of a matrix are the columns of its transpose.
+        self._layouts = (slots.tocsc(), slots.tocsr())
         by_row = coo_array(
             (np.arange(1.0, len(pairs) + 1), (self.tails, self.heads)), shape=(size, size)
         ).tocsr()
         self._order, self._rows = by_row.data.astype(np.int64) - 1, by_row
 
-    def factors(self, weights: Any) -> Any:
-        """SuperLU's factors of I - M, for the weights of turns (N,).
+    def factors(self, weights: Any, transposed: bool = False) -> Any:
+        """SuperLU's factors of I - M, for the weights of turns (N,), or of its transpose.
+
+        To solve with factors of the transpose is faster than to solve a transposed system.
 
         Raises:
             RuntimeError: if it is singular.
         """
         diagonal = np.ones(self.size)
         np.subtract.at(diagonal, self.tails[self._loops], weights[self._loops])
-        data = np.r_[diagonal, -weights[~self._loops]][self._slots]
-        layout = self._layout
+        layout = self._layouts[transposed]
+        data = np.r_[diagonal, -weights[~self._loops]][layout.data.astype(np.int64) - 1]
         matrix = csc_array((data, layout.indices, layout.indptr), shape=layout.shape)
         return splu(
             matrix,

@@ -54,6 +54,13 @@ class _Block(NamedTuple):
         """(b,), how many trips go to each goal."""
         return np.bincount(self.columns, minlength=len(self.goals))
 
+    def pull(self) -> Any:
+        """The derivatives of Σ log z_d(o) in x, (E, b)."""
+        found = np.zeros_like(self.x)
+        np.add.at(found, (self.origins, self.columns), 1 / self.here)
+        found[self.goals, np.arange(len(self.goals))] -= self.counts / self.there
+        return found
+
     def relative(self, dx: list[Any]) -> tuple[Any, Any]:
         """dx/x where trips begin (m, k), and in the goals (b, k), from k derivatives (E, b)."""
         ends = np.arange(len(self.goals))
@@ -94,26 +101,28 @@ class TripLikelihoods:
         Raises:
             ValueError: if the sum over routes to some goal is infinite.
         """
-        solver, f = self.solver, self.features
+        f, solver = self.features.T, self.solver
+        k = len(f)
         values, scores = self._paid(weights), self.taken.copy()
-        k, N = f.shape[1], len(f)
-        once, twice, information = np.zeros(N), np.zeros((k, N)), np.zeros((k, k))
+        second, cross, seen = (np.zeros((k, k)) for _ in range(3))
         with np.errstate(all="ignore"):  # what overflows is refused
             moves, lu, blocks = self._solved(weights)
-            by_weight = [solver.matrix(moves * x) for x in f.T]
+            transposed = factors_of(solver, moves, True)
+            once = [solver.matrix(moves * x) for x in f]
+            pairs = {(i, j): solver.matrix(moves * f[i] * f[j]) for i, j in _pairs(k)}
             for block in blocks:
                 values[block.trips] -= block.log_values
-                left, right = self._left(lu, block), block.x.T[:, solver.heads]
-                once += np.einsum("jn,jn->n", left, right)
-                dx = [lu.solve(np.asfortranarray(matrix @ block.x)) for matrix in by_weight]
+                x, y = block.x, transposed.solve(block.pull())
+                dx = [lu.solve(np.asfortranarray(matrix @ x)) for matrix in once]
+                pulled = [matrix.T @ y for matrix in once]
+                cross += [[np.einsum("eb,eb->", u, d) for d in dx] for u in pulled]
+                for (i, j), matrix in pairs.items():
+                    second[i, j] += np.einsum("eb,eb->", y, matrix @ x)
                 at_origin, at_goal = block.relative(dx)
                 scores[block.trips] -= at_origin - at_goal[block.columns]
-                information -= at_origin.T @ at_origin
-                information += (at_goal.T * block.counts) @ at_goal
-                for i, d in enumerate(dx):
-                    twice[i] += np.einsum("jn,jn->n", left, d.T[:, solver.heads])
-        cross = (f.T * moves) @ twice.T
-        information += (f.T * (moves * once)) @ f + cross + cross.T
+                seen += at_origin.T @ at_origin - (at_goal.T * block.counts) @ at_goal
+        second += np.tril(second, -1).T
+        information = second + cross + cross.T - seen
         return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
 
     def values(self, weights: Tensor) -> Tensor:
@@ -134,14 +143,16 @@ class TripLikelihoods:
         Raises:
             ValueError: if the sum over routes to some goal is infinite.
         """
-        values, once = self._paid(weights), np.zeros(len(self.features))
+        f, solver, values = self.features.T, self.solver, self._paid(weights)
+        slope = self.taken.sum(0)
         with np.errstate(all="ignore"):
-            moves, lu, blocks = self._solved(weights)
+            moves, _, blocks = self._solved(weights)
+            transposed = factors_of(solver, moves, True)
+            once = [solver.matrix(moves * x) for x in f]
             for block in blocks:
                 values[block.trips] -= block.log_values
-                right = block.x.T[:, self.solver.heads]
-                once += np.einsum("jn,jn->n", self._left(lu, block), right)
-        slope = self.taken.sum(0) - self.features.T @ (moves * once)
+                y = transposed.solve(block.pull())
+                slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
         return torch.from_numpy(values), torch.from_numpy(slope)
 
     def _paid(self, weights: Tensor) -> Any:
@@ -166,13 +177,6 @@ class TripLikelihoods:
             log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
             yield _Block(goals, trips, columns, origins, x, here, there, log_values)
 
-    def _left(self, lu: Any, block: _Block) -> Any:
-        """y at the tails of turns, (b, N)."""
-        pull, goals = np.zeros_like(block.x), block.goals
-        np.add.at(pull, (block.origins, block.columns), 1 / block.here)
-        pull[goals, np.arange(len(goals))] -= block.counts / block.there
-        return lu.solve(pull, "T").T[:, self.solver.tails]
-
     def start(self) -> Tensor:
         """Weights (k,) at which the sums over routes are finite: costs for what is never negative.
 
@@ -196,9 +200,15 @@ class TripLikelihoods:
         )
 
 
-def factors_of(solver: GoalSolver, moves: Any) -> Any:
+def _pairs(k: int) -> list[tuple[int, int]]:
+    """Two of k, the larger one first."""
+    return [(i, j) for i in range(k) for j in range(i + 1)]
+
+
+def factors_of(solver: GoalSolver, moves: Any, transposed: bool = False) -> Any:
+    """Those of I - M; raises ValueError if it is singular."""
     try:
-        return solver.factors(moves)
+        return solver.factors(moves, transposed)
     except RuntimeError:
         raise ValueError(_ENDLESS) from None
 
