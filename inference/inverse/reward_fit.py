@@ -250,7 +250,7 @@ class RewardFit:
     def _notes(self) -> list[str]:
         without = self.log_likelihood_without
         notes = [
-            f"log-likelihood {self.log_likelihood:.1f} nats"
+            f"log-likelihood {round(self.log_likelihood, 1) + 0.0} nats"  # no minus zero
             + ("" if without is None else f", {without:.1f} without a reward")
             + ("" if self.aic is None else f"; AIC {self.aic:.1f}, BIC {self.bic:.1f}")
             + f"; errors by {'the ' if self.errors != 'clustered by group' else 'scores '}"
