@@ -119,8 +119,7 @@ class LinearReward:
         possible = table.log_dynamics > -torch.inf
         possible = possible if possible.dim() == 3 else possible.any(0)
         for i, (name, f) in enumerate(self.arrival.items(), len(self.features)):
-            found = _evaluated(f"arrival[{name!r}]", f, s, a, s_next)
-            arrival[i] = torch.where(possible, found, 0.0)
+            arrival[i] = _evaluated(f"arrival[{name!r}]", f, s, a, s_next, possible=possible)
         return FeatureArrays(self.names, reward, arrival, offset)
 
     def _sum(self, features: Mapping[str, Any], *at: Tensor) -> Tensor:
@@ -173,13 +172,15 @@ def _of(feature: Any, *at: Tensor) -> Tensor:
     return feature[(at[0].long(), last.long(), *(x.long() for x in at[2:]))]
 
 
-def _evaluated(where: str, feature: Any, *at: Tensor) -> Tensor:
+def _evaluated(where: str, feature: Any, *at: Tensor, possible: Tensor | None = None) -> Tensor:
     found: Any = call(where, partial(_of, feature), *at)
     try:
         numbers = torch.as_tensor(found, dtype=torch.float64).expand(at[0].shape)
     except (RuntimeError, TypeError, ValueError):
         expected = f"one number for each of shape {list(at[0].shape)}"
         checks.refuse(where, expected, checks.described(found), "it must broadcast")
+    if possible is not None:  # what cannot happen may be anything
+        numbers = torch.where(possible, numbers, 0.0)
     if not numbers.isfinite().all():
         place = [x[~numbers.isfinite()][0].item() for x in at]
         checks.refuse(where, "finite numbers", f"another one at {place}", "see there")

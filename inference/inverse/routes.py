@@ -248,8 +248,7 @@ class Routes:
             self._refuse_unreached(o, d)
         with np.errstate(all="ignore"):
             chance = moves * x[solver.heads] / x[solver.tails]
-        tails = self.streets.turns[:, 0].numpy()
-        return np.where((tails != d) & np.isfinite(chance), chance, 0.0)
+        return np.where(np.isfinite(chance), chance, 0.0)
 
     def _visits(self, o: int, d: int) -> tuple[Tensor, Any]:
         """Expected visits (E,), and a function that gives G(s,s) without the goal."""

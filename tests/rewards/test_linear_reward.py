@@ -1,11 +1,13 @@
 """Rewards with weights: functions and tensors say the same, on a program and on its table."""
 
+import dataclasses
+
 import pytest
 import torch
 from oracles import random_problem
 
 import cai
-from cai import inference
+from cai import inference, models
 
 
 def pair():
@@ -46,6 +48,20 @@ def test_a_program_with_them_and_its_table_have_the_same_values(zeros):
         V = inference.soft_values(program).V
         torch.testing.assert_close(V, inference.soft_values(arrays).V)
         assert not torch.allclose(V, inference.soft_values(model).V)
+
+
+def test_what_cannot_happen_may_be_anything():
+    goes = torch.eye(3, dtype=torch.float64)[torch.tensor([[1], [2], [2]])]
+    table = cai.tabulate(models.tabular(goes, torch.zeros(3, 1), horizon=2))
+    dense = dataclasses.replace(
+        table, successors=None, log_dynamics=table.dense(table.log_dynamics).log()
+    )
+    reward = cai.LinearReward({}, arrival={"ratio": lambda s, a, n: n / (s * (s < n))})
+    with pytest.raises(ValueError, match=r"arrival\['ratio'\]: expected finite numbers"):
+        reward.on(dense)  # from 0 to 1
+    reward = cai.LinearReward({}, arrival={"far": lambda s, a, n: 1 / (n - s + (s == 2) * 1.0)})
+    arrays = reward.on(dense)
+    assert arrays.arrival[0, :, 0].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
 
 
 def test_what_does_not_fit_is_refused():

@@ -104,6 +104,85 @@ def test_scores_are_the_gradient_of_each_demonstration(likelihood, eta, discount
         torch.testing.assert_close(found.information, -curvature, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("likelihood", "eta"), KINDS)
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("arrives", [False, True])
+def test_scores_and_information_where_few_states_can_follow(likelihood, eta, discount, arrives):
+    """As lists of successors; the Fisher information by all paths."""
+    rng = np.random.default_rng(1)
+    after = rng.integers(7, size=(7, 2, 2))
+    P = 0.5 * (np.eye(7)[after[..., 0]] + np.eye(7)[after[..., 1]])
+    model = models.tabular(
+        P, np.zeros((7, 2)), horizon=3, discount=discount, initial=np.eye(7)[0], temperature=0.7
+    )
+    table = cai.tabulate(model)
+    assert table.successors is not None
+    reward = features_of(4, 7, 2)
+    if not arrives:
+        reward = cai.LinearReward({**reward.features, "g": reward.offset})
+    weights = torch.tensor([0.4, -0.8, 0.6], dtype=torch.float64)
+    kinds = ("horizon", "terminated") if discount < 1 else ("horizon",)
+    seen = whole_runs(table, kinds)
+    score = objective(table, reward, seen, likelihood, eta)
+    found = score(weights)
+    slopes, curvature = numerically(score, weights)
+    torch.testing.assert_close(found.scores, slopes, rtol=1e-6, atol=1e-7)
+    if likelihood == "matching" or (likelihood == "paths" and eta == 1):
+        torch.testing.assert_close(found.information, -curvature, rtol=1e-5, atol=1e-6)
+    if likelihood == "matching":
+        return
+    own = eta if likelihood == "paths" else 0.0
+    p = objective(table, reward, seen, "paths", own)(weights).values.exp()
+    if likelihood == "actions" and eta:
+        return  # the chain of such an agent is not that of one likelihood of paths
+    torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    total = torch.zeros(3, 3, dtype=torch.float64)
+    for i in range(len(seen)):
+        total += p[i] * objective(table, reward, seen[i], likelihood, eta)(weights).information
+    torch.testing.assert_close((found.scores.T * p) @ found.scores, total)
+
+
+def whole_runs(table, kinds):
+    """Every run from state 0 to its end: at the horizon, or terminated at any step before."""
+    follows = [
+        [(a, n) for a in range(table.num_actions) for n in set(table.successors[s, a].tolist())]
+        for s in range(table.num_states)
+    ]
+    states, actions, ends = [], [], []
+
+    def go(s, a):
+        if a and "terminated" in kinds:
+            states.append(s)
+            actions.append(a)
+            ends.append("terminated")
+        if len(a) == table.horizon:
+            states.append(s)
+            actions.append(a)
+            ends.append("horizon")
+            return
+        for action, after in follows[s[-1]]:
+            go([*s, after], [*a, action])
+
+    go([0], [])
+    return cai.Demonstrations.from_paths(states, actions, ends=ends)
+
+
+def test_matching_weighs_later_steps_of_those_who_were_not_terminated():
+    """An agent that discounts and lives on: the mean score is zero only with γ^t and γ^L V."""
+    _, table, reward, weights = random_case(6, discount=0.7)
+    table = dataclasses.replace(table, horizon=6)
+    own = reward.on(table).rewards(table, weights)
+    policy = inference.soft_values(own).policy.log_probs
+    seen = every_path(table, 3)
+    s, a, after = seen.states[:, :-1], seen.actions, seen.states[:, 1:]
+    dense = own.dense(own.log_dynamics).log()
+    log_p = (policy[torch.arange(3), s, a] + dense[s, a, after]).sum(1)
+    p = table.log_initial.exp()[s[:, 0]] * log_p.exp()
+    torch.testing.assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    scores = objective(table, reward, seen.with_ends("cut"), "matching", 0.0)(weights).scores
+    torch.testing.assert_close(p @ scores, torch.zeros(3, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("likelihood", ["actions", "paths", "matching"])
 @pytest.mark.parametrize("eta", [0.0, 1.0, 0.4])
 @pytest.mark.parametrize("discount", [1.0, 0.8])

@@ -164,6 +164,23 @@ def test_a_goal_can_be_feasible_where_the_network_is_not():
     assert score(score.start()).values.isfinite().all()
 
 
+def test_a_street_that_leads_back_to_where_it_began():
+    streets = models.streets_from_columns({"tail": list("oaab"), "head": list("aabc")})
+    streets = dataclasses.replace(
+        streets, segment_features={"minutes": torch.ones(4, dtype=torch.float64)}
+    )
+    o, loop, on, end = (streets.segment(x, y) for x, y in ("oa", "aa", "ab", "bc"))
+    paths = [[o, on, end], [o, loop, on, end], [o, loop, loop, on, end]]
+    score = TripLikelihoods(streets, streets.features(["minutes"]), trips_of(streets, paths))
+    weight = torch.tensor([-1.2], dtype=torch.float64)
+    q = float(weight.exp())  # once more round, each time
+    expected = torch.tensor([1 - q, (1 - q) * q, (1 - q) * q * q], dtype=torch.float64)
+    torch.testing.assert_close(score(weight).values.exp(), expected)
+    slopes, curvature = numerically(score, weight)
+    torch.testing.assert_close(score(weight).scores, slopes, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(score(weight).information, -curvature, rtol=1e-6, atol=1e-6)
+
+
 def test_far_goals_that_do_not_reach_each_other():
     """A thousand segments of one nat each, with a dead end at both ends of a fork."""
     n = 1000
