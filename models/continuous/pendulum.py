@@ -25,16 +25,19 @@ def pendulum(
     gravity: float = 10.0,
     max_torque: float = 2.0,
     discount: float = 1.0,
+    mass: float = 1.0,
+    length: float = 1.0,
 ) -> TrajectoryModel:
     """A pendulum to swing up and hold, with a limited torque: Gymnasium's Pendulum-v1.
 
-        θ̇' = clip(θ̇ + (1.5 g sin θ + 3 u) dt, ±8),   θ' = θ + θ̇' dt,   dt = 0.05 s
+        θ̇' = clip(θ̇ + (3g/(2l) sin θ + 3u/(m l²)) dt, ±8),   θ' = θ + θ̇' dt,   dt = 0.05 s
         r(s,a) = -([θ]² + 0.1 θ̇² + 0.001 u²),   u = clip(a, ±max_torque)
 
-    A rod of 1 m and 1 kg. θ = 0 is upright, and [θ] the same angle in [-π, π); θ itself runs on,
-    so that it counts the turns, and the reward has a kink where the rod hangs. The state is (θ, θ̇),
-    not the observation (cos θ, sin θ, θ̇), which a network may be given instead. Without noise each
-    step is that of the environment; the starts are its own too, uniform on ±π rad and ±1 rad/s.
+    A uniform rod of mass m and length l, held at one end. θ = 0 is upright, and [θ] the same angle
+    in [-π, π); θ itself runs on, so that it counts the turns, and the reward has a kink where the
+    rod hangs. The state is (θ, θ̇), not the observation (cos θ, sin θ, θ̇), which a network may be
+    given instead. Without noise each step is that of the environment; the starts are its own too,
+    uniform on ±π rad and ±1 rad/s.
 
     The action prior is uniform on the box of torques. With ``dataclasses.replace`` it may be any
     distribution: torques outside the box are clipped, as in the environment.
@@ -48,6 +51,8 @@ def pendulum(
         gravity: g, m/s².
         max_torque: N m.
         discount: γ.
+        mass: m, kg.
+        length: l, m.
 
     Returns:
         The model, a :class:`cai.TrajectoryModel`.
@@ -55,15 +60,23 @@ def pendulum(
     Raises:
         ValueError: if an argument is out of range.
 
+    >>> import torch
     >>> from cai import models
     >>> model = models.pendulum(horizon=10)
     >>> model.initial.event_shape
     torch.Size([2])
+
+    A torque of 1 N m moves a rod of twice the mass half as fast:
+
+    >>> rest, torque = torch.zeros(2), torch.ones(1)
+    >>> model.dynamics(rest, torque).v[1], models.pendulum(mass=2.0).dynamics(rest, torque).v[1]
+    (tensor(0.1500), tensor(0.0750))
     """
     sd = deviations(noise, ("θ", "θ̇"))
     gravity = checks.check_positive("gravity", gravity)
     max_torque = checks.check_positive("max_torque", max_torque)
-    rod = _Rod(gravity, max_torque, sd)
+    mass, length = checks.check_positive("mass", mass), checks.check_positive("length", length)
+    rod = _Rod(1.5 * gravity / length, 3.0 / (mass * length**2), max_torque, sd)
     start = torch.tensor([math.pi, 1.0], dtype=torch.float64)
     return TrajectoryModel(
         initial=dist.Uniform(-start, start).to_event(1),
@@ -78,16 +91,24 @@ def pendulum(
 
 @dataclass(frozen=True, eq=False)
 class _Rod:
-    """The dynamics and the reward."""
+    """The dynamics and the reward.
 
-    gravity: float
+    Attributes:
+        fall: 3g/(2l), the angular acceleration of a level rod, rad/s².
+        push: 3/(m l²), that by a torque of one N m, rad/s².
+        max_torque: N m.
+        noise: standard deviations of θ' and θ̇'.
+    """
+
+    fall: float
+    push: float
     max_torque: float
     noise: Tensor | None
 
     def dynamics(self, s: Tensor, a: Tensor) -> TorchDistribution:
         angle, speed = s[..., 0], s[..., 1]
-        push = (1.5 * self.gravity * angle.sin()).add(self._torque(a), alpha=3.0)
-        speed = speed.add(push, alpha=_DT).clamp(-_MAX_SPEED, _MAX_SPEED)
+        change = (self.fall * angle.sin()).add(self._torque(a), alpha=self.push)
+        speed = speed.add(change, alpha=_DT).clamp(-_MAX_SPEED, _MAX_SPEED)
         return around(torch.stack([angle.add(speed, alpha=_DT), speed], -1), self.noise)
 
     def reward(self, s: Tensor, a: Tensor) -> Tensor:

@@ -99,6 +99,8 @@ TAKEN = {
     "max_torque": POSITIVE,
     "obstacle_cost": POSITIVE,
     "acceleration": POSITIVE,
+    "mass": POSITIVE,
+    "length": POSITIVE,
     "noise": POSITIVE,
     "initial": {"an integer of NumPy", "a distribution"},  # a state, or p(s_0)
     "action_prior": {"a distribution"},

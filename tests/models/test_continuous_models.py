@@ -56,11 +56,14 @@ def paid(model, s, a):
 # Gymnasium's own dynamics, step by step
 
 
-@pytest.mark.parametrize(("gravity", "max_torque"), [(10.0, 2.0), (9.81, 1.5)])
-def test_pendulum_is_gymnasiums(gravity, max_torque):
+@pytest.mark.parametrize(
+    ("gravity", "max_torque", "mass", "length"),
+    [(10.0, 2.0, 1.0, 1.0), (9.81, 1.5, 1.0, 1.0), (10.0, 2.0, 0.6, 1.0), (9.0, 2.0, 1.3, 1.6)],
+)
+def test_pendulum_is_gymnasiums(gravity, max_torque, mass, length):
     env = gymnasium.make("Pendulum-v1", g=gravity, disable_env_checker=True).unwrapped
-    env.max_torque = max_torque
-    model = models.pendulum(gravity=gravity, max_torque=max_torque)
+    env.max_torque, env.m, env.l = max_torque, mass, length
+    model = models.pendulum(gravity=gravity, max_torque=max_torque, mass=mass, length=length)
     s, a = states("pendulum", 300), 3 * torch.randn(300, 1).double()
     assert (s[:, 0].abs() > math.pi).any()
     for i in range(300):
