@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.inference.inverse._scores import ScoredDemonstrations
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
 _ENOUGH = 1e-10  # nats: the gain that a further step could bring
 _SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
 _HALVINGS = 40
+INTERRUPTED = "it was interrupted; these are the best weights so far"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ def maximise(
 ) -> Maximum:
     """Climbs along information⁻¹ · score, halving a step until it gains what it should.
 
+    An interrupt ends the search with the best weights so far.
+
     Args:
         score: weights (k,) -> the demonstrations at them.
         start: (k,).
@@ -63,35 +68,56 @@ def maximise(
     Raises:
         ValueError: if the objective is not finite at the start.
     """
-    weights, evaluations = start, 1
+    at = _evaluated(score, start, prior)
+    if not math.isfinite(at.value):
+        came, advice = str(start.tolist()), "give start= that the prior allows"
+        checks.refuse("start", "weights whose likelihood and prior are not zero", came, advice)
+    first, evaluations, steps = at.scored.information + at.bend, 1, 0
+    most_known = largest(first, scale)
+
+    def ended(converged: bool, reason: str) -> Maximum:
+        return Maximum(
+            at.value, at.weights, at.scored, at.bend, first, steps, evaluations, converged, reason
+        )
+
+    try:
+        while steps < most:
+            gradient = at.scored.scores.sum(0) + at.slope
+            direction = solved(at.scored.information + at.bend, gradient, scale, most_known)
+            gain = float(gradient @ direction)
+            if gain < 2 * _ENOUGH:
+                return ended(True, "a further step would gain less than 1e-10 nats")
+            share = 1.0
+            for _ in range(_HALVINGS):
+                evaluations += 1
+                tried = _tried(score, at.weights + share * direction, prior)
+                if tried is not None and tried.value - at.value >= _SUFFICIENT * share * gain:
+                    break
+                share /= 2
+            else:
+                return ended(gain < 1e-6, "no step along the gradient gains anything")
+            at, steps = tried, steps + 1
+        return ended(False, f"{most} steps were not enough")
+    except KeyboardInterrupt:
+        return ended(False, INTERRUPTED)
+
+
+class _Point(NamedTuple):
+    """The objective at some weights, with the log prior's gradient and minus its Hessian."""
+
+    value: float
+    weights: Tensor
+    scored: ScoredDemonstrations
+    slope: Tensor
+    bend: Tensor
+
+
+def _evaluated(
+    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor, prior: Any
+) -> _Point:
     scored = score(weights)
     log_p, slope, bend = _log_prior(prior, weights)
-    value, first = float(scored.values.sum()) + log_p, scored.information + bend
-    most_known = largest(first, scale)
-    for step in range(most):
-        gradient = scored.scores.sum(0) + slope
-        direction = solved(scored.information + bend, gradient, scale, most_known)
-        gain = float(gradient @ direction)
-        if gain < 2 * _ENOUGH:
-            reason = "a further step would gain less than 1e-10 nats"
-            return Maximum(value, weights, scored, bend, first, step, evaluations, True, reason)
-        share = 1.0
-        for _ in range(_HALVINGS):
-            evaluations += 1
-            tried = _tried(score, weights + share * direction)
-            if tried is not None:
-                p = _log_prior(prior, weights + share * direction)
-                found = float(tried.values.sum()) + p[0]
-                if found - value >= _SUFFICIENT * share * gain:
-                    break
-            share /= 2
-        else:
-            reason, small = "no step along the gradient gains anything", gain < 1e-6
-            return Maximum(value, weights, scored, bend, first, step, evaluations, small, reason)
-        weights, scored, value = weights + share * direction, tried, found
-        _, slope, bend = p
-    reason = f"{most} steps were not enough"
-    return Maximum(value, weights, scored, bend, first, most, evaluations, False, reason)
+    return _Point(float(scored.values.sum()) + log_p, weights, scored, slope, bend)
 
 
 def solved(information: Tensor, gradient: Tensor, scale: Tensor, most: float) -> Tensor:
@@ -123,14 +149,14 @@ def largest(information: Tensor, scale: Tensor) -> float:
 
 
 def _tried(
-    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor
-) -> ScoredDemonstrations | None:
-    """None where there are no values, or the likelihood is zero."""
+    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor, prior: Any
+) -> _Point | None:
+    """None where there are no values, or the objective is not finite."""
     try:
-        found = score(weights)
+        found = _evaluated(score, weights, prior)
     except ValueError:
         return None
-    return found if bool(found.values.sum().isfinite()) else None
+    return found if math.isfinite(found.value) else None
 
 
 def _log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -143,9 +169,12 @@ def _log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
         found: Tensor = prior.log_prob(x).sum()
         return found
 
-    with torch.enable_grad():
-        x = weights.detach().requires_grad_()
-        total = log_p(x)
-        (slope,) = torch.autograd.grad(total, x)
-        bend = torch.autograd.functional.hessian(log_p, weights)
+    try:
+        with torch.enable_grad():
+            x = weights.detach().requires_grad_()
+            total = log_p(x)
+            (slope,) = torch.autograd.grad(total, x)
+            bend = torch.autograd.functional.hessian(log_p, weights)
+    except ValueError:  # outside its support
+        return -math.inf, torch.zeros_like(weights), weights.new_zeros(k, k)
     return float(total.detach()), slope, -bend

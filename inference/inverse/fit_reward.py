@@ -11,7 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse._estimates import covariance, information, named, undetermined
-from cai.inference.inverse._fisher_scoring import maximise
+from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse._tasks import Task, of_model, of_trips
 from cai.inference.inverse.reward_fit import RewardFit
@@ -87,7 +87,7 @@ def fit_reward(
         steps: of the search, at most.
 
     Returns:
-        A :class:`RewardFit`.
+        A :class:`RewardFit`; after Ctrl-C that of the best weights so far.
 
     Raises:
         ValueError: if an argument is not one of those, demonstrations do not fit the model, a
@@ -115,7 +115,11 @@ def fit_reward(
         task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
     k, n = len(task.names), len(task.demonstrations)
     starts = task.starts() if start is None else [_start(start, k)]
-    tried = [maximise(task.score, first, task.scale, prior, steps) for first in starts]
+    tried: list[Maximum] = []
+    for first in starts:
+        tried.append(maximise(task.score, first, task.scale, prior, steps))
+        if tried[-1].reason == INTERRUPTED:
+            break
     found = max(tried, key=lambda x: x.value)
     paid, fitted_model = task.fitted(found.weights)
     observed, expected = task.features(found)

@@ -428,6 +428,29 @@ def test_the_table_of_estimates():
         fitted.intervals(95)
 
 
+class Flaky(torch.distributions.Normal):
+    """A prior that is interrupted when it is asked for the n-th time."""
+
+    left = 9
+
+    def log_prob(self, value):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return super().log_prob(value)
+
+
+def test_an_interrupt_leaves_the_best_so_far():
+    _, table, reward, _ = random_case(2)
+    seen = every_path(table, 3)
+    whole = inference.fit_reward(table, seen, reward, prior=torch.distributions.Normal(0.0, 9.0))
+    cut = inference.fit_reward(table, seen, reward, prior=Flaky(0.0, 9.0))
+    assert not cut.converged
+    assert "interrupted" in str(cut)
+    assert 0 < cut.steps < whole.steps
+    assert cut.log_likelihood_without < cut.log_likelihood < whole.log_likelihood + 1e-9
+
+
 def test_errors_by_groups_are_those_of_the_sums_of_their_scores():
     _, table, reward, _ = random_case(2)
     seen = every_path(table, 3)
@@ -470,6 +493,7 @@ def test_impossible_demonstrations_are_named_or_dropped():
         ({"cluster": "group"}, "cluster: expected demonstrations with groups"),
         ({"start": [1.0, 2.0]}, "start: expected 1 finite weights"),
         ({"steps": 0}, "steps: expected"),
+        ({"prior": torch.distributions.LogNormal(0.0, 1.0)}, "start: expected weights whose"),
         ({"on_impossible": "ignore"}, "on_impossible: expected"),
     ],
 )
