@@ -44,6 +44,7 @@ et al. (2017) and of Schulman et al. (2017), and what policies are robust to:
     python -m benchmarks.pretraining
     python -m benchmarks.equivalence
     python -m benchmarks.robustness
+    python -m benchmarks.pendulum_changed
 """
 
 from __future__ import annotations
