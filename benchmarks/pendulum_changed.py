@@ -7,6 +7,9 @@ another. The first rows of each table are mean returns over 200 steps from the m
 the same for all, with the 95% interval of the mean over seeds. Below are two policies planned
 without error on the same model (``on_grid``), which tell what is due to the temperature and what to
 the training, and the return of a policy planned for the changed rod itself at the low temperature.
+
+With three seeds and α = 0.1 and 1 the low temperature has the higher mean on every rod, learnt and
+planned alike; the intervals of what was learnt overlap where the rod is much heavier or longer.
 """
 
 from __future__ import annotations
