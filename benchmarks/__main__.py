@@ -46,6 +46,7 @@ of fitted rewards cover the truth:
     python -m benchmarks.equivalence
     python -m benchmarks.robustness
     python -m benchmarks.reward_errors
+    python -m benchmarks.pendulum_changed
 """
 
 from __future__ import annotations

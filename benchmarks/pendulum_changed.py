@@ -7,6 +7,9 @@ another. The first rows of each table are mean returns over 200 steps from the m
 the same for all, with the 95% interval of the mean over seeds. Below are two policies planned
 without error on the same model (``on_grid``), which tell what is due to the temperature and what to
 the training, and the return of a policy planned for the changed rod itself at the low temperature.
+
+With three seeds and α = 0.1 and 1 the low temperature has the higher mean on every rod, learnt and
+planned alike; the intervals of what was learnt overlap where the rod is much heavier or longer.
 """
 
 from __future__ import annotations
@@ -77,8 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=15_000)
     given = parser.parse_args()
     torch.set_num_threads(1)
     start, learnt = time.process_time(), {}
