@@ -32,21 +32,21 @@ def check_one_of(name: str, value: Any, options: Sequence[str], advice: str) -> 
     """Raises ValueError unless value is one of several strings."""
     if not isinstance(value, str) or value not in options:
         *others, last = (f'"{option}"' for option in options)
-        refuse(name, f"{', '.join(others)} or {last}", repr(value), advice)
+        refuse(name, f"{', '.join(others)} or {last}" if others else last, repr(value), advice)
 
 
-def several(name: str, values: Any, advice: str) -> list[Any]:
+def several(name: str, values: Any, advice: str, expected: str = "several numbers") -> list[Any]:
     """The elements of what can be iterated over.
 
     Raises:
         ValueError: for anything else.
     """
     if isinstance(values, str | bytes):
-        refuse(name, "several numbers", repr(values), advice)
+        refuse(name, expected, repr(values), advice)
     try:
         return list(values)
     except (TypeError, RuntimeError, AttributeError, NotImplementedError):
-        refuse(name, "several numbers", type(values).__name__, advice)
+        refuse(name, expected, type(values).__name__, advice)
 
 
 def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None:
@@ -292,4 +292,5 @@ def refuse(where: str, expected: str, came: str, advice: str) -> NoReturn:
     """Raises ValueError in the common form of all messages, always on one line."""
     came = " ".join(came.split())
     came = came if len(came) <= _LONGEST else f"{came[:_LONGEST]} …"
-    raise ValueError(f"{where}: expected {expected}, got {came}; {advice}")
+    advice = f"; {advice}" if advice else ""
+    raise ValueError(f"{where}: expected {expected}, got {came}{advice}")

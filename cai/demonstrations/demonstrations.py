@@ -32,7 +32,7 @@ class Demonstrations:
     ==============  =============================================================================
     "horizon"       L is the horizon T of the model, at which r_T is paid
     "own"           L is a horizon of its own: values are those with L steps to go
-    "absorbed"      it reached a state after which nothing is paid (an infinite horizon)
+    "absorbed"      it reached a state after which nothing is paid, whose value is zero
     "terminated"    it was terminated by the discount, with probability 1 - γ after each step
     "cut"           observation stopped; it went on, unseen
     ==============  =============================================================================
@@ -43,7 +43,7 @@ class Demonstrations:
         lengths: (n,), the number of actions of each one.
         ends: n words, how each one ends.
         groups: n labels, who produced each one; or None.
-        goals: (n,), the state that each one went to; or None.
+        goals: (n,), the state that each one went to; or None. On a model they are a note only.
 
     Raises:
         ValueError: if shapes, lengths or words do not fit.
@@ -181,9 +181,9 @@ class Demonstrations:
         """Episodes of Gymnasium or Minari, by their attributes.
 
         Args:
-            episodes: objects with ``observations`` (L+1 states), ``actions`` (L), ``terminations``
-                and ``truncations`` (L flags): an episode whose last flag says that it terminated
-                was absorbed, any other was cut.
+            episodes: objects with ``observations`` (L+1 states), ``actions`` (L) and
+                ``terminations`` (L flags): an episode whose last flag says that it terminated was
+                absorbed, any other was cut.
             groups: n labels, or None.
 
         Raises:
@@ -196,7 +196,14 @@ class Demonstrations:
 
     def __getitem__(self, which: Any) -> Demonstrations:
         """Some of them, by an index, a slice, or indices or flags as a tensor or a list."""
-        index = torch.arange(len(self))[which].reshape(-1)
+        try:
+            of = torch.tensor(which or [False] * len(self)) if isinstance(which, list) else which
+            index = torch.arange(len(self))[of].reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            expected = "a number, a slice, or numbers or flags"
+            checks.refuse("demonstrations[…]", expected, repr(which), "for instance [:10]")
+        if not len(index):
+            checks.refuse("demonstrations[…]", "at least one of them", "none", "see len()")
         chosen = index.tolist()
         ends = tuple(self.ends[i] for i in chosen)
         groups = None if self.groups is None else tuple(self.groups[i] for i in chosen)

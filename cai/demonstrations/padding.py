@@ -39,10 +39,13 @@ def padded(
     place = torch.minimum(torch.arange(L + 1), lengths.unsqueeze(1))
     actions = torch.where(torch.arange(L) < lengths.unsqueeze(1), actions[:, :L], 0)
     goals = None if goals is None else arrays.integers("goals", goals)
-    groups = None if groups is None else tuple(checks.several("groups", groups, "n labels"))
+    if groups is not None:
+        groups = tuple(checks.several("groups", groups, "one for each", "labels"))
     return states.gather(1, place), actions, lengths, ends, groups, goals
 
 
 def words(ends: Any, n: int) -> tuple[str, ...]:
     """One word for all, or n words."""
-    return (ends,) * n if isinstance(ends, str) else tuple(checks.several("ends", ends, "n words"))
+    if isinstance(ends, str):
+        return (ends,) * n
+    return tuple(checks.several("ends", ends, "one for each, or one for all", "words"))

@@ -1,4 +1,4 @@
-"""ReadTrajectories of a table as sequences of states and actions."""
+"""Rows of a table, and other sources, as sequences of states and actions."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def sequences(states: Any, actions: Any) -> tuple[list[Tensor], list[Tensor]]:
     Raises:
         ValueError: naming the sequence, if they are not.
     """
-    some = "n sequences of integers"
-    both = [checks.several("states", states, some), checks.several("actions", actions, some)]
+    given = {"states": states, "actions": actions}
+    some, advice = "sequences of integers", "one for each trajectory"
+    both = [checks.several(name, x, advice, some) for name, x in given.items()]
     if len(both[0]) != len(both[1]) or not both[0]:
         came = f"{len(both[0])} of states and {len(both[1])} of actions"
         checks.refuse("actions", "a sequence for each one of states, at least one", came, "")
@@ -94,7 +95,7 @@ def episodes(given: Any) -> tuple[list[Any], list[Any], list[str]]:
         ValueError: naming the episode, if an attribute is missing.
     """
     s, a, ends = [], [], []
-    for i, episode in enumerate(checks.several("episodes", given, "a list of episodes")):
+    for i, episode in enumerate(checks.several("episodes", given, "", "a list of them")):
         for name in ("observations", "actions", "terminations"):
             if not hasattr(episode, name):
                 came, advice = f"{type(episode).__name__} without", "as minari.EpisodeData has"

@@ -124,7 +124,9 @@ def _check_twice(
 
 
 def _closed(zones: Any, nodes: list[Any]) -> Array:
-    texts = {str(zone) for zone in checks.several("zones", zones, "names of nodes")}
+    texts = {
+        str(zone) for zone in checks.several("zones", zones, "such as [1, 2]", "names of nodes")
+    }
     unknown = texts - {str(node) for node in nodes}
     if unknown:
         advice = "zones are nodes that nobody drives through"

@@ -139,7 +139,7 @@ class Streets:
         Raises:
             ValueError: if there is no feature of such a name, or no name at all.
         """
-        names = checks.several("features", names, 'for instance ["minutes", "left"]')
+        names = checks.several("features", names, 'such as ["minutes"]', "a list of names")
         if not names:
             checks.refuse("features", "at least one name", "none", 'for instance ["minutes"]')
         columns = {name: self.feature(name) for name in names}

@@ -54,7 +54,7 @@ def feature_columns(where: str, given: Mapping[str, Any], count: int) -> dict[st
 
 def names_that_differ(where: str, names: Any) -> tuple[Any, ...]:
     """Names as a tuple; raises ValueError if there are none, or two are the same as texts."""
-    names = tuple(checks.several(where, names, "a name for each"))
+    names = tuple(checks.several(where, names, "a name for each", "a list of names"))
     texts = [str(name) for name in names]
     if len(set(texts)) < len(texts):
         ((twice, _),) = Counter(texts).most_common(1)

@@ -29,7 +29,7 @@ def trips(
 ) -> Demonstrations:
     """As :meth:`cai.Streets.demonstrations`."""
     columns = source if isinstance(source, Mapping) else _table(source)
-    names = checks.several("segment", segment, 'for instance ("u", "v", "key")')
+    names = checks.several("segment", segment, 'such as ("u", "v")', "names of columns")
     if len(names) not in (2, 3):
         came = f"{len(names)} names"
         checks.refuse("segment", "the columns of u, v and perhaps key", came, "two or three")

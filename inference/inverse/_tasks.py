@@ -86,7 +86,7 @@ class _OfModel(Task):
             self._likelihood = Likelihoods(table, features, seen, eta, rule, "actions")
         sure = bool((table.log_dynamics.amax(-1) == 0).all()) and table.discount == 1
         self._concave = likelihood == "matching" or (likelihood == "paths" and eta == 1) or sure
-        self._matching = Likelihoods(table, features, seen, 0.0, "soft", "matching")
+        self._seen = seen
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
@@ -97,8 +97,9 @@ class _OfModel(Task):
         zeros = torch.zeros_like(self.scale)
         if self._concave:
             return [zeros]
+        matching = Likelihoods(self._table, self._features, self._seen, 0.0, "soft", "matching")
         try:
-            found = maximise(self._matching, zeros, self.scale, None, _STEPS)
+            found = maximise(matching, zeros, self.scale, None, _STEPS)
         except ValueError:  # no values at zero
             return [zeros]
         return [zeros, found.weights]
@@ -179,7 +180,10 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     """
     if rule != "soft":
         checks.refuse("rule", '"soft" on a road network', repr(rule), "leave it out")
-    return _OfTrips(streets, trips, checks.several("reward", names, 'such as ["minutes", "left"]'))
+    if not isinstance(names, list | tuple):
+        expected, came = "a list of names of features", type(names).__name__
+        checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
+    return _OfTrips(streets, trips, names)
 
 
 def _scale(table: Table, features: FeatureArrays) -> Tensor:

@@ -242,6 +242,11 @@ def _check_trips(streets: Streets, trips: Demonstrations) -> None:
             i = int(wrong.nonzero()[0, 0])
             advice = "streets.demonstrations reads trips by the names of segments"
             checks.refuse(f"trip {i}, {name}", f"integers in 0 … {size - 1}", "others", advice)
+    whole = trips.ending("absorbed")
+    if not whole.all():
+        i = int((~whole).nonzero()[0])
+        advice = "where a trip was cut off its goal is unknown; leave it out, or see goal_posterior"
+        checks.refuse(f"trip {i}", "one that arrived, ends='absorbed'", repr(trips.ends[i]), advice)
     inside, turn = trips.taken, streets.turns[trips.actions]
     apart = (turn != torch.stack([trips.states[:, :-1], trips.states[:, 1:]], -1)).any(-1)
     if (apart & inside).any():

@@ -105,6 +105,7 @@ def fit_reward(
     True
     """
     eta = _checked(optimism, likelihood, rule, on_impossible, cluster, steps)
+    _check_prior(prior)
     kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
     checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
     if cluster is not None and demonstrations.groups is None:
@@ -171,6 +172,12 @@ def _checked(
         checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
     checks.check_count("steps", steps)
     return eta
+
+
+def _check_prior(prior: Any) -> None:
+    if prior is not None and not hasattr(prior, "log_prob"):
+        advice = "for instance torch.distributions.Normal(0.0, 3.0)"
+        checks.refuse("prior", "a distribution of weights", repr(prior), advice)
 
 
 def _start(start: Any, k: int) -> Tensor:

@@ -24,7 +24,6 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 _HEADINGS = ("", "weight", "std. error", "z", "95% interval")
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True, eq=False, repr=False)

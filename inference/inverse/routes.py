@@ -275,9 +275,9 @@ class Routes:
 
     def _ends(self, origin: Any, goal: Any) -> tuple[int, int]:
         for name, x in (("origin", origin), ("goal", goal)):
-            if not 0 <= int(x) < self._size:
+            if not checks.within(x, lambda y: y in range(self._size)):
                 expected, advice = f"a segment 0 … {self._size - 1}", "streets.segment finds one"
-                checks.refuse(name, expected, str(x), advice)
+                checks.refuse(name, expected, repr(x), advice)
         if int(origin) == int(goal):
             advice = "such a trip has no turn, or drives round"
             checks.refuse("goal", "another segment than the origin", str(goal), advice)

@@ -491,6 +491,8 @@ def test_impossible_demonstrations_are_named_or_dropped():
         ({"rule": "hard"}, "rule: expected"),
         ({"rule": "boltzmann", "likelihood": "paths"}, 'rule: expected "soft" for likelihood='),
         ({"cluster": "group"}, "cluster: expected demonstrations with groups"),
+        ({"cluster": "driver"}, 'cluster: expected "group", got'),
+        ({"prior": 3.0}, "prior: expected a distribution of weights, got 3.0"),
         ({"start": [1.0, 2.0]}, "start: expected 1 finite weights"),
         ({"steps": 0}, "steps: expected"),
         ({"prior": torch.distributions.LogNormal(0.0, 1.0)}, "start: expected weights whose"),

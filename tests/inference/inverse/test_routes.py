@@ -115,6 +115,8 @@ def test_what_does_not_fit_is_refused():
     routes = predicted(streets, set(trips.goals.tolist()))
     with pytest.raises(ValueError, match="origin: expected a segment 0"):
         routes.use(-1, 0)
+    with pytest.raises(ValueError, match=r"origin: expected a segment 0 … .* got 'a'"):
+        routes.use("a", 0)
     with pytest.raises(ValueError, match="goal: expected another segment than the origin"):
         routes.use(3, 3)
     with pytest.raises(ValueError, match="prefix: expected the beginning of one trip"):

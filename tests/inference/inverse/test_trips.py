@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from test_fit_reward import numerically
 
 import cai
 from cai import inference, models
@@ -60,21 +61,8 @@ def dense_values(streets, utility, trips):
         z = torch.ones(E, dtype=torch.float64)
         z[others] = torch.linalg.solve(A, M[others, d])
         paid = utility[trips.actions[i, : trips.lengths[i]]].sum()
-        # A trip that begins where it ends drives round once.
-        start = z[o] if o != d else M[d] @ z
-        found.append(paid - start.log())
+        found.append(paid - z[o].log())
     return torch.stack(found)
-
-
-def numerically(score, weights, h=1e-5):
-    values, slopes = [], []
-    for i in range(len(weights)):
-        step = torch.zeros_like(weights)
-        step[i] = h
-        after, before = score(weights + step), score(weights - step)
-        values.append((after.values - before.values) / (2 * h))
-        slopes.append((after.scores - before.scores).sum(0) / (2 * h))
-    return torch.stack(values, 1), torch.stack(slopes, 1)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -282,6 +270,11 @@ def test_trips_that_do_not_fit_are_named():
     a, b = next(turn for turn in turns if turn[::-1] in turns)
     with pytest.raises(ValueError, match="trip 0: expected a goal that is entered last, got"):
         TripLikelihoods(streets, features, trips_of(streets, [[a, b, a, b]]))
+    with pytest.raises(ValueError, match=r"trip 0: expected one that arrived, .* got 'cut'"):
+        inference.fit_reward(streets, trips.prefix(0.9), NAMES)
+    for names in ("minutes", cai.LinearReward({"s": lambda s, a: s})):
+        with pytest.raises(ValueError, match="reward: expected a list of names of features, got"):
+            inference.fit_reward(streets, trips, names)
     with pytest.raises(ValueError, match='rule: expected "soft" on a road network'):
         inference.fit_reward(streets, trips, NAMES, rule="boltzmann")
     with pytest.raises(ValueError, match="feature: expected the name of a feature, got 'tolls'"):
