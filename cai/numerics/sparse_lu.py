@@ -20,12 +20,25 @@ def factorise(P: Any, pivoting: float = 0.0) -> Any:
         RuntimeError: if it is singular. A state that is never left is caught here, since SuperLU
             may crash if a pivot is not stored.
     """
-    matrix = eye_array(P.shape[0], format="csc") - P.tocsc()
+    return factors(eye_array(P.shape[0], format="csc") - P.tocsc(), pivoting)
+
+
+def factors(matrix: Any, pivoting: float = 0.0, ordered: bool = False) -> Any:
+    """The factorisation of I - P itself.
+
+    Args:
+        matrix: (S, S), sparse, by columns.
+        pivoting: as of :func:`factorise`.
+        ordered: whether its order suits already, as that of ``perm_c`` of an earlier one does.
+
+    Raises:
+        RuntimeError: if it is singular.
+    """
     if not matrix.diagonal().all():
         raise RuntimeError("singular: a state is never left")
     return splu(
         matrix,
-        permc_spec="MMD_AT_PLUS_A",
+        permc_spec="NATURAL" if ordered else "MMD_AT_PLUS_A",
         diag_pivot_thresh=pivoting,
         relax=1,
         panel_size=1,

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array, csc_array, csr_array
 from scipy.sparse.csgraph import dijkstra
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from cai.numerics.sparse_lu import factorise
+from cai.numerics.sparse_lu import factorise, factors
 
 
 class GoalSolver:
@@ -66,14 +65,7 @@ class GoalSolver:
         layout = self._layouts[transposed]
         data = np.r_[diagonal, -weights[~self._loops]][layout.data.astype(np.int64) - 1]
         matrix = csc_array((data, layout.indices, layout.indptr), shape=layout.shape)
-        return splu(
-            matrix,
-            permc_spec="NATURAL",
-            diag_pivot_thresh=0.0,
-            relax=1,
-            panel_size=1,
-            options={"SymmetricMode": True},
-        )
+        return factors(matrix, ordered=True)
 
     def matrix(self, weights: Any) -> csr_array:
         """A matrix (E, E) with numbers (N,) in the places of turns."""
