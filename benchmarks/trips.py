@@ -18,7 +18,7 @@ from scipy.sparse.linalg import splu
 import cai
 from benchmarks.timing import Race, check_close
 from cai import models
-from cai.inference.inverse._trip_scores import TripLikelihoods
+from cai.inference.trips.trip_likelihoods import TripLikelihoods
 
 _NAMES = ["minutes", "left", "right", "u_turn"]
 _WEIGHTS = torch.tensor([-9.0, -0.7, -0.4, -3.0], dtype=torch.float64)

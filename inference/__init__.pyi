@@ -33,8 +33,6 @@ from .inverse.fit_optimism import OptimismFit as OptimismFit
 from .inverse.fit_optimism import fit_optimism as fit_optimism
 from .inverse.fit_reward import fit_reward as fit_reward
 from .inverse.reward_fit import RewardFit as RewardFit
-from .inverse.routes import Routes as Routes
-from .inverse.routes import routes as routes
 from .learning.automatic_temperature import AutomaticTemperature as AutomaticTemperature
 from .learning.learned import Learned as Learned
 from .learning.learned import LearningStopped as LearningStopped
@@ -75,3 +73,5 @@ from .planning.plan_samples import PlanSamples as PlanSamples
 from .planning.price_ladder import PriceLadder as PriceLadder
 from .planning.price_ladder import price_ladder as price_ladder
 from .planning.sample_plans import sample_plans as sample_plans
+from .route_choice.routes import Routes as Routes
+from .route_choice.routes import routes as routes

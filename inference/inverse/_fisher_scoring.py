@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.inverse._scores import ScoredDemonstrations
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
 _ENOUGH = 1e-10  # nats: the gain that a further step could bring

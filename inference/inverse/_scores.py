@@ -7,11 +7,12 @@ zero given the past, so that their covariances add up to the Fisher information.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.inverse._observed import Observed
 from cai.inference.inverse._sensitivities import Sensitivities, Step, centred, spread
 from cai.infinite.transient import Transient
@@ -21,20 +22,6 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 Likelihood: TypeAlias = Literal["actions", "paths", "matching"]
-
-
-class ScoredDemonstrations(NamedTuple):
-    """n demonstrations at some weights.
-
-    Attributes:
-        values: (n,), nats: the objective of each; for "matching" without the term log p(τ|s_0).
-        scores: (n, k), nats per unit of a weight: its gradient.
-        information: (k, k): minus its Hessian for potentials, else the Fisher information.
-    """
-
-    values: Tensor
-    scores: Tensor
-    information: Tensor
 
 
 class Likelihoods:

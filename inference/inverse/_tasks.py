@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import Maximum, maximise
 from cai.inference.inverse._observed import observed
-from cai.inference.inverse._scores import Likelihood, Likelihoods, ScoredDemonstrations
-from cai.inference.inverse._trip_scores import TripLikelihoods
+from cai.inference.inverse._scores import Likelihood, Likelihoods
+from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import FeatureArrays, LinearReward
 from cai.roads.network import Streets

@@ -55,7 +55,9 @@ FAMILIES = [
     "fitting",
     "learning",
     "off_policy",
+    "trips",
     "inverse",
+    "route_choice",
     "information",
 ]
 NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/cli"}

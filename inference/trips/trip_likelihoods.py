@@ -18,8 +18,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.inverse._goal_solver import GoalSolver
-from cai.inference.inverse._scores import ScoredDemonstrations
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
+from cai.inference.trips.goal_solver import GoalSolver
 from cai.roads.network import Streets
 
 _BLOCK = 8  # right-hand sides at a time, which stay in the cache

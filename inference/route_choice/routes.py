@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.inverse import _trip_scores
-from cai.inference.inverse._goal_solver import GoalSolver
 from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.trips import trip_likelihoods
+from cai.inference.trips.goal_solver import GoalSolver
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.roads.network import Streets
@@ -95,7 +95,7 @@ class Routes:
         Raises:
             ValueError: naming the trip, if it does not follow turns, or passes its goal.
         """
-        return _trip_scores.TripLikelihoods(self.streets, self._features, trips).values(
+        return trip_likelihoods.TripLikelihoods(self.streets, self._features, trips).values(
             self.weights.double()
         )
 
@@ -217,13 +217,13 @@ class Routes:
         with np.errstate(all="ignore"):
             h = solver.potential(self._utility, solver.place[self.goals.numpy()])
             moves = np.exp(self._utility + h[solver.heads] - h[solver.tails])
-            return solver, _trip_scores.factors_of(solver, moves), moves, h
+            return solver, trip_likelihoods.factors_of(solver, moves), moves, h
 
     def _column(self, d: int) -> Any:
         """x = G e_d, by places."""
         solver, lu, _, _ = self._solved
-        x = _trip_scores.goal_columns(lu, self._size, solver.place[[d]])
-        _trip_scores.check_feasible(x)
+        x = trip_likelihoods.goal_columns(lu, self._size, solver.place[[d]])
+        trip_likelihoods.check_feasible(x)
         return x[:, 0]
 
     def _log_values(self, segments: Tensor) -> Tensor:
@@ -232,8 +232,8 @@ class Routes:
         places, goals = solver.place[segments.numpy()], solver.place[self.goals.numpy()]
         found = []
         for some in np.split(goals, range(8, len(goals), 8)):
-            x = _trip_scores.goal_columns(lu, self._size, some)
-            _trip_scores.check_feasible(x)
+            x = trip_likelihoods.goal_columns(lu, self._size, some)
+            trip_likelihoods.check_feasible(x)
             there = x[some, np.arange(len(some))]
             with np.errstate(divide="ignore"):
                 log_x = np.log(x[places] / there)
@@ -266,7 +266,7 @@ class Routes:
 
         def returns(some: Tensor) -> Tensor:
             places = place[some.numpy()]
-            diagonal = _trip_scores.goal_columns(lu, self._size, places)[
+            diagonal = trip_likelihoods.goal_columns(lu, self._size, places)[
                 places, np.arange(len(places))
             ]
             return torch.from_numpy(diagonal - x[places] * from_goal[places] / there)

@@ -10,7 +10,7 @@ from test_fit_reward import numerically
 
 import cai
 from cai import inference, models
-from cai.inference.inverse._trip_scores import TripLikelihoods
+from cai.inference.trips.trip_likelihoods import TripLikelihoods
 
 NAMES = ["minutes", "left", "u_turn"]
 

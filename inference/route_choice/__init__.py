@@ -1,0 +1,1 @@
+"""Which routes are taken, and where somebody is going."""

@@ -1,0 +1,1 @@
+"""The likelihood of trips on road networks."""
