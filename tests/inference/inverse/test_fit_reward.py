@@ -8,6 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from differences import numerically
 from examples import endless
 
 import cai
@@ -68,18 +69,6 @@ def every_path(table, T, lengths=None):
 def objective(table, reward, seen, likelihood, eta, rule="soft"):
     found, _ = observed(table, seen, "error")
     return Likelihoods(table, reward.on(table), found, eta, rule, likelihood)
-
-
-def numerically(score, weights, h=1e-5):
-    """Differences of the values (n, k), and of the summed scores (k, k)."""
-    values, slopes = [], []
-    for i in range(len(weights)):
-        step = torch.zeros_like(weights)
-        step[i] = h
-        after, before = score(weights + step), score(weights - step)
-        values.append((after.values - before.values) / (2 * h))
-        slopes.append((after.scores - before.scores).sum(0) / (2 * h))
-    return torch.stack(values, 1), torch.stack(slopes, 1)
 
 
 @pytest.mark.parametrize(("likelihood", "eta"), KINDS)

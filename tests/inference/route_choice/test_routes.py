@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from test_trips import NAMES, simulated, town, trips_of, walks
+from towns import NAMES, simulated, town, trips_of, walks
 
 import cai
 from cai import inference, models
