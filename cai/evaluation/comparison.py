@@ -145,6 +145,8 @@ def _row(entry: _Entry, known: References) -> Row:
         estimates["imagined_return"] = Estimate(belief.imagined_return)
         estimates["optimism_gap"] = Estimate(_less(belief.bound, objective))
     elif known.best is not None:
+        if belief is not None and belief.rule == "planned":  # it does not count on its own errors
+            estimates["imagined_bound"] = Estimate(belief.bound)
         estimates["restriction"] = Estimate(_less(known.best, evaluation.elbo), elbo.stderr)
     return Row(estimates | (_parts(split) if split else {}), evaluation, entry.method, belief)
 

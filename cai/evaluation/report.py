@@ -66,8 +66,9 @@ class Row:
 
     Attributes:
         imagined_bound: what the method believes it achieves, its own bound or log evidence. (For
-            the hard and the Boltzmann rule: return/α, minus the KL of the dynamics over η. They do
-            not count KL(policy‖prior), and so may be above the ELBO without optimism.)
+            rules that are not soft: return/α, minus the KL of the dynamics over η. They do not
+            count KL(policy‖prior), and so may be above the ELBO without optimism; the planned rule
+            imagines besides that it errs no more.)
         imagined_return: the return it expects, under the dynamics that it believes in.
         elbo: what its policy achieves in the true dynamics, E_q[log p(τ,O) - log q(τ)].
         expected_return: the return of its policy there; each ``*_stderr`` is None where exact.

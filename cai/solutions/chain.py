@@ -32,8 +32,9 @@ class Chain(ExactBelief):
         table: the problem that was solved.
         optimism: η.
         log_values: (T+1, S) or (S,), nats, V_t(s)/α.
-        rule: how actions are chosen, "soft", "hard" or "boltzmann". Statements about η = 1 and the
-            ELBO are meant for the soft rule; the others do not count KL(policy‖prior).
+        rule: how actions are chosen, "soft", "hard", "boltzmann" or "planned". Statements about
+            η = 1 and the ELBO are meant for the soft rule; the others do not count
+            KL(policy‖prior).
         evidence: what is observed besides optimality, in :class:`Conditioned`; or None.
     """
 

@@ -38,8 +38,9 @@ class Solution(Chain):
         table: the problem that was solved, with a finite horizon.
         optimism: η.
         log_values: (T+1, S), nats, V_t(s)/α; at η = 1 the log of Levine's backward message.
-        rule: how actions are chosen, "soft", "hard" or "boltzmann". Statements about η = 1 and the
-            ELBO are meant for the soft rule; the others do not count KL(policy‖prior).
+        rule: how actions are chosen, "soft", "hard", "boltzmann" or "planned". Statements about
+            η = 1 and the ELBO are meant for the soft rule; the others do not count
+            KL(policy‖prior).
         weights: numbers that the backward sweep keeps for the forward one; None once used.
 
     Raises:

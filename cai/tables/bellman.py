@@ -6,7 +6,8 @@
 η = 1 is exact inference (Levine 2018, eq. 7), η → 0 leaves the dynamics as they are (eq. 15),
 η → ∞ chooses the outcome, η < 0 plays against the agent. Everything here is in nats: v = V/α,
 q = Q/α, x = (r⁺ + continuation)/α. The second line is the soft rule of action; the hard rule has
-V = max_a Q, and the Boltzmann rule V = E_π[Q] with the π of the soft one.
+V = max_a Q, the Boltzmann rule V = E_π[Q] with the π of the soft one, and the planned rule
+V = max_a Q with that π.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cai.numerics import logspace, memory
 from cai.numerics.exclusive import cached_property
 from cai.tables.table import Table
 
-Rule: TypeAlias = Literal["soft", "hard", "boltzmann"]
+Rule: TypeAlias = Literal["soft", "hard", "boltzmann", "planned"]
 """How actions are chosen, which defines the value of a state."""
 
 
@@ -30,6 +31,11 @@ def check_rule(rule: Rule) -> Rule:
     """The rule; raises ValueError if it is not one of them."""
     checks.check_one_of("rule", rule, get_args(Rule), 'try "soft"')
     return rule
+
+
+def rule_of_values(rule: Rule) -> Rule:
+    """The rule that has the same values: "hard" for "planned", whose policy alone is another."""
+    return "hard" if rule == "planned" else rule
 
 
 def backward(table: Table, eta: float, rule: Rule = "soft") -> Tensor:
@@ -81,7 +87,7 @@ def log_policy(table: Table, q: Tensor, rule: Rule = "soft") -> Tensor:
 
 def values_of(log_prior: Tensor, q: Tensor, rule: Rule) -> Tensor:
     """:func:`state_values` from log p(a|s) of any states, (..., A) each."""
-    if rule == "hard":
+    if rule_of_values(rule) == "hard":
         return torch.where(log_prior > -torch.inf, q, -torch.inf).amax(-1)
     if rule == "boltzmann":
         return logspace.mean(policy_of(log_prior, q, rule), q)
@@ -158,7 +164,10 @@ def slopes(at: Linearised, v: Tensor) -> tuple[Tensor, Tensor]:
     pi = torch.where(v.unsqueeze(-1) > -torch.inf, at.log_policy.exp(), 0.0)
     if at.rule == "soft":
         return pi, pi
-    if at.rule == "hard":
+    if rule_of_values(at.rule) == "hard":
+        if at.rule == "planned":  # values count the best actions alone
+            best = log_policy(at.table, at.q, "hard").exp()
+            pi = torch.where(v.unsqueeze(-1) > -torch.inf, best, 0.0)
         return pi, torch.zeros_like(pi)
     better = torch.where(pi > 0, at.q - v.unsqueeze(-1), 0.0)
     return pi * (1 + better), pi * better

@@ -49,7 +49,7 @@ class Recursion:
     Attributes:
         table: sizes, successors, horizon and discount; its tensors are replaced.
         eta: the optimism η.
-        rule: how actions are chosen: "soft", "hard" or "boltzmann".
+        rule: how actions are chosen: "soft", "hard", "boltzmann" or "planned".
         visits: where the log-policy is needed.
     """
 

@@ -48,7 +48,8 @@ def differentiable_values(
             values are (S,), and without a discount those of absorbing states are always zero.
         optimism: η, any real number or ±inf (where derivatives are subgradients: one of the best
             outcomes that tie, or a mixture of them).
-        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
+        rule: how actions are chosen, "soft", "hard", "boltzmann" or "planned"; where
+            actions tie, a subgradient.
 
     Returns:
         (T+1, S), reward units.
@@ -89,7 +90,8 @@ def differentiable_bound(
     Args:
         table: a problem, as for :func:`differentiable_values`.
         optimism: η, any real number or ±inf.
-        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
+        rule: how actions are chosen, "soft", "hard", "boltzmann" or "planned"; where
+            actions tie, a subgradient.
 
     Returns:
         (), nats.

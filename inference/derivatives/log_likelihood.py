@@ -46,7 +46,8 @@ def log_likelihood(
         demonstrations: n trajectories of up to T steps, from ``model.simulate``; or states (n, ≥T')
             and actions (n, T') as integers. Actions after termination are not scored.
         optimism: η of the agent, any real number or ±inf.
-        rule: how actions are chosen, "soft", "hard" (a subgradient) or "boltzmann".
+        rule: how actions are chosen, "soft", "hard", "boltzmann" or "planned"; where
+            actions tie, a subgradient.
 
     Returns:
         (n,), nats; -inf, with derivative zero, if an action is impossible.

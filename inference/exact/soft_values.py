@@ -58,12 +58,14 @@ def soft_values(
         rule "soft":       V = α log Σ_a p(a|s) exp(Q/α),   π(a|s) ∝ p(a|s) exp(Q/α)
         rule "hard":       V = max_a Q,                     π: the prior among the best actions
         rule "boltzmann":  V = E_π[Q],                      π(a|s) ∝ p(a|s) exp(Q/α)
+        rule "planned":    V = max_a Q,                     π(a|s) ∝ p(a|s) exp(Q/α)
 
     The soft rule maximises over the policy and, for η > 0, over the dynamics and the initial state
     q (for η < 0 it minimises over q) E_q[Σ rewards/α - Σ KL(policy‖prior)] - KL(q‖p)/η: each nat of
     KL of the dynamics costs 1/η nats. The hard rule does the same without the KL of the policy: it
     is the limit α → 0 with η/α fixed. The Boltzmann rule does not optimise anything: it is the
-    value of an agent with noisy actions, without a cost or a reward for the noise.
+    value of an agent with noisy actions, without a cost or a reward for the noise. The planned rule
+    has the values of the hard one, and errs in each action as if it were the last to err.
 
     ==========  ======  ======================================================================
     rule        η       what it is
@@ -80,6 +82,9 @@ def soft_values(
     boltzmann   0       the softmax agent of agentmodels.org; Boltzmann exploration
                         (compare Levine's section 5.2), without the entropy bonus
     boltzmann   ≠ 0     that agent, in dynamics tilted by its own values; not in the literature
+    planned     0       Boltzmann in the optimal Q*: the demonstrator of Ramachandran and Amir
+                        (2007) and of Neu and Szepesvári (2007)
+    planned     ≠ 0     the same in Q of the risk-sensitive agent
     any         ±∞      the best, or the worst, possible outcome happens; hard at -∞ is
                         minimax (Heger 1994), and at +∞ a shortest path
     ==========  ======  ======================================================================
@@ -106,7 +111,7 @@ def soft_values(
         ``walk()`` through all of them.
 
     Raises:
-        ValueError: if optimism is not a number, the rule is not one of the three, or the
+        ValueError: if optimism is not a number, the rule is not one of the four, or the
             evidence is zero; for η ≤ 0 a bound of -inf is an answer as long as log p(O) is finite.
             For an infinite horizon, if values are not finite (a discount is no guarantee unless
             η = 0), naming the critical η or the spectral radius. For a linear-Gaussian model, if a

@@ -128,9 +128,9 @@ def _check(table: Table, eta: float, rule: bellman.Rule) -> None:
         )
     if not math.isfinite(eta):
         raise ValueError(f"optimism: expected a finite number, got {eta}; ±1e3 is close to ±inf")
-    if bellman.check_rule(rule) == "boltzmann":
-        advice = "its recursion is not monotone, so that nothing bounds an average"
-        checks.refuse("rule", '"soft" or "hard"', '"boltzmann"', advice)
+    if bellman.check_rule(rule) not in ("soft", "hard"):
+        advice = "that of an agent with noisy actions is cai.evaluate of its policy"
+        checks.refuse("rule", '"soft" or "hard"', repr(rule), advice)
 
 
 def _possible(table: Table, eta: float, rule: bellman.Rule) -> Tensor:

@@ -54,14 +54,14 @@ def stationary(table: Table, optimism: float, rule: bellman.Rule = "soft") -> St
             reward, since there is no last step.
     """
     check_nothing_final(table)
-    ends = _check_evidence(table)
+    ends, valued = _check_evidence(table), bellman.rule_of_values(rule)
     start = approach(table, optimism) if rule == "soft" else None
     if start is None:
-        start = _linear(table, optimism, rule)
+        start = _linear(table, optimism, valued)
     try:
-        found = fixed_point(table, optimism, rule, start, ends=ends if optimism > 0 else None)
+        found = fixed_point(table, optimism, valued, start, ends=ends if optimism > 0 else None)
     except Diverges as reason:
-        found = _followed(table, optimism, rule, reason, start)
+        found = _followed(table, optimism, valued, reason, start)
     return Stationary.of(table, optimism, rule, found)
 
 

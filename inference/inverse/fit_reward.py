@@ -77,7 +77,9 @@ def fit_reward(
             its features.
         optimism: η of the demonstrator, a finite number; for "matching" 0.
         likelihood: what is maximised, see above.
-        rule: how the demonstrator chooses actions, "soft" or "boltzmann".
+        rule: how the demonstrator chooses actions, "soft", "boltzmann" or "planned" (Boltzmann in
+            the optimal Q*, whose likelihood has kinks: Ramachandran and Amir 2007, Neu and
+            Szepesvári 2007).
         start: k weights to start from, instead of those above.
         prior: a distribution of weights, of Pyro or torch, whose log-density is added; None for
             none.
@@ -163,7 +165,7 @@ def _checked(
     if likelihood == "matching" and eta != 0:
         advice = 'for optimism 1 take "paths", which matches features, too'
         checks.refuse("optimism", '0 for likelihood="matching"', f"{eta:g}", advice)
-    checks.check_one_of("rule", rule, ("soft", "boltzmann"), 'for instance "soft"')
+    checks.check_one_of("rule", rule, ("soft", "boltzmann", "planned"), 'for instance "soft"')
     if rule != "soft" and likelihood != "actions":
         advice = 'take likelihood="actions"'
         checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)

@@ -17,7 +17,7 @@ class ActionValues(ABC):
     """Q(s,·) of any states, at a temperature α.
 
     Attributes:
-        rule: "soft", "hard" or "boltzmann".
+        rule: "soft", "hard", "boltzmann" or "planned".
         entropy: whether the policy is paid its entropy; otherwise it pays its KL from the prior.
         alpha: α.
     """

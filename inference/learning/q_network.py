@@ -38,7 +38,7 @@ class QNetwork(ActionValues, nn.Module):
         hidden: widths of the hidden layers.
         timed: whether the time is part of the state.
         actions: A.
-        rule: "soft", "hard" or "boltzmann".
+        rule: "soft", "hard", "boltzmann" or "planned".
         entropy: whether the policy is paid its entropy.
         value_weight: c, for two streams; None for an output for each action.
     """

@@ -24,7 +24,7 @@ class QTable(ActionValues):
         log_prior: log p(a|s), (S, A).
         horizon: T if the time is part of the state, or None.
         discount: γ.
-        rule: "soft", "hard" or "boltzmann".
+        rule: "soft", "hard", "boltzmann" or "planned".
         entropy: whether the policy is paid its entropy.
         length: n, the number of steps in a segment.
         decay: how fast the rate falls with visits.

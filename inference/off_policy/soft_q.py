@@ -67,7 +67,8 @@ def soft_q(
     there is no optimism about luck. With ``rule="hard"``, V = max_a Q, this is Q-learning (with a
     network: DQN, Mnih et al. 2015); with "boltzmann", V = E_π[Q] with π ∝ p exp(Q/α), it is
     expected SARSA, which converges to ``soft_values(model, rule="boltzmann")`` and *not* at the
-    maximum-entropy optimum: the entropies of later steps are missing in its target.
+    maximum-entropy optimum: the entropies of later steps are missing in its target. With "planned",
+    V = max_a Q, the policy that is returned, and acts, errs: π ∝ p exp(Q/α).
 
     With segments of n steps the target is (Schulman et al. 2017, eq. 46)
 
@@ -96,7 +97,7 @@ def soft_q(
             the state if the horizon is finite.
         steps: the number of transitions of all copies together.
         num_envs: how many copies are stepped side by side.
-        rule: "soft", "hard" or "boltzmann".
+        rule: "soft", "hard", "boltzmann" or "planned".
         regulariser: "divergence" relates the policy to the action prior, as everywhere else;
             "entropy" pays α times its entropy instead, V = α log Σ_a exp(Q(s,a)/α) over the
             actions that the prior allows. For each step alive this pays α log A more than a uniform
@@ -156,8 +157,8 @@ def soft_q(
     if length > 1 and rule != "soft":
         checks.refuse(
             "length",
-            'segments of one step beside rule="hard" or "boltzmann", whose longer ones are right '
-            "only for actions that the rule itself would choose",
+            "segments of one step beside any other rule, whose longer ones are right only for "
+            "actions that the rule itself would choose",
             str(length),
             "length=1",
         )

@@ -68,7 +68,7 @@ def test_the_curve(discount, horizon, how):
 @ends
 @ways
 @pytest.mark.parametrize("eta", [-0.3, 0.0, 1.0])
-@pytest.mark.parametrize("rule", ["soft", "hard", "boltzmann"])
+@pytest.mark.parametrize("rule", ["soft", "hard", "boltzmann", "planned"])
 def test_solutions_and_what_they_are_worth(discount, horizon, how, eta, rule):
     one, other = (inference.soft_values(m, eta, rule) for m in pair(discount, horizon, how))
     for name in ("bound", "imagined_return", "entropy", "total_tilt"):

@@ -30,7 +30,7 @@ def close(one, other, tolerance=1e-12):
     seed=seeds,
     eta=st.sampled_from([-math.inf, -1.0, 0.0, 1.0, 2.0]),
     discount=st.sampled_from([1.0, 0.8]),
-    rule=st.sampled_from(["soft", "hard", "boltzmann"]),
+    rule=st.sampled_from(["soft", "hard", "boltzmann", "planned"]),
 )
 def test_one_step_is_a_row_of_every_field(seed, eta, discount, rule):
     found = inference.soft_values(

@@ -19,7 +19,7 @@ from cai import inference, models
 from cai.stepping.model_source import ModelSource
 
 NAMES = ("prior", "P", "reward", "arrival")
-RULES = ("soft", "hard", "boltzmann")
+RULES = ("soft", "hard", "boltzmann", "planned")
 problems = st.builds(
     oracles.random_steps,
     seed=st.integers(0, 10**6),

@@ -69,7 +69,7 @@ def test_gradcheck(eta, discount):
 
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 @pytest.mark.parametrize("eta", [-1.3, 0.0, 1e-9, 0.4, 1.0, math.inf])
-@pytest.mark.parametrize("rule", ["hard", "boltzmann"])
+@pytest.mark.parametrize("rule", ["hard", "boltzmann", "planned"])
 def test_gradcheck_of_the_other_rules(rule, eta, discount):
     """The hard rule's is a subgradient, right wherever one action is the best."""
     leaves, rebuild = parameters(random_table(3, discount=discount))

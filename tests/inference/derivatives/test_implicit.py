@@ -46,7 +46,7 @@ def everything(table, eta, rule="soft"):
     )
 
 
-RULES = ["soft", "hard", "boltzmann"]
+RULES = ["soft", "hard", "boltzmann", "planned"]
 ETAS = [-math.inf, -1.3, 0.0, 1.0, 2.0, math.inf]
 # Where nature may put off the end, only optimists have finite values.
 CASES = [

@@ -195,7 +195,7 @@ def test_whatever_a_table_holds(kind, name):
     close(vmap(everything)(held.unsqueeze(0))[0], everything(held))
 
 
-@pytest.mark.parametrize("rule", ["hard", "boltzmann"])
+@pytest.mark.parametrize("rule", ["hard", "boltzmann", "planned"])
 def test_the_other_rules(rule):
     problem = table("finite")
     for f in functions(problem, 0.5, rule).values():

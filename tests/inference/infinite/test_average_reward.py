@@ -446,8 +446,9 @@ def test_what_has_no_average():
         inference.average_reward(models.tabular([[[1.0]]], [[-math.inf]], horizon=None))
     with pytest.raises(ValueError, match="optimism: expected a finite number"):
         inference.average_reward(problem(0), math.inf)
-    with pytest.raises(ValueError, match=r'rule: expected "soft" or "hard", got "boltzmann"'):
-        inference.average_reward(problem(0), 0.0, "boltzmann")
+    for rule in ("boltzmann", "planned"):
+        with pytest.raises(ValueError, match=rf'rule: expected "soft" or "hard", got .{rule}.'):
+            inference.average_reward(problem(0), 0.0, rule)
     with pytest.raises(ValueError, match="rule: expected"):
         inference.average_reward(problem(0), 0.0, "greedy")
     never = models.tabular(

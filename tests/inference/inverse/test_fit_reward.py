@@ -198,7 +198,7 @@ def test_scores_with_an_infinite_horizon(likelihood, eta, discount):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("rule", ["soft", "boltzmann"])
+@pytest.mark.parametrize("rule", ["soft", "boltzmann", "planned"])
 def test_actions_agree_with_the_likelihood_that_torch_differentiates(eta, rule):
     _, table, reward, weights = random_case(7)
     seen = every_path(table, 3)
