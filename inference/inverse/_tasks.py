@@ -46,7 +46,7 @@ class Task(ABC):
         """The objective, its gradients and its information at some weights (k,)."""
 
     @abstractmethod
-    def starts(self) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> list[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
     @abstractmethod
@@ -93,8 +93,10 @@ class _OfModel(Task):
         """See :class:`Likelihoods`."""
         return self._objective(weights)
 
-    def starts(self) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> list[Tensor]:
         """Zeros; and where nothing is concave, the maximum of "matching", which is."""
+        if given is not None:
+            return [given]
         zeros = torch.zeros_like(self.scale)
         if self._concave:
             return [zeros]
@@ -136,9 +138,9 @@ class _OfTrips(Task):
         """See :class:`TripLikelihoods`."""
         return self._objective(weights)
 
-    def starts(self) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> list[Tensor]:
         """Costs at which no cycle gains."""
-        return [self._objective.start()]
+        return [self._objective.start(given)]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""

@@ -117,9 +117,8 @@ def fit_reward(
     else:
         task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
     k, n = len(task.names), len(task.demonstrations)
-    starts = task.starts() if start is None else [_start(start, k)]
     tried: list[Maximum] = []
-    for first in starts:
+    for first in task.starts(None if start is None else _start(start, k)):
         tried.append(maximise(task.score, first, task.scale, prior, steps))
         if tried[-1].reason == INTERRUPTED:
             break

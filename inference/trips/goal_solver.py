@@ -72,6 +72,12 @@ class GoalSolver:
         rows = self._rows
         return csr_array((weights[self._order], rows.indices, rows.indptr), shape=rows.shape)
 
+    def reached(self, places: Any, backwards: bool = False) -> Any:
+        """(E,), whether a segment can be reached from some of them, or reaches some of them."""
+        tails, heads = (self.heads, self.tails) if backwards else (self.tails, self.heads)
+        ways = csr_array((np.ones(len(tails)), (tails, heads)), shape=(self.size, self.size))
+        return np.isfinite(dijkstra(ways, indices=places, min_only=True, unweighted=True))
+
     def potential(self, utility: Any, goals: Any) -> Any:
         """(E,), minus the cost to the nearest of the goals, turns with a gain at no cost."""
         costs = np.maximum(-utility, 0.0) + 1e-12  # scipy takes a zero for no edge

@@ -19,11 +19,11 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
+from cai.inference.trips.feasible_start import Cycles, feasible_start
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.roads.network import Streets
 
 _BLOCK = 8  # right-hand sides at a time, which stay in the cache
-_DOUBLINGS = 12  # of the cost that a start is searched with
 
 
 class _Block(NamedTuple):
@@ -92,6 +92,8 @@ class TripLikelihoods:
         self._from = place[trips.states[:, 0].numpy()]
         goals = place[trips.states.gather(1, last).squeeze(1).numpy()]
         self._goals, self._to = np.unique(goals, return_inverse=True)
+        self._used = self._on_a_route()
+        self._turns, self._names = streets.turns.numpy(), streets.segment_names
         self._by_goal = np.argsort(self._to, kind="stable")
         self._ends = np.searchsorted(self._to[self._by_goal], np.arange(len(self._goals) + 1))
 
@@ -155,6 +157,17 @@ class TripLikelihoods:
                 slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
         return torch.from_numpy(values), torch.from_numpy(slope)
 
+    def _on_a_route(self) -> Any:
+        """(N,), whether a turn lies between some origin and some goal.
+
+        What cannot be reached, or leads nowhere, may have any cycles. Nor do trips to the only goal
+        ever leave it.
+        """
+        solver = self.solver
+        used = solver.reached(np.unique(self._from))[solver.tails]
+        used &= solver.reached(self._goals, backwards=True)[solver.heads]
+        return used & (solver.tails != self._goals[0]) if len(self._goals) == 1 else used
+
     def _paid(self, weights: Tensor) -> Any:
         return self.taken @ weights.numpy()
 
@@ -163,6 +176,7 @@ class TripLikelihoods:
         solver, utility = self.solver, self.features @ weights.numpy()
         h = solver.potential(utility, self._goals)
         moves = np.exp(utility + h[solver.heads] - h[solver.tails])
+        moves[~self._used] = 0.0
         lu = factors_of(solver, moves)
         return moves, lu, self._blocks(lu, h)
 
@@ -177,26 +191,36 @@ class TripLikelihoods:
             log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
             yield _Block(goals, trips, columns, origins, x, here, there, log_values)
 
-    def start(self) -> Tensor:
-        """Weights (k,) at which the sums over routes are finite: costs for what is never negative.
+    def start(self, given: Tensor | None = None) -> Tensor:
+        """Weights (k,) at which the sums over routes are finite.
+
+        Args:
+            given: such weights; None to look for some.
 
         Raises:
-            ValueError: if no multiple of them will do.
+            ValueError: naming a cycle that gains, if there are none, or at those that were given.
         """
-        means = np.where((self.features >= 0).all(0), self.features.mean(0), 0.0)
-        costs = np.divide(1.0, means, out=np.zeros_like(means), where=means > 0)
-        for doubling in range(_DOUBLINGS):
-            weights = torch.from_numpy(-costs * 2.0**doubling)
-            try:
-                if self.values(weights).isfinite().all():
-                    return weights
-            except ValueError:
-                continue
+        used, E = self._used, self.solver.size
+        if given is None:
+            weights = feasible_start(self._turns[used], E, self.features[used]).weights
+        else:
+            weights = given.numpy()
+        try:
+            if self.values(torch.from_numpy(weights)).isfinite().all():
+                return torch.from_numpy(weights)
+        except ValueError:
+            pass
+        cycles = Cycles(self._turns[used], E)
+        around = cycles.likely((self.features[used] @ weights)[cycles.inside])
+        names = " → ".join(str(self._names[e]) for e in (*around, around[0]))
         checks.refuse(
             "start",
-            "weights at which every cycle costs something",
-            "none, with costs for all features that are never negative",
-            "add a feature such as the number of segments, or give start=",
+            "weights at which going round and round costs something",
+            f"a gain, or no cost, for {names} "
+            + ("whatever the weights are" if given is None else f"at {given.tolist()}"),
+            "add a feature that every segment has, such as its minutes"
+            if given is None
+            else "leave start= out, or let segments cost more",
         )
 
 

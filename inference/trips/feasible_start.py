@@ -1,0 +1,129 @@
+"""Weights at which sums over routes are finite, by the spectral radius of the weights of turns.
+
+M holds exp(ψ·f) of each turn. Sums over routes are finite where its spectral radius ρ is below one,
+and log ρ is convex in ψ (Kingman 1961), with the gradient Σ_e left M_e right f_e / (ρ left·right),
+left and right the eigenvectors of ρ. So its minimum is a start, or there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq, minimize
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import eigs
+
+_SMALL = 50  # segments of a network whose eigenvalues are computed densely
+_ENOUGH = -1.0  # log ρ at which the search may stop
+_TARGET = -0.5  # log ρ of a start: where routes cost something, but not so much as to underflow
+_STEPS = 100
+_PRECISE = 1e-6
+_EIGEN = 1e-10  # relative error of eigenvalues
+
+
+class Start(NamedTuple):
+    """Where a search ended.
+
+    Attributes:
+        weights: (k,).
+        log_radius: log ρ there; -inf without a cycle.
+        cycle: segments of a cycle that is likely there.
+    """
+
+    weights: Any
+    log_radius: float
+    cycle: list[int]
+
+
+def feasible_start(turns: Any, size: int, features: Any) -> Start:
+    """Weights with log ρ = -0.5, or those with the least ρ where there are none.
+
+    Args:
+        turns: (N, 2), those that can be part of a route.
+        size: E, how many segments there are.
+        features: (N, k), of these turns.
+    """
+    cycles = Cycles(turns, size)
+    f, k = features[cycles.inside], features.shape[1]
+    if not len(f):
+        return Start(np.zeros(k), -math.inf, [])
+    unit = f.std(0)
+    unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), np.finfo(float).tiny))
+    f = f / unit
+    best = np.zeros(k), math.inf
+
+    def objective(weights: Any) -> tuple[float, Any]:
+        nonlocal best
+        log_radius, share = cycles.radius(f @ weights)
+        best = min(best, (weights.copy(), log_radius), key=lambda found: found[1])
+        return log_radius, share @ f
+
+    def stops(_: Any) -> None:
+        if best[1] < _ENOUGH:
+            raise StopIteration
+
+    options = {"maxiter": _STEPS, "gtol": _PRECISE}
+    minimize(objective, np.zeros(k), jac=True, method="BFGS", callback=stops, options=options)
+    weights, log_radius = best
+    if log_radius < _TARGET < cycles.radius(f @ np.zeros(k))[0]:  # on the way it falls, once
+        tiny = np.finfo(float).tiny  # as a search that cost nothing may have gone far
+        share = brentq(
+            lambda x: objective(x * weights)[0] - _TARGET, 0.0, 1.0, xtol=tiny, rtol=_PRECISE
+        )
+        weights, log_radius = share * weights, _TARGET
+    return Start(weights / unit, log_radius, cycles.likely(f @ weights))
+
+
+class Cycles:
+    """The turns of a network that are part of a cycle.
+
+    Args:
+        turns: (N, 2), from segment to segment.
+        size: how many segments there are.
+
+    Attributes:
+        inside: (N,), whether a turn is part of a cycle.
+    """
+
+    def __init__(self, turns: Any, size: int) -> None:
+        graph = csr_array((np.ones(len(turns)), (turns[:, 0], turns[:, 1])), shape=(size, size))
+        part = connected_components(graph, connection="strong")[1]
+        self.inside = part[turns[:, 0]] == part[turns[:, 1]]
+        self._segments, places = np.unique(turns[self.inside], return_inverse=True)
+        self._turns = places.reshape(-1, 2)
+
+    def radius(self, utility: Any) -> tuple[float, Any]:
+        """log ρ, and its derivative in the utility of each turn, which add up to one.
+
+        Args:
+            utility: (n,), nats, of the turns inside.
+        """
+        most, size = utility.max(), len(self._segments)
+        tails, heads = self._turns.T
+        M = csr_array((np.exp(utility - most), (tails, heads)), shape=(size, size))
+        (rho, right), (_, left) = _leading(M), _leading(M.T.tocsr())
+        share = left[tails] * M[tails, heads] * right[heads]
+        return math.log(rho) + most, share / share.sum()
+
+    def likely(self, utility: Any) -> list[int]:
+        """Segments of a cycle: from the turn that counts most, along those that count most."""
+        share, ahead = self.radius(utility)[1], {}
+        for turn in np.argsort(share):  # later ones replace earlier ones
+            ahead[int(self._turns[turn, 0])] = int(self._turns[turn, 1])
+        path = [int(self._turns[share.argmax(), 0])]
+        while ahead[path[-1]] not in path:
+            path.append(ahead[path[-1]])
+        return self._segments[path[path.index(ahead[path[-1]]) :]].tolist()
+
+
+def _leading(M: csr_array) -> tuple[float, Any]:
+    """The spectral radius of M ≥ 0, and its eigenvector, not negative."""
+    if M.shape[0] <= _SMALL:
+        values, vectors = np.linalg.eig(M.toarray())
+        place = int(values.real.argmax())
+        return float(values[place].real), np.abs(vectors[:, place].real)
+    values, vectors = eigs(M, k=1, which="LR", v0=np.ones(M.shape[0]), tol=_EIGEN)
+    return float(values[0].real), np.abs(vectors[:, 0].real)
