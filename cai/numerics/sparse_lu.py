@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from scipy.sparse import eye_array
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import spilu, splu
+
+_PLANAR = "MMD_AT_PLUS_A"  # minimum degree, of the pattern of A + A'
+_SYMMETRIC = {"SymmetricMode": True}
 
 
 def factorise(P: Any, pivoting: float = 0.0) -> Any:
@@ -23,6 +26,24 @@ def factorise(P: Any, pivoting: float = 0.0) -> Any:
     return factors(eye_array(P.shape[0], format="csc") - P.tocsc(), pivoting)
 
 
+def order(P: Any) -> Any:
+    """(S,), where each unknown stands in an order with little fill-in: the perm_c of factors.
+
+    By an incomplete factorisation that keeps hardly anything, in a third of the time.
+
+    Args:
+        P: (S, S), sparse, with numbers so small that I - P is far from singular.
+    """
+    return spilu(
+        eye_array(P.shape[0], format="csc") - P.tocsc(),
+        drop_tol=1.0,
+        fill_factor=1.0,
+        permc_spec=_PLANAR,
+        diag_pivot_thresh=0.0,
+        options=_SYMMETRIC,
+    ).perm_c
+
+
 def factors(matrix: Any, pivoting: float = 0.0, ordered: bool = False) -> Any:
     """The factorisation of I - P itself.
 
@@ -38,9 +59,9 @@ def factors(matrix: Any, pivoting: float = 0.0, ordered: bool = False) -> Any:
         raise RuntimeError("singular: a state is never left")
     return splu(
         matrix,
-        permc_spec="NATURAL" if ordered else "MMD_AT_PLUS_A",
+        permc_spec="NATURAL" if ordered else _PLANAR,
         diag_pivot_thresh=pivoting,
         relax=1,
         panel_size=1,
-        options={"SymmetricMode": True},
+        options=_SYMMETRIC,
     )

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array, csc_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
-from cai.numerics.sparse_lu import factorise, factors
+from cai.numerics.sparse_lu import factors, order
 
 
 class GoalSolver:
@@ -39,7 +39,7 @@ class GoalSolver:
             (np.full(len(pairs), 0.5 / max(len(pairs), 1)), (pairs[:, 0], pairs[:, 1])),
             shape=(size, size),
         )
-        self.place: Any = factorise(pattern).perm_c.astype(np.int64)
+        self.place: Any = order(pattern).astype(np.int64)
         self.tails, self.heads = self.place[pairs[:, 0]], self.place[pairs[:, 1]]
         self._loops = self.tails == self.heads
         rows = np.r_[np.arange(size), self.tails[~self._loops]]

@@ -9,7 +9,7 @@ f(trip) - dx(o)/x(o) + dx(d)/x(d), and minus the Hessian of Σ log P is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from cai.inference.trips.goal_solver import GoalSolver
 from cai.roads.network import Streets
 
 _BLOCK = 8  # right-hand sides at a time, which stay in the cache
+_MANY = 150  # goals from which on transposed solves, which are slower, take longer than factors
 
 
 class _Block(NamedTuple):
@@ -109,12 +110,12 @@ class TripLikelihoods:
         second, cross, seen = (np.zeros((k, k)) for _ in range(3))
         with np.errstate(all="ignore"):  # what overflows is refused
             moves, lu, blocks = self._solved(weights)
-            transposed = factors_of(solver, moves, True)
+            pull = self._transposed(moves, lu)
             once = [solver.matrix(moves * x) for x in f]
             pairs = {(i, j): solver.matrix(moves * f[i] * f[j]) for i, j in _pairs(k)}
             for block in blocks:
                 values[block.trips] -= block.log_values
-                x, y = block.x, transposed.solve(block.pull())
+                x, y = block.x, pull(block.pull())
                 dx = [lu.solve(np.asfortranarray(matrix @ x)) for matrix in once]
                 pulled = [matrix.T @ y for matrix in once]
                 cross += [[np.einsum("eb,eb->", u, d) for d in dx] for u in pulled]
@@ -148,12 +149,12 @@ class TripLikelihoods:
         f, solver, values = self.features.T, self.solver, self._paid(weights)
         slope = self.taken.sum(0)
         with np.errstate(all="ignore"):
-            moves, _, blocks = self._solved(weights)
-            transposed = factors_of(solver, moves, True)
+            moves, lu, blocks = self._solved(weights)
+            pull = self._transposed(moves, lu)
             once = [solver.matrix(moves * x) for x in f]
             for block in blocks:
                 values[block.trips] -= block.log_values
-                y = transposed.solve(block.pull())
+                y = pull(block.pull())
                 slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
         return torch.from_numpy(values), torch.from_numpy(slope)
 
@@ -179,6 +180,13 @@ class TripLikelihoods:
         moves[~self._used] = 0.0
         lu = factors_of(solver, moves)
         return moves, lu, self._blocks(lu, h)
+
+    def _transposed(self, moves: Any, lu: Any) -> Callable[[Any], Any]:
+        """Solves with the transpose of I - M, by factors of its own if there are many goals."""
+        if len(self._goals) < _MANY:
+            return lambda right: lu.solve(right, "T")
+        solve: Callable[[Any], Any] = factors_of(self.solver, moves, True).solve
+        return solve
 
     def _blocks(self, lu: Any, h: Any) -> Iterator[_Block]:
         for first in range(0, len(self._goals), _BLOCK):
