@@ -178,6 +178,9 @@ def _trips(
     options: argparse.Namespace, streets: Streets, columns: Any, group: str | None
 ) -> Demonstrations:
     segment = [x for x in ("u", "v", "key") if x in columns]
+    if not {"u", "v"} <= set(segment):
+        came = ", ".join(columns)
+        raise Mistake(f"{options.trips}: expected columns u and v, and perhaps key, got {came}")
     try:
         found: Demonstrations = streets.demonstrations(
             columns, trip=options.trip_column, segment=segment, group=group
@@ -212,9 +215,10 @@ def _kept(fit: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise Mistake(f"{path}: expected the fit of cai routes fit; {reason}") from None
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+    whole = isinstance(found, dict) and {"weights", "goals"} <= found.keys()
+    if not whole or found.get("format") != _FORMAT:
         raise Mistake(f"{path}: expected the fit of cai routes fit, of this version; fit it anew")
-    return found
+    return dict(found)
 
 
 def _routes(streets: Streets, kept: dict[str, Any], goals: list[int]) -> Routes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ def route_table(
 
     The probabilities of all routes from an origin to a goal, each ending when it first enters the
     goal, sum to one in each model; in "action" to the probability of ever getting there, which is
-    one where no dead end can be reached. That is why their logarithms can be compared.
+    one where no dead end can be reached. That is why their logarithms can be compared. Which of the
+    last two predicts better is a matter of the data: neither is always the better one.
 
     Args:
         streets: the network.
@@ -92,30 +93,15 @@ def route_table(
     for where, trips in (("train", train), ("test", test)):
         _check_trips(where, trips, streets, f)
     found = fit_reward(streets, train, names) if fitted is None else fitted
-    psi = torch.tensor([*found.weights.values()], dtype=torch.float64)
+    maxent = np.array([*found.weights.values()])
     scale = f.std(0, correction=0).numpy()
-    scale = np.where(scale > 0, scale, 1.0)
-    planned = maximised(PlannedChoices(streets, f, train), psi.numpy(), scale)
-    counted, best = log_shares(streets, train, smoothing), BestRoutes(streets, f.numpy() @ planned)
-    log_p = {
-        "shortest": None,
-        "action": _sums(counted, test),
-        "action's costs": torch.from_numpy(PlannedChoices(streets, f, test)(planned).values),
-        "MaxEnt": TripLikelihoods(streets, f, test).values(psi),
-    }
-    most: dict[str, Callable[[int], BestRoutes]] = {
-        "shortest": _always(BestRoutes(streets, -costs)),
-        "action": _always(BestRoutes(streets, counted)),
-        "action's costs": lambda goal: BestRoutes(
-            streets, planned_log_shares(streets, f.numpy(), best, planned, goal)
-        ),
-        "MaxEnt": _always(BestRoutes(streets, f.numpy() @ psi.numpy())),
-    }
+    planned = maximised(PlannedChoices(streets, f, train), maxent, np.where(scale > 0, scale, 1.0))
+    models = _Models(streets, f, costs, log_shares(streets, train, smoothing), planned, maxent)
     measured, lengths = _lengths(streets)
-    shares = {name: _shared(by_goal, test, lengths) for name, by_goal in most.items()}
+    best = models.best_routes().items()
     return RouteTable(
-        shares=shares,
-        log_probabilities=log_p,
+        shares={name: _shared(by_goal, test, lengths) for name, by_goal in best},
+        log_probabilities=models.log_probabilities(test),
         weights={
             "action's costs": dict(zip(names, planned.tolist(), strict=True)),
             "MaxEnt": dict(found.weights),
@@ -125,6 +111,53 @@ def route_table(
         train=len(train),
         fitted=found,
     )
+
+
+class _Models(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        streets: the network of N turns.
+        features: (N, k).
+        costs: (N,), of "shortest".
+        counted: (N,), log-probabilities of "action".
+        planned: (k,), weights of "action's costs".
+        maxent: (k,), weights of "MaxEnt".
+    """
+
+    streets: Streets
+    features: Tensor
+    costs: Any
+    counted: Any
+    planned: Any
+    maxent: Any
+
+    def log_probabilities(self, trips: Demonstrations) -> dict[str, Tensor | None]:
+        """Name of the row -> (n,), nats."""
+        planned = PlannedChoices(self.streets, self.features, trips)(self.planned).values
+        maxent = TripLikelihoods(self.streets, self.features, trips)
+        return {
+            "shortest": None,
+            "action": (torch.from_numpy(self.counted)[trips.actions] * trips.taken).sum(1),
+            "action's costs": torch.from_numpy(planned),
+            "MaxEnt": maxent.values(torch.from_numpy(self.maxent)),
+        }
+
+    def best_routes(self) -> dict[str, Callable[[int], BestRoutes]]:
+        """Name of the row -> of a goal, the most probable routes there."""
+        streets, f = self.streets, self.features.numpy()
+        ahead = BestRoutes(streets, f @ self.planned)
+
+        def planned(goal: int) -> BestRoutes:
+            log_p = planned_log_shares(streets, f, ahead, self.planned, goal)
+            return BestRoutes(streets, log_p)
+
+        return {
+            "shortest": _always(BestRoutes(streets, -self.costs)),
+            "action": _always(BestRoutes(streets, self.counted)),
+            "action's costs": planned,
+            "MaxEnt": _always(BestRoutes(streets, f @ self.maxent)),
+        }
 
 
 def _names(streets: Streets, features: Any, fitted: RewardFit | None) -> list[str]:
@@ -169,11 +202,6 @@ def _check_trips(where: str, trips: Any, streets: Streets, features: Tensor) -> 
 
 def _always(best: BestRoutes) -> Callable[[int], BestRoutes]:
     return lambda goal: best
-
-
-def _sums(numbers: Any, trips: Demonstrations) -> Tensor:
-    """(n,), the sum over the turns of each trip of numbers (N,) of turns."""
-    return (torch.from_numpy(numbers)[trips.actions] * trips.taken).sum(1)
 
 
 def _shared(by_goal: Callable[[int], BestRoutes], trips: Demonstrations, lengths: Any) -> Tensor:

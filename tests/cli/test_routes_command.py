@@ -258,6 +258,8 @@ def test_every_kind_of_file_holds_the_same_network(town, tmp_path, files, capsys
         (["fit", "nowhere.csv", "TRIPS"], ["nowhere.csv: there is no such file"]),
         (["fit", "TRIPS", "NET", "--features", "driver"], ["a segment of its own"]),
         (["fit", "NET", "NET"], ["column 'trip'"]),
+        (["fit", "NET", "NODES"], ["expected columns u and v, and perhaps key, got node, x, y"]),
+        (["predict", "IRL", "NET", "--from", "1,2", "--to", "2,3"], ["of this version"]),
         (["fit", "NET", "TRIPS", "--cluster", "boss"], ["column 'boss'"]),
         (["predict", "NET", "NET", "--from", "1,2", "--to", "2,3"], ["the fit of cai routes fit"]),
         (
@@ -277,7 +279,9 @@ def test_mistakes(arguments, fragments, files, fitted, tmp_path, monkeypatch, ca
     folder, _ = files
     monkeypatch.chdir(tmp_path)
     nodes = ["--nodes", folder / "nodes.csv"] if "FIT" in arguments else []
+    (folder / "other.json").write_text('{"weights": {}}', encoding="utf-8")
     places = {"NET": folder / "net.csv", "TRIPS": folder / "trips.csv", "FIT": fitted}
+    places |= {"NODES": folder / "nodes.csv", "IRL": folder / "other.json"}
     given = [places.get(x, x) for x in arguments]
     status, text, notes = run(capsys, "routes", *given, *nodes)
     assert text == ""
