@@ -33,7 +33,7 @@ def fit(options: argparse.Namespace) -> None:
     Raises:
         Mistake: if the model, the features or the reward cannot be had.
     """
-    with output.folder(options.out):
+    with output.folder(options.out), loading.quietly(options.quiet):
         output.check_names(options.out, _FILES)
         model = loading.load(options)
         table = tabulate(model)

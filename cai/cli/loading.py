@@ -220,7 +220,7 @@ def absolute(name: str) -> str:
 
 @contextlib.contextmanager
 def quietly(quiet: bool) -> Iterator[None]:
-    """Within it what Gymnasium warns of is a line where errors go, or nothing."""
+    """Within it what libraries warn of is a line where errors go, or nothing."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield

@@ -35,7 +35,9 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         Mistake: if a file cannot be read, or does not hold what it should.
     """
-    {"fit": _fit, "predict": _predict, "destination": _destination}[options.action](options)
+    actions = {"fit": _fit, "predict": _predict, "destination": _destination}
+    with loading.quietly(options.quiet):
+        actions[options.action](options)
 
 
 def _fit(options: argparse.Namespace) -> None:

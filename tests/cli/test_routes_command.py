@@ -123,6 +123,22 @@ def test_the_table_of_a_fit_is_printed(town, files, network, tmp_path, capsys):
     assert list(json.loads(text)["weights"]) == ["minutes", "angle", "left", "right", "u_turn"]
 
 
+def test_what_the_library_warns_of_is_a_note(town, files, tmp_path, capsys):
+    """Minutes, and centuries beside them."""
+    folder, _ = files
+    rows = columns_of(town)
+    centuries = [["centuries"], *([row[2] / 52_560_000] for row in rows[1:])]
+    net = table(tmp_path / "net.csv", [[*row, *x] for row, x in zip(rows, centuries, strict=True)])
+    given = ("--features", "minutes,centuries", "--prior", 1, "--out", tmp_path / "out")
+    for quiet in ((), ("--quiet",)):
+        arguments = ("routes", "fit", net, folder / "trips.csv", *given, *quiet)
+        status, _, notes = run(capsys, *arguments)
+        assert status == 0
+        lines = [line for line in notes.splitlines() if "millionfold" in line]
+        assert len(lines) == (0 if quiet else 1)
+        assert "Warning" not in notes
+
+
 def loaded(weights, town, goals):
     return inference.Routes(town, tuple(NAMES), torch.tensor(weights, dtype=torch.float64), goals)
 
