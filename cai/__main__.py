@@ -1,4 +1,4 @@
-"""The command line: ``cai compare``, ``draw``, ``models``, ``train``, ``evaluate`` and ``plot``."""
+"""The command line: ``cai compare``, ``draw``, ``models``, ``train``, ``irl``, ``routes``, etc."""
 
 from __future__ import annotations
 

@@ -103,6 +103,8 @@ Inverse problems:
 - ``OptimismFit``: its result.
 - ``routes``: routes on a road network, how segments are used, and where somebody is going.
 - ``Routes``: its result.
+- ``route_table``: models of routes side by side on trips that they have not seen.
+- ``RouteTable``: its result.
 """
 
 import lazy_loader as _lazy_loader

@@ -73,5 +73,7 @@ from .planning.plan_samples import PlanSamples as PlanSamples
 from .planning.price_ladder import PriceLadder as PriceLadder
 from .planning.price_ladder import price_ladder as price_ladder
 from .planning.sample_plans import sample_plans as sample_plans
+from .route_choice.route_comparison import RouteTable as RouteTable
+from .route_choice.route_table import route_table as route_table
 from .route_choice.routes import Routes as Routes
 from .route_choice.routes import routes as routes

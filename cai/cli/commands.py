@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cai import inference, models, plot
-from cai.cli import loading, output, output_folder, terminal, train_command
+from cai.cli import irl_command, loading, output, routes_command, terminal, train_command
 from cai.cli.failure import Mistake
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
         "train": train_command.train,
         "evaluate": train_command.evaluate_runs,
         "plot": train_command.plot_runs,
+        "irl": irl_command.fit,
+        "routes": routes_command.run,
     }
     commands[options.command](options)
 
@@ -56,7 +58,7 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     if model.horizon is None:
         raise Mistake("--horizon: the model's horizon is infinite; give a number of steps")
     table = _table(model, options)
-    output_folder.check_names(options.out, _ALWAYS if table is None else _ALWAYS + _OF_A_TABLE)
+    output.check_names(options.out, _ALWAYS if table is None else _ALWAYS + _OF_A_TABLE)
     problem = model if table is None else table
     methods: dict[str, Any] = {}
     if table is None:
@@ -106,7 +108,7 @@ def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
 
 def _draw(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output_folder.check_names(options.out, ["graphical_model.png"])
+        output.check_names(options.out, ["graphical_model.png"])
         model = loading.load(options)
         try:
             figure = plot.graphical_model(model, options.steps)

@@ -22,6 +22,10 @@ examples:
   cai train soft-q FrozenLake-v1 --steps 200000 --seed 1 --out runs/q1
   cai evaluate runs/q1 --episodes 20
   cai plot runs/q1
+  cai irl gridworld demos.csv --option slip=0.2 --features step,pit,goal
+  cai routes fit drive.graphml trips.csv --features minutes,left,u_turn --cluster driver
+  cai routes predict out drive.graphml --from 101,102 --to 203,204
+  cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
 INFINITE = "infinite"  # a horizon
 _MOST = 10**9  # more steps than anyone will wait for
@@ -37,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {installation.version()}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="compare | draw | models | train | evaluate | plot"
+        dest="command",
+        required=True,
+        metavar="compare | draw | models | train | evaluate | plot | irl | routes",
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
     _add_model_arguments(comparison)
@@ -59,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument("--steps", type=_count, help="how many steps to unroll (default: up to 3)")
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
+    _add_irl(commands)
+    _add_routes(commands)
     return parser
 
 
@@ -101,6 +109,133 @@ def _add_learners(commands: Any) -> None:
     plotting.add_argument("--quiet", action="store_true", help="no notes")
 
 
+def _add_irl(commands: Any) -> None:
+    """The command ``irl``."""
+    irl = commands.add_parser(
+        "irl",
+        help="find the reward that demonstrations were paid",
+        description="Fit the weights of a reward to demonstrations of a model.",
+    )
+    _add_model_arguments(irl, _horizon)
+    irl.add_argument(
+        "demonstrations",
+        type=Path,
+        metavar="DEMOS.csv",
+        help="columns trajectory, state, action; no action in the last row of a trajectory",
+    )
+    irl.add_argument(
+        "--features",
+        type=_names,
+        metavar="NAME,NAME",
+        help="of the model's map or of its states; all that there are if not given",
+    )
+    irl.add_argument(
+        "--reward", metavar="FILE.py:NAME", help="a cai.LinearReward, instead of --features"
+    )
+    irl.add_argument(
+        "--likelihood",
+        choices=("actions", "paths", "matching"),
+        default="actions",
+        help="what is maximised (default actions)",
+    )
+    irl.add_argument(
+        "--optimism", type=float, default=0.0, help="eta of the demonstrator (default 0)"
+    )
+    irl.add_argument("--rule", default="soft", help="how actions are chosen (default soft)")
+    irl.add_argument(
+        "--ends",
+        default="horizon",
+        help="how demonstrations end: horizon, own, absorbed, terminated, cut (default horizon)",
+    )
+    _add_estimation(irl)
+
+
+def _add_routes(commands: Any) -> None:
+    """The commands ``routes fit``, ``predict`` and ``destination``."""
+    routes = commands.add_parser("routes", help="which way drivers go, and where to")
+    actions = routes.add_subparsers(
+        dest="action", required=True, metavar="fit | predict | destination"
+    )
+    fitting = actions.add_parser("fit", help="fit what turns cost to trips")
+    _add_network(fitting)
+    _add_trips(fitting)
+    fitting.add_argument(
+        "--features",
+        type=_names,
+        metavar="NAME,NAME",
+        help="such as minutes,left,u_turn; all that the network has if not given",
+    )
+    _add_estimation(fitting)
+    predicting = actions.add_parser("predict", help="the most probable route between two segments")
+    _add_fit(predicting)
+    _add_network(predicting)
+    for end in ("from", "to"):
+        predicting.add_argument(
+            f"--{end}", required=True, dest=f"{end}_", metavar="U,V[,KEY]", help="a segment"
+        )
+    guessing = actions.add_parser("destination", help="where a trip is going, as it unfolds")
+    _add_fit(guessing)
+    _add_network(guessing)
+    _add_trips(guessing)
+    guessing.add_argument("--trip", required=True, metavar="ID", help="which trip of the file")
+    guessing.add_argument(
+        "--share", type=float, default=0.5, help="how much of it is seen (default 0.5)"
+    )
+    for each in (fitting, predicting, guessing):
+        _add_output(each)
+    for each in (predicting, guessing):
+        each.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "fit",
+        type=Path,
+        metavar="FIT",
+        help="the folder that cai routes fit wrote, or its fit.json",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "network",
+        type=Path,
+        metavar="NETWORK",
+        help=".graphml as OSMnx saves it, .tntp, or .csv with columns u, v and perhaps key",
+    )
+    parser.add_argument("--nodes", type=Path, help="places of the nodes, for .tntp and .csv")
+    parser.add_argument("--degrees", action="store_true", help="these are longitude and latitude")
+
+
+def _add_trips(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "trips",
+        type=Path,
+        metavar="TRIPS.csv",
+        help="a row for each segment of a trip: columns u, v and perhaps key",
+    )
+    parser.add_argument(
+        "--trip-column", default="trip", metavar="COLUMN", help="tells trips apart (default trip)"
+    )
+
+
+def _add_estimation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster", metavar="COLUMN", help="who it was, for errors by groups: driver perhaps"
+    )
+    parser.add_argument(
+        "--prior", type=float, metavar="SCALE", help="of a normal prior around 0 for each weight"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+
+
 def _horizon(text: str) -> int | str:
     return text if text == INFINITE else _count(text)
 
@@ -122,10 +257,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -
         metavar="KEY=VALUE",
         help="an argument of the built-in model or of the environment; may be repeated",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+    _add_output(parser)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected names that differ, as a,b,c, got {text!r}")
+    return names
 
 
 def _count(text: str) -> int:

@@ -1,8 +1,10 @@
-"""Numbers as text, and symbols spelt in ASCII for a stream whose encoding lacks them: τ as tau."""
+"""Numbers and tables as text, and symbols spelt in ASCII where an encoding lacks them: τ as tau."""
 
 from __future__ import annotations
 
+import html
 import unicodedata
+from collections.abc import Sequence
 
 _SPELT = {
     "–": "-",  # an en dash
@@ -86,3 +88,35 @@ def number(x: float | None, stderr: float | None = None) -> str:
     text = f"{x:.4g}" if abs(x) >= 1e5 or 0 < abs(x) < 1e-3 else f"{x:.3f}"
     text = "0.000" if abs(x) < 1e-9 else text
     return text if stderr is None else f"{text} ± {stderr:.2g}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells in columns of one width, a rule below the first line."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return text
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a table in Markdown, the first line its heading."""
+    heading, *rows = lines
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in (heading, rule, *rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+
+
+def html_table(title: str, lines: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """Lines of cells as a table in HTML, the first line its heading, with notes below."""
+    heading, *rows = lines
+    head = "".join(f"<th>{html.escape(x)}</th>" for x in heading)
+    cell = "<td style='text-align:right'>{}</td>".format
+    body = "".join("<tr>" + "".join(cell(html.escape(x)) for x in line) + "</tr>" for line in rows)
+    below = "<br>".join(html.escape(note) for note in notes)
+    return (
+        f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table><small>{below}</small>"
+    )

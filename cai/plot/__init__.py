@@ -17,7 +17,9 @@ Models and training:
 - ``graphical_model``: the model as a graph.
 - ``trajectories``: trajectories in a plane of the states.
 - ``streets``: a number of each segment of a road network, on its map.
+- ``destinations``: where a trip is going, as it unfolds.
 - ``estimates``: weights of fitted rewards, with intervals.
+- ``reward_map``: what each cell of a map pays, as fitted rewards have it.
 - ``optimism_profile``: the likelihood of each optimism of a demonstrator.
 - ``losses``: the ELBO over the steps of a fit.
 - ``learning_curve``: what learners record, and their values against the exact ones.

@@ -6,8 +6,10 @@ from .ladder_figure import price_ladder as price_ladder
 from .learning_figure import learning_curve as learning_curve
 from .map_figures import occupancy as occupancy
 from .map_figures import policies as policies
+from .map_figures import reward_map as reward_map
 from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
+from .streets_figure import destinations as destinations
 from .streets_figure import streets as streets
 from .training_figure import losses as losses
 from .trajectory_figure import trajectories as trajectories

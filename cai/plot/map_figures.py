@@ -1,6 +1,10 @@
-"""Occupancies and policies of each method: on a map, or as bars if there is none."""
+"""Occupancies and policies of each method, on a map or as bars, and rewards on a map."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cai import checks
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import IMAGINED, REAL, captioned, check_report, figure
-from cai.plot.maps import map_figure, paint, state_ticks
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_drawn, check_report, figure
+from cai.plot.maps import map_figure, paint, state_ticks, write_numbers
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.state_rewards import state_rewards
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerated
 
 
 def occupancy(report: Comparison) -> Figure:
@@ -95,6 +103,65 @@ def policies(report: Comparison) -> Figure:
         "The length of an arrow is the probability of its action, averaged over the steps at "
         "which the policy is in that cell; grey where it never is.",
     )
+
+
+def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
+    """What each cell of a map pays, as a fit found it, or as a model has it.
+
+    The number of a cell is what is paid for acting there, on average over the actions that the
+    action prior allows, plus what is paid on arrival from another cell, on average over the moves
+    that lead there (each with its probability under the action prior, from all cells alike). States
+    that share a cell are averaged, and rewards that depend on the step are averaged over steps.
+
+    Args:
+        rewards: a result of :func:`cai.inference.fit_reward`, a ``cai.LinearReward`` with weights,
+            or a model with rewards of its own; or name -> one of these, side by side.
+        model: the model whose map it is, or its table.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if the model has no map, or a reward is none of these.
+
+    >>> import cai
+    >>> from cai import models, plot
+    >>> model = models.gridworld(["S.G"], horizon=5, slip=0.0)
+    >>> reward = cai.LinearReward({"steps": lambda s, a: s < 2})
+    >>> figure = plot.reward_map(reward.weighted([-1.0]), model)
+    """
+    checks.check_model(model, table=True)
+    layout = model.layout
+    if layout is None or layout.map is None or layout.cells is None:
+        came = "one without a map"
+        checks.refuse("model", "a model on a map", came, "plot.estimates draws the weights")
+    given = rewards if isinstance(rewards, Mapping) else {"": rewards}
+    pays = {name: _pays(f"rewards[{name!r}]", x, model) for name, x in given.items()}
+    if not pays:
+        checks.refuse("rewards", "at least one", "none", "inference.fit_reward(…)")
+    share = Counter(layout.cells)
+    each = torch.tensor([1.0 / share[cell] for cell in layout.cells]).double()
+    canvas, panels = map_figure(len(pays), layout, bar=True)
+    images = [
+        paint(axes, layout, x * each, "RdBu", -1.0, 1.0)
+        for axes, x in zip(panels, pays.values(), strict=True)
+    ]
+    pictures = [np.asarray(image.get_array().filled(np.nan)) for image in images]
+    top = max(np.abs(x[np.isfinite(x)]).max(initial=0.0) for x in pictures) or 1.0
+    for axes, name, image, picture in zip(panels, pays, images, pictures, strict=True):
+        image.set_clim(-top, top)
+        write_numbers(axes, picture, top)
+        axes.set_title(name, fontsize=9)
+    canvas.colorbar(images[0], ax=panels, label="reward (reward units)", shrink=0.8)
+    text = (
+        "What a cell pays: for acting there, plus on arrival there from another cell, each on "
+        "average over actions. Blue is a gain, red a cost, white zero."
+    )
+    if any((x == -torch.inf).any() for x in pays.values()):
+        text += " Empty where every action is forbidden."
+    if any(getattr(x, "unidentified", ()) for x in given.values()):
+        text += " The data do not determine all of it: see what is not identified in the estimates."
+    return captioned(canvas, text)
 
 
 def _table(report: Comparison) -> Table:
@@ -213,3 +280,21 @@ def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
                     "mutation_scale": 5 + 5 * p,
                 },
             )
+
+
+def _pays(where: str, reward: Any, model: TrajectoryModel | Table) -> Tensor:
+    """(S,), what is paid for acting in each state and on arrival there, reward units."""
+    holder = getattr(reward, "model", reward)  # of a fit
+    if not isinstance(holder, TrajectoryModel | Table):
+        maker = "inference.fit_reward, a cai.LinearReward with weights or a model"
+        check_drawn(where, reward, ("on", "weights"), maker)
+        if reward.weights is None:
+            advice = "inference.fit_reward finds them, reward.weighted([…]) gives them"
+            checks.refuse(where, "a reward with weights", "one without", advice)
+        features = reward.on(enumerated(model))
+        weights = torch.tensor([reward.weights[x] for x in features.names], dtype=torch.float64)
+        holder = features.rewards(enumerated(model), weights)
+    found, S = state_rewards(enumerated(holder)), enumerated(model).num_states
+    if len(found) != S:
+        checks.refuse(where, f"one of a model of {S} states", f"{len(found)} states", "")
+    return found

@@ -62,6 +62,16 @@ def paint(
     return image
 
 
+def write_numbers(axes: Axes, picture: Any, top: float) -> None:
+    """Writes the finite numbers of a map into its cells, white on those near ``top`` in size."""
+    size = 7.0 if picture.shape[1] <= 8 else 5.5
+    for (i, j), x in np.ndenumerate(picture):
+        if np.isfinite(x):
+            colour = "white" if abs(x) > 0.65 * top else "#222222"
+            text = f"{x + 0.0:.3g}"  # no minus zero
+            axes.text(j, i + 0.1, text, ha="center", va="center", fontsize=size, color=colour)
+
+
 def state_ticks(axes: Axes, table: Table, states: list[int] | None = None) -> None:
     """Writes the names of the states below an axis, or numbers that find room there."""
     states = list(range(table.num_states)) if states is None else states

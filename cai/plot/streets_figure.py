@@ -1,20 +1,26 @@
-"""A number for each segment of a road network, drawn on its map."""
+"""A number for each segment of a road network on its map, and where a trip is going."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cai import checks
 from cai.numerics import arrays
-from cai.plot.canvas import captioned
+from cai.plot.canvas import captioned, figure
 from cai.roads.network import Streets
 
 _WIDEST = 5.0  # points
 _HEIGHT = 6.0  # inches
+_SHOWN = 5  # destinations with a line of their own
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with other dashes.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)))
 
 
 def streets(streets: Streets, values: Any, *, label: str = "probability of use") -> Figure:
@@ -81,3 +87,54 @@ def streets(streets: Streets, values: Any, *, label: str = "probability of use")
         f"Width and colour: {label} of each segment; grey where it is zero. Of the two directions "
         "of a street the one with the larger number lies on top.",
     )
+
+
+def destinations(
+    turns: Sequence[int], probabilities: Any, names: Sequence[str], *, ended: int | None = None
+) -> Figure:
+    """Where a trip is going, as it unfolds (Figure 5 of Ziebart et al. 2008).
+
+    Args:
+        turns: (m,), how many turns have been seen.
+        probabilities: (m, D), the probability of each destination after so many turns, as
+            ``Routes.goal_posterior`` gives it.
+        names: D names of destinations.
+        ended: the number of the one where it ended, if that is known.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+
+    >>> from cai import plot
+    >>> belief = [[0.5, 0.5], [0.8, 0.2], [1.0, 0.0]]
+    >>> figure = plot.destinations([1, 2, 3], belief, ["harbour", "station"], ended=0)
+    """
+    seen = arrays.numbers("turns", turns).numpy()
+    p = arrays.numbers("probabilities", probabilities).numpy(force=True)
+    if seen.ndim != 1 or p.shape != (len(seen), len(names)) or not p.size:
+        expected = f"shape [{len(seen)}, {len(names)}], turns and names"
+        checks.refuse("probabilities", expected, f"shape {list(p.shape)}", "a row for each turn")
+    if ended is not None and ended not in range(len(names)):
+        checks.refuse("ended", f"one of 0 … {len(names) - 1}", repr(ended), "None if unknown")
+    best = np.argsort(-p[-1], kind="stable")[:_SHOWN].tolist()
+    if ended is not None and ended not in best:
+        best[-1] = ended
+    canvas, (axes,) = figure(1, height=4.0)
+    for colour, dash, j in zip(_COLOURS, _DASHES, best, strict=False):
+        label = f"{names[j]}{', where it ended' if j == ended else ''}"
+        width = 2.6 if j == ended else 1.3
+        axes.plot(seen, p[:, j], color=colour, ls=dash, lw=width, marker="o", ms=3, label=label)
+    axes.set(xlabel="turns seen", ylabel="probability of the destination")
+    axes.set_ylim(0.0, min(1.0, 1.05 * p[:, best].max()) + 0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    text = "What is believed of the destination of one trip, given the turns that were seen."
+    text += " Thick: where it ended." if ended is not None else ""
+    left = len(names) - len(best)
+    rest = max(float(p[-1].sum() - p[-1, best].sum()), 0.0)
+    text += (
+        f" In the end {left} other{'s share' if left > 1 else ' has'} {rest:.2g}." if left else ""
+    )
+    return captioned(canvas, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import number, spell
+from cai.evaluation.spelling import aligned, html_table, markdown, number, spell
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood
 from cai.numerics.exclusive import cached_property
@@ -188,9 +187,7 @@ class RewardFit:
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
-        lines = [_HEADINGS, ("---", *["---:"] * (len(_HEADINGS) - 1)), *self._cells()]
-        cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-        return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+        return markdown([_HEADINGS, *self._cells()])
 
     def to_text(self, encoding: str = "utf-8") -> str:
         """The table in columns of one width, with what there is to say about it.
@@ -198,14 +195,8 @@ class RewardFit:
         Args:
             encoding: that of the output; symbols that it lacks are spelt.
         """
-        lines = [list(_HEADINGS), *self._cells()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-            for line in lines
-        ]
-        text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-        return spell("\n".join([self._title(), *text, *self._notes()]), encoding)
+        lines = [self._title(), *aligned([_HEADINGS, *self._cells()]), *self._notes()]
+        return spell("\n".join(lines), encoding)
 
     def __str__(self) -> str:
         return self.to_text()
@@ -214,18 +205,7 @@ class RewardFit:
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
-        head = "".join(f"<th>{html.escape(x)}</th>" for x in _HEADINGS)
-        body = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:right'>{html.escape(x)}</td>" for x in line)
-            + "</tr>"
-            for line in self._cells()
-        )
-        notes = "<br>".join(html.escape(note) for note in self._notes())
-        return (
-            f"<table><caption>{html.escape(self._title())}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table><small>{notes}</small>"
-        )
+        return html_table(self._title(), [_HEADINGS, *self._cells()], self._notes())
 
     def _title(self) -> str:
         how = {"actions": "likelihood of actions", "paths": "likelihood of paths"}

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.route_choice._best_routes import BestRoutes, route
 from cai.inference.trips import trip_likelihoods
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.numerics import arrays
@@ -103,22 +102,13 @@ class Routes:
         """The most probable route, as segments from the origin to the goal.
 
         Raises:
-            ValueError: if there is none, or a turn has a positive utility.
+            ValueError: if there is none, or a cycle has a positive utility.
         """
         o, d = self._ends(origin, goal)
-        if (self._utility > 0).any():
-            advice = "a sum over routes may exist, but no shortest path by Dijkstra's method"
-            checks.refuse("weights", "no turn with a gain", "some", advice)
-        heads, tails = self.streets.turns.numpy()[:, ::-1].T
-        costs = np.maximum(-self._utility, 1e-300)  # scipy takes a zero for no edge
-        back = csr_array((costs, (heads, tails)), shape=(self._size, self._size))
-        distance, after = dijkstra(back, indices=d, return_predecessors=True)
-        if not np.isfinite(distance[o]):
+        after = self._best.after(d)
+        if after[o] < 0:
             self._refuse_unreached(o, d)
-        path = [o]
-        while path[-1] != d:
-            path.append(int(after[path[-1]]))
-        return torch.tensor(path)
+        return torch.tensor(route(after, o, d))
 
     def sample(self, origin: int, goal: int, samples: int, seed: int | None = None) -> list[Tensor]:
         """Routes drawn at random, each as its segments.
@@ -205,6 +195,10 @@ class Routes:
     @cached_property
     def _utility(self) -> Any:
         return (self._features @ self.weights.double()).numpy()
+
+    @cached_property
+    def _best(self) -> BestRoutes:
+        return BestRoutes(self.streets, self._utility)
 
     @cached_property
     def _size(self) -> int:

@@ -166,6 +166,15 @@ def fitted_reward():
     return inference.fit_reward(cai.tabulate(model), seen, reward)
 
 
+def route_comparison():
+    fork = models.streets_from_columns(
+        {"tail": list("oaabc"), "head": list("abccd"), "minutes": [1.0, 1.0, 2.5, 1.0, 1.0]}
+    )
+    rows = {"trip": [0] * 4 + [1] * 3, "u": list("oabcoac"), "v": list("abcdacd")}
+    trips = fork.demonstrations(rows, segment=("u", "v"))
+    return inference.route_table(fork, trips, trips)
+
+
 def used_objective():
     model = models.ledge()
     objective, policy = inference.RolloutELBO("score", samples=4), cai.TabularPolicy(model)
@@ -236,6 +245,7 @@ RESULTS = {
     "Routes": lambda: inference.Routes(
         models.city(4, 4), ("minutes",), torch.tensor([-9.0]).double(), torch.tensor([3])
     ),
+    "RouteTable": route_comparison,
     "Streets": lambda: models.city(4, 4),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,

@@ -59,3 +59,42 @@ def test_metres_are_as_long_both_ways_and_zeros_have_no_width():
 def test_what_cannot_be_drawn_is_said(streets, values, message):
     with pytest.raises(ValueError, match=message):
         plot.streets(streets, values)
+
+
+def test_where_a_trip_is_going_line_by_line():
+    belief = np.full((3, 9), 0.05)
+    belief[:, 8] = [0.1, 0.2, 0.3]
+    belief[:, 2] = [0.1, 0.06, 0.02]
+    belief[:, 5] = 0.5
+    names = [f"place {j}" for j in range(9)]
+    figure = plot.destinations([1, 4, 6], belief, names, ended=2)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines)[:2] == ["place 5", "place 8"]
+    assert len(lines) == 5
+    assert lines["place 8"].get_xdata().tolist() == [1, 4, 6]
+    assert lines["place 8"].get_ydata() == pytest.approx([0.1, 0.2, 0.3])
+    ended = lines["place 2, where it ended"]
+    assert ended.get_linewidth() > lines["place 8"].get_linewidth()
+    assert len({line.get_linestyle() for line in axes.lines}) > 3
+    assert axes.get_ylabel() == "probability of the destination"
+    assert "In the end 4 others share 0.2." in figure.get_supxlabel()
+    alone = plot.destinations([1], [[0.25, 0.75]], ["a", "b"])
+    assert [line.get_label() for line in alone.axes[0].lines] == ["b", "a"]
+    assert "ended" not in alone.get_supxlabel()
+    assert "others" not in alone.get_supxlabel()
+
+
+@pytest.mark.parametrize(
+    ("turns", "belief", "ended", "message"),
+    [
+        ([1, 2], [[0.5, 0.5]], None, r"probabilities: expected shape \[2, 2\]"),
+        ([1], [[1.0]], None, r"probabilities: expected shape \[1, 2\]"),
+        ([], np.zeros((0, 2)), None, r"probabilities: expected shape \[0, 2\]"),
+        ([1], [[0.5, 0.5]], 2, r"ended: expected one of 0 … 1, got 2"),
+    ],
+)
+def test_beliefs_that_do_not_fit_are_said(turns, belief, ended, message):
+    with pytest.raises(ValueError, match=message):
+        plot.destinations(turns, belief, ["a", "b"], ended=ended)

@@ -1,7 +1,9 @@
 """Predictions on road networks: all routes one by one, simulations, and messages."""
 
+import dataclasses
 import itertools
 
+import networkx as nx
 import pytest
 import torch
 from towns import NAMES, simulated, town, trips_of, walks
@@ -141,6 +143,26 @@ def test_what_does_not_fit_is_refused():
     ends = predicted(fork, [1, 2])
     with pytest.raises(ValueError, match=r"goal: expected one that .* reaches"):
         ends.use(1, 2)
-    gains = inference.Routes(fork, tuple(NAMES), -WEIGHTS, torch.tensor([1]))
-    with pytest.raises(ValueError, match="weights: expected no turn with a gain"):
+    gains = inference.Routes(streets, tuple(NAMES), -WEIGHTS, torch.tensor([1]))
+    with pytest.raises(ValueError, match="weights: expected a cost of every cycle"):
         gains.likely(0, 1)
+
+
+def test_the_most_probable_route_where_some_turns_gain():
+    """Against Bellman and Ford's method of networkx, on potentials that no cycle gains by."""
+    streets = town(3)
+    E = len(streets.segments)
+    rng = torch.Generator().manual_seed(3)
+    height = 3 * torch.rand(E, generator=rng, dtype=torch.float64)
+    cost = streets.feature("minutes") + height[streets.turns[:, 0]] - height[streets.turns[:, 1]]
+    assert (cost < 0).any()
+    hilly = dataclasses.replace(streets, turn_features={"cost": cost})
+    routes = inference.Routes(hilly, ("cost",), torch.tensor([-1.0]), torch.tensor([0]))
+    graph = nx.DiGraph()
+    pairs = [tuple(pair) for pair in streets.turns.tolist()]
+    graph.add_weighted_edges_from((*pair, x) for pair, x in zip(pairs, cost.tolist(), strict=True))
+    for o in range(1, E, 3):
+        expected = nx.bellman_ford_path_length(graph, o, 0)
+        assert nx.path_weight(graph, routes.likely(o, 0).tolist(), "weight") == pytest.approx(
+            expected, abs=1e-9
+        )
