@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from cai.infinite.endings import never_paid, reaching
@@ -21,6 +24,31 @@ def counted(table: Table) -> Tensor:
     if table.discount < 1:
         return torch.ones(table.num_states, dtype=torch.bool)
     return ~never_paid(table)
+
+
+def answering(table: Table, moves: Tensor) -> Tensor:
+    """(S,), boolean: the states whose values answer to a change of the rewards.
+
+    Without a discount these are all but those in which the chain stays for ever unpaid: the value
+    there is zero, and any reward would make it infinite.
+
+    Args:
+        table: the problem.
+        moves: (S, A, K), nonzero where the chain moves while alive.
+    """
+    S = table.num_states
+    if table.discount < 1:
+        return torch.ones(S, dtype=torch.bool)
+    unpaid = never_paid(table)
+    among = unpaid.nonzero().squeeze(1)
+    place, column = moves.detach()[among].flatten(1).nonzero(as_tuple=True)
+    tails = among[place]
+    heads = table.successor_index[tails, column]
+    graph = csr_array((np.ones(len(tails)), (tails.numpy(), heads.numpy())), shape=(S, S))
+    part = torch.from_numpy(connected_components(graph, connection="strong")[1]).long()
+    left = torch.zeros(S, dtype=torch.bool)
+    left[part[tails[part[tails] != part[heads]]]] = True
+    return ~unpaid | left[part]
 
 
 def expected_visits(table: Table, start: Tensor, moves: Tensor, survival: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from cai.inference.derivatives._pullback import Gradients, Needed, Operation, Te
 from cai.inference.infinite.linear_system import LinearValues, linear_system
 from cai.inference.infinite.stationary_values import check_nothing_final, factorises, stationary
 from cai.infinite.transient import Transient
-from cai.infinite.visits import counted
+from cai.infinite.visits import answering
 from cai.tables import bellman
 from cai.tables.bellman import Linearised
 from cai.tables.table import Table
@@ -87,15 +87,15 @@ def _gradients(
     """Of reward, arrival and final reward, log prior and log dynamics, all in nats."""
     table, v = at.table, at.v_next[0]
     by_q, by_prior = bellman.slopes(at, v.unsqueeze(0))
-    paid = counted(table.detached())
+    moves = by_q[0].unsqueeze(-1) * at.survived[0]
+    answers = answering(table.detached(), moves)
     (source, on_log_policy), asked = on, None
     if problem.visits is not None:
         on_prior, on_q = observed(problem, _NOW, at, v.unsqueeze(0), on_log_policy)
-        asked = on_prior, torch.where(paid.unsqueeze(-1), on_q, 0.0)
+        asked = on_prior, torch.where(answers.unsqueeze(-1), on_q, 0.0)
         flow = table.flow(asked[1].unsqueeze(-1) * at.survived)
         source = source + table.push(torch.ones_like(v), flow[0])
-    moves = by_q[0].unsqueeze(-1) * at.survived[0]
-    mass = _mass(table, moves, source, paid & (v > -torch.inf), linear)
+    mass = _mass(table, moves, source, answers & (v > -torch.inf), linear)
     mass = mass.reshape(1, -1, 1)
     passing = mass * by_q, mass * by_prior
     reward, arrival, *rest = gradients(at, passing, asked, needed)

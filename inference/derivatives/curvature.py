@@ -12,7 +12,7 @@ from cai.inference.derivatives import _implicit
 from cai.inference.derivatives._adjoint import chunks
 from cai.inference.derivatives._linearised import Recursion, check_bound
 from cai.infinite.transient import Transient
-from cai.infinite.visits import counted
+from cai.infinite.visits import answering
 from cai.numerics import arrays, logspace
 from cai.sweeps import sweeps
 from cai.tables.table import Table
@@ -120,9 +120,10 @@ def _at_fixed_point(problem: Recursion, table: Table, u: Tensor) -> Tensor:
     v, _ = _implicit.solved(problem.table, problem.eta, problem.rule)
     check_bound(logspace.soft_mean(table.log_initial, v, problem.eta))
     eta = 0.0 if math.isinf(problem.eta) else problem.eta
-    counts = counted(table) & (v > -torch.inf)
     at = problem.linearised(table, v.unsqueeze(0))
-    pi = torch.where(counts.unsqueeze(-1), at.log_policy[0].exp(), 0.0)
+    pi = at.log_policy[0].exp()
+    counts = answering(table, pi.unsqueeze(-1) * at.survived[0]) & (v > -torch.inf)
+    pi = torch.where(counts.unsqueeze(-1), pi, 0.0)
     by_action = pi.unsqueeze(-1) * at.survived[0]
     ending = Transient(table, by_action, counts)
     onward = ending.sums((pi * u).sum(-1))

@@ -16,7 +16,7 @@ from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.inverse._observed import Observed
 from cai.inference.inverse._sensitivities import Sensitivities, Step, centred, spread
 from cai.infinite.transient import Transient
-from cai.infinite.visits import counted
+from cai.infinite.visits import answering
 from cai.rewards.linear_reward import FeatureArrays
 from cai.tables import bellman
 from cai.tables.table import Table
@@ -147,8 +147,8 @@ class Likelihoods:
             mass.index_add_(0, seen.starts, torch.ones_like(weights))
             mass.index_add_(0, seen.stop, -weights)
             step = steps[0]
-            counts = counted(table) & (step.v > -torch.inf)
             moves = step.at.log_policy.exp().unsqueeze(-1) * step.at.survived
+            counts = answering(table, moves) & (step.v > -torch.inf)
             return self._sensitive.spread_ahead(step, Transient(table, moves, counts).visits(mass))
         mass = torch.zeros(table.horizon + 1, S, dtype=torch.float64)
         mass.index_put_((seen.first, seen.starts), torch.ones_like(weights), True)

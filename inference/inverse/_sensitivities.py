@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cai.inference.infinite.stationary_values import stationary
 from cai.infinite.transient import Transient
-from cai.infinite.visits import counted
+from cai.infinite.visits import answering
 from cai.rewards.linear_reward import FeatureArrays
 from cai.tables import bellman
 from cai.tables.bellman import Linearised
@@ -91,8 +91,9 @@ class Sensitivities:
         """The step that repeats itself, g = (I - J)⁻¹ of what is collected in one."""
         v = stationary(table, self.eta, self.rule).log_values
         at = bellman.linearised(table, v, self.eta, self.rule)
-        counts = counted(table) & (v > -torch.inf)
-        slopes = torch.where(counts.unsqueeze(-1), bellman.slopes(at, v)[0], 0.0)
+        slopes = bellman.slopes(at, v)[0]
+        counts = answering(table, slopes.unsqueeze(-1) * at.survived) & (v > -torch.inf)
+        slopes = torch.where(counts.unsqueeze(-1), slopes, 0.0)
         chain, now = Transient(table, slopes.unsqueeze(-1) * at.survived, counts), self._now(at)
         collected = (slopes.unsqueeze(-1) * now).sum(1)
         g = torch.stack([chain.sums(x) for x in collected.T.contiguous()], -1)

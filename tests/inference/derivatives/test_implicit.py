@@ -261,3 +261,32 @@ def test_a_fixed_point_without_a_derivative_is_an_error():
     for again in (False, True):  # whether the derivative is to be differentiated
         with torch.set_grad_enabled(again), pytest.raises(ValueError, match="no derivative"):
             _implicit._mass(table, stays, ones.double(), ones.bool(), None)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+def test_what_is_not_paid_yet_answers_to_its_reward(eta):
+    """A corridor that pays at its first state alone; where it ends, a reward would be infinite."""
+    P = torch.zeros(4, 2, 4, dtype=torch.float64)
+    for s in range(3):
+        P[s, 0, s + 1] = 1.0
+        P[s, 1, s], P[s, 1, s + 1] = 0.5, 0.5
+    P[3, :, 3] = 1.0
+    reward = torch.zeros(4, 2, dtype=torch.float64)
+    for first in (0.0, -0.3):  # nothing is paid at all, or not after the first step
+        reward[0] = first
+        table = cai.tabulate(models.tabular(P, reward, horizon=None))
+        r = table.reward.clone().requires_grad_()
+        v = inference.differentiable_values(dataclasses.replace(table, reward=r), eta)[0]
+        (slope,) = torch.autograd.grad(v, r)
+        for s in range(3):
+            for a in range(2):
+                ends = []
+                for h in (1e-5, -1e-5):
+                    moved = table.reward.clone()
+                    moved[s, a] += h
+                    other = dataclasses.replace(table, reward=moved)
+                    ends.append(inference.soft_values(other, eta).V[0])
+                expected = float(ends[0] - ends[1]) / 2e-5
+                assert float(slope[s, a]) == pytest.approx(expected, abs=1e-7)
+        assert float(slope[:3].sum()) > 3
+        assert float(slope[3].abs().sum()) == 0

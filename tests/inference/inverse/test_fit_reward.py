@@ -518,3 +518,31 @@ def test_a_horizon_of_its_own_needs_no_model_of_its_own():
     b = inference.fit_reward(shorter, seen, reward)
     assert a.weights == pytest.approx(b.weights, rel=1e-6)
     assert a.std_errors == pytest.approx(b.std_errors, rel=1e-6)
+
+
+@pytest.mark.parametrize(("likelihood", "eta"), [("actions", 0.0), ("paths", 1.0)])
+def test_the_search_leaves_zero_where_nothing_is_paid_yet(likelihood, eta):
+    """With weights of zero no state is ever paid; values must answer to the weights all the same."""
+    model = models.gridworld(["S...", ".P..", "...G"], horizon=None, slip=0.2, pit_reward=-3.0)
+    cells = "".join(model.layout.map)
+    pit, goal = (torch.tensor([c == x for c in cells]) for x in "PG")
+    long = dataclasses.replace(model, horizon=200)
+    drawn = long.simulate(inference.soft_values(model, eta).policy, 300, seed=1)
+    ends = (pit | goal)[drawn.states].int().argmax(1).tolist()
+    assert min(ends) > 0  # all arrived
+    paths = [row[: end + 1] for row, end in zip(drawn.states.tolist(), ends, strict=True)]
+    turns = [row[:end] for row, end in zip(drawn.actions.tolist(), ends, strict=True)]
+    seen = cai.Demonstrations.from_paths(paths, turns, ends="absorbed")
+    reward = cai.LinearReward(
+        {"step": lambda s, a: ~(pit | goal)[s]},
+        arrival={"pit": lambda s, a, n: pit[n] & ~pit[s]},
+        offset=0.0,
+    )
+    fitted = inference.fit_reward(model, seen, reward, likelihood=likelihood, optimism=eta)
+    assert fitted.converged
+    assert not fitted.unidentified
+    assert fitted.weights["step"] < 0
+    nearby = inference.fit_reward(
+        model, seen, reward, likelihood=likelihood, optimism=eta, start=[-0.5, -0.5]
+    )
+    assert fitted.log_likelihood == pytest.approx(nearby.log_likelihood, abs=1e-6)
