@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.evaluate import Evaluation
-from cai.evaluation.spelling import number, spell
+from cai.evaluation.spelling import in_markdown, number, spell
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.program.interfaces import Belief
 from cai.program.trajectory import TrajectoryModel
@@ -182,9 +182,7 @@ class Comparison(Mapping[str, Row]):
             f"{group}: {title} ({unit})"
             for (_, title, unit), group in zip(self._columns(), self._groups(), strict=True)
         ]
-        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *self._cells()]
-        cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-        return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+        return in_markdown([header, *self._cells()])
 
     def __str__(self) -> str:
         return self.to_text()

@@ -1,8 +1,9 @@
-"""Numbers as text, and symbols spelt in ASCII for a stream whose encoding lacks them: τ as tau."""
+"""Numbers and tables as text; symbols that an encoding lacks spelt in ASCII: τ as tau."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _SPELT = {
     "–": "-",  # an en dash
@@ -86,3 +87,21 @@ def number(x: float | None, stderr: float | None = None) -> str:
     text = f"{x:.4g}" if abs(x) >= 1e5 or 0 < abs(x) < 1e-3 else f"{x:.3f}"
     text = "0.000" if abs(x) < 1e-9 else text
     return text if stderr is None else f"{text} ± {stderr:.2g}"
+
+
+def in_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its first line the heading, numbers to the right."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in (lines[0], rule, *lines[1:])]
+    return "".join("| " + " | ".join(line) + " |\n" for line in cells)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in columns of one width, with a rule below the heading."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return text

@@ -15,6 +15,7 @@ from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import Maximum, maximise
 from cai.inference.inverse._observed import observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods
+from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import FeatureArrays, LinearReward
@@ -40,6 +41,11 @@ class Task(ABC):
     scale: Tensor
     demonstrations: Demonstrations
     dropped: int = 0
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What tells the problem and its data from others, for a checkpoint."""
 
     @abstractmethod
     def score(self, weights: Tensor) -> ScoredDemonstrations:
@@ -89,6 +95,13 @@ class _OfModel(Task):
         self._concave = likelihood == "matching" or (likelihood == "paths" and eta == 1) or sure
         self._seen = seen
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the demonstrations, the features and the table without its own rewards."""
+        held = self._features.reward, self._features.arrival, self._features.offset
+        known = {"features": digest(self.names, *held), "dynamics": of_dynamics(self._table)}
+        return {"demonstrations": of_demonstrations(self.demonstrations)} | known
+
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
         return self._objective(weights)
@@ -131,6 +144,12 @@ class _OfTrips(Task):
         self.scale = spread(features.T)
         self._streets, self._features = streets, features
         self._objective = TripLikelihoods(streets, features, trips)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the trips, and the features of turns."""
+        trips = of_demonstrations(self.demonstrations)
+        return {"demonstrations": trips, "features": digest(self.names, self._features)}
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`TripLikelihoods`."""
