@@ -99,6 +99,7 @@ def fit_optimism(
     low, high = (checks.check_optimism(x, "between") for x in between)
     if not -np.inf < low < high < np.inf:
         checks.refuse("between", "two finite optimisms in ascending order", repr(between), "")
+    checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
     checks.check_real("level", level, lambda x: 0 < x < 1, "between 0 and 1", "such as 0.95")
     for name in ("likelihood", "optimism"):
         if name in options:

@@ -156,50 +156,41 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
     >>> low < 1 < high
     True
     """
-    eta = _checked(optimism, likelihood, rule, on_impossible, cluster)
-    _check_prior(prior)
+    common = (optimism, likelihood, rule, prior, on_impossible, steps, checkpoint, progress)
+    asked = _checked(*common)
     kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
     checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
-    if steps is not None:
-        checks.check_count("steps", steps)
-    checks.check_real("l1", l1, lambda x: 0 <= x < torch.inf, "at least 0", "such as 1.0")
-    checks.check_flag("progress", progress)
-    asked = Asked(
-        eta=eta,
-        rule=rule,
-        likelihood=likelihood,
-        prior=prior,
-        on_impossible=on_impossible,
-        steps=steps,
-        file=None if checkpoint is None else checkpoint_file.check(checkpoint),
-        progress=progress,
-    )
-    if training is not None:
-        advice = "for instance inference.RewardTraining(held_out=0.1)"
-        checks.check_kind("training", training, RewardTraining, "a RewardTraining", advice)
     if isinstance(reward, nn.Module):
         reward = NeuralReward(reward)
-    by = _method(method, reward)
+    by = _method(method, reward, training, l1)
     if isinstance(reward, TabularReward | NeuralReward):
         _check_linear_only(start=start, l1=l1 or None, cluster=cluster)
         if isinstance(model, Streets):
             expected, came = "the names of features on a road network", type(reward).__name__
             checks.refuse("reward", expected, came, 'for instance ["minutes", "left"]')
         return trained(model, demonstrations, reward, asked, by, training or RewardTraining())
-    if training is not None:
-        checks.refuse("training", "None for a linear reward", "settings of Adam", "leave it out")
-    if l1 and by == "exponentiated":
-        checks.refuse("l1", '0 for method="exponentiated"', f"{l1:g}", "it sets nothing to zero")
-    if cluster is not None and demonstrations.groups is None:
-        checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
+    if cluster is not None:
+        checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
+        if demonstrations.groups is None:
+            checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
     if isinstance(model, Streets):
         task = of_trips(model, demonstrations, reward, rule)
     else:
-        task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
+        own = (asked.eta, rule, likelihood, on_impossible)
+        task = of_model(model, demonstrations, reward, *own)
     return estimated(task, asked, by, start, l1, cluster)
 
 
-def _checked(optimism: Any, likelihood: Any, rule: Any, on_impossible: Any, cluster: Any) -> float:
+def _checked(
+    optimism: Any,
+    likelihood: Any,
+    rule: Any,
+    prior: Any,
+    on_impossible: Any,
+    steps: Any,
+    checkpoint: Any,
+    progress: Any,
+) -> Asked:
     eta = checks.check_optimism(optimism)
     checks.check_one_of("likelihood", likelihood, get_args(Likelihood), 'for instance "actions"')
     if not abs(eta) < torch.inf:
@@ -212,22 +203,43 @@ def _checked(optimism: Any, likelihood: Any, rule: Any, on_impossible: Any, clus
     if rule != "soft" and likelihood != "actions":
         advice = 'take likelihood="actions"'
         checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)
+    if prior is not None and not hasattr(prior, "log_prob"):
+        advice = "for instance torch.distributions.Normal(0.0, 3.0)"
+        checks.refuse("prior", "a distribution of weights", repr(prior), advice)
     checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')
-    if cluster is not None:
-        checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
-    return eta
+    if steps is not None:
+        checks.check_count("steps", steps)
+    checks.check_flag("progress", progress)
+    return Asked(
+        eta=eta,
+        rule=rule,
+        likelihood=likelihood,
+        prior=prior,
+        on_impossible=on_impossible,
+        steps=steps,
+        file=None if checkpoint is None else checkpoint_file.check(checkpoint),
+        progress=progress,
+    )
 
 
-def _method(method: Any, reward: Any) -> Method:
+def _method(method: Any, reward: Any, training: Any, l1: Any) -> Method:
     kind = next((k for k in _METHODS if isinstance(reward, k)), LinearReward)
     allowed = _METHODS[kind]
-    if method is None:
-        return allowed[0]
-    checks.check_one_of("method", method, get_args(Method), 'for instance "scoring"')
-    if method not in allowed:
-        expected = " or ".join(f'"{x}"' for x in allowed) + f" for a {kind.__name__}"
-        checks.refuse("method", expected, repr(method), "leave it out")
-    found: Method = method
+    if method is not None:
+        checks.check_one_of("method", method, get_args(Method), 'for instance "scoring"')
+        if method not in allowed:
+            expected = " or ".join(f'"{x}"' for x in allowed) + f" for a {kind.__name__}"
+            checks.refuse("method", expected, repr(method), "leave it out")
+    found: Method = method or allowed[0]
+    if training is not None:
+        advice = "for instance inference.RewardTraining(held_out=0.1)"
+        checks.check_kind("training", training, RewardTraining, "a RewardTraining", advice)
+        if found != "adam":
+            expected, came = 'None, but for method="adam"', f'settings of Adam for "{found}"'
+            checks.refuse("training", expected, came, "leave it out")
+    checks.check_real("l1", l1, lambda x: 0 <= x < torch.inf, "at least 0", "such as 1.0")
+    if l1 and found == "exponentiated":
+        checks.refuse("l1", '0 for method="exponentiated"', f"{l1:g}", "it sets nothing to zero")
     return found
 
 
@@ -237,9 +249,3 @@ def _check_linear_only(**given: Any) -> None:
             came = f"{name}={x!r} for a reward with many parameters"
             advice = "parameters start where they are" if name == "start" else "leave it out"
             checks.refuse(name, "a linear reward with it", came, advice)
-
-
-def _check_prior(prior: Any) -> None:
-    if prior is not None and not hasattr(prior, "log_prob"):
-        advice = "for instance torch.distributions.Normal(0.0, 3.0)"
-        checks.refuse("prior", "a distribution of weights", repr(prior), advice)

@@ -14,7 +14,7 @@ from torch import nn
 from towns import NAMES, simulated, town, trips_of
 
 import cai
-from cai import inference
+from cai import inference, models
 from cai.inference.searches.soft_thresholding import thresholded_step, violation
 
 
@@ -45,11 +45,9 @@ def off_by(fitted):
 @pytest.mark.parametrize("seed", [2, 3])
 def test_the_gradient_is_what_the_penalty_allows(likelihood, eta, seed):
     model, seen, reward = case(seed)
-    zeros = []
-    for l1 in (0.5, 5.0, 15.0, 1e4):
-        found = inference.fit_reward(
-            model, seen, reward, l1=l1, likelihood=likelihood, optimism=eta
-        )
+    zeros, options = [], {"likelihood": likelihood, "optimism": eta, "start": [0.0] * 5}
+    for l1 in (0.5, 10.0, 1e4):
+        found = inference.fit_reward(model, seen, reward, l1=l1, **options)
         assert found.converged, found.reason
         off, zero = off_by(found)
         assert off < 1e-7 * max(found.penalties.values())
@@ -116,6 +114,21 @@ def test_a_penalty_leaves_no_errors_and_says_so():
     weights = torch.tensor(list(both.weights.values()), dtype=torch.float64)
     penalty = torch.tensor(list(both.penalties.values()), dtype=torch.float64)
     assert violation(both.scores.sum(0) - weights / 0.01, weights, penalty) < 1e-7
+
+
+def never_walking():
+    """Demonstrations in which one action never occurs, so that its weight has no maximum."""
+    stay_or_go = torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)
+    model = models.tabular(stay_or_go, torch.zeros(2, 2), horizon=4)
+    stays = cai.Demonstrations.from_paths([[0] * 5] * 20, [[0] * 4] * 20)
+    return model, stays, cai.LinearReward({"walks": lambda s, a: a == 1})
+
+
+def test_a_penalty_keeps_weights_finite():
+    found = inference.fit_reward(*never_walking(), l1=1.0)
+    assert found.converged
+    assert not found.separated
+    assert -10 < found.weights["walks"] < 0
 
 
 def test_routes_with_a_penalty():
@@ -228,6 +241,14 @@ def test_scoring_goes_on_from_the_best_weights(tmp_path):
     assert again.unidentified == whole.unidentified
 
 
+def test_what_has_no_maximum_is_still_told_from_what_is_not_identified(tmp_path):
+    """Near its end the likelihood is as flat in both; at the beginning it was not."""
+    for _ in range(2):
+        found = inference.fit_reward(*never_walking(), checkpoint=tmp_path / "far.pt")
+        assert found.separated == ({"walks": 1.0},)
+        assert found.unidentified == ()
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     model, seen, reward = case()
     path, weights = tmp_path / "table.pt", tmp_path / "weights.pt"
@@ -284,3 +305,7 @@ def test_a_ridge_of_all_parameters():
     psi = found.reward.module.psi
     (slope,) = torch.autograd.grad(values.sum(), psi)
     torch.testing.assert_close(slope, psi.detach() / 0.04, rtol=0, atol=1e-3)
+    training = inference.RewardTraining(held_out=0.0, rate=0.02)
+    options = {"prior": prior, "training": training, "steps": 150, "progress": False}
+    by_adam = inference.fit_reward(model, seen, module, **options).reward.module.psi
+    torch.testing.assert_close(by_adam.detach(), psi.detach(), rtol=0, atol=0.02)

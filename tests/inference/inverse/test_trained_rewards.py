@@ -11,6 +11,7 @@ from torch import nn
 
 import cai
 from cai import inference, models
+from cai.inference.searches.early_stopping import EarlyStopping
 from cai.inference.searches.lbfgs import LBFGS
 from cai.inference.searches.sought import Sought
 
@@ -266,6 +267,26 @@ def test_lbfgs_reaches_the_minimum_of_a_curved_valley():
     torch.testing.assert_close(module.x.data, torch.ones(8).double(), rtol=0, atol=1e-4)
 
 
+def test_adam_begins_anew_where_a_step_leads_outside():
+    """Each of its first steps has the size of the rate, which is halved each time it goes back."""
+    one, seen = One(0.0), []
+
+    def values():
+        seen.append(one.x.item())
+        if seen[-1] > 1:
+            raise ValueError("no values there")
+        return one.x
+
+    inside = torch.ones(1, dtype=torch.bool)
+    search = EarlyStopping(Sought(one, values, None, inside), 8, 0.8, None, 100)
+    while not search.over():
+        search.step()
+    search.restore()
+    assert seen[:3] == pytest.approx([0.0, 0.8, 1.6])
+    assert seen[3:7] == pytest.approx([0.8, 1.2, 0.8, 1.0])
+    assert one.x.item() == pytest.approx(1.0)
+
+
 def test_adam_goes_back_where_a_step_leads_to_a_reward_without_values():
     """At optimism 1 rewards that repay a circle have no values: a large rate leads there."""
     model, seen = corridor()
@@ -322,7 +343,7 @@ def test_settings_out_of_range_are_said():
         with pytest.raises(ValueError, match=f"{name}: expected"):
             inference.RewardTraining(**{name: value})
     model, seen, reward = case(n=5)
-    with pytest.raises(ValueError, match="training: expected None for a linear reward"):
+    with pytest.raises(ValueError, match="training: expected None, but for method"):
         inference.fit_reward(model, seen, reward, training=inference.RewardTraining())
     town = models.city(4, 4)
     with pytest.raises(ValueError, match="reward: expected the names of features"):
