@@ -275,16 +275,34 @@ def test_adam_begins_anew_where_a_step_leads_outside():
         seen.append(one.x.item())
         if seen[-1] > 1:
             raise ValueError("no values there")
-        return one.x
+        return one.x * (4 - one.x)
 
     inside = torch.ones(1, dtype=torch.bool)
     search = EarlyStopping(Sought(one, values, None, inside), 8, 0.8, None, 100)
     while not search.over():
         search.step()
     search.restore()
-    assert seen[:3] == pytest.approx([0.0, 0.8, 1.6])
+    assert seen[:2] == pytest.approx([0.0, 0.8])
+    assert seen[2] > 1
     assert seen[3:7] == pytest.approx([0.8, 1.2, 0.8, 1.0])
     assert one.x.item() == pytest.approx(1.0)
+
+
+def test_adam_ends_where_every_step_leads_outside():
+    one = One(0.0)
+
+    def values():
+        if one.x.item():
+            raise ValueError("no values there")
+        return one.x
+
+    search = EarlyStopping(Sought(one, values, None, torch.ones(1).bool()), 500, 0.8, None, 100)
+    while not search.over():
+        search.step()
+    search.restore()
+    assert not search.converged
+    assert "every step" in search.why
+    assert one.x.item() == 0
 
 
 def test_adam_goes_back_where_a_step_leads_to_a_reward_without_values():
