@@ -47,7 +47,9 @@ class EarlyStopping(GradientSearch):
         """
         self.evaluations += 1
         try:
-            values = self._finite(self.sought.values())
+            values = self.sought.values()
+            if not (values.isfinite().all() and self.sought.prior().isfinite()):
+                self.sought.refuse()
         except ValueError:
             if not self.best:
                 raise
@@ -93,12 +95,6 @@ class EarlyStopping(GradientSearch):
         self.optimizer.state.clear()
         if self.halvings > _HALVINGS:
             self.end("every step led to a reward without values")
-
-    @staticmethod
-    def _finite(values: Tensor) -> Tensor:
-        if not values.isfinite().all():
-            raise ValueError("the likelihood of a demonstration is not a number, or zero")
-        return values
 
     def restore(self) -> None:
         """Puts the best parameters into the module."""

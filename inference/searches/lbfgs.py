@@ -51,7 +51,9 @@ class LBFGS(GradientSearch):
             ValueError: if there are no values at the start.
         """
         if self._at is None:
-            self._at = self._evaluated(self.sought.flat.detach())
+            self._at = self._finite(self._evaluated(self.sought.flat.detach()))
+            if self._at is None:
+                self.sought.refuse()
             self.means.append(self._at.mean)
         at = self._at
         direction = self._direction(at.slope)
@@ -108,9 +110,12 @@ class LBFGS(GradientSearch):
     def _tried(self, x: Tensor) -> _Place | None:
         """None where there are no values, or they are not finite."""
         try:
-            found = self._evaluated(x)
+            return self._finite(self._evaluated(x))
         except ValueError:
             return None
+
+    @staticmethod
+    def _finite(found: _Place) -> _Place | None:
         return found if math.isfinite(found.loss) and bool(found.slope.isfinite().all()) else None
 
     def _evaluated(self, x: Tensor) -> _Place:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+
+from cai import checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,15 @@ class Sought:
         if self.log_prior is None:
             return torch.zeros((), dtype=torch.float64)
         return self.log_prior(self.flat)
+
+    def refuse(self) -> NoReturn:
+        """Raises ValueError for parameters to begin with at which nothing can be maximised."""
+        checks.refuse(
+            "reward",
+            "parameters to begin with whose likelihood and prior are not zero",
+            "others",
+            "begin with other parameters, such as zeros",
+        )
 
     def mean(self, values: Tensor, held_out: bool = False) -> float:
         """The mean over the cases to train on, or over those that are held out; NaN for none."""

@@ -139,6 +139,21 @@ def test_routes_with_a_penalty():
     assert off_by(found)[0] < 1e-7 * max(found.penalties.values())
 
 
+def test_routes_slowly_and_from_a_file(tmp_path):
+    streets, weights = town(0), torch.tensor([-1.5, -0.3, -1.0], dtype=torch.float64)
+    trips = trips_of(streets, simulated(streets, weights, 40, 0))
+    best = inference.fit_reward(streets, trips, NAMES)
+    slow = inference.fit_reward(streets, trips, NAMES, method="exponentiated", steps=100)
+    assert best.log_likelihood - 0.5 < slow.log_likelihood <= best.log_likelihood + 1e-9
+    path = tmp_path / "trips.pt"
+    inference.fit_reward(streets, trips, NAMES, steps=1, checkpoint=path)
+    found = inference.fit_reward(streets, trips, NAMES, checkpoint=path)
+    assert found.evaluations < best.evaluations
+    assert found.log_likelihood == pytest.approx(best.log_likelihood, abs=1e-9)
+    with pytest.raises(ValueError, match="with features = "):
+        inference.fit_reward(streets, trips, NAMES[:2], checkpoint=path)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_step_maximises_the_quadratic_less_the_penalty(seed):
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """Free tables and networks as rewards: the same maximum by another method, ends, and messages."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -354,6 +355,31 @@ def test_what_does_not_fit_is_said(reward, options, message):
     model, seen, _ = case(n=5)
     with pytest.raises(ValueError, match=message):
         inference.fit_reward(model, seen, reward, progress=False, **options)
+
+
+@pytest.mark.parametrize("method", ["adam", "lbfgs"])
+def test_a_start_that_is_impossible_is_said(method):
+    model, seen, _ = case(n=5)
+    table = cai.tabulate(model)
+    final = torch.full((3,), -torch.inf, dtype=torch.float64)
+    final[(seen.states[0, -1] + 1) % 3] = 0.0  # which the first one does not reach
+    table = dataclasses.replace(table, final_reward=final)
+    with pytest.raises(ValueError, match="reward: expected parameters to begin with"):
+        inference.fit_reward(
+            table, seen, cai.TabularReward(), method=method, likelihood="matching", progress=False
+        )
+
+
+def test_impossible_demonstrations_are_left_out():
+    after = torch.eye(3, dtype=torch.float64)[torch.tensor([[1, 2], [2, 0], [0, 1]])]
+    model = models.tabular(after, torch.zeros(3, 2), horizon=2)
+    seen = cai.Demonstrations.from_paths([[0, 1, 2], [0, 1, 1]], [[0, 0], [0, 0]])
+    options = {"progress": False, "steps": 5}
+    found = inference.fit_reward(model, seen, cai.TabularReward(), on_impossible="drop", **options)
+    assert (found.demonstrations, found.actions, found.dropped) == (1, 2, 1)
+    assert "1 impossible demonstrations were left out" in str(found)
+    with pytest.raises(ValueError, match="demonstration 1, step 1"):
+        inference.fit_reward(model, seen, cai.TabularReward(), **options)
 
 
 def test_settings_out_of_range_are_said():
