@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cai import checks
+from cai.inference.fitting.loop import train
+from cai.inference.fitting.resumption import Resumable
 from cai.inference.inverse._by_gradient import Asked
 from cai.inference.inverse._fisher_scoring import (
     INTERRUPTED,
@@ -21,9 +24,11 @@ from cai.inference.inverse._fisher_scoring import (
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse._tasks import Task
 from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.searches.lbfgs import LBFGS
 from cai.inference.searches.search_file import SearchFile, digest
+from cai.inference.searches.sought import Sought
 
-_STEPS = {"scoring": 100, "exponentiated": 3000}
+_STEPS = {"scoring": 100, "exponentiated": 3000, "lbfgs": 1000}
 _SEEN = 1e-6  # the share of a direction in one weight from which on it counts
 
 
@@ -35,7 +40,7 @@ def estimated(
     Args:
         task: what is maximised.
         asked: the arguments that all rewards have in common.
-        method: "scoring" or "exponentiated".
+        method: "scoring", "lbfgs" or "exponentiated".
         start: weights to start from, or None.
         l1: the penalty λ.
         cluster: "group", or None.
@@ -87,24 +92,70 @@ def _highest(
     steps = _STEPS[method] if asked.steps is None else asked.steps
     tried: list[Maximum] = []
     for one in starts:
+        where = (task.score, one, task.scale, asked.prior, steps)
         if method == "exponentiated":
-            found = by_exponentiated_gradient(task.score, one, task.scale, asked.prior, steps)
+            found = by_exponentiated_gradient(*where, first=first, keep=kept)
+        elif method == "lbfgs":
+            found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
         else:
-            found = maximise(
-                task.score,
-                one,
-                task.scale,
-                asked.prior,
-                steps,
-                penalty=penalty,
-                first=first,
-                keep=kept,
-            )
+            found = maximise(*where, penalty=penalty, first=first, keep=kept)
         kept(found)
         tried.append(found)
         if found.reason == INTERRUPTED:
             break
     return max(tried, key=lambda x: x.value), sum(x.evaluations for x in tried)
+
+
+def _by_lbfgs(
+    task: Task,
+    start: Tensor,
+    scale: Tensor,
+    prior: Any,
+    steps: int,
+    progress: bool,
+    first: Tensor | None,
+    keep: _Kept,
+) -> Maximum:
+    """The maximum by gradients, from one sweep for all weights; scored only where it ends."""
+    begun = maximise(task.score, start, scale, prior, 0, first=first)
+    scaled = torch.nn.ParameterList([start * scale])
+    sought = Sought(
+        module=scaled,
+        values=lambda: task.values(scaled[0] / scale),
+        log_prior=None if prior is None else lambda x: prior.log_prob(x / scale).sum(),
+        inside=torch.ones(len(begun.scored.values), dtype=torch.bool),
+    )
+    search = LBFGS(sought, steps)
+    train(search, _DuringSearch(keep, begun, scale), 1, progress)
+    search.restore()
+    found = maximise(task.score, sought.flat.detach() / scale, scale, prior, 0, first=begun.first)
+    return replace(
+        found,
+        steps=search.done,
+        evaluations=search.evaluations + 2,
+        converged=search.converged,
+        reason=search.why,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _DuringSearch:
+    """Keeps the weights of a search by gradients, which begins anew from them."""
+
+    kept: _Kept
+    begun: Maximum
+    scale: Tensor
+
+    def load(self, run: Resumable) -> bool:
+        """Nothing, since the search has begun from the best weights in the file."""
+        return False
+
+    def keep(self, run: Resumable) -> None:
+        """Writes the weights, which are better after each step."""
+        state = run.state_dict()
+        if state["at"] is not None:
+            x, loss, *_ = state["at"]
+            self.kept(replace(self.begun, weights=x / self.scale, value=-loss))
 
 
 class _Kept:

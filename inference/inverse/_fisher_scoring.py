@@ -123,23 +123,34 @@ def by_exponentiated_gradient(
     scale: Tensor,
     prior: Any,
     steps: int,
+    *,
+    first: Tensor | None = None,
+    keep: Callable[[Maximum], None] | None = None,
 ) -> Maximum:
-    """The best weights of :func:`exponentiated_ascent`, and what was left to gain there."""
-    n = len(score(start).values)
+    """The best weights of :func:`exponentiated_ascent`, and what was left to gain there.
+
+    Args and errors are those of :func:`maximise`.
+    """
+    begun = maximise(score, start, scale, prior, 0, first=first)
+    n = len(begun.scored.values)
 
     def evaluate(weights: Tensor) -> tuple[float, Tensor] | None:
-        found = _tried(score, weights, prior, None)
-        return None if found is None else (found.value, found.gradient / n)
+        at = _tried(score, weights, prior, None)
+        if at is None:
+            return None
+        if keep is not None:
+            keep(replace(begun, value=at.value, weights=weights))
+        return at.value, at.gradient / n
 
-    first = maximise(score, start, scale, prior, 0).first
-    best, evaluations = exponentiated_ascent(evaluate, start, scale, steps)
-    found = maximise(score, best, scale, prior, 0, first=first)
+    best, evaluations, whole = exponentiated_ascent(evaluate, start, scale, steps)
+    found = maximise(score, best, scale, prior, 0, first=begun.first)
     at = _evaluated(score, best, prior, None)
-    gain = at.ascent(scale, largest(first, scale), None)[1] / 2
+    gain = at.ascent(scale, largest(begun.first, scale), None)[1] / 2
     reason = (
         f"{steps} steps of exponentiated gradient; a step of scoring would gain {gain:.2g} nats"
     )
-    return replace(found, steps=steps, evaluations=evaluations + 4, reason=reason)
+    reason = reason if whole else INTERRUPTED
+    return replace(found, steps=steps, evaluations=evaluations + 3, reason=reason)
 
 
 class _Point(NamedTuple):

@@ -13,6 +13,7 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import Maximum, maximise
+from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._observed import observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
@@ -52,6 +53,10 @@ class Task(ABC):
         """The objective, its gradients and its information at some weights (k,)."""
 
     @abstractmethod
+    def values(self, weights: Tensor) -> Tensor:
+        """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
+
+    @abstractmethod
     def starts(self) -> list[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
@@ -88,6 +93,7 @@ class _OfModel(Task):
         seen, self.dropped = observed(table, demonstrations, on_impossible)
         self.demonstrations, self.scale = seen.demonstrations, _scale(table, features)
         self._objective = Likelihoods(table, features, seen, eta, rule, likelihood)
+        self._by_gradient = Objective(table, seen, eta, rule, likelihood)
         self._likelihood = self._objective
         if likelihood == "matching":  # which is none
             self._likelihood = Likelihoods(table, features, seen, eta, rule, "actions")
@@ -105,6 +111,10 @@ class _OfModel(Task):
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
         return self._objective(weights)
+
+    def values(self, weights: Tensor) -> Tensor:
+        """See :class:`Objective`."""
+        return self._by_gradient(self._features.rewards(self._table, weights))
 
     def starts(self) -> list[Tensor]:
         """Zeros; and where nothing is concave, the maximum of "matching", which is."""
@@ -154,6 +164,11 @@ class _OfTrips(Task):
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`TripLikelihoods`."""
         return self._objective(weights)
+
+    def values(self, weights: Tensor) -> Tensor:
+        """Not to be had of trips, whose scores cost next to nothing."""
+        advice = 'leave it out: it is "scoring"'
+        checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
     def starts(self) -> list[Tensor]:
         """Costs at which no cycle gains."""

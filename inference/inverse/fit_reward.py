@@ -28,7 +28,7 @@ from cai.tables.table import Table
 
 Method: TypeAlias = Literal["scoring", "exponentiated", "lbfgs", "adam"]
 _METHODS: dict[type, tuple[Method, ...]] = {  # the usual one first
-    LinearReward: ("scoring", "exponentiated"),
+    LinearReward: ("scoring", "lbfgs", "exponentiated"),
     TabularReward: ("lbfgs", "adam"),
     NeuralReward: ("adam", "lbfgs"),
 }
@@ -127,9 +127,10 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         cluster: "group" for errors by the groups of the demonstrations.
         on_impossible: "error" if a demonstration has a step of probability zero, or "drop" to leave
             such demonstrations out.
-        method: "scoring" or "exponentiated" for weights, the latter as in Ziebart et al. (2008):
-            slow, and for comparison only; "lbfgs" or "adam" for other rewards. None for the usual
-            one.
+        method: for weights "scoring"; "lbfgs" where they are hundreds, since it takes the
+            sensitivities to each of them, which the errors need, only where it ends; or
+            "exponentiated", as in Ziebart et al. (2008): slow, and for comparison only. For other
+            rewards "lbfgs" or "adam". None for the usual one.
         training: the settings of "adam".
         steps: of the search, at most; None for as many as the method usually takes.
         checkpoint: path of a file that keeps the search. If it is there already, a linear reward is
@@ -238,8 +239,8 @@ def _method(method: Any, reward: Any, training: Any, l1: Any) -> Method:
             expected, came = 'None, but for method="adam"', f'settings of Adam for "{found}"'
             checks.refuse("training", expected, came, "leave it out")
     checks.check_real("l1", l1, lambda x: 0 <= x < torch.inf, "at least 0", "such as 1.0")
-    if l1 and found == "exponentiated":
-        checks.refuse("l1", '0 for method="exponentiated"', f"{l1:g}", "it sets nothing to zero")
+    if l1 and found != "scoring":
+        checks.refuse("l1", f'0 for method="{found}"', f"{l1:g}", 'take "scoring"')
     return found
 
 

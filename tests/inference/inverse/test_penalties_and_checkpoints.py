@@ -15,6 +15,8 @@ from towns import NAMES, simulated, town, trips_of
 
 import cai
 from cai import inference, models
+from cai.inference.inverse._objective import Objective
+from cai.inference.inverse._scores import Likelihoods
 from cai.inference.searches.soft_thresholding import thresholded_step, violation
 
 
@@ -152,6 +154,8 @@ def test_routes_slowly_and_from_a_file(tmp_path):
     assert found.log_likelihood == pytest.approx(best.log_likelihood, abs=1e-9)
     with pytest.raises(ValueError, match="with features = "):
         inference.fit_reward(streets, trips, NAMES[:2], checkpoint=path)
+    with pytest.raises(ValueError, match="method: expected another one on a road network"):
+        inference.fit_reward(streets, trips, NAMES, method="lbfgs")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -178,8 +182,55 @@ def test_exponentiated_gradient_comes_near_the_same_optimum(likelihood, eta):
     assert slow.evaluations > 150
     few = inference.fit_reward(model, seen, reward, method="exponentiated", steps=5, **options)
     assert few.log_likelihood < slow.log_likelihood
-    with pytest.raises(ValueError, match='l1: expected 0 for method="exponentiated"'):
-        inference.fit_reward(model, seen, reward, method="exponentiated", l1=1.0)
+    for method in ("exponentiated", "lbfgs"):
+        with pytest.raises(ValueError, match=f'l1: expected 0 for method="{method}"'):
+            inference.fit_reward(model, seen, reward, method=method, l1=1.0)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "eta"), [("actions", 0.0), ("paths", 1.0), ("matching", 0.0)]
+)
+@pytest.mark.parametrize("prior", [None, torch.distributions.Normal(0.0, 0.5)])
+def test_weights_by_lbfgs_have_the_same_errors(likelihood, eta, prior):
+    model, seen, reward = case()
+    more = {**reward.features, "all": torch.ones(4, 3)}
+    reward = cai.LinearReward(more, arrival=reward.arrival, offset=reward.offset)
+    options = {"likelihood": likelihood, "optimism": eta, "prior": prior}
+    best = inference.fit_reward(model, seen, reward, **options)
+    found = inference.fit_reward(model, seen, reward, method="lbfgs", progress=False, **options)
+    assert found.converged
+    assert found.unidentified == best.unidentified
+    for name, weight in best.weights.items():
+        assert found.weights[name] == pytest.approx(weight, abs=2e-4)
+        error = best.std_errors[name]
+        assert found.std_errors[name] == pytest.approx(error, rel=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "exponentiated"])
+def test_weights_that_were_interrupted_are_the_best_and_go_on(method, tmp_path, monkeypatch):
+    model, seen, reward = case(k=3)
+    path, left = tmp_path / "weights.pt", [8 if method == "lbfgs" else 60]
+    place = Objective if method == "lbfgs" else Likelihoods
+    asked = place.__call__
+
+    def interrupted(self, x):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return asked(self, x)
+
+    options = {"method": method, "start": [0.0] * 3, "progress": False, "checkpoint": path}
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "__call__", interrupted)
+        first = inference.fit_reward(model, seen, reward, **options, steps=80)
+    assert "interrupted" in first.reason
+    assert not first.converged
+    assert first.log_likelihood > first.log_likelihood_without
+    found = inference.fit_reward(model, seen, reward, **options, steps=60)
+    assert found.log_likelihood >= first.log_likelihood
+    best = inference.fit_reward(model, seen, reward).log_likelihood
+    if method == "lbfgs":
+        assert found.log_likelihood == pytest.approx(best, abs=1e-6)
 
 
 class Killed(Exception):
