@@ -20,6 +20,8 @@ Models:
 - ``Trajectories``: sampled trajectories, as tensors.
 - ``Demonstrations``: observed trajectories, with how each one ends.
 - ``LinearReward``: a reward with a weight for each feature.
+- ``TabularReward``: a reward without features, one free number for each state and action.
+- ``NeuralReward``: a reward with the parameters of torch modules.
 - ``Streets``: a road network without a goal: a state for each segment, an action for each turn.
 
 Tables:

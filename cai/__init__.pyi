@@ -36,6 +36,8 @@ from .program.layout import Layout as Layout
 from .program.trajectories import Trajectories as Trajectories
 from .program.trajectory import TrajectoryModel as TrajectoryModel
 from .rewards.linear_reward import LinearReward as LinearReward
+from .rewards.neural_reward import NeuralReward as NeuralReward
+from .rewards.tabular_reward import TabularReward as TabularReward
 from .roads.network import Streets as Streets
 from .solutions.checkpointed import CheckpointedSolution as CheckpointedSolution
 from .solutions.on_grid import GridSolution as GridSolution

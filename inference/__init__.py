@@ -97,8 +97,10 @@ Learning from transitions, of models and of environments that can only be steppe
 
 Inverse problems:
 
-- ``fit_reward``: the weights of a reward from demonstrations, with errors.
-- ``RewardFit``: its result.
+- ``fit_reward``: a reward from demonstrations: weights with errors, a table, or a network.
+- ``RewardFit``: its result for weights.
+- ``TrainedReward``: its result for a table or a network.
+- ``RewardTraining``: how it trains a network.
 - ``fit_optimism``: the optimism of a demonstrator, with an interval.
 - ``OptimismFit``: its result.
 - ``routes``: routes on a road network, how segments are used, and where somebody is going.

@@ -33,6 +33,8 @@ from .inverse.fit_optimism import OptimismFit as OptimismFit
 from .inverse.fit_optimism import fit_optimism as fit_optimism
 from .inverse.fit_reward import fit_reward as fit_reward
 from .inverse.reward_fit import RewardFit as RewardFit
+from .inverse.trained_reward import RewardTraining as RewardTraining
+from .inverse.trained_reward import TrainedReward as TrainedReward
 from .learning.automatic_temperature import AutomaticTemperature as AutomaticTemperature
 from .learning.learned import Learned as Learned
 from .learning.learned import LearningStopped as LearningStopped

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cai import checks
-from cai.program.calling import call
+from cai.numerics.exclusive import cached_property
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.finite import all_pairs
+from cai.rewards.places import evaluated, negligible, pairs, possible, triples, value_at
 from cai.tables.table import Table
 from cai.tables.tabulation import replaced
 
@@ -83,7 +82,7 @@ class LinearReward:
         Raises:
             ValueError: if there are no weights yet.
         """
-        return self._sum(self.features, s, a) + _of(self.offset, s, a)
+        return self._sum(self.features, s, a) + value_at(self.offset, s, a)
 
     def on_arrival(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         """r⁺(s,a,s'), reward units."""
@@ -100,26 +99,18 @@ class LinearReward:
         Raises:
             ValueError: naming the feature, if one raises, has another shape, or is not finite.
         """
-        S, A, K = table.num_states, table.num_actions, table.log_dynamics.shape[-1]
-        if table.program is not None:
-            s, a = all_pairs(table.program)
-        else:
-            s, a = torch.meshgrid(torch.arange(S), torch.arange(A), indexing="ij")
+        s, a = pairs(table)
         k = len(self.names)
-        reward = torch.zeros(k, S, A, dtype=torch.float64)
+        reward = torch.zeros(k, *s.shape, dtype=torch.float64)
         for i, (name, f) in enumerate(self.features.items()):
-            reward[i] = _evaluated(f"features[{name!r}]", f, s, a)
-        offset = _evaluated("offset", self.offset, s, a)
+            reward[i] = evaluated(f"features[{name!r}]", f, s, a)
+        offset = evaluated("offset", self.offset, s, a)
         if not self.arrival:
             return FeatureArrays(self.names, reward, None, offset)
-        s_next = torch.arange(K) if table.successors is None else table.successors
-        s_next = s_next.expand(S, A, K).to(s.dtype)
-        s, a = (x.unsqueeze(-1).expand(S, A, K) for x in (s, a))
-        arrival = torch.zeros(k, S, A, K, dtype=torch.float64)
-        possible = table.log_dynamics > -torch.inf
-        possible = possible if possible.dim() == 3 else possible.any(0)
+        at, may = triples(table), possible(table)
+        arrival = torch.zeros(k, *may.shape, dtype=torch.float64)
         for i, (name, f) in enumerate(self.arrival.items(), len(self.features)):
-            arrival[i] = _evaluated(f"arrival[{name!r}]", f, s, a, s_next, possible=possible)
+            arrival[i] = evaluated(f"arrival[{name!r}]", f, *at, possible=may)
         return FeatureArrays(self.names, reward, arrival, offset)
 
     def _sum(self, features: Mapping[str, Any], *at: Tensor) -> Tensor:
@@ -127,7 +118,7 @@ class LinearReward:
             checks.refuse("weights", "some, to pay rewards", "none", "weighted([…]) gives them")
         total = torch.zeros((), dtype=torch.float64)
         for name, f in features.items():
-            total = total + self.weights[name] * _of(f, *at).double()
+            total = total + self.weights[name] * value_at(f, *at).double()
         return total
 
 
@@ -150,38 +141,20 @@ class FeatureArrays:
     def rewards(self, table: Table, weights: Tensor) -> Table:
         """A table with the rewards of some weights (k,)."""
         reward = self.offset + torch.einsum("k,ksa->sa", weights, self.reward)
+        reward = reward + negligible(table, reward, self._pays)
         arrival = None
         if self.arrival is not None:
             arrival = torch.einsum("k,ksao->sao", weights, self.arrival)
         return table.holding(reward=reward, arrival_reward=arrival, program=None)
+
+    @cached_property
+    def _pays(self) -> Tensor:
+        """(S, A), boolean: where some weights pay."""
+        pays = (self.reward != 0).any(0)
+        return pays if self.arrival is None else pays | (self.arrival != 0).any(-1).any(0)
 
 
 def _check_feature(where: str, feature: Any) -> None:
     if not callable(feature) and not isinstance(feature, Tensor):
         came, advice = type(feature).__name__, "for instance lambda s, a: a > 0"
         checks.refuse(where, "a function or a tensor", came, advice)
-
-
-def _of(feature: Any, *at: Tensor) -> Tensor:
-    """A feature of states and actions of any batch shape."""
-    if callable(feature):
-        return torch.as_tensor(feature(*at))
-    if not isinstance(feature, Tensor) or not feature.dim():
-        return torch.as_tensor(feature, dtype=torch.float64)
-    last = torch.zeros_like(at[1]) if feature.shape[1] == 1 else at[1]
-    return feature[(at[0].long(), last.long(), *(x.long() for x in at[2:]))]
-
-
-def _evaluated(where: str, feature: Any, *at: Tensor, possible: Tensor | None = None) -> Tensor:
-    found: Any = call(where, partial(_of, feature), *at)
-    try:
-        numbers = torch.as_tensor(found, dtype=torch.float64).expand(at[0].shape)
-    except (RuntimeError, TypeError, ValueError):
-        expected = f"one number for each of shape {list(at[0].shape)}"
-        checks.refuse(where, expected, checks.described(found), "it must broadcast")
-    if possible is not None:  # what cannot happen may be anything
-        numbers = torch.where(possible, numbers, 0.0)
-    if not numbers.isfinite().all():
-        place = [x[~numbers.isfinite()][0].item() for x in at]
-        checks.refuse(where, "finite numbers", f"another one at {place}", "see there")
-    return numbers

@@ -14,12 +14,12 @@ import torch
 from tqdm import tqdm
 
 from cai import checks
-from cai.inference.fitting.resumption import Resumable, Resumption
+from cai.inference.fitting.resumption import Checkpoint, Resumable
 from cai.numerics.exclusive import exclusive
 from cai.tables.table import Table
 
 
-def train(run: Resumable, kept: Resumption | None, every: int, progress: bool) -> bool:
+def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -> bool:
     """Steps a run until it is over, or Ctrl-C; returns whether no step was left half done.
 
     Args:

@@ -66,6 +66,16 @@ class Resumable(Protocol):
         """Puts the run where it was when the state was taken."""
 
 
+class Checkpoint(Protocol):
+    """A file that keeps a run."""
+
+    def load(self, run: Resumable) -> bool:
+        """Restores a run from the file; returns whether there is one."""
+
+    def keep(self, run: Resumable) -> None:
+        """Writes the file."""
+
+
 @dataclass
 class Resumption:
     """The checkpoint of a run, with all that a resumed run must have in common.

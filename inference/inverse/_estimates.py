@@ -1,13 +1,199 @@
-"""What a maximum says of the weights: their covariance, and what the data leave open."""
+"""Weights at the maximum, their covariance, and what the data leave open."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cai.inference.inverse._fisher_scoring import Maximum, directions, largest
+from cai import checks
+from cai.inference.fitting.loop import train
+from cai.inference.fitting.resumption import Resumable
+from cai.inference.inverse._by_gradient import Asked
+from cai.inference.inverse._fisher_scoring import (
+    INTERRUPTED,
+    Maximum,
+    by_exponentiated_gradient,
+    directions,
+    largest,
+    maximise,
+)
+from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse._tasks import Task
+from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.searches.lbfgs import LBFGS
+from cai.inference.searches.search_file import SearchFile, digest
+from cai.inference.searches.sought import Sought
 
+_STEPS = {"scoring": 100, "exponentiated": 3000, "lbfgs": 1000}
 _SEEN = 1e-6  # the share of a direction in one weight from which on it counts
+
+
+def estimated(
+    task: Task, asked: Asked, method: str, start: Any, l1: float, cluster: str | None
+) -> RewardFit:
+    """The weights of a linear reward at the highest maximum that was found, with their errors.
+
+    Args:
+        task: what is maximised.
+        asked: the arguments that all rewards have in common.
+        method: "scoring", "lbfgs" or "exponentiated".
+        start: weights to start from, or None.
+        l1: the penalty λ.
+        cluster: "group", or None.
+    """
+    k, n = len(task.names), len(task.demonstrations)
+    penalty = l1 * task.scale if l1 else None
+    found, evaluations = _highest(task, asked, method, start, penalty)
+    paid, model = task.fitted(found.weights)
+    observed, expected = task.features(found)
+    unidentified, separated = undetermined(found, task.scale)
+    groups = None if cluster is None else task.demonstrations.group_index
+    spread = covariance(found, task.scale, groups, asked.likelihood == "matching")
+    penalties = {} if penalty is None else dict(zip(task.names, penalty.tolist(), strict=True))
+    return RewardFit(
+        reward=paid,
+        model=model,
+        optimism=asked.eta,
+        rule=asked.rule,
+        likelihood=asked.likelihood,
+        covariance=torch.full_like(spread, torch.nan) if l1 else spread,
+        errors="none" if l1 else _errors(asked.likelihood, cluster),
+        log_likelihood=task.log_likelihood(found.weights),
+        log_likelihood_without=_without(task, k),
+        scores=found.scored.scores,
+        information=information(found),
+        observed=observed / n,
+        expected=expected / n,
+        unidentified=named(unidentified, task.names),
+        separated=() if l1 else named(separated, task.names),
+        penalties=penalties,
+        demonstrations=n,
+        actions=int(task.demonstrations.lengths.sum()),
+        dropped=task.dropped,
+        steps=found.steps,
+        evaluations=evaluations,
+        converged=found.converged,
+        reason=found.reason,
+    )
+
+
+def _highest(
+    task: Task, asked: Asked, method: str, start: Any, penalty: Tensor | None
+) -> tuple[Maximum, int]:
+    """The best end of the searches from all starts, and the number of evaluations."""
+    kept = _Kept(asked.search_file(method=method, penalty=digest(penalty), **task.identity))
+    given = None if start is None else _start(start, len(task.names))
+    first, starts = None, task.starts(given)
+    if (state := kept.read()) is not None:
+        starts, first = [state["weights"]], state["first"]
+    steps = _STEPS[method] if asked.steps is None else asked.steps
+    tried: list[Maximum] = []
+    for one in starts:
+        where = (task.score, one, task.scale, asked.prior, steps)
+        if method == "exponentiated":
+            found = by_exponentiated_gradient(*where, first=first, keep=kept)
+        elif method == "lbfgs":
+            found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
+        else:
+            found = maximise(*where, penalty=penalty, first=first, keep=kept)
+        kept(found)
+        tried.append(found)
+        if found.reason == INTERRUPTED:
+            break
+    return max(tried, key=lambda x: x.value), sum(x.evaluations for x in tried)
+
+
+def _by_lbfgs(
+    task: Task,
+    start: Tensor,
+    scale: Tensor,
+    prior: Any,
+    steps: int,
+    progress: bool,
+    first: Tensor | None,
+    keep: _Kept,
+) -> Maximum:
+    """The maximum by gradients, from one sweep for all weights; scored only where it ends."""
+    begun = maximise(task.score, start, scale, prior, 0, first=first)
+    scaled = torch.nn.ParameterList([start * scale])
+    sought = Sought(
+        module=scaled,
+        values=lambda: task.values(scaled[0] / scale),
+        log_prior=None if prior is None else lambda x: prior.log_prob(x / scale).sum(),
+        inside=torch.ones(len(begun.scored.values), dtype=torch.bool),
+    )
+    search = LBFGS(sought, steps)
+    train(search, _DuringSearch(keep, begun, scale), 1, progress)
+    search.restore()
+    found = maximise(task.score, sought.flat.detach() / scale, scale, prior, 0, first=begun.first)
+    return replace(
+        found,
+        steps=search.done,
+        evaluations=search.evaluations + 2,
+        converged=search.converged,
+        reason=search.why,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _DuringSearch:
+    """Keeps the weights of a search by gradients, which begins anew from them."""
+
+    kept: _Kept
+    begun: Maximum
+    scale: Tensor
+
+    def load(self, run: Resumable) -> bool:
+        """Nothing, since the search has begun from the best weights in the file."""
+        return False
+
+    def keep(self, run: Resumable) -> None:
+        """Writes the weights, which are better after each step."""
+        state = run.state_dict()
+        if state["at"] is not None:
+            x, loss, *_ = state["at"]
+            self.kept(replace(self.begun, weights=x / self.scale, value=-loss))
+
+
+class _Kept:
+    """The best weights so far, in a file if there is one."""
+
+    def __init__(self, file: SearchFile | None) -> None:
+        self._file, self._value = file, -math.inf
+
+    def read(self) -> dict[str, Any] | None:
+        """Weights and the information where the search first began; None if there is no file."""
+        return None if self._file is None else self._file.read()
+
+    def __call__(self, found: Maximum) -> None:
+        """Keeps weights if they are better."""
+        if self._file is not None and found.value > self._value:
+            self._file.write({"weights": found.weights, "first": found.first})
+            self._value = found.value
+
+
+def _start(start: Any, k: int) -> Tensor:
+    found = torch.as_tensor(start, dtype=torch.float64)
+    if found.shape != (k,) or not found.isfinite().all():
+        checks.refuse("start", f"{k} finite weights", str(found.tolist()), "one for each feature")
+    return found
+
+
+def _errors(likelihood: Likelihood, cluster: str | None) -> str:
+    if cluster is not None:
+        return "clustered by group"
+    return "sandwich" if likelihood == "matching" else "information"
+
+
+def _without(task: Task, k: int) -> float | None:
+    try:
+        return task.log_likelihood(torch.zeros(k, dtype=torch.float64))
+    except ValueError:  # no values there
+        return None
 
 
 def undetermined(found: Maximum, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
+from cai.inference.searches.exponentiated_gradient import exponentiated_ascent
+from cai.inference.searches.soft_thresholding import thresholded_step, violation
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
 _ENOUGH = 1e-10  # nats: the gain that a further step could bring
 _SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
 _HALVINGS = 40
+_PRECISE = 1e-9  # of the penalty: how far the gradient may be from what it is at the maximum
+_FLAT = 1e-9  # the gain, relative to the objective, that rounding errors hide
 INTERRUPTED = "it was interrupted; these are the best weights so far"
 
 
@@ -25,7 +29,7 @@ class Maximum:
     """Where the search ended.
 
     Attributes:
-        value: nats: the objective there, the log prior included.
+        value: nats: the objective there, the log prior included, less the penalty.
         weights: (k,).
         scored: the demonstrations there.
         prior: (k, k), minus the Hessian of the log prior there.
@@ -53,6 +57,10 @@ def maximise(
     scale: Tensor,
     prior: Any,
     most: int,
+    *,
+    penalty: Tensor | None = None,
+    first: Tensor | None = None,
+    keep: Callable[[Maximum], None] | None = None,
 ) -> Maximum:
     """Climbs along information⁻¹ · score, halving a step until it gains what it should.
 
@@ -64,15 +72,20 @@ def maximise(
         scale: (k,), units in which directions are compared.
         prior: a distribution over weights, or None.
         most: the number of steps at most.
+        penalty: (k,), p of a penalty Σ p_i |w_i|, nats per unit; None for none.
+        first: (k, k), the information where the search first began, if it goes on from there.
+        keep: what is called after each step, with the weights so far.
 
     Raises:
         ValueError: if the objective is not finite at the start.
     """
-    at = _evaluated(score, start, prior)
+    at = _evaluated(score, start, prior, penalty)
     if not math.isfinite(at.value):
         came, advice = str(start.tolist()), "give start= that the prior allows"
         checks.refuse("start", "weights whose likelihood and prior are not zero", came, advice)
-    first, evaluations, steps = at.scored.information + at.bend, 1, 0
+    evaluations, steps = 1, 0
+    if first is None:
+        first = at.scored.information + at.bend
     most_known = largest(first, scale)
 
     def ended(converged: bool, reason: str) -> Maximum:
@@ -82,24 +95,62 @@ def maximise(
 
     try:
         while steps < most:
-            gradient = at.scored.scores.sum(0) + at.slope
-            direction = solved(at.scored.information + at.bend, gradient, scale, most_known)
-            gain = float(gradient @ direction)
-            if gain < 2 * _ENOUGH:
+            direction, gain = at.ascent(scale, most_known, penalty)
+            if penalty is None and gain < 2 * _ENOUGH:
                 return ended(True, "a further step would gain less than 1e-10 nats")
+            if penalty is not None and at.violation(penalty) < _PRECISE:
+                return ended(True, "the gradient is what the penalty allows")
             share = 1.0
             for _ in range(_HALVINGS):
                 evaluations += 1
-                tried = _tried(score, at.weights + share * direction, prior)
-                if tried is not None and tried.value - at.value >= _SUFFICIENT * share * gain:
+                tried = _tried(score, at.weights + share * direction, prior, penalty)
+                if tried is not None and tried.gains(at, share * gain, penalty):
                     break
                 share /= 2
             else:
                 return ended(gain < 1e-6, "no step along the gradient gains anything")
             at, steps = tried, steps + 1
+            if keep is not None:
+                keep(ended(False, INTERRUPTED))
         return ended(False, f"{most} steps were not enough")
     except KeyboardInterrupt:
         return ended(False, INTERRUPTED)
+
+
+def by_exponentiated_gradient(
+    score: Callable[[Tensor], ScoredDemonstrations],
+    start: Tensor,
+    scale: Tensor,
+    prior: Any,
+    steps: int,
+    *,
+    first: Tensor | None = None,
+    keep: Callable[[Maximum], None] | None = None,
+) -> Maximum:
+    """The best weights of :func:`exponentiated_ascent`, and what was left to gain there.
+
+    Args and errors are those of :func:`maximise`.
+    """
+    begun = maximise(score, start, scale, prior, 0, first=first)
+    n = len(begun.scored.values)
+
+    def evaluate(weights: Tensor) -> tuple[float, Tensor] | None:
+        at = _tried(score, weights, prior, None)
+        if at is None:
+            return None
+        if keep is not None:
+            keep(replace(begun, value=at.value, weights=weights))
+        return at.value, at.gradient / n
+
+    best, evaluations, whole = exponentiated_ascent(evaluate, start, scale, steps)
+    found = maximise(score, best, scale, prior, 0, first=begun.first)
+    at = _evaluated(score, best, prior, None)
+    gain = at.ascent(scale, largest(begun.first, scale), None)[1] / 2
+    reason = (
+        f"{steps} steps of exponentiated gradient; a step of scoring would gain {gain:.2g} nats"
+    )
+    reason = reason if whole else INTERRUPTED
+    return replace(found, steps=steps, evaluations=evaluations + 3, reason=reason)
 
 
 class _Point(NamedTuple):
@@ -111,13 +162,46 @@ class _Point(NamedTuple):
     slope: Tensor
     bend: Tensor
 
+    @property
+    def gradient(self) -> Tensor:
+        """(k,), without the penalty."""
+        return self.scored.scores.sum(0) + self.slope
+
+    def violation(self, penalty: Tensor) -> float:
+        """See :func:`violation`."""
+        return violation(self.gradient, self.weights, penalty)
+
+    def ascent(self, scale: Tensor, most: float, penalty: Tensor | None) -> tuple[Tensor, float]:
+        """A direction (k,), and what a full step would gain by its first derivative, nats."""
+        information, gradient = self.scored.information + self.bend, self.gradient
+        if penalty is None:
+            direction = solved(information, gradient, scale, most)
+            return direction, float(gradient @ direction)
+        direction = thresholded_step(information, gradient, self.weights, penalty)
+        shrunk = self.weights.abs() - (self.weights + direction).abs()
+        return direction, float(gradient @ direction + penalty @ shrunk)
+
+    def gains(self, before: _Point, gain: float, penalty: Tensor | None) -> bool:
+        """Whether it is enough higher; where rounding hides that, whether it is flatter."""
+        if self.value - before.value >= _SUFFICIENT * gain:
+            return True
+        if penalty is None or gain >= _FLAT * max(1.0, abs(self.value)):
+            return False
+        return self.violation(penalty) < before.violation(penalty)
+
 
 def _evaluated(
-    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor, prior: Any
+    score: Callable[[Tensor], ScoredDemonstrations],
+    weights: Tensor,
+    prior: Any,
+    penalty: Tensor | None,
 ) -> _Point:
     scored = score(weights)
     log_p, slope, bend = _log_prior(prior, weights)
-    return _Point(float(scored.values.sum()) + log_p, weights, scored, slope, bend)
+    value = float(scored.values.sum()) + log_p
+    if penalty is not None:
+        value -= float(penalty @ weights.abs())
+    return _Point(value, weights, scored, slope, bend)
 
 
 def solved(information: Tensor, gradient: Tensor, scale: Tensor, most: float) -> Tensor:
@@ -149,11 +233,14 @@ def largest(information: Tensor, scale: Tensor) -> float:
 
 
 def _tried(
-    score: Callable[[Tensor], ScoredDemonstrations], weights: Tensor, prior: Any
+    score: Callable[[Tensor], ScoredDemonstrations],
+    weights: Tensor,
+    prior: Any,
+    penalty: Tensor | None,
 ) -> _Point | None:
     """None where there are no values, or the objective is not finite."""
     try:
-        found = _evaluated(score, weights, prior)
+        found = _evaluated(score, weights, prior, penalty)
     except ValueError:
         return None
     return found if math.isfinite(found.value) else None

@@ -120,7 +120,7 @@ class Likelihoods:
         log_q = at.log_transitions[s, a, o]
         if at.table.discount < 1:
             log_alive = at.table.gather(bellman.survival(at.v_next, eta, at.table.discount))
-            log_alive = log_alive.expand(at.x.shape)[s, a, o]
+            log_alive = log_alive.expand(at.log_transitions.shape)[s, a, o]
             log_q = log_q + torch.where(alive, log_alive, (-log_alive.expm1()).log())
         found.values.index_add_(0, who, log_q)
         if not eta:

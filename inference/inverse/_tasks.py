@@ -13,8 +13,10 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import Maximum, maximise
+from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._observed import observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods
+from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import FeatureArrays, LinearReward
@@ -41,9 +43,18 @@ class Task(ABC):
     demonstrations: Demonstrations
     dropped: int = 0
 
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What tells the problem and its data from others, for a checkpoint."""
+
     @abstractmethod
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """The objective, its gradients and its information at some weights (k,)."""
+
+    @abstractmethod
+    def values(self, weights: Tensor) -> Tensor:
+        """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
 
     @abstractmethod
     def starts(self, given: Tensor | None) -> list[Tensor]:
@@ -82,6 +93,7 @@ class _OfModel(Task):
         seen, self.dropped = observed(table, demonstrations, on_impossible)
         self.demonstrations, self.scale = seen.demonstrations, _scale(table, features)
         self._objective = Likelihoods(table, features, seen, eta, rule, likelihood)
+        self._by_gradient = Objective(table, seen, eta, rule, likelihood)
         self._likelihood = self._objective
         if likelihood == "matching":  # which is none
             self._likelihood = Likelihoods(table, features, seen, eta, rule, "actions")
@@ -89,9 +101,20 @@ class _OfModel(Task):
         self._concave = likelihood == "matching" or (likelihood == "paths" and eta == 1) or sure
         self._seen = seen
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the demonstrations, the features and the table without its own rewards."""
+        held = self._features.reward, self._features.arrival, self._features.offset
+        known = {"features": digest(self.names, *held), "dynamics": of_dynamics(self._table)}
+        return {"demonstrations": of_demonstrations(self.demonstrations)} | known
+
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
         return self._objective(weights)
+
+    def values(self, weights: Tensor) -> Tensor:
+        """See :class:`Objective`."""
+        return self._by_gradient(self._features.rewards(self._table, weights))
 
     def starts(self, given: Tensor | None) -> list[Tensor]:
         """Zeros; and where nothing is concave, the maximum of "matching", which is."""
@@ -134,9 +157,20 @@ class _OfTrips(Task):
         self._streets, self._features = streets, features
         self._objective = TripLikelihoods(streets, features, trips)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of the trips, and the features of turns."""
+        trips = of_demonstrations(self.demonstrations)
+        return {"demonstrations": trips, "features": digest(self.names, self._features)}
+
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`TripLikelihoods`."""
         return self._objective(weights)
+
+    def values(self, weights: Tensor) -> Tensor:
+        """Not to be had of trips, whose scores cost next to nothing."""
+        advice = 'leave it out: it is "scoring"'
+        checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
     def starts(self, given: Tensor | None) -> list[Tensor]:
         """Costs at which no cycle gains."""

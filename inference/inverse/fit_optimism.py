@@ -78,7 +78,8 @@ def fit_optimism(
         reward: the same.
         between: the range of η that is searched.
         level: of the interval.
-        **options: others of :func:`fit_reward`, but for ``likelihood`` and ``optimism``.
+        **options: others of :func:`fit_reward`, but for ``likelihood``, ``optimism`` and
+            ``checkpoint``.
 
     Returns:
         An :class:`OptimismFit`.
@@ -99,8 +100,9 @@ def fit_optimism(
     low, high = (checks.check_optimism(x, "between") for x in between)
     if not -np.inf < low < high < np.inf:
         checks.refuse("between", "two finite optimisms in ascending order", repr(between), "")
+    checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
     checks.check_real("level", level, lambda x: 0 < x < 1, "between 0 and 1", "such as 0.95")
-    for name in ("likelihood", "optimism"):
+    for name in ("likelihood", "optimism", "checkpoint"):
         if name in options:
             checks.refuse(name, "not to be given here", repr(options[name]), "leave it out")
     fits: dict[float, RewardFit] = {}

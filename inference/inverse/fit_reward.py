@@ -1,44 +1,75 @@
-"""Fits the weights of a reward to demonstrations, with errors."""
+"""Fits a reward to demonstrations: weights with errors, a table of numbers, or a network."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.inverse._estimates import covariance, information, named, undetermined
-from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
+from cai.inference.fitting import checkpoint_file
+from cai.inference.inverse._by_gradient import Asked, trained
+from cai.inference.inverse._estimates import estimated
 from cai.inference.inverse._scores import Likelihood
-from cai.inference.inverse._tasks import Task, of_model, of_trips
+from cai.inference.inverse._tasks import of_model, of_trips
 from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.inverse.trained_reward import RewardTraining, TrainedReward
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
+from cai.rewards.neural_reward import NeuralReward
+from cai.rewards.tabular_reward import TabularReward
 from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
 
+Method: TypeAlias = Literal["scoring", "exponentiated", "lbfgs", "adam"]
+_METHODS: dict[type, tuple[Method, ...]] = {  # the usual one first
+    LinearReward: ("scoring", "lbfgs", "exponentiated"),
+    TabularReward: ("lbfgs", "adam"),
+    NeuralReward: ("adam", "lbfgs"),
+}
 
+
+@overload
 def fit_reward(
     model: TrajectoryModel | Table | Streets,
     demonstrations: Demonstrations,
     reward: LinearReward | Sequence[str],
+    **options: Any,
+) -> RewardFit: ...
+@overload
+def fit_reward(
+    model: TrajectoryModel | Table,
+    demonstrations: Demonstrations,
+    reward: TabularReward | NeuralReward | nn.Module,
+    **options: Any,
+) -> TrainedReward: ...
+def fit_reward(  # type: ignore[misc]  # its options are those of both
+    model: TrajectoryModel | Table | Streets,
+    demonstrations: Demonstrations,
+    reward: Any,
     *,
     optimism: float = 0.0,
     likelihood: Likelihood = "actions",
     rule: bellman.Rule = "soft",
     start: Any = None,
     prior: Any = None,
+    l1: float = 0.0,
     cluster: str | None = None,
     on_impossible: str = "error",
-    steps: int = 100,
-) -> RewardFit:
-    r"""The weights ψ of a linear reward under which demonstrations are most probable.
+    method: Method | None = None,
+    training: RewardTraining | None = None,
+    steps: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> RewardFit | TrainedReward:
+    r"""The reward under which demonstrations are most probable: its weights, or its parameters.
 
-    With the values, the policy π and the dynamics q of ``soft_values`` at optimism η and weights ψ,
+    With the values, the policy π and the dynamics q of ``soft_values`` at optimism η and a reward,
     it maximises the sum over demonstrations of
 
     ==============  ==============================================================================
@@ -69,27 +100,49 @@ def fit_reward(
     Combinations of weights about which the data say nothing are named and get no error; they keep
     their values at the start.
 
+    With ``l1`` = λ the objective is less λ Σ_i spread_i |ψ_i|, the spread of feature i being its
+    standard deviation over states and actions, so that its unit does not matter. Weights are then
+    zero unless the data ask for them: |∂/∂ψ_i| ≤ λ spread_i, with equality where ψ_i ≠ 0. They are
+    pulled to zero, so that they have no standard errors.
+
+    A reward with many parameters, a :class:`cai.TabularReward` or a network, has no errors, and is
+    trained by the gradient in the rewards of all states and actions, from one solution of the model
+    and one sweep back: a table by L-BFGS, a network by Adam, see :class:`RewardTraining`. A copy
+    is trained.
+
     Args:
         model: a model with finitely many states and actions, or its table, whose rewards are
             replaced, but for the final one; or a road network.
         demonstrations: of such states and actions; trips, for a road network.
-        reward: the features, and what is paid without a weight; for a road network the names of
-            its features.
+        reward: a :class:`cai.LinearReward`, for a road network the names of its features; or a
+            :class:`cai.TabularReward`, a :class:`cai.NeuralReward`, or a torch module of (s, a),
+            whose parameters are where the search starts.
         optimism: η of the demonstrator, a finite number; for "matching" 0.
         likelihood: what is maximised, see above.
         rule: how the demonstrator chooses actions, "soft", "boltzmann" or "planned" (Boltzmann in
             the optimal Q*, whose likelihood has kinks: Ramachandran and Amir 2007, Neu and
             Szepesvári 2007).
-        start: k weights to start from, instead of those above.
-        prior: a distribution of weights, of Pyro or torch, whose log-density is added; None for
-            none.
+        start: k weights to start from, instead of those above; for a linear reward.
+        prior: a distribution of weights, or of all parameters in one row, of Pyro or torch, whose
+            log-density is added; None for none.
+        l1: λ of the penalty, nats per weight of a feature with unit spread; for a linear reward.
         cluster: "group" for errors by the groups of the demonstrations.
         on_impossible: "error" if a demonstration has a step of probability zero, or "drop" to leave
             such demonstrations out.
-        steps: of the search, at most.
+        method: for weights "scoring"; "lbfgs" where they are hundreds, since it takes the
+            sensitivities to each of them, which the errors need, only where it ends; or
+            "exponentiated", as in Ziebart et al. (2008): slow, and for comparison only. For other
+            rewards "lbfgs" or "adam". None for the usual one.
+        training: the settings of "adam".
+        steps: of the search, at most; None for as many as the method usually takes.
+        checkpoint: path of a file that keeps the search. If it is there already, a linear reward is
+            searched for from the best weights in it; training goes on exactly, bit for bit on one
+            machine. A file of other demonstrations, dynamics or arguments is refused.
+        progress: whether to show a bar on a terminal while training.
 
     Returns:
-        A :class:`RewardFit`; after Ctrl-C that of the best weights so far.
+        A :class:`RewardFit`, or for many parameters a :class:`TrainedReward`; after Ctrl-C that of
+        the best there was.
 
     Raises:
         ValueError: if an argument is not one of those, demonstrations do not fit the model, a
@@ -106,56 +159,41 @@ def fit_reward(
     >>> low < 1 < high
     True
     """
-    eta = _checked(optimism, likelihood, rule, on_impossible, cluster, steps)
-    _check_prior(prior)
+    common = (optimism, likelihood, rule, prior, on_impossible, steps, checkpoint, progress)
+    asked = _checked(*common)
     kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
     checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
-    if cluster is not None and demonstrations.groups is None:
-        checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
+    if isinstance(reward, nn.Module):
+        reward = NeuralReward(reward)
+    by = _method(method, reward, training, l1)
+    if isinstance(reward, TabularReward | NeuralReward):
+        _check_linear_only(start=start, l1=l1 or None, cluster=cluster)
+        if isinstance(model, Streets):
+            expected, came = "the names of features on a road network", type(reward).__name__
+            checks.refuse("reward", expected, came, 'for instance ["minutes", "left"]')
+        return trained(model, demonstrations, reward, asked, by, training or RewardTraining())
+    if cluster is not None:
+        checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
+        if demonstrations.groups is None:
+            checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
     if isinstance(model, Streets):
         task = of_trips(model, demonstrations, reward, rule)
     else:
-        task = of_model(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
-    k, n = len(task.names), len(task.demonstrations)
-    tried: list[Maximum] = []
-    for first in task.starts(None if start is None else _start(start, k)):
-        tried.append(maximise(task.score, first, task.scale, prior, steps))
-        if tried[-1].reason == INTERRUPTED:
-            break
-    found = max(tried, key=lambda x: x.value)
-    paid, fitted_model = task.fitted(found.weights)
-    observed, expected = task.features(found)
-    unidentified, separated = undetermined(found, task.scale)
-    groups = None if cluster is None else task.demonstrations.group_index
-    return RewardFit(
-        reward=paid,
-        model=fitted_model,
-        optimism=eta,
-        rule=rule,
-        likelihood=likelihood,
-        covariance=covariance(found, task.scale, groups, likelihood == "matching"),
-        errors=_errors(likelihood, cluster),
-        log_likelihood=task.log_likelihood(found.weights),
-        log_likelihood_without=_without(task, k),
-        scores=found.scored.scores,
-        information=information(found),
-        observed=observed / n,
-        expected=expected / n,
-        unidentified=named(unidentified, task.names),
-        separated=named(separated, task.names),
-        demonstrations=n,
-        actions=int(task.demonstrations.lengths.sum()),
-        dropped=task.dropped,
-        steps=found.steps,
-        evaluations=sum(x.evaluations for x in tried),
-        converged=found.converged,
-        reason=found.reason,
-    )
+        own = (asked.eta, rule, likelihood, on_impossible)
+        task = of_model(model, demonstrations, reward, *own)
+    return estimated(task, asked, by, start, l1, cluster)
 
 
 def _checked(
-    optimism: Any, likelihood: Any, rule: Any, on_impossible: Any, cluster: Any, steps: Any
-) -> float:
+    optimism: Any,
+    likelihood: Any,
+    rule: Any,
+    prior: Any,
+    on_impossible: Any,
+    steps: Any,
+    checkpoint: Any,
+    progress: Any,
+) -> Asked:
     eta = checks.check_optimism(optimism)
     checks.check_one_of("likelihood", likelihood, get_args(Likelihood), 'for instance "actions"')
     if not abs(eta) < torch.inf:
@@ -168,34 +206,49 @@ def _checked(
     if rule != "soft" and likelihood != "actions":
         advice = 'take likelihood="actions"'
         checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)
-    checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')
-    if cluster is not None:
-        checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
-    checks.check_count("steps", steps)
-    return eta
-
-
-def _check_prior(prior: Any) -> None:
     if prior is not None and not hasattr(prior, "log_prob"):
         advice = "for instance torch.distributions.Normal(0.0, 3.0)"
         checks.refuse("prior", "a distribution of weights", repr(prior), advice)
+    checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')
+    if steps is not None:
+        checks.check_count("steps", steps)
+    checks.check_flag("progress", progress)
+    return Asked(
+        eta=eta,
+        rule=rule,
+        likelihood=likelihood,
+        prior=prior,
+        on_impossible=on_impossible,
+        steps=steps,
+        file=None if checkpoint is None else checkpoint_file.check(checkpoint),
+        progress=progress,
+    )
 
 
-def _start(start: Any, k: int) -> Tensor:
-    found = torch.as_tensor(start, dtype=torch.float64)
-    if found.shape != (k,) or not found.isfinite().all():
-        checks.refuse("start", f"{k} finite weights", str(found.tolist()), "one for each feature")
+def _method(method: Any, reward: Any, training: Any, l1: Any) -> Method:
+    kind = next((k for k in _METHODS if isinstance(reward, k)), LinearReward)
+    allowed = _METHODS[kind]
+    if method is not None:
+        checks.check_one_of("method", method, get_args(Method), 'for instance "scoring"')
+        if method not in allowed:
+            expected = " or ".join(f'"{x}"' for x in allowed) + f" for a {kind.__name__}"
+            checks.refuse("method", expected, repr(method), "leave it out")
+    found: Method = method or allowed[0]
+    if training is not None:
+        advice = "for instance inference.RewardTraining(held_out=0.1)"
+        checks.check_kind("training", training, RewardTraining, "a RewardTraining", advice)
+        if found != "adam":
+            expected, came = 'None, but for method="adam"', f'settings of Adam for "{found}"'
+            checks.refuse("training", expected, came, "leave it out")
+    checks.check_real("l1", l1, lambda x: 0 <= x < torch.inf, "at least 0", "such as 1.0")
+    if l1 and kind is LinearReward and found != "scoring":
+        checks.refuse("l1", f'0 for method="{found}"', f"{l1:g}", 'take "scoring"')
     return found
 
 
-def _errors(likelihood: Likelihood, cluster: str | None) -> str:
-    if cluster is not None:
-        return "clustered by group"
-    return "sandwich" if likelihood == "matching" else "information"
-
-
-def _without(task: Task, k: int) -> float | None:
-    try:
-        return task.log_likelihood(torch.zeros(k, dtype=torch.float64))
-    except ValueError:  # no values there
-        return None
+def _check_linear_only(**given: Any) -> None:
+    for name, x in given.items():
+        if x is not None:
+            came = f"{name}={x!r} for a reward with many parameters"
+            advice = "parameters start where they are" if name == "start" else "leave it out"
+            checks.refuse(name, "a linear reward with it", came, advice)

@@ -14,7 +14,9 @@ from cai import checks
 from cai.evaluation.spelling import aligned, html_table, markdown, number, spell
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse.trained_reward import how_fitted
 from cai.numerics.exclusive import cached_property
+from cai.numerics.optional_package import optional
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -39,7 +41,8 @@ class RewardFit:
         rule: how it chooses actions.
         likelihood: what was maximised: "actions", "paths" or "matching".
         covariance: (k, k), of the weights; NaN where the data do not determine one.
-        errors: how it was estimated: "information", "sandwich" or "clustered by group".
+        errors: how it was estimated: "information", "sandwich" or "clustered by group"; "none" with
+            a penalty, which pulls the weights to zero.
         log_likelihood: nats, of all demonstrations: of their actions, for "paths" of their next
             states, too.
         log_likelihood_without: the same with all weights zero; None if that has no values.
@@ -49,6 +52,8 @@ class RewardFit:
         expected: (k,), the same where the demonstrator follows the fitted reward.
         unidentified: combinations of weights, name -> number, that the data cannot tell from zero.
         separated: combinations whose likelihood grows for ever: their weights have no maximum.
+        penalties: name -> nats per unit of the weight: λ of ``l1`` times the spread of the feature;
+            empty without a penalty.
         demonstrations: n.
         actions: how many actions they have.
         dropped: how many demonstrations were left out as impossible.
@@ -82,6 +87,7 @@ class RewardFit:
     expected: Tensor
     unidentified: tuple[dict[str, float], ...]
     separated: tuple[dict[str, float], ...]
+    penalties: dict[str, float]
     demonstrations: int
     actions: int
     dropped: int
@@ -135,6 +141,8 @@ class RewardFit:
 
     @property
     def _free(self) -> int:
+        if self.penalties:  # as many as are not zero (Zou, Hastie and Tibshirani 2007)
+            return sum(x != 0 for x in self.weights.values())
         return len(self.reward.names) - len(self.unidentified) - len(self.separated)
 
     @cached_property
@@ -172,6 +180,7 @@ class RewardFit:
             "bic": self.bic,
             "unidentified": list(self.unidentified),
             "separated": list(self.separated),
+            "penalties": self.penalties,
             "demonstrations": self.demonstrations,
             "actions": self.actions,
             "dropped": self.dropped,
@@ -180,6 +189,25 @@ class RewardFit:
             "converged": self.converged,
             "reason": self.reason,
         }
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one row for each weight; what there is not is NaN.
+
+        Its columns are "weight", "std_error", "z", and the 95% interval, "low" and "high".
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
+        low_high = [*self.intervals().values()]
+        columns = {
+            "weight": [*self.weights.values()],
+            "std_error": [*self.std_errors.values()],
+            "z": [*self.z.values()],
+            "low": [low for low, _ in low_high],
+            "high": [high for _, high in low_high],
+        }
+        return pandas.DataFrame(columns, index=list(self.reward.names))
 
     def to_json(self) -> str:
         """to_dict as JSON; numbers that there are not are null."""
@@ -208,11 +236,8 @@ class RewardFit:
         return html_table(self._title(), [_HEADINGS, *self._cells()], self._notes())
 
     def _title(self) -> str:
-        how = {"actions": "likelihood of actions", "paths": "likelihood of paths"}
-        how |= {"matching": "matched features"}
-        rule = "" if self.rule == "soft" else f", rule {self.rule}"
         many = f"{self.demonstrations} demonstrations, {self.actions} actions"
-        return f"Reward by {how[self.likelihood]}, optimism {self.optimism:g}{rule}: {many}"
+        return f"{how_fitted(self.likelihood, self.optimism, self.rule)}: {many}"
 
     def _cells(self) -> list[list[str]]:
         errors, z, ends = self.std_errors, self.z, self.intervals()
@@ -228,12 +253,13 @@ class RewardFit:
 
     def _notes(self) -> list[str]:
         without = self.log_likelihood_without
+        by = {"none": "no errors, since a penalty pulls weights to zero"}
+        by |= {"clustered by group": "errors by scores clustered by group"}
         notes = [
             f"log-likelihood {round(self.log_likelihood, 1) + 0.0} nats"  # no minus zero
             + ("" if without is None else f", {without:.1f} without a reward")
             + ("" if self.aic is None else f"; AIC {self.aic:.1f}, BIC {self.bic:.1f}")
-            + f"; errors by {'the ' if self.errors != 'clustered by group' else 'scores '}"
-            + f"{self.errors}."
+            + f"; {by.get(self.errors, f'errors by the {self.errors}')}."
         ]
         notes += [
             f"Not identified: {_spelt(combination)}; no error is given for it."

@@ -175,6 +175,12 @@ def route_comparison():
     return inference.route_table(fork, trips, trips)
 
 
+def trained_reward():
+    seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
+    table = cai.tabulate(models.ledge())
+    return inference.fit_reward(table, seen, cai.TabularReward(), steps=3, progress=False)
+
+
 def used_objective():
     model = models.ledge()
     objective, policy = inference.RolloutELBO("score", samples=4), cai.TabularPolicy(model)
@@ -240,7 +246,11 @@ RESULTS = {
     "Trajectories": lambda: exact().sample(3, 0),
     "Demonstrations": lambda: cai.Demonstrations.from_paths([[0, 1]], [[1]], groups=["a"]),
     "LinearReward": lambda: cai.LinearReward({"all": torch.ones(5, 2)}).weighted([1.0]),
+    "NeuralReward": lambda: cai.NeuralReward(torch.nn.Bilinear(1, 1, 1)),
+    "TabularReward": lambda: cai.TabularReward(values=torch.ones(5, 2)),
     "RewardFit": fitted_reward,
+    "RewardTraining": lambda: inference.RewardTraining(patience=3),
+    "TrainedReward": trained_reward,
     "OptimismFit": fitted_optimism,
     "Routes": lambda: inference.Routes(
         models.city(4, 4), ("minutes",), torch.tensor([-9.0]).double(), torch.tensor([3])

@@ -1,74 +1,18 @@
 """Rewards from demonstrations: every path by hand, second methods, theorems, and messages."""
 
 import dataclasses
-import itertools
 import math
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from demonstrated import KINDS, every_path, features_of, objective, of_all_ends, random_case
 from differences import numerically
 from examples import endless
 
 import cai
 from cai import inference, models
-from cai.inference.inverse._observed import observed
-from cai.inference.inverse._scores import Likelihoods
-
-KINDS = [
-    ("actions", 0.0),
-    ("actions", 1.0),
-    ("actions", -0.4),
-    ("paths", 0.0),
-    ("paths", 0.6),
-    ("paths", 1.0),
-    ("paths", -0.3),
-    ("matching", 0.0),
-]
-
-
-def features_of(seed, S, A, k=3):
-    """Two features of states and actions, one paid on arrival, and an offset."""
-    rng = np.random.default_rng(seed)
-    f = torch.from_numpy(rng.normal(size=(k, S, A)))
-    g = torch.from_numpy(rng.normal(size=(S, A, S)))
-    named = {f"f{i}": f[i] for i in range(k - 1)}
-    return cai.LinearReward(named, arrival={"g": g}, offset=f[-1])
-
-
-def random_case(seed, discount=1.0, by_step=False, S=3, A=2, T=3):
-    """A problem, a reward on it, and weights."""
-    make = oracles.random_steps if by_step else oracles.random_problem
-    problem = make(seed, T=T, discount=discount)
-    table = cai.tabulate(problem.model())
-    reward = features_of(seed, *problem.sizes)
-    weights = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=len(reward.names)))
-    return problem, table, reward, weights
-
-
-def every_path(table, T, lengths=None):
-    """All possible paths of T actions, as demonstrations that end at the horizon."""
-    S, A = table.num_states, table.num_actions
-    P = table.dense(table.log_dynamics)
-    prior = table.log_prior
-    states, actions = [], []
-    for s in itertools.product(range(S), repeat=T + 1):
-        for a in itertools.product(range(A), repeat=T):
-            at = [
-                (P[t] if P.dim() == 4 else P)[s[t], a[t], s[t + 1]] > 0
-                and (prior[t] if prior.dim() == 3 else prior)[s[t], a[t]] > -torch.inf
-                for t in range(T)
-            ]
-            if all(at):
-                states.append(s)
-                actions.append(a)
-    return cai.Demonstrations.from_paths(states, actions, ends=lengths or "horizon")
-
-
-def objective(table, reward, seen, likelihood, eta, rule="soft"):
-    found, _ = observed(table, seen, "error")
-    return Likelihoods(table, reward.on(table), found, eta, rule, likelihood)
 
 
 @pytest.mark.parametrize(("likelihood", "eta"), KINDS)
@@ -76,15 +20,7 @@ def objective(table, reward, seen, likelihood, eta, rule="soft"):
 @pytest.mark.parametrize("by_step", [False, True])
 def test_scores_are_the_gradient_of_each_demonstration(likelihood, eta, discount, by_step):
     _, table, reward, weights = random_case(3, discount, by_step)
-    seen = every_path(table, 3)
-    ends = ("horizon", "cut", "terminated") if discount < 1 else ("horizon", "cut")
-    if not by_step:
-        ends = (*ends, "own")
-    seen = seen.with_ends([ends[i % len(ends)] for i in range(len(seen))])
-    short = [i for i, end in enumerate(seen.ends) if end != "horizon"]
-    lengths = seen.lengths.clone()
-    lengths[short] = 1 + torch.arange(len(short)) % 3
-    seen = dataclasses.replace(seen, lengths=lengths)[:]
+    seen = of_all_ends(table)
     score = objective(table, reward, seen, likelihood, eta)
     slopes, curvature = numerically(score, weights)
     found = score(weights)
@@ -522,7 +458,7 @@ def test_a_horizon_of_its_own_needs_no_model_of_its_own():
 
 @pytest.mark.parametrize(("likelihood", "eta"), [("actions", 0.0), ("paths", 1.0)])
 def test_the_search_leaves_zero_where_nothing_is_paid_yet(likelihood, eta):
-    """With weights of zero no state is ever paid; values must answer to the weights all the same."""
+    """No state is ever paid at zero; values must answer to the weights all the same."""
     model = models.gridworld(["S...", ".P..", "...G"], horizon=None, slip=0.2, pit_reward=-3.0)
     cells = "".join(model.layout.map)
     pit, goal = (torch.tensor([c == x for c in cells]) for x in "PG")
