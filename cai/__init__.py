@@ -16,6 +16,7 @@ Models:
 - ``SparseCategorical``: p(s'|s,a) over a few listed states.
 - ``FlatPrior``: the improper prior on actions of a linear-Gaussian model.
 - ``with_prior``: a model with a policy as its action prior.
+- ``with_goal``: the table of a model that ends where it first enters a state.
 - ``Layout``: names and places of states and actions, for pictures and tables.
 - ``Trajectories``: sampled trajectories, as tensors.
 - ``Demonstrations``: observed trajectories, with how each one ends.

@@ -45,6 +45,7 @@ from .solutions.on_grid import on_grid as on_grid
 from .solutions.solution import Solution as Solution
 from .solutions.solution_step import SolutionStep as SolutionStep
 from .solutions.stationary import Stationary as Stationary
+from .tables.goal import with_goal as with_goal
 from .tables.table import Table as Table
 from .tables.tabulation import collapse as collapse
 from .tables.tabulation import tabulate as tabulate

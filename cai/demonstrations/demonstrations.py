@@ -255,10 +255,15 @@ class Demonstrations:
         return int(self.states[self._only, 0])
 
     @property
+    def destinations(self) -> Tensor:
+        """(n,), where each one went: its goal, else its last state."""
+        last = self.states.gather(1, self.lengths.unsqueeze(1)).squeeze(1)
+        return last if self.goals is None else self.goals
+
+    @property
     def goal(self) -> int:
-        """Where the only one went: its goal, else its last state."""
-        i = self._only
-        return int(self.states[i, self.lengths[i]] if self.goals is None else self.goals[i])
+        """Where the only one went."""
+        return int(self.destinations[self._only])
 
     @property
     def goal_counts(self) -> dict[int, int]:

@@ -147,11 +147,36 @@ class FeatureArrays:
             arrival = torch.einsum("k,ksao->sao", weights, self.arrival)
         return table.holding(reward=reward, arrival_reward=arrival, program=None)
 
+    def without(self, state: int) -> FeatureArrays:
+        """The same, but for a state where nothing is paid."""
+        reward, offset = self.reward.clone(), self.offset.clone()
+        reward[:, state], offset[state] = 0.0, 0.0
+        arrival = None if self.arrival is None else self.arrival.clone()
+        if arrival is not None:
+            arrival[:, state] = 0.0
+        return FeatureArrays(self.names, reward, arrival, offset)
+
+    def spread(self, table: Table) -> Tensor:
+        """(k,), the spread of each over actions that are allowed; of constants their size."""
+        allowed = table.log_prior > -torch.inf
+        allowed = allowed if allowed.dim() == 2 else allowed.any(0)
+        each = self.reward[:, allowed]
+        if self.arrival is not None:
+            each = torch.cat([each.unsqueeze(-1), self.arrival[:, allowed]], -1).flatten(1)
+        return spread(each)
+
     @cached_property
     def _pays(self) -> Tensor:
         """(S, A), boolean: where some weights pay."""
         pays = (self.reward != 0).any(0)
         return pays if self.arrival is None else pays | (self.arrival != 0).any(-1).any(0)
+
+
+def spread(each: Tensor) -> Tensor:
+    """(k,), the standard deviation of each of k rows; of a constant its size."""
+    deviation, size = each.std(1, correction=0), each.abs().amax(1)
+    found = torch.where(deviation > 1e-12 * size, deviation, size)
+    return torch.where(found > 0, found, 1.0)
 
 
 def _check_feature(where: str, feature: Any) -> None:

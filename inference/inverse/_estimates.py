@@ -73,6 +73,7 @@ def estimated(
         penalties=penalties,
         demonstrations=n,
         actions=int(task.demonstrations.lengths.sum()),
+        goals=task.goals,
         dropped=task.dropped,
         steps=found.steps,
         evaluations=evaluations,

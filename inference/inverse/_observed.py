@@ -93,6 +93,24 @@ def observed(table: Table, seen: Demonstrations, on_impossible: str) -> tuple[Ob
     return found, 0
 
 
+def check_arrivals(seen: Demonstrations) -> None:
+    """Raises ValueError, naming a demonstration that passes its goal, or arrives somewhere else."""
+    goals, path = seen.destinations, seen.states
+    inside = torch.arange(path.shape[1]) < seen.lengths.unsqueeze(1)
+    passed = (path == goals.unsqueeze(1)) & inside
+    if passed.any():
+        i, t = passed.nonzero()[0].tolist()
+        expected, came = "a goal that is entered last", f"state {int(goals[i])} at step {t} already"
+        checks.refuse(f"demonstration {i}", expected, came, "cut it there")
+    last = path.gather(1, seen.lengths.unsqueeze(1)).squeeze(1)
+    astray = seen.ending("absorbed") & (last != goals)
+    if astray.any():
+        i = int(astray.nonzero()[0])
+        expected = f'state {int(goals[i])}, its goal, at the end of what ends "absorbed"'
+        advice = 'where it was cut off on the way say ends="cut"'
+        checks.refuse(f"demonstration {i}", expected, f"state {int(last[i])}", advice)
+
+
 def _check_numbers(table: Table, seen: Demonstrations) -> None:
     S, A = table.num_states, table.num_actions
     for name, x, size in (("states", seen.states, S), ("actions", seen.actions, A)):

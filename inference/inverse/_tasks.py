@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,14 +14,15 @@ from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import Maximum, maximise
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse._observed import observed
+from cai.inference.inverse._observed import Observed, check_arrivals, observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.linear_reward import FeatureArrays, LinearReward
+from cai.rewards.linear_reward import FeatureArrays, LinearReward, spread
 from cai.roads.network import Streets
 from cai.tables import bellman
+from cai.tables.goal import with_goal
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
@@ -35,12 +36,14 @@ class Task(ABC):
         names: of k features.
         scale: (k,), the spread of each.
         demonstrations: those that are possible.
+        goals: (n,), where each ends; None where all have the same problem.
         dropped: how many were not.
     """
 
     names: tuple[str, ...]
     scale: Tensor
     demonstrations: Demonstrations
+    goals: Tensor | None = None
     dropped: int = 0
 
     @property
@@ -73,6 +76,15 @@ class Task(ABC):
         """The reward with its weights, and the model with the reward."""
 
 
+class _Part(NamedTuple):
+    """Demonstrations of one problem: which they are, (m,), and what they are scored by."""
+
+    who: Tensor
+    table: Table
+    features: FeatureArrays
+    seen: Observed
+
+
 class _OfModel(Task):
     """Demonstrations of a table."""
 
@@ -85,36 +97,68 @@ class _OfModel(Task):
         rule: bellman.Rule,
         likelihood: Likelihood,
         on_impossible: str,
+        goals: Literal["own"] | None,
     ) -> None:
         self._program = as_problem(model).program
         table = self._table = enumerated(model)
         features = self._features = reward.on(table)
         self._reward, self.names = reward, features.names
         seen, self.dropped = observed(table, demonstrations, on_impossible)
-        self.demonstrations, self.scale = seen.demonstrations, _scale(table, features)
-        self._objective = Likelihoods(table, features, seen, eta, rule, likelihood)
-        self._by_gradient = Objective(table, seen, eta, rule, likelihood)
+        self.demonstrations, self.scale = seen.demonstrations, features.spread(table)
+        every = torch.arange(len(self.demonstrations))
+        self._parts = [_Part(every, table, features, seen)]
+        if goals is not None:
+            self.goals = self.demonstrations.destinations
+            self._parts = _to_goals(table, features, self.demonstrations)
+        self._how = eta, rule, likelihood
+        self._objective = self._likelihoods(*self._how)
         self._likelihood = self._objective
         if likelihood == "matching":  # which is none
-            self._likelihood = Likelihoods(table, features, seen, eta, rule, "actions")
+            self._likelihood = self._likelihoods(eta, rule, "actions")
         sure = bool((table.log_dynamics.amax(-1) == 0).all()) and table.discount == 1
         self._concave = likelihood == "matching" or (likelihood == "paths" and eta == 1) or sure
-        self._seen = seen
+
+    def _likelihoods(
+        self, eta: float, rule: bellman.Rule, likelihood: Likelihood
+    ) -> list[Likelihoods]:
+        """Those of the parts."""
+        return [
+            Likelihoods(part.table, part.features, part.seen, eta, rule, likelihood)
+            for part in self._parts
+        ]
+
+    def _scored(self, parts: list[Likelihoods], weights: Tensor) -> ScoredDemonstrations:
+        """All demonstrations."""
+        n, k = len(self.demonstrations), len(weights)
+        values, scores = weights.new_zeros(n), weights.new_zeros(n, k)
+        information = weights.new_zeros(k, k)
+        for (who, *_), objective in zip(self._parts, parts, strict=True):
+            values[who], scores[who], more = objective(weights)
+            information += more
+        return ScoredDemonstrations(values, scores, information)
 
     @property
     def identity(self) -> dict[str, str]:
         """Of the demonstrations, the features and the table without its own rewards."""
         held = self._features.reward, self._features.arrival, self._features.offset
-        known = {"features": digest(self.names, *held), "dynamics": of_dynamics(self._table)}
+        known = {
+            "goals": digest(self.goals),
+            "features": digest(self.names, *held),
+            "dynamics": of_dynamics(self._table),
+        }
         return {"demonstrations": of_demonstrations(self.demonstrations)} | known
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`Likelihoods`."""
-        return self._objective(weights)
+        return self._scored(self._objective, weights)
 
     def values(self, weights: Tensor) -> Tensor:
         """See :class:`Objective`."""
-        return self._by_gradient(self._features.rewards(self._table, weights))
+        found = weights.new_zeros(len(self.demonstrations))
+        for who, table, features, seen in self._parts:
+            objective = Objective(table, seen, *self._how)
+            found = found.index_add(0, who, objective(features.rewards(table, weights)))
+        return found
 
     def starts(self, given: Tensor | None) -> list[Tensor]:
         """Zeros; and where nothing is concave, the maximum of "matching", which is."""
@@ -123,21 +167,26 @@ class _OfModel(Task):
         zeros = torch.zeros_like(self.scale)
         if self._concave:
             return [zeros]
-        matching = Likelihoods(self._table, self._features, self._seen, 0.0, "soft", "matching")
+        matching = self._likelihoods(0.0, "soft", "matching")
         try:
-            found = maximise(matching, zeros, self.scale, None, _STEPS)
+            found = maximise(
+                lambda weights: self._scored(matching, weights), zeros, self.scale, None, _STEPS
+            )
         except ValueError:  # no values at zero
             return [zeros]
         return [zeros, found.weights]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""
-        return float(self._likelihood(weights).values.sum())
+        return float(self._scored(self._likelihood, weights).values.sum())
 
     def features(self, found: Maximum) -> tuple[Tensor, Tensor]:
         """Those expected are in the dynamics at η."""
-        objective = self._objective
-        return objective.observed_features(), objective.expected_features(found.weights)
+        zero = torch.zeros_like(found.weights)
+        return (
+            sum((x.observed_features() for x in self._objective), zero),
+            sum((x.expected_features(found.weights) for x in self._objective), zero),
+        )
 
     def fitted(self, weights: Tensor) -> tuple[LinearReward, Any]:
         """A program for a program, a table for a table."""
@@ -153,6 +202,7 @@ class _OfTrips(Task):
     def __init__(self, streets: Streets, trips: Demonstrations, names: Any) -> None:
         features = streets.features(names)
         self.names, self.demonstrations = tuple(names), trips
+        self.goals = trips.destinations
         self.scale = spread(features.T)
         self._streets, self._features = streets, features
         self._objective = TripLikelihoods(streets, features, trips)
@@ -199,6 +249,7 @@ def of_model(
     rule: bellman.Rule,
     likelihood: Likelihood,
     on_impossible: str,
+    goals: Literal["own"] | None,
 ) -> Task:
     """Demonstrations of a model with finitely many states and actions.
 
@@ -206,7 +257,7 @@ def of_model(
         ValueError: see :func:`cai.inference.fit_reward`.
     """
     checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
-    return _OfModel(model, demonstrations, reward, eta, rule, likelihood, on_impossible)
+    return _OfModel(model, demonstrations, reward, eta, rule, likelihood, on_impossible, goals)
 
 
 def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.Rule) -> Task:
@@ -223,18 +274,13 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     return _OfTrips(streets, trips, names)
 
 
-def _scale(table: Table, features: FeatureArrays) -> Tensor:
-    """(k,), the spread of each feature over actions that are allowed; of constants their size."""
-    allowed = table.log_prior > -torch.inf
-    allowed = allowed if allowed.dim() == 2 else allowed.any(0)
-    each = features.reward[:, allowed]
-    if features.arrival is not None:
-        each = torch.cat([each.unsqueeze(-1), features.arrival[:, allowed]], -1).flatten(1)
-    return spread(each)
-
-
-def spread(each: Tensor) -> Tensor:
-    """(k,), the standard deviation of each of k rows; of a constant its size."""
-    deviation, size = each.std(1, correction=0), each.abs().amax(1)
-    found = torch.where(deviation > 1e-12 * size, deviation, size)
-    return torch.where(found > 0, found, 1.0)
+def _to_goals(table: Table, features: FeatureArrays, seen: Demonstrations) -> list[_Part]:
+    """Demonstrations by where they go: each problem ends when it first enters the goal."""
+    check_arrivals(seen)
+    parts = []
+    for goal in seen.destinations.unique().tolist():
+        who = (seen.destinations == goal).nonzero().squeeze(1)
+        ending = with_goal(table, goal)
+        own, _ = observed(ending, seen[who], "error")
+        parts.append(_Part(who, ending, features.without(goal), own))
+    return parts

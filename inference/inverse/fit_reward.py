@@ -60,6 +60,7 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
     prior: Any = None,
     l1: float = 0.0,
     cluster: str | None = None,
+    goals: Literal["own"] | None = None,
     on_impossible: str = "error",
     method: Method | None = None,
     training: RewardTraining | None = None,
@@ -127,6 +128,8 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
             log-density is added; None for none.
         l1: λ of the penalty, nats per weight of a feature with unit spread; for a linear reward.
         cluster: "group" for errors by the groups of the demonstrations.
+        goals: "own" if the problem of each demonstration ends where it first enters its goal, which
+            is its ``goals``, else its last state; for a linear reward. On a road network they do.
         on_impossible: "error" if a demonstration has a step of probability zero, or "drop" to leave
             such demonstrations out.
         method: for weights "scoring"; "lbfgs" where they are hundreds, since it takes the
@@ -167,7 +170,7 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         reward = NeuralReward(reward)
     by = _method(method, reward, training, l1)
     if isinstance(reward, TabularReward | NeuralReward):
-        _check_linear_only(start=start, l1=l1 or None, cluster=cluster)
+        _check_linear_only(start=start, l1=l1 or None, cluster=cluster, goals=goals)
         if isinstance(model, Streets):
             expected, came = "the names of features on a road network", type(reward).__name__
             checks.refuse("reward", expected, came, 'for instance ["minutes", "left"]')
@@ -176,10 +179,12 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
         if demonstrations.groups is None:
             checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
+    if goals is not None:
+        checks.check_one_of("goals", goals, ("own",), 'take "own" or None')
     if isinstance(model, Streets):
         task = of_trips(model, demonstrations, reward, rule)
     else:
-        own = (asked.eta, rule, likelihood, on_impossible)
+        own = (asked.eta, rule, likelihood, on_impossible, goals)
         task = of_model(model, demonstrations, reward, *own)
     return estimated(task, asked, by, start, l1, cluster)
 

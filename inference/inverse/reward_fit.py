@@ -56,6 +56,8 @@ class RewardFit:
             empty without a penalty.
         demonstrations: n.
         actions: how many actions they have.
+        goals: (n,), the state or segment where the problem of each one ends; None where all have
+            the same problem.
         dropped: how many demonstrations were left out as impossible.
         steps: of the search.
         evaluations: of the likelihood.
@@ -90,6 +92,7 @@ class RewardFit:
     penalties: dict[str, float]
     demonstrations: int
     actions: int
+    goals: Tensor | None
     dropped: int
     steps: int
     evaluations: int
@@ -150,11 +153,15 @@ class RewardFit:
         """The policy of the demonstrator with the fitted reward, (t, s) -> distribution.
 
         Raises:
-            ValueError: for a road network, which has another policy for each goal.
+            ValueError: where each goal has another policy, as on a road network.
         """
         if isinstance(self.model, Streets):
             expected, came = "a model, which has a policy", "a road network, one for each goal"
             checks.refuse("model", expected, came, "take inference.routes(fitted, goals)")
+        if self.goals is not None:
+            came = "goals of their own, each with another policy"
+            advice = "take soft_values(cai.with_goal(fitted.model, goal), …).policy"
+            checks.refuse("goals", "one problem for all demonstrations", came, advice)
         return soft_values(self.model, self.optimism, self.rule).policy
 
     def to_dict(self) -> dict[str, Any]:
@@ -237,7 +244,11 @@ class RewardFit:
 
     def _title(self) -> str:
         many = f"{self.demonstrations} demonstrations, {self.actions} actions"
-        return f"{how_fitted(self.likelihood, self.optimism, self.rule)}: {many}"
+        if isinstance(self.model, Streets):  # where all objectives and optimisms are one
+            many = f"{self.demonstrations} trips, {self.actions} turns"
+            return f"Utilities by the likelihood of routes: {many}"
+        to = "" if self.goals is None else ", each to its goal"
+        return f"{how_fitted(self.likelihood, self.optimism, self.rule)}{to}: {many}"
 
     def _cells(self) -> list[list[str]]:
         errors, z, ends = self.std_errors, self.z, self.intervals()
