@@ -55,5 +55,5 @@ def with_goal(model: TrajectoryModel | Table, goal: int) -> Table:
 def _without(x: torch.Tensor, goal: int, dims: int) -> torch.Tensor:
     """Zero in a state, the first of the last few axes."""
     found = x.clone()
-    found[(..., goal, *[slice(None)] * (dims - 1))] = 0.0
+    found.select(x.dim() - dims, goal).zero_()
     return found
