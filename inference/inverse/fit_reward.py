@@ -239,7 +239,7 @@ def _method(method: Any, reward: Any, training: Any, l1: Any) -> Method:
             expected, came = 'None, but for method="adam"', f'settings of Adam for "{found}"'
             checks.refuse("training", expected, came, "leave it out")
     checks.check_real("l1", l1, lambda x: 0 <= x < torch.inf, "at least 0", "such as 1.0")
-    if l1 and found != "scoring":
+    if l1 and kind is LinearReward and found != "scoring":
         checks.refuse("l1", f'0 for method="{found}"', f"{l1:g}", 'take "scoring"')
     return found
 
