@@ -15,7 +15,7 @@ from cai.demonstrations.parts import first_part
 from cai.evaluation.problem import as_problem
 from cai.inference.fitting.loop import seeded, train
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse._observed import observed
+from cai.inference.inverse._observed import Observed, observed
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse.trained_reward import RewardTraining, TrainedReward
 from cai.inference.searches.early_stopping import EarlyStopping
@@ -29,13 +29,13 @@ from cai.inference.searches.search_file import (
 from cai.inference.searches.sought import Sought
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.neural_reward import NeuralReward
+from cai.rewards.reward_arrays import RewardArrays
 from cai.rewards.tabular_reward import TabularReward
 from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
 _STEPS = {"lbfgs": 1000, "adam": 3000}
-_SPELT = {"lbfgs": "L-BFGS", "adam": "Adam"}
 _BETWEEN_FILES = {"lbfgs": 5, "adam": 20}  # steps
 
 
@@ -114,26 +114,38 @@ def trained(
         )
         train(search, file, _BETWEEN_FILES[method], asked.progress)
         search.restore()
+    return _result(as_problem(model).program, table, seen, arrays, asked, search, dropped)
+
+
+def _result(
+    program: TrajectoryModel | None,
+    table: Table,
+    seen: Observed,
+    arrays: RewardArrays,
+    asked: Asked,
+    search: LBFGS | EarlyStopping,
+    dropped: int,
+) -> TrainedReward:
+    """The reward as it was trained, what it is worth, and how it was found."""
     own = "actions" if asked.likelihood == "matching" else asked.likelihood
     likelihood = Objective(table, seen, asked.eta, asked.rule, own)
     paid = arrays.trained()
     with torch.no_grad():
         found = arrays.rewards(table).detached()
-        program = as_problem(model).program
         return TrainedReward(
             reward=paid,
             model=found if program is None else paid.given_to(program),
             optimism=asked.eta,
             rule=asked.rule,
             likelihood=asked.likelihood,
-            method=_SPELT[method],
+            method=search.method,
             log_likelihood=float(likelihood(found).sum()),
             log_likelihood_without=_without(likelihood, table, arrays.offset),
             means=torch.tensor(search.means, dtype=torch.float64),
             held_out_means=torch.tensor(search.held_out, dtype=torch.float64),
-            parameters=len(sought.flat),
+            parameters=len(search.sought.flat),
             demonstrations=len(seen.demonstrations),
-            held_out=int((~sought.inside).sum()),
+            held_out=int((~search.sought.inside).sum()),
             actions=int(seen.demonstrations.lengths.sum()),
             dropped=dropped,
             steps=search.done,

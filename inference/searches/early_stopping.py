@@ -30,6 +30,8 @@ class EarlyStopping(GradientSearch):
         patience: steps without an improvement after which it ends.
     """
 
+    method = "Adam"
+
     def __init__(
         self, sought: Sought, steps: int, rate: float, batch: int | None, patience: int
     ) -> None:

@@ -39,6 +39,8 @@ class LBFGS(GradientSearch):
         steps: at most.
     """
 
+    method = "L-BFGS"
+
     def __init__(self, sought: Sought, steps: int) -> None:
         super().__init__(sought, steps)
         self._pairs: list[tuple[Tensor, Tensor]] = []
