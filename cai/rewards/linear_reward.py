@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.numerics.exclusive import cached_property
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.places import evaluated, negligible, pairs, possible, triples, value_at
+from cai.rewards.places import evaluated, pairs, possible, triples, value_at
 from cai.tables.table import Table
 from cai.tables.tabulation import replaced
 
@@ -141,7 +140,6 @@ class FeatureArrays:
     def rewards(self, table: Table, weights: Tensor) -> Table:
         """A table with the rewards of some weights (k,)."""
         reward = self.offset + torch.einsum("k,ksa->sa", weights, self.reward)
-        reward = reward + negligible(table, reward, self._pays)
         arrival = None
         if self.arrival is not None:
             arrival = torch.einsum("k,ksao->sao", weights, self.arrival)
@@ -164,12 +162,6 @@ class FeatureArrays:
         if self.arrival is not None:
             each = torch.cat([each.unsqueeze(-1), self.arrival[:, allowed]], -1).flatten(1)
         return spread(each)
-
-    @cached_property
-    def _pays(self) -> Tensor:
-        """(S, A), boolean: where some weights pay."""
-        pays = (self.reward != 0).any(0)
-        return pays if self.arrival is None else pays | (self.arrival != 0).any(-1).any(0)
 
 
 def spread(each: Tensor) -> Tensor:

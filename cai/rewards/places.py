@@ -13,8 +13,6 @@ from cai.program.calling import call
 from cai.tables.finite import all_pairs
 from cai.tables.table import Table
 
-_NEGLIGIBLE = 1e-300  # reward units
-
 
 def pairs(table: Table) -> tuple[Tensor, Tensor]:
     """Every state and action, (S, A) each."""
@@ -52,23 +50,6 @@ def lasting(table: Table) -> Tensor:
     s, _, after = triples(table)
     leaves = possible(table) & (table.log_prior > -torch.inf).unsqueeze(-1) & (s != after)
     return leaves.flatten(1).any(1)
-
-
-def negligible(table: Table, reward: Tensor, pays: Tensor) -> Tensor:
-    """(S, A): 1e-300 where a reward is zero by chance, which no sum of rewards can tell from zero.
-
-    The values of an endless trajectory are zero by definition where no reward is paid, and so are
-    their derivatives: a reward that could be paid there, but is zero just now, must not count as
-    none.
-
-    Args:
-        table: the problem.
-        reward: (S, A), reward units.
-        pays: (S, A), boolean: where rewards could be paid.
-    """
-    if not endless(table):
-        return torch.zeros((), dtype=torch.float64)
-    return _NEGLIGIBLE * (pays & (reward.detach() == 0)).double()
 
 
 def value_at(feature: Any, *at: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cai.rewards.places import lasting, negligible
+from cai.rewards.places import lasting
 from cai.tables.table import Table
 
 
@@ -42,5 +42,4 @@ class RewardArrays(nn.Module, ABC):
             found = found + torch.where(pays, reward, 0.0)
         if arrival is not None:
             arrival = torch.where(pays.unsqueeze(-1), arrival, 0.0)
-        found = found + negligible(table, found, pays)
         return table.holding(reward=found, arrival_reward=arrival, program=None)
