@@ -27,6 +27,8 @@ from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
 _STEPS = 30  # towards a second start
+_MANY = 80  # goals of trips from which on the search begins with those to some of them,
+_EVERY = 8  # one of so many
 
 
 class Task(ABC):
@@ -223,8 +225,19 @@ class _OfTrips(Task):
         checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
     def starts(self, given: Tensor | None) -> list[Tensor]:
-        """Costs at which no cycle gains."""
-        return [self._objective.start(given)]
+        """Costs at which no cycle gains, or what the trips to some of many goals say."""
+        start = self._objective.start(given)
+        goals = self.demonstrations.destinations.unique()
+        if given is not None or len(goals) < _MANY:
+            return [start]
+        who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
+        some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
+        found = maximise(some, start, self.scale, None, _STEPS).weights
+        try:
+            nearer = self.log_likelihood(found) > self.log_likelihood(start)
+        except ValueError:  # no finite sum over the routes to another goal
+            nearer = False
+        return [found if nearer else start]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""

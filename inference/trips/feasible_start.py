@@ -21,6 +21,7 @@ _ENOUGH = -1.0  # log ρ at which the search may stop
 _TARGET = -0.5  # log ρ of a start: where routes cost something, but not so much as to underflow
 _STEPS = 100
 _PRECISE = 1e-6
+_NEAR = 1e-2  # relative error of the way to the target
 _EIGEN = 1e-10  # relative error of eigenvalues
 
 
@@ -30,16 +31,14 @@ class Start(NamedTuple):
     Attributes:
         weights: (k,).
         log_radius: log ρ there; -inf without a cycle.
-        cycle: segments of a cycle that is likely there.
     """
 
     weights: Any
     log_radius: float
-    cycle: list[int]
 
 
 def feasible_start(turns: Any, size: int, features: Any) -> Start:
-    """Weights with log ρ = -0.5, or those with the least ρ where there are none.
+    """Weights with log ρ near -0.5, or those with the least ρ where there are none.
 
     Args:
         turns: (N, 2), those that can be part of a route.
@@ -49,7 +48,7 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     cycles = Cycles(turns, size)
     f, k = features[cycles.inside], features.shape[1]
     if not len(f):
-        return Start(np.zeros(k), -math.inf, [])
+        return Start(np.zeros(k), -math.inf)
     unit = f.std(0)
     unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), np.finfo(float).tiny))
     f = f / unit
@@ -68,13 +67,15 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     options = {"maxiter": _STEPS, "gtol": _PRECISE}
     minimize(objective, np.zeros(k), jac=True, method="BFGS", callback=stops, options=options)
     weights, log_radius = best
-    if log_radius < _TARGET < cycles.radius(f @ np.zeros(k))[0]:  # on the way it falls, once
-        tiny = np.finfo(float).tiny  # as a search that cost nothing may have gone far
-        share = brentq(
-            lambda x: objective(x * weights)[0] - _TARGET, 0.0, 1.0, xtol=tiny, rtol=_PRECISE
-        )
-        weights, log_radius = share * weights, _TARGET
-    return Start(weights / unit, log_radius, cycles.likely(f @ weights))
+
+    def above(share: float) -> float:
+        return cycles.log_radius(f @ (share * weights)) - _TARGET
+
+    if log_radius < _TARGET and above(0.0) > 0:  # on the way it falls, once
+        tiny = np.finfo(float).tiny  # since the search may have gone far
+        share = brentq(above, 0.0, 1.0, xtol=tiny, rtol=_NEAR)
+        weights, log_radius = share * weights, above(share) + _TARGET
+    return Start(weights / unit, log_radius)
 
 
 class Cycles:
@@ -95,18 +96,26 @@ class Cycles:
         self._segments, places = np.unique(turns[self.inside], return_inverse=True)
         self._turns = places.reshape(-1, 2)
 
-    def radius(self, utility: Any) -> tuple[float, Any]:
-        """log ρ, and its derivative in the utility of each turn, which add up to one.
+    def log_radius(self, utility: Any) -> float:
+        """log ρ.
 
         Args:
             utility: (n,), nats, of the turns inside.
         """
-        most, size = utility.max(), len(self._segments)
-        tails, heads = self._turns.T
-        M = csr_array((np.exp(utility - most), (tails, heads)), shape=(size, size))
+        return math.log(_leading(self._matrix(utility))[0]) + float(utility.max())
+
+    def radius(self, utility: Any) -> tuple[float, Any]:
+        """log ρ, and its derivative in the utility of each turn, which add up to one."""
+        M, (tails, heads) = self._matrix(utility), self._turns.T
         (rho, right), (_, left) = _leading(M), _leading(M.T.tocsr())
         share = left[tails] * M[tails, heads] * right[heads]
-        return math.log(rho) + most, share / share.sum()
+        return math.log(rho) + float(utility.max()), share / share.sum()
+
+    def _matrix(self, utility: Any) -> csr_array:
+        """M over its largest entry."""
+        size = len(self._segments)
+        weights = np.exp(utility - utility.max())
+        return csr_array((weights, (self._turns[:, 0], self._turns[:, 1])), shape=(size, size))
 
     def likely(self, utility: Any) -> list[int]:
         """Segments of a cycle: from the turn that counts most, along those that count most."""
