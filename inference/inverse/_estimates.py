@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,11 +88,12 @@ def _highest(
 ) -> tuple[Maximum, int]:
     """The best end of the searches from all starts, and the number of evaluations."""
     kept = _Kept(asked.search_file(method=method, penalty=digest(penalty), **task.identity))
-    given = None if start is None else _start(start, len(task.names))
-    first, starts = None, task.starts(given)
-    if (state := kept.read()) is not None:
-        starts, first = [state["weights"]], state["first"]
-    steps = _STEPS[method] if asked.steps is None else asked.steps
+    if (state := kept.read()) is None:
+        given = None if start is None else _start(start, len(task.names))
+        first, starts = None, task.starts(given)
+    else:
+        first, starts = state["first"], [state["weights"]]
+    steps = 0 if task.interrupted else asked.steps or _STEPS[method]
     tried: list[Maximum] = []
     for one in starts:
         where = (task.score, one, task.scale, asked.prior, steps)
@@ -105,7 +107,10 @@ def _highest(
         tried.append(found)
         if found.reason == INTERRUPTED:
             break
-    return max(tried, key=lambda x: x.value), sum(x.evaluations for x in tried)
+    best = max(tried, key=lambda x: x.value)
+    if task.interrupted:
+        best = dataclasses.replace(best, reason=INTERRUPTED)
+    return best, sum(x.evaluations for x in tried)
 
 
 def _by_lbfgs(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
+from cai.rewards.linear_reward import FeatureArrays
+from cai.tables.goal import with_goal
 from cai.tables.table import Table
 
 
@@ -56,6 +58,15 @@ class Observed:
         return self.demonstrations.states[:, 0]
 
 
+class Part(NamedTuple):
+    """Demonstrations of one problem: which they are, (m,), and what they are scored by."""
+
+    who: Tensor
+    table: Table
+    features: FeatureArrays
+    seen: Observed
+
+
 def observed(table: Table, seen: Demonstrations, on_impossible: str) -> tuple[Observed, int]:
     """Demonstrations, checked against a table; and how many were dropped.
 
@@ -93,7 +104,19 @@ def observed(table: Table, seen: Demonstrations, on_impossible: str) -> tuple[Ob
     return found, 0
 
 
-def check_arrivals(seen: Demonstrations) -> None:
+def to_goals(table: Table, features: FeatureArrays, seen: Demonstrations) -> list[Part]:
+    """Demonstrations by where they go: each problem ends when it first enters the goal."""
+    _check_arrivals(seen)
+    parts = []
+    for goal in seen.destinations.unique().tolist():
+        who = (seen.destinations == goal).nonzero().squeeze(1)
+        ending = with_goal(table, goal)
+        own, _ = observed(ending, seen[who], "error")
+        parts.append(Part(who, ending, features.without(goal), own))
+    return parts
+
+
+def _check_arrivals(seen: Demonstrations) -> None:
     """Raises ValueError, naming a demonstration that passes its goal, or arrives somewhere else."""
     goals, path = seen.destinations, seen.states
     inside = torch.arange(path.shape[1]) < seen.lengths.unsqueeze(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,17 +13,16 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
-from cai.inference.inverse._fisher_scoring import Maximum, maximise
+from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse._observed import Observed, check_arrivals, observed
+from cai.inference.inverse._observed import Part, observed, to_goals
 from cai.inference.inverse._scores import Likelihood, Likelihoods
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.linear_reward import FeatureArrays, LinearReward, spread
+from cai.rewards.linear_reward import LinearReward, spread
 from cai.roads.network import Streets
 from cai.tables import bellman
-from cai.tables.goal import with_goal
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
@@ -40,6 +40,7 @@ class Task(ABC):
         demonstrations: those that are possible.
         goals: (n,), where each ends; None where all have the same problem.
         dropped: how many were not.
+        interrupted: whether the search for a start was.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Task(ABC):
     demonstrations: Demonstrations
     goals: Tensor | None = None
     dropped: int = 0
+    interrupted: bool = False
 
     @property
     @abstractmethod
@@ -65,6 +67,15 @@ class Task(ABC):
     def starts(self, given: Tensor | None) -> list[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
+    def _nearer(self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor) -> Tensor:
+        """Where a search for the maximum of another objective ends; or the start."""
+        try:
+            found = maximise(score, start, self.scale, None, _STEPS)
+        except ValueError:  # no values there
+            return start
+        self.interrupted = found.reason == INTERRUPTED
+        return found.weights
+
     @abstractmethod
     def log_likelihood(self, weights: Tensor) -> float:
         """Of all demonstrations, nats."""
@@ -76,15 +87,6 @@ class Task(ABC):
     @abstractmethod
     def fitted(self, weights: Tensor) -> tuple[LinearReward, Any]:
         """The reward with its weights, and the model with the reward."""
-
-
-class _Part(NamedTuple):
-    """Demonstrations of one problem: which they are, (m,), and what they are scored by."""
-
-    who: Tensor
-    table: Table
-    features: FeatureArrays
-    seen: Observed
 
 
 class _OfModel(Task):
@@ -108,10 +110,10 @@ class _OfModel(Task):
         seen, self.dropped = observed(table, demonstrations, on_impossible)
         self.demonstrations, self.scale = seen.demonstrations, features.spread(table)
         every = torch.arange(len(self.demonstrations))
-        self._parts = [_Part(every, table, features, seen)]
+        self._parts = [Part(every, table, features, seen)]
         if goals is not None:
             self.goals = self.demonstrations.destinations
-            self._parts = _to_goals(table, features, self.demonstrations)
+            self._parts = to_goals(table, features, self.demonstrations)
         self._how = eta, rule, likelihood
         self._objective = self._likelihoods(*self._how)
         self._likelihood = self._objective
@@ -170,13 +172,7 @@ class _OfModel(Task):
         if self._concave:
             return [zeros]
         matching = self._likelihoods(0.0, "soft", "matching")
-        try:
-            found = maximise(
-                lambda weights: self._scored(matching, weights), zeros, self.scale, None, _STEPS
-            )
-        except ValueError:  # no values at zero
-            return [zeros]
-        return [zeros, found.weights]
+        return [zeros, self._nearer(lambda weights: self._scored(matching, weights), zeros)]
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""
@@ -232,7 +228,7 @@ class _OfTrips(Task):
             return [start]
         who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
         some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
-        found = maximise(some, start, self.scale, None, _STEPS).weights
+        found = self._nearer(some, start)
         try:
             nearer = self.log_likelihood(found) > self.log_likelihood(start)
         except ValueError:  # no finite sum over the routes to another goal
@@ -285,15 +281,3 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
         expected, came = "a list of names of features", type(names).__name__
         checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
     return _OfTrips(streets, trips, names)
-
-
-def _to_goals(table: Table, features: FeatureArrays, seen: Demonstrations) -> list[_Part]:
-    """Demonstrations by where they go: each problem ends when it first enters the goal."""
-    check_arrivals(seen)
-    parts = []
-    for goal in seen.destinations.unique().tolist():
-        who = (seen.destinations == goal).nonzero().squeeze(1)
-        ending = with_goal(table, goal)
-        own, _ = observed(ending, seen[who], "error")
-        parts.append(_Part(who, ending, features.without(goal), own))
-    return parts

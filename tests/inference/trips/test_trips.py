@@ -10,6 +10,7 @@ from towns import NAMES, dense_values, simulated, town, trips_of, walks
 
 import cai
 from cai import inference, models
+from cai.inference.inverse import _tasks
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 
 
@@ -205,3 +206,27 @@ def test_trips_that_do_not_fit_are_named():
         inference.fit_reward(streets, trips, NAMES, rule="boltzmann")
     with pytest.raises(ValueError, match="feature: expected the name of a feature, got 'tolls'"):
         inference.fit_reward(streets, trips, ["tolls"])
+
+
+def test_a_start_from_some_goals_leads_to_the_same_weights(monkeypatch):
+    streets = town(1)
+    truth = torch.tensor([-1.5, -0.5, -1.0], dtype=torch.float64)
+    trips = trips_of(streets, simulated(streets, truth, 200, seed=4))
+    plain = inference.fit_reward(streets, trips, NAMES)
+    monkeypatch.setattr(_tasks, "_MANY", 2)
+    fitted = inference.fit_reward(streets, trips, NAMES)
+    assert fitted.steps < plain.steps
+    assert fitted.weights == pytest.approx(plain.weights, abs=1e-6)
+    calls, real = [], TripLikelihoods.__call__
+
+    def interrupted(self, weights):
+        calls.append(weights)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, weights)
+
+    monkeypatch.setattr(TripLikelihoods, "__call__", interrupted)
+    cut = inference.fit_reward(streets, trips, NAMES)
+    assert len(calls) == 4
+    assert (cut.steps, cut.converged) == (0, False)
+    assert "interrupted" in cut.reason
