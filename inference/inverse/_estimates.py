@@ -46,6 +46,7 @@ def estimated(
         cluster: "group", or None.
     """
     k, n = len(task.names), len(task.demonstrations)
+    asked.check_prior(k)
     penalty = l1 * task.scale if l1 else None
     found, evaluations = _highest(task, asked, method, start, penalty)
     paid, model = task.fitted(found.weights)
@@ -86,8 +87,9 @@ def _highest(
     task: Task, asked: Asked, method: str, start: Any, penalty: Tensor | None
 ) -> tuple[Maximum, int]:
     """The best end of the searches from all starts, and the number of evaluations."""
-    kept = _Kept(asked.search_file(method=method, penalty=digest(penalty), **task.identity))
-    given = None if start is None else _start(start, len(task.names))
+    k, known = len(task.names), {"method": method, "penalty": digest(penalty)}
+    kept = _Kept(asked.search_file(k, **known, **task.identity))
+    given = None if start is None else _start(start, k)
     first, starts = None, task.starts(given)
     if (state := kept.read()) is not None:
         starts, first = [state["weights"]], state["first"]
@@ -95,6 +97,8 @@ def _highest(
     tried: list[Maximum] = []
     for one in starts:
         where = (task.score, one, task.scale, asked.prior, steps)
+        if tried and not _possible(task, one, asked.prior):
+            continue
         if method == "exponentiated":
             found = by_exponentiated_gradient(*where, first=first, keep=kept)
         elif method == "lbfgs":
@@ -177,10 +181,24 @@ class _Kept:
             self._value = found.value
 
 
+def _possible(task: Task, start: Tensor, prior: Any) -> bool:
+    """Whether a search can begin there: the prior, or the model, may not allow it."""
+    try:
+        maximise(task.score, start, task.scale, prior, 0)
+    except ValueError:
+        return False
+    return True
+
+
 def _start(start: Any, k: int) -> Tensor:
-    found = torch.as_tensor(start, dtype=torch.float64)
+    advice = "one for each feature"
+    numbers = checks.several("start", start, "such as [0.0, 0.0]", f"{k} finite weights")
+    try:
+        found = torch.as_tensor(numbers, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        checks.refuse("start", f"{k} finite weights", repr(start), advice)
     if found.shape != (k,) or not found.isfinite().all():
-        checks.refuse("start", f"{k} finite weights", str(found.tolist()), "one for each feature")
+        checks.refuse("start", f"{k} finite weights", str(found.tolist()), advice)
     return found
 
 
@@ -254,6 +272,8 @@ def covariance(found: Maximum, scale: Tensor, groups: Tensor | None, sandwich: b
             sums = scores.new_zeros(int(groups.max()) + 1, scores.shape[1])
             scores = sums.index_add(0, groups, scores)
         inverse = inverse @ (scores.T @ scores) @ inverse
+        if len(scores) < 2:  # whose sum is zero at the maximum, which is no sign of certainty
+            inverse = torch.full_like(inverse, torch.nan)
     open_ended = (none * scale.unsqueeze(1)).abs().gt(_SEEN).any(1)
     unknown = open_ended | open_ended.unsqueeze(1)
     return torch.where(unknown, torch.nan, inverse)

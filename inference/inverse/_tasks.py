@@ -211,7 +211,8 @@ class _OfTrips(Task):
     def identity(self) -> dict[str, str]:
         """Of the trips, and the features of turns."""
         trips = of_demonstrations(self.demonstrations)
-        return {"demonstrations": trips, "features": digest(self.names, self._features)}
+        features = digest(self.names, self._features, self._streets.turns)
+        return {"demonstrations": trips, "features": features}
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`TripLikelihoods`."""
@@ -256,7 +257,8 @@ def of_model(
     Raises:
         ValueError: see :func:`cai.inference.fit_reward`.
     """
-    checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
+    kinds = "a LinearReward, a TabularReward, a NeuralReward or a torch module"
+    checks.check_kind("reward", reward, LinearReward, kinds, "for instance cai.LinearReward({…})")
     return _OfModel(model, demonstrations, reward, eta, rule, likelihood, on_impossible, goals)
 
 
@@ -271,6 +273,9 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     if not isinstance(names, list | tuple):
         expected, came = "a list of names of features", type(names).__name__
         checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        checks.refuse("reward", "different names", f"{twice[0]!r} twice", "name each of them once")
     return _OfTrips(streets, trips, names)
 
 

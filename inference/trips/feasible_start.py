@@ -21,6 +21,7 @@ _ENOUGH = -1.0  # log ρ at which the search may stop
 _TARGET = -0.5  # log ρ of a start: where routes cost something, but not so much as to underflow
 _STEPS = 100
 _PRECISE = 1e-6
+_TINY = np.finfo(float).tiny  # in place of what underflows
 _EIGEN = 1e-10  # relative error of eigenvalues
 
 
@@ -51,7 +52,7 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     if not len(f):
         return Start(np.zeros(k), -math.inf, [])
     unit = f.std(0)
-    unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), np.finfo(float).tiny))
+    unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), _TINY))
     f = f / unit
     best = np.zeros(k), math.inf
 
@@ -69,9 +70,8 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     minimize(objective, np.zeros(k), jac=True, method="BFGS", callback=stops, options=options)
     weights, log_radius = best
     if log_radius < _TARGET < cycles.radius(f @ np.zeros(k))[0]:  # on the way it falls, once
-        tiny = np.finfo(float).tiny  # as a search that cost nothing may have gone far
-        share = brentq(
-            lambda x: objective(x * weights)[0] - _TARGET, 0.0, 1.0, xtol=tiny, rtol=_PRECISE
+        share = brentq(  # without an absolute error, as a search that cost nothing may go far
+            lambda x: objective(x * weights)[0] - _TARGET, 0.0, 1.0, xtol=_TINY, rtol=_PRECISE
         )
         weights, log_radius = share * weights, _TARGET
     return Start(weights / unit, log_radius, cycles.likely(f @ weights))
@@ -105,8 +105,8 @@ class Cycles:
         tails, heads = self._turns.T
         M = csr_array((np.exp(utility - most), (tails, heads)), shape=(size, size))
         (rho, right), (_, left) = _leading(M), _leading(M.T.tocsr())
-        share = left[tails] * M[tails, heads] * right[heads]
-        return math.log(rho) + most, share / share.sum()
+        share = left[tails] * M[tails, heads] * right[heads] + _TINY
+        return math.log(max(rho, _TINY)) + most, share / share.sum()
 
     def likely(self, utility: Any) -> list[int]:
         """Segments of a cycle: from the turn that counts most, along those that count most."""
