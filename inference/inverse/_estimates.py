@@ -92,24 +92,41 @@ def _highest(
     given = None if start is None else _start(start, k)
     first, starts = None, task.starts(given)
     if (state := kept.read()) is not None:
-        starts, first = [state["weights"]], state["first"]
-    steps = _STEPS[method] if asked.steps is None else asked.steps
+        starts, first = iter([state["weights"]]), state["first"]
     tried: list[Maximum] = []
-    for one in starts:
-        where = (task.score, one, task.scale, asked.prior, steps)
-        if tried and not _possible(task, one, asked.prior):
-            continue
-        if method == "exponentiated":
-            found = by_exponentiated_gradient(*where, first=first, keep=kept)
-        elif method == "lbfgs":
-            found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
-        else:
-            found = maximise(*where, penalty=penalty, first=first, keep=kept)
-        kept(found)
-        tried.append(found)
-        if found.reason == INTERRUPTED:
-            break
+    try:
+        for one in starts:
+            if not tried or _possible(task, one, asked.prior):
+                tried.append(_searched(task, asked, method, one, penalty, first, kept))
+            if tried[-1].reason == INTERRUPTED:
+                break
+    except KeyboardInterrupt:  # between two searches
+        if not tried:
+            raise
+        tried = [replace(x, converged=False, reason=INTERRUPTED) for x in tried]
     return max(tried, key=lambda x: x.value), sum(x.evaluations for x in tried)
+
+
+def _searched(
+    task: Task,
+    asked: Asked,
+    method: str,
+    start: Tensor,
+    penalty: Tensor | None,
+    first: Tensor | None,
+    kept: _Kept,
+) -> Maximum:
+    """The end of the search from one start."""
+    steps = _STEPS[method] if asked.steps is None else asked.steps
+    where = (task.score, start, task.scale, asked.prior, steps)
+    if method == "exponentiated":
+        found = by_exponentiated_gradient(*where, first=first, keep=kept)
+    elif method == "lbfgs":
+        found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
+    else:
+        found = maximise(*where, penalty=penalty, first=first, keep=kept)
+    kept(found)
+    return found
 
 
 def _by_lbfgs(
@@ -140,7 +157,7 @@ def _by_lbfgs(
         steps=search.done,
         evaluations=search.evaluations + 2,
         converged=search.converged,
-        reason=search.why,
+        reason=search.why if search.over() else INTERRUPTED,
     )
 
 

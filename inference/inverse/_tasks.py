@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
-from cai.inference.inverse._fisher_scoring import Maximum, maximise
+from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._observed import Observed, check_arrivals, observed
 from cai.inference.inverse._scores import Likelihood, Likelihoods
@@ -60,7 +61,7 @@ class Task(ABC):
         """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
 
     @abstractmethod
-    def starts(self, given: Tensor | None) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
     @abstractmethod
@@ -160,21 +161,28 @@ class _OfModel(Task):
             found = found.index_add(0, who, objective(features.rewards(table, weights)))
         return found
 
-    def starts(self, given: Tensor | None) -> list[Tensor]:
-        """Zeros; and where nothing is concave, the maximum of "matching", which is."""
-        if given is not None:
-            return [given]
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
+        """Zeros; and where nothing is concave, the maximum of "matching", which is.
+
+        That is looked for when the search from zeros has ended, so that an interrupt loses nothing.
+
+        Raises:
+            KeyboardInterrupt: if it comes meanwhile.
+        """
         zeros = torch.zeros_like(self.scale)
-        if self._concave:
-            return [zeros]
+        yield zeros if given is None else given
+        if self._concave or given is not None:
+            return
         matching = self._likelihoods(0.0, "soft", "matching")
         try:
             found = maximise(
                 lambda weights: self._scored(matching, weights), zeros, self.scale, None, _STEPS
             )
         except ValueError:  # no values at zero
-            return [zeros]
-        return [zeros, found.weights]
+            return
+        if found.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        yield found.weights
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""
@@ -223,9 +231,9 @@ class _OfTrips(Task):
         advice = 'leave it out: it is "scoring"'
         checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
-    def starts(self, given: Tensor | None) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Costs at which no cycle gains."""
-        return [self._objective.start(given)]
+        yield self._objective.start(given)
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""

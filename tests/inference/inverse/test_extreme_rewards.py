@@ -12,6 +12,8 @@ from towns import NAMES, simulated, town, trips_of
 
 import cai
 from cai import inference
+from cai.inference.inverse._objective import Objective
+from cai.inference.inverse._scores import Likelihoods
 
 QUIET = {"progress": False}
 
@@ -123,6 +125,33 @@ def test_a_start_that_is_no_weights_is_said(start):
     model, seen, reward = case(5)
     with pytest.raises(ValueError, match="start: expected 3 finite weights"):
         inference.fit_reward(model, seen, reward, start=start, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("method", "when"), [("scoring", "first"), ("scoring", "between"), ("lbfgs", "first")]
+)
+def test_no_search_begins_after_an_interrupt(method, when, monkeypatch):
+    """Actions on dynamics that are not certain have two starts, the second by "matching"."""
+    model, seen, reward = case()
+    place = Objective if method == "lbfgs" else Likelihoods
+    asked, objectives = place.__call__, []
+
+    def interrupted(self, x):
+        objectives.append(self.likelihood)
+        wanted = ["actions"] * 4 if when == "first" else ["matching"] * 3
+        if "interrupted" not in objectives and objectives[-len(wanted) :] == wanted:
+            objectives.append("interrupted")
+            raise KeyboardInterrupt
+        return asked(self, x)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "__call__", interrupted)
+        found = inference.fit_reward(model, seen, reward, method=method, **QUIET)
+    assert not found.converged
+    assert "interrupted" in found.reason
+    assert found.log_likelihood > found.log_likelihood_without
+    assert objectives.count("interrupted") == 1
+    assert "matching" not in objectives[objectives.index("interrupted") :]
 
 
 class Weights(nn.Module):
