@@ -126,7 +126,7 @@ def _destination(options: argparse.Namespace) -> None:
         if streets.lines is not None:
             on_map = torch.zeros(len(streets.segments), dtype=torch.float64)
             on_map[goals] = belief[-1]
-            label = "probability that trips end there"
+            label = "probability as a destination"
             figures["map"] = plot.streets(streets, on_map, label=label)
         output.write(options, figures, {"destination.json": text + "\n"})
     _show(text if options.json else _unfolding(options, found, names, belief, ended))

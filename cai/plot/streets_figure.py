@@ -105,7 +105,7 @@ def destinations(
         A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
 
     Raises:
-        ValueError: if shapes do not fit together.
+        ValueError: if shapes do not fit together, or a number is no probability.
 
     >>> from cai import plot
     >>> belief = [[0.5, 0.5], [0.8, 0.2], [1.0, 0.0]]
@@ -113,9 +113,14 @@ def destinations(
     """
     seen = arrays.numbers("turns", turns).numpy()
     p = arrays.numbers("probabilities", probabilities).numpy(force=True)
-    if seen.ndim != 1 or p.shape != (len(seen), len(names)) or not p.size:
+    if not p.size:
+        checks.refuse("probabilities", "some turns and destinations", "none", "a row for each turn")
+    if seen.ndim != 1 or p.shape != (len(seen), len(names)):
         expected = f"shape [{len(seen)}, {len(names)}], turns and names"
         checks.refuse("probabilities", expected, f"shape {list(p.shape)}", "a row for each turn")
+    if not ((p >= 0) & (p <= 1)).all():
+        advice = "Routes.goal_posterior gives such"
+        checks.refuse("probabilities", "numbers in [0, 1]", "others among them", advice)
     if ended is not None and ended not in range(len(names)):
         checks.refuse("ended", f"one of 0 … {len(names) - 1}", repr(ended), "None if unknown")
     best = np.argsort(-p[-1], kind="stable")[:_SHOWN].tolist()

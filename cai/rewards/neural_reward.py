@@ -92,8 +92,7 @@ class NeuralReward:
             ValueError: if a module raises, returns another shape, or is not finite.
         """
         arrays = _OfModules(self, table)
-        with torch.no_grad():
-            arrays.check()
+        arrays.check()
         return arrays
 
     def _where_paid(self, found: Tensor, s: Tensor) -> Tensor:
@@ -111,19 +110,20 @@ class _OfModules(RewardArrays):
         self.unpaid = ~self.lasting if endless(table) else reward.unpaid
 
     def paid(self) -> tuple[Tensor | None, Tensor | None]:
-        """By one call of each."""
-        reward = None if self.module is None else _asked("module", self.module, self.pairs)
-        if self.arrival is None:
-            return reward, None
-        arrival = _asked("arrival", self.arrival, self.triples)
-        return reward, torch.where(self.possible, arrival, 0.0)
+        """By one call of each; raises ValueError if a number is not finite."""
+        reward = arrival = None
+        if self.module is not None:
+            reward = _finite("module", _asked("module", self.module, self.pairs))
+        if self.arrival is not None:
+            found = _asked("arrival", self.arrival, self.triples)
+            arrival = _finite("arrival", torch.where(self.possible, found, 0.0))
+        return reward, arrival
 
     def check(self) -> None:
-        """Raises ValueError if a number is not finite."""
-        for name, found in zip(("module", "arrival"), self.paid(), strict=True):
-            if found is not None and not found.isfinite().all():
-                advice = "look for 0/0 or a logarithm of zero in it"
-                checks.refuse(name, "finite numbers", "others among them", advice)
+        """Raises ValueError if the parameters change nothing."""
+        if not any(found is not None and found.requires_grad for found in self.paid()):
+            advice = "no detach(), no_grad() or item() in its forward"
+            checks.refuse("module", "a reward that depends on parameters", "a constant one", advice)
 
     def trained(self) -> NeuralReward:
         """With the copies, as they are now."""
@@ -132,8 +132,17 @@ class _OfModules(RewardArrays):
 
 def _asked(where: str, module: nn.Module, at: tuple[Tensor, ...]) -> Tensor:
     found: Any = call(where, module, *at)
-    if not isinstance(found, Tensor) or found.shape != at[0].shape:
-        expected = f"one number for each of shape {list(at[0].shape)}"
+    if not isinstance(found, Tensor) or found.shape != at[0].shape or found.is_complex():
+        expected = f"one real number for each of shape {list(at[0].shape)}"
         advice = "end with squeeze(-1), and broadcast_tensors(s, a) at the beginning"
-        checks.refuse(where, expected, checks.described(found), advice)
+        came = f"{checks.described(found)}, {getattr(found, 'dtype', 'no tensor')}"
+        checks.refuse(where, expected, came, advice)
     return found.double()
+
+
+def _finite(where: str, found: Tensor) -> Tensor:
+    """What a module pays; -inf for all actions would leave them as they are without a reward."""
+    if not found.isfinite().all():
+        advice = "look for 0/0 or a logarithm of zero in it"
+        checks.refuse(where, "finite numbers", "others among them", advice)
+    return found

@@ -58,7 +58,7 @@ class TabularReward:
             are all states in order.
 
     Raises:
-        ValueError: if ``of`` is another word, or values have another shape.
+        ValueError: if ``of`` is another word, or values are no tensor or have another shape.
 
     >>> import torch, cai
     >>> reward = cai.TabularReward(values=torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
@@ -74,6 +74,9 @@ class TabularReward:
     def __post_init__(self) -> None:
         checks.check_one_of("of", self.of, get_args(Of), 'for instance "action"')
         dims = {"action": 2, "state": 1, "arrival": 3}[self.of]
+        if self.values is not None:
+            advice = "torch.as_tensor makes one"
+            checks.check_kind("values", self.values, Tensor, "a tensor", advice)
         if self.values is not None and self.values.dim() != dims:
             shape = {"action": "(S, A)", "state": "(S,)", "arrival": "(S, A, K)"}[self.of]
             came = str(list(self.values.shape))
@@ -140,6 +143,9 @@ class _Free(RewardArrays):
         if values.shape != shape:
             came = str(list(values.shape))
             checks.refuse("values", f"shape {list(shape)}, as in the table", came, "see of=")
+        if not values.isfinite().all():
+            advice = "zeros to begin with; what is forbidden belongs in the action prior"
+            checks.refuse("values", "finite numbers", "others among them", advice)
         self.values = nn.Parameter(values.detach().double().clone())
         self.possible, self.successors = may, table.successors
 

@@ -63,14 +63,22 @@ class Asked:
     file: Path | None
     progress: bool
 
-    def search_file(self, **identity: Any) -> SearchFile | None:
+    def check_prior(self, k: int) -> None:
+        """Raises ValueError unless the prior is one of k numbers."""
+        event = getattr(self.prior, "event_shape", ())
+        batch = getattr(self.prior, "batch_shape", ())
+        if event not in ((), (k,)) or batch not in ((), (1,), (k,)) or (event and batch):
+            came = f"one of shape {[*batch, *event]}"
+            advice = "one number for each, or one for all, as Normal(0.0, 3.0) has"
+            checks.refuse("prior", f"a distribution of {k} numbers", came, advice)
+
+    def search_file(self, k: int, **identity: Any) -> SearchFile | None:
         """The checkpoint, told from others by these arguments and by what identifies the data."""
         if self.file is None:
             return None
         own = {name: getattr(self, name) for name in ("eta", "rule", "likelihood")}
-        return SearchFile(
-            self.file, own | {"prior": _described(self.prior)} | identity, "fit_reward"
-        )
+        own["prior"] = _described(self.prior, k)
+        return SearchFile(self.file, own | identity, "fit_reward")
 
 
 def trained(
@@ -98,7 +106,9 @@ def trained(
         inside=_inside(seen.demonstrations, held_out, training.seed),
     )
     steps = _STEPS[method] if asked.steps is None else asked.steps
+    asked.check_prior(len(sought.flat))
     file = asked.search_file(
+        len(sought.flat),
         method=method,
         training=str(training) if method == "adam" else "",
         reward=_shapes(arrays),
@@ -181,8 +191,16 @@ def _shapes(module: torch.nn.Module) -> str:
     return ", ".join(f"{name} {list(p.shape)}" for name, p in module.named_parameters())
 
 
-def _described(prior: Any) -> str:
+def _described(prior: Any, k: int) -> str:
+    """What tells priors apart: their densities at a few places, whatever they are made of."""
     if prior is None:
         return "none"
-    numbers = [getattr(prior, name, None) for name in getattr(prior, "arg_constraints", {})]
-    return f"{type(prior).__name__} {digest(*numbers)}"
+    found = []
+    for scale in (0.0, 0.1, 1.0, 3.0):
+        for sign in (1.0, -1.0):
+            x = sign * scale * torch.linspace(0.5, 1.0, k, dtype=torch.float64)
+            try:
+                found.append(prior.log_prob(x).detach())
+            except ValueError:  # outside its support
+                found.append("none")
+    return f"{type(prior).__name__} {digest(*found)}"

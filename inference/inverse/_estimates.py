@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +46,7 @@ def estimated(
         cluster: "group", or None.
     """
     k, n = len(task.names), len(task.demonstrations)
+    asked.check_prior(k)
     penalty = l1 * task.scale if l1 else None
     found, evaluations = _highest(task, asked, method, start, penalty)
     paid, model = task.fitted(found.weights)
@@ -87,30 +87,49 @@ def _highest(
     task: Task, asked: Asked, method: str, start: Any, penalty: Tensor | None
 ) -> tuple[Maximum, int]:
     """The best end of the searches from all starts, and the number of evaluations."""
-    kept = _Kept(asked.search_file(method=method, penalty=digest(penalty), **task.identity))
+    k, known = len(task.names), {"method": method, "penalty": digest(penalty)}
+    kept = _Kept(asked.search_file(k, **known, **task.identity))
+    given = None if start is None else _start(start, k)
     if (state := kept.read()) is None:
-        given = None if start is None else _start(start, len(task.names))
         first, starts = None, task.starts(given)
     else:
-        first, starts = state["first"], [state["weights"]]
-    steps = 0 if task.interrupted else asked.steps or _STEPS[method]
+        first, starts = state["first"], iter([state["weights"]])
     tried: list[Maximum] = []
-    for one in starts:
-        where = (task.score, one, task.scale, asked.prior, steps)
-        if method == "exponentiated":
-            found = by_exponentiated_gradient(*where, first=first, keep=kept)
-        elif method == "lbfgs":
-            found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
-        else:
-            found = maximise(*where, penalty=penalty, first=first, keep=kept)
-        kept(found)
-        tried.append(found)
-        if found.reason == INTERRUPTED:
-            break
-    best = max(tried, key=lambda x: x.value)
+    try:
+        for one in starts:
+            if not tried or _possible(task, one, asked.prior):
+                tried.append(_searched(task, asked, method, one, penalty, first, kept))
+            if tried[-1].reason == INTERRUPTED:
+                break
+    except KeyboardInterrupt:  # between two searches
+        if not tried:
+            raise
+        task.interrupted = True
     if task.interrupted:
-        best = dataclasses.replace(best, reason=INTERRUPTED)
-    return best, sum(x.evaluations for x in tried)
+        tried = [replace(x, converged=False, reason=INTERRUPTED) for x in tried]
+    return max(tried, key=lambda x: x.value), sum(x.evaluations for x in tried)
+
+
+def _searched(
+    task: Task,
+    asked: Asked,
+    method: str,
+    start: Tensor,
+    penalty: Tensor | None,
+    first: Tensor | None,
+    kept: _Kept,
+) -> Maximum:
+    """The end of the search from one start."""
+    steps = 0 if task.interrupted else asked.steps or _STEPS[method]
+    where = (task.score, start, task.scale, asked.prior, steps)
+    if method == "exponentiated":
+        found = by_exponentiated_gradient(*where, first=first, keep=kept)
+    elif method == "lbfgs":
+        found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
+    else:
+        found = maximise(*where, penalty=penalty, first=first, keep=kept)
+    kept(found)
+    return found
 
 
 def _by_lbfgs(
@@ -141,7 +160,7 @@ def _by_lbfgs(
         steps=search.done,
         evaluations=search.evaluations + 2,
         converged=search.converged,
-        reason=search.why,
+        reason=search.why if search.over() else INTERRUPTED,
     )
 
 
@@ -182,10 +201,24 @@ class _Kept:
             self._value = found.value
 
 
+def _possible(task: Task, start: Tensor, prior: Any) -> bool:
+    """Whether a search can begin there: the prior, or the model, may not allow it."""
+    try:
+        maximise(task.score, start, task.scale, prior, 0)
+    except ValueError:
+        return False
+    return True
+
+
 def _start(start: Any, k: int) -> Tensor:
-    found = torch.as_tensor(start, dtype=torch.float64)
+    advice = "one for each feature"
+    numbers = checks.several("start", start, "such as [0.0, 0.0]", f"{k} finite weights")
+    try:
+        found = torch.as_tensor(numbers, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        checks.refuse("start", f"{k} finite weights", repr(start), advice)
     if found.shape != (k,) or not found.isfinite().all():
-        checks.refuse("start", f"{k} finite weights", str(found.tolist()), "one for each feature")
+        checks.refuse("start", f"{k} finite weights", str(found.tolist()), advice)
     return found
 
 
@@ -259,6 +292,8 @@ def covariance(found: Maximum, scale: Tensor, groups: Tensor | None, sandwich: b
             sums = scores.new_zeros(int(groups.max()) + 1, scores.shape[1])
             scores = sums.index_add(0, groups, scores)
         inverse = inverse @ (scores.T @ scores) @ inverse
+        if len(scores) < 2:  # whose sum is zero at the maximum, which is no sign of certainty
+            inverse = torch.full_like(inverse, torch.nan)
     open_ended = (none * scale.unsqueeze(1)).abs().gt(_SEEN).any(1)
     unknown = open_ended | open_ended.unsqueeze(1)
     return torch.where(unknown, torch.nan, inverse)

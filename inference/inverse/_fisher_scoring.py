@@ -16,11 +16,14 @@ from cai.inference.searches.exponentiated_gradient import exponentiated_ascent
 from cai.inference.searches.soft_thresholding import thresholded_step, violation
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
+_NOISE = 1e-18  # nats per squared unit of a weight: what rounding errors alone amount to
 _ENOUGH = 1e-10  # nats: the gain that a further step could bring
 _SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
 _HALVINGS = 40
 _PRECISE = 1e-9  # of the penalty: how far the gradient may be from what it is at the maximum
 _FLAT = 1e-9  # the gain, relative to the objective, that rounding errors hide
+_RISES = 1e-3, 1e-6  # nats per unit, and of the largest eigenvalue: a gradient that is not zero
+_SATURATED = "the objective still rises where choices are certain; begin elsewhere, start="
 INTERRUPTED = "it was interrupted; these are the best weights so far"
 
 
@@ -97,6 +100,8 @@ def maximise(
         while steps < most:
             direction, gain = at.ascent(scale, most_known, penalty)
             if penalty is None and gain < 2 * _ENOUGH:
+                if at.rises(scale, most_known):
+                    return ended(False, _SATURATED)
                 return ended(True, "a further step would gain less than 1e-10 nats")
             if penalty is not None and at.violation(penalty) < _PRECISE:
                 return ended(True, "the gradient is what the penalty allows")
@@ -181,6 +186,12 @@ class _Point(NamedTuple):
         shrunk = self.weights.abs() - (self.weights + direction).abs()
         return direction, float(gradient @ direction + penalty @ shrunk)
 
+    def rises(self, scale: Tensor, most: float) -> bool:
+        """Whether it has a slope in directions of no information, as far from any maximum."""
+        none = directions(self.scored.information + self.bend, scale, most)[2]
+        slopes = (none.T @ self.gradient).abs()
+        return bool((slopes > _RISES[0] + _RISES[1] * most).any())
+
     def gains(self, before: _Point, gain: float, penalty: Tensor | None) -> bool:
         """Whether it is enough higher; where rounding hides that, whether it is flatter."""
         if self.value - before.value >= _SUFFICIENT * gain:
@@ -216,13 +227,14 @@ def directions(information: Tensor, scale: Tensor, most: float) -> tuple[Tensor,
     Args:
         information: (k, k).
         scale: (k,), weights are compared in units of 1/scale.
-        most: the largest eigenvalue that was seen before: 1e-9 of it counts as nothing.
+        most: the largest eigenvalue that was seen before: 1e-9 of it counts as nothing, and so do
+            1e-18, as it may be that none of the weights is identified.
 
     Returns:
         Eigenvalues, and directions as changes of the weights; information⁻¹ = Σ_i v_i v_i'/λ_i.
     """
     values, vectors = torch.linalg.eigh(information / (scale * scale.unsqueeze(1)))
-    keep = values > _NONE * max(float(values[-1]), most, torch.finfo(values.dtype).tiny)
+    keep = values > max(_NONE * max(float(values[-1]), most), _NOISE)
     changes = vectors / scale.unsqueeze(1)
     return values[keep], changes[:, keep], changes[:, ~keep]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -64,15 +64,17 @@ class Task(ABC):
         """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
 
     @abstractmethod
-    def starts(self, given: Tensor | None) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
-    def _nearer(self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor) -> Tensor:
-        """Where a search for the maximum of another objective ends; or the start."""
+    def _nearer(
+        self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor
+    ) -> Tensor | None:
+        """Where a search for the maximum of another objective ends; None without values there."""
         try:
             found = maximise(score, start, self.scale, None, _STEPS)
-        except ValueError:  # no values there
-            return start
+        except ValueError:
+            return None
         self.interrupted = found.reason == INTERRUPTED
         return found.weights
 
@@ -164,15 +166,24 @@ class _OfModel(Task):
             found = found.index_add(0, who, objective(features.rewards(table, weights)))
         return found
 
-    def starts(self, given: Tensor | None) -> list[Tensor]:
-        """Zeros; and where nothing is concave, the maximum of "matching", which is."""
-        if given is not None:
-            return [given]
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
+        """Zeros; and where nothing is concave, the maximum of "matching", which is.
+
+        That is looked for when the search from zeros has ended, so that an interrupt loses nothing.
+
+        Raises:
+            KeyboardInterrupt: if it comes meanwhile.
+        """
         zeros = torch.zeros_like(self.scale)
-        if self._concave:
-            return [zeros]
+        yield zeros if given is None else given
+        if self._concave or given is not None:
+            return
         matching = self._likelihoods(0.0, "soft", "matching")
-        return [zeros, self._nearer(lambda weights: self._scored(matching, weights), zeros)]
+        found = self._nearer(lambda weights: self._scored(matching, weights), zeros)
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if found is not None:
+            yield found
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""
@@ -209,7 +220,8 @@ class _OfTrips(Task):
     def identity(self) -> dict[str, str]:
         """Of the trips, and the features of turns."""
         trips = of_demonstrations(self.demonstrations)
-        return {"demonstrations": trips, "features": digest(self.names, self._features)}
+        features = digest(self.names, self._features, self._streets.turns)
+        return {"demonstrations": trips, "features": features}
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
         """See :class:`TripLikelihoods`."""
@@ -220,20 +232,20 @@ class _OfTrips(Task):
         advice = 'leave it out: it is "scoring"'
         checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
-    def starts(self, given: Tensor | None) -> list[Tensor]:
+    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Costs at which no cycle gains, or what the trips to some of many goals say."""
         start = self._objective.start(given)
-        goals = self.demonstrations.destinations.unique()
-        if given is not None or len(goals) < _MANY:
-            return [start]
-        who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
-        some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
-        found = self._nearer(some, start)
+        goals, found = self.demonstrations.destinations.unique(), None
+        if given is None and len(goals) >= _MANY:
+            who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
+            some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
+            found = self._nearer(some, start)
         try:
-            nearer = self.log_likelihood(found) > self.log_likelihood(start)
+            if found is not None and self.log_likelihood(found) > self.log_likelihood(start):
+                start = found
         except ValueError:  # no finite sum over the routes to another goal
-            nearer = False
-        return [found if nearer else start]
+            pass
+        yield start
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""
@@ -265,7 +277,8 @@ def of_model(
     Raises:
         ValueError: see :func:`cai.inference.fit_reward`.
     """
-    checks.check_kind("reward", reward, LinearReward, "a LinearReward", "cai.LinearReward({…})")
+    kinds = "a LinearReward, a TabularReward, a NeuralReward or a torch module"
+    checks.check_kind("reward", reward, LinearReward, kinds, "for instance cai.LinearReward({…})")
     return _OfModel(model, demonstrations, reward, eta, rule, likelihood, on_impossible, goals)
 
 
@@ -280,4 +293,7 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     if not isinstance(names, list | tuple):
         expected, came = "a list of names of features", type(names).__name__
         checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        checks.refuse("reward", "different names", f"{twice[0]!r} twice", "name each of them once")
     return _OfTrips(streets, trips, names)

@@ -179,6 +179,9 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         checks.check_one_of("cluster", cluster, ("group",), 'take "group" or None')
         if demonstrations.groups is None:
             checks.refuse("cluster", "demonstrations with groups", "none", "give them groups=")
+        if len(set(demonstrations.groups)) < 2:
+            advice = "errors by groups need many of them; leave it out"
+            checks.refuse("cluster", "several groups", "one", advice)
     if goals is not None:
         checks.check_one_of("goals", goals, ("own",), 'take "own" or None')
     if isinstance(model, Streets):
@@ -211,7 +214,7 @@ def _checked(
     if rule != "soft" and likelihood != "actions":
         advice = 'take likelihood="actions"'
         checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)
-    if prior is not None and not hasattr(prior, "log_prob"):
+    if prior is not None and (isinstance(prior, type) or not hasattr(prior, "log_prob")):
         advice = "for instance torch.distributions.Normal(0.0, 3.0)"
         checks.refuse("prior", "a distribution of weights", repr(prior), advice)
     checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')

@@ -22,6 +22,7 @@ _TARGET = -0.5  # log ρ of a start: where routes cost something, but not so muc
 _STEPS = 100
 _PRECISE = 1e-6
 _NEAR = 1e-2  # relative error of the way to the target
+_TINY = np.finfo(float).tiny  # in place of what underflows
 _EIGEN = 1e-10  # relative error of eigenvalues
 
 
@@ -50,7 +51,7 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     if not len(f):
         return Start(np.zeros(k), -math.inf)
     unit = f.std(0)
-    unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), np.finfo(float).tiny))
+    unit = np.where(unit > 0, unit, np.maximum(np.abs(f).max(0), _TINY))
     f = f / unit
     best = np.zeros(k), math.inf
 
@@ -72,8 +73,7 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
         return cycles.log_radius(f @ (share * weights)) - _TARGET
 
     if log_radius < _TARGET and above(0.0) > 0:  # on the way it falls, once
-        tiny = np.finfo(float).tiny  # since the search may have gone far
-        share = brentq(above, 0.0, 1.0, xtol=tiny, rtol=_NEAR)
+        share = brentq(above, 0.0, 1.0, xtol=_TINY, rtol=_NEAR)  # it may have gone far
         weights, log_radius = share * weights, above(share) + _TARGET
     return Start(weights / unit, log_radius)
 
@@ -102,14 +102,18 @@ class Cycles:
         Args:
             utility: (n,), nats, of the turns inside.
         """
-        return math.log(_leading(self._matrix(utility))[0]) + float(utility.max())
+        return self._log(_leading(self._matrix(utility))[0], utility)
 
     def radius(self, utility: Any) -> tuple[float, Any]:
         """log ρ, and its derivative in the utility of each turn, which add up to one."""
         M, (tails, heads) = self._matrix(utility), self._turns.T
         (rho, right), (_, left) = _leading(M), _leading(M.T.tocsr())
-        share = left[tails] * M[tails, heads] * right[heads]
-        return math.log(rho) + float(utility.max()), share / share.sum()
+        share = left[tails] * M[tails, heads] * right[heads] + _TINY
+        return self._log(rho, utility), share / share.sum()
+
+    def _log(self, rho: float, utility: Any) -> float:
+        """log ρ of M from that of M over its largest entry."""
+        return math.log(max(rho, _TINY)) + float(utility.max())
 
     def _matrix(self, utility: Any) -> csr_array:
         """M over its largest entry."""

@@ -219,7 +219,11 @@ class TripLikelihoods:
         except ValueError:
             pass
         cycles = Cycles(self._turns[used], E)
-        around = cycles.likely((self.features[used] @ weights)[cycles.inside])
+        utility = (self.features[used] @ weights)[cycles.inside]
+        if not len(utility) or cycles.radius(utility)[0] < 0:
+            expected, advice = "weights of a finite likelihood", "begin nearer to zero"
+            checks.refuse("start", expected, str(weights.tolist()), advice)
+        around = cycles.likely(utility)
         names = " → ".join(str(self._names[e]) for e in (*around, around[0]))
         checks.refuse(
             "start",

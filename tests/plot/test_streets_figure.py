@@ -91,7 +91,9 @@ def test_where_a_trip_is_going_line_by_line():
     [
         ([1, 2], [[0.5, 0.5]], None, r"probabilities: expected shape \[2, 2\]"),
         ([1], [[1.0]], None, r"probabilities: expected shape \[1, 2\]"),
-        ([], np.zeros((0, 2)), None, r"probabilities: expected shape \[0, 2\]"),
+        ([], np.zeros((0, 2)), None, "probabilities: expected some turns and destinations"),
+        ([1], [[0.5, np.nan]], None, r"probabilities: expected numbers in \[0, 1\]"),
+        ([1], [[0.5, 1.5]], None, r"probabilities: expected numbers in \[0, 1\]"),
         ([1], [[0.5, 0.5]], 2, r"ended: expected one of 0 … 1, got 2"),
     ],
 )

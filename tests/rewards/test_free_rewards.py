@@ -107,6 +107,10 @@ def test_what_does_not_fit_is_said():
         four.on(table)
     with pytest.raises(ValueError, match=r"values: expected shape \(S,\) for of='state'"):
         cai.TabularReward("state", values=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="values: expected a tensor, got list"):
+        cai.TabularReward(values=[[0.0]])
+    with pytest.raises(ValueError, match="values: expected finite numbers"):
+        cai.TabularReward("state", values=torch.full((5,), -torch.inf)).on(table)
     with pytest.raises(ValueError, match="of: expected"):
         cai.TabularReward("actions")
     with pytest.raises(ValueError, match="values: expected some, to pay rewards"):
@@ -120,7 +124,7 @@ def test_what_does_not_fit_is_said():
         def forward(self, s, a):
             return super().forward(s, a).unsqueeze(-1)
 
-    with pytest.raises(ValueError, match=r"module: expected one number .* squeeze\(-1\)"):
+    with pytest.raises(ValueError, match=r"module: expected one real number .* squeeze\(-1\)"):
         cai.NeuralReward(Wide(5, 2)).on(table)
     endless = Scores(5, 2)
     with torch.no_grad():

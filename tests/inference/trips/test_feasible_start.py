@@ -78,6 +78,17 @@ def test_a_given_start_that_gains_is_refused_with_its_cycle():
         inference.fit_reward(streets, trips, NAMES, start=[1.0, 0.0, 0.0])
 
 
+def test_a_given_start_beyond_all_numbers_is_no_cycle_that_gains():
+    streets = town()
+    with pytest.raises(ValueError, match=r"start: expected weights of a finite .* \[-100000.0"):
+        inference.fit_reward(streets, walks(streets, 40), NAMES, start=[-1e5, 0.0, 0.0])
+    once = with_gains("oaabc", "abccd", [1.0, 1.0, 2.5, 1.0, 1.0])  # without a cycle
+    rows = {"trip": [0] * 4 + [1] * 3, "u": list("oabcoac"), "v": list("abcdacd")}
+    trips = once.demonstrations(rows, segment=("u", "v"))
+    with pytest.raises(ValueError, match="start: expected weights of a finite likelihood"):
+        inference.fit_reward(once, trips, ["gain"], start=[1e5])
+
+
 def test_cycles_that_no_trip_can_drive_do_not_matter():
     """A gaining cycle that leads to the origin, and one that leads away from the way."""
     streets = with_gains("abaodxdy", "baodxyye", [3.0, 3.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0])
