@@ -39,6 +39,11 @@ def mean_error(model, exact, **options):
     return sum(errors) / len(errors)
 
 
+def apart_from(rule):
+    """The rules that have other values."""
+    return set(RULES) - ({"hard", "planned"} if rule in ("hard", "planned") else {rule})
+
+
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("rule", RULES)
 def test_it_converges_to_the_values_of_its_own_rule_whatever_the_behaviour(rule, own):
@@ -46,8 +51,7 @@ def test_it_converges_to_the_values_of_its_own_rule_whatever_the_behaviour(rule,
     exact = inference.soft_values(model, rule=rule).V
     behaviour = "own" if own else lambda t, s: model.prior(s)
     assert mean_error(model, exact, steps=30_000, rule=rule, behaviour=behaviour) < 0.02
-    alike = {rule, "hard", "planned"} if rule in ("hard", "planned") else {rule}
-    others = [inference.soft_values(model, rule=other).V for other in set(RULES) - alike]
+    others = [inference.soft_values(model, rule=other).V for other in apart_from(rule)]
     posterior = inference.soft_values(model, optimism=1.0).V
     assert all(apart(other, exact) > 0.15 for other in [*others, posterior])
 
