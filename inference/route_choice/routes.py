@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.inference.route_choice._best_routes import BestRoutes, route
-from cai.inference.trips import trip_likelihoods
+from cai.inference.trips.factorised import LOST, Factorised, factorised, solved
 from cai.inference.trips.goal_solver import GoalSolver
+from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
 from cai.roads.network import Streets
@@ -94,9 +95,7 @@ class Routes:
         Raises:
             ValueError: naming the trip, if it does not follow turns, or passes its goal.
         """
-        return trip_likelihoods.TripLikelihoods(self.streets, self._features, trips).values(
-            self.weights.double()
-        )
+        return TripLikelihoods(self.streets, self._features, trips).values(self.weights.double())
 
     def likely(self, origin: int, goal: int) -> Tensor:
         """The most probable route, as segments from the origin to the goal.
@@ -205,54 +204,65 @@ class Routes:
         return len(self.streets.segments)
 
     @cached_property
-    def _solved(self) -> tuple[GoalSolver, Any, Any, Any]:
-        """The solver, its factors, the weights of turns and the potential, all by places."""
+    def _shared(self) -> Factorised:
+        """For the potential of all goals."""
         solver = GoalSolver(self.streets.turns, self._size)
-        with np.errstate(all="ignore"):
-            h = solver.potential(self._utility, solver.place[self.goals.numpy()])
-            moves = np.exp(self._utility + h[solver.heads] - h[solver.tails])
-            return solver, trip_likelihoods.factors_of(solver, moves), moves, h
+        return self._towards(solver, solver.place[self.goals.numpy()])
 
-    def _column(self, d: int) -> Any:
-        """x = G e_d, by places."""
-        solver, lu, _, _ = self._solved
-        x = trip_likelihoods.goal_columns(lu, self._size, solver.place[[d]])
-        trip_likelihoods.check_feasible(x)
-        return x[:, 0]
+    def _towards(self, solver: GoalSolver, goals: Any) -> Factorised:
+        with np.errstate(all="ignore"):
+            return factorised(solver, self._utility, self._open, goals)
+
+    @cached_property
+    def _open(self) -> Any:
+        return np.ones(len(self._utility), dtype=bool)
+
+    def _way(self, o: int, d: int) -> tuple[Factorised, Any]:
+        """A factorisation that is in range, and x = G e_d, by places."""
+        here = self._shared
+        start, goal = here.solver.place[[o, d]]
+        x = here.columns([goal])[:, 0]
+        if x[start] < LOST * x[goal]:
+            here = self._towards(here.solver, [goal])
+            x = here.columns([goal])[:, 0]
+        if x[start] == 0:
+            self._refuse_unreached(o, d)
+        return here, x
 
     def _log_values(self, segments: Tensor) -> Tensor:
         """log z_d(s) of some segments for all goals, (m, D), nats; -inf if it is not reached."""
-        solver, lu, _, h = self._solved
-        places, goals = solver.place[segments.numpy()], solver.place[self.goals.numpy()]
-        found = []
-        for some in np.split(goals, range(8, len(goals), 8)):
-            x = trip_likelihoods.goal_columns(lu, self._size, some)
-            trip_likelihoods.check_feasible(x)
-            there = x[some, np.arange(len(some))]
-            with np.errstate(divide="ignore"):
-                log_x = np.log(x[places] / there)
-            found.append(log_x + h[places][:, None] - h[some])
-        return torch.from_numpy(np.concatenate(found, 1))
+        first = self._shared
+        places, goals = (first.solver.place[x.numpy()] for x in (segments, self.goals))
+        found = np.empty((len(places), len(goals)))
+
+        def seen_from(some: Any, x: Any) -> Any:
+            least = x[places].min(0)
+            for i in np.flatnonzero(least < LOST * x[goals[some], np.arange(len(some))]):
+                reach = first.solver.reached(goals[some[i : i + 1]], backwards=True)[places]
+                least[i] = np.min(x[places, i], where=reach, initial=np.inf)
+            return least
+
+        with np.errstate(all="ignore"):
+            for here, blocks in solved(first, self._utility, self._open, goals, seen_from):
+                for some, x in blocks:
+                    there = x[goals[some], np.arange(len(some))]
+                    log_x = np.log(x[places] / there)
+                    found[:, some] = log_x + here.h[places][:, None] - here.h[goals[some]]
+        return torch.from_numpy(found)
 
     def _chances(self, o: int, d: int) -> Any:
         """(N,), the probability of each turn on the way to a goal."""
-        solver, _, moves, _ = self._solved
-        x = self._column(d)
-        if x[solver.place[o]] == 0:
-            self._refuse_unreached(o, d)
+        (solver, _, moves, _), x = self._way(o, d)
         with np.errstate(all="ignore"):
             chance = moves * x[solver.heads] / x[solver.tails]
         return np.where(np.isfinite(chance), chance, 0.0)
 
     def _visits(self, o: int, d: int) -> tuple[Tensor, Any]:
         """Expected visits (E,), and a function that gives G(s,s) without the goal."""
-        solver, lu, _, _ = self._solved
-        x, start = self._column(d), np.zeros((self._size, 2), order="F")
-        place = solver.place
-        if x[place[o]] == 0:
-            self._refuse_unreached(o, d)
+        here, x = self._way(o, d)
+        place, start = here.solver.place, np.zeros((self._size, 2), order="F")
         start[place[o], 0] = start[place[d], 1] = 1.0
-        from_start, from_goal = lu.solve(start, "T").T  # G(o,·) and G(d,·)
+        from_start, from_goal = here.lu.solve(start, "T").T  # G(o,·) and G(d,·)
         there = x[place[d]]
         without = from_start - (x[place[o]] / there) * from_goal
         visits = np.maximum(without, 0.0) * x / x[place[o]]
@@ -260,9 +270,7 @@ class Routes:
 
         def returns(some: Tensor) -> Tensor:
             places = place[some.numpy()]
-            diagonal = trip_likelihoods.goal_columns(lu, self._size, places)[
-                places, np.arange(len(places))
-            ]
+            diagonal = here.unit_columns(places)[places, np.arange(len(places))]
             return torch.from_numpy(diagonal - x[places] * from_goal[places] / there)
 
         return torch.from_numpy(visits[place]), returns
@@ -277,7 +285,7 @@ class Routes:
             checks.refuse("goal", "another segment than the origin", str(goal), advice)
         return int(origin), int(goal)
 
-    def _refuse_unreached(self, o: int, d: int) -> None:
+    def _refuse_unreached(self, o: int, d: int) -> NoReturn:
         one, other = (self.streets.segment_names[e] for e in (o, d))
         checks.refuse("goal", f"one that {one} reaches", str(other), "look for dead ends")
 

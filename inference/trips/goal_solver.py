@@ -79,8 +79,10 @@ class GoalSolver:
         return np.isfinite(dijkstra(ways, indices=places, min_only=True, unweighted=True))
 
     def potential(self, utility: Any, goals: Any) -> Any:
-        """(E,), minus the cost to the nearest of the goals, turns with a gain at no cost."""
+        """(E,), minus the cost to the nearest of the goals, turns with a gain at no cost.
+
+        It is -inf in segments that reach none of them.
+        """
         costs = np.maximum(-utility, 0.0) + 1e-12  # scipy takes a zero for no edge
         back = csr_array((costs, (self.heads, self.tails)), shape=(self.size, self.size))
-        distance = dijkstra(back, indices=goals, min_only=True)
-        return np.where(np.isfinite(distance), -distance, 0.0)
+        return -dijkstra(back, indices=goals, min_only=True)

@@ -9,7 +9,7 @@ f(trip) - dx(o)/x(o) + dx(d)/x(d), and minus the Hessian of Σ log P is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +19,11 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
+from cai.inference.trips.factorised import Factorised, factorised, solved
 from cai.inference.trips.feasible_start import Cycles, feasible_start
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.roads.network import Streets
 
-_BLOCK = 8  # right-hand sides at a time, which stay in the cache
 _MANY = 150  # goals from which on transposed solves, which are slower, take longer than factors
 
 
@@ -109,21 +109,21 @@ class TripLikelihoods:
         values, scores = self._paid(weights), self.taken.copy()
         second, cross, seen = (np.zeros((k, k)) for _ in range(3))
         with np.errstate(all="ignore"):  # what overflows is refused
-            moves, lu, blocks = self._solved(weights)
-            pull = self._transposed(moves, lu)
-            once = [solver.matrix(moves * x) for x in f]
-            pairs = {(i, j): solver.matrix(moves * f[i] * f[j]) for i, j in _pairs(k)}
-            for block in blocks:
-                values[block.trips] -= block.log_values
-                x, y = block.x, pull(block.pull())
-                dx = [lu.solve(np.asfortranarray(matrix @ x)) for matrix in once]
-                pulled = [matrix.T @ y for matrix in once]
-                cross += [[np.einsum("eb,eb->", u, d) for d in dx] for u in pulled]
-                for (i, j), matrix in pairs.items():
-                    second[i, j] += np.einsum("eb,eb->", y, matrix @ x)
-                at_origin, at_goal = block.relative(dx)
-                scores[block.trips] -= at_origin - at_goal[block.columns]
-                seen += at_origin.T @ at_origin - (at_goal.T * block.counts) @ at_goal
+            for here, blocks in self._blocks(weights):
+                moves, pull = here.moves, self._transposed(here)
+                once = [solver.matrix(moves * x) for x in f]
+                pairs = {(i, j): solver.matrix(moves * f[i] * f[j]) for i, j in _pairs(k)}
+                for block in blocks:
+                    values[block.trips] -= block.log_values
+                    x, y = block.x, pull(block.pull())
+                    dx = [here.lu.solve(np.asfortranarray(matrix @ x)) for matrix in once]
+                    pulled = [matrix.T @ y for matrix in once]
+                    cross += [[np.einsum("eb,eb->", u, d) for d in dx] for u in pulled]
+                    for (i, j), matrix in pairs.items():
+                        second[i, j] += np.einsum("eb,eb->", y, matrix @ x)
+                    at_origin, at_goal = block.relative(dx)
+                    scores[block.trips] -= at_origin - at_goal[block.columns]
+                    seen += at_origin.T @ at_origin - (at_goal.T * block.counts) @ at_goal
         second += np.tril(second, -1).T
         information = second + cross + cross.T - seen
         return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
@@ -136,8 +136,9 @@ class TripLikelihoods:
         """
         values = self._paid(weights)
         with np.errstate(all="ignore"):
-            for block in self._solved(weights)[2]:
-                values[block.trips] -= block.log_values
+            for _, blocks in self._blocks(weights):
+                for block in blocks:
+                    values[block.trips] -= block.log_values
         return torch.from_numpy(values)
 
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,13 +150,13 @@ class TripLikelihoods:
         f, solver, values = self.features.T, self.solver, self._paid(weights)
         slope = self.taken.sum(0)
         with np.errstate(all="ignore"):
-            moves, lu, blocks = self._solved(weights)
-            pull = self._transposed(moves, lu)
-            once = [solver.matrix(moves * x) for x in f]
-            for block in blocks:
-                values[block.trips] -= block.log_values
-                y = pull(block.pull())
-                slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
+            for here, blocks in self._blocks(weights):
+                pull = self._transposed(here)
+                once = [solver.matrix(here.moves * x) for x in f]
+                for block in blocks:
+                    values[block.trips] -= block.log_values
+                    y = pull(block.pull())
+                    slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
         return torch.from_numpy(values), torch.from_numpy(slope)
 
     def _on_a_route(self) -> Any:
@@ -172,32 +173,38 @@ class TripLikelihoods:
     def _paid(self, weights: Tensor) -> Any:
         return self.taken @ weights.numpy()
 
-    def _solved(self, weights: Tensor) -> tuple[Any, Any, Iterator[_Block]]:
-        """The weights of turns (N,), the factors, and a few goals at a time."""
-        solver, utility = self.solver, self.features @ weights.numpy()
-        h = solver.potential(utility, self._goals)
-        moves = np.exp(utility + h[solver.heads] - h[solver.tails])
-        moves[~self._used] = 0.0
-        lu = factors_of(solver, moves)
-        return moves, lu, self._blocks(lu, h)
+    def _blocks(self, weights: Tensor) -> Iterator[tuple[Factorised, Iterable[_Block]]]:
+        """Each factorisation, with the goals that are in range of it, a few at a time."""
+        utility, goals = self.features @ weights.numpy(), self._goals
+        first = factorised(self.solver, utility, self._used, goals)
+        for here, found in solved(first, utility, self._used, goals, self._least):
+            yield here, (self._block(here, some, x) for some, x in found)
 
-    def _transposed(self, moves: Any, lu: Any) -> Callable[[Any], Any]:
+    def _trips_to(self, some: Any) -> tuple[Any, Any]:
+        """Which trips go to some of the goals, (m,), and to which of those, (m,)."""
+        trips = [self._by_goal[self._ends[i] : self._ends[i + 1]] for i in some]
+        return np.concatenate(trips), np.repeat(np.arange(len(some)), [len(x) for x in trips])
+
+    def _least(self, some: Any, x: Any) -> Any:
+        """(b,), the smallest x where a trip begins."""
+        trips, columns = self._trips_to(some)
+        least = np.full(len(some), np.inf)
+        np.minimum.at(least, columns, x[self._from[trips], columns])
+        return least
+
+    def _block(self, here: Factorised, some: Any, x: Any) -> _Block:
+        goals, (trips, columns) = self._goals[some], self._trips_to(some)
+        origins, h = self._from[trips], here.h
+        begins, there = x[origins, columns], x[goals, np.arange(len(goals))]
+        log_values = np.log(begins / there[columns]) + h[origins] - h[goals][columns]
+        return _Block(goals, trips, columns, origins, x, begins, there, log_values)
+
+    def _transposed(self, here: Factorised) -> Callable[[Any], Any]:
         """Solves with the transpose of I - M, by factors of its own if there are many goals."""
         if len(self._goals) < _MANY:
-            return lambda right: lu.solve(right, "T")
-        solve: Callable[[Any], Any] = factors_of(self.solver, moves, True).solve
+            return lambda right: here.lu.solve(right, "T")
+        solve: Callable[[Any], Any] = here.transposed().solve
         return solve
-
-    def _blocks(self, lu: Any, h: Any) -> Iterator[_Block]:
-        for first in range(0, len(self._goals), _BLOCK):
-            goals = self._goals[first : first + _BLOCK]
-            trips = self._by_goal[self._ends[first] : self._ends[first + len(goals)]]
-            columns, origins = self._to[trips] - first, self._from[trips]
-            x = goal_columns(lu, self.solver.size, goals)
-            check_feasible(x)
-            here, there = x[origins, columns], x[goals, np.arange(len(goals))]
-            log_values = np.log(here / there[columns]) + h[origins] - h[goals][columns]
-            yield _Block(goals, trips, columns, origins, x, here, there, log_values)
 
     def start(self, given: Tensor | None = None) -> Tensor:
         """Weights (k,) at which the sums over routes are finite.
@@ -239,34 +246,6 @@ class TripLikelihoods:
 def _pairs(k: int) -> list[tuple[int, int]]:
     """Two of k, the larger one first."""
     return [(i, j) for i in range(k) for j in range(i + 1)]
-
-
-def factors_of(solver: GoalSolver, moves: Any, transposed: bool = False) -> Any:
-    """Those of I - M; raises ValueError if it is singular."""
-    try:
-        return solver.factors(moves, transposed)
-    except RuntimeError:
-        raise ValueError(_ENDLESS) from None
-
-
-_ENDLESS = (
-    "weights: expected those with a finite sum over routes, got a cycle that costs nothing; "
-    "make segments cost more"
-)
-
-
-def goal_columns(lu: Any, size: int, goals: Any) -> Any:
-    """G e_d of some goals, (E, b)."""
-    right = np.zeros((size, len(goals)), order="F")
-    right[goals, np.arange(len(goals))] = 1.0
-    return lu.solve(right)
-
-
-def check_feasible(x: Any) -> None:
-    """Raises ValueError unless z_d = x / x(d) is a sum of positive terms."""
-    low, high = x.min(0), x.max(0)
-    if not np.isfinite(high).all() or ((low < 0) & (high > 0)).any():
-        raise ValueError(_ENDLESS)
 
 
 def _check_trips(streets: Streets, trips: Demonstrations) -> None:

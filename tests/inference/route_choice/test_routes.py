@@ -166,3 +166,28 @@ def test_the_most_probable_route_where_some_turns_gain():
         assert nx.path_weight(graph, routes.likely(o, 0).tolist(), "weight") == pytest.approx(
             expected, abs=1e-9
         )
+
+
+def test_goals_that_are_far_apart_are_all_in_range():
+    """Half way along a thousand segments the goal behind is out, and the one ahead certain."""
+    n = 1000
+    ends = [str(i) for i in range(n)], [str(i + 1) for i in range(n)]
+    streets = models.streets_from_columns({"tail": ends[0] + ends[1], "head": ends[1] + ends[0]})
+    streets = dataclasses.replace(
+        streets, segment_features={"minutes": torch.ones(2 * n, dtype=torch.float64)}
+    )
+    road = [streets.segment(x, y) for x, y in zip(*ends, strict=True)]
+    goals, weight = torch.tensor(sorted((road[2], road[-1]))), torch.tensor([-2.0])
+    both = inference.Routes(streets, ("minutes",), weight, goals)
+    alone = inference.Routes(streets, ("minutes",), weight, torch.tensor([road[-1]]))
+    trip = trips_of(streets, [road])
+    torch.testing.assert_close(both.log_probability(trip), alone.log_probability(trip))
+    for name in ("use", "traversals"):
+        found, expected = (getattr(x, name)(road[0], road[-1]) for x in (both, alone))
+        torch.testing.assert_close(found, expected)
+    assert float(both.use(road[0], road[-1])[road[500]]) == pytest.approx(1)
+    assert both.sample(road[0], road[-1], 1, seed=0)[0][-1] == road[-1]
+    at_start = both.goal_posterior(trip.prefix(0.001))
+    torch.testing.assert_close(at_start, torch.tensor([0.5, 0.5]).double(), atol=0.1, rtol=0)
+    half_way = both.goal_posterior(trip.prefix(0.5))
+    assert float(half_way[goals == road[-1]]) == 1

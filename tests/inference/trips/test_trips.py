@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import networkx as nx
 import pytest
 import torch
 from differences import numerically
@@ -230,3 +231,53 @@ def test_a_start_from_some_goals_leads_to_the_same_weights(monkeypatch):
     assert len(calls) == 4
     assert (cut.steps, cut.converged) == (0, False)
     assert "interrupted" in cut.reason
+
+
+def two_way_road(n):
+    """A road with a minute between neighbours, and the way from one end to the other."""
+    ends = [str(i) for i in range(n)], [str(i + 1) for i in range(n)]
+    columns = {"tail": ends[0] + ends[1], "head": ends[1] + ends[0]}
+    streets = models.streets_from_columns(columns)
+    streets = dataclasses.replace(
+        streets, segment_features={"minutes": torch.ones(2 * n, dtype=torch.float64)}
+    )
+    return streets, [streets.segment(x, y) for x, y in zip(*ends, strict=True)]
+
+
+def test_a_goal_far_beyond_the_nearest_one_does_not_underflow():
+    """A thousand segments of two nats between the goals; alone, each is in range."""
+    streets, road = two_way_road(1000)
+    paths = [road[:3], road, road[:500], road[400:]]
+    weight = torch.tensor([-2.0], dtype=torch.float64)
+
+    def score(paths):
+        trips = trips_of(streets, paths)
+        return TripLikelihoods(streets, streets.features(["minutes"]), trips)
+
+    together, alone = score(paths), [score([path]) for path in paths]
+    found, apart = together(weight), [one(weight) for one in alone]
+    for i, one in enumerate(apart):
+        torch.testing.assert_close(found.values[i], one.values[0])
+        torch.testing.assert_close(found.scores[i], one.scores[0])
+    torch.testing.assert_close(found.information, sum(one.information for one in apart))
+    torch.testing.assert_close(together.values(weight), found.values)
+    torch.testing.assert_close(together.gradient(weight)[1], found.scores.sum(0))
+    slopes, curvature = numerically(together, weight)
+    torch.testing.assert_close(found.scores, slopes, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.information, -curvature, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cost", [1e3, 1e5])
+def test_where_minutes_are_all_a_detour_costs_its_minutes(cost):
+    streets = town(2)
+    trips = walks(streets, 60, seed=3)
+    score = TripLikelihoods(streets, streets.features(["minutes"]), trips)
+    found = score.values(torch.tensor([-cost], dtype=torch.float64))
+    minutes = streets.feature("minutes").tolist()  # of the segment that a turn enters
+    graph = nx.DiGraph()
+    turns = zip(streets.turns.tolist(), minutes, strict=True)
+    graph.add_weighted_edges_from((a, b, x) for (a, b), x in turns)
+    for i in range(len(trips)):
+        driven = sum(minutes[turn] for turn in trips.actions[i, : trips.lengths[i]])
+        least = nx.shortest_path_length(graph, trips[i].origin, trips[i].goal, "weight")
+        assert float(found[i]) == pytest.approx(-cost * (driven - least), abs=1e-6 * cost)
