@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 _SPELT = {
     "–": "-",  # an en dash
@@ -120,3 +123,55 @@ def html_table(title: str, lines: Sequence[Sequence[str]], notes: Sequence[str])
         f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table><small>{below}</small>"
     )
+
+
+class PrintedTable(ABC):
+    """A result that prints as a table with a title and notes.
+
+    Attributes:
+        headings: of the columns; the first is that of the names of rows.
+    """
+
+    headings: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+
+    @abstractmethod
+    def _title(self) -> str:
+        """The line above the table."""
+
+    @abstractmethod
+    def _cells(self) -> list[list[str]]:
+        """The rows."""
+
+    @abstractmethod
+    def _notes(self) -> list[str]:
+        """The lines below the table."""
+
+    def to_json(self) -> str:
+        """to_dict as JSON; numbers that there are not are null."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    def to_markdown(self) -> str:
+        """The table in Markdown."""
+        return markdown([self.headings, *self._cells()])
+
+    def to_text(self, encoding: str = "utf-8") -> str:
+        """The table in columns of one width, with what there is to say about it.
+
+        Args:
+            encoding: that of the output; symbols that it lacks are spelt.
+        """
+        lines = [self._title(), *aligned([self.headings, *self._cells()]), *self._notes()]
+        return spell("\n".join(lines), encoding)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook."""
+        return html_table(self._title(), [self.headings, *self._cells()], self._notes())

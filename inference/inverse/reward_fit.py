@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import aligned, html_table, markdown, number, spell
+from cai.evaluation.spelling import PrintedTable, number
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
@@ -24,11 +23,9 @@ from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
 
-_HEADINGS = ("", "weight", "std. error", "z", "95% interval")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RewardFit:
+class RewardFit(PrintedTable):
     """A reward that was fitted to demonstrations.
 
     It prints as a table of estimates, and exports to HTML (in a notebook), a dict, JSON and
@@ -73,6 +70,8 @@ class RewardFit:
     >>> fitted.converged, list(fitted.weights)
     (True, ['state'])
     """
+
+    headings = ("", "weight", "std. error", "z", "95% interval")
 
     reward: LinearReward
     model: TrajectoryModel | Table | Streets
@@ -215,32 +214,6 @@ class RewardFit:
             "high": [high for _, high in low_high],
         }
         return pandas.DataFrame(columns, index=list(self.reward.names))
-
-    def to_json(self) -> str:
-        """to_dict as JSON; numbers that there are not are null."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-    def to_markdown(self) -> str:
-        """The table in Markdown."""
-        return markdown([_HEADINGS, *self._cells()])
-
-    def to_text(self, encoding: str = "utf-8") -> str:
-        """The table in columns of one width, with what there is to say about it.
-
-        Args:
-            encoding: that of the output; symbols that it lacks are spelt.
-        """
-        lines = [self._title(), *aligned([_HEADINGS, *self._cells()]), *self._notes()]
-        return spell("\n".join(lines), encoding)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """The table for a notebook."""
-        return html_table(self._title(), [_HEADINGS, *self._cells()], self._notes())
 
     def _title(self) -> str:
         many = f"{self.demonstrations} demonstrations, {self.actions} actions"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from cai.evaluation.spelling import aligned, html_table, markdown, number, spell
+from cai.evaluation.spelling import PrintedTable, number
 from cai.inference.inverse.reward_fit import RewardFit
 
-_HEADINGS = ("", "matched distance", "90% matched", "log probability")
 _ENOUGH = 0.9 - 1e-9  # of the length of a trip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RouteTable:
+class RouteTable(PrintedTable):
     """Models of routes, a row each, on n trips that they were not fitted to.
 
     It prints as a table, and exports to HTML (in a notebook), a dict, JSON and Markdown.
@@ -41,6 +39,8 @@ class RouteTable:
     >>> inference.route_table(town, trips, trips).matched_90["shortest"]
     0.5
     """
+
+    headings = ("", "matched distance", "90% matched", "log probability")
 
     shares: Mapping[str, Tensor]
     log_probabilities: Mapping[str, Tensor | None]
@@ -86,32 +86,6 @@ class RouteTable:
             "train": self.train,
             "test": self.test,
         }
-
-    def to_json(self) -> str:
-        """to_dict as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-    def to_markdown(self) -> str:
-        """The table in Markdown."""
-        return markdown([_HEADINGS, *self._cells()])
-
-    def to_text(self, encoding: str = "utf-8") -> str:
-        """The table in columns of one width, with what there is to say about it.
-
-        Args:
-            encoding: that of the output; symbols that it lacks are spelt.
-        """
-        lines = [self._title(), *aligned([_HEADINGS, *self._cells()]), *self._notes()]
-        return spell("\n".join(lines), encoding)
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        """The table for a notebook."""
-        return html_table(self._title(), [_HEADINGS, *self._cells()], self._notes())
 
     def _title(self) -> str:
         return f"Predicted routes of {self.test} trips, by models of {self.train} others"

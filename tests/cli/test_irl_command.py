@@ -7,9 +7,9 @@ import textwrap
 import matplotlib.image
 import pytest
 import torch
+from command_line import run
 
 import cai
-from cai import __main__ as command
 from cai import inference, models
 
 MAP = ["S..", ".P.", "..G"]
@@ -31,15 +31,6 @@ def out(tmp_path):
 
 def world():
     return models.gridworld(MAP, horizon=6, slip=0.2, pit_reward=-2.0)
-
-
-def run(capsys, *arguments):
-    """The exit status, and what was printed to both streams."""
-    try:
-        status = command.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        status = left.code
-    return status, *capsys.readouterr()
 
 
 def recorded(model, path, n=80):

@@ -7,6 +7,7 @@ import matplotlib.image
 import networkx as nx
 import pytest
 import torch
+from command_line import run
 
 import cai
 from cai import __main__ as command
@@ -14,15 +15,6 @@ from cai import inference, models
 
 NAMES = ["minutes", "left", "u_turn"]
 WEIGHTS = torch.tensor([-6.0, -0.5, -1.5], dtype=torch.float64)
-
-
-def run(capsys, *arguments):
-    """The exit status, and what was printed to both streams."""
-    try:
-        status = command.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        status = left.code
-    return status, *capsys.readouterr()
 
 
 def listing(folder):
