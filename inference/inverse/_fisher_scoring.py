@@ -147,15 +147,20 @@ def by_exponentiated_gradient(
             keep(replace(begun, value=at.value, weights=weights))
         return at.value, at.gradient / n
 
-    best, evaluations, whole = exponentiated_ascent(evaluate, start, scale, steps)
-    found = maximise(score, best, scale, prior, 0, first=begun.first)
+    best, done, evaluations, whole = exponentiated_ascent(evaluate, start, scale, steps)
     at = _evaluated(score, best, prior, None)
     gain = at.ascent(scale, largest(begun.first, scale), None)[1] / 2
-    reason = (
-        f"{steps} steps of exponentiated gradient; a step of scoring would gain {gain:.2g} nats"
+    reason = f"{done} steps of exponentiated gradient; a step of scoring would gain {gain:.2g} nats"
+    return replace(
+        begun,
+        value=at.value,
+        weights=best,
+        scored=at.scored,
+        prior=at.bend,
+        steps=done,
+        evaluations=evaluations + 2,
+        reason=reason if whole else INTERRUPTED,
     )
-    reason = reason if whole else INTERRUPTED
-    return replace(found, steps=steps, evaluations=evaluations + 3, reason=reason)
 
 
 class _Point(NamedTuple):

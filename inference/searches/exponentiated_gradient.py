@@ -14,7 +14,7 @@ def exponentiated_ascent(
     start: Tensor,
     scale: Tensor,
     steps: int,
-) -> tuple[Tensor, int, bool]:
+) -> tuple[Tensor, int, int, bool]:
     r"""The best weights on a path of steps that multiply.
 
     Weights of either sign are differences of positive ones, ψ = (u - v)/scale, which a step takes
@@ -30,14 +30,14 @@ def exponentiated_ascent(
         steps: how many.
 
     Returns:
-        The weights (k,) of the highest objective, the number of evaluations, and whether no
-        interrupt ended it early.
+        The weights (k,) of the highest objective, the number of steps and of evaluations, and
+        whether no interrupt ended it early.
     """
     found = evaluate(start)
     assert found is not None
     best, theta, evaluations = (found[0], start), (start * scale / 2).asinh(), 1
     gradient = found[1] / scale
-    rate = 1 / max(float(gradient.abs().max()), 1e-300)
+    done, rate = 0, 1 / max(float(gradient.abs().max()), 1e-300)
     try:
         for t in range(1, steps + 1):
             share = rate / t**0.5
@@ -49,9 +49,9 @@ def exponentiated_ascent(
                 share /= 2
             else:
                 break
-            theta, gradient = theta + share * gradient, found[1] / scale
+            theta, gradient, done = theta + share * gradient, found[1] / scale, t
             if found[0] > best[0]:
                 best = found[0], weights
     except KeyboardInterrupt:
-        return best[1], evaluations, False
-    return best[1], evaluations, True
+        return best[1], done, evaluations, False
+    return best[1], done, evaluations, True
