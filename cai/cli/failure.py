@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from cai.cli import terminal
@@ -12,6 +14,19 @@ from cai.cli import terminal
 
 class Mistake(Exception):
     """A mistake in the arguments, which the user can correct."""
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """A context in which errors of reading a file begin with its name.
+
+    Raises:
+        Mistake: in place of a ValueError or a SyntaxError.
+    """
+    try:
+        yield
+    except (ValueError, SyntaxError) as error:
+        raise Mistake(f"{file}: {str(error).removeprefix('path: ')}") from None
 
 
 def program() -> str:

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from cai import inference, plot
 from cai.cli import loading, output, terminal
-from cai.cli.failure import Mistake
+from cai.cli.failure import Mistake, naming
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.program.layout import Layout
@@ -38,9 +38,10 @@ def fit(options: argparse.Namespace) -> None:
         model = loading.load(options)
         table = tabulate(model)
         reward = _reward(options, table)
-        seen = Demonstrations.from_csv(
-            options.demonstrations, ends=options.ends, group=options.cluster
-        )
+        with naming(options.demonstrations):
+            seen = Demonstrations.from_csv(
+                options.demonstrations, ends=options.ends, group=options.cluster
+            )
         found = inference.fit_reward(
             model,
             seen,

@@ -22,7 +22,7 @@ import networkx as nx
 
 from cai import models
 from cai.cli import terminal
-from cai.cli.failure import Mistake, file_of, named, place
+from cai.cli.failure import Mistake, file_of, named, naming, place
 from cai.cli.options import INFINITE
 from cai.demonstrations import reading
 from cai.program.trajectory import TrajectoryModel
@@ -135,12 +135,10 @@ def load_network(options: argparse.Namespace, features: list[str] | None) -> Str
     for file in (path, nodes):
         if file is not None and not file.is_file():
             raise Mistake(f"{file}: there is no such file")
-    try:
+    with naming(path):
         streets = _network(path, nodes, features, True if options.degrees else None)
         for name in features or []:
             streets.feature(name)
-    except (ValueError, SyntaxError) as error:  # of its XML
-        raise Mistake(f"{path}: {error}") from None
     return streets
 
 

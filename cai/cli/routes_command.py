@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cai import inference, plot
 from cai.cli import irl_command, loading, output, terminal
-from cai.cli.failure import Mistake
+from cai.cli.failure import Mistake, naming
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.spelling import aligned, number, spell
@@ -45,7 +45,9 @@ def _fit(options: argparse.Namespace) -> None:
         output.check_names(options.out, _FIT_FILES)
         prior = irl_command.normal_prior(options)
         streets = loading.load_network(options, options.features)
-        trips = _trips(options, streets, reading.csv_columns(options.trips), options.cluster)
+        with naming(options.trips):
+            columns = reading.csv_columns(options.trips)
+        trips = _trips(options, streets, columns, options.cluster)
         names = options.features or [*streets.segment_features, *streets.turn_features]
         cluster = options.cluster and "group"
         found = inference.fit_reward(streets, trips, names, prior=prior, cluster=cluster)
@@ -183,19 +185,18 @@ def _trips(
     if not {"u", "v"} <= set(segment):
         came = ", ".join(columns)
         raise Mistake(f"{options.trips}: expected columns u and v, and perhaps key, got {came}")
-    try:
+    with naming(options.trips):
         found: Demonstrations = streets.demonstrations(
             columns, trip=options.trip_column, segment=segment, group=group
         )
-    except ValueError as error:
-        raise Mistake(f"{options.trips}: {error}") from None
     return found
 
 
 def _rows_of_trip(options: argparse.Namespace) -> dict[str, list[str]]:
     """The rows of the trip that was asked for."""
-    columns = reading.csv_columns(options.trips)
-    who = reading.column(columns, options.trip_column).tolist()
+    with naming(options.trips):
+        columns = reading.csv_columns(options.trips)
+        who = reading.column(columns, options.trip_column).tolist()
     rows = [i for i, x in enumerate(who) if x == options.trip]
     if not rows:
         first = ", ".join(list(dict.fromkeys(who))[:5])

@@ -155,18 +155,18 @@ def test_mistakes(model, more, fragments, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "fragment"),
+    ("content", "code", "fragment"),
     [
-        ("", "a heading and rows"),
-        ("trajectory,state,move\n0,1,2\n", "column 'action'"),
-        ("trajectory,state,action\n0,1,2\n0,99,\n", "demonstration 0, states"),
+        ("", 2, "demos.csv: expected a heading and rows"),
+        ("trajectory,state,move\n0,1,2\n", 2, "demos.csv: column 'action'"),
+        ("trajectory,state,action\n0,1,2\n0,99,\n", 1, "demonstration 0, states"),
     ],
 )
-def test_demonstrations_that_do_not_fit_are_said(content, fragment, tmp_path, capsys):
+def test_demonstrations_that_do_not_fit_are_said(content, code, fragment, tmp_path, capsys):
     path = tmp_path / "demos.csv"
     path.write_text(content, encoding="utf-8")
     status, text, notes = run(capsys, "irl", *WORLD, path, "--out", tmp_path / "out")
-    assert (status, text) == (1, "")
+    assert (status, text) == (code, "")
     assert fragment in notes
     assert listing(tmp_path) == ["demos.csv"]
 
