@@ -58,7 +58,11 @@ FAMILIES = [
     "searches",
     "trips",
     "inverse",
+    "apprenticeship",
     "route_choice",
+    "adversarial",
+    "bayesian",
+    "intentions",
     "information",
 ]
 NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/cli"}

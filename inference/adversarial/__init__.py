@@ -1,0 +1,1 @@
+"""Rewards and policies by telling demonstrations from rollouts."""

@@ -1,0 +1,1 @@
+"""Rewards learnt by other methods than likelihood: margins, moments, samples, local models."""

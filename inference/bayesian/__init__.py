@@ -1,0 +1,1 @@
+"""Posteriors over the weights of rewards, of one demonstrator or of many."""

@@ -1,0 +1,1 @@
+"""What somebody wants, from the beginning of a trajectory."""
