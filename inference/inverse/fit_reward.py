@@ -15,8 +15,8 @@ from cai.inference.fitting import checkpoint_file
 from cai.inference.inverse._by_gradient import Asked, trained
 from cai.inference.inverse._estimates import estimated
 from cai.inference.inverse._scores import Likelihood
-from cai.inference.inverse._tasks import of_model, of_trips
 from cai.inference.inverse.reward_fit import RewardFit
+from cai.inference.inverse.tasks import of_model, of_trips
 from cai.inference.inverse.trained_reward import RewardTraining, TrainedReward
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward

@@ -11,7 +11,7 @@ from towns import NAMES, dense_values, simulated, town, trips_of, walks
 
 import cai
 from cai import inference, models
-from cai.inference.inverse import _tasks
+from cai.inference.inverse import _trip_task
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 
 
@@ -214,7 +214,7 @@ def test_a_start_from_some_goals_leads_to_the_same_weights(monkeypatch):
     truth = torch.tensor([-1.5, -0.5, -1.0], dtype=torch.float64)
     trips = trips_of(streets, simulated(streets, truth, 200, seed=4))
     plain = inference.fit_reward(streets, trips, NAMES)
-    monkeypatch.setattr(_tasks, "_MANY", 2)
+    monkeypatch.setattr(_trip_task, "_MANY", 2)
     fitted = inference.fit_reward(streets, trips, NAMES)
     assert fitted.steps < plain.steps
     assert fitted.weights == pytest.approx(plain.weights, abs=1e-6)

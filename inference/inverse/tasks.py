@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -13,82 +12,19 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
-from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._observed import Part, observed, to_goals
 from cai.inference.inverse._scores import Likelihood, Likelihoods
+from cai.inference.inverse._trip_task import TripTask
+from cai.inference.searches.fisher_scoring import Maximum
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
-from cai.inference.trips.trip_likelihoods import TripLikelihoods
+from cai.inference.searches.task import Task
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.linear_reward import LinearReward, spread
+from cai.rewards.linear_reward import LinearReward
 from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
-
-_STEPS = 30  # towards a second start
-_MANY = 80  # goals of trips from which on the search begins with those to some of them,
-_EVERY = 8  # one of so many
-
-
-class Task(ABC):
-    """Demonstrations, and what is to be maximised.
-
-    Attributes:
-        names: of k features.
-        scale: (k,), the spread of each.
-        demonstrations: those that are possible.
-        goals: (n,), where each ends; None where all have the same problem.
-        dropped: how many were not.
-        interrupted: whether the search for a start was.
-    """
-
-    names: tuple[str, ...]
-    scale: Tensor
-    demonstrations: Demonstrations
-    goals: Tensor | None = None
-    dropped: int = 0
-    interrupted: bool = False
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, str]:
-        """What tells the problem and its data from others, for a checkpoint."""
-
-    @abstractmethod
-    def score(self, weights: Tensor) -> ScoredDemonstrations:
-        """The objective, its gradients and its information at some weights (k,)."""
-
-    @abstractmethod
-    def values(self, weights: Tensor) -> Tensor:
-        """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
-
-    @abstractmethod
-    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
-        """Weights (k,) to start from; several where the objective may have several maxima."""
-
-    def _nearer(
-        self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor
-    ) -> Tensor | None:
-        """Where a search for the maximum of another objective ends; None without values there."""
-        try:
-            found = maximise(score, start, self.scale, None, _STEPS)
-        except ValueError:
-            return None
-        self.interrupted = found.reason == INTERRUPTED
-        return found.weights
-
-    @abstractmethod
-    def log_likelihood(self, weights: Tensor) -> float:
-        """Of all demonstrations, nats."""
-
-    @abstractmethod
-    def features(self, found: Maximum) -> tuple[Tensor, Tensor]:
-        """(k,) each, summed over demonstrations: as observed, and as expected at the maximum."""
-
-    @abstractmethod
-    def fitted(self, weights: Tensor) -> tuple[LinearReward, Any]:
-        """The reward with its weights, and the model with the reward."""
 
 
 class _OfModel(Task):
@@ -179,7 +115,7 @@ class _OfModel(Task):
         if self._concave or given is not None:
             return
         matching = self._likelihoods(0.0, "soft", "matching")
-        found = self._nearer(lambda weights: self._scored(matching, weights), zeros)
+        found = self.nearer(lambda weights: self._scored(matching, weights), zeros)
         if self.interrupted:
             raise KeyboardInterrupt
         if found is not None:
@@ -203,63 +139,6 @@ class _OfModel(Task):
         if self._program is None:
             return paid, self._features.rewards(self._table, weights)
         return paid, paid.given_to(self._program)
-
-
-class _OfTrips(Task):
-    """Trips on a road network."""
-
-    def __init__(self, streets: Streets, trips: Demonstrations, names: Any) -> None:
-        features = streets.features(names)
-        self.names, self.demonstrations = tuple(names), trips
-        self.goals = trips.destinations
-        self.scale = spread(features.T)
-        self._streets, self._features = streets, features
-        self._objective = TripLikelihoods(streets, features, trips)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Of the trips, and the features of turns."""
-        trips = of_demonstrations(self.demonstrations)
-        features = digest(self.names, self._features, self._streets.turns)
-        return {"demonstrations": trips, "features": features}
-
-    def score(self, weights: Tensor) -> ScoredDemonstrations:
-        """See :class:`TripLikelihoods`."""
-        return self._objective(weights)
-
-    def values(self, weights: Tensor) -> Tensor:
-        """Not to be had of trips, whose scores cost next to nothing."""
-        advice = 'leave it out: it is "scoring"'
-        checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
-
-    def starts(self, given: Tensor | None) -> Iterator[Tensor]:
-        """Costs at which no cycle gains, or what the trips to some of many goals say."""
-        start = self._objective.start(given)
-        goals, found = self.demonstrations.destinations.unique(), None
-        if given is None and len(goals) >= _MANY:
-            who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
-            some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
-            found = self._nearer(some, start)
-        try:
-            if found is not None and self.log_likelihood(found) > self.log_likelihood(start):
-                start = found
-        except ValueError:  # no finite sum over the routes to another goal
-            pass
-        yield start
-
-    def log_likelihood(self, weights: Tensor) -> float:
-        """Of the routes, given where trips begin and end."""
-        return float(self._objective.values(weights).sum())
-
-    def features(self, found: Maximum) -> tuple[Tensor, Tensor]:
-        """A score is what was observed less what is expected."""
-        taken = torch.from_numpy(self._objective.taken).sum(0)
-        return taken, taken - found.scored.scores.sum(0)
-
-    def fitted(self, weights: Tensor) -> tuple[LinearReward, Any]:
-        """The reward of turns, and the network."""
-        columns = dict(zip(self.names, self._features.T, strict=True))
-        return LinearReward(columns).weighted(weights), self._streets
 
 
 def of_model(
@@ -296,4 +175,4 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         checks.refuse("reward", "different names", f"{twice[0]!r} twice", "name each of them once")
-    return _OfTrips(streets, trips, names)
+    return TripTask(streets, trips, names)
