@@ -126,6 +126,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "stein, one step / torch": stein.against_torch,
     "trips, gradient / SuperLU": trips.gradient,
     "trips, Hessian / gradient": trips.hessian,
+    "trips, whole fit / gradient": trips.fit,
     "fit, exact, 8x8 / 100 sampled": neural.exact_against_sampled,
     **environments.races(),
 }

@@ -15,7 +15,7 @@ Side: TypeAlias = Callable[[int, int], tuple[float, float]]
 
 
 def race(sides: Mapping[str, Side], seeds: int, steps: int) -> None:
-    """Prints a table; the sides alternate, so that a drifting speed affects all alike.
+    """Prints each run and a table; the sides alternate, so that a drifting speed affects all alike.
 
     Args:
         sides: name -> a side; speeds are relative to the first.
@@ -27,6 +27,8 @@ def race(sides: Mapping[str, Side], seeds: int, steps: int) -> None:
     for seed in range(seeds):
         for name, side in sides.items():
             found[name].append(side(steps, seed))
+            seconds, got = found[name][-1]
+            print(f"seed {seed}, {name}: {got:.1f} after {seconds:.0f} s", flush=True)
     first = found[next(iter(sides))]
     print(f"{steps} transitions, {seeds} seeds   transitions/s  faster  return, its median")
     for name, runs in found.items():
@@ -46,6 +48,7 @@ def stable_baselines(
     episodes: int,
     *,
     greedy: bool = False,
+    env_kwargs: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Side:
     """A learner of Stable-Baselines3 as a side.
@@ -56,6 +59,7 @@ def stable_baselines(
         copies: how many are stepped side by side.
         episodes: how many the trained policy is judged by.
         greedy: whether that takes its best actions, instead of drawing them.
+        env_kwargs: of the environment.
         settings: further arguments of the class.
     """
 
@@ -67,7 +71,7 @@ def stable_baselines(
         except ImportError:
             advice = "install stable-baselines3 first: pip install stable-baselines3"
             raise SystemExit(advice) from None
-        envs = make_vec_env(environment, n_envs=copies, seed=seed)
+        envs = make_vec_env(environment, copies, seed, env_kwargs=dict(env_kwargs or {}))
         learner = getattr(stable_baselines3, name)(
             "MlpPolicy", envs, seed=seed, device="cpu", **settings
         )

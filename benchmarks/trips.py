@@ -6,6 +6,7 @@ one factorisation in SuperLU's default order, one solve of all columns and one t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from scipy.sparse.linalg import splu
 
 import cai
 from benchmarks.timing import Race, check_close
-from cai import models
+from cai import inference, models
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 
 _NAMES = ["minutes", "left", "right", "u_turn"]
@@ -35,11 +36,18 @@ def hessian() -> Race:
     return _race("trips, Hessian / gradient", lambda ours: ours(_WEIGHTS), 1 / 1.4)
 
 
+def fit() -> Race:
+    """The whole fit with its errors, from no start at all, against one gradient."""
+
+    def fitted(ours: TripLikelihoods) -> Any:
+        return inference.fit_reward(*_town()[::2], _NAMES, progress=False)
+
+    return _race("trips, whole fit / gradient", fitted, 1 / 8)
+
+
 def _race(name: str, run: Callable[[TripLikelihoods], Any], target: float) -> Race:
-    streets = models.city(47, 47, seed=0)
+    streets, paths, trips = _town()
     features = streets.features(_NAMES)
-    paths = _paths(streets, (features @ _WEIGHTS).numpy())
-    trips = demonstrations(streets, paths)
     ours = TripLikelihoods(streets, features, trips)
     theirs = _ByHand(streets, features.numpy(), paths, ours.taken)
     values, slope = theirs.gradient()
@@ -55,6 +63,14 @@ def _race(name: str, run: Callable[[TripLikelihoods], Any], target: float) -> Ra
         theirs=theirs.gradient,
         target=target,
     )
+
+
+@functools.cache
+def _town() -> tuple[cai.Streets, list[list[int]], cai.Demonstrations]:
+    """Streets, paths, and the same as demonstrations."""
+    streets = models.city(47, 47, seed=0)
+    paths = _paths(streets, (streets.features(_NAMES) @ _WEIGHTS).numpy())
+    return streets, paths, demonstrations(streets, paths)
 
 
 def demonstrations(streets: cai.Streets, paths: list[Any]) -> cai.Demonstrations:

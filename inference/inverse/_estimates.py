@@ -125,7 +125,7 @@ def _searched(
     elif method == "lbfgs":
         found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
     else:
-        found = maximise(*where, penalty=penalty, first=first, keep=kept)
+        found = maximise(*where, penalty=penalty, first=first, keep=kept, slope=task.slope)
     kept(found)
     return found
 

@@ -11,15 +11,18 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.searches.fisher_scoring import Maximum
+from cai.inference.searches.fisher_scoring import Maximum, inverse
 from cai.inference.searches.search_file import digest, of_demonstrations
+from cai.inference.searches.secant_steps import secant_steps
 from cai.inference.searches.task import Task
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.rewards.linear_reward import LinearReward, spread
 from cai.roads.network import Streets
 
-_MANY = 80  # goals of trips from which on the search begins with those to some of them,
-_EVERY = 8  # one of so many
+_EVERY = 64, 8  # the search begins with trips to one goal of so many,
+_LEAST = 6  # where these are so many goals at least,
+_ROUGHLY = 0.1  # nats from their maximum
+_PRECISE = 2e-10  # nats: twice the gain of a further step where gradients alone may end
 
 
 class TripTask(Task):
@@ -32,6 +35,8 @@ class TripTask(Task):
         self.scale = spread(features.T)
         self._streets, self._features = streets, features
         self._objective = TripLikelihoods(streets, features, trips)
+        self.slope = self._objective.slope
+        self._last: tuple[Tensor, ScoredDemonstrations] | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -41,8 +46,10 @@ class TripTask(Task):
         return {"demonstrations": trips, "features": features}
 
     def score(self, weights: Tensor) -> ScoredDemonstrations:
-        """See :class:`TripLikelihoods`."""
-        return self._objective(weights)
+        """See :class:`TripLikelihoods`; the last ones are kept."""
+        if self._last is None or not torch.equal(self._last[0], weights):
+            self._last = weights, self._objective(weights)
+        return self._last[1]
 
     def values(self, weights: Tensor) -> Tensor:
         """Not to be had of trips, whose scores cost next to nothing."""
@@ -51,21 +58,41 @@ class TripTask(Task):
 
     def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Costs at which no cycle gains, or what the trips to some of many goals say."""
-        start = self._objective.start(given)
-        goals, found = self.demonstrations.destinations.unique(), None
-        if given is None and len(goals) >= _MANY:
-            who = torch.isin(self.demonstrations.destinations, goals[::_EVERY])
-            some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
-            found = self.nearer(some, start)
+        found = self._by_some() if given is None else None
+        yield self._objective.start(given) if found is None else found
+
+    def _by_some(self) -> Tensor | None:
+        """Weights near the maximum by trips to some of many goals, and by gradients for all.
+
+        None if the goals are not many, or some are no start for all.
+        """
+        destinations = self.demonstrations.destinations
+        goals, found = destinations.unique(), None
+        levels = [every for every in _EVERY if len(goals) >= _LEAST * every]
         try:
-            if found is not None and self.log_likelihood(found) > self.log_likelihood(start):
-                start = found
+            for every in levels:
+                who = torch.isin(destinations, goals[::every])
+                some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
+                start = some.start() if found is None else found.weights
+                found = self.nearer(some, start, slope=some.slope, enough=_ROUGHLY) or found
+            if found is None or self.interrupted:
+                return None if found is None else found.weights
+            climb = inverse(found.scored.information, self.scale, 0.0) / levels[-1]
+            slope = self._objective.slope
+            ahead = secant_steps(slope, found.weights, *slope(found.weights), climb, _PRECISE)
+            return ahead.weights if self.score(ahead.weights).values.isfinite().all() else None
+        except KeyboardInterrupt:
+            if found is None:
+                raise
+            self.interrupted = True
+            return found.weights
         except ValueError:  # no finite sum over the routes to another goal
-            pass
-        yield start
+            return None
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of the routes, given where trips begin and end."""
+        if self._last is not None and torch.equal(self._last[0], weights):
+            return float(self._last[1].values.sum())
         return float(self._objective.values(weights).sum())
 
     def features(self, found: Maximum) -> tuple[Tensor, Tensor]:

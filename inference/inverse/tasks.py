@@ -119,7 +119,7 @@ class _OfModel(Task):
         if self.interrupted:
             raise KeyboardInterrupt
         if found is not None:
-            yield found
+            yield found.weights
 
     def log_likelihood(self, weights: Tensor) -> float:
         """Of actions, or of paths."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.searches.exponentiated_gradient import exponentiated_ascent
+from cai.inference.searches.log_prior import log_prior, with_log_prior
+from cai.inference.searches.secant_steps import secant_steps
 from cai.inference.searches.soft_thresholding import thresholded_step, violation
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
@@ -20,6 +22,7 @@ _NOISE = 1e-18  # nats per squared unit of a weight: what rounding errors alone 
 _ENOUGH = 1e-10  # nats: the gain that a further step could bring
 _SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
 _HALVINGS = 40
+_NEAR = 10.0  # nats: twice the gain of a step from which on gradients alone may do
 _PRECISE = 1e-9  # of the penalty: how far the gradient may be from what it is at the maximum
 _FLAT = 1e-9  # the gain, relative to the objective, that rounding errors hide
 _RISES = 1e-3, 1e-6  # nats per unit, and of the largest eigenvalue: a gradient that is not zero
@@ -64,6 +67,8 @@ def maximise(
     penalty: Tensor | None = None,
     first: Tensor | None = None,
     keep: Callable[[Maximum], None] | None = None,
+    slope: Callable[[Tensor], tuple[float, Tensor]] | None = None,
+    enough: float = _ENOUGH,
 ) -> Maximum:
     """Climbs along information⁻¹ · score, halving a step until it gains what it should.
 
@@ -78,6 +83,9 @@ def maximise(
         penalty: (k,), p of a penalty Σ p_i |w_i|, nats per unit; None for none.
         first: (k, k), the information where the search first began, if it goes on from there.
         keep: what is called after each step, with the weights so far.
+        slope: weights (k,) -> the sum of the demonstrations and its gradient (k,), where these are
+            cheaper than ``score``; steps near the maximum then take few of those.
+        enough: nats: the gain of a further step at which it ends.
 
     Raises:
         ValueError: if the objective is not finite at the start.
@@ -99,12 +107,29 @@ def maximise(
     try:
         while steps < most:
             direction, gain = at.ascent(scale, most_known, penalty)
-            if penalty is None and gain < 2 * _ENOUGH:
+            if penalty is None and gain < 2 * enough:
                 if at.rises(scale, most_known):
                     return ended(False, _SATURATED)
-                return ended(True, "a further step would gain less than 1e-10 nats")
+                return ended(True, f"a further step would gain less than {enough:g} nats")
             if penalty is not None and at.violation(penalty) < _PRECISE:
                 return ended(True, "the gradient is what the penalty allows")
+            if slope is not None and penalty is None and gain < _NEAR:
+                values, vectors, _ = directions(at.scored.information + at.bend, scale, most_known)
+                climb = (vectors / values) @ vectors.T
+                ahead = secant_steps(
+                    with_log_prior(slope, prior),
+                    at.weights,
+                    at.value,
+                    at.gradient,
+                    climb,
+                    2 * enough,
+                )
+                evaluations += ahead.evaluations
+                if ahead.steps and (there := _tried(score, ahead.weights, prior, None)):
+                    at, steps, evaluations = there, steps + ahead.steps, evaluations + 1
+                    if keep is not None:
+                        keep(ended(False, INTERRUPTED))
+                    continue
             share = 1.0
             for _ in range(_HALVINGS):
                 evaluations += 1
@@ -213,7 +238,7 @@ def _evaluated(
     penalty: Tensor | None,
 ) -> _Point:
     scored = score(weights)
-    log_p, slope, bend = _log_prior(prior, weights)
+    log_p, slope, bend = log_prior(prior, weights)
     value = float(scored.values.sum()) + log_p
     if penalty is not None:
         value -= float(penalty @ weights.abs())
@@ -224,6 +249,12 @@ def solved(information: Tensor, gradient: Tensor, scale: Tensor, most: float) ->
     """information⁻¹ · gradient in the directions that are determined; zero in the others."""
     values, vectors, _ = directions(information, scale, most)
     return vectors @ ((vectors.T @ gradient) / values)
+
+
+def inverse(information: Tensor, scale: Tensor, most: float) -> Tensor:
+    """(k, k): information⁻¹ in the directions that are determined; zero in the others."""
+    values, vectors, _ = directions(information, scale, most)
+    return (vectors / values) @ vectors.T
 
 
 def directions(information: Tensor, scale: Tensor, most: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,24 +292,3 @@ def _tried(
     except ValueError:
         return None
     return found if math.isfinite(found.value) else None
-
-
-def _log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
-    """log p, its gradient, and minus its Hessian."""
-    k = len(weights)
-    if prior is None:
-        return 0.0, torch.zeros_like(weights), weights.new_zeros(k, k)
-
-    def log_p(x: Tensor) -> Tensor:
-        found: Tensor = prior.log_prob(x).sum()
-        return found
-
-    try:
-        with torch.enable_grad():
-            x = weights.detach().requires_grad_()
-            total = log_p(x)
-            (slope,) = torch.autograd.grad(total, x)
-            bend = torch.autograd.functional.hessian(log_p, weights)
-    except ValueError:  # outside its support
-        return -math.inf, torch.zeros_like(weights), weights.new_zeros(k, k)
-    return float(total.detach()), slope, -bend

@@ -26,6 +26,8 @@ class Task(ABC):
         goals: (n,), where each ends; None where all have the same problem.
         dropped: how many were not.
         interrupted: whether the search for a start was.
+        slope: weights (k,) -> the sum of the objective and its gradient (k,), where these cost less
+            than ``score``; None elsewhere.
     """
 
     names: tuple[str, ...]
@@ -34,6 +36,7 @@ class Task(ABC):
     goals: Tensor | None = None
     dropped: int = 0
     interrupted: bool = False
+    slope: Callable[[Tensor], tuple[float, Tensor]] | None = None
 
     @property
     @abstractmethod
@@ -53,15 +56,15 @@ class Task(ABC):
         """Weights (k,) to start from; several where the objective may have several maxima."""
 
     def nearer(
-        self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor
-    ) -> Tensor | None:
+        self, score: Callable[[Tensor], ScoredDemonstrations], start: Tensor, **how: Any
+    ) -> Maximum | None:
         """Where a search for the maximum of another objective ends; None without values there."""
         try:
-            found = maximise(score, start, self.scale, None, _STEPS)
+            found = maximise(score, start, self.scale, None, _STEPS, **how)
         except ValueError:
             return None
         self.interrupted = found.reason == INTERRUPTED
-        return found.weights
+        return found
 
     @abstractmethod
     def log_likelihood(self, weights: Tensor) -> float:

@@ -7,6 +7,7 @@ left and right the eigenvectors of ρ. So its minimum is a start, or there is no
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ _ENOUGH = -1.0  # log ρ at which the search may stop
 _TARGET = -0.5  # log ρ of a start: where routes cost something, but not so much as to underflow
 _STEPS = 100
 _PRECISE = 1e-6
-_NEAR = 1e-2  # relative error of the way to the target
+_NEAR = 0.1  # relative error of the way to the target,
+_ROUGHLY = 1e-3  # and of ρ on that way
 _TINY = np.finfo(float).tiny  # in place of what underflows
 _EIGEN = 1e-10  # relative error of eigenvalues
 
@@ -69,12 +71,14 @@ def feasible_start(turns: Any, size: int, features: Any) -> Start:
     minimize(objective, np.zeros(k), jac=True, method="BFGS", callback=stops, options=options)
     weights, log_radius = best
 
+    @functools.cache
     def above(share: float) -> float:
-        return cycles.log_radius(f @ (share * weights)) - _TARGET
+        return cycles.log_radius(f @ (share * weights), _ROUGHLY) - _TARGET
 
     if log_radius < _TARGET and above(0.0) > 0:  # on the way it falls, once
         share = brentq(above, 0.0, 1.0, xtol=_TINY, rtol=_NEAR)  # it may have gone far
-        weights, log_radius = share * weights, above(share) + _TARGET
+        weights = share * weights
+        log_radius = cycles.log_radius(f @ weights)
     return Start(weights / unit, log_radius)
 
 
@@ -96,13 +100,14 @@ class Cycles:
         self._segments, places = np.unique(turns[self.inside], return_inverse=True)
         self._turns = places.reshape(-1, 2)
 
-    def log_radius(self, utility: Any) -> float:
+    def log_radius(self, utility: Any, precision: float = _EIGEN) -> float:
         """log ρ.
 
         Args:
             utility: (n,), nats, of the turns inside.
+            precision: relative error of ρ.
         """
-        return self._log(_leading(self._matrix(utility))[0], utility)
+        return self._log(_leading(self._matrix(utility), precision)[0], utility)
 
     def radius(self, utility: Any) -> tuple[float, Any]:
         """log ρ, and its derivative in the utility of each turn, which add up to one."""
@@ -132,11 +137,11 @@ class Cycles:
         return self._segments[path[path.index(ahead[path[-1]]) :]].tolist()
 
 
-def _leading(M: csr_array) -> tuple[float, Any]:
+def _leading(M: csr_array, precision: float = _EIGEN) -> tuple[float, Any]:
     """The spectral radius of M ≥ 0, and its eigenvector, not negative."""
     if M.shape[0] <= _SMALL:
         values, vectors = np.linalg.eig(M.toarray())
         place = int(values.real.argmax())
         return float(values[place].real), np.abs(vectors[:, place].real)
-    values, vectors = eigs(M, k=1, which="LR", v0=np.ones(M.shape[0]), tol=_EIGEN)
+    values, vectors = eigs(M, k=1, which="LR", v0=np.ones(M.shape[0]), tol=precision)
     return float(values[0].real), np.abs(vectors[:, 0].real)

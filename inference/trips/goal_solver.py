@@ -72,6 +72,12 @@ class GoalSolver:
         rows = self._rows
         return csr_array((weights[self._order], rows.indices, rows.indptr), shape=rows.shape)
 
+    def traversals(self, y: Any, x: Any) -> Any:
+        """(N,), Σ_b y[tail,b] x[head,b] of each turn, for y and x (E, b)."""
+        there, ahead = np.ascontiguousarray(y), np.ascontiguousarray(x)
+        there = np.take(there, self.tails, 0, mode="clip")  # which is faster than there[tails]
+        return np.einsum("nb,nb->n", there, np.take(ahead, self.heads, 0, mode="clip"))
+
     def reached(self, places: Any, backwards: bool = False) -> Any:
         """(E,), whether a segment can be reached from some of them, or reaches some of them."""
         tails, heads = (self.heads, self.tails) if backwards else (self.tails, self.heads)

@@ -107,25 +107,22 @@ class TripLikelihoods:
         f, solver = self.features.T, self.solver
         k = len(f)
         values, scores = self._paid(weights), self.taken.copy()
-        second, cross, seen = (np.zeros((k, k)) for _ in range(3))
+        cross, seen, visits = np.zeros((k, k)), np.zeros((k, k)), np.zeros(len(self.features))
         with np.errstate(all="ignore"):  # what overflows is refused
             for here, blocks in self._blocks(weights):
                 moves, pull = here.moves, self._transposed(here)
                 once = [solver.matrix(moves * x) for x in f]
-                pairs = {(i, j): solver.matrix(moves * f[i] * f[j]) for i, j in _pairs(k)}
                 for block in blocks:
                     values[block.trips] -= block.log_values
                     x, y = block.x, pull(block.pull())
                     dx = [here.lu.solve(np.asfortranarray(matrix @ x)) for matrix in once]
                     pulled = [matrix.T @ y for matrix in once]
-                    cross += [[np.einsum("eb,eb->", u, d) for d in dx] for u in pulled]
-                    for (i, j), matrix in pairs.items():
-                        second[i, j] += np.einsum("eb,eb->", y, matrix @ x)
+                    cross += _rows(pulled) @ _rows(dx).T
+                    visits += moves * solver.traversals(y, x)
                     at_origin, at_goal = block.relative(dx)
                     scores[block.trips] -= at_origin - at_goal[block.columns]
                     seen += at_origin.T @ at_origin - (at_goal.T * block.counts) @ at_goal
-        second += np.tril(second, -1).T
-        information = second + cross + cross.T - seen
+        information = (f * visits) @ f.T + cross + cross.T - seen
         return ScoredDemonstrations(*map(torch.from_numpy, (values, scores, information)))
 
     def values(self, weights: Tensor) -> Tensor:
@@ -147,17 +144,25 @@ class TripLikelihoods:
         Raises:
             ValueError: if the sum over routes to some goal is infinite.
         """
-        f, solver, values = self.features.T, self.solver, self._paid(weights)
-        slope = self.taken.sum(0)
+        values, visits = self._paid(weights), np.zeros(len(self.features))
         with np.errstate(all="ignore"):
             for here, blocks in self._blocks(weights):
                 pull = self._transposed(here)
-                once = [solver.matrix(here.moves * x) for x in f]
                 for block in blocks:
                     values[block.trips] -= block.log_values
                     y = pull(block.pull())
-                    slope -= [np.einsum("eb,eb->", y, matrix @ block.x) for matrix in once]
+                    visits += here.moves * self.solver.traversals(y, block.x)
+        slope = self.taken.sum(0) - visits @ self.features
         return torch.from_numpy(values), torch.from_numpy(slope)
+
+    def slope(self, weights: Tensor) -> tuple[float, Tensor]:
+        """The log-likelihood of all trips, nats, and its gradient (k,).
+
+        Raises:
+            ValueError: if the sum over routes to some goal is infinite.
+        """
+        values, gradient = self.gradient(weights)
+        return float(values.sum()), gradient
 
     def _on_a_route(self) -> Any:
         """(N,), whether a turn lies between some origin and some goal.
@@ -243,9 +248,9 @@ class TripLikelihoods:
         )
 
 
-def _pairs(k: int) -> list[tuple[int, int]]:
-    """Two of k, the larger one first."""
-    return [(i, j) for i in range(k) for j in range(i + 1)]
+def _rows(columns: list[Any]) -> Any:
+    """k arrays (E, b) as the rows of a matrix."""
+    return np.stack([x.ravel("F") for x in columns])
 
 
 def _check_trips(streets: Streets, trips: Demonstrations) -> None:

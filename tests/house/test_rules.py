@@ -119,6 +119,8 @@ ALONE = {
     "inference/derivatives/_pullback.py",
     "inference/optimism/policy_switches.py",
     "inference/searches/exponentiated_gradient.py",
+    "inference/searches/log_prior.py",
+    "inference/searches/secant_steps.py",
     "inference/searches/soft_thresholding.py",
     "inference/trips/feasible_start.py",
 }  # plain tensors

@@ -213,12 +213,24 @@ def test_a_start_from_some_goals_leads_to_the_same_weights(monkeypatch):
     streets = town(1)
     truth = torch.tensor([-1.5, -0.5, -1.0], dtype=torch.float64)
     trips = trips_of(streets, simulated(streets, truth, 200, seed=4))
-    plain = inference.fit_reward(streets, trips, NAMES)
-    monkeypatch.setattr(_trip_task, "_MANY", 2)
-    fitted = inference.fit_reward(streets, trips, NAMES)
-    assert fitted.steps < plain.steps
-    assert fitted.weights == pytest.approx(plain.weights, abs=1e-6)
     calls, real = [], TripLikelihoods.__call__
+
+    def counted(self, weights):
+        calls.append(len(self.taken))
+        return real(self, weights)
+
+    monkeypatch.setattr(TripLikelihoods, "__call__", counted)
+    plain = inference.fit_reward(streets, trips, NAMES, start=[-2.0, 0.0, 0.0])
+    assert calls == [200] * len(calls)
+    assert plain.evaluations > len(calls)  # of gradients alone
+    monkeypatch.setattr(_trip_task, "_EVERY", (4, 2))
+    calls.clear()
+    fitted = inference.fit_reward(streets, trips, NAMES)
+    assert calls[-1] == 200
+    assert sum(n == 200 for n in calls) == 1  # where it ends
+    assert fitted.converged
+    assert fitted.weights == pytest.approx(plain.weights, abs=1e-6)
+    calls.clear()
 
     def interrupted(self, weights):
         calls.append(weights)
@@ -228,7 +240,7 @@ def test_a_start_from_some_goals_leads_to_the_same_weights(monkeypatch):
 
     monkeypatch.setattr(TripLikelihoods, "__call__", interrupted)
     cut = inference.fit_reward(streets, trips, NAMES)
-    assert len(calls) == 4
+    assert len(calls) == 4  # the last one for the errors
     assert (cut.steps, cut.converged) == (0, False)
     assert "interrupted" in cut.reason
 
