@@ -95,7 +95,7 @@ def intent(
     names = tuple(models)
     p, seen = _weights(prior, names), prefixes(prefix)
     etas, rules = _each("optimism", optimism, names), _each("rule", rule, names)
-    log_p = torch.empty(*seen.actions.shape, len(names), dtype=torch.float64)
+    log_p = torch.empty(*seen.actions.shape[:2], len(names), dtype=torch.float64)
     start = torch.empty(len(seen.lengths), 1, len(names), dtype=torch.float64)
     for m, (name, eta, rule_) in enumerate(zip(names, etas, rules, strict=True)):
         where = f"models[{name!r}]"

@@ -149,18 +149,16 @@ class Intent(PrintedTable):
         }
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame of the beliefs: a column for each name, rows (trajectory, step).
+        """A pandas DataFrame of beliefs: "trajectory", "step", and a column for each name, as text.
 
         Raises:
             ValueError: if pandas is not installed.
         """
         pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
-        at = [(i, t) for i, L in enumerate(self.lengths.tolist()) for t in range(L + 1)]
-        index = pandas.MultiIndex.from_tuples(at, names=["trajectory", "step"])
-        rows = [self.probability[place].tolist() for place in at]
-        return pandas.DataFrame(
-            rows, index=index, columns=pandas.Index(self.names, tupleize_cols=False)
-        )
+        seen = torch.arange(self.probability.shape[1]) <= self.lengths.unsqueeze(1)
+        beliefs = self.probability[seen].T.tolist()
+        columns = dict(zip(("trajectory", "step"), seen.nonzero().T.tolist(), strict=True))
+        return pandas.DataFrame(columns | dict(zip(map(str, self.names), beliefs, strict=True)))
 
     @property
     def _joint(self) -> Tensor:
