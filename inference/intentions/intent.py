@@ -94,7 +94,8 @@ def intent(
         checks.refuse("models", expected, came, 'such as {"home": one, "work": another}')
     names = tuple(models)
     p, seen = _weights(prior, names), prefixes(prefix)
-    etas, rules = _each("optimism", optimism, names), _each("rule", rule, names)
+    etas: list[Any] = _each("optimism", optimism, names)
+    rules: list[Any] = _each("rule", rule, names)
     log_p = torch.empty(*seen.actions.shape[:2], len(names), dtype=torch.float64)
     start = torch.empty(len(seen.lengths), 1, len(names), dtype=torch.float64)
     for m, (name, eta, rule_) in enumerate(zip(names, etas, rules, strict=True)):

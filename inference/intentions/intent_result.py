@@ -117,14 +117,15 @@ class Intent(PrintedTable):
         >>> belief.marginal(0).names, belief.marginal(0).final
         (('home', 'work'), tensor([[0.8000, 0.2000]], dtype=torch.float64))
         """
-        least = min((len(x) if isinstance(x, tuple) else 0 for x in self.names), default=0)
+        tuples = [x if isinstance(x, tuple) else () for x in self.names]
+        least = min(map(len, tuples))
         fits = [checks.within(k, lambda i: i.is_integer() and 0 <= i < least) for k in places]
         if not places or not all(fits):
             came = f"{list(places)} for names such as {self.names[0]!r}"
             advice = 'name models by tuples such as ("home", 0.5)'
             checks.refuse("places", "numbers of parts of all names", came, advice)
         kept = [int(k) for k in places]
-        parts = [tuple(x[k] for k in kept) if len(kept) > 1 else x[kept[0]] for x in self.names]
+        parts = [tuple(x[k] for k in kept) if len(kept) > 1 else x[kept[0]] for x in tuples]
         number_of: dict[Hashable, int] = {}
         of = torch.tensor([number_of.setdefault(x, len(number_of)) for x in parts])
         prior = self.prior.new_zeros(len(number_of)).index_add(0, of, self.prior)
@@ -176,9 +177,10 @@ class Intent(PrintedTable):
         return f"Mean belief after {len(self)} trajectories, each by itself, {steps} steps in all"
 
     def _cells(self) -> list[list[str]]:
-        total = self.log_likelihoods[:, -1].sum(0)
+        prior, mean = self.prior.tolist(), self._mean.tolist()
+        total = self.log_likelihoods[:, -1].sum(0).tolist()
         return [
-            [str(self.names[m]), number(self.prior[m]), number(self._mean[m]), _nats(total[m])]
+            [str(self.names[m]), number(prior[m]), number(mean[m]), _nats(total[m])]
             for m in self._order[:_SHOWN]
         ]
 
@@ -209,5 +211,5 @@ class Intent(PrintedTable):
         return bool(log_p.max() > -math.inf)
 
 
-def _nats(x: Tensor) -> str:
-    return "impossible" if x == -torch.inf else number(float(x))
+def _nats(x: float) -> str:
+    return "impossible" if x == -math.inf else number(x)

@@ -1,5 +1,6 @@
 """The map of a road network, read back from matplotlib."""
 
+import itertools
 import math
 
 import numpy as np
@@ -128,13 +129,15 @@ def test_beliefs_step_by_step_are_labelled_where_they_end():
         assert text.get_color() == lines[name].get_color()
         assert text.xy == pytest.approx((1, lines[name].get_ydata()[-1]))
     heights = [text.get_position()[1] for text in axes.texts]
-    assert all(one - other >= 0.05 for one, other in zip(heights, heights[1:], strict=False))
-    assert 0 <= min(heights) and max(heights) <= 1.03
+    assert all(one - other >= 0.05 for one, other in itertools.pairwise(heights))
+    assert min(heights) >= 0
+    assert max(heights) <= 1.03
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("turns seen", "probability")
     assert "In the end 3 others share 0.18." in figure.get_supxlabel()
     assert "Thick: the truth." in figure.get_supxlabel()
     low = plot.intent(belief_of([[0.5, 0.5], [1.0, 1e-9]]))
-    assert "others" not in low.get_supxlabel() and "Thick" not in low.get_supxlabel()
+    assert "others" not in low.get_supxlabel()
+    assert "Thick" not in low.get_supxlabel()
 
 
 def test_beliefs_that_cannot_be_drawn_are_said():

@@ -155,9 +155,7 @@ def test_models_and_their_solutions_are_believed_alike(eta, rule):
     seen = as_prefixes(sorted(beginnings(problems["first"], 0.0)))
     whole = {"first": models["first"], "second": models["second"]}
     etas, rules = {"first": 0.3, "second": eta}, {"first": "soft", "second": rule}
-    solved = {
-        name: inference.soft_values(whole[name], etas[name], rules[name]) for name in whole
-    }
+    solved = {name: inference.soft_values(whole[name], etas[name], rules[name]) for name in whole}
     # What is forbidden by a hard rule may be impossible under that model alone.
     for likelihood in ("paths", "actions"):
         one = inference.intent(whole, seen, optimism=etas, rule=rules, likelihood=likelihood)
@@ -249,3 +247,17 @@ def test_all_by_one_is_bayes_on_all_of_them():
     for i in range(len(seen)):
         prior = inference.intent(models, seen[i], prior).final[0]
     torch.testing.assert_close(belief.pooled, prior)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_a_whole_trajectory_has_its_own_horizon(eta):
+    problems = shared(9, T=4)
+    long = {name: problem.model() for name, problem in problems.items()}
+    short = {name: dataclasses.replace(problem, T=2).model() for name, problem in problems.items()}
+    seen = beginnings(dataclasses.replace(problems["first"], T=2), 0.0)
+    seen = as_prefixes(sorted(x for x in seen if len(x[1]) == 2))
+    own = inference.intent(long, seen.with_ends("own"), optimism=eta)
+    expected = inference.intent(short, seen, optimism=eta)
+    torch.testing.assert_close(own.log_likelihoods, expected.log_likelihoods)
+    other = inference.intent(long, seen, optimism=eta)
+    assert (own.final - other.final).abs().max() > 1e-3

@@ -102,9 +102,7 @@ def test_goals_on_roads_are_those_of_the_network_as_a_model(eta):
     E, (tails, heads) = len(streets.segments), streets.turns.T.tolist()
     utility = streets.features(NAMES) @ WEIGHTS
     as_models = {
-        g: models.road_network(
-            tails, heads, utility, goals=g, num_states=E, recursive_logit=True
-        )
+        g: models.road_network(tails, heads, utility, goals=g, num_states=E, recursive_logit=True)
         for g in goals
     }
     first = streets.offsets[seen.states[:, :-1]]
@@ -173,7 +171,8 @@ def test_without_noise_all_optimisms_agree_on_vectors():
     seen = people["right"].simulate(inference.soft_values(people["right"]).policy, 5, seed=0)
     found = [inference.intent(people, seen, optimism=eta) for eta in (0.0, 1.0)]
     torch.testing.assert_close(found[0].probability, found[1].probability)
-    assert (found[0].pooled[1] > 0.9) and not found[0].log_evidence.isinf().any()
+    assert found[0].pooled[1] > 0.9
+    assert not found[0].log_evidence.isinf().any()
 
 
 FLOOR = models.gridworld(HALL, horizon=4, slip=0.0)
@@ -265,3 +264,38 @@ def test_more_that_does_not_fit_is_refused():
     wrong = dataclasses.replace(trips, states=trips.states.flip(1))
     with pytest.raises(ValueError, match="prefix 0: row 0: expected segments that a turn joins"):
         inference.intent(routes, wrong)
+
+
+def test_a_trajectory_may_start_where_the_model_never_does():
+    """The start of the model is the left of a wall, its goal and the trajectory are on the right."""
+    floor = cai.tabulate(models.gridworld(["S.#...", "..#..."], horizon=None, slip=0.0))
+    with pytest.raises(ValueError, match="evidence"):
+        inference.soft_values(cai.with_goal(floor, 4))
+    goals = {g: cai.with_goal(floor, g) for g in (2, 4)}
+    belief = inference.intent(goals, cai.Demonstrations.from_paths([[3, 4]], [[1]]))
+    assert belief.names[belief.final[0].argmax()] == 4
+
+
+class Stubborn:
+    """A policy with a memory: it repeats its last action with probability p."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def start(self):
+        return self.act
+
+    def act(self, t, s, before):
+        if before is None:
+            return dist.Categorical(torch.ones(len(s), 2, dtype=torch.float64))
+        again = torch.tensor([1 - self.p, self.p], dtype=torch.float64)
+        return dist.Categorical(torch.where(before.unsqueeze(-1) == 1, again, again.flip(0)))
+
+
+def test_a_policy_that_remembers_is_scored_with_what_it_did():
+    seen = cai.Demonstrations.from_paths([[0] * 4, [0] * 3], [[1, 1, 0], [0, 1]], ends="cut")
+    people = {p: Stubborn(p) for p in (0.9, 0.5)}
+    belief = inference.intent(people, seen, likelihood="actions")
+    chances = [[0.5 * 0.9 * 0.1, 0.5**3], [0.5 * 0.1, 0.5**2]]
+    expected = torch.tensor(chances, dtype=torch.float64).log()
+    torch.testing.assert_close(belief.log_likelihoods[:, -1], expected)
