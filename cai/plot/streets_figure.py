@@ -109,6 +109,9 @@ def destinations(
 ) -> Figure:
     """Where a trip is going, as it unfolds (Figure 5 of Ziebart et al. 2008).
 
+    Of more than five destinations those five have a line whose probability was the highest at some
+    turn.
+
     Args:
         turns: (m,), how many turns have been seen.
         probabilities: (m, D), the probability of each destination after so many turns, as
@@ -163,7 +166,7 @@ def intent(
 ) -> Figure:
     """What somebody wants, as it is believed after each step of a trajectory.
 
-    Of more than five names the five that are the most probable in the end have a line.
+    Of more than five names those five have a line whose probability was the highest at some step.
 
     Args:
         belief: a result of :func:`cai.inference.intent` for one trajectory.
@@ -204,11 +207,11 @@ def intent(
 
 
 def _likeliest(p: Any, always: int | None) -> list[int]:
-    """The columns that are drawn: those with the highest last numbers, and one of them always."""
-    best: list[int] = np.argsort(-p[-1], kind="stable")[:_SHOWN].tolist()
+    """The columns that are drawn, by their last numbers: those that were highest, and a given one."""
+    best: list[int] = np.lexsort((-p[-1], -p.max(0)))[:_SHOWN].tolist()
     if always is not None and always not in best:
         best[-1] = always
-    return best
+    return sorted(best, key=lambda j: -float(p[-1, j]))
 
 
 def _lines(

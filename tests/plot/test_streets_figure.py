@@ -113,27 +113,28 @@ def belief_of(rows, names=None):
 
 
 def test_beliefs_step_by_step_are_labelled_where_they_end():
-    rows = [[0.125] * 8, [0.02, 0.4, 0.2, 0.1, 0.08, 0.09, 0.01, 0.1]]
+    likely_once = [0.1, 0.1, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1]
+    rows = [[0.125] * 8, likely_once, [0.02, 0.4, 0.2, 0.1, 0.08, 0.09, 0.01, 0.1]]
     belief = belief_of(rows, tuple("abcdefgh"))
     figure = plot.intent(belief, truth="a", labels={"b": "the bakery"}, step="turns seen")
     figure.canvas.draw()
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines) == ["the bakery", "c", "d", "h", "a"]
-    assert lines["the bakery"].get_xdata().tolist() == [0, 1]
-    assert lines["the bakery"].get_ydata() == pytest.approx([0.125, 0.4])
+    assert list(lines) == ["the bakery", "c", "d", "e", "a"]
+    assert lines["the bakery"].get_xdata().tolist() == [0, 1, 2]
+    assert lines["the bakery"].get_ydata() == pytest.approx([0.125, 0.1, 0.4])
     assert lines["a"].get_linewidth() > lines["c"].get_linewidth()
     labels = {text.get_text(): text for text in axes.texts}
     assert list(labels) == list(lines)
     for name, text in labels.items():
         assert text.get_color() == lines[name].get_color()
-        assert text.xy == pytest.approx((1, lines[name].get_ydata()[-1]))
+        assert text.xy == pytest.approx((2, lines[name].get_ydata()[-1]))
     heights = [text.get_position()[1] for text in axes.texts]
     assert all(one - other >= 0.05 for one, other in itertools.pairwise(heights))
     assert min(heights) >= 0
     assert max(heights) <= 1.03
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("turns seen", "probability")
-    assert "In the end 3 others share 0.18." in figure.get_supxlabel()
+    assert "In the end 3 others share 0.2." in figure.get_supxlabel()
     assert "Thick: the truth." in figure.get_supxlabel()
     low = plot.intent(belief_of([[0.5, 0.5], [1.0, 1e-9]]))
     assert "others" not in low.get_supxlabel()

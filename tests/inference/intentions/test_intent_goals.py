@@ -267,7 +267,7 @@ def test_more_that_does_not_fit_is_refused():
 
 
 def test_a_trajectory_may_start_where_the_model_never_does():
-    """The start of the model is the left of a wall, its goal and the trajectory are on the right."""
+    """The model starts on the left of a wall; its goal and the trajectory are on the right."""
     floor = cai.tabulate(models.gridworld(["S.#...", "..#..."], horizon=None, slip=0.0))
     with pytest.raises(ValueError, match="evidence"):
         inference.soft_values(cai.with_goal(floor, 4))
