@@ -107,6 +107,8 @@ Inverse problems:
 - ``Routes``: its result.
 - ``route_table``: models of routes side by side on trips that they have not seen.
 - ``RouteTable``: its result.
+- ``intent``: which of several models somebody follows, after each step of a trajectory.
+- ``Intent``: its result.
 """
 
 import lazy_loader as _lazy_loader

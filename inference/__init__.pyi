@@ -29,6 +29,8 @@ from .infinite.goal_values import GoalValues as GoalValues
 from .infinite.goal_values import goal_values as goal_values
 from .infinite.linear_system import LinearValues as LinearValues
 from .infinite.linear_system import linear_system as linear_system
+from .intentions.intent import intent as intent
+from .intentions.intent_result import Intent as Intent
 from .inverse.fit_optimism import OptimismFit as OptimismFit
 from .inverse.fit_optimism import fit_optimism as fit_optimism
 from .inverse.fit_reward import fit_reward as fit_reward

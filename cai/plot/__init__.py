@@ -18,6 +18,7 @@ Models and training:
 - ``trajectories``: trajectories in a plane of the states.
 - ``streets``: a number of each segment of a road network, on its map.
 - ``destinations``: where a trip is going, as it unfolds.
+- ``intent``: what somebody wants, as it is believed after each step.
 - ``estimates``: weights of fitted rewards, with intervals.
 - ``reward_map``: what each cell of a map pays, as fitted rewards have it.
 - ``optimism_profile``: the likelihood of each optimism of a demonstrator.

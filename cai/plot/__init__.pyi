@@ -10,6 +10,7 @@ from .map_figures import reward_map as reward_map
 from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
 from .streets_figure import destinations as destinations
+from .streets_figure import intent as intent
 from .streets_figure import streets as streets
 from .training_figure import losses as losses
 from .trajectory_figure import trajectories as trajectories

@@ -1,18 +1,20 @@
-"""A number for each segment of a road network on its map, and where a trip is going."""
+"""A number for each segment of a road network on its map, and what is believed of a journey."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from cai import checks
 from cai.numerics import arrays
-from cai.plot.canvas import captioned, figure
+from cai.plot.canvas import captioned, check_drawn, figure
 from cai.roads.network import Streets
 
 _WIDEST = 5.0  # points
@@ -21,6 +23,19 @@ _SHOWN = 5  # destinations with a line of their own
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with other dashes.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)))
+_THIN, _THICK = 1.3, 2.6
+_APART = 0.055  # of the height of the axes, between two labels
+
+
+class _Belief(Protocol):
+    """What is drawn of an ``inference.Intent``."""
+
+    @property
+    def names(self) -> tuple[Hashable, ...]: ...
+    @property
+    def probability(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
 
 
 def streets(streets: Streets, values: Any, *, label: str = "probability of use") -> Figure:
@@ -94,6 +109,9 @@ def destinations(
 ) -> Figure:
     """Where a trip is going, as it unfolds (Figure 5 of Ziebart et al. 2008).
 
+    Of more than five destinations those five have a line whose probability was the highest at some
+    turn.
+
     Args:
         turns: (m,), how many turns have been seen.
         probabilities: (m, D), the probability of each destination after so many turns, as
@@ -123,23 +141,122 @@ def destinations(
         checks.refuse("probabilities", "numbers in [0, 1]", "others among them", advice)
     if ended is not None and ended not in range(len(names)):
         checks.refuse("ended", f"one of 0 … {len(names) - 1}", repr(ended), "None if unknown")
-    best = np.argsort(-p[-1], kind="stable")[:_SHOWN].tolist()
-    if ended is not None and ended not in best:
-        best[-1] = ended
+    best = _likeliest(p, ended)
     canvas, (axes,) = figure(1, height=4.0)
-    for colour, dash, j in zip(_COLOURS, _DASHES, best, strict=False):
-        label = f"{names[j]}{', where it ended' if j == ended else ''}"
-        width = 2.6 if j == ended else 1.3
-        axes.plot(seen, p[:, j], color=colour, ls=dash, lw=width, marker="o", ms=3, label=label)
+    _lines(
+        axes,
+        seen,
+        p,
+        [f"{names[j]}{', where it ended' if j == ended else ''}" for j in best],
+        best,
+        ended,
+    )
     axes.set(xlabel="turns seen", ylabel="probability of the destination")
-    axes.set_ylim(0.0, min(1.0, 1.05 * p[:, best].max()) + 0.01)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     text = "What is believed of the destination of one trip, given the turns that were seen."
     text += " Thick: where it ended." if ended is not None else ""
-    left = len(names) - len(best)
-    rest = max(float(p[-1].sum() - p[-1, best].sum()), 0.0)
-    text += (
+    return captioned(canvas, text + _others(p, best))
+
+
+def intent(
+    belief: _Belief,
+    *,
+    labels: Mapping[Hashable, str] | None = None,
+    truth: Hashable | None = None,
+    step: str = "steps seen",
+) -> Figure:
+    """What somebody wants, as it is believed after each step of a trajectory.
+
+    Of more than five names those five have a line whose probability was the highest at some step.
+
+    Args:
+        belief: a result of :func:`cai.inference.intent` for one trajectory.
+        labels: name -> what it is called in the figure; names as texts if not given.
+        truth: the true name, if it is known, whose line is thick.
+        step: what is counted from left to right.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if it is no such result or of several trajectories, or the truth is not a name.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> street = models.gridworld(["S......"], horizon=None, slip=0.0)
+    >>> ends = {"home": cai.with_goal(street, 0), "work": cai.with_goal(street, 6)}
+    >>> walk = cai.Demonstrations.from_paths([[3, 4, 5]], [[1, 1]])
+    >>> figure = plot.intent(inference.intent(ends, walk), truth="work")
+    """
+    check_drawn("belief", belief, ("names", "probability", "lengths"), "inference.intent")
+    if len(belief.lengths) != 1:
+        advice = "belief[0] is about the first"
+        checks.refuse("belief", "one of one trajectory", f"of {len(belief.lengths)}", advice)
+    names, p = list(belief.names), belief.probability[0].numpy(force=True)
+    if truth is not None and truth not in names:
+        advice = f"there are {names[:8]}"
+        checks.refuse("truth", "the name of a model", repr(truth), advice)
+    place = None if truth is None else names.index(truth)
+    best = _likeliest(p, place)
+    called = [str((labels or {}).get(names[j], names[j])) for j in best]
+    canvas, (axes,) = figure(1, height=3.6)
+    _lines(axes, np.arange(len(p)), p, called, best, place)
+    axes.set(xlabel=step, ylabel="probability")
+    text = "What is believed after each step of one trajectory; at 0 the prior, given the start."
+    text += " Thick: the truth." if truth is not None else ""
+    return captioned(canvas, text + _others(p, best))
+
+
+def _likeliest(p: Any, always: int | None) -> list[int]:
+    """The columns that are drawn, by their last numbers: those that were highest, and a given one."""
+    best: list[int] = np.lexsort((-p[-1], -p.max(0)))[:_SHOWN].tolist()
+    if always is not None and always not in best:
+        best[-1] = always
+    return sorted(best, key=lambda j: -float(p[-1, j]))
+
+
+def _lines(
+    axes: Axes, x: Any, p: Any, labels: Sequence[str], drawn: Sequence[int], thick: int | None
+) -> None:
+    """A line for each column of p that is drawn, labelled at its right end."""
+    top = min(1.0, 1.05 * float(p[:, drawn].max())) + 0.01
+    axes.set_ylim(0.0, top)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    at = _spread_out([float(p[-1, j]) / top for j in drawn])
+    styles = zip(_COLOURS, _DASHES, drawn, labels, at, strict=False)
+    for colour, dash, j, label, y in styles:
+        width = _THICK if j == thick else _THIN
+        axes.plot(x, p[:, j], color=colour, ls=dash, lw=width, marker="o", ms=3, label=label)
+        axes.annotate(
+            label,
+            (x[-1], p[-1, j]),
+            (1.03, y),
+            textcoords=axes.transAxes,
+            color=colour,
+            fontsize=9,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6},
+            annotation_clip=False,
+        )
+
+
+def _spread_out(heights: Sequence[float]) -> list[float]:
+    """Heights of labels, in the same order from top to bottom, moved apart where they overlap."""
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))
+    found, floor = list(heights), -np.inf
+    for i in order:
+        floor = found[i] = max(found[i], floor + _APART)
+    ceiling = 1.0 + _APART / 2
+    for i in reversed(order):
+        ceiling = found[i] = min(found[i], ceiling)
+        ceiling -= _APART
+    return found
+
+
+def _others(p: Any, drawn: Sequence[int]) -> str:
+    """What is left for the columns that are not drawn."""
+    left = p.shape[1] - len(drawn)
+    rest = max(float(p[-1].sum() - p[-1, list(drawn)].sum()), 0.0)
+    return (
         f" In the end {left} other{'s share' if left > 1 else ' has'} {rest:.2g}." if left else ""
     )
-    return captioned(canvas, text)

@@ -14,7 +14,8 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.inference.route_choice._best_routes import BestRoutes, route
-from cai.inference.trips.factorised import LOST, Factorised, factorised, solved
+from cai.inference.route_choice._goal_log_values import log_values
+from cai.inference.trips.factorised import LOST, Factorised, factorised
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.numerics import arrays
@@ -164,28 +165,58 @@ class Routes:
         """(D,), where a trip is going, given its beginning: the probability of each goal.
 
         p(g) exp((V_g(s_t) - V_g(s_0))/α), in which utilities cancel; a goal that was passed on the
-        way is out.
+        way is out. ``inference.intent(routes, prefix)`` has it after each turn.
 
         Args:
             prefix: one trip, of which the last segment is where it is now.
             prior: D weights, or a mapping from segments to weights; None for equal ones.
 
         Raises:
-            ValueError: if it is not one trip, weights do not fit, or no goal is possible.
+            ValueError: if it is not one trip along turns, weights do not fit, or no goal is
+                possible.
+        """
+        found = self.goal_prior(prior).log() + self.log_beginnings(prefix)[-1]
+        if not (found > -torch.inf).any():
+            checks.refuse("prefix", "one from which a goal can be reached", "none", "see goals")
+        return found.softmax(0)
+
+    def goal_prior(self, prior: Any = None) -> Tensor:
+        """(D,), the prior probabilities of the goals, from weights as in :meth:`goal_posterior`."""
+        D = len(self.goals)
+        if prior is None:
+            return torch.full((D,), 1 / D, dtype=torch.float64)
+        if isinstance(prior, Mapping):
+            prior = [float(prior.get(g, 0.0)) for g in self.goals.tolist()]
+        weights = arrays.weights("prior", prior, (D,))
+        return weights / weights.sum()
+
+    def log_beginnings(self, prefix: Demonstrations) -> Tensor:
+        """How probable the beginning of a trip is on the way to each goal.
+
+        After t turns that is Σ utility + (V_g(s_t) - V_g(s_0))/α. A goal that was passed, or that
+        cannot be reached, has -inf.
+
+        Args:
+            prefix: one trip of L turns, of which the last segment is where it is now.
+
+        Returns:
+            (L+1, D), nats: log P of its first 0 … L turns, given where it began and each goal.
+
+        Raises:
+            ValueError: if it is not one trip, or does not follow turns.
         """
         if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
             advice = "for instance trips[0].prefix(0.5)"
             checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
-        path = prefix.states[0, : int(prefix.lengths[0]) + 1]
-        log_p = self._log_prior(prior)
-        passed = (path[:-1, None] == self.goals).any(0)
-        log_p = torch.where(passed, -torch.inf, log_p)
-        ends = self._log_values(torch.stack([path[0], path[-1]]))
-        gained = torch.where(ends[1] > -torch.inf, ends[1] - ends[0], -torch.inf)
-        found = log_p + gained
-        if not (found > -torch.inf).any():
-            checks.refuse("prefix", "one from which a goal can be reached", "none", "see goals")
-        return found.softmax(0)
+        L = int(prefix.lengths[0])
+        path = prefix.states[0, : L + 1]
+        turns = self.streets.locate_turns(path[:-1], path[1:])
+        driven = torch.from_numpy(self._utility)[turns].cumsum(0)
+        values = log_values(self._shared, self._utility, path, self.goals)
+        found = torch.cat([driven.new_zeros(1), driven]).unsqueeze(1) + (values - values[0])
+        passed = torch.zeros(values.shape, dtype=torch.bool)
+        passed[1:] = (path[:-1, None] == self.goals).cumsum(0) > 0
+        return torch.where(~passed & (values > -torch.inf), found, -torch.inf)
 
     @cached_property
     def _features(self) -> Tensor:
@@ -229,27 +260,6 @@ class Routes:
             self._refuse_unreached(o, d)
         return here, x
 
-    def _log_values(self, segments: Tensor) -> Tensor:
-        """log z_d(s) of some segments for all goals, (m, D), nats; -inf if it is not reached."""
-        first = self._shared
-        places, goals = (first.solver.place[x.numpy()] for x in (segments, self.goals))
-        found = np.empty((len(places), len(goals)))
-
-        def seen_from(some: Any, x: Any) -> Any:
-            least = x[places].min(0)
-            for i in np.flatnonzero(least < LOST * x[goals[some], np.arange(len(some))]):
-                reach = first.solver.reached(goals[some[i : i + 1]], backwards=True)[places]
-                least[i] = np.min(x[places, i], where=reach, initial=np.inf)
-            return least
-
-        with np.errstate(all="ignore"):
-            for here, blocks in solved(first, self._utility, self._open, goals, seen_from):
-                for some, x in blocks:
-                    there = x[goals[some], np.arange(len(some))]
-                    log_x = np.log(x[places] / there)
-                    found[:, some] = log_x + here.h[places][:, None] - here.h[goals[some]]
-        return torch.from_numpy(found)
-
     def _chances(self, o: int, d: int) -> Any:
         """(N,), the probability of each turn on the way to a goal."""
         (solver, _, moves, _), x = self._way(o, d)
@@ -288,11 +298,3 @@ class Routes:
     def _refuse_unreached(self, o: int, d: int) -> NoReturn:
         one, other = (self.streets.segment_names[e] for e in (o, d))
         checks.refuse("goal", f"one that {one} reaches", str(other), "look for dead ends")
-
-    def _log_prior(self, prior: Any) -> Tensor:
-        D = len(self.goals)
-        if prior is None:
-            return torch.zeros(D, dtype=torch.float64)
-        if isinstance(prior, Mapping):
-            prior = [float(prior.get(g, 0.0)) for g in self.goals.tolist()]
-        return arrays.weights("prior", prior, (D,)).log()

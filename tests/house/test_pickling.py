@@ -175,6 +175,10 @@ def route_comparison():
     return inference.route_table(fork, trips, trips)
 
 
+def ledge_walks():
+    return cai.Demonstrations.from_trajectories(exact().sample(3, 0))
+
+
 def trained_reward():
     seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
     table = cai.tabulate(models.ledge())
@@ -256,6 +260,7 @@ RESULTS = {
         models.city(4, 4), ("minutes",), torch.tensor([-9.0]).double(), torch.tensor([3])
     ),
     "RouteTable": route_comparison,
+    "Intent": lambda: inference.intent({"a": models.ledge(), "b": models.ledge()}, ledge_walks()),
     "Streets": lambda: models.city(4, 4),
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,

@@ -1,11 +1,13 @@
 """The map of a road network, read back from matplotlib."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+import torch
 
-from cai import models, plot
+from cai import inference, models, plot
 
 COLUMNS = {"tail": ["a", "b", "b"], "head": ["b", "a", "c"], "geometry": [None, None, None]}
 COLUMNS["geometry"][2] = "LINESTRING (24.91 60, 24.92 60.01, 24.93 60)"
@@ -100,3 +102,53 @@ def test_where_a_trip_is_going_line_by_line():
 def test_beliefs_that_do_not_fit_are_said(turns, belief, ended, message):
     with pytest.raises(ValueError, match=message):
         plot.destinations(turns, belief, ["a", "b"], ended=ended)
+
+
+def belief_of(rows, names=None):
+    """A belief with an equal prior, after a start and one step for each further row."""
+    p = torch.tensor(rows, dtype=torch.float64)
+    names = tuple(range(p.shape[1])) if names is None else names
+    prior = torch.full((len(names),), 1 / len(names), dtype=torch.float64)
+    return inference.Intent(names, prior, p.log().unsqueeze(0), torch.tensor([len(p) - 1]))
+
+
+def test_beliefs_step_by_step_are_labelled_where_they_end():
+    likely_once = [0.1, 0.1, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1]
+    rows = [[0.125] * 8, likely_once, [0.02, 0.4, 0.2, 0.1, 0.08, 0.09, 0.01, 0.1]]
+    belief = belief_of(rows, tuple("abcdefgh"))
+    figure = plot.intent(belief, truth="a", labels={"b": "the bakery"}, step="turns seen")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["the bakery", "c", "d", "e", "a"]
+    assert lines["the bakery"].get_xdata().tolist() == [0, 1, 2]
+    assert lines["the bakery"].get_ydata() == pytest.approx([0.125, 0.1, 0.4])
+    assert lines["a"].get_linewidth() > lines["c"].get_linewidth()
+    labels = {text.get_text(): text for text in axes.texts}
+    assert list(labels) == list(lines)
+    for name, text in labels.items():
+        assert text.get_color() == lines[name].get_color()
+        assert text.xy == pytest.approx((2, lines[name].get_ydata()[-1]))
+    heights = [text.get_position()[1] for text in axes.texts]
+    assert all(one - other >= 0.05 for one, other in itertools.pairwise(heights))
+    assert min(heights) >= 0
+    assert max(heights) <= 1.03
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("turns seen", "probability")
+    assert "In the end 3 others share 0.2." in figure.get_supxlabel()
+    assert "Thick: the truth." in figure.get_supxlabel()
+    low = plot.intent(belief_of([[0.5, 0.5], [1.0, 1e-9]]))
+    assert "others" not in low.get_supxlabel()
+    assert "Thick" not in low.get_supxlabel()
+
+
+def test_beliefs_that_cannot_be_drawn_are_said():
+    belief = belief_of([[0.5, 0.5], [0.9, 0.1]])
+    with pytest.raises(ValueError, match="truth: expected the name of a model, got 'x'"):
+        plot.intent(belief, truth="x")
+    with pytest.raises(ValueError, match=r"belief: expected a result of inference\.intent"):
+        plot.intent([0.5, 0.5])
+    two = inference.Intent(
+        belief.names, belief.prior, belief.log_likelihoods.expand(2, -1, -1), torch.tensor([1, 1])
+    )
+    with pytest.raises(ValueError, match="belief: expected one of one trajectory, got of 2"):
+        plot.intent(two)
