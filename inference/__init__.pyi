@@ -1,3 +1,5 @@
+from .apprenticeship.max_margin import MaxMargin as MaxMargin
+from .apprenticeship.max_margin import max_margin as max_margin
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values

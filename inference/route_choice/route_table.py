@@ -13,7 +13,6 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.fit_reward import fit_reward
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.route_choice._best_routes import BestRoutes, route
 from cai.inference.route_choice._turn_choices import (
     PlannedChoices,
     log_shares,
@@ -21,6 +20,7 @@ from cai.inference.route_choice._turn_choices import (
     planned_log_shares,
 )
 from cai.inference.route_choice.route_comparison import RouteTable
+from cai.inference.trips.best_routes import BestRoutes, route
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.roads.network import Streets
 

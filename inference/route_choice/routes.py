@@ -13,7 +13,7 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.route_choice._best_routes import BestRoutes, route
+from cai.inference.trips.best_routes import BestRoutes, route
 from cai.inference.trips.factorised import LOST, Factorised, factorised, solved
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.inference.trips.trip_likelihoods import TripLikelihoods

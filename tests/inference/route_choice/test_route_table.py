@@ -13,8 +13,8 @@ from towns import town, trips_of, walks
 
 import cai
 from cai import inference, models
-from cai.inference.route_choice._best_routes import BestRoutes
 from cai.inference.route_choice._turn_choices import planned_log_shares
+from cai.inference.trips.best_routes import BestRoutes
 
 ROWS = ["shortest", "action", "action's costs", "MaxEnt"]
 FEATURES = ["minutes", "scenic"]
