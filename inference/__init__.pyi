@@ -1,3 +1,5 @@
+from .apprenticeship.feature_matching import FeatureMatching as FeatureMatching
+from .apprenticeship.feature_matching import feature_matching as feature_matching
 from .apprenticeship.max_margin import MaxMargin as MaxMargin
 from .apprenticeship.max_margin import max_margin as max_margin
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product

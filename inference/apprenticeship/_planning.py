@@ -89,6 +89,15 @@ class Planner:
             mass = table.discount * table.arrivals(moves)
         return found
 
+    def of_prior(self, begin: Tensor) -> Tensor:
+        """(T, S, A) or (1, S, A), how often the action prior takes each action."""
+        table, log_prior = self.table, self.table.log_prior
+        if table.horizon is None:
+            total = begin[0].sum()
+            some = table.holding(log_initial=(begin[0] / total).log())
+            return (total * of_policy(some, log_prior)[1]).unsqueeze(0)
+        return self.visits(log_prior.expand(self.steps, -1, -1).clone(), begin)
+
     @cached_property
     def _flows(self) -> tuple[Any, Any, Any]:
         """States (m,) and pairs (n,) that count, and Σ_a x(s,a) - Σ p(s|s',a') x(s',a'), (m, n)."""
