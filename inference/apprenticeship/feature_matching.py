@@ -12,10 +12,9 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.apprenticeship._examples import Examples
-from cai.inference.apprenticeship._rounds import Rounds
-from cai.inference.apprenticeship._table_margins import remarks
+from cai.inference.apprenticeship.examples import Examples
 from cai.inference.apprenticeship.learned_reward import LearnedReward
+from cai.inference.apprenticeship.rounds import Rounds
 from cai.inference.fitting.loop import train
 from cai.numerics.exclusive import cached_property
 from cai.policies.tabular import TabularPolicy
@@ -184,7 +183,7 @@ def feature_matching(
         steps=search.done,
         converged=search.converged,
         reason=search.why,
-        remarks=(*remarks(of), _UNIDENTIFIED),
+        remarks=(*of.remarks, _UNIDENTIFIED),
         mixture=search.mixture,
         features=search.corners * of.scale,
         visits=visits[0] if of.table.horizon is None else visits,

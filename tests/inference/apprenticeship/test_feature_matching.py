@@ -15,7 +15,7 @@ from towns import town, walks
 
 import cai
 from cai import inference, models
-from cai.inference.apprenticeship._planning import Planner
+from cai.inference.apprenticeship.hard_planning import Planner
 
 
 def case(seed, n=3, T=2):

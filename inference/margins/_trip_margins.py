@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.apprenticeship._cutting_planes import Cut, GainsForEver, MarginTask
-from cai.inference.apprenticeship._table_margins import losses
+from cai.inference.margins._cutting_planes import Cut, GainsForEver, MarginTask
+from cai.inference.margins._table_margins import losses
 from cai.inference.trips.best_routes import BestRoutes, GainingCycle, route
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.numerics.exclusive import cached_property

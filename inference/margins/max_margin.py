@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.apprenticeship._cutting_planes import CuttingPlanes, MarginTask
-from cai.inference.apprenticeship._table_margins import TableMargins
-from cai.inference.apprenticeship._trip_margins import TripMargins
 from cai.inference.apprenticeship.learned_reward import LearnedReward
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.fitting.loop import train
+from cai.inference.margins._cutting_planes import CuttingPlanes, MarginTask
+from cai.inference.margins._table_margins import TableMargins
+from cai.inference.margins._trip_margins import TripMargins
 from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.apprenticeship._cutting_planes import Cut, GainsForEver, MarginTask
-from cai.inference.apprenticeship._examples import Examples
+from cai.inference.apprenticeship.examples import Examples
+from cai.inference.margins._cutting_planes import Cut, GainsForEver, MarginTask
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -42,7 +42,7 @@ class TableMargins(MarginTask):
         self._loss = losses(loss, (of.table.num_states, of.table.num_actions))
         self.names, self.scale, self.taken = of.names, of.scale, of.taken
         self.actions = int(of.demonstrations.lengths.sum())
-        self.remarks = remarks(of)
+        self.remarks = of.remarks
         self._groups = of.groups(by_start)
         self.counts = torch.tensor([len(who) for who in self._groups], dtype=torch.float64)
         self.owners = torch.empty(len(of), dtype=torch.long)
@@ -91,17 +91,3 @@ def losses(loss: Any, shape: tuple[int, ...]) -> Tensor:
         advice = "1 counts actions that differ; a margin of zero has weights of zero"
         checks.refuse("loss", "finite numbers of at least 0, not all 0", "others", advice)
     return found.expand(shape)
-
-
-def remarks(of: Examples) -> tuple[str, ...]:
-    """What is to be known of demonstrations that are not whole."""
-    found = []
-    if of.truncated:
-        gamma, shortest = of.table.discount, int(of.demonstrations.lengths.min())
-        found.append(
-            "Demonstrations were cut off: what the discount left of their future, up to "
-            f"{gamma**shortest:.2g} of it, is missing."
-        )
-    if of.dropped:
-        found.append(f"{of.dropped} impossible demonstrations were left out.")
-    return tuple(found)

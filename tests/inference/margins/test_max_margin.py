@@ -18,7 +18,7 @@ from towns import NAMES, town, trips_of, walks
 
 import cai
 from cai import inference, models
-from cai.inference.apprenticeship._planning import Planner
+from cai.inference.apprenticeship.hard_planning import Planner
 
 clarabel = pytest.importorskip("clarabel")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
-from cai.inference.apprenticeship._planning import Planner, expected_features
+from cai.inference.apprenticeship.hard_planning import Planner, expected_features
 from cai.inference.inverse.observed import observed
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -40,7 +40,6 @@ class Examples:
         offset: (S, A), reward units, what is paid without a weight.
         taken: (n, k), the features of each demonstration, summed.
         known: (n,), reward units, what it was paid without a weight.
-        truncated: whether some were cut off, so that what a discount left of them is missing.
 
     Raises:
         ValueError: if they do not fit the model, or were cut off where the future counts in full.
@@ -66,7 +65,6 @@ class Examples:
         self.offset = arrays.offset
         self._seen, self.dropped = observed(table, demonstrations, on_impossible)
         self.demonstrations = self._seen.demonstrations
-        self.truncated = bool(self.demonstrations.ending("cut").any())
         _check_ends(table, self.demonstrations)
         self.fade = self._faded()
         self.taken, self.known = self._paid()
@@ -75,6 +73,20 @@ class Examples:
     def names(self) -> tuple[str, ...]:
         """Of the k features."""
         return self._arrays.names
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of demonstrations that are not whole."""
+        found = []
+        if self.demonstrations.ending("cut").any():
+            gamma, shortest = self.table.discount, int(self.demonstrations.lengths.min())
+            found.append(
+                "Demonstrations were cut off: what the discount left of their future, up to "
+                f"{gamma**shortest:.2g} of it, is missing."
+            )
+        if self.dropped:
+            found.append(f"{self.dropped} impossible demonstrations were left out.")
+        return tuple(found)
 
     def __len__(self) -> int:
         return len(self.demonstrations)

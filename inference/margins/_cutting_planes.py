@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.inference.apprenticeship._quadratic_program import with_slacks
-from cai.inference.apprenticeship._rounds import Rounds
+from cai.inference.apprenticeship.rounds import Rounds
+from cai.inference.margins._quadratic_program import with_slacks
 
 _ENOUGH = 1e-9  # of the largest violation, by which a policy must be better than those before
 
