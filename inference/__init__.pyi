@@ -44,6 +44,8 @@ from .learning.path_consistency import path_consistency as path_consistency
 from .learning.policy_gradient import policy_gradient as policy_gradient
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
+from .local_models.laplace_reward import LaplaceReward as LaplaceReward
+from .local_models.laplace_reward import laplace_reward as laplace_reward
 from .margins.max_margin import MaxMargin as MaxMargin
 from .margins.max_margin import max_margin as max_margin
 from .off_policy.actor_critic import actor_critic as actor_critic
