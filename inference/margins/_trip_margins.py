@@ -14,13 +14,12 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.margins._cutting_planes import Cut, GainsForEver, MarginTask
 from cai.inference.margins._table_margins import losses
-from cai.inference.trips.best_routes import BestRoutes, GainingCycle, route
+from cai.inference.trips.best_routes import LEFT, BestRoutes, GainingCycle, route
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.numerics.exclusive import cached_property
 from cai.rewards.linear_reward import LinearReward, spread
 from cai.roads.network import Streets
 
-_COST = 1e-9  # of the largest utility, of each turn: what a quadratic program leaves of cycles
 _BEYOND = 1 + 1e-9  # of what the trip itself costs: no worse route is looked for
 
 
@@ -83,7 +82,7 @@ class TripMargins(MarginTask):
         """Raises GainsForEver if a cycle gains."""
         utility = (self._features @ weights).numpy()
         try:
-            return BestRoutes(self._streets, utility - _COST * np.abs(utility).max(initial=0.0))
+            return BestRoutes(self._streets, utility, LEFT)
         except GainingCycle as cycle:
             around = self._between([*cycle.segments, cycle.segments[0]])
             raise GainsForEver(self._features[around].sum(0), 0.0) from None

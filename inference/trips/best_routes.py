@@ -17,6 +17,7 @@ from cai import checks
 from cai.roads.network import Streets
 
 _ROUNDING = 1e-12  # of the largest utility
+LEFT = 1e-9  # of the largest utility: what a quadratic program leaves of a cycle
 _BETWEEN = 64  # sweeps after which a cycle is looked for
 
 
@@ -42,6 +43,8 @@ class BestRoutes:
     Args:
         streets: a network of E segments and N turns.
         utility: (N,), of each turn; -inf forbids it.
+        least: what every turn costs besides, as a share of the largest utility, so that a cycle
+            that gains nothing but what an optimiser left of it does not count.
 
     Attributes:
         costs: (N,), nonnegative costs of turns that rank routes as utilities do; inf if forbidden.
@@ -50,10 +53,11 @@ class BestRoutes:
         GainingCycle: if a cycle gains.
     """
 
-    def __init__(self, streets: Streets, utility: Any) -> None:
+    def __init__(self, streets: Streets, utility: Any, least: float = 0.0) -> None:
         self._size = len(streets.segments)
         tails, heads = streets.turns.numpy().T
         open_ = np.isfinite(utility)
+        utility = utility - least * np.abs(utility[open_]).max(initial=0.0)
         self.costs: Any = np.full(len(utility), np.inf)
         tails, heads, u = tails[open_], heads[open_], utility[open_]
         h = _gains(tails, heads, u, self._size)
