@@ -101,6 +101,12 @@ Inverse problems:
 - ``RewardFit``: its result for weights.
 - ``TrainedReward``: its result for a table or a network.
 - ``RewardTraining``: how it trains a network.
+- ``max_margin``: weights under which demonstrations beat all other policies by a margin.
+- ``MaxMargin``: its result.
+- ``feature_matching``: a mixture of policies with the features of demonstrations.
+- ``FeatureMatching``: its result.
+- ``laplace_reward``: weights from continuous actions, by local models of the return.
+- ``LaplaceReward``: its result.
 - ``fit_optimism``: the optimism of a demonstrator, with an interval.
 - ``OptimismFit``: its result.
 - ``routes``: routes on a road network, how segments are used, and where somebody is going.

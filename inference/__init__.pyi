@@ -1,3 +1,5 @@
+from .apprenticeship.feature_matching import FeatureMatching as FeatureMatching
+from .apprenticeship.feature_matching import feature_matching as feature_matching
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values
@@ -44,6 +46,10 @@ from .learning.path_consistency import path_consistency as path_consistency
 from .learning.policy_gradient import policy_gradient as policy_gradient
 from .learning.z_learning import ZLearning as ZLearning
 from .learning.z_learning import z_learning as z_learning
+from .local_models.laplace_reward import LaplaceReward as LaplaceReward
+from .local_models.laplace_reward import laplace_reward as laplace_reward
+from .margins.max_margin import MaxMargin as MaxMargin
+from .margins.max_margin import max_margin as max_margin
 from .off_policy.actor_critic import actor_critic as actor_critic
 from .off_policy.sac import sac as sac
 from .off_policy.soft_q import soft_q as soft_q

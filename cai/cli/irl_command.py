@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch.distributions import Normal
 from cai import inference, plot
 from cai.cli import loading, output, terminal
 from cai.cli.failure import Mistake, naming
+from cai.cli.learners import METHODS
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.inverse.reward_fit import RewardFit
+from cai.evaluation.spelling import PrintedTable
 from cai.program.layout import Layout
+from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -24,6 +27,14 @@ _KINDS = {"G": "goal", "P": "pit", "H": "hole", "C": "cliff"}
 _FREE = ".SF#"
 _CELLS = "cells"
 _MOST = 100  # states with a feature each
+_OF_LIKELIHOOD = {  # with what they are if they are not given
+    "likelihood": "actions",
+    "optimism": 0.0,
+    "rule": "soft",
+    "prior": None,
+    "cluster": None,
+}
+_UNSET = {"checkpoint", "training", "start"}  # no plain values, or files of their own
 _FILES = ("fit.json", "fit.md", "estimates.png", "reward_map.png")
 
 
@@ -42,16 +53,7 @@ def fit(options: argparse.Namespace) -> None:
             seen = Demonstrations.from_csv(
                 options.demonstrations, ends=options.ends, group=options.cluster
             )
-        found = inference.fit_reward(
-            model,
-            seen,
-            reward,
-            optimism=options.optimism,
-            likelihood=options.likelihood,
-            rule=options.rule,
-            prior=normal_prior(options),
-            cluster=options.cluster and "group",
-        )
+        found = _found(options, model, seen, reward)
         figures = {"estimates": plot.estimates(found)}
         if table.layout is not None and table.layout.map is not None:
             figures["reward_map"] = plot.reward_map(found, table)
@@ -60,7 +62,38 @@ def fit(options: argparse.Namespace) -> None:
     show(found, options.json)
 
 
-def show(found: RewardFit, as_json: bool) -> None:
+def _found(
+    options: argparse.Namespace, model: TrajectoryModel, seen: Demonstrations, reward: LinearReward
+) -> Any:
+    """What the method that was chosen finds.
+
+    Raises:
+        Mistake: if it has no such argument.
+    """
+    function: Any = getattr(inference, METHODS[options.method].function)
+    known = inspect.signature(function).parameters
+    settable = {name for name, x in known.items() if x.kind is x.KEYWORD_ONLY}
+    given = {name: getattr(options, name) for name in _OF_LIKELIHOOD}
+    if options.method == "likelihood":
+        arguments = {"optimism": options.optimism, "likelihood": options.likelihood}
+        arguments |= {"rule": options.rule, "prior": normal_prior(options)}
+        arguments["cluster"] = options.cluster and "group"
+    else:
+        arguments = {}
+        for name, value in given.items():
+            if value != _OF_LIKELIHOOD[name]:
+                raise Mistake(f"--{name}: {options.method} has no such argument; leave it out")
+    arguments["progress"] = not options.quiet
+    own = settable - arguments.keys() - _UNSET
+    for name, value in options.set:
+        if name not in own:
+            words = f"{options.method} has no {name}; it has {', '.join(sorted(own))}"
+            raise Mistake(f"--set: {words}")
+        arguments[name] = value
+    return function(model, seen, reward, **arguments)
+
+
+def show(found: PrintedTable, as_json: bool) -> None:
     """Prints a fit, as a table or as JSON."""
     terminal.show(found.to_json() if as_json else found.to_text(terminal.encoding()))
 

@@ -1,8 +1,10 @@
-"""The learners that the command line trains: light, since the help lists them."""
+"""What the command line trains and fits, and its arguments: light, since the help lists them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import argparse
+import ast
+from typing import Any, NamedTuple
 
 
 class LearnerKind(NamedTuple):
@@ -42,3 +44,43 @@ def described() -> str:
     """The learners and the actions that they take, a line each."""
     lines = [f"  {name:18}{x.trains}; actions: {x.actions()}" for name, x in LEARNERS.items()]
     return "\n".join(["learners:", *lines])
+
+
+class MethodKind(NamedTuple):
+    """How a reward is found from demonstrations.
+
+    Attributes:
+        function: its name in ``cai.inference``, of (model, demonstrations, reward).
+        finds: what it finds, in words.
+    """
+
+    function: str
+    finds: str
+
+
+METHODS = {
+    "likelihood": MethodKind("fit_reward", "the most probable weights, with errors"),
+    "max_margin": MethodKind("max_margin", "weights of the largest margin"),
+    "feature_matching": MethodKind("feature_matching", "a mixture of policies with the features"),
+}
+
+
+def methods() -> str:
+    """The methods and what they find, a line each."""
+    lines = [f"  {name:18}{x.finds}; inference.{x.function}" for name, x in METHODS.items()]
+    return "\n".join(["methods:", *lines])
+
+
+def key_and_value(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, where the value is a Python literal or else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all it can raise
+        pass
+    try:
+        return key, float(value)  # inf and -inf, which are not literals
+    except ValueError:
+        return key, value

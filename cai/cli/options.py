@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from pathlib import Path
 from typing import Any
 
 from cai import installation
 from cai.cli.failure import program
-from cai.cli.learners import LEARNERS, described
+from cai.cli.learners import LEARNERS, METHODS, described, key_and_value, methods
 
 _EXAMPLES = """\
 examples:
@@ -115,6 +114,8 @@ def _add_irl(commands: Any) -> None:
         "irl",
         help="find the reward that demonstrations were paid",
         description="Fit the weights of a reward to demonstrations of a model.",
+        epilog=methods(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model_arguments(irl, _horizon)
     irl.add_argument(
@@ -131,6 +132,17 @@ def _add_irl(commands: Any) -> None:
     )
     irl.add_argument(
         "--reward", metavar="FILE.py:NAME", help="a cai.LinearReward, instead of --features"
+    )
+    irl.add_argument(
+        "--method", choices=METHODS, default="likelihood", help="see below (default likelihood)"
+    )
+    irl.add_argument(
+        "--set",
+        type=key_and_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the method, such as slack=10; may be repeated",
     )
     irl.add_argument(
         "--likelihood",
@@ -279,18 +291,3 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
     return int(text)
-
-
-def key_and_value(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, where the value is a Python literal or else text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all it can raise
-        pass
-    try:
-        return key, float(value)  # inf and -inf, which are not literals
-    except ValueError:
-        return key, value

@@ -16,15 +16,14 @@ from cai.plot.canvas import captioned, check_drawn, figure
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and markers that differ.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = "osD^vP"
-_FIELDS = ("weights", "intervals")
+_FIELDS = ("weights",)
 
 
 class _Fit(Protocol):
-    """What is drawn of an ``inference.RewardFit``."""
+    """What is drawn of an ``inference.RewardFit``, which has intervals, or of another reward."""
 
     @property
     def weights(self) -> Mapping[str, float]: ...
-    def intervals(self, level: float) -> Mapping[str, tuple[float, float]]: ...
 
 
 class _Profile(Protocol):
@@ -51,7 +50,8 @@ def estimates(
     """The weights of one or several fitted rewards, with intervals.
 
     Args:
-        fits: name -> a result of :func:`cai.inference.fit_reward`; or one alone.
+        fits: name -> a result of :func:`cai.inference.fit_reward`, or of another method that finds
+            weights, which have no errors; or one alone.
         truth: name of a feature -> its true weight, where it is known.
         level: of the intervals.
 
@@ -73,19 +73,23 @@ def estimates(
         checks.refuse("fits", "at least one fitted reward", "none", "inference.fit_reward(…)")
     for name, fit in given.items():
         check_drawn(f"fits[{name!r}]", fit, _FIELDS, "inference.fit_reward")
+        if fit.weights is None:
+            advice = "inference.fit_reward finds them"
+            checks.refuse(f"fits[{name!r}]", "a reward with weights", "one without", advice)
     features = list(dict.fromkeys(name for fit in given.values() for name in fit.weights))
     canvas, (axes,) = figure(1, height=1.6 + 0.3 * len(features) * (1 + len(given)) / 2)
     canvas.set_figwidth(7.0)
-    hollow = False
+    hollow = bare = False
     for i, (name, fit) in enumerate(given.items()):
         colour = _COLOURS[i % len(_COLOURS)]
         offset = 0.6 * ((i + 1) / (len(given) + 1) - 0.5)
-        ends = fit.intervals(level)
+        ends = fit.intervals(level) if hasattr(fit, "intervals") else None
+        bare |= ends is None
         for feature, weight in fit.weights.items():
             y = features.index(feature) + offset
-            known = math.isfinite(ends[feature][0])
+            known = ends is None or math.isfinite(ends[feature][0])
             hollow |= not known
-            if known:
+            if known and ends is not None:
                 axes.plot(ends[feature], (y, y), color=colour, lw=2, solid_capstyle="butt")
             label = name if feature == next(iter(fit.weights)) else None
             face = colour if known else "white"
@@ -102,6 +106,7 @@ def estimates(
     if any(given):
         axes.legend(frameon=False, fontsize=8)
     caption = f"Points are weights, bars their {100 * level:g}% intervals."
+    caption += " Without one: found by a method that gives no errors." if bare else ""
     caption += " Hollow: not determined by the data." if hollow else ""
     return captioned(canvas, caption + (" Dashed: the truth." if truth else ""))
 

@@ -1,1 +1,1 @@
-"""Rewards learnt by other methods than likelihood: margins, moments, samples, local models."""
+"""Rewards learnt by other methods than likelihood: moments, samples; what these share."""

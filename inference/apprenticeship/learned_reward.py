@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cai import checks
 from cai.evaluation.spelling import PrintedTable, number
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
+from cai.roads.network import Streets
 from cai.tables.table import Table
 
 
@@ -27,7 +29,7 @@ class LearnedReward(PrintedTable):
 
     Attributes:
         reward: with its weights, reward units per unit of each feature.
-        model: the model, or the table, with that reward.
+        model: the model, or the table, with that reward; or the road network.
         method: its name in the literature.
         converges_to: which exact answer it should come to, and when.
         observed: (k,), the features of a demonstration, summed, on average.
@@ -46,7 +48,7 @@ class LearnedReward(PrintedTable):
     headings = ("", "weight", "observed", "expected")
 
     reward: LinearReward
-    model: TrajectoryModel | Table
+    model: TrajectoryModel | Table | Streets
     method: str
     converges_to: str
     observed: Tensor
@@ -67,8 +69,23 @@ class LearnedReward(PrintedTable):
 
     @cached_property
     def policy(self) -> Policy:
-        """The soft policy with the true dynamics for this reward, (t, s) -> distribution."""
-        return soft_values(self.model).policy
+        """The soft policy with the true dynamics for this reward, (t, s) -> distribution.
+
+        Raises:
+            ValueError: on a road network, where each goal has another one.
+        """
+        return soft_values(self._one_model()).policy
+
+    def _one_model(self) -> TrajectoryModel | Table:
+        """The model, which has one policy.
+
+        Raises:
+            ValueError: for a road network, where each goal has another one.
+        """
+        if isinstance(self.model, Streets):
+            expected, came = "a model, which has a policy", "a road network, one for each goal"
+            checks.refuse("model", expected, came, "inference.route_table predicts routes")
+        return self.model
 
     def to_dict(self) -> dict[str, Any]:
         """Weights, moments and the state of the search, as plain values."""
@@ -92,6 +109,8 @@ class LearnedReward(PrintedTable):
 
     def _title(self) -> str:
         many = f"{self.demonstrations} demonstrations, {self.actions} actions"
+        if isinstance(self.model, Streets):
+            many = f"{self.demonstrations} trips, {self.actions} turns"
         return f"Reward by {self.method}: {many}"
 
     def _cells(self) -> list[list[str]]:

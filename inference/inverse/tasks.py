@@ -13,9 +13,9 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse._observed import Part, observed, to_goals
 from cai.inference.inverse._scores import Likelihood, Likelihoods
 from cai.inference.inverse._trip_task import TripTask
+from cai.inference.inverse.observed import Part, observed, to_goals
 from cai.inference.searches.fisher_scoring import Maximum
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.searches.task import Task

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from cai.distributions.flat_prior import FlatPrior
-from cai.inference.planning._noise import roll
+from cai.inference.planning.noise import roll
 from cai.numerics import memory
 from cai.program.trajectory import TrajectoryModel
 

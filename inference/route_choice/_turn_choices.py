@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.route_choice._best_routes import BestRoutes
+from cai.inference.trips.best_routes import BestRoutes
 from cai.roads.network import Streets
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about

@@ -23,7 +23,8 @@ class RouteTable(PrintedTable):
     Attributes:
         shares: name of the row -> (n,), the share of the length of each trip that is on the most
             probable route; a segment that is driven twice is shared once.
-        log_probabilities: name of the row -> (n,), nats: log P of each trip; None for "shortest".
+        log_probabilities: name of the row -> (n,), nats: log P of each trip; None for "shortest"
+            and "max margin".
         weights: name of the row -> name of the feature -> weight, of the models that have some.
         cost: the feature that "shortest" minimises.
         measured: what lengths are.
@@ -98,10 +99,11 @@ class RouteTable(PrintedTable):
         ]
 
     def _notes(self) -> list[str]:
+        widest = " max margin: largest utility;" if "max margin" in self.shares else ""
         return [
             "matched distance: share of a trip that is on the most probable route "
             f"({self.measured});",
             "90% matched: share of trips with at least 90%; log probability: nats a trip, given",
-            f"where it begins and ends. shortest: least {self.cost}; action: turns by counts,",
-            "without the goal; action's costs: Boltzmann in Q*; MaxEnt: whole routes.",
+            f"where it begins and ends. shortest: least {self.cost};{widest} action: turns by",
+            "counts, without the goal; action's costs: Boltzmann in Q*; MaxEnt: whole routes.",
         ]

@@ -13,7 +13,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.fit_reward import fit_reward
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.route_choice._best_routes import BestRoutes, route
+from cai.inference.margins.max_margin import MaxMargin
 from cai.inference.route_choice._turn_choices import (
     PlannedChoices,
     log_shares,
@@ -21,6 +21,7 @@ from cai.inference.route_choice._turn_choices import (
     planned_log_shares,
 )
 from cai.inference.route_choice.route_comparison import RouteTable
+from cai.inference.trips.best_routes import LEFT, BestRoutes, route
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.roads.network import Streets
 
@@ -34,6 +35,7 @@ def route_table(
     cost: str | None = None,
     smoothing: float = 1.0,
     fitted: RewardFit | None = None,
+    margin: MaxMargin | None = None,
 ) -> RouteTable:
     """How well models of routes predict trips that they have not seen.
 
@@ -44,6 +46,8 @@ def route_table(
     row               model
     ================  ============================================================================
     "shortest"        the route of the least cost; it has no probabilities
+    "max margin"      the route of the largest utility, with the weights of ``margin`` (Ratliff,
+                      Bagnell and Zinkevich 2006); it has no probabilities
     "action"          turns as a Markov chain: P(turn | segment) by counting those of ``train``; it
                       does not know the goal, and ends when it first enters it
     "action's costs"  P(turn | segment, goal) ∝ exp Q*, Q* the utility of the turn and of the best
@@ -67,6 +71,7 @@ def route_table(
             of ``features`` that is never negative and not constant.
         smoothing: added to each count of "action", so that turns that nobody took are possible.
         fitted: a fit of MaxEnt to ``train``, if there is one; its features are taken.
+        margin: the weights of :func:`max_margin` on ``train``; without them there is no such row.
 
     Returns:
         A :class:`RouteTable`.
@@ -92,17 +97,20 @@ def route_table(
     f = streets.features(names)
     for where, trips in (("train", train), ("test", test)):
         _check_trips(where, trips, streets, f)
+    widest = _widest(streets, margin)
     found = fit_reward(streets, train, names) if fitted is None else fitted
     maxent = np.array([*found.weights.values()])
     scale = f.std(0, correction=0).numpy()
     planned = maximised(PlannedChoices(streets, f, train), maxent, np.where(scale > 0, scale, 1.0))
-    models = _Models(streets, f, costs, log_shares(streets, train, smoothing), planned, maxent)
+    counted = log_shares(streets, train, smoothing)
+    models = _Models(streets, f, costs, widest, counted, planned, maxent)
     measured, lengths = _lengths(streets)
     best = models.best_routes().items()
     return RouteTable(
         shares={name: _shared(by_goal, test, lengths) for name, by_goal in best},
         log_probabilities=models.log_probabilities(test),
         weights={
+            **({} if margin is None else {"max margin": margin.weights}),
             "action's costs": dict(zip(names, planned.tolist(), strict=True)),
             "MaxEnt": dict(found.weights),
         },
@@ -120,6 +128,7 @@ class _Models(NamedTuple):
         streets: the network of N turns.
         features: (N, k).
         costs: (N,), of "shortest".
+        widest: (N,), utilities of "max margin"; None without that row.
         counted: (N,), log-probabilities of "action".
         planned: (k,), weights of "action's costs".
         maxent: (k,), weights of "MaxEnt".
@@ -128,6 +137,7 @@ class _Models(NamedTuple):
     streets: Streets
     features: Tensor
     costs: Any
+    widest: Any
     counted: Any
     planned: Any
     maxent: Any
@@ -138,6 +148,7 @@ class _Models(NamedTuple):
         maxent = TripLikelihoods(self.streets, self.features, trips)
         return {
             "shortest": None,
+            **({} if self.widest is None else {"max margin": None}),
             "action": (torch.from_numpy(self.counted)[trips.actions] * trips.taken).sum(1),
             "action's costs": torch.from_numpy(planned),
             "MaxEnt": maxent.values(torch.from_numpy(self.maxent)),
@@ -152,8 +163,12 @@ class _Models(NamedTuple):
             log_p = planned_log_shares(streets, f, ahead, self.planned, goal)
             return BestRoutes(streets, log_p)
 
+        by_margin = {}
+        if self.widest is not None:
+            by_margin["max margin"] = _always(BestRoutes(streets, self.widest, LEFT))
         return {
             "shortest": _always(BestRoutes(streets, -self.costs)),
+            **by_margin,
             "action": _always(BestRoutes(streets, self.counted)),
             "action's costs": planned,
             "MaxEnt": _always(BestRoutes(streets, f @ self.maxent)),
@@ -171,6 +186,18 @@ def _names(streets: Streets, features: Any, fitted: RewardFit | None) -> list[st
     if features is not None:
         checks.refuse("features", "none, as those of fitted are taken", repr(features), "")
     return list(fitted.weights)
+
+
+def _widest(streets: Streets, margin: Any) -> Any:
+    """(N,), the utilities of turns by the largest margin; None if it is not asked for."""
+    if margin is None:
+        return None
+    advice = "inference.max_margin makes one"
+    checks.check_kind("margin", margin, MaxMargin, "a MaxMargin", advice)
+    if margin.model is not streets:
+        checks.refuse("margin", "one on the same network", "one of another model", advice)
+    weights = np.array([*margin.weights.values()])
+    return streets.features([*margin.weights]).numpy() @ weights
 
 
 def _cost(streets: Streets, names: list[str], cost: str | None) -> tuple[str, Any]:

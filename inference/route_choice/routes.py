@@ -13,8 +13,8 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.route_choice._best_routes import BestRoutes, route
 from cai.inference.route_choice._goal_log_values import log_values
+from cai.inference.trips.best_routes import BestRoutes, route
 from cai.inference.trips.factorised import LOST, Factorised, factorised
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.inference.trips.trip_likelihoods import TripLikelihoods

@@ -130,6 +130,49 @@ def test_features_of_cells_and_of_named_states(tmp_path, out, capsys):
 
 
 @pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("max_margin", {"slack": 2.0, "examples": "start"}),
+        ("feature_matching", {"method": "margin", "tolerance": 0.1}),
+    ],
+)
+def test_other_methods_are_those_of_the_library(method, settings, tmp_path, out, capsys):
+    if method == "max_margin":
+        pytest.importorskip("clarabel")
+    path, seen = recorded(world(), tmp_path / "demos.csv")
+    chosen = [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
+    features = ("--features", "pit,goal")
+    how = ("--method", method, *chosen, *features, "--quiet", "--out", out)
+    status, text, notes = run(capsys, "irl", *WORLD, path, *how)
+    assert (status, notes) == (0, "")
+    letters = [world().layout.map[i][j] for i, j in world().layout.cells]
+    inside = {letter: torch.tensor([x == letter for x in letters]) for letter in "PG"}
+    arrival = {
+        "pit": lambda s, a, n: inside["P"][n] & ~inside["P"][s],
+        "goal": lambda s, a, n: inside["G"][n] & ~inside["G"][s],
+    }
+    function = getattr(inference, method)
+    expected = function(world(), seen, cai.LinearReward({}, arrival), progress=False, **settings)
+    assert text == f"{expected}\n"
+    assert listing(out) == ["estimates.png", "fit.json", "fit.md", "reward_map.png"]
+    found = json.loads((out / "fit.json").read_text())
+    assert found["method"] == expected.method
+    assert found["weights"] == pytest.approx(expected.weights, abs=1e-6)
+
+
+def test_settings_of_the_likelihood(tmp_path, out, capsys):
+    path, seen = recorded(world(), tmp_path / "demos.csv")
+    how = ("--features", "pit", "--set", "l1=5.0", "--json", "--quiet", "--out", out)
+    status, text, _ = run(capsys, "irl", *WORLD, path, *how)
+    assert status == 0
+    pit = torch.tensor([world().layout.map[i][j] == "P" for i, j in world().layout.cells])
+    reward = cai.LinearReward({}, {"pit": lambda s, a, n: pit[n] & ~pit[s]})
+    expected = inference.fit_reward(world(), seen, reward, l1=5.0)
+    found = json.loads(text)["weights"]["pit"]["weight"]
+    assert found == pytest.approx(expected.weights["pit"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("model", "more", "fragments"),
     [
         (WORLD, ["--features", "step,lava"], ["no lava", "step, goal, pit, cells"]),
@@ -141,6 +184,10 @@ def test_features_of_cells_and_of_named_states(tmp_path, out, capsys):
         (WORLD, ["--reward", "paid"], ["--reward: expected FILE.py:NAME"]),
         (WORLD, ["--prior", "-1"], ["--prior", "above 0"]),
         (WORLD, ["--likelihood", "hopes"], ["--likelihood", "hopes"]),
+        (WORLD, ["--method", "hopes"], ["--method", "max_margin"]),
+        (WORLD, ["--method", "max_margin", "--optimism", "1"], ["--optimism: max_margin has no"]),
+        (WORLD, ["--set", "slack=1"], ["likelihood has no slack; it has goals, l1, method"]),
+        (WORLD, ["--set", "slack"], ["expected KEY=VALUE"]),
     ],
 )
 def test_mistakes(model, more, fragments, tmp_path, monkeypatch, capsys):

@@ -59,6 +59,8 @@ FAMILIES = [
     "trips",
     "inverse",
     "apprenticeship",
+    "margins",
+    "local_models",
     "route_choice",
     "adversarial",
     "bayesian",

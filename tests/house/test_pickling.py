@@ -147,6 +147,22 @@ def learner_stopped():
     return inference.LearningStopped("soft_q", 64, 128, "in vain", learnt)
 
 
+def learnt_by(method):
+    seen = cai.Demonstrations.from_paths([[0, 1, 2, 3, 3]], [[1, 1, 1, 0]])
+    reward = cai.LinearReward({"state": torch.arange(5.0).view(5, 1)})
+    return method(models.ledge(), seen, reward, progress=False)
+
+
+def locally_learnt():
+    paths = line().simulate(lambda t, s: line().prior(s), 3, seed=0)
+    reward = cai.LinearReward({"squares": squares})
+    return inference.laplace_reward(line(), paths, reward, progress=False)
+
+
+def squares(s, a):
+    return -s.square().sum(-1)
+
+
 def moves():
     paths = exact().sample(3, 0)
     home = [(s, a) for s, a in zip(paths.states, paths.actions, strict=True) if s[-1] == 3]
@@ -253,6 +269,9 @@ RESULTS = {
     "NeuralReward": lambda: cai.NeuralReward(torch.nn.Bilinear(1, 1, 1)),
     "TabularReward": lambda: cai.TabularReward(values=torch.ones(5, 2)),
     "RewardFit": fitted_reward,
+    "MaxMargin": lambda: learnt_by(inference.max_margin),
+    "FeatureMatching": lambda: learnt_by(inference.feature_matching),
+    "LaplaceReward": locally_learnt,
     "RewardTraining": lambda: inference.RewardTraining(patience=3),
     "TrainedReward": trained_reward,
     "OptimismFit": fitted_optimism,

@@ -39,6 +39,20 @@ def test_points_bars_and_truth_are_where_they_should_be():
     assert len(plot.estimates(fits["actions"]).axes) == 1
 
 
+def test_weights_without_errors_are_points_alone():
+    """As of a margin, beside a fit with intervals."""
+    fits = {"margin": SimpleNamespace(weights={"step": -2.0}), "actions": fit({"step": -1.0}, 0.5)}
+    figure = plot.estimates(fits)
+    (axes,) = figure.axes
+    bars = [x for x in axes.lines if x.get_linewidth() == 2]
+    assert [tuple(x.get_xdata()) for x in bars] == [(-1.5, -0.5)]
+    points = [x for x in axes.lines if x.get_marker() in ("o", "s")]
+    assert [x.get_markerfacecolor() == "white" for x in points] == [False, False]
+    assert "gives no errors" in figure.get_supxlabel()
+    with pytest.raises(ValueError, match=r"fits\[''\]: expected a reward with weights"):
+        plot.estimates(SimpleNamespace(weights=None))
+
+
 def test_a_profile_and_its_interval():
     found = SimpleNamespace(
         optimism=0.5,

@@ -14,8 +14,8 @@ import cai
 from cai import inference, models
 from cai.distributions.degenerate_normal import Root
 from cai.inference.planning import sample_plans
-from cai.inference.planning._noise import from_noise, roll
 from cai.inference.planning._plan_density import PlanDensity
+from cai.inference.planning.noise import from_noise, roll
 
 
 def within(samples, x, mean, sd, bar=4.5):

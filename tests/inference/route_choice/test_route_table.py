@@ -13,8 +13,8 @@ from towns import town, trips_of, walks
 
 import cai
 from cai import inference, models
-from cai.inference.route_choice._best_routes import BestRoutes
 from cai.inference.route_choice._turn_choices import planned_log_shares
+from cai.inference.trips.best_routes import BestRoutes
 
 ROWS = ["shortest", "action", "action's costs", "MaxEnt"]
 FEATURES = ["minutes", "scenic"]
@@ -140,6 +140,36 @@ def test_the_weights_of_planning_make_the_trips_most_probable(compared):
     for k in range(len(psi)):
         for step in (-0.05, 0.05):
             assert likelihood(psi + step * np.eye(len(psi))[k]) < at
+
+
+def test_the_row_of_the_largest_margin(compared):
+    """All routes one by one: the one of the largest utility is shared with the trip."""
+    pytest.importorskip("clarabel")
+    streets, train, test, table = compared
+    margin = inference.max_margin(streets, train, FEATURES, progress=False)
+    found = inference.route_table(streets, train, test, fitted=table.fitted, margin=margin)
+    assert list(found.shares) == ["shortest", "max margin", *ROWS[1:]]
+    assert found.weights["max margin"] == margin.weights
+    assert found.log_probability["max margin"] is None
+    lengths, graph = streets.segment_features["length"], graph_of(streets)
+    utility = streets.features(FEATURES).numpy() @ [*margin.weights.values()]
+    worth = dict(zip(map(tuple, streets.turns.tolist()), utility, strict=True))
+    for i in range(len(test)):
+        path = test.states[i, : test.lengths[i] + 1].tolist()
+        every = nx.all_simple_paths(graph, path[0], path[-1])
+        best = max(every, key=lambda x: sum(worth[pair] for pair in itertools.pairwise(x)))
+        on = torch.tensor([e in best for e in path])
+        share = float(lengths[path][on].sum() / lengths[path].sum())
+        assert float(found.shares["max margin"][i]) == pytest.approx(share, abs=1e-12)
+    for name in ROWS:
+        torch.testing.assert_close(found.shares[name], table.shares[name])
+    assert "max margin: largest utility" in str(found)
+    assert "max margin" not in str(table)
+    with pytest.raises(ValueError, match="margin: expected a MaxMargin"):
+        inference.route_table(streets, train, test, margin=3)
+    other = dataclasses.replace(margin, model=town())
+    with pytest.raises(ValueError, match="margin: expected one on the same network"):
+        inference.route_table(streets, train, test, margin=other)
 
 
 def test_somebody_who_plans_is_found_and_is_better_predicted_by_planning():

@@ -1,0 +1,1 @@
+"""Rewards learnt from local models of the return around continuous actions."""

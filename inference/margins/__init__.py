@@ -1,0 +1,1 @@
+"""Rewards under which demonstrations are the best by a margin."""
