@@ -1,3 +1,5 @@
+from .apprenticeship.sampled_reward import SampledReward as SampledReward
+from .apprenticeship.sampled_reward import sampled_reward as sampled_reward
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values

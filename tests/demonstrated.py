@@ -8,7 +8,7 @@ import oracles
 import torch
 
 import cai
-from cai.inference.inverse._observed import observed
+from cai.inference.inverse.observed import observed
 from cai.inference.inverse._scores import Likelihoods
 
 KINDS = [

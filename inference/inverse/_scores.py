@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.inverse._observed import Observed
+from cai.inference.inverse.observed import Observed
 from cai.inference.inverse._sensitivities import Sensitivities, Step, centred, spread
 from cai.infinite.transient import Transient
 from cai.infinite.visits import answering

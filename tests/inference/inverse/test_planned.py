@@ -10,7 +10,7 @@ from examples import endless
 
 import cai
 from cai import inference
-from cai.inference.inverse._observed import observed
+from cai.inference.inverse.observed import observed
 from cai.inference.inverse._scores import Likelihoods
 
 

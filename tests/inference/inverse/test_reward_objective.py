@@ -12,7 +12,7 @@ from examples import endless
 import cai
 from cai import models
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse._observed import observed
+from cai.inference.inverse.observed import observed
 
 RULES = [(*kind, "soft") for kind in KINDS] + [("actions", 0.4, "boltzmann")]
 
