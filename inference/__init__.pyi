@@ -1,5 +1,6 @@
 from .adversarial.adversarial_result import AdversarialReward as AdversarialReward
 from .adversarial.adversarial_reward import adversarial_reward as adversarial_reward
+from .adversarial.adversarial_training import AdversarialTraining as AdversarialTraining
 from .apprenticeship.sampled_reward import SampledReward as SampledReward
 from .apprenticeship.sampled_reward import sampled_reward as sampled_reward
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product

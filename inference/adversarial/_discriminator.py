@@ -108,7 +108,8 @@ class Structured(nn.Module):
             real: of demonstrations, (T, S, A, K) or (S, A, K).
             made: of the generator.
             log_ratio: log π/p of the generator, the same but for the last axis.
-            penalty: λ of ½ λ Σ θ².
+            penalty: λ of ½ λ (log-odds)² of each transition, which is zero where nothing can be told
+                apart.
         """
         counts = (real + made) > 0
         shift = log_ratio.unsqueeze(-1).expand(counts.shape)[counts]
@@ -154,8 +155,7 @@ class Structured(nn.Module):
 
         def closure() -> Tensor:
             search.zero_grad()
-            found = loss(self()[counts] - shift, real, made)
-            found = found + 0.5 * penalty * sum(p.double().square().sum() for p in held)
+            found = penalised(self()[counts] - shift, real, made, penalty)
             found.backward()
             return found
 
@@ -174,7 +174,7 @@ class Plain:
         low, high = torch.full_like(a, -_FAR), torch.full_like(a, _FAR)
         for _ in range(70):  # of a slope that falls
             x = (low + high) / 2
-            rises = a * (-x).sigmoid() - b * x.sigmoid() - penalty * x > 0
+            rises = a * (-x).sigmoid() - b * x.sigmoid() - penalty * (a + b) * x > 0
             low, high = torch.where(rises, x, low), torch.where(rises, high, x)
         return ((low + high) / 2).unsqueeze(-1).expand(real.shape)
 
@@ -185,33 +185,35 @@ def loss(log_odds: Tensor, real: Tensor, made: Tensor) -> Tensor:
     return torch.where((real > 0) | (made > 0), found, 0.0).sum()
 
 
+def penalised(log_odds: Tensor, real: Tensor, made: Tensor, penalty: float) -> Tensor:
+    """(), nats: the same with ½ λ (log-odds)² of each transition."""
+    squares = (real + made) * log_odds.square()
+    return loss(log_odds, real, made) + 0.5 * penalty * squares.sum()
+
+
 def _newton(
     x: Tensor, base: Tensor, slopes: Tensor, real: Tensor, made: Tensor, penalty: float
 ) -> Tensor:
     """The parameters at which the penalised loss of log-odds base + slopes x is lowest."""
-    ridge = max(penalty, 1e-9 * float(real.sum()))  # which leaves what is not determined at rest
-
-    def valued(x: Tensor) -> float:
-        odds = base + slopes @ x
-        return float(loss(odds, real, made) + 0.5 * penalty * x @ x)
-
-    value = valued(x)
+    both, ridge = real + made, 1e-9 * float(real.sum())  # which keeps at rest what is left open
+    odds = base + slopes @ x
+    value = float(penalised(odds, real, made, penalty))
     for _ in range(_STEPS):
-        D = (base + slopes @ x).sigmoid()
-        gradient = slopes.T @ (made * D - real * (1 - D)) + penalty * x
-        curved = slopes.T @ (((real + made) * D * (1 - D)).unsqueeze(1) * slopes)
+        D = odds.sigmoid()
+        gradient = slopes.T @ (made * D - real * (1 - D) + penalty * both * odds)
+        curved = slopes.T @ ((both * (D * (1 - D) + penalty)).unsqueeze(1) * slopes)
         curved.diagonal().add_(ridge)
         step = -torch.linalg.solve(curved, gradient)
         gain = -float(gradient @ step)
         if gain < _ENOUGH * float(real.sum()):
             break
-        share = 1.0
+        share, along = 1.0, slopes @ step
         for _ in range(_HALVINGS):
-            tried = valued(x + share * step)
+            tried = float(penalised(odds + share * along, real, made, penalty))
             if tried <= value - 1e-4 * share * gain:
                 break
             share /= 2
         else:
             break
-        x, value = x + share * step, tried
+        x, odds, value = x + share * step, odds + share * along, tried
     return x

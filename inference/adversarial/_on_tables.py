@@ -32,7 +32,7 @@ from cai.rewards.tabular_reward import TabularReward
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
-_PENALTY = 0.1  # over the number of demonstrations
+_PENALTY = 0.01  # where demonstrations leave things open
 _APART = 0.01  # mean D on the generator, and 1 - D on demonstrations, if all are told apart
 _FEW = 0.3  # of the demonstrators' variety of actions and states
 
@@ -73,7 +73,7 @@ def on_tables(
         real = transitions(table, visits(table, log_q))
         told = digest(log_q)
     if penalty is None:
-        penalty = 0.0 if n == math.inf else _PENALTY / n
+        penalty = 0.0 if n == math.inf else _PENALTY
     game = Game(table, real, signal, ends, penalty, rounds)
     discriminator = Plain() if form == "gail" else Structured(reward, table)
     play = FictitiousPlay(game, discriminator)
