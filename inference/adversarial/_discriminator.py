@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacfwd
 from torch.nn.functional import softplus
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from cai.inference.adversarial._occupancies import absorbing
 from cai.rewards.linear_reward import LinearReward
@@ -80,7 +80,7 @@ class Structured(nn.Module):
         self._free = torch.ones(S, dtype=torch.bool)
         if table.horizon is None and table.discount == 1:
             self._free = ~absorbing(table)
-        self._slopes: Tensor | None = None
+        self._affine: tuple[Tensor, Tensor] | None = None
 
     @property
     def potential(self) -> Tensor:
@@ -126,24 +126,27 @@ class Structured(nn.Module):
         self, counts: Tensor, shift: Tensor, real: Tensor, made: Tensor, penalty: float
     ) -> None:
         """The loss is convex, as the log-odds are affine in the parameters."""
-        names, sizes = zip(*((n, p.shape) for n, p in self.named_parameters()), strict=True)
-        flat = torch.cat([p.detach().flatten() for p in self.parameters()])
-
-        def log_odds(x: Tensor) -> Tensor:
-            parts = x.split([s.numel() for s in sizes])
-            held = {n: p.view(s) for n, p, s in zip(names, parts, sizes, strict=True)}
-            found: Tensor = functional_call(self, held, ())
-            return found
-
-        if self._slopes is None:
-            self._slopes = jacfwd(log_odds)(torch.zeros_like(flat)).detach()
-        slopes = self._slopes[counts]
+        held = list(self.parameters())
         with torch.no_grad():
-            base = log_odds(torch.zeros_like(flat))[counts] - shift
-            flat = _newton(flat, base, slopes, real, made, penalty)
-            parts = flat.split([s.numel() for s in sizes])
-            for p, part in zip(self.parameters(), parts, strict=True):
-                p.copy_(part.view_as(p))
+            x = parameters_to_vector(held)
+            if self._affine is None:
+                self._affine = self._base_and_slopes(len(x))
+            base, slopes = (y[counts] for y in self._affine)
+            x = _newton(x, base - shift, slopes, real, made, penalty)
+            vector_to_parameters(x, held)
+
+    def _base_and_slopes(self, dims: int) -> tuple[Tensor, Tensor]:
+        """f at zero parameters, and its derivatives, (…, dims), parameter by parameter."""
+        held = list(self.parameters())
+        x = parameters_to_vector(held)
+        vector_to_parameters(torch.zeros_like(x), held)
+        base = self().clone()
+        columns = []
+        for one in torch.eye(dims, dtype=torch.float64):
+            vector_to_parameters(one, held)
+            columns.append(self() - base)
+        vector_to_parameters(x, held)
+        return base, torch.stack(columns, -1)
 
     def _by_lbfgs(
         self, counts: Tensor, shift: Tensor, real: Tensor, made: Tensor, penalty: float

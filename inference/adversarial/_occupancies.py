@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from cai import checks
@@ -16,6 +18,37 @@ def absorbing(table: Table) -> Tensor:
     """(S,), boolean: the states that no allowed action leaves."""
     may = possible(table) & (_allowed(table)).unsqueeze(-1)
     return ~(may & (_after(table) != torch.arange(table.num_states).view(-1, 1, 1))).any(2).any(1)
+
+
+def stochastic(table: Table) -> bool:
+    """Whether any action that is allowed may lead to several states."""
+    p = table.log_dynamics.exp() * _allowed(table).unsqueeze(-1)
+    return bool((_into(table, p) > 1e-12).sum(-1).max() > 1)
+
+
+def groups(table: Table) -> int:
+    """How many groups of states there are that no state can choose between.
+
+    Two states are linked if one action or another leads from the same state to either. Potentials
+    that are constant within each group, and different between them, shape rewards of states
+    without leaving a trace in behaviour.
+    """
+    p = table.log_dynamics.exp() * _allowed(table).unsqueeze(-1)
+    after = (_into(table, p) > 0).any(-2)
+    if after.dim() == 3:
+        after = after.any(0)
+    linked = after.double().T @ after.double() > 0
+    count, _ = connected_components(csr_array(linked.numpy()))
+    reached = after.any(0)
+    return int(count - int((~reached).sum()))
+
+
+def _into(table: Table, p: Tensor) -> Tensor:
+    """(…, S, A, S), the probability of each next state, from those of successors."""
+    if table.successors is None:
+        return p
+    found = p.new_zeros(*p.shape[:-1], table.num_states)
+    return found.scatter_add_(-1, table.successors.expand(p.shape), p)
 
 
 def visits(table: Table, log_policy: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Adversary:
         self.generator, self.training, self.penalty = generator, training, penalty
         self.taken, self.alpha = 0, float(made.problem.temperature)
         self._signal, self._ends, self._limit = signal, ends, limit
-        self.adam = torch.optim.Adam(discriminator.parameters(), lr=training.discriminator_rate)
+        self.adam = torch.optim.Adam(discriminator.parameters(), lr=training.discriminator_rate, fused=True)
         self.lengths: deque[int] = deque(maxlen=_KEPT)
         self.rows: list[tuple[float, ...]] = []
         self._said: list[tuple[float, ...]] = []

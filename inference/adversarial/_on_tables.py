@@ -14,7 +14,13 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.adversarial._discriminator import Plain, Structured
 from cai.inference.adversarial._fictitious_play import Ends, FictitiousPlay, Game, Signal
-from cai.inference.adversarial._occupancies import demonstrated, transitions, visits
+from cai.inference.adversarial._occupancies import (
+    demonstrated,
+    groups,
+    stochastic,
+    transitions,
+    visits,
+)
 from cai.inference.adversarial.adversarial_result import AdversarialReward
 from cai.inference.fitting.loop import train
 from cai.inference.searches.search_file import (
@@ -136,7 +142,19 @@ def _remarks(play: FictitiousPlay) -> tuple[str, ...]:
     if not play.done:
         return ()
     real, made = (play.history[x][-1] for x in ("on_demonstrations", "on_generator"))
-    found = []
+    found, table = [], play.game.table
+    if isinstance(play.discriminator, Structured):
+        parts = groups(table)
+        if stochastic(table):
+            found.append(
+                "The dynamics are stochastic, so that the reward is not the demonstrator's: for "
+                "that take fit_reward."
+            )
+        elif parts > 1:
+            found.append(
+                f"The states fall into {parts} groups that are not linked: a reward of states is "
+                "determined up to more than a constant."
+            )
     if 1 - real < _APART and made < _APART:
         found.append(
             "The discriminator tells everything apart, and its reward means little: take a larger "
