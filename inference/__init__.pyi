@@ -1,5 +1,10 @@
+from .adversarial.adversarial_result import AdversarialReward as AdversarialReward
+from .adversarial.adversarial_reward import adversarial_reward as adversarial_reward
+from .adversarial.adversarial_training import AdversarialTraining as AdversarialTraining
 from .apprenticeship.feature_matching import FeatureMatching as FeatureMatching
 from .apprenticeship.feature_matching import feature_matching as feature_matching
+from .apprenticeship.sampled_reward import SampledReward as SampledReward
+from .apprenticeship.sampled_reward import sampled_reward as sampled_reward
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values

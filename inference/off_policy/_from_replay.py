@@ -21,7 +21,7 @@ from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import Stepped
 from cai.inference.off_policy._adam import Adam
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
 from cai.stepping.source import Transition
 

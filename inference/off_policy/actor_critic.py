@@ -17,8 +17,8 @@ from cai.inference.learning.state_values import StateValues
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import check_rsample, divergence, expectations
 from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
-from cai.inference.off_policy._q_critics import Critics
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.q_critics import Critics
+from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import NeuralPolicy
 from cai.program.interfaces import Observe

@@ -16,8 +16,8 @@ from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import divergence, expectations
 from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
-from cai.inference.off_policy._q_critics import Critics
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.q_critics import Critics
+from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
 from cai.policies.neural import NeuralPolicy
 from cai.program.interfaces import Observe
@@ -131,11 +131,11 @@ def sac(
             policy = NeuralPolicy(problem, hidden, observe=observe, stationary=horizon is None)
         policy, memory = prepared(made, policy, arguments)
         critics = Critics(problem, hidden, horizon is not None, observe)
-        state = _SoftActorCritic(policy, critics, memory, float(problem.discount), arguments)
+        state = SoftActorCritic(policy, critics, memory, float(problem.discount), arguments)
         return learn(made, state, policy, arguments)
 
 
-class _SoftActorCritic(FromReplay):
+class SoftActorCritic(FromReplay):
     """The state: a policy, two critics, and copies of them that lag behind."""
 
     def __init__(

@@ -18,8 +18,8 @@ from cai.inference.learning.learned import Learned
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import check_rsample
 from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
-from cai.inference.off_policy._q_critics import Critics
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.q_critics import Critics
+from cai.inference.off_policy.replay import Replay
 from cai.inference.off_policy.stein import check_particles, score_of, stein_loss
 from cai.networks.noise_head import NoiseHead
 from cai.networks.unsquashed import Unsquashed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cai import inference, models
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.replay import Replay
 from cai.stepping.source import Transition
 
 ENVS = 3

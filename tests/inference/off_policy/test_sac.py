@@ -12,7 +12,7 @@ import cai
 from cai import inference, models
 from cai.inference.off_policy._expectations import expectations
 from cai.inference.off_policy._from_replay import FromReplay
-from cai.inference.off_policy._q_critics import Critics
+from cai.inference.off_policy.q_critics import Critics
 from cai.stepping.model_source import ModelSource
 
 SMALL = {"hidden": (32,), "num_envs": 16, "batch": 128, "updates": 2, "lag": 0.02}

@@ -11,7 +11,7 @@ from torch import Tensor
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import QNetwork, follow
 from cai.inference.off_policy._adam import Adam
-from cai.inference.off_policy._replay import Replay
+from cai.inference.off_policy.replay import Replay
 from cai.stepping.source import Transition
 from cai.tables.bellman import Rule
 
