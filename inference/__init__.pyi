@@ -1,3 +1,8 @@
+from .bayesian.group_posterior import GroupPosterior as GroupPosterior
+from .bayesian.posterior_draws import RewardPosterior as RewardPosterior
+from .bayesian.reward_posterior import reward_posterior as reward_posterior
+from .bayesian.reward_program import RewardProgram as RewardProgram
+from .bayesian.reward_program import reward_program as reward_program
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values

@@ -213,7 +213,7 @@ def _evaluated(
     penalty: Tensor | None,
 ) -> _Point:
     scored = score(weights)
-    log_p, slope, bend = _log_prior(prior, weights)
+    log_p, slope, bend = log_prior(prior, weights)
     value = float(scored.values.sum()) + log_p
     if penalty is not None:
         value -= float(penalty @ weights.abs())
@@ -263,7 +263,7 @@ def _tried(
     return found if math.isfinite(found.value) else None
 
 
-def _log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
+def log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
     """log p, its gradient, and minus its Hessian."""
     k = len(weights)
     if prior is None:
