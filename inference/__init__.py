@@ -109,6 +109,11 @@ Inverse problems:
 - ``LaplaceReward``: its result.
 - ``fit_optimism``: the optimism of a demonstrator, with an interval.
 - ``OptimismFit``: its result.
+- ``reward_posterior``: what is known of a reward, or of that of each demonstrator, as draws.
+- ``RewardPosterior``: its result for one demonstrator.
+- ``GroupPosterior``: its result for several, who differ.
+- ``reward_program``: the same as a Pyro program, for NUTS and SVI.
+- ``RewardProgram``: that program.
 - ``routes``: routes on a road network, how segments are used, and where somebody is going.
 - ``Routes``: its result.
 - ``route_table``: models of routes side by side on trips that they have not seen.

@@ -5,6 +5,11 @@ from .apprenticeship.feature_matching import FeatureMatching as FeatureMatching
 from .apprenticeship.feature_matching import feature_matching as feature_matching
 from .apprenticeship.sampled_reward import SampledReward as SampledReward
 from .apprenticeship.sampled_reward import sampled_reward as sampled_reward
+from .bayesian.group_posterior import GroupPosterior as GroupPosterior
+from .bayesian.posterior_draws import RewardPosterior as RewardPosterior
+from .bayesian.reward_posterior import reward_posterior as reward_posterior
+from .bayesian.reward_program import RewardProgram as RewardProgram
+from .bayesian.reward_program import reward_program as reward_program
 from .derivatives.curvature import reward_hessian_vector_product as reward_hessian_vector_product
 from .derivatives.differentiable import differentiable_bound as differentiable_bound
 from .derivatives.differentiable import differentiable_values as differentiable_values

@@ -142,6 +142,10 @@ class PrintedTable(ABC):
     def _title(self) -> str:
         """The line above the table."""
 
+    def _heading(self) -> tuple[str, ...]:
+        """The headings; where they depend on the result, these are overridden."""
+        return self.headings
+
     @abstractmethod
     def _cells(self) -> list[list[str]]:
         """The rows."""
@@ -156,7 +160,7 @@ class PrintedTable(ABC):
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
-        return markdown([self.headings, *self._cells()])
+        return markdown([self._heading(), *self._cells()])
 
     def to_text(self, encoding: str = "utf-8") -> str:
         """The table in columns of one width, with what there is to say about it.
@@ -164,7 +168,7 @@ class PrintedTable(ABC):
         Args:
             encoding: that of the output; symbols that it lacks are spelt.
         """
-        lines = [self._title(), *aligned([self.headings, *self._cells()]), *self._notes()]
+        lines = [self._title(), *aligned([self._heading(), *self._cells()]), *self._notes()]
         return spell("\n".join(lines), encoding)
 
     def __str__(self) -> str:
@@ -174,4 +178,4 @@ class PrintedTable(ABC):
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
-        return html_table(self._title(), [self.headings, *self._cells()], self._notes())
+        return html_table(self._title(), [self._heading(), *self._cells()], self._notes())

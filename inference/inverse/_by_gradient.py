@@ -25,6 +25,7 @@ from cai.inference.searches.search_file import (
     digest,
     of_demonstrations,
     of_dynamics,
+    of_prior,
 )
 from cai.inference.searches.sought import Sought
 from cai.program.trajectory import TrajectoryModel
@@ -77,7 +78,7 @@ class Asked:
         if self.file is None:
             return None
         own = {name: getattr(self, name) for name in ("eta", "rule", "likelihood")}
-        own["prior"] = _described(self.prior, k)
+        own["prior"] = of_prior(self.prior, k)
         return SearchFile(self.file, own | identity, "fit_reward")
 
 
@@ -189,18 +190,3 @@ def _without(likelihood: Objective, table: Table, offset: Tensor) -> float | Non
 
 def _shapes(module: torch.nn.Module) -> str:
     return ", ".join(f"{name} {list(p.shape)}" for name, p in module.named_parameters())
-
-
-def _described(prior: Any, k: int) -> str:
-    """What tells priors apart: their densities at a few places, whatever they are made of."""
-    if prior is None:
-        return "none"
-    found = []
-    for scale in (0.0, 0.1, 1.0, 3.0):
-        for sign in (1.0, -1.0):
-            x = sign * scale * torch.linspace(0.5, 1.0, k, dtype=torch.float64)
-            try:
-                found.append(prior.log_prob(x).detach())
-            except ValueError:  # outside its support
-                found.append("none")
-    return f"{type(prior).__name__} {digest(*found)}"

@@ -56,6 +56,15 @@ class TripTask(Task):
         advice = 'leave it out: it is "scoring"'
         checks.refuse("method", "another one on a road network", '"lbfgs"', advice)
 
+    def total(self, weights: Tensor) -> Tensor:
+        """By one solve for each goal."""
+        return self._objective.values(weights).sum()
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """By two solves for each goal."""
+        values, slope = self._objective.gradient(weights)
+        return values.sum(), slope
+
     def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Costs at which no cycle gains, or what the trips to some of many goals say."""
         found = self._by_some() if given is None else None

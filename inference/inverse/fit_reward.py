@@ -16,7 +16,7 @@ from cai.inference.inverse._by_gradient import Asked, trained
 from cai.inference.inverse._estimates import estimated
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.inverse.tasks import of_model, of_trips
+from cai.inference.inverse.tasks import check_demonstrations, check_demonstrator, task_of
 from cai.inference.inverse.trained_reward import RewardTraining, TrainedReward
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -164,8 +164,7 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
     """
     common = (optimism, likelihood, rule, prior, on_impossible, steps, checkpoint, progress)
     asked = _checked(*common)
-    kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
-    checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
+    check_demonstrations(demonstrations)
     if isinstance(reward, nn.Module):
         reward = NeuralReward(reward)
     by = _method(method, reward, training, l1)
@@ -182,13 +181,7 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         if len(set(demonstrations.groups)) < 2:
             advice = "errors by groups need many of them; leave it out"
             checks.refuse("cluster", "several groups", "one", advice)
-    if goals is not None:
-        checks.check_one_of("goals", goals, ("own",), 'take "own" or None')
-    if isinstance(model, Streets):
-        task = of_trips(model, demonstrations, reward, rule)
-    else:
-        own = (asked.eta, rule, likelihood, on_impossible, goals)
-        task = of_model(model, demonstrations, reward, *own)
+    task = task_of(model, demonstrations, reward, asked.eta, rule, likelihood, on_impossible, goals)
     return estimated(task, asked, by, start, l1, cluster)
 
 
@@ -202,22 +195,10 @@ def _checked(
     checkpoint: Any,
     progress: Any,
 ) -> Asked:
-    eta = checks.check_optimism(optimism)
-    checks.check_one_of("likelihood", likelihood, get_args(Likelihood), 'for instance "actions"')
-    if not abs(eta) < torch.inf:
-        advice = "weights have no likelihood that is smooth at ±inf"
-        checks.refuse("optimism", "a finite number", str(eta), advice)
-    if likelihood == "matching" and eta != 0:
-        advice = 'for optimism 1 take "paths", which matches features, too'
-        checks.refuse("optimism", '0 for likelihood="matching"', f"{eta:g}", advice)
-    checks.check_one_of("rule", rule, ("soft", "boltzmann", "planned"), 'for instance "soft"')
-    if rule != "soft" and likelihood != "actions":
-        advice = 'take likelihood="actions"'
-        checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)
+    eta = check_demonstrator(optimism, likelihood, rule, on_impossible)
     if prior is not None and (isinstance(prior, type) or not hasattr(prior, "log_prob")):
         advice = "for instance torch.distributions.Normal(0.0, 3.0)"
         checks.refuse("prior", "a distribution of weights", repr(prior), advice)
-    checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')
     if steps is not None:
         checks.check_count("steps", steps)
     checks.check_flag("progress", progress)

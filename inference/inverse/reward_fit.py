@@ -12,7 +12,7 @@ from torch import Tensor
 from cai import checks
 from cai.evaluation.spelling import PrintedTable, number
 from cai.inference.exact.soft_values import soft_values
-from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse._scores import Likelihood as Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
 from cai.numerics.exclusive import cached_property
 from cai.numerics.optional_package import optional

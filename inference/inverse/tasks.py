@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -102,6 +102,19 @@ class _OfModel(Task):
             found = found.index_add(0, who, objective(features.rewards(table, weights)))
         return found
 
+    @torch.no_grad()
+    def total(self, weights: Tensor) -> Tensor:
+        """Without a derivative."""
+        return self.values(weights).sum()
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch's tape, of the gradient in all rewards."""
+        with torch.enable_grad():
+            at = weights.detach().requires_grad_()
+            total = self.values(at).sum()
+            (slope,) = torch.autograd.grad(total, at)
+        return total.detach(), slope
+
     def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Zeros; and where nothing is concave, the maximum of "matching", which is.
 
@@ -141,8 +154,36 @@ class _OfModel(Task):
         return paid, paid.given_to(self._program)
 
 
-def of_model(
-    model: TrajectoryModel | Table,
+def check_demonstrator(optimism: Any, likelihood: Any, rule: Any, on_impossible: Any) -> float:
+    """How demonstrators choose, and what becomes of impossible ones; returns η.
+
+    Raises:
+        ValueError: if an argument is not one of those, or two of them do not fit.
+    """
+    eta = checks.check_optimism(optimism)
+    checks.check_one_of("likelihood", likelihood, get_args(Likelihood), 'for instance "actions"')
+    if not abs(eta) < torch.inf:
+        advice = "weights have no likelihood that is smooth at ±inf"
+        checks.refuse("optimism", "a finite number", str(eta), advice)
+    if likelihood == "matching" and eta != 0:
+        advice = 'for optimism 1 take "paths", which matches features, too'
+        checks.refuse("optimism", '0 for likelihood="matching"', f"{eta:g}", advice)
+    checks.check_one_of("rule", rule, ("soft", "boltzmann", "planned"), 'for instance "soft"')
+    if rule != "soft" and likelihood != "actions":
+        advice = 'take likelihood="actions"'
+        checks.refuse("rule", f'"soft" for likelihood={likelihood!r}', repr(rule), advice)
+    checks.check_one_of("on_impossible", on_impossible, ("error", "drop"), 'try "drop"')
+    return eta
+
+
+def check_demonstrations(demonstrations: Any) -> None:
+    """Raises ValueError unless they are some."""
+    kind, advice = "Demonstrations", "cai.Demonstrations.from_trajectories(…) makes some"
+    checks.check_kind("demonstrations", demonstrations, Demonstrations, kind, advice)
+
+
+def task_of(
+    model: TrajectoryModel | Table | Streets,
     demonstrations: Demonstrations,
     reward: Any,
     eta: float,
@@ -151,24 +192,29 @@ def of_model(
     on_impossible: str,
     goals: Literal["own"] | None,
 ) -> Task:
-    """Demonstrations of a model with finitely many states and actions.
+    """Demonstrations of a model with finitely many states and actions, or trips on a network.
 
     Raises:
         ValueError: see :func:`cai.inference.fit_reward`.
     """
+    if goals is not None:
+        checks.check_one_of("goals", goals, ("own",), 'take "own" or None')
+    if isinstance(model, Streets):
+        return of_trips(model, demonstrations, reward, rule)
     kinds = "a LinearReward, a TabularReward, a NeuralReward or a torch module"
     checks.check_kind("reward", reward, LinearReward, kinds, "for instance cai.LinearReward({…})")
     return _OfModel(model, demonstrations, reward, eta, rule, likelihood, on_impossible, goals)
 
 
-def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.Rule) -> Task:
-    """Trips on a road network, by the names of its features.
+def of_trips(streets: Streets, trips: Demonstrations, reward: Any, rule: bellman.Rule) -> Task:
+    """Trips on a road network, by the names of its features, or a reward with such features.
 
     Raises:
         ValueError: see :func:`cai.inference.fit_reward`.
     """
     if rule != "soft":
         checks.refuse("rule", '"soft" on a road network', repr(rule), "leave it out")
+    names = _features_of(reward, streets) if isinstance(reward, LinearReward) else reward
     if not isinstance(names, list | tuple):
         expected, came = "a list of names of features", type(names).__name__
         checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
@@ -176,3 +222,13 @@ def of_trips(streets: Streets, trips: Demonstrations, names: Any, rule: bellman.
     if twice:
         checks.refuse("reward", "different names", f"{twice[0]!r} twice", "name each of them once")
     return TripTask(streets, trips, names)
+
+
+def _features_of(reward: LinearReward, streets: Streets) -> tuple[str, ...]:
+    """The names of a reward that a fit on this network found."""
+    for name in reward.names:
+        column, own = reward.features.get(name), streets.feature(name)
+        if not isinstance(column, Tensor) or not torch.equal(column, own):
+            expected, advice = "features of this network", f"take {list(reward.names)}"
+            checks.refuse("reward", expected, f"another {name!r}", advice)
+    return reward.names

@@ -107,3 +107,18 @@ def of_dynamics(table: Table) -> str:
     """What tells a problem from others, but for the rewards that are fitted."""
     held = (table.log_dynamics, table.log_prior, table.final_reward, table.successors)
     return digest(*held, table.horizon, float(table.temperature), float(table.discount))
+
+
+def of_prior(prior: Any, k: int) -> str:
+    """What tells priors apart: their densities at a few places, whatever they are made of."""
+    if prior is None:
+        return "none"
+    found = []
+    for scale in (0.0, 0.1, 1.0, 3.0):
+        for sign in (1.0, -1.0):
+            x = sign * scale * torch.linspace(0.5, 1.0, k, dtype=torch.float64)
+            try:
+                found.append(prior.log_prob(x).detach())
+            except ValueError:  # outside its support
+                found.append("none")
+    return f"{type(prior).__name__} {digest(*found)}"

@@ -52,6 +52,14 @@ class Task(ABC):
         """(n,), nats: the objective of each demonstration, differentiable in the weights (k,)."""
 
     @abstractmethod
+    def total(self, weights: Tensor) -> Tensor:
+        """(), nats: the sum of the objective over all demonstrations."""
+
+    @abstractmethod
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and its gradient (k,), by one solution and one sweep or solve back."""
+
+    @abstractmethod
     def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Weights (k,) to start from; several where the objective may have several maxima."""
 

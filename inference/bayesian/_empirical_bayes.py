@@ -1,0 +1,123 @@
+"""The weights of each of several demonstrators, and of the population that they are drawn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.inference.bayesian._demonstrators import Demonstrator, Groups
+from cai.inference.bayesian._laplace import check_determined
+from cai.inference.bayesian._population import Population, Quadratics
+from cai.inference.bayesian.group_posterior import GroupPosterior
+from cai.inference.fitting.loop import train
+from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
+from cai.inference.searches.log_prior import log_prior
+from cai.inference.searches.search_file import SearchFile
+from cai.inference.searches.undetermined import information
+from cai.rewards.weight_priors import Coordinates
+
+_STEPS = 100
+
+
+def empirical_bayes(
+    groups: Groups, how: Demonstrator, prior: Any, file: SearchFile | None, progress: bool
+) -> GroupPosterior:
+    """μ and Σ of the population, and the posterior of each demonstrator given these.
+
+    Args:
+        groups: the demonstrators.
+        how: they choose.
+        prior: of μ, a distribution of k numbers; None for a flat one.
+        file: that keeps the run, or None.
+        progress: whether to show a bar on a terminal.
+
+    Raises:
+        ValueError: if fewer than two have demonstrations, or all of these together, and the prior,
+            do not determine the mean.
+    """
+    active = [i for i, task in enumerate(groups.tasks) if task is not None]
+    if len(active) < 2:
+        came = f"{len(active)} of {len(groups.labels)} with demonstrations"
+        checks.refuse("groups", "at least two demonstrators", came, "leave groups= out")
+    if prior is not None and not Coordinates(prior).whole:
+        came, advice = f"one on {prior.support}", "take a normal one, or none"
+        checks.refuse("prior", "a density on all real numbers, as for μ", came, advice)
+    pooled = _pooled(groups, prior)
+    single = len(active) * torch.linalg.inv(information(pooled))
+    run = Population(groups, prior, pooled.weights, single, _STEPS)
+    train(run, file, 1, progress)
+    if run.found is None:
+        raise KeyboardInterrupt
+    each, spread, of_mean = _given_population(run, run.found, prior)
+    D, k = len(groups.labels), len(run.mean)
+    weights, covariances = run.mean.expand(D, k).clone(), (run.covariance + of_mean).repeat(D, 1, 1)
+    weights[active], covariances[active] = each, spread
+    paid, fitted = groups.whole.fitted(run.mean)
+    counts = [0 if task is None else len(task.demonstrations) for task in groups.tasks]
+    return GroupPosterior(
+        reward=paid,
+        model=fitted,
+        labels=groups.labels,
+        optimism=how.optimism,
+        rule=how.rule,
+        likelihood=how.likelihood,
+        mean=run.mean,
+        covariance=run.covariance,
+        mean_covariance=of_mean,
+        group_weights=weights,
+        group_covariances=covariances,
+        counts=torch.tensor(counts),
+        history=torch.tensor(run.history, dtype=torch.float64),
+        actions=int(groups.whole.demonstrations.lengths.sum()),
+        dropped=groups.whole.dropped,
+        steps=run.done,
+        converged=run.converged,
+        reason=_reason(run),
+    )
+
+
+def _pooled(groups: Groups, prior: Any) -> Maximum:
+    """The weights as of one demonstrator, where the search begins."""
+    best: Maximum | None = None
+    for start in groups.whole.starts(None):
+        try:
+            found = maximise(groups.whole.score, start, groups.whole.scale, prior, _STEPS)
+        except ValueError:
+            if best is None:
+                raise
+            continue
+        if found.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        best = found if best is None or found.value > best.value else best
+    assert best is not None
+    check_determined(best, groups.whole.scale, groups.whole.names)
+    return best
+
+
+def _given_population(
+    run: Population, found: Quadratics, prior: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (D, k) and covariances (D, k, k) of the demonstrators, and that of μ (k, k).
+
+    The error of μ adds to theirs, by how much each is drawn to μ (Kass and Steffey 1989); that of
+    Σ is left out.
+    """
+    precise = torch.linalg.inv(run.covariance)
+    each = torch.linalg.inv(found.information + precise)
+    natural = torch.einsum("dij,dj->di", found.information, found.modes) + found.slope
+    weights = torch.einsum("dij,dj->di", each, natural + precise @ run.mean)
+    bend = log_prior(prior, run.mean)[2]
+    of_mean = torch.linalg.inv((precise - precise @ each @ precise).sum(0) + bend)
+    drawn = each @ precise
+    return weights, each + drawn @ of_mean @ drawn.mT, of_mean
+
+
+def _reason(run: Population) -> str:
+    if run.converged:
+        return "a further step would change next to nothing"
+    if run.done >= run.total:
+        return f"{run.total} steps were not enough"
+    return INTERRUPTED

@@ -1,0 +1,134 @@
+"""The mode of the weights given demonstrations, and coordinates in which they are nearly normal.
+
+With H minus the Hessian of the log-posterior at the mode (of the likelihood of actions the Fisher
+information), x = mode + H^{-1/2} z has a posterior near the standard normal in z (Laplace).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cai import checks
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
+from cai.inference.bayesian._likelihood import log_likelihood, total
+from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
+from cai.inference.searches.task import Task
+from cai.inference.searches.undetermined import information, named, undetermined
+from cai.rewards.weight_priors import Coordinates
+
+_STEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Laplace:
+    """The posterior of the weights in coordinates z (k,) in which it is nearly standard normal.
+
+    Attributes:
+        task: the demonstrations.
+        coordinates: x of the weights, with the prior.
+        mode: (k,), x.
+        root: (k, k): x = mode + root z.
+        log_volume: log |det root|.
+        remarks: what a reader should know of the mode, a sentence each.
+    """
+
+    task: Task
+    coordinates: Coordinates
+    mode: Tensor
+    root: Tensor
+    log_volume: float
+    remarks: tuple[str, ...] = ()
+
+    def weights(self, z: Tensor) -> Tensor:
+        """ψ (…, k)."""
+        return self.coordinates.weights(self.mode + z @ self.root.T)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """(), nats: log p(demonstrations, z) at some z (k,), without a derivative."""
+        x = self.mode + z @ self.root.T
+        paid = self.coordinates.log_prob(x) + self.log_volume
+        return paid + total(self.task, self.coordinates.weights(x))
+
+    def density(self, z: Tensor) -> Tensor:
+        """The same, with one derivative."""
+        x = self.mode + z @ self.root.T
+        paid = self.coordinates.log_prob(x) + self.log_volume
+        weights = self.coordinates.weights(x).unsqueeze(-2)
+        return paid + log_likelihood([self.task], weights).squeeze(-1)
+
+
+def laplace(task: Task, coordinates: Coordinates) -> Laplace:
+    """The highest mode that was found, and the curvature there.
+
+    Raises:
+        KeyboardInterrupt: if the search is interrupted, since there is nothing yet.
+        ValueError: naming the combination of weights, if neither the data nor the prior determine
+            all of them.
+    """
+    scale = task.scale if coordinates.whole else torch.ones_like(task.scale)
+    score, best = in_coordinates(task.score, coordinates), None
+    for start in _starts(task, coordinates):
+        try:
+            found = maximise(score, start, scale, coordinates, _STEPS)
+        except ValueError:
+            if best is None:
+                raise
+            continue
+        if found.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        best = found if best is None or found.value > best.value else best
+    assert best is not None
+    check_determined(best, scale, task.names)
+    bend = information(best)
+    lower = torch.linalg.cholesky(bend)
+    root = torch.linalg.solve_triangular(lower.T, torch.eye(len(bend)).to(bend), upper=True)
+    remarks = (
+        () if best.converged else (f"The search for the mode did not converge: {best.reason}.",)
+    )
+    return Laplace(task, coordinates, best.weights, root, _log_det(root), remarks)
+
+
+def in_coordinates(
+    score: Callable[[Tensor], ScoredDemonstrations], coordinates: Coordinates
+) -> Callable[[Tensor], ScoredDemonstrations]:
+    """The objective as a function of x, with the gradient and the information in x."""
+    if coordinates.whole:
+        return score
+
+    def scored(x: Tensor) -> ScoredDemonstrations:
+        J = coordinates.jacobian(x)
+        values, scores, known = score(coordinates.weights(x))
+        return ScoredDemonstrations(values, scores @ J, J.T @ known @ J)
+
+    return scored
+
+
+def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:
+    """Those of a fit, where the prior allows them."""
+    for weights in task.starts(None):
+        x = coordinates.back(weights)
+        yield torch.zeros_like(weights) if x is None else x
+
+
+def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:
+    unidentified, separated = undetermined(found, scale)
+    for changes, what in (
+        (unidentified, "which the data do not determine"),
+        (separated, "whose likelihood grows for ever"),
+    ):
+        for combination in named(changes, names):
+            came = f"one as good as flat, for {_spelt(combination)}, {what}"
+            advice = "take Normal(0.0, 3.0) perhaps, or leave a feature out"
+            checks.refuse("prior", "one that says something where the data do not", came, advice)
+
+
+def _spelt(combination: dict[str, float]) -> str:
+    return " ".join(f"{x:+.3g} {name}" for name, x in combination.items())
+
+
+def _log_det(root: Tensor) -> float:
+    return float(torch.linalg.slogdet(root).logabsdet)
