@@ -125,7 +125,8 @@ def _searched(
     elif method == "lbfgs":
         found = _by_lbfgs(task, *where[1:], asked.progress, first, kept)
     else:
-        found = maximise(*where, penalty=penalty, first=first, keep=kept, slope=task.slope)
+        slope = task.gradient if task.dear else None
+        found = maximise(*where, penalty=penalty, first=first, keep=kept, slope=slope)
     kept(found)
     return found
 

@@ -28,6 +28,8 @@ _PRECISE = 2e-10  # nats: twice the gain of a further step where gradients alone
 class TripTask(Task):
     """Trips on a road network."""
 
+    dear = True
+
     def __init__(self, streets: Streets, trips: Demonstrations, names: Any) -> None:
         features = streets.features(names)
         self.names, self.demonstrations = tuple(names), trips
@@ -35,7 +37,6 @@ class TripTask(Task):
         self.scale = spread(features.T)
         self._streets, self._features = streets, features
         self._objective = TripLikelihoods(streets, features, trips)
-        self.slope = self._objective.slope
         self._last: tuple[Tensor, ScoredDemonstrations] | None = None
 
     @property
@@ -62,8 +63,7 @@ class TripTask(Task):
 
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """By two solves for each goal."""
-        values, slope = self._objective.gradient(weights)
-        return values.sum(), slope
+        return self._objective.summed(weights)
 
     def starts(self, given: Tensor | None) -> Iterator[Tensor]:
         """Costs at which no cycle gains, or what the trips to some of many goals say."""
@@ -83,12 +83,12 @@ class TripTask(Task):
                 who = torch.isin(destinations, goals[::every])
                 some = TripLikelihoods(self._streets, self._features, self.demonstrations[who])
                 start = some.start() if found is None else found.weights
-                found = self.nearer(some, start, slope=some.slope, enough=_ROUGHLY) or found
+                found = self.nearer(some, start, slope=some.summed, enough=_ROUGHLY) or found
             if found is None or self.interrupted:
                 return None if found is None else found.weights
             climb = inverse(found.scored.information, self.scale, 0.0) / levels[-1]
-            slope = self._objective.slope
-            ahead = secant_steps(slope, found.weights, *slope(found.weights), climb, _PRECISE)
+            first = self.gradient(found.weights)
+            ahead = secant_steps(self.gradient, found.weights, *first, climb, _PRECISE)
             return ahead.weights if self.score(ahead.weights).values.isfinite().all() else None
         except KeyboardInterrupt:
             if found is None:

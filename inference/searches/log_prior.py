@@ -32,11 +32,11 @@ def log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def with_log_prior(
-    slope: Callable[[Tensor], tuple[float, Tensor]], prior: Any
-) -> Callable[[Tensor], tuple[float, Tensor]]:
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]], prior: Any
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The objective and its gradient, the log prior included."""
 
-    def found(weights: Tensor) -> tuple[float, Tensor]:
+    def found(weights: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = slope(weights)
         log_p, bent, _ = log_prior(prior, weights)
         return value + log_p, gradient + bent

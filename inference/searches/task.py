@@ -26,8 +26,7 @@ class Task(ABC):
         goals: (n,), where each ends; None where all have the same problem.
         dropped: how many were not.
         interrupted: whether the search for a start was.
-        slope: weights (k,) -> the sum of the objective and its gradient (k,), where these cost less
-            than ``score``; None elsewhere.
+        dear: whether ``score`` costs several times what ``gradient`` does.
     """
 
     names: tuple[str, ...]
@@ -36,7 +35,7 @@ class Task(ABC):
     goals: Tensor | None = None
     dropped: int = 0
     interrupted: bool = False
-    slope: Callable[[Tensor], tuple[float, Tensor]] | None = None
+    dear: bool = False
 
     @property
     @abstractmethod

@@ -155,14 +155,14 @@ class TripLikelihoods:
         slope = self.taken.sum(0) - visits @ self.features
         return torch.from_numpy(values), torch.from_numpy(slope)
 
-    def slope(self, weights: Tensor) -> tuple[float, Tensor]:
-        """The log-likelihood of all trips, nats, and its gradient (k,).
+    def summed(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-likelihood of all trips (), nats, and its gradient (k,).
 
         Raises:
             ValueError: if the sum over routes to some goal is infinite.
         """
         values, gradient = self.gradient(weights)
-        return float(values.sum()), gradient
+        return values.sum(), gradient
 
     def _on_a_route(self) -> Any:
         """(N,), whether a turn lies between some origin and some goal.
