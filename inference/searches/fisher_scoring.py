@@ -67,7 +67,7 @@ def maximise(
     penalty: Tensor | None = None,
     first: Tensor | None = None,
     keep: Callable[[Maximum], None] | None = None,
-    slope: Callable[[Tensor], tuple[float, Tensor]] | None = None,
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     enough: float = _ENOUGH,
 ) -> Maximum:
     """Climbs along information⁻¹ · score, halving a step until it gains what it should.
@@ -114,16 +114,10 @@ def maximise(
             if penalty is not None and at.violation(penalty) < _PRECISE:
                 return ended(True, "the gradient is what the penalty allows")
             if slope is not None and penalty is None and gain < _NEAR:
-                values, vectors, _ = directions(at.scored.information + at.bend, scale, most_known)
-                climb = (vectors / values) @ vectors.T
-                ahead = secant_steps(
-                    with_log_prior(slope, prior),
-                    at.weights,
-                    at.value,
-                    at.gradient,
-                    climb,
-                    2 * enough,
-                )
+                climb = inverse(at.scored.information + at.bend, scale, most_known)
+                known = torch.tensor(at.value, dtype=torch.float64), at.gradient
+                posed = with_log_prior(slope, prior)
+                ahead = secant_steps(posed, at.weights, *known, climb, 2 * enough)
                 evaluations += ahead.evaluations
                 if ahead.steps and (there := _tried(score, ahead.weights, prior, None)):
                     at, steps, evaluations = there, steps + ahead.steps, evaluations + 1

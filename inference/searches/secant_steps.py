@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,9 +26,9 @@ class Ahead(NamedTuple):
 
 
 def secant_steps(
-    slope: Callable[[Tensor], tuple[float, Tensor]],
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]],
     weights: Tensor,
-    value: float,
+    value: Tensor,
     gradient: Tensor,
     inverse: Tensor,
     enough: float,
@@ -41,9 +40,9 @@ def secant_steps(
     nothing, which the next evaluation of the information will tell.
 
     Args:
-        slope: weights (k,) -> objective, nats, and its gradient (k,); it may raise ValueError.
+        slope: weights (k,) -> objective (), nats, and its gradient (k,); it may raise ValueError.
         weights: (k,), where they begin.
-        value: the objective there.
+        value: (), the objective there.
         gradient: (k,), there.
         inverse: (k, k), the inverse information there.
         enough: nats: twice the gain that may be left.
@@ -59,7 +58,7 @@ def secant_steps(
             break
         change = gradient - new_gradient
         curved = float(step @ change)
-        if not math.isfinite(new_value) or new_value < value or not curved > 0:
+        if not new_value.isfinite() or new_value < value or not curved > 0:
             break
         weights, value, gradient, steps = weights + step, new_value, new_gradient, steps + 1
         # (I - s y'/s·y) H (I - y s'/s·y) + s s'/s·y, for the step s and the change y.
