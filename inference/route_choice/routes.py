@@ -15,6 +15,7 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.inference.route_choice._best_routes import BestRoutes, route
 from cai.inference.route_choice._goal_log_values import log_values
+from cai.inference.route_choice._route_checks import checked_goals, checked_weights
 from cai.inference.trips.factorised import LOST, Factorised, factorised
 from cai.inference.trips.goal_solver import GoalSolver
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
@@ -58,13 +59,9 @@ def routes(fitted: RewardFit, goals: Any) -> Routes:
     if not isinstance(fitted.model, Streets):
         came = type(fitted.model).__name__
         checks.refuse("fitted", "a fit on a road network", f"one on a {came}", "see cai.Streets")
-    streets, E = fitted.model, len(fitted.model.segments)
-    chosen = arrays.integers("goals", goals).unique()
-    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= E:
-        came = "none" if not len(chosen) else f"{int(chosen[0])} … {int(chosen[-1])}"
-        checks.refuse("goals", f"segments 0 … {E - 1}", came, "streets.segment finds one by name")
     weights = torch.tensor([*fitted.weights.values()], dtype=torch.float64)
-    return Routes(streets, tuple(fitted.weights), weights, chosen)
+    chosen = arrays.integers("goals", goals).unique()
+    return Routes(fitted.model, tuple(fitted.weights), weights, chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,10 @@ class Routes:
         streets: the network of E segments.
         names: of k features.
         weights: (k,), nats per unit of each.
-        goals: (D,), the segments where trips may end, in ascending order.
+        goals: (D,), the segments where trips may end.
+
+    Raises:
+        ValueError: if a feature is unknown, a weight is missing, or goals are not segments.
 
     >>> import torch
     >>> from cai import inference, models
@@ -90,13 +90,17 @@ class Routes:
     weights: Tensor
     goals: Tensor
 
+    def __post_init__(self) -> None:
+        vars(self)["weights"] = checked_weights(self.streets, self.names, self.weights)
+        vars(self)["goals"] = checked_goals(self.streets, self.goals)
+
     def log_probability(self, trips: Demonstrations) -> Tensor:
         """(n,), nats: log P of each route, given where it begins and ends.
 
         Raises:
             ValueError: naming the trip, if it does not follow turns, or passes its goal.
         """
-        return TripLikelihoods(self.streets, self._features, trips).values(self.weights.double())
+        return TripLikelihoods(self.streets, self._features, trips).values(self.weights)
 
     def likely(self, origin: int, goal: int) -> Tensor:
         """The most probable route, as segments from the origin to the goal.
@@ -224,7 +228,7 @@ class Routes:
 
     @cached_property
     def _utility(self) -> Any:
-        return (self._features @ self.weights.double()).numpy()
+        return (self._features @ self.weights).numpy()
 
     @cached_property
     def _best(self) -> BestRoutes:
@@ -242,11 +246,7 @@ class Routes:
 
     def _towards(self, solver: GoalSolver, goals: Any) -> Factorised:
         with np.errstate(all="ignore"):
-            return factorised(solver, self._utility, self._open, goals)
-
-    @cached_property
-    def _open(self) -> Any:
-        return np.ones(len(self._utility), dtype=bool)
+            return factorised(solver, self._utility, np.ones_like(solver.tails, bool), goals)
 
     def _way(self, o: int, d: int) -> tuple[Factorised, Any]:
         """A factorisation that is in range, and x = G e_d, by places."""
