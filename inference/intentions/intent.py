@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
+from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.intentions._agents import Likelihood, agent
 from cai.inference.intentions._prefixes import Prefixes, prefixes
 from cai.inference.intentions.intent_result import Intent
@@ -116,15 +117,8 @@ def _on_roads(
         came = f"optimism {optimism!r} and rule {rule!r}"
         expected = "neither optimism nor rule on a road network"
         checks.refuse("optimism", expected, came, "nothing is left to chance there")
-    seen, p = prefixes(prefix), routes.goal_prior(prior)
-    L = seen.actions.shape[1]
-    found = torch.empty(len(seen.lengths), L + 1, len(p), dtype=torch.float64)
-    for i, n in enumerate(seen.lengths.tolist()):
-        try:
-            found[i, : n + 1] = routes.log_beginnings(prefix[i])
-        except ValueError as error:
-            raise ValueError(f"prefix {i}: {error}") from error
-        found[i, n + 1 :] = found[i, n]
+    checks.check_kind("prefix", prefix, Demonstrations, "trips", "streets.demonstrations has some")
+    seen, p, found = prefixes(prefix), routes.goal_prior(prior), routes.log_beginnings(prefix)
     _check_possible(p, found, seen)
     return Intent(tuple(routes.goals.tolist()), p, found, seen.lengths, likelihood)
 

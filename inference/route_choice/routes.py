@@ -14,7 +14,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.inference.route_choice._best_routes import BestRoutes, route
-from cai.inference.route_choice._goal_log_values import log_values
+from cai.inference.route_choice._goal_log_values import log_beginnings
 from cai.inference.route_choice._route_checks import checked_goals, checked_weights
 from cai.inference.trips.factorised import LOST, Factorised, factorised
 from cai.inference.trips.goal_solver import GoalSolver
@@ -179,7 +179,10 @@ class Routes:
             ValueError: if it is not one trip along turns, weights do not fit, or no goal is
                 possible.
         """
-        found = self.goal_prior(prior).log() + self.log_beginnings(prefix)[-1]
+        if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
+            advice = "for instance trips[0].prefix(0.5)"
+            checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
+        found = self.goal_prior(prior).log() + self.log_beginnings(prefix)[0, -1]
         if not (found > -torch.inf).any():
             checks.refuse("prefix", "one from which a goal can be reached", "none", "see goals")
         return found.softmax(0)
@@ -194,33 +197,25 @@ class Routes:
         weights = arrays.weights("prior", prior, (D,))
         return weights / weights.sum()
 
-    def log_beginnings(self, prefix: Demonstrations) -> Tensor:
-        """How probable the beginning of a trip is on the way to each goal.
+    def log_beginnings(self, prefixes: Demonstrations) -> Tensor:
+        """How probable the beginnings of trips are on the way to each goal.
 
         After t turns that is Σ utility + (V_g(s_t) - V_g(s_0))/α. A goal that was passed, or that
         cannot be reached, has -inf.
 
         Args:
-            prefix: one trip of L turns, of which the last segment is where it is now.
+            prefixes: n trips of up to L turns, of which the last segment is where one is now.
 
         Returns:
-            (L+1, D), nats: log P of its first 0 … L turns, given where it began and each goal.
+            (n, L+1, D), nats: log P of the first 0 … L turns, given where a trip began and each
+            goal; after its end as at its end.
 
         Raises:
-            ValueError: if it is not one trip, or does not follow turns.
+            ValueError: naming the trip, if it does not follow turns.
         """
-        if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
-            advice = "for instance trips[0].prefix(0.5)"
-            checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
-        L = int(prefix.lengths[0])
-        path = prefix.states[0, : L + 1]
-        turns = self.streets.locate_turns(path[:-1], path[1:])
-        driven = torch.from_numpy(self._utility)[turns].cumsum(0)
-        values = log_values(self._shared, self._utility, path, self.goals)
-        found = torch.cat([driven.new_zeros(1), driven]).unsqueeze(1) + (values - values[0])
-        passed = torch.zeros(values.shape, dtype=torch.bool)
-        passed[1:] = (path[:-1, None] == self.goals).cumsum(0) > 0
-        return torch.where(~passed & (values > -torch.inf), found, -torch.inf)
+        checks.check_kind("prefixes", prefixes, Demonstrations, "trips", "see Streets")
+        here, utility = self._shared, self._utility
+        return log_beginnings(self.streets, here, utility, prefixes, self.goals)
 
     @cached_property
     def _features(self) -> Tensor:
