@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
@@ -20,6 +21,7 @@ from cai.tables import bellman
 T = TypeVar("T")
 
 
+@torch.no_grad()
 def intent(
     models: Mapping[Hashable, Any] | Routes,
     prefix: Any,
@@ -28,6 +30,7 @@ def intent(
     optimism: float | Mapping[Hashable, float] = 0.0,
     rule: bellman.Rule | Mapping[Hashable, bellman.Rule] = "soft",
     likelihood: Likelihood = "paths",
+    progress: bool = True,
 ) -> Intent:
     r"""What somebody wants, from half a trajectory: a posterior over named models.
 
@@ -64,6 +67,8 @@ def intent(
         rule: how actions are chosen in models, see :func:`soft_values`; or name -> rule.
         likelihood: "paths", actions and next states; or "actions", where a next state counts only
             if a model says that it is impossible. All is given the first state.
+        progress: whether a bar in the terminal counts the models, if they take longer than two
+            seconds.
 
     Returns:
         An :class:`Intent`: beliefs after each step, and the log evidence.
@@ -88,6 +93,7 @@ def intent(
     log evidence -0.836 nats, of actions and next states, given where each began.
     """
     checks.check_one_of("likelihood", likelihood, ("paths", "actions"), "see there")
+    checks.check_flag("progress", progress)
     if isinstance(models, Routes):
         return _on_roads(models, prefix, prior, optimism, rule, likelihood)
     if not isinstance(models, Mapping) or not models:
@@ -99,7 +105,9 @@ def intent(
     rules: list[Any] = _each("rule", rule, names)
     log_p = torch.empty(*seen.actions.shape[:2], len(names), dtype=torch.float64)
     start = torch.empty(len(seen.lengths), 1, len(names), dtype=torch.float64)
-    for m, (name, eta, rule_) in enumerate(zip(names, etas, rules, strict=True)):
+    off = None if progress else True  # None: where there is no terminal
+    bar = tqdm(names, desc="models", disable=off, delay=2.0, leave=False)
+    for m, (name, eta, rule_) in enumerate(zip(bar, etas, rules, strict=True)):
         where = f"models[{name!r}]"
         eta, rule_ = checks.check_optimism(eta), bellman.check_rule(rule_)
         can, log_p[..., m] = agent(where, models[name], eta, rule_, likelihood)(seen)
