@@ -106,8 +106,8 @@ def _destination(options: argparse.Namespace) -> None:
         prior = {_segment(streets, f"{options.fit}", g[:-1]): g[-1] for g in kept["goals"]}
         routes = _routes(streets, kept, list(prior))
         turns = _turns_seen(int(trip.lengths[0]), options.share)
-        seen = [trip.prefix(n / int(trip.lengths[0])) for n in turns]
-        belief = torch.stack([routes.goal_posterior(each, prior) for each in seen])
+        seen = trip.prefix(turns[-1] / int(trip.lengths[0]))
+        belief = inference.intent(routes, seen, prior).probability[0, turns]
         order = belief[-1].argsort(descending=True, stable=True)
         goals = routes.goals[order].tolist()
         belief = belief[:, order]

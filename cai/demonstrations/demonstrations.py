@@ -246,7 +246,8 @@ class Demonstrations:
             ValueError: if the share is out of range.
         """
         checks.check_share("share", share, "1 for all of it")
-        lengths = (self.lengths * share).long().clamp(min=1)
+        # n/L of L actions are n of them, whatever n/L was rounded to.
+        lengths = (self.lengths.double() * float(share) + 1e-9).long().clamp(min=1)
         return dataclasses.replace(self, lengths=lengths).with_ends("cut")[:]
 
     @property

@@ -207,7 +207,7 @@ def intent(
 
 
 def _likeliest(p: Any, always: int | None) -> list[int]:
-    """The columns that are drawn, by their last numbers: those that were highest, and a given one."""
+    """The columns to draw, the last number highest first: those once highest, and a given one."""
     best: list[int] = np.lexsort((-p[-1], -p.max(0)))[:_SHOWN].tolist()
     if always is not None and always not in best:
         best[-1] = always

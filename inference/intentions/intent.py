@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from cai import checks
+from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.intentions._agents import Likelihood, agent
 from cai.inference.intentions._prefixes import Prefixes, prefixes
 from cai.inference.intentions.intent_result import Intent
@@ -19,6 +21,7 @@ from cai.tables import bellman
 T = TypeVar("T")
 
 
+@torch.no_grad()
 def intent(
     models: Mapping[Hashable, Any] | Routes,
     prefix: Any,
@@ -27,6 +30,7 @@ def intent(
     optimism: float | Mapping[Hashable, float] = 0.0,
     rule: bellman.Rule | Mapping[Hashable, bellman.Rule] = "soft",
     likelihood: Likelihood = "paths",
+    progress: bool = True,
 ) -> Intent:
     r"""What somebody wants, from half a trajectory: a posterior over named models.
 
@@ -63,6 +67,8 @@ def intent(
         rule: how actions are chosen in models, see :func:`soft_values`; or name -> rule.
         likelihood: "paths", actions and next states; or "actions", where a next state counts only
             if a model says that it is impossible. All is given the first state.
+        progress: whether a bar in the terminal counts the models, if they take longer than two
+            seconds.
 
     Returns:
         An :class:`Intent`: beliefs after each step, and the log evidence.
@@ -87,6 +93,7 @@ def intent(
     log evidence -0.836 nats, of actions and next states, given where each began.
     """
     checks.check_one_of("likelihood", likelihood, ("paths", "actions"), "see there")
+    checks.check_flag("progress", progress)
     if isinstance(models, Routes):
         return _on_roads(models, prefix, prior, optimism, rule, likelihood)
     if not isinstance(models, Mapping) or not models:
@@ -98,7 +105,9 @@ def intent(
     rules: list[Any] = _each("rule", rule, names)
     log_p = torch.empty(*seen.actions.shape[:2], len(names), dtype=torch.float64)
     start = torch.empty(len(seen.lengths), 1, len(names), dtype=torch.float64)
-    for m, (name, eta, rule_) in enumerate(zip(names, etas, rules, strict=True)):
+    off = None if progress else True  # None: where there is no terminal
+    bar = tqdm(names, desc="models", disable=off, delay=2.0, leave=False)
+    for m, (name, eta, rule_) in enumerate(zip(bar, etas, rules, strict=True)):
         where = f"models[{name!r}]"
         eta, rule_ = checks.check_optimism(eta), bellman.check_rule(rule_)
         can, log_p[..., m] = agent(where, models[name], eta, rule_, likelihood)(seen)
@@ -116,15 +125,8 @@ def _on_roads(
         came = f"optimism {optimism!r} and rule {rule!r}"
         expected = "neither optimism nor rule on a road network"
         checks.refuse("optimism", expected, came, "nothing is left to chance there")
-    seen, p = prefixes(prefix), routes.goal_prior(prior)
-    L = seen.actions.shape[1]
-    found = torch.empty(len(seen.lengths), L + 1, len(p), dtype=torch.float64)
-    for i, n in enumerate(seen.lengths.tolist()):
-        try:
-            found[i, : n + 1] = routes.log_beginnings(prefix[i])
-        except ValueError as error:
-            raise ValueError(f"prefix {i}: {error}") from error
-        found[i, n + 1 :] = found[i, n]
+    checks.check_kind("prefix", prefix, Demonstrations, "trips", "streets.demonstrations has some")
+    seen, p, found = prefixes(prefix), routes.goal_prior(prior), routes.log_beginnings(prefix)
     _check_possible(p, found, seen)
     return Intent(tuple(routes.goals.tolist()), p, found, seen.lengths, likelihood)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.route_choice._goal_log_values import log_values
+from cai.inference.route_choice._goal_log_values import log_beginnings
+from cai.inference.route_choice._route_checks import checked_goals, checked_weights
 from cai.inference.trips.best_routes import BestRoutes, route
 from cai.inference.trips.factorised import LOST, Factorised, factorised
 from cai.inference.trips.goal_solver import GoalSolver
@@ -58,13 +59,9 @@ def routes(fitted: RewardFit, goals: Any) -> Routes:
     if not isinstance(fitted.model, Streets):
         came = type(fitted.model).__name__
         checks.refuse("fitted", "a fit on a road network", f"one on a {came}", "see cai.Streets")
-    streets, E = fitted.model, len(fitted.model.segments)
-    chosen = arrays.integers("goals", goals).unique()
-    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= E:
-        came = "none" if not len(chosen) else f"{int(chosen[0])} … {int(chosen[-1])}"
-        checks.refuse("goals", f"segments 0 … {E - 1}", came, "streets.segment finds one by name")
     weights = torch.tensor([*fitted.weights.values()], dtype=torch.float64)
-    return Routes(streets, tuple(fitted.weights), weights, chosen)
+    chosen = arrays.integers("goals", goals).unique()
+    return Routes(fitted.model, tuple(fitted.weights), weights, chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,10 @@ class Routes:
         streets: the network of E segments.
         names: of k features.
         weights: (k,), nats per unit of each.
-        goals: (D,), the segments where trips may end, in ascending order.
+        goals: (D,), the segments where trips may end.
+
+    Raises:
+        ValueError: if a feature is unknown, a weight is missing, or goals are not segments.
 
     >>> import torch
     >>> from cai import inference, models
@@ -90,13 +90,17 @@ class Routes:
     weights: Tensor
     goals: Tensor
 
+    def __post_init__(self) -> None:
+        vars(self)["weights"] = checked_weights(self.streets, self.names, self.weights)
+        vars(self)["goals"] = checked_goals(self.streets, self.goals)
+
     def log_probability(self, trips: Demonstrations) -> Tensor:
         """(n,), nats: log P of each route, given where it begins and ends.
 
         Raises:
             ValueError: naming the trip, if it does not follow turns, or passes its goal.
         """
-        return TripLikelihoods(self.streets, self._features, trips).values(self.weights.double())
+        return TripLikelihoods(self.streets, self._features, trips).values(self.weights)
 
     def likely(self, origin: int, goal: int) -> Tensor:
         """The most probable route, as segments from the origin to the goal.
@@ -175,7 +179,10 @@ class Routes:
             ValueError: if it is not one trip along turns, weights do not fit, or no goal is
                 possible.
         """
-        found = self.goal_prior(prior).log() + self.log_beginnings(prefix)[-1]
+        if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
+            advice = "for instance trips[0].prefix(0.5)"
+            checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
+        found = self.goal_prior(prior).log() + self.log_beginnings(prefix)[0, -1]
         if not (found > -torch.inf).any():
             checks.refuse("prefix", "one from which a goal can be reached", "none", "see goals")
         return found.softmax(0)
@@ -190,33 +197,25 @@ class Routes:
         weights = arrays.weights("prior", prior, (D,))
         return weights / weights.sum()
 
-    def log_beginnings(self, prefix: Demonstrations) -> Tensor:
-        """How probable the beginning of a trip is on the way to each goal.
+    def log_beginnings(self, prefixes: Demonstrations) -> Tensor:
+        """How probable the beginnings of trips are on the way to each goal.
 
         After t turns that is Σ utility + (V_g(s_t) - V_g(s_0))/α. A goal that was passed, or that
         cannot be reached, has -inf.
 
         Args:
-            prefix: one trip of L turns, of which the last segment is where it is now.
+            prefixes: n trips of up to L turns, of which the last segment is where one is now.
 
         Returns:
-            (L+1, D), nats: log P of its first 0 … L turns, given where it began and each goal.
+            (n, L+1, D), nats: log P of the first 0 … L turns, given where a trip began and each
+            goal; after its end as at its end.
 
         Raises:
-            ValueError: if it is not one trip, or does not follow turns.
+            ValueError: naming the trip, if it does not follow turns.
         """
-        if not isinstance(prefix, Demonstrations) or len(prefix) != 1:
-            advice = "for instance trips[0].prefix(0.5)"
-            checks.refuse("prefix", "the beginning of one trip", checks.described(prefix), advice)
-        L = int(prefix.lengths[0])
-        path = prefix.states[0, : L + 1]
-        turns = self.streets.locate_turns(path[:-1], path[1:])
-        driven = torch.from_numpy(self._utility)[turns].cumsum(0)
-        values = log_values(self._shared, self._utility, path, self.goals)
-        found = torch.cat([driven.new_zeros(1), driven]).unsqueeze(1) + (values - values[0])
-        passed = torch.zeros(values.shape, dtype=torch.bool)
-        passed[1:] = (path[:-1, None] == self.goals).cumsum(0) > 0
-        return torch.where(~passed & (values > -torch.inf), found, -torch.inf)
+        checks.check_kind("prefixes", prefixes, Demonstrations, "trips", "see Streets")
+        here, utility = self._shared, self._utility
+        return log_beginnings(self.streets, here, utility, prefixes, self.goals)
 
     @cached_property
     def _features(self) -> Tensor:
@@ -224,7 +223,7 @@ class Routes:
 
     @cached_property
     def _utility(self) -> Any:
-        return (self._features @ self.weights.double()).numpy()
+        return (self._features @ self.weights).numpy()
 
     @cached_property
     def _best(self) -> BestRoutes:
@@ -242,11 +241,7 @@ class Routes:
 
     def _towards(self, solver: GoalSolver, goals: Any) -> Factorised:
         with np.errstate(all="ignore"):
-            return factorised(solver, self._utility, self._open, goals)
-
-    @cached_property
-    def _open(self) -> Any:
-        return np.ones(len(self._utility), dtype=bool)
+            return factorised(solver, self._utility, np.ones_like(solver.tails, bool), goals)
 
     def _way(self, o: int, d: int) -> tuple[Factorised, Any]:
         """A factorisation that is in range, and x = G e_d, by places."""

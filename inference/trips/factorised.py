@@ -17,7 +17,7 @@ from cai.inference.trips.goal_solver import GoalSolver
 _BLOCK = 8  # right-hand sides at a time, which stay in the cache
 LOST = 1e-200  # x of an origin over that of its goal: below it, digits may be lost
 _ENDLESS = (
-    "weights: expected those with a finite sum over routes, got a cycle that costs nothing; "
+    "weights: expected those with a finite sum over routes, got cycles that cost too little; "
     "make segments cost more"
 )
 

@@ -196,7 +196,7 @@ def test_where_a_trip_is_going_as_it_unfolds(town, files, fitted, network, tmp_p
     assert town.segment(*found["ended"]) == trip.goal
     routes = loaded(weights_in(fitted), town, trips.goals.unique())
     for i, n in enumerate(found["turns"]):
-        cut = trip.prefix((n + 0.5) / length)
+        cut = trip.prefix(n / length)
         assert int(cut.lengths[0]) == n
         belief = routes.goal_posterior(cut, trips.goal_counts)
         for goal in found["goals"]:

@@ -167,3 +167,14 @@ def test_rows_that_are_wrong_are_named(tmp_path):
     file.write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="path: expected a heading and rows, got 0 lines"):
         cai.Demonstrations.from_csv(file)
+
+
+def test_a_share_of_n_in_l_actions_is_n_of_them():
+    """Whatever rounding does to n/L, as with 13/22."""
+    wanted = torch.tensor([(n, L) for L in range(1, 60) for n in range(1, L + 1)])
+    found = []
+    for n, L in wanted.tolist():
+        one = cai.Demonstrations.from_paths([[0] * (L + 1)], [[0] * L])
+        found.append(int(one.prefix(n / L).lengths))
+    assert found == wanted[:, 0].tolist()
+    assert cai.Demonstrations.from_paths([[0] * 9], [[0] * 8]).prefix(0.3).lengths.tolist() == [2]

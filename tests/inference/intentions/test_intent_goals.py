@@ -299,3 +299,13 @@ def test_a_policy_that_remembers_is_scored_with_what_it_did():
     chances = [[0.5 * 0.9 * 0.1, 0.5**3], [0.5 * 0.1, 0.5**2]]
     expected = torch.tensor(chances, dtype=torch.float64).log()
     torch.testing.assert_close(belief.log_likelihoods[:, -1], expected)
+
+
+def test_beliefs_hold_no_graph_of_rewards_that_are_learnt():
+    table = cai.tabulate(FLOOR)
+    learnt = dataclasses.replace(table, reward=table.reward.clone().requires_grad_())
+    belief = inference.intent({"learnt": learnt, "fixed": table}, STEPS, progress=False)
+    assert not belief.probability.requires_grad
+    assert belief.final[0].tolist() == pytest.approx([0.5, 0.5])
+    with pytest.raises(ValueError, match="progress: expected True or False"):
+        inference.intent({"fixed": table}, STEPS, progress="no")

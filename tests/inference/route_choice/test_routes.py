@@ -111,6 +111,25 @@ def test_the_fit_is_what_predicts():
     assert routes.names == tuple(NAMES)
 
 
+@pytest.mark.parametrize(
+    ("names", "weights", "goals", "message"),
+    [
+        (["minutes"], [-1.0, 2.0], [3], r"weights: expected 1 finite numbers, got shape \[2\]"),
+        (["minutes"], [float("nan")], [3], "weights: expected 1 finite numbers, .* not finite"),
+        (["hours"], [-9.0], [3], "feature: expected the name of a feature, got 'hours'"),
+        (["minutes"], [-9.0], torch.empty(0).long(), "goals: expected segments 0 … .*, got none"),
+        (["minutes"], [-9.0], [3, 999], "goals: expected segments 0 … .*, got 3 … 999"),
+        (["minutes"], [-9.0], [-1], "goals: expected segments 0 … .*, got -1 … -1"),
+        (["minutes"], [-9.0], [[3]], r"goals: expected segments 0 … .*, got shape \[1, 1\]"),
+        (["minutes"], [-9.0], [3, 3], "goals: expected each segment once"),
+        (["minutes"], [-9.0], [3.0], "goals: expected integers"),
+    ],
+)
+def test_routes_of_what_is_not_there_are_refused(names, weights, goals, message):
+    with pytest.raises(ValueError, match=message):
+        inference.Routes(town(1), tuple(names), torch.tensor(weights), goals)
+
+
 def test_what_does_not_fit_is_refused():
     streets = town(1)
     trips = walks(streets, 5)
