@@ -119,9 +119,10 @@ ALONE = {
     "inference/derivatives/_pullback.py",
     "inference/optimism/policy_switches.py",
     "inference/searches/exponentiated_gradient.py",
+    "inference/searches/rounds.py",
     "inference/searches/soft_thresholding.py",
     "inference/trips/feasible_start.py",
-}  # plain tensors
+}  # plain tensors and numbers
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
