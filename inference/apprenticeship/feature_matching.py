@@ -14,8 +14,8 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.apprenticeship.examples import Examples
 from cai.inference.apprenticeship.learned_reward import LearnedReward
-from cai.inference.apprenticeship.rounds import Rounds
 from cai.inference.fitting.loop import train
+from cai.inference.searches.rounds import Rounds
 from cai.numerics.exclusive import cached_property
 from cai.policies.tabular import TabularPolicy
 from cai.program.interfaces import Policy
@@ -235,14 +235,14 @@ class Mixture(Rounds):
         self.history.append(distance)
         self.done += 1
         if distance <= self._tolerance:
-            self.end("features are matched as well as was asked for")
+            self.end("features are matched as well as was asked for", True)
             return
         of, self.direction = self._of, missing
         visits = of.planner.best(of.worth(missing / of.scale), self._begin).visits
         corner = of.features_of(visits) / of.scale
         self.bound = max(self.bound, float(missing @ (self.sought - corner)) / distance)
         if distance - self.bound <= self._tolerance:
-            self.end("no mixture is nearer by more than the tolerance")
+            self.end("no mixture is nearer by more than the tolerance", True)
             return
         if self._corrective:
             self._go_nearest(corner, visits)

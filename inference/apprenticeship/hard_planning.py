@@ -11,6 +11,7 @@ if visits of one step that balance, with Σ x = 1 and nobody who begins, are wor
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from cai.rewards.linear_reward import FeatureArrays
 from cai.rewards.places import endless, lasting
 from cai.tables.table import Table
 
+_TOGETHER = 2**20  # numbers of all steps of the copies of a table that are solved at once
 _NOTHING = 1e-9  # of the largest reward
 _ADVICE = "give every step a cost, and look for states that reach no absorbing one"
 
@@ -55,6 +57,7 @@ class Planner:
     def __init__(self, table: Table) -> None:
         self.table = table.holding(arrival_reward=None, program=None)
         self.steps = table.horizon or 1
+        self._held: dict[int, Planner] = {}
 
     def best(self, reward: Tensor, begin: Tensor) -> Planned:
         """A policy with the highest sum of rewards.
@@ -68,26 +71,74 @@ class Planner:
         """
         if endless(self.table):
             return self._by_linear_program(reward, begin[0])
-        total = float(begin.sum())
+        values, visits = self._solved(reward, begin)
+        return Planned(float(_worth(begin, values).sum()), visits)
+
+    def best_of_each(self, rewards: list[Tensor], begin: Tensor) -> list[Planned]:
+        """The best policies for several rewards, found together, by a table of copies side by side.
+
+        Args:
+            rewards: m of them, as for :meth:`best`.
+            begin: (m, T, S) or (m, 1, S), for each of them.
+        """
+        if endless(self.table):
+            return [self.best(*each) for each in zip(rewards, begin, strict=True)]
+        found: list[Planned] = []
+        most = max(1, _TOGETHER // (self.steps * self.table.num_outcomes))
+        for some, begun in zip(_parts(rewards, most), begin.split(most), strict=True):
+            m, S = len(some), self.table.num_states
+            beside = begun.transpose(0, 1).reshape(self.steps, m * S)
+            values, visits = self._copies(m)._solved(torch.cat(some, -2), beside)
+            worth = _worth(beside, values).view(self.steps, m, S).sum((0, 2)).tolist()
+            each = visits.view(len(visits), m, S, -1).unbind(1)
+            found += [Planned(*both) for both in zip(worth, each, strict=True)]
+        return found
+
+    def _solved(self, reward: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
+        """V, (T, S) or (1, S), reward units, and the visits of the best policy."""
         if self.table.horizon is None:
+            total = begin[0].sum()
             paid = self.table.holding(reward=reward, log_initial=(begin[0] / total).log())
             solution = soft_values(paid, rule="hard")
             visits = total * of_policy(paid, solution.policy.log_probs)[1]
-            return Planned(float((begin[0] * solution.V).sum()), visits.unsqueeze(0))
+            return solution.V.unsqueeze(0), visits.unsqueeze(0)
         solution = soft_values(self.table.holding(reward=reward), rule="hard")
-        visits = self.visits(solution.policy.log_probs, begin)
-        counts = begin > 0
-        return Planned(float((begin[counts] * solution.V[:-1][counts]).sum()), visits)
+        return solution.V[:-1], self.visits(solution.policy.log_probs, begin)
+
+    def _copies(self, m: int) -> Planner:
+        """Of m copies of the table side by side, which share no state."""
+        if m not in self._held:
+            table, S = self.table, self.table.num_states
+            heads = table.successor_index.view(S, table.num_actions, -1)
+            apart = S * torch.arange(m).view(-1, 1, 1, 1)
+            beside = table.holding(
+                log_initial=table.log_initial.repeat(m) - math.log(m),
+                log_prior=torch.cat([table.log_prior] * m, -2),
+                log_dynamics=torch.cat([table.log_dynamics] * m, -3),
+                successors=(heads + apart).flatten(0, 1),
+                reward=torch.cat([table.reward] * m, -2),
+                final_reward=table.final_reward.repeat(m),
+                layout=None,
+            )
+            self._held[m] = Planner(beside)
+        return self._held[m]
 
     def visits(self, log_policy: Tensor, begin: Tensor) -> Tensor:
         """(T, S, A), how often a policy (T, S, A) takes each action, with a finite horizon."""
-        table, found = self.table, torch.zeros_like(log_policy)
-        mass = torch.zeros_like(begin[0])
-        for t in range(self.steps):
-            found[t] = (mass + begin[t]).unsqueeze(-1) * log_policy[t].exp()
-            moves = found[t].unsqueeze(-1) * table.at(t).log_dynamics.exp()
-            mass = table.discount * table.arrivals(moves)
+        table, choices = self.table, log_policy.exp()
+        found, mass = torch.empty_like(choices), torch.zeros_like(begin[0])
+        by_step = self._survival.dim() == 4
+        with table.threads():
+            for t in range(self.steps):
+                found[t] = (mass + begin[t]).unsqueeze(-1) * choices[t]
+                survived = self._survival[t] if by_step else self._survival
+                mass = table.arrivals(found[t].unsqueeze(-1) * survived)
         return found
+
+    @cached_property
+    def _survival(self) -> Tensor:
+        """(S, A, K) or (T, S, A, K), the probability of each successor, and of being alive."""
+        return self.table.discount * self.table.log_dynamics.exp()
 
     def of_prior(self, begin: Tensor) -> Tensor:
         """(T, S, A) or (1, S, A), how often the action prior takes each action."""
@@ -138,6 +189,15 @@ class Planner:
         visits = torch.zeros(1, *self.table.reward.shape[-2:], dtype=torch.float64)
         visits[0][self._flows[1]] = torch.from_numpy(x)
         return visits
+
+
+def _worth(begin: Tensor, values: Tensor) -> Tensor:
+    """What those who begin somewhere are worth, where somebody does; values may be -inf."""
+    return torch.where(begin > 0, begin * values, 0.0)
+
+
+def _parts(rewards: list[Tensor], most: int) -> list[list[Tensor]]:
+    return [rewards[i : i + most] for i in range(0, len(rewards), most)]
 
 
 def expected_features(table: Table, features: FeatureArrays) -> Tensor:

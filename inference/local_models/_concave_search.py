@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.apprenticeship.rounds import Rounds
 from cai.inference.local_models._expansion import Expansion
+from cai.inference.searches.rounds import Rounds
 
 _ENOUGH = 1e-10  # nats that a step would gain
 _SUFFICIENT = 1e-4  # of the gain that a linear function would bring (Armijo)
@@ -34,7 +34,7 @@ _ADVICE = (
 )
 
 
-class Scored(NamedTuple):
+class LocalScores(NamedTuple):
     """All demonstrations at some weights.
 
     Attributes:
@@ -72,7 +72,7 @@ class LocalSearch(Rounds):
         found = scored(local, self.weights)
         if found is None:
             _refuse(local, self.weights, "start")
-        self.at: Scored = found
+        self.at: LocalScores = found
         self._size = self._sizes(self.weights)
 
     def step(self) -> None:
@@ -84,7 +84,7 @@ class LocalSearch(Rounds):
         direction = inverse @ (self.at.slope / scale) / scale
         gain = float(direction @ self.at.slope)
         if gain < _ENOUGH:
-            self.end("a further step would gain less than 1e-10 nats")
+            self.end("a further step would gain less than 1e-10 nats", True)
             return
         for halving in range(_HALVINGS):
             weights = self.weights + direction / 2**halving
@@ -101,7 +101,7 @@ class LocalSearch(Rounds):
             return
         if float((self._sizes(self.weights) / self._size).max()) > _FAR:
             said = "weights grow without end, as if no action could have been better"
-            self.end(said, False)
+            self.end(said)
 
     def _sizes(self, weights: Tensor) -> Tensor:
         """(k,), the sizes of weights, of one at least in units of what their features' curve."""
@@ -164,7 +164,7 @@ def _positive(M: Tensor) -> bool:
     return bool((torch.linalg.cholesky_ex(M).info == 0).all())
 
 
-def scored(local: Expansion, weights: Tensor) -> Scored | None:
+def scored(local: Expansion, weights: Tensor) -> LocalScores | None:
     """Log-densities and their derivatives; None unless all Hessians are negative definite."""
     g_i, M_i = local.slopes[:, :-1], local.curvatures[:, :-1]
     g = torch.einsum("k,nkd->nd", weights, g_i) + local.slopes[:, -1]
@@ -184,7 +184,7 @@ def scored(local: Expansion, weights: Tensor) -> Scored | None:
     off = g_i - pulled
     information = torch.einsum("nka,nab,nlb->kl", off, inverse, off)
     information = information + 0.5 * torch.einsum("nkab,nlba->kl", products, products)
-    return Scored(values, slope.sum(0), information)
+    return LocalScores(values, slope.sum(0), information)
 
 
 def _refuse(local: Expansion, weights: Tensor, where: str) -> NoReturn:

@@ -152,7 +152,7 @@ def expansion(unrolled: Unrolled) -> Expansion:
         slope = _slope(sums[:, i].sum(), x, create_graph=True)
         slopes[:, i] = slope.detach()
         for j in range(d):
-            curvatures[:, i, j] = -_slope(slope[:, j].sum(), x, retain_graph=True)
+            curvatures[:, i, j] = -_slope(slope[:, j].sum(), x)
     alpha = float(unrolled.model.temperature)
     slopes[:, :-1] /= alpha
     curvatures[:, :-1] /= alpha
@@ -165,9 +165,11 @@ def expansion(unrolled: Unrolled) -> Expansion:
     return Expansion(slopes, curvatures, sums.detach()[:, :-1])
 
 
-def _slope(y: Tensor, x: Tensor, **options: bool) -> Tensor:
+def _slope(y: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:
     """dy/dx, zero where y does not depend on x."""
     if not y.requires_grad:
         return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(y, x, allow_unused=True, **options)
+    (found,) = torch.autograd.grad(
+        y, x, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
     return torch.zeros_like(x) if found is None else found

@@ -30,8 +30,7 @@ def paying(model: TrajectoryModel, paid: LinearReward) -> TrajectoryModel:
     found = None if paid.arrival else quadratic(paid, n, m)
     if found is not None:
         P, p = found
-        zero = {"Q": P[:n, :n], "N": P[:n, n:], "R": P[n:, n:], "q": p[:n], "rho": p[n:]}
-        return dataclasses.replace(model, **zero)
+        return dataclasses.replace(model, Q=P[:n, :n], N=P[:n, n:], R=P[n:, n:], q=p[:n], rho=p[n:])
     if any(x.dim() > 2 for x in (model.A, model.B, model.noise)) or model.drift.dim() > 1:
         expected, came = "features that are quadratic in (s, a)", "others"
         advice = "where matrices depend on the step, a cai.LinearGaussian takes no other reward"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.inference.apprenticeship.rounds import Rounds
 from cai.inference.margins._quadratic_program import with_slacks
+from cai.inference.searches.rounds import Rounds
 
 _ENOUGH = 1e-9  # of the largest violation, by which a policy must be better than those before
 
@@ -134,7 +134,7 @@ class CuttingPlanes(Rounds):
     def _forbid(self, ray: Any, gain: float) -> None:
         size = max(float(np.abs(ray).max()), abs(gain))
         if size == 0:
-            self.end("going round costs nothing that the program could see", False)
+            self.end("going round costs nothing that the program could see")
             return
         self._rays = np.vstack([self._rays, ray / size])
         self._gains = np.r_[self._gains, gain / size]
@@ -146,7 +146,7 @@ class CuttingPlanes(Rounds):
         new = np.column_stack([rows, constants])[which].round(9)
         which = which[[(j, *row) not in held for j, row in zip(which, new.tolist(), strict=True)]]
         if not len(which):
-            self.end("no policy comes nearer than those in the program")
+            self.end("no policy comes nearer than those in the program", True)
             return
         self._rows = np.vstack([self._rows, rows[which]])
         self._constants = np.r_[self._constants, constants[which]]

@@ -55,10 +55,11 @@ class TableMargins(MarginTask):
         worth, own = of.worth(weights), of.counted(self._loss)
         if (around := of.planner.gaining(worth)) is not None:
             raise GainsForEver(of.features_of(around), float((around[0] * of.offset).sum()))
+        lowered = [worth - self._loss * share for share in of.demonstrated(self._groups)]
+        begin = torch.stack([of.begin(who[:1]) for who in self._groups])
         rows, constants = [], []
-        for who, share in zip(self._groups, of.demonstrated(self._groups), strict=True):
-            lowered = self._loss * share
-            value, visits = of.planner.best(worth - lowered, of.begin(who[:1]))
+        found = of.planner.best_of_each(lowered, begin)
+        for who, (value, visits) in zip(self._groups, found, strict=True):
             f = of.features_of(visits)
             rows.append(f - of.taken[who].mean(0))
             constants.append(value - f @ weights - (of.known - own)[who].mean())

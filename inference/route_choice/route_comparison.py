@@ -104,6 +104,7 @@ class RouteTable(PrintedTable):
             "matched distance: share of a trip that is on the most probable route "
             f"({self.measured});",
             "90% matched: share of trips with at least 90%; log probability: nats a trip, given",
-            f"where it begins and ends. shortest: least {self.cost};{widest} action: turns by",
-            "counts, without the goal; action's costs: Boltzmann in Q*; MaxEnt: whole routes.",
+            f"where it begins and ends. shortest: least {self.cost};{widest}",
+            "action: turns by counts, without the goal; action's costs: Boltzmann in Q*;",
+            "MaxEnt: whole routes.",
         ]

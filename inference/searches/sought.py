@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
+from cai.inference.searches.rounds import Rounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class Sought:
         return float(values.detach()[~self.inside if held_out else self.inside].mean())
 
 
-class GradientSearch:
+class GradientSearch(Rounds):
     """A search that the training loop steps, and a file keeps.
 
     Args:
@@ -70,43 +71,20 @@ class GradientSearch:
         means: nats: the mean of the cases to train on after each step, or at its beginning.
         held_out: the same of those that are held out.
         evaluations: of all cases.
-        reason: why it ended; empty while it goes on.
-        converged: whether it ended since nothing more can be gained.
     """
 
-    verb, outcome, restarts, policy = "fit_reward", "the best", "", None
-
     def __init__(self, sought: Sought, steps: int) -> None:
-        self.sought, self.total = sought, steps
+        super().__init__("fit_reward", steps)
+        self.sought = sought
         self.means: list[float] = []
         self.held_out: list[float] = []
-        self.evaluations, self.done = 0, 0
-        self.reason, self.converged = "", False
-
-    def over(self) -> bool:
-        """Whether it ended, or no step is left."""
-        return bool(self.reason) or self.done >= self.total
-
-    @property
-    def why(self) -> str:
-        """Why it ended, an interrupt included."""
-        if self.reason or self.done < self.total:
-            return self.reason or "it was interrupted; this is the best so far"
-        return f"{self.total} steps were not enough"
-
-    def end(self, reason: str, converged: bool = False) -> None:
-        """Says why there is no further step."""
-        self.reason, self.converged = reason, converged
+        self.evaluations = 0
 
     def shown(self) -> str:
         """The last means, for the progress bar."""
         held_out = self.held_out[-1] if self.held_out else math.nan
         aside = "" if math.isnan(held_out) else f", held out {held_out:.4f}"
         return f"{self.means[-1]:.4f} nats a demonstration{aside}" if self.means else ""
-
-    def differs(self, kept: dict[str, Any]) -> str:
-        """Nothing: the settings say all."""
-        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""

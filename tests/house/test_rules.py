@@ -121,9 +121,10 @@ ALONE = {
     "inference/searches/exponentiated_gradient.py",
     "inference/searches/log_prior.py",
     "inference/searches/secant_steps.py",
+    "inference/searches/rounds.py",
     "inference/searches/soft_thresholding.py",
     "inference/trips/feasible_start.py",
-}  # plain tensors
+}  # plain tensors and numbers
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -383,7 +383,7 @@ def test_the_policy_the_history_and_the_table_of_weights():
 def test_an_interrupt_returns_the_best_so_far(monkeypatch):
     model, reward = models.ledge(), cai.LinearReward({"state": lambda s, a: s})
     seen = cai.Demonstrations.from_paths([[0, 1, 2, 3, 3]], [[1, 1, 1, 0]])
-    calls, best = [], Planner.best
+    calls, best = [], Planner._solved
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -391,7 +391,7 @@ def test_an_interrupt_returns_the_best_so_far(monkeypatch):
             raise KeyboardInterrupt
         return best(self, *arguments)
 
-    monkeypatch.setattr(Planner, "best", interrupted)
+    monkeypatch.setattr(Planner, "_solved", interrupted)
     found = inference.max_margin(model, seen, reward, progress=False)
     assert "interrupted" in found.reason
     assert math.isfinite(found.objective)

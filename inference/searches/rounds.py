@@ -1,4 +1,4 @@
-"""A search in rounds, which the training loop steps, shows and interrupts."""
+"""A search in steps, which the training loop steps, shows and interrupts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 
 class Rounds(ABC):
-    """A search that has no file.
+    """A search without a file, unless a subclass gives its state.
 
     Args:
         verb: the function that it is a call of.
-        steps: rounds, at most.
+        steps: at most.
 
     Attributes:
-        history: a number for each round.
+        total: steps at most.
+        done: steps so far.
+        history: a number for each of them.
         reason: why it ended; empty while it goes on.
         converged: whether it ended since nothing more was to be gained.
     """
@@ -28,10 +30,10 @@ class Rounds(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """One round."""
+        """One of them."""
 
     def over(self) -> bool:
-        """Whether it ended, or no round is left."""
+        """Whether it ended, or no step is left."""
         return bool(self.reason) or self.done >= self.total
 
     @property
@@ -41,8 +43,8 @@ class Rounds(ABC):
             return self.reason or "it was interrupted; this is the best so far"
         return f"{self.total} steps were not enough"
 
-    def end(self, reason: str, converged: bool = True) -> None:
-        """Says why there is no further round."""
+    def end(self, reason: str, converged: bool = False) -> None:
+        """Says why there is no further step."""
         self.reason, self.converged = reason, converged
 
     def shown(self) -> str:
