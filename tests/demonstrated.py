@@ -8,8 +8,8 @@ import oracles
 import torch
 
 import cai
-from cai.inference.inverse.observed import observed
 from cai.inference.inverse._scores import Likelihoods
+from cai.inference.inverse.observed import observed
 
 KINDS = [
     ("actions", 0.0),

@@ -36,7 +36,9 @@ class Rollouts:
 
     def joined(self, other: Rollouts) -> Rollouts:
         """These and others."""
-        return Rollouts(*(torch.cat(pair) for pair in zip(_fields(self), _fields(other), strict=True)))
+        return Rollouts(
+            *(torch.cat(pair) for pair in zip(_fields(self), _fields(other), strict=True))
+        )
 
 
 def roll_out(table: Table, log_policy: Tensor, starts: Tensor) -> Rollouts:

@@ -15,8 +15,8 @@ from cai.demonstrations.parts import first_part
 from cai.evaluation.problem import as_problem
 from cai.inference.fitting.loop import seeded, train
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse.observed import Observed, observed
 from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse.observed import Observed, observed
 from cai.inference.inverse.trained_reward import RewardTraining, TrainedReward
 from cai.inference.searches.early_stopping import EarlyStopping
 from cai.inference.searches.lbfgs import LBFGS

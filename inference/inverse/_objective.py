@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from cai.inference.derivatives.values_and_policy import values_and_policy
-from cai.inference.inverse.observed import Observed
 from cai.inference.inverse._scores import Likelihood
+from cai.inference.inverse.observed import Observed
 from cai.tables import bellman
 from cai.tables.table import Table
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.inverse.observed import Observed
 from cai.inference.inverse._sensitivities import Sensitivities, Step, centred, spread
+from cai.inference.inverse.observed import Observed
 from cai.infinite.transient import Transient
 from cai.infinite.visits import answering
 from cai.rewards.linear_reward import FeatureArrays

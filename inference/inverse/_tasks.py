@@ -15,8 +15,8 @@ from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.inverse._fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.inference.inverse._objective import Objective
-from cai.inference.inverse.observed import Part, observed, to_goals
 from cai.inference.inverse._scores import Likelihood, Likelihoods
+from cai.inference.inverse.observed import Part, observed, to_goals
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.program.trajectory import TrajectoryModel

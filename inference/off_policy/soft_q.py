@@ -19,8 +19,8 @@ from cai.inference.learning.q_network import QNetwork
 from cai.inference.learning.records import History
 from cai.inference.learning.run import Learning
 from cai.inference.learning.stepped import stepped
-from cai.inference.off_policy.q_learner import QLearner
 from cai.inference.off_policy._q_table import QTable
+from cai.inference.off_policy.q_learner import QLearner
 from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel

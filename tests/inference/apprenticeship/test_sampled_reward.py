@@ -11,12 +11,13 @@ from demonstrated import every_path, features_of
 
 import cai
 from cai import inference, models
-from cai.inference.apprenticeship import _sampling
+from cai.inference.apprenticeship._sampling import ByMatching
 from cai.inference.apprenticeship._weighted_rollouts import (
     WeightedRollouts,
     totals_of,
     totals_seen,
 )
+from cai.inference.apprenticeship._weighted_rounds import ByWeights
 from cai.inference.inverse.observed import observed
 from cai.policies.as_table import policy_log_probs
 from cai.tables.rollouts import Rollouts, roll_out
@@ -216,7 +217,9 @@ def test_the_effective_fraction_is_that_of_importance_sampling():
     first = int(seen.states[0, 0])
     seen = seen[seen.states[:, 0] == first]
     table = cai.tabulate(model)
-    found = sampled((model, seen, reward), samples=20_000, rounds=1, proposals=[lambda t, s: model.prior(s)])
+    found = sampled(
+        (model, seen, reward), samples=20_000, rounds=1, proposals=[lambda t, s: model.prior(s)]
+    )
     paid = reward.weighted(weights_of(found)).on(table).rewards(table, weights_of(found))
     one = inference.soft_values(paid, 1.0).V[0, first] / paid.temperature
     double = paid.holding(reward=2 * paid.reward, arrival_reward=2 * paid.arrival_reward)
@@ -230,7 +233,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(weighted, tmp_path,
     problem = case(8, n=50)
     options = {"weighted": weighted, "samples": 100, "rounds": 6}
     whole = sampled(problem, **options)
-    kind = _sampling.ByWeights if weighted else _sampling.ByMatching
+    kind = ByWeights if weighted else ByMatching
     step, calls = kind.step, itertools.count()
 
     def interrupted(self):
@@ -308,7 +311,9 @@ def test_it_prints_exports_and_is_compared():
 def test_messages(options, message):
     model, seen, reward = case(1, n=20)
     if "proposals" in options:
-        options = options | {"proposals": [lambda t, s: model.prior(s) for _ in options["proposals"]]}
+        options = options | {
+            "proposals": [lambda t, s: model.prior(s) for _ in options["proposals"]]
+        }
     if "demonstrator" in options:
         options = options | {"demonstrator": lambda t, s: model.prior(s)}
     with pytest.raises(ValueError, match=message):

@@ -10,8 +10,8 @@ from examples import endless
 
 import cai
 from cai import inference
-from cai.inference.inverse.observed import observed
 from cai.inference.inverse._scores import Likelihoods
+from cai.inference.inverse.observed import observed
 
 
 def planned_case(seed):
