@@ -110,8 +110,9 @@ class Adversary:
             self.generator.memory.add(transition)
         else:
             self.lengths.extend((transition.t[over] + 1).tolist())
-            ratio = self.generator.log_ratio(transition.s, transition.t, transition.a)
-            divergence = float(ratio[transition.counts].mean())
+            if self._updates % _LOOKS == 0:
+                ratio = self.generator.log_ratio(transition.s, transition.t, transition.a)
+                divergence = float(ratio[transition.counts].mean())
             share = max(1 - self.taken / training.steps, 0.0)
             loss = self.generator.learn(transition, share)
             for _ in range(training.discriminator_updates):
@@ -129,10 +130,12 @@ class Adversary:
         self._updates += 1
         real = self.shown.drawn(training.batch)
         made = memory.recent(training.batch, training.recent)
+        both, n = real.joined(made, self.early(made)), len(real.t)
         with torch.enable_grad():
+            odds = self.log_odds(both, both.ended)
             parts = (
-                (self.log_odds(real, real.ended), 1.0, self.shown.over),
-                (self.log_odds(made, self.early(made))[made.counts], -1.0, self._over),
+                (odds[:n], 1.0, self.shown.over),
+                (odds[n:][made.counts], -1.0, self._over),
             )
             loss = torch.zeros((), dtype=torch.float64)
             staying = self.discriminator.staying(torch.zeros((), dtype=torch.long))
@@ -180,7 +183,7 @@ class Adversary:
     def state_dict(self) -> dict[str, Any]:
         """The records, and what is counted."""
         return {
-            "rows": torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(NAMES)),
+            "rows": _rows(self.rows).nan_to_num(nan=-1.0),
             "said": torch.tensor(self._said, dtype=torch.float64).reshape(-1, 3),
             "lengths": torch.tensor(self.lengths, dtype=torch.long),
             "counts": (self._updates, self._over, self.generator.learner.taken),
@@ -188,7 +191,13 @@ class Adversary:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the records."""
-        self.rows = [tuple(x) for x in state["rows"].tolist()]
+        rows = state["rows"]
+        rows = torch.where(rows == -1.0, torch.nan, rows)
+        self.rows = [tuple(x) for x in rows.tolist()]
         self._said = [tuple(x) for x in state["said"].tolist()]
         self.lengths = deque(state["lengths"].tolist(), maxlen=_KEPT)
         self._updates, self._over, self.generator.learner.taken = state["counts"]
+
+
+def _rows(rows: list[tuple[float, ...]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(NAMES))

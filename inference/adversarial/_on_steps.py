@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cai import checks
 from cai.distributions.exact_scores import exact
+from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.adversarial._adversary import NAMES, Adversary
 from cai.inference.adversarial._generators import SACGenerator, SoftQGenerator
 from cai.inference.adversarial._networks import StateNetwork, TransitionDiscriminator
@@ -148,7 +149,7 @@ def _result(adversary: Adversary, history: History, form: str) -> AdversarialRew
     if judge.reward is not None:
         reward = copy.deepcopy(judge.reward).trained()  # type: ignore[operator]
         potential = Potential(judge, adversary.alpha)
-        if isinstance(holder, TrajectoryModel):
+        if isinstance(holder, TrajectoryModel) and not isinstance(holder, LinearGaussian):
             holder = reward.given_to(holder)
     D = float(on_real.sigmoid().mean()), float(on_made.sigmoid().mean())
     done = adversary.taken >= adversary.training.steps

@@ -18,7 +18,7 @@ from cai.rewards.neural_reward import NeuralReward
 from cai.rewards.tabular_reward import TabularReward
 from cai.tables.tabulation import enumerable
 
-_PENALTY = 0.01
+_PENALTY = 0.1  # of learners, which have noise besides
 _SIGNALS = ("log_odds", "log_d", "minus_log")
 
 
@@ -98,8 +98,8 @@ def adversarial_reward(
         generator: "exact", "soft_q" for finitely many actions, or "sac"; None for the exact one
             where there is a table, else a learner.
         penalty: λ of ½ λ (log-odds)² of each transition, which is without effect where both sides
-            are alike; None for 0.01, and for 0 where the demonstrator itself is given. Without one,
-            what one side never does has infinite log-odds.
+            are alike; None for 0.1 for learners, else 0.01, and 0 where the demonstrator itself is
+            given. Without one, what one side never does has infinite log-odds.
         rounds: of the exact generator, at most.
         training: the settings of generators that learn.
         checkpoint: path of a file that keeps the run. If it exists, the run goes on from it: bit
