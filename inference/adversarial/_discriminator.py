@@ -108,8 +108,7 @@ class Structured(nn.Module):
             real: of demonstrations, (T, S, A, K) or (S, A, K).
             made: of the generator.
             log_ratio: log π/p of the generator, the same but for the last axis.
-            penalty: λ of ½ λ (log-odds)² of each transition, which is zero where nothing can be told
-                apart.
+            penalty: λ of ½ λ (log-odds)² of each transition, zero where nothing can be told apart.
         """
         counts = (real + made) > 0
         shift = log_ratio.unsqueeze(-1).expand(counts.shape)[counts]
@@ -162,7 +161,7 @@ class Structured(nn.Module):
             found.backward()
             return found
 
-        search.step(closure)  # type: ignore[no-untyped-call]
+        search.step(closure)
 
 
 class Plain:

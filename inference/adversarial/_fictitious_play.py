@@ -248,7 +248,7 @@ def _soft(table: Table) -> Tensor:
     """log π, (T, S, A) or (S, A), of the soft policy in the true dynamics."""
     solved = soft_values(table)
     steps = slice(0, 1) if table.horizon is None else slice(0, table.steps)
-    found = solved.log_policy(steps)  # type: ignore[union-attr]
+    found = solved.log_policy(steps)
     return found[0] if table.horizon is None else found
 
 

@@ -71,6 +71,7 @@ class _Weighted(nn.Module):
     def forward(self, s: Tensor, a: Tensor, s_next: Tensor) -> Tensor:
         """r + r⁺, reward units."""
         total = value_at(self.given.offset, s, a).double()
+        paid: list[tuple[Any, tuple[Tensor, ...]]]
         paid = [(f, (s, a)) for f in self.given.features.values()]
         paid += [(f, (s, a, s_next)) for f in self.given.arrival.values()]
         for weight, (f, at) in zip(self.weights, paid, strict=True):

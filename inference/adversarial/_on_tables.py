@@ -103,7 +103,7 @@ def on_tables(
 def _result(
     model: TrajectoryModel | Table, play: FictitiousPlay, form: str, n: float, actions: float
 ) -> AdversarialReward:
-    game, table = play.game, play.game.table
+    game = play.game
     history = {k: torch.tensor(x, dtype=torch.float64) for k, x in play.history.items()}
     reward = potential = None
     holder: Any = model
@@ -187,7 +187,7 @@ def _policy(given: Any) -> Any:
 def _described(reward: Any, discriminator: Structured | Plain) -> str:
     if isinstance(discriminator, Plain):
         return "none"
-    held = [x for x in discriminator.state_dict().values()]
+    held = list(discriminator.state_dict().values())
     known = getattr(discriminator.reward.arrays, "offset", None)
     more: tuple[Any, ...] = ()
     if isinstance(reward, LinearReward):

@@ -12,6 +12,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.searches.search_file import digest
 from cai.program.trajectories import Trajectories
+from cai.stepping.source import Transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,13 @@ class Shown:
         i = torch.randint(len(self.t), (n,))
         held = (self.s[i], self.t[i], self.a[i], self.s_next[i], self.ended[i])
         return Shown(*held, self.count, self.over)
+
+    def joined(self, other: Transition, ended: Tensor) -> Shown:
+        """These, and others that were taken."""
+        own = (self.s, self.t, self.a, self.s_next, self.ended)
+        more = (other.s, other.t, other.a, other.s_next, ended)
+        pairs = zip(own, more, strict=True)
+        return Shown(*(torch.cat([x, y.to(x.dtype)]) for x, y in pairs), self.count, self.over)
 
     def digest(self) -> str:
         """What tells them from others."""

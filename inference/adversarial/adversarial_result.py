@@ -25,8 +25,8 @@ class AdversarialReward(PrintedTable):
         form: "airl" or "gail".
         reward: the r of the discriminator, with what was learnt; on an environment a function of
             (s, a), reward units. None for "gail", whose discriminator holds no reward.
-        model: the model, or the table, with that reward; of an environment, and for "gail", the
-            problem as it was given.
+        model: the model, or the table, with that reward; of an environment or a linear-Gaussian
+            model, and for "gail", the problem as it was given.
         policy: (t, s) -> distribution, that of the generator.
         log_odds: log D/(1 - D) of transitions: a tensor (T, S, A, K), or (S, A, K) for an infinite
             horizon, on a table with exact expectations; else a function of (t, s, a, s'), nats.

@@ -25,7 +25,8 @@ class AdversarialTraining:
         warm_up: how many transitions are taken by the action prior, before anything is learnt.
         lag: in (0, 1), the share by which the lagging networks of the generator move.
         learning_rate: of the generator's Adam.
-        discriminator_rate: of the discriminator's Adam.
+        discriminator_rate: of the discriminator's Adam. It should be the slower one: a generator
+            that lags behind it runs in circles, from episodes too short to ones too long.
         exploration: the share of actions of "soft_q" that are drawn from the action prior.
         seed: of all random numbers.
 
@@ -48,7 +49,7 @@ class AdversarialTraining:
     warm_up: int = 1_000
     lag: float = 0.02
     learning_rate: float = 1e-3
-    discriminator_rate: float = 1e-3
+    discriminator_rate: float = 3e-4
     exploration: float = 0.0
     seed: int = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class LearnedReward(PrintedTable):
         remarks: what a reader should know of this run, a sentence each.
     """
 
-    headings = ("", "weight", "observed", "expected")
+    headings: ClassVar[tuple[str, ...]] = ("", "weight", "observed", "expected")
 
     reward: LinearReward
     model: TrajectoryModel | Table | Streets

@@ -15,8 +15,9 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
 from cai.evaluation.spelling import number
-from cai.inference.apprenticeship._sampling import ByMatching, ByWeights, Setting
+from cai.inference.apprenticeship._sampling import ByMatching, Setting
 from cai.inference.apprenticeship._weighted_rollouts import totals_seen
+from cai.inference.apprenticeship._weighted_rounds import ByWeights, tabulated, tabulated_one
 from cai.inference.apprenticeship.learned_reward import LearnedReward
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.fitting import checkpoint_file
@@ -29,7 +30,6 @@ from cai.inference.searches.search_file import (
     of_dynamics,
 )
 from cai.numerics.exclusive import seeded
-from cai.policies.as_table import policy_log_probs
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -196,7 +196,8 @@ def sampled_reward(
     k = len(features.names)
     first = torch.zeros(k, dtype=torch.float64)
     if start is not None:
-        first = torch.tensor(list(reward.weighted(start).weights.values()), dtype=torch.float64)
+        begun = reward.weighted(start).weights or {}
+        first = torch.tensor(list(begun.values()), dtype=torch.float64)
     setting = Setting(
         table=table,
         features=features,
@@ -206,8 +207,8 @@ def sampled_reward(
         samples=samples,
         rounds=rounds or _ROUNDS[weighted],
     )
-    given = None if proposals is None else _tabulated(proposals, table)
-    own = None if demonstrator is None else _checked(demonstrator, "demonstrator", table)
+    given = None if proposals is None else tabulated(proposals, table)
+    own = None if demonstrator is None else tabulated_one(demonstrator, "demonstrator", table)
     if not weighted and (given is not None or own is not None):
         name = "proposals" if given is not None else "demonstrator"
         expected, came = "none without weights", "some"
@@ -289,23 +290,3 @@ def _check_whole(seen: Demonstrations) -> None:
         expected = 'demonstrations that end "horizon" or "terminated", as rollouts do'
         advice = "inference.fit_reward takes any, since it knows the values where they end"
         checks.refuse("ends", expected, repr(wrong[0]), advice)
-
-
-def _tabulated(proposals: Any, table: Table) -> list[Tensor]:
-    """(T, S, A) each, log q(a|s)."""
-    advice = "for instance [inference.soft_values(model).policy]"
-    given = checks.several("proposals", proposals, advice, "several policies")
-    if not given:
-        checks.refuse("proposals", "at least one policy", "none", advice)
-    return [_checked(q, f"proposals[{i}]", table) for i, q in enumerate(given)]
-
-
-def _checked(policy: Any, name: str, table: Table) -> Tensor:
-    log_q = policy_log_probs(policy, table)
-    never = (log_q == -torch.inf) & (table.log_prior > -torch.inf)
-    if never.any():
-        t, s, a = never.nonzero()[0].tolist()
-        expected = "a policy that takes every action of the action prior"
-        came = f"one that never takes action {a} in state {s} at step {t}"
-        checks.refuse(name, expected, came, "mix it with the action prior")
-    return log_q

@@ -11,12 +11,13 @@ from demonstrated import every_path, features_of
 
 import cai
 from cai import inference, models
-from cai.inference.apprenticeship import _sampling
+from cai.inference.apprenticeship._sampling import ByMatching
 from cai.inference.apprenticeship._weighted_rollouts import (
     WeightedRollouts,
     totals_of,
     totals_seen,
 )
+from cai.inference.apprenticeship._weighted_rounds import ByWeights
 from cai.inference.inverse.observed import observed
 from cai.policies.as_table import policy_log_probs
 from cai.tables.rollouts import Rollouts, roll_out
@@ -232,7 +233,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(weighted, tmp_path,
     problem = case(8, n=50)
     options = {"weighted": weighted, "samples": 100, "rounds": 6}
     whole = sampled(problem, **options)
-    kind = _sampling.ByWeights if weighted else _sampling.ByMatching
+    kind = ByWeights if weighted else ByMatching
     step, calls = kind.step, itertools.count()
 
     def interrupted(self):
