@@ -53,6 +53,12 @@ class Laplace:
         paid = self.coordinates.log_prob(x) + self.log_volume
         return paid + total(self.task, self.coordinates.weights(x))
 
+    def log_densities(self, z: Tensor) -> Tensor:
+        """(n,), the same at n places (n, k)."""
+        x = self.mode + z @ self.root.T
+        paid = self.coordinates.log_prob(x) + self.log_volume
+        return paid + self.task.totals(self.coordinates.weights(x))
+
     def density(self, z: Tensor) -> Tensor:
         """The same, with one derivative."""
         x = self.mode + z @ self.root.T
