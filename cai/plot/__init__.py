@@ -19,6 +19,7 @@ Models and training:
 - ``streets``: a number of each segment of a road network, on its map.
 - ``destinations``: where a trip is going, as it unfolds.
 - ``estimates``: weights of fitted rewards, with intervals.
+- ``by_group``: weights of each of several demonstrators, and their population.
 - ``reward_map``: what each cell of a map pays, as fitted rewards have it.
 - ``optimism_profile``: the likelihood of each optimism of a demonstrator.
 - ``losses``: the ELBO over the steps of a fit.

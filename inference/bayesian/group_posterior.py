@@ -35,8 +35,8 @@ class GroupPosterior(PrintedTable):
     :func:`cai.plot.estimates` draws it, and the population, and :func:`cai.plot.by_group` all of
     them.
 
-    μ and Σ are those of empirical Bayes. Their errors are part of all intervals, to first order (see
-    Kass and Steffey 1989); with a handful of demonstrators these are still somewhat too short.
+    μ and Σ are those of empirical Bayes. Their errors are part of all intervals, to first order
+    (Kass and Steffey 1989); with a handful of demonstrators these are still somewhat too short.
 
     Attributes:
         reward: with the mean μ as its weights, reward units per unit of each feature.
