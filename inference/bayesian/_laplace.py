@@ -121,6 +121,7 @@ def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:
 
 
 def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:
+    """Raises ValueError, naming a combination of weights that data and prior leave open."""
     unidentified, separated = undetermined(found, scale)
     for changes, what in (
         (unidentified, "which the data do not determine"),

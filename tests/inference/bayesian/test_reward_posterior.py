@@ -1,5 +1,6 @@
 """Draws of the weights of a reward against fine grids, and what is said of their quality."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -237,6 +238,23 @@ def test_chains_go_on_from_a_file_as_if_nothing_had_happened(monkeypatch, tmp_pa
         inference.reward_posterior(
             table, seen, reward, normal(), **(given | {"samples": 40}), checkpoint=file
         )
+
+
+def test_chains_that_disagree_are_said_to():
+    table, seen, reward, _ = choices(1)
+    given = {"method": "nuts", "samples": 8, "warmup": 2, "progress": False}
+    found = inference.reward_posterior(table, seen, reward, normal(), **given)
+    assert (found.chains, found.pareto_k) == (2, None)
+    assert len(found.draws) == len(found.log_weights) == 8
+    apart = torch.arange(8).double().unsqueeze(1)
+    apart[:4] -= 100
+    split = dataclasses.replace(found, draws=apart)
+    assert split.r_hat > 1.05
+    assert not split.reliable
+    assert "Not reliable: chains do not agree" in str(split)
+    stuck = dataclasses.replace(found, draws=torch.zeros(8, 1).double())
+    assert stuck.r_hat == torch.inf
+    assert stuck.effective_sample_size == 2
 
 
 def test_what_each_state_pays_is_that_of_the_draws():
