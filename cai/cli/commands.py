@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from cai import inference, models, plot
-from cai.cli import irl_command, loading, output, routes_command, terminal, train_command
+from cai.cli import irl_command, loading, output, terminal, train_command
 from cai.cli.failure import Mistake
+from cai.cli.roads import routes_command
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
 from cai.policies.neural import NeuralPolicy

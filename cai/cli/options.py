@@ -9,6 +9,8 @@ from typing import Any
 from cai import installation
 from cai.cli.failure import program
 from cai.cli.learners import LEARNERS, METHODS, described, key_and_value, methods
+from cai.cli.roads import routes_options
+from cai.cli.shared_options import add_estimation, add_output, names
 
 _EXAMPLES = """\
 examples:
@@ -23,6 +25,7 @@ examples:
   cai plot runs/q1
   cai irl gridworld demos.csv --option slip=0.2 --features step,pit,goal
   cai routes fit drive.graphml trips.csv --features minutes,left,u_turn --cluster driver
+  cai routes drivers drive.graphml trips.csv --features minutes,left,u_turn --group driver
   cai routes predict out drive.graphml --from 101,102 --to 203,204
   cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
@@ -65,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
     _add_irl(commands)
-    _add_routes(commands)
+    routes_options.add_routes(commands)
     return parser
 
 
@@ -126,7 +129,7 @@ def _add_irl(commands: Any) -> None:
     )
     irl.add_argument(
         "--features",
-        type=_names,
+        type=names,
         metavar="NAME,NAME",
         help="of the model's map or of its states; all that there are if not given",
     )
@@ -159,93 +162,7 @@ def _add_irl(commands: Any) -> None:
         default="horizon",
         help="how demonstrations end: horizon, own, absorbed, terminated, cut (default horizon)",
     )
-    _add_estimation(irl)
-
-
-def _add_routes(commands: Any) -> None:
-    """The commands ``routes fit``, ``predict`` and ``destination``."""
-    routes = commands.add_parser("routes", help="which way drivers go, and where to")
-    actions = routes.add_subparsers(
-        dest="action", required=True, metavar="fit | predict | destination"
-    )
-    fitting = actions.add_parser("fit", help="fit what turns cost to trips")
-    _add_network(fitting)
-    _add_trips(fitting)
-    fitting.add_argument(
-        "--features",
-        type=_names,
-        metavar="NAME,NAME",
-        help="such as minutes,left,u_turn; all that the network has if not given",
-    )
-    _add_estimation(fitting)
-    predicting = actions.add_parser("predict", help="the most probable route between two segments")
-    _add_fit(predicting)
-    _add_network(predicting)
-    for end in ("from", "to"):
-        predicting.add_argument(
-            f"--{end}", required=True, dest=f"{end}_", metavar="U,V[,KEY]", help="a segment"
-        )
-    guessing = actions.add_parser("destination", help="where a trip is going, as it unfolds")
-    _add_fit(guessing)
-    _add_network(guessing)
-    _add_trips(guessing)
-    guessing.add_argument("--trip", required=True, metavar="ID", help="which trip of the file")
-    guessing.add_argument(
-        "--share", type=float, default=0.5, help="how much of it is seen (default 0.5)"
-    )
-    for each in (fitting, predicting, guessing):
-        _add_output(each)
-    for each in (predicting, guessing):
-        each.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _add_fit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "fit",
-        type=Path,
-        metavar="FIT",
-        help="the folder that cai routes fit wrote, or its fit.json",
-    )
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "network",
-        type=Path,
-        metavar="NETWORK",
-        help=".graphml as OSMnx saves it, .tntp, or .csv with columns u, v and perhaps key",
-    )
-    parser.add_argument("--nodes", type=Path, help="places of the nodes, for .tntp and .csv")
-    parser.add_argument("--degrees", action="store_true", help="these are longitude and latitude")
-
-
-def _add_trips(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "trips",
-        type=Path,
-        metavar="TRIPS.csv",
-        help="a row for each segment of a trip: columns u, v and perhaps key",
-    )
-    parser.add_argument(
-        "--trip-column", default="trip", metavar="COLUMN", help="tells trips apart (default trip)"
-    )
-
-
-def _add_estimation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster", metavar="COLUMN", help="who it was, for errors by groups: driver perhaps"
-    )
-    parser.add_argument(
-        "--prior", type=float, metavar="SCALE", help="of a normal prior around 0 for each weight"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+    add_estimation(irl)
 
 
 def _horizon(text: str) -> int | str:
@@ -269,14 +186,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -
         metavar="KEY=VALUE",
         help="an argument of the built-in model or of the environment; may be repeated",
     )
-    _add_output(parser)
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"expected names that differ, as a,b,c, got {text!r}")
-    return names
+    add_output(parser)
 
 
 def _count(text: str) -> int:

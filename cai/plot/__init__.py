@@ -20,6 +20,7 @@ Models and training:
 - ``destinations``: where a trip is going, as it unfolds.
 - ``intent``: what somebody wants, as it is believed after each step.
 - ``estimates``: weights of fitted rewards, with intervals.
+- ``by_group``: weights of each of several demonstrators, and their population.
 - ``reward_map``: what each cell of a map pays, as fitted rewards have it.
 - ``optimism_profile``: the likelihood of each optimism of a demonstrator.
 - ``losses``: the ELBO over the steps of a fit.

@@ -1,4 +1,5 @@
 from .comparison_figure import comparison as comparison
+from .estimates_figure import by_group as by_group
 from .estimates_figure import estimates as estimates
 from .estimates_figure import optimism_profile as optimism_profile
 from .graph_figure import graphical_model as graphical_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from cai.plot.canvas import captioned, check_drawn, figure
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = "osD^vP"
 _FIELDS = ("weights",)
+_Z = 1.959963984540054  # of a 95% interval
 
 
 class _Fit(Protocol):
@@ -24,6 +25,28 @@ class _Fit(Protocol):
 
     @property
     def weights(self) -> Mapping[str, float]: ...
+
+
+class _One(Protocol):
+    """What is drawn of one demonstrator."""
+
+    demonstrations: int
+
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+    def intervals(self, level: float) -> Mapping[str, tuple[float, float]]: ...
+
+
+class _Groups(Protocol):
+    """What is drawn of an ``inference.GroupPosterior``."""
+
+    @property
+    def labels(self) -> Sequence[Hashable]: ...
+    @property
+    def weights(self) -> Mapping[str, float]: ...
+    @property
+    def spreads(self) -> Mapping[str, float]: ...
+    def __getitem__(self, label: Hashable) -> _One: ...
 
 
 class _Profile(Protocol):
@@ -109,6 +132,52 @@ def estimates(
     caption += " Without one: found by a method that gives no errors." if bare else ""
     caption += " Hollow: not determined by the data." if hollow else ""
     return captioned(canvas, caption + (" Dashed: the truth." if truth else ""))
+
+
+def by_group(found: _Groups) -> Figure:
+    """The weights of each of several demonstrators, with intervals, and their population.
+
+    Args:
+        found: a result of :func:`cai.inference.reward_posterior` with groups.
+
+    Returns:
+        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: if it is none.
+
+    >>> import cai
+    >>> from cai import inference, models, plot
+    >>> model = models.ledge()
+    >>> who = ["Ann", "Bob", "Cy"] * 10
+    >>> paths = model.simulate(model.prior, 30, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths, groups=who)
+    >>> reward = cai.LinearReward({"state": lambda s, a: s})
+    >>> figure = plot.by_group(inference.reward_posterior(model, seen, reward, groups=True))
+    """
+    fields, maker = ("labels", "group_weights", "spreads"), "inference.reward_posterior with groups"
+    check_drawn("found", found, fields, maker)
+    names, order = list(found.weights), list(found.labels)
+    order.sort(key=lambda label: found[label].weights[names[0]])
+    canvas, panels = figure(len(names), height=1.4 + 0.2 * len(order))
+    for axes, name in zip(panels, names, strict=True):
+        mean, spread = found.weights[name], _Z * found.spreads[name]
+        axes.axvspan(mean - spread, mean + spread, color="#eeeeee", zorder=0)
+        axes.axvline(mean, color="#888888", lw=1, zorder=1)
+        for y, label in enumerate(order):
+            one = found[label]
+            axes.plot(one.intervals(0.95)[name], (y, y), color=_COLOURS[0], lw=2)
+            face = _COLOURS[0] if one.demonstrations else "white"
+            axes.plot(one.weights[name], y, "o", color=_COLOURS[0], markerfacecolor=face, ms=4)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("weight (reward units / unit)", fontsize=8)
+        axes.set_yticks(np.arange(len(order)), order if axes is panels[0] else [], fontsize=7)
+        axes.set_ylim(len(order) - 0.5, -0.5)
+    return captioned(
+        canvas,
+        "Points are the weights of each, bars their 95% intervals; hollow: without demonstrations. "
+        "The line is the mean of the population, and 95% of it lies in the grey band.",
+    )
 
 
 def optimism_profile(found: _Profile) -> Figure:

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import IMAGINED, REAL, captioned, check_drawn, check_report, figure
-from cai.plot.maps import map_figure, paint, state_ticks, write_numbers
+from cai.plot.canvas import IMAGINED, REAL, captioned, check_report, figure
+from cai.plot.maps import map_figure, paint, pays, state_ticks, write_numbers
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
-from cai.tables.state_rewards import state_rewards
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerated
 
 
 def occupancy(report: Comparison) -> Figure:
@@ -114,8 +112,10 @@ def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
     that share a cell are averaged, and rewards that depend on the step are averaged over steps.
 
     Args:
-        rewards: a result of :func:`cai.inference.fit_reward`, a ``cai.LinearReward`` with weights,
-            or a model with rewards of its own; or name -> one of these, side by side.
+        rewards: a result of :func:`cai.inference.fit_reward` or ``reward_posterior``, a
+            ``cai.LinearReward`` with weights, a model with rewards of its own, or numbers (S,), one
+            for each state; or name -> one of these, side by side, such as the mean and the spread
+            of ``posterior.reward_map()``.
         model: the model whose map it is, or its table.
 
     Returns:
@@ -136,19 +136,19 @@ def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
         came = "one without a map"
         checks.refuse("model", "a model on a map", came, "plot.estimates draws the weights")
     given = rewards if isinstance(rewards, Mapping) else {"": rewards}
-    pays = {name: _pays(f"rewards[{name!r}]", x, model) for name, x in given.items()}
-    if not pays:
+    paid = {name: pays(f"rewards[{name!r}]", x, model) for name, x in given.items()}
+    if not paid:
         checks.refuse("rewards", "at least one", "none", "inference.fit_reward(…)")
     share = Counter(layout.cells)
     each = torch.tensor([1.0 / share[cell] for cell in layout.cells]).double()
-    canvas, panels = map_figure(len(pays), layout, bar=True)
+    canvas, panels = map_figure(len(paid), layout, bar=True)
     images = [
         paint(axes, layout, x * each, "RdBu", -1.0, 1.0)
-        for axes, x in zip(panels, pays.values(), strict=True)
+        for axes, x in zip(panels, paid.values(), strict=True)
     ]
     pictures = [np.asarray(image.get_array().filled(np.nan)) for image in images]
     top = max(np.abs(x[np.isfinite(x)]).max(initial=0.0) for x in pictures) or 1.0
-    for axes, name, image, picture in zip(panels, pays, images, pictures, strict=True):
+    for axes, name, image, picture in zip(panels, paid, images, pictures, strict=True):
         image.set_clim(-top, top)
         write_numbers(axes, picture, top)
         axes.set_title(name, fontsize=9)
@@ -157,7 +157,7 @@ def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
         "What a cell pays: for acting there, plus on arrival there from another cell, each on "
         "average over actions. Blue is a gain, red a cost, white zero."
     )
-    if any((x == -torch.inf).any() for x in pays.values()):
+    if any((x == -torch.inf).any() for x in paid.values()):
         text += " Empty where every action is forbidden."
     if any(getattr(x, "unidentified", ()) for x in given.values()):
         text += " The data do not determine all of it: see what is not identified in the estimates."
@@ -280,21 +280,3 @@ def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
                     "mutation_scale": 5 + 5 * p,
                 },
             )
-
-
-def _pays(where: str, reward: Any, model: TrajectoryModel | Table) -> Tensor:
-    """(S,), what is paid for acting in each state and on arrival there, reward units."""
-    holder = getattr(reward, "model", reward)  # of a fit
-    if not isinstance(holder, TrajectoryModel | Table):
-        maker = "inference.fit_reward, a cai.LinearReward with weights or a model"
-        check_drawn(where, reward, ("on", "weights"), maker)
-        if reward.weights is None:
-            advice = "inference.fit_reward finds them, reward.weighted([…]) gives them"
-            checks.refuse(where, "a reward with weights", "one without", advice)
-        features = reward.on(enumerated(model))
-        weights = torch.tensor([reward.weights[x] for x in features.names], dtype=torch.float64)
-        holder = features.rewards(enumerated(model), weights)
-    found, S = state_rewards(enumerated(holder)), enumerated(model).num_states
-    if len(found) != S:
-        checks.refuse(where, f"one of a model of {S} states", f"{len(found)} states", "")
-    return found

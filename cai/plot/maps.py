@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from cai import checks
+from cai.plot.canvas import check_drawn
 from cai.program.layout import Layout
+from cai.program.trajectory import TrajectoryModel
+from cai.tables.state_rewards import state_rewards
 from cai.tables.table import Table
+from cai.tables.tabulation import enumerated
 
 
 def map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list[Axes]]:
@@ -83,3 +89,27 @@ def state_ticks(axes: Axes, table: Table, states: list[int] | None = None) -> No
         every = max(1, len(states) // 12)
         axes.set_xticks(range(0, len(states), every), map(str, states[::every]), fontsize=8)
     axes.set_xlabel("state")
+
+
+def pays(where: str, reward: Any, model: TrajectoryModel | Table) -> Tensor:
+    """(S,), what is paid for acting in each state and on arrival there, reward units."""
+    states = enumerated(model).num_states
+    if isinstance(reward, Tensor):
+        if reward.shape != (states,):
+            came = f"shape {list(reward.shape)}"
+            checks.refuse(where, f"a number for each of {states} states", came, "see reward_map()")
+        return reward.double()
+    holder = getattr(reward, "model", reward)  # of a fit
+    if not isinstance(holder, TrajectoryModel | Table):
+        maker = "inference.fit_reward, a cai.LinearReward with weights or a model"
+        check_drawn(where, reward, ("on", "weights"), maker)
+        if reward.weights is None:
+            advice = "inference.fit_reward finds them, reward.weighted([…]) gives them"
+            checks.refuse(where, "a reward with weights", "one without", advice)
+        features = reward.on(enumerated(model))
+        weights = torch.tensor([reward.weights[x] for x in features.names], dtype=torch.float64)
+        holder = features.rewards(enumerated(model), weights)
+    found = state_rewards(enumerated(holder))
+    if len(found) != states:
+        checks.refuse(where, f"one of a model of {states} states", f"{len(found)} states", "")
+    return found

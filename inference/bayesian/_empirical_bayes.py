@@ -10,16 +10,22 @@ from torch import Tensor
 from cai import checks
 from cai.inference.bayesian._demonstrators import Demonstrator, Groups
 from cai.inference.bayesian._laplace import check_determined
-from cai.inference.bayesian._population import Population, Quadratics
+from cai.inference.bayesian._population import (
+    Population,
+    Quadratics,
+    natural,
+    packed,
+    unpacked,
+)
 from cai.inference.bayesian.group_posterior import GroupPosterior
 from cai.inference.fitting.loop import train
 from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
-from cai.inference.searches.log_prior import log_prior
 from cai.inference.searches.search_file import SearchFile
 from cai.inference.searches.undetermined import information
 from cai.rewards.weight_priors import Coordinates
 
 _STEPS = 100
+_FLAT = 1e-12  # of the largest curvature
 
 
 def empirical_bayes(
@@ -51,7 +57,7 @@ def empirical_bayes(
     train(run, file, 1, progress)
     if run.found is None:
         raise KeyboardInterrupt
-    each, spread, of_mean = _given_population(run, run.found, prior)
+    each, spread, of_mean = _given_population(run, run.found)
     D, k = len(groups.labels), len(run.mean)
     weights, covariances = run.mean.expand(D, k).clone(), (run.covariance + of_mean).repeat(D, 1, 1)
     weights[active], covariances[active] = each, spread
@@ -97,22 +103,34 @@ def _pooled(groups: Groups, prior: Any) -> Maximum:
     return best
 
 
-def _given_population(
-    run: Population, found: Quadratics, prior: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _given_population(run: Population, found: Quadratics) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (D, k) and covariances (D, k, k) of the demonstrators, and that of μ (k, k).
 
-    The error of μ adds to theirs, by how much each is drawn to μ (Kass and Steffey 1989); that of
-    Σ is left out.
+    With θ = (μ, Σ), the covariance C of the weights of a demonstrator given θ, and the derivative J
+    of their mean, it is C + J var(θ) J' (Kass and Steffey 1989), var(θ) by the curvature of the
+    marginal likelihood.
     """
-    precise = torch.linalg.inv(run.covariance)
-    each = torch.linalg.inv(found.information + precise)
-    natural = torch.einsum("dij,dj->di", found.information, found.modes) + found.slope
-    weights = torch.einsum("dij,dj->di", each, natural + precise @ run.mean)
-    bend = log_prior(prior, run.mean)[2]
-    of_mean = torch.linalg.inv((precise - precise @ each @ precise).sum(0) + bend)
-    drawn = each @ precise
-    return weights, each + drawn @ of_mean @ drawn.mT, of_mean
+    k, pull = len(run.mean), natural(found)
+
+    def means(theta: Tensor) -> Tensor:
+        mean, root = unpacked(theta, k)
+        precise = torch.cholesky_inverse(root)
+        each = found.information + precise
+        return torch.linalg.solve(each, (pull + precise @ mean).unsqueeze(-1)).squeeze(-1)
+
+    theta = packed(run.mean, run.covariance)
+    bend = -torch.autograd.functional.hessian(lambda x: run.log_probability(x, found), theta)
+    J = torch.autograd.functional.jacobian(means, theta)
+    of_theta = _inverse((bend + bend.T) / 2)
+    each = torch.linalg.inv(found.information + torch.linalg.inv(run.covariance))
+    return means(theta), each + J @ of_theta @ J.mT, of_theta[:k, :k]
+
+
+def _inverse(bend: Tensor) -> Tensor:
+    """The inverse, without directions in which EM, interrupted perhaps, is at no maximum."""
+    values, vectors = torch.linalg.eigh(bend)
+    keep = values > _FLAT * values[-1]
+    return (vectors[:, keep] / values[keep]) @ vectors[:, keep].T
 
 
 def _reason(run: Population) -> str:

@@ -53,6 +53,12 @@ class Laplace:
         paid = self.coordinates.log_prob(x) + self.log_volume
         return paid + total(self.task, self.coordinates.weights(x))
 
+    def log_densities(self, z: Tensor) -> Tensor:
+        """(n,), the same at n places (n, k)."""
+        x = self.mode + z @ self.root.T
+        paid = self.coordinates.log_prob(x) + self.log_volume
+        return paid + self.task.totals(self.coordinates.weights(x))
+
     def density(self, z: Tensor) -> Tensor:
         """The same, with one derivative."""
         x = self.mode + z @ self.root.T
@@ -115,6 +121,7 @@ def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:
 
 
 def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:
+    """Raises ValueError, naming a combination of weights that data and prior leave open."""
     unidentified, separated = undetermined(found, scale)
     for changes, what in (
         (unidentified, "which the data do not determine"),

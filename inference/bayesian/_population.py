@@ -121,12 +121,11 @@ class Population:
 
     def _em(self, found: Quadratics) -> tuple[Tensor, Tensor]:
         """μ and Σ where EM on the quadratic functions ends."""
-        natural = torch.einsum("dij,dj->di", found.information, found.modes) + found.slope
-        mean, covariance = self.mean, self.covariance
+        pull, mean, covariance = natural(found), self.mean, self.covariance
         for _ in range(_INNER):
             precise = torch.linalg.inv(covariance)
             each = torch.linalg.inv(found.information + precise)
-            modes = torch.einsum("dij,dj->di", each, natural + precise @ mean)
+            modes = torch.einsum("dij,dj->di", each, pull + precise @ mean)
             new = self._best_mean(mean, modes, precise)
             away = modes - new
             wider = self._best_covariance(each.sum(0) + away.T @ away, len(modes))
@@ -155,6 +154,24 @@ class Population:
         half = self._width @ vectors
         return (half * root) @ half.T
 
+    def log_probability(self, theta: Tensor, found: Quadratics) -> Tensor:
+        """(), nats, up to a constant: as ``marginal``, of the quadratic functions, differentiable.
+
+        Args:
+            theta: (k + k(k+1)/2,), μ and the Cholesky factor of Σ, see :func:`unpacked`.
+            found: the demonstrators.
+        """
+        mean, root = unpacked(theta, len(self.mean))
+        precise, volume = torch.cholesky_inverse(root), 2 * root.diagonal().log().sum()
+        each = found.information + precise
+        pull = natural(found) + precise @ mean
+        gain = (pull * torch.linalg.solve(each, pull.unsqueeze(-1)).squeeze(-1)).sum()
+        D = len(pull)
+        total = gain - D * (mean @ precise @ mean) - torch.linalg.slogdet(each).logabsdet.sum()
+        wide = torch.linalg.solve_triangular(self._width, root, upper=False).square().sum()
+        total = 0.5 * (total - (D - 1) * volume - wide)
+        return total if self._prior is None else total + self._prior.log_prob(mean).sum()
+
     def shown(self) -> str:
         """The marginal log-likelihood."""
         return f"{self.history[-1]:.3f} nats" if self.history else ""
@@ -181,3 +198,22 @@ class Population:
         self._modes, self.done, self.converged = state["modes"], state["done"], state["converged"]
         self.found = None if state["found"] is None else Quadratics(*state["found"])
         self.history = state["history"].tolist()
+
+
+def natural(found: Quadratics) -> Tensor:
+    """(D, k), b of log-likelihoods b·ψ - ψ'Iψ/2."""
+    return torch.einsum("dij,dj->di", found.information, found.modes) + found.slope
+
+
+def packed(mean: Tensor, covariance: Tensor) -> Tensor:
+    """μ, the logarithm of the diagonal of the Cholesky factor of Σ, and what is below it."""
+    root = torch.linalg.cholesky(covariance)
+    rows, columns = torch.tril_indices(len(mean), len(mean), -1)
+    return torch.cat([mean, root.diagonal().log(), root[rows, columns]])
+
+
+def unpacked(theta: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """μ (k,) and the Cholesky factor of Σ (k, k)."""
+    rows, columns = torch.tril_indices(k, k, -1)
+    below = theta.new_zeros(k, k).index_put((rows, columns), theta[2 * k :])
+    return theta[:k], below + theta[k : 2 * k].exp().diag()

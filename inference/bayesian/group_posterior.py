@@ -35,8 +35,8 @@ class GroupPosterior(PrintedTable):
     :func:`cai.plot.estimates` draws it, and the population, and :func:`cai.plot.by_group` all of
     them.
 
-    μ and Σ are those of empirical Bayes. The error of μ is part of all intervals, that of Σ is not:
-    with a handful of demonstrators intervals are somewhat too short.
+    μ and Σ are those of empirical Bayes. Their errors are part of all intervals, to first order
+    (Kass and Steffey 1989); with a handful of demonstrators these are still somewhat too short.
 
     Attributes:
         reward: with the mean μ as its weights, reward units per unit of each feature.
@@ -49,7 +49,7 @@ class GroupPosterior(PrintedTable):
         covariance: (k, k), Σ.
         mean_covariance: (k, k), of the estimate of μ.
         group_weights: (D, k), the mode of each demonstrator under N(μ, Σ).
-        group_covariances: (D, k, k), of the weights of each one, the error of μ included.
+        group_covariances: (D, k, k), of the weights of each one, the errors of μ and Σ included.
         counts: (D,), how many demonstrations of each; one with none has the population's weights.
         history: (steps,), nats, up to a constant: the log-probability of μ, Σ and the
             demonstrations at each step, by Laplace's approximation.

@@ -35,7 +35,7 @@ from cai.tables.table import Table
 
 Method: TypeAlias = Literal["importance", "nuts", "svi"]
 _BETWEEN_FILES = {"importance": 100, "nuts": 20}  # draws
-_GUIDE_STEPS = 300
+_GUIDE_STEPS = 150
 _FEWEST = 4  # draws of a chain, whose halves R̂ compares
 
 
@@ -152,18 +152,17 @@ def reward_posterior(  # type: ignore[misc]  # its options are those of both
     """
     how = demonstrator(demonstrations, optimism, likelihood, rule, goals, on_impossible)
     asked = _checked(method, samples, warmup, chains, seed, checkpoint, progress)
-    if groups is not False:
-        if method != "importance":
-            advice = "leave it out, or run Pyro's NUTS on inference.reward_program(…, groups=…)"
-            checks.refuse("method", '"importance" with groups', repr(method), advice)
-        of = by_groups(how, model, demonstrations, reward, groups)
-        found = None if prior is None else of_weights(prior, len(of.whole.names))
-        file = asked.file(of.whole, how, prior, "groups")
-        return empirical_bayes(of, how, found, file, progress)
-    task = how.task(model, demonstrations, reward)
-    of_all = of_weights(prior, len(task.names))
+    if groups is not False and method != "importance":
+        advice = "leave it out, or run Pyro's NUTS on inference.reward_program(…, groups=…)"
+        checks.refuse("method", '"importance" with groups', repr(method), advice)
     with seeded(seed), pyro.get_param_store().scope():
-        near = laplace(task, Coordinates(of_all))
+        if groups is not False:
+            of = by_groups(how, model, demonstrations, reward, groups)
+            found = None if prior is None else of_weights(prior, len(of.whole.names))
+            file = asked.file(of.whole, how, prior, "groups")
+            return empirical_bayes(of, how, found, file, progress)
+        task = how.task(model, demonstrations, reward)
+        near = laplace(task, Coordinates(of_weights(prior, len(task.names))))
         return _result(asked, how, near, asked.file(task, how, prior, method))
 
 

@@ -18,8 +18,13 @@ from torch import Tensor
 from cai.inference.derivatives.values_and_policy import values_and_policy
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse.observed import Observed
+from cai.numerics import logspace
+from cai.rewards.linear_reward import FeatureArrays
 from cai.tables import bellman
 from cai.tables.table import Table
+
+_SMALL = 20_000  # numbers of a step's dynamics, up to which many weights are taken at once
+_AT_ONCE = 1_000_000  # numbers of all of them together
 
 
 class Objective:
@@ -44,6 +49,7 @@ class Objective:
         self._log_prior = prior[at]
         drawn = "terminated" in seen.demonstrations.ends
         self._gamma = 1.0 if drawn else table.discount
+        self._table = table
 
     def __call__(self, table: Table) -> Tensor:
         """(n,), nats, of the table with some rewards.
@@ -62,6 +68,41 @@ class Objective:
             if self.eta:
                 each = each + self.eta * self._luck(table, v, log_pi)
         return each.new_zeros(len(seen.demonstrations)).index_add(0, seen.who, each)
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether many weights are quicker at once: a short recursion over small arrays."""
+        small = self._table.at(0).log_dynamics.numel() <= _SMALL if not self._endless else False
+        return small and self.likelihood == "actions"
+
+    def many(self, features: FeatureArrays, weights: Tensor) -> Tensor:
+        """(n,), nats: the sum over demonstrations at n weights (n, k), without a gradient.
+
+        The recursion of :mod:`cai.tables.bellman`, with n rewards side by side.
+        """
+        alone = self._table.at(0).log_dynamics.numel()
+        rows = max(1, _AT_ONCE // alone)
+        with self._table.threads():
+            return torch.cat([self._sums(features, some) for some in weights.split(rows)])
+
+    def _sums(self, features: FeatureArrays, weights: Tensor) -> Tensor:
+        n, alpha = len(weights), self._alpha
+        reward = (features.offset + torch.einsum("nk,ksa->nsa", weights, features.reward)) / alpha
+        arrival = None
+        if features.arrival is not None:
+            arrival = torch.einsum("nk,ksao->nsao", weights, features.arrival) / alpha
+        total = torch.zeros(n, dtype=torch.float64)
+        v = (self._table.final_reward / alpha).expand(n, -1)
+        for t in range(self._table.steps - 1, -1, -1):
+            at = self._table.at(t)
+            x = at.gather(bellman.continuation(v, self.eta, at.discount))
+            x = x if arrival is None else x + arrival
+            q = reward + logspace.soft_mean(at.log_dynamics, x, self.eta)
+            inside = self.seen.at(t)
+            log_pi = bellman.policy_of(at.log_prior, q, self.rule)
+            total += log_pi[:, self.seen.s[inside], self.seen.a[inside]].sum(1)
+            v = bellman.values_of(at.log_prior, q, self.rule)
+        return total
 
     def _luck(self, table: Table, v: Tensor, log_pi: Tensor) -> Tensor:
         """(N,), nats: how much better than on average, r⁺ + v(s') - (Q - r)."""

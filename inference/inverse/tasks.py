@@ -107,6 +107,17 @@ class _OfModel(Task):
         """Without a derivative."""
         return self.values(weights).sum()
 
+    @torch.no_grad()
+    def totals(self, weights: Tensor) -> Tensor:
+        """All at once where tables are small."""
+        objectives = [Objective(part.table, part.seen, *self._how) for part in self._parts]
+        if not all(x.takes_many for x in objectives):
+            return super().totals(weights)
+        found = torch.zeros(len(weights), dtype=torch.float64)
+        for objective, part in zip(objectives, self._parts, strict=True):
+            found += objective.many(part.features, weights)
+        return found.where(found.isfinite(), -torch.inf)
+
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """By torch's tape, of the gradient in all rewards."""
         with torch.enable_grad():

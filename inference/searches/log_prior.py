@@ -24,6 +24,8 @@ def log_prior(prior: Any, weights: Tensor) -> tuple[float, Tensor, Tensor]:
         with torch.enable_grad():
             x = weights.detach().requires_grad_()
             total = log_p(x)
+            if not total.requires_grad:  # a flat density
+                return float(total), torch.zeros_like(weights), weights.new_zeros(k, k)
             (slope,) = torch.autograd.grad(total, x)
             bend = torch.autograd.functional.hessian(log_p, weights)
     except ValueError:  # outside its support

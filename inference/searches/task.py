@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cai.demonstrations.demonstrations import Demonstrations
@@ -53,6 +55,14 @@ class Task(ABC):
     @abstractmethod
     def total(self, weights: Tensor) -> Tensor:
         """(), nats: the sum of the objective over all demonstrations."""
+
+    def totals(self, weights: Tensor) -> Tensor:
+        """(n,), nats: the same at n weights (n, k); -inf where there are no values."""
+        found = torch.full((len(weights),), -torch.inf, dtype=torch.float64)
+        for i, each in enumerate(weights):
+            with contextlib.suppress(ValueError):
+                found[i] = self.total(each)
+        return found.where(found.isfinite(), -torch.inf)
 
     @abstractmethod
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -279,7 +279,7 @@ def test_every_kind_of_file_holds_the_same_network(town, tmp_path, files, capsys
         (["predict", "FIT", "NET", "--from", "1,x", "--to", "2,3"], ["--from", "(1, x)"]),
         (["destination", "FIT", "NET", "TRIPS", "--trip", "99"], ["--trip: there is no 99", "t0"]),
         (["destination", "FIT", "NET", "TRIPS", "--trip", "t7", "--share", "0"], ["--share"]),
-        ([], ["fit | predict | destination"]),
+        ([], ["fit | drivers | predict | destination"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -297,3 +297,32 @@ def test_mistakes(arguments, fragments, files, fitted, tmp_path, monkeypatch, ca
     for fragment in fragments:
         assert fragment in notes
     assert listing(tmp_path) == []
+
+
+def test_drivers_are_those_of_the_library(town, files, network, tmp_path, capsys):
+    folder, trips = files
+    arguments = ("routes", "drivers", *network, folder / "trips.csv", "--features", "minutes,left")
+    out = tmp_path / "out"
+    status, text, notes = run(capsys, *arguments, "--prior", 8, "--out", out)
+    assert status == 0
+    assert listing(out) == ["drivers.json", "drivers.md", "drivers.png"]
+    prior = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 8.0)
+    names = ["minutes", "left"]
+    expected = inference.reward_posterior(town, trips, names, prior, groups=True, progress=False)
+    found = json.loads((out / "drivers.json").read_text(encoding="utf-8"))
+    for label in expected.labels:
+        one = found["groups"][str(label)]
+        assert one["demonstrations"] == 12
+        weights = {name: x["weight"] for name, x in one["weights"].items()}
+        assert weights == pytest.approx(expected[label].weights, rel=1e-5)
+    assert found["population"]["minutes"]["mean"] == pytest.approx(expected.weights["minutes"])
+    assert text.startswith("Population of 5 demonstrators: 60 trips")
+    assert "Weights of 5 demonstrators" in text
+    assert notes.count("wrote ") == 3
+    assert (out / "drivers.md").read_text(encoding="utf-8").count("| group |") == 1
+    assert matplotlib.image.imread(out / "drivers.png")[..., :3].std() > 0.01
+    status, text, _ = run(capsys, *arguments, "--json", "--prior", 8, "--quiet", "--out", out)
+    assert json.loads(text) == found
+    status, _, notes = run(capsys, *arguments, "--group", "pilot", "--out", out)
+    assert status == 2
+    assert "pilot" in notes

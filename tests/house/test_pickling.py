@@ -182,6 +182,23 @@ def fitted_reward():
     return inference.fit_reward(cai.tabulate(model), seen, reward)
 
 
+def reward_posteriors(groups):
+    paths = exact().sample(20, 0)
+    who = ["Ann", "Bob"] * 10
+    seen = cai.Demonstrations.from_trajectories(paths, groups=who)
+    reward = cai.LinearReward({"state": torch.arange(5).double().unsqueeze(1)})
+    table, prior = cai.tabulate(models.ledge()), torch.distributions.Normal(0.0, 1.0)
+    given = {"samples": 25, "progress": False}
+    return inference.reward_posterior(table, seen, reward, prior, groups=groups, **given)
+
+
+def reward_program():
+    seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
+    reward = cai.LinearReward({"state": torch.arange(5).double().unsqueeze(1)})
+    table, prior = cai.tabulate(models.ledge()), torch.distributions.Normal(0.0, 1.0)
+    return inference.reward_program(table, seen, reward, prior)
+
+
 def route_comparison():
     fork = models.streets_from_columns(
         {"tail": list("oaabc"), "head": list("abccd"), "minutes": [1.0, 1.0, 2.5, 1.0, 1.0]}
@@ -272,6 +289,9 @@ RESULTS = {
     "MaxMargin": lambda: learnt_by(inference.max_margin),
     "FeatureMatching": lambda: learnt_by(inference.feature_matching),
     "LaplaceReward": locally_learnt,
+    "RewardPosterior": lambda: reward_posteriors(False),
+    "GroupPosterior": lambda: reward_posteriors(True),
+    "RewardProgram": reward_program,
     "RewardTraining": lambda: inference.RewardTraining(patience=3),
     "TrainedReward": trained_reward,
     "OptimismFit": fitted_optimism,

@@ -118,6 +118,7 @@ def test_there_are_sources_to_look_at():
 ALONE = {
     "inference/derivatives/_pullback.py",
     "inference/optimism/policy_switches.py",
+    "inference/particles/draw_summaries.py",
     "inference/searches/exponentiated_gradient.py",
     "inference/searches/log_prior.py",
     "inference/searches/secant_steps.py",

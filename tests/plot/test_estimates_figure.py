@@ -79,3 +79,29 @@ def test_what_cannot_be_drawn_is_said():
         plot.estimates({"a": 3})
     with pytest.raises(ValueError, match=r"found: expected a result of inference\.fit_optimism"):
         plot.optimism_profile(3)
+
+
+def test_each_demonstrator_has_a_row_and_the_population_a_band():
+    people = {"a": fit({"step": -1.0, "goal": 2.0}, 0.25), "b": fit({"step": -2.0, "goal": 1.0}, 1)}
+    people["a"].demonstrations, people["b"].demonstrations = 3, 0
+
+    class Found:
+        labels, group_weights = ("a", "b"), None
+        weights, spreads = {"step": -1.5, "goal": 1.5}, {"step": 0.5, "goal": 0.1}
+
+        def __getitem__(self, label):
+            return people[label]
+
+    figure = plot.by_group(Found())
+    figure.canvas.draw()
+    step, goal = figure.axes
+    assert [x.get_text() for x in step.get_yticklabels()] == ["b", "a"]  # by the first weight
+    bars = [tuple(x.get_xdata()) for x in goal.lines if x.get_linewidth() == 2]
+    assert bars == [(0.0, 2.0), (1.75, 2.25)]
+    points = [x for x in step.lines if x.get_marker() == "o"]
+    assert [float(x.get_xdata()[0]) for x in points] == [-2.0, -1.0]
+    assert [x.get_markerfacecolor() == "white" for x in points] == [True, False]
+    (band,) = step.patches
+    assert band.get_x() == pytest.approx(-1.5 - 1.96 * 0.5, abs=1e-3)
+    with pytest.raises(ValueError, match=r"found: expected a result of inference.reward_posterior"):
+        plot.by_group(3)

@@ -145,3 +145,23 @@ def test_what_has_no_map_or_no_reward_is_refused():
     other = models.gridworld(["S..G"], horizon=2)
     with pytest.raises(ValueError, match="expected one of a model of 5 states, got 4 states"):
         plot.reward_map(other, model)
+
+
+def test_the_mean_and_the_spread_of_a_posterior_are_drawn_side_by_side():
+    model = world()
+    seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    reward = cai.LinearReward({"step": lambda s, a: s < 5, "left": lambda s, a: a == 3})
+    prior = torch.distributions.Normal(0.0, 1.0)
+    found = inference.reward_posterior(model, seen, reward, prior, samples=50, progress=False)
+    figure = plot.reward_map(found.reward_map(), model)
+    mean, spread = (picture for picture, _, _ in drawn(figure))
+    (alone,) = (picture for picture, _, _ in drawn(plot.reward_map(found, model)))
+    np.testing.assert_allclose(mean, alone)
+    cells = torch.tensor(model.layout.cells)
+    expected = found.weights["step"] + found.weights["left"] / 4  # one of four actions
+    np.testing.assert_allclose(mean[tuple(cells.T)], expected)
+    a, b = found.covariance
+    sd = float(a[0] + b[1] / 16 + 2 * a[1] / 4) ** 0.5
+    np.testing.assert_allclose(spread[tuple(cells.T)], sd)
+    with pytest.raises(ValueError, match=r"expected a number for each of 5 states"):
+        plot.reward_map({"a": torch.zeros(4)}, model)

@@ -1,4 +1,4 @@
-"""The commands ``routes fit``, ``predict`` and ``destination``, on a road network from a file."""
+"""The commands ``routes``: ``fit``, ``predict`` and ``destination``, on a network from a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from cai import inference, plot
 from cai.cli import irl_command, loading, output, terminal
 from cai.cli.failure import Mistake, naming
+from cai.cli.roads.drivers_command import drivers, trips_of
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.spelling import aligned, number, spell
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         Mistake: if a file cannot be read, or does not hold what it should.
     """
-    actions = {"fit": _fit, "predict": _predict, "destination": _destination}
+    actions = {"fit": _fit, "drivers": drivers, "predict": _predict, "destination": _destination}
     with loading.quietly(options.quiet):
         actions[options.action](options)
 
@@ -47,7 +48,7 @@ def _fit(options: argparse.Namespace) -> None:
         streets = loading.load_network(options, options.features)
         with naming(options.trips):
             columns = reading.csv_columns(options.trips)
-        trips = _trips(options, streets, columns, options.cluster)
+        trips = trips_of(options, streets, columns, options.cluster)
         names = options.features or [*streets.segment_features, *streets.turn_features]
         cluster = options.cluster and "group"
         found = inference.fit_reward(streets, trips, names, prior=prior, cluster=cluster)
@@ -102,7 +103,7 @@ def _destination(options: argparse.Namespace) -> None:
         output.check_names(options.out, _DESTINATION)
         kept = _kept(options.fit)
         streets = loading.load_network(options, list(kept["weights"]))
-        trip = _trips(options, streets, _rows_of_trip(options), None)
+        trip = trips_of(options, streets, _rows_of_trip(options), None)
         prior = {_segment(streets, f"{options.fit}", g[:-1]): g[-1] for g in kept["goals"]}
         routes = _routes(streets, kept, list(prior))
         turns = _turns_seen(int(trip.lengths[0]), options.share)
@@ -176,20 +177,6 @@ def _turns_seen(length: int, share: float) -> list[int]:
         raise Mistake(f"--share: expected a number above 0 and at most 1, got {share}")
     most = max(1, int(length * share + 1e-9))
     return sorted({max(1, round(most * (i + 1) / _LOOKS)) for i in range(_LOOKS)})
-
-
-def _trips(
-    options: argparse.Namespace, streets: Streets, columns: Any, group: str | None
-) -> Demonstrations:
-    segment = [x for x in ("u", "v", "key") if x in columns]
-    if not {"u", "v"} <= set(segment):
-        came = ", ".join(columns)
-        raise Mistake(f"{options.trips}: expected columns u and v, and perhaps key, got {came}")
-    with naming(options.trips):
-        found: Demonstrations = streets.demonstrations(
-            columns, trip=options.trip_column, segment=segment, group=group
-        )
-    return found
 
 
 def _rows_of_trip(options: argparse.Namespace) -> dict[str, list[str]]:
