@@ -207,8 +207,11 @@ def _of_policy(where: str, policy: Any) -> Score:
 
 def _scored(where: str, chosen: Any, actions: Tensor) -> Tensor:
     """(n,), nats: the log-probability or log-density of actions."""
+    if not callable(getattr(chosen, "log_prob", None)):
+        advice = "it is called with the step and the states"
+        checks.refuse(where, "a policy that returns a distribution", type(chosen).__name__, advice)
     try:
         return torch.as_tensor(chosen.log_prob(actions).double().expand(len(actions)))
-    except (ValueError, RuntimeError, IndexError) as error:
+    except Exception as error:  # of any distribution
         came = f"{checks.described(actions)}, which it cannot score: {error}"
         checks.refuse("prefix", f"actions of {where}", came, "see what its policy returns")

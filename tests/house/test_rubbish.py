@@ -178,6 +178,28 @@ TAKERS = {
         inference.importance,
         {"model": LEDGE, "policy": POLICY, "samples": 30, "seed": 0},
     ),
+    "intent": (
+        inference.intent,
+        {
+            "models": {"a": LEDGE, "b": EXACT},
+            "prefix": PATHS,
+            "prior": [1.0, 2.0],
+            "optimism": 0.0,
+            "rule": "soft",
+            "likelihood": "paths",
+            "progress": False,
+        },
+    ),
+    "intent of rubbish": (lambda model: inference.intent({"a": model}, PATHS), {"model": LEDGE}),
+    "policy of rubbish": (
+        lambda policy: inference.intent({"a": policy}, PATHS, likelihood="actions"),
+        {"policy": POLICY},
+    ),
+    "marginal of a belief": (
+        lambda place: inference.intent({("a", 1): LEDGE}, PATHS).marginal(place),
+        {"place": 0},
+    ),
+    "one of a belief": (inference.intent({"a": LEDGE}, PATHS).__getitem__, {"which": 0}),
     "mean": (SAMPLE.mean, {"values": torch.zeros(30)}),
     "optimism_range": (inference.optimism_range, {"model": SYSTEM}),
     "optimism_curve": (
@@ -273,6 +295,7 @@ def test_the_words(take, said):
         (plot.graphical_model, "model"),
         (plot.optimism_curve, "curve"),
         (plot.price_ladder, "ladder"),
+        (plot.intent, "belief"),
     ],
 )
 def test_what_a_figure_is_drawn_of(draw, argument):
