@@ -29,6 +29,8 @@ from cai.tables.table import Table
 class MaxMargin(LearnedReward):
     """A reward under which demonstrations are the best by a margin, but for their slacks.
 
+    It prints as a table of ``weights``, with ``observed`` and ``expected`` features, and exports to
+    a dict, JSON and Markdown; ``cai.compare`` takes it, but on a road network.
     ``history`` holds the objective at the weights of each round, infinite where going on for ever
     gained; ``expected`` the features of the best policies for the weights.
 

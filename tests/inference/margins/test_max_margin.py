@@ -215,6 +215,35 @@ def test_planning_by_a_linear_program_has_the_hard_values():
     torch.testing.assert_close(inflow[:-1], around[0].sum(1)[:-1])
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("make", oracles.KINDS)
+def test_plans_are_worth_what_they_visit_and_copies_plan_alike(make, discount):
+    """Dynamics and priors that depend on the step, too; several rewards at once, or one by one."""
+    table = cai.tabulate(make(5, T=4, discount=discount).model())
+    rng = np.random.default_rng(0)
+    rewards = [torch.from_numpy(rng.normal(size=(3, 2))) for _ in range(5)]
+    begin = torch.from_numpy(rng.random((5, 4, 3)).round())
+    planner = Planner(table)
+    for r, b, (value, visits) in zip(
+        rewards, begin, planner.best_of_each(rewards, begin), strict=True
+    ):
+        alone = planner.best(r, b)
+        assert value == pytest.approx(alone.value, abs=1e-12)
+        torch.testing.assert_close(visits, alone.visits)
+        solution = inference.soft_values(
+            table.holding(reward=r, arrival_reward=None, program=None), rule="hard"
+        )
+        assert value == pytest.approx(float((b * solution.V[:-1]).sum()), abs=1e-12)
+        p = table.dense(table.log_dynamics)
+        last = discount * torch.einsum("sa,sax->x", visits[3], p[3] if p.dim() == 4 else p)
+        earned = (visits * r).sum() + last @ table.final_reward
+        assert value == pytest.approx(float(earned), abs=1e-10)
+        counted = visits.sum(-1)
+        for t in range(3):
+            moves = torch.einsum("sa,sax->x", visits[t], p[t] if p.dim() == 4 else p)
+            torch.testing.assert_close(counted[t + 1], b[t + 1] + discount * moves)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_policy_at_all_comes_nearer(seed):
     """All deterministic policies of three steps, and the minimum over weights by SLSQP."""
