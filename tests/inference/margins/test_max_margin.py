@@ -403,6 +403,9 @@ def test_the_policy_the_history_and_the_table_of_weights():
     text = str(found)
     assert text.startswith("Reward by maximum margin planning: 3 demonstrations, 12 actions")
     assert "of 3 demonstrations fall short" in text
+    (row,) = cai.compare(model, {"margin": found}).rows.values()
+    worth = cai.evaluate(model, found.policy).expected_return
+    assert row.expected_return == pytest.approx(worth)
     few = inference.max_margin(model, seen, reward, steps=1, progress=False)
     assert not few.converged
     assert "1 steps were not enough" in str(few)
@@ -448,5 +451,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     refused("reward: expected a list of names", streets, trips, reward)
     refused("examples", streets, trips, NAMES, examples="start")
     refused("trip 0: expected one that arrived", streets, trips.with_ends("cut"), NAMES)
+    endless, reward_of_it = maze()
+    gaining = cai.LinearReward({"a": reward_of_it.features["a"] * 0}, offset=1.0)
+    seen_there = wandering(endless, 0.5, 0)
+    refused("reward: expected features at which going round", endless, seen_there, gaining)
     monkeypatch.setitem(sys.modules, "clarabel", None)
     refused("max_margin: expected clarabel to be installed", model, seen, reward)
