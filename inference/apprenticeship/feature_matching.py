@@ -33,6 +33,8 @@ _UNIDENTIFIED = "The weights are the last direction that was tried, not a maximu
 class FeatureMatching(LearnedReward):
     """A mixture of policies whose expected features are those of the demonstrations.
 
+    It prints as a table of ``weights``, with ``observed`` and ``expected`` features, and exports to
+    a dict, JSON and Markdown; ``cai.compare`` takes it, for the policy of the mixture.
     ``history`` holds the distance before each step, the margin of Abbeel and Ng; ``reward`` the
     last direction of length one in which the demonstrations were ahead of all policies so far, and
     ``expected`` the features of the mixture. m policies, k features, S states, A actions.

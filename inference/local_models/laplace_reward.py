@@ -32,6 +32,8 @@ _HINDSIGHT = (
 class LaplaceReward(LearnedReward):
     """A reward under which observed actions are most probable, by Laplace's approximation.
 
+    It prints as a table of ``weights``, with ``observed`` features, and exports to a dict, JSON and
+    Markdown.
     ``history`` holds the log-density before each step, nats. ``policy`` there is only where the
     model is linear-Gaussian and the features are quadratic.
 

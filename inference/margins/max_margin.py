@@ -24,11 +24,19 @@ from cai.rewards.linear_reward import LinearReward
 from cai.roads.network import Streets
 from cai.tables.table import Table
 
+_NOTHING = 1e-7  # of a weight, in units of the spread
+_ZERO = (
+    "All weights are zero: whatever is paid, policies that differ everywhere are as good as "
+    'demonstrations. Add features; examples="start" averages those that begin alike.'
+)
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MaxMargin(LearnedReward):
     """A reward under which demonstrations are the best by a margin, but for their slacks.
 
+    It prints as a table of ``weights``, with ``observed`` and ``expected`` features, and exports to
+    a dict, JSON and Markdown; ``cai.compare`` takes it, but on a road network.
     ``history`` holds the objective at the weights of each round, infinite where going on for ever
     gained; ``expected`` the features of the best policies for the weights.
 
@@ -84,7 +92,7 @@ def max_margin(
     *,
     slack: float = 1.0,
     loss: float | Tensor = 1.0,
-    examples: Literal["each", "start"] = "each",
+    examples: Literal["each", "start"] | None = None,
     on_impossible: str = "error",
     steps: int = 200,
     progress: bool = True,
@@ -111,9 +119,10 @@ def max_margin(
     slack; on a road network no cycle at all may.
 
     A margin is no likelihood: the demonstrator is taken to be the best there is, up to slacks,
-    weights have no errors, and doubling all rewards is not "more certain". A demonstration is
-    compared with what other policies are worth on average, so that on stochastic dynamics its luck
-    counts; ``examples="start"`` averages it out.
+    weights have no errors, and doubling all rewards is not "more certain". Demonstrations that
+    begin alike are averaged before they are compared: a single one that erred, or was lucky, is
+    often matched by a policy that differs from it everywhere. Then no weights help, and all are
+    zero, which is the minimum, and what ``examples="each"`` comes to where nobody is the best.
 
     Args:
         model: a model with finitely many states and actions, or its table, whose rewards are
@@ -124,8 +133,9 @@ def max_margin(
             held near zero.
         loss: what it is worth to take a demonstrated action, reward units: a number, or (S, A), on
             a road network (N,) for its turns.
-        examples: "each" compares every demonstration with all policies; "start" the average of
-            those that begin in the same state at the same step. On a road network "each".
+        examples: "start" compares the average of the demonstrations that begin in the same state at
+            the same step with all policies, the loss being their average, too; "each" compares
+            every demonstration. None is "start", on a road network "each".
         on_impossible: "error" if a demonstration has a step of probability zero, or "drop" to leave
             such demonstrations out.
         steps: rounds, at most.
@@ -151,16 +161,17 @@ def max_margin(
     -6.0
     """
     checks.check_positive("slack", slack)
-    checks.check_one_of("examples", examples, ("each", "start"), 'take "each"')
+    if examples is not None:
+        checks.check_one_of("examples", examples, ("each", "start"), 'take "start"')
     checks.check_count("steps", steps)
     checks.check_flag("progress", progress)
     task: MarginTask
     if isinstance(model, Streets):
-        if examples != "each":
+        if examples == "start":
             checks.refuse("examples", '"each" on a road network', repr(examples), "leave it out")
         task = TripMargins(model, demonstrations, reward, loss)
     else:
-        by_start = examples == "start"
+        by_start = examples != "each"
         task = TableMargins(model, demonstrations, reward, loss, by_start, on_impossible)
     search = CuttingPlanes(task, float(slack), steps)
     train(search, None, 1, progress)
@@ -169,6 +180,7 @@ def max_margin(
 
 def _result(task: MarginTask, search: CuttingPlanes, slack: float) -> MaxMargin:
     paid, model = task.paying(search.weights)
+    nothing = search.converged and bool((search.weights.abs() * task.scale).max() < _NOTHING)
     return MaxMargin(
         reward=paid,
         model=model,
@@ -183,7 +195,7 @@ def _result(task: MarginTask, search: CuttingPlanes, slack: float) -> MaxMargin:
         steps=search.done,
         converged=search.converged,
         reason=search.why,
-        remarks=task.remarks,
+        remarks=(*task.remarks, _ZERO) if nothing else task.remarks,
         slack=slack,
         slacks=search.slacks[task.owners],
         objective=search.objective,

@@ -132,7 +132,7 @@ def test_features_of_cells_and_of_named_states(tmp_path, out, capsys):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("max_margin", {"slack": 2.0, "examples": "start"}),
+        ("max_margin", {"slack": 2.0, "examples": "each"}),
         ("feature_matching", {"method": "margin", "tolerance": 0.1}),
     ],
 )

@@ -92,6 +92,26 @@ def test_distances_fall_as_they_must(seed):
     assert (found.history.diff() <= 1e-12).all()
 
 
+def test_a_step_goes_to_the_nearest_point_of_the_line():
+    """Of a thousand points on the way from the prior to the first policy none is nearer."""
+    shares = torch.linspace(0, 1, 1001).double().unsqueeze(1)
+    went = []
+    for seed in range(6):
+        model, reward, seen = case(seed)
+        found = inference.feature_matching(
+            model, seen, reward, tolerance=1e-9, steps=1, progress=False
+        )
+        scale = reward.on(cai.tabulate(model)).spread(cai.tabulate(model))
+        first, second = found.features / scale
+        line = (1 - shares) * first + shares * second
+        away = (line - found.observed / scale).norm(dim=1)
+        assert found.distance <= away.min() + 1e-12
+        assert found.distance == pytest.approx(float(away.min()), abs=1e-4)
+        went.append(float(found.mixture[1]))
+    assert max(went) > 0.6
+    assert min(went) < 0.9
+
+
 def test_many_demonstrations_are_matched_and_any_reward_is_worth_the_same():
     model, reward, seen = case(1, n=4000, T=4)
     for method in ("projection", "margin"):

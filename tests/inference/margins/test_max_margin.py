@@ -39,10 +39,11 @@ def whole_program(k, m, constraints, scale, prices, more):
     return np.array(found.x)[:k], float(found.obj_val)
 
 
-def with_planning_inside(table, reward, seen, slack, loss=1.0):
+def with_planning_inside(table, reward, seen, slack, loss=1.0, groups=None):
     """The weights by one program, in which values bound those of all policies.
 
-    Finite horizons: V_t(s) ≥ r - loss + γ E V_{t+1}, for each demonstration; else V ≥ r + γ E V.
+    Finite horizons: V_t(s) ≥ r - loss + γ E V_{t+1}, for each example; else V ≥ r + γ E V. An
+    example is a demonstration, or the average of a group of them.
     """
     arrays, S, A = reward.on(table), table.num_states, table.num_actions
     p, prior = table.dense(table.log_dynamics).numpy(), table.log_prior.numpy()
@@ -50,7 +51,8 @@ def with_planning_inside(table, reward, seen, slack, loss=1.0):
     if arrays.arrival is not None:
         f += (table.log_dynamics.exp() * arrays.arrival).sum(-1).numpy()
     offset, final, gamma = arrays.offset.numpy(), table.final_reward.numpy(), table.discount
-    k, m, T = len(f), len(seen), table.horizon
+    groups = groups or [[i] for i in range(len(seen))]
+    k, m, T = len(f), len(groups), table.horizon
     steps = 1 if T is None else T
     each, whole = S * steps, table.horizon is None and gamma == 1
     last = [any(p[s, a, s] < 1 for a in range(A)) or not whole for s in range(S)]
@@ -69,32 +71,38 @@ def with_planning_inside(table, reward, seen, slack, loss=1.0):
             row[after : after + S] += gamma * p[s, a] * last
         constraints.append((row, b))
 
-    for i in range(m):
-        L, base = int(seen.lengths[i]), k + m + i * each
-        taken = list(zip(seen.states[i, :L].tolist(), seen.actions[i, :L].tolist(), strict=True))
-        drawn = gamma ** np.arange(L) if "terminated" not in seen.ends else np.ones(L)
+    drawn = "terminated" in seen.ends
+    for j, group in enumerate(groups):
+        base, share, n_j = k + m + j * each, np.zeros((S, A)), len(group)
+        row, right = np.zeros(n), 0.0
+        for i in group:
+            L = int(seen.lengths[i])
+            s, a = seen.states[i, :L].numpy(), seen.actions[i, :L].numpy()
+            after, fade = (
+                seen.states[i, 1 : L + 1].numpy(),
+                (1.0 if drawn else gamma) ** np.arange(L),
+            )
+            for pair in set(zip(s, a, strict=True)):
+                share[pair] += 1 / n_j
+            own = arrays.reward[:, s, a].numpy()
+            own = own if arrays.arrival is None else own + arrays.arrival[:, s, a, after].numpy()
+            row[:k] -= own @ fade / n_j
+            right += (offset[s, a] @ fade - loss * fade.sum()) / n_j
+            if T is not None and seen.ends[i] != "terminated":
+                right += (1.0 if drawn else gamma**L) * final[after[-1]] / n_j
         for t, s, a in itertools.product(range(steps), range(S), range(A)):
             if prior[s, a] > -np.inf and last[s]:
-                bounded(base, t, s, a, loss * ((s, a) in taken))
-        own, paid = np.zeros(k), 0.0
-        for t, (s, a) in enumerate(taken):
-            after = int(seen.states[i, t + 1])
-            extra = 0.0 if arrays.arrival is None else arrays.arrival[:, s, a, after].numpy()
-            own += drawn[t] * (arrays.reward[:, s, a].numpy() + extra)
-            paid += drawn[t] * offset[s, a]
-        if T is not None and seen.ends[i] != "terminated":
-            faded = 1.0 if "terminated" in seen.ends else gamma**L
-            paid += faded * final[seen.states[i, L]]
-        row, begins = np.zeros(n), T - L if seen.ends[i] == "own" else 0
-        row[:k], row[k + i] = -own, -1.0
-        row[base + begins * S + int(seen.states[i, 0])] += 1
-        constraints.append((row, paid - loss * drawn.sum()))
+                bounded(base, t, s, a, loss * share[s, a])
+        row[k + j], begins = -1.0, T - L if seen.ends[group[0]] == "own" else 0
+        row[base + begins * S + int(seen.states[group[0], 0])] += 1
+        constraints.append((row, right))
     if whole:
         for s, a in itertools.product(range(S), range(A)):
             if prior[s, a] > -np.inf and last[s]:
                 bounded(n - S, 0, s, a, 0.0)
     scale = arrays.spread(table).numpy()
-    return whole_program(k, m, constraints, scale, np.full(m, slack), more)
+    prices = slack * np.array([len(group) for group in groups])
+    return whole_program(k, m, constraints, scale, prices, more)
 
 
 def drawn(table_model, reward, weights, n, seed, horizon_ends="horizon"):
@@ -113,7 +121,7 @@ def test_cutting_planes_are_the_program_with_planning_inside(seed, discount):
     problem = oracles.random_problem(seed, T=3, discount=discount)
     model, reward = problem.model(), features_of(seed, 3, 2)
     seen = drawn(model, reward, torch.tensor([2.0, -1.0, 1.0]), 6, seed)
-    found = inference.max_margin(model, seen, reward, slack=0.7, progress=False)
+    found = inference.max_margin(model, seen, reward, slack=0.7, examples="each", progress=False)
     assert found.converged, found.reason
     weights, least = with_planning_inside(cai.tabulate(model), reward, seen, 0.7)
     np.testing.assert_allclose(psi(found), weights, atol=1e-6)
@@ -127,11 +135,15 @@ def test_lengths_of_their_own_a_loss_of_its_own_and_a_table():
     seen = drawn(problem.model(), reward, torch.tensor([2.0, -1.0, 1.0]), 8, 0)
     lengths = 1 + torch.arange(8) % 4
     short = dataclasses.replace(seen, lengths=lengths).with_ends("own")[:]
-    found = inference.max_margin(table, short, reward, slack=2.0, loss=0.5, progress=False)
+    found = inference.max_margin(
+        table, short, reward, slack=2.0, loss=0.5, examples="each", progress=False
+    )
     weights, _ = with_planning_inside(table, reward, short, 2.0, 0.5)
     np.testing.assert_allclose(psi(found), weights, atol=1e-6)
     same = torch.full((3, 2), 0.5).double()
-    again = inference.max_margin(table, short, reward, slack=2.0, loss=same, progress=False)
+    again = inference.max_margin(
+        table, short, reward, slack=2.0, loss=same, examples="each", progress=False
+    )
     np.testing.assert_allclose(psi(again), psi(found), atol=1e-7)
     assert isinstance(found.model, cai.Table)
 
@@ -145,10 +157,12 @@ def test_an_infinite_horizon_with_a_discount(seed):
     paths = model.simulate(lambda t, s: model.prior(s), 12, seed=seed)
     seen = cai.Demonstrations.from_trajectories(paths)
     seen = seen[[i for i, end in enumerate(seen.ends) if end == "terminated"]]
-    found = inference.max_margin(table, seen, reward, progress=False)
+    found = inference.max_margin(table, seen, reward, examples="each", progress=False)
     weights, _ = with_planning_inside(table, reward, seen, 1.0)
     np.testing.assert_allclose(psi(found), weights, atol=1e-6)
-    cut = inference.max_margin(table, seen.with_ends("cut"), reward, progress=False)
+    cut = inference.max_margin(
+        table, seen.with_ends("cut"), reward, examples="each", progress=False
+    )
     assert "cut off" in cut.remarks[0]
     weights, _ = with_planning_inside(table, reward, seen.with_ends("cut"), 1.0)
     np.testing.assert_allclose(psi(cut), weights, atol=1e-6)
@@ -189,7 +203,7 @@ def test_without_a_discount_nothing_may_go_on_for_ever(seed):
     """Who wanders seems to be paid for it, but then would never stop."""
     model, reward = maze(seed)
     seen = wandering(model, 0.9, seed)
-    found = inference.max_margin(model, seen, reward, slack=0.5, progress=False)
+    found = inference.max_margin(model, seen, reward, slack=0.5, examples="each", progress=False)
     assert found.converged
     assert math.inf in found.history.tolist()  # such weights were met
     table = cai.tabulate(model)
@@ -215,13 +229,42 @@ def test_planning_by_a_linear_program_has_the_hard_values():
     torch.testing.assert_close(inflow[:-1], around[0].sum(1)[:-1])
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+@pytest.mark.parametrize("make", oracles.KINDS)
+def test_plans_are_worth_what_they_visit_and_copies_plan_alike(make, discount):
+    """Dynamics and priors that depend on the step, too; several rewards at once, or one by one."""
+    table = cai.tabulate(make(5, T=4, discount=discount).model())
+    rng = np.random.default_rng(0)
+    rewards = [torch.from_numpy(rng.normal(size=(3, 2))) for _ in range(5)]
+    begin = torch.from_numpy(rng.random((5, 4, 3)).round())
+    planner = Planner(table)
+    for r, b, (value, visits) in zip(
+        rewards, begin, planner.best_of_each(rewards, begin), strict=True
+    ):
+        alone = planner.best(r, b)
+        assert value == pytest.approx(alone.value, abs=1e-12)
+        torch.testing.assert_close(visits, alone.visits)
+        solution = inference.soft_values(
+            table.holding(reward=r, arrival_reward=None, program=None), rule="hard"
+        )
+        assert value == pytest.approx(float((b * solution.V[:-1]).sum()), abs=1e-12)
+        p = table.dense(table.log_dynamics)
+        last = discount * torch.einsum("sa,sax->x", visits[3], p[3] if p.dim() == 4 else p)
+        earned = (visits * r).sum() + last @ table.final_reward
+        assert value == pytest.approx(float(earned), abs=1e-10)
+        counted = visits.sum(-1)
+        for t in range(3):
+            moves = torch.einsum("sa,sax->x", visits[t], p[t] if p.dim() == 4 else p)
+            torch.testing.assert_close(counted[t + 1], b[t + 1] + discount * moves)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_policy_at_all_comes_nearer(seed):
     """All deterministic policies of three steps, and the minimum over weights by SLSQP."""
     problem = oracles.random_problem(seed, T=2, forbidden=0.0)
     model, reward = problem.model(), features_of(seed, 3, 2)
     seen = drawn(model, reward, torch.tensor([1.0, 1.0, -1.0]), 3, seed)
-    found = inference.max_margin(model, seen, reward, progress=False)
+    found = inference.max_margin(model, seen, reward, examples="each", progress=False)
     table, arrays = cai.tabulate(model), reward.on(cai.tabulate(model))
     p, scale = table.dense(table.log_dynamics), arrays.spread(table).numpy()
     f = arrays.reward + (p * arrays.arrival).sum(-1)
@@ -345,15 +388,40 @@ def test_somebody_who_plans_is_the_best_by_a_margin():
         _ = found.policy
 
 
-def test_examples_by_start_average_luck_out():
-    """One start, one example: the slack is that of the mean, and there is a single price."""
-    problem = oracles.random_problem(2, T=3)
-    model, reward = problem.model(initial=[1.0, 0.0, 0.0]), features_of(2, 3, 2)
-    seen = drawn(model, reward, torch.tensor([2.0, -1.0, 1.0]), 30, 0)
-    found = inference.max_margin(model, seen, reward, examples="start", progress=False)
-    assert len(set(found.slacks.tolist())) == 1
-    each = inference.max_margin(model, seen, reward, progress=False)
-    assert found.objective < each.objective  # Jensen: a maximum of means, and zero, are no more
+@pytest.mark.parametrize("seed", range(3))
+def test_those_that_begin_alike_are_one_example(seed):
+    problem = oracles.random_problem(seed, T=3)
+    model, reward = problem.model(), features_of(seed, 3, 2)
+    seen = drawn(model, reward, torch.tensor([2.0, -1.0, 1.0]), 12, seed)
+    found = inference.max_margin(model, seen, reward, progress=False)
+    starts = seen.states[:, 0]
+    groups = [(starts == s).nonzero().flatten().tolist() for s in starts.unique()]
+    table = cai.tabulate(model)
+    weights, least = with_planning_inside(table, reward, seen, 1.0, groups=groups)
+    np.testing.assert_allclose(psi(found), weights, atol=1e-6)
+    assert found.objective == pytest.approx(least, abs=1e-6)
+    for group in groups:
+        assert len(set(found.slacks[group].tolist())) == 1
+    each = inference.max_margin(model, seen, reward, examples="each", progress=False)
+    assert found.objective <= each.objective + 1e-9  # Jensen: a maximum of means is no larger
+
+
+def test_where_no_weights_help_they_are_zero_and_it_is_said():
+    """Somebody who errs on a map, one demonstration at a time."""
+    model = models.gridworld(["S..", ".P.", "..G"], horizon=6, slip=0.2, pit_reward=-2.0)
+    inside = [model.layout.map[i][j] for i, j in model.layout.cells]
+    pit, goal = (torch.tensor([x == letter for x in inside]) for letter in "PG")
+    reward = cai.LinearReward({"step": lambda s, a: ~goal[s], "pit": lambda s, a: pit[s]})
+    paths = model.simulate(inference.soft_values(model).policy, 40, seed=1)
+    seen = cai.Demonstrations.from_trajectories(paths)
+    found = inference.max_margin(model, seen, reward, examples="each", progress=False)
+    assert "All weights are zero" in found.remarks[-1]
+    assert abs(found.weights["pit"]) < 1e-6
+    table = cai.tabulate(model)
+    _, least = with_planning_inside(table, reward, seen[:5], 1.0)
+    few = inference.max_margin(model, seen[:5], reward, examples="each", progress=False)
+    assert few.objective == pytest.approx(least, abs=1e-6)
+    assert few.bound == pytest.approx(few.objective, abs=1e-9)
 
 
 def test_the_policy_the_history_and_the_table_of_weights():
@@ -374,6 +442,9 @@ def test_the_policy_the_history_and_the_table_of_weights():
     text = str(found)
     assert text.startswith("Reward by maximum margin planning: 3 demonstrations, 12 actions")
     assert "of 3 demonstrations fall short" in text
+    (row,) = cai.compare(model, {"margin": found}).rows.values()
+    worth = cai.evaluate(model, found.policy).expected_return
+    assert row.expected_return == pytest.approx(worth)
     few = inference.max_margin(model, seen, reward, steps=1, progress=False)
     assert not few.converged
     assert "1 steps were not enough" in str(few)
@@ -419,5 +490,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     refused("reward: expected a list of names", streets, trips, reward)
     refused("examples", streets, trips, NAMES, examples="start")
     refused("trip 0: expected one that arrived", streets, trips.with_ends("cut"), NAMES)
+    endless, reward_of_it = maze()
+    gaining = cai.LinearReward({"a": reward_of_it.features["a"] * 0}, offset=1.0)
+    seen_there = wandering(endless, 0.5, 0)
+    refused("reward: expected features at which going round", endless, seen_there, gaining)
     monkeypatch.setitem(sys.modules, "clarabel", None)
     refused("max_margin: expected clarabel to be installed", model, seen, reward)
