@@ -101,6 +101,11 @@ Inverse problems:
 - ``RewardFit``: its result for weights.
 - ``TrainedReward``: its result for a table or a network.
 - ``RewardTraining``: how it trains a network.
+- ``sampled_reward``: a linear reward from rollouts, by guided cost learning.
+- ``SampledReward``: its result.
+- ``adversarial_reward``: a reward, or a policy alone, by a discriminator (AIRL, GAIL).
+- ``AdversarialReward``: its result.
+- ``AdversarialTraining``: how it learns from transitions.
 - ``fit_optimism``: the optimism of a demonstrator, with an interval.
 - ``OptimismFit``: its result.
 - ``routes``: routes on a road network, how segments are used, and where somebody is going.
