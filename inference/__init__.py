@@ -107,6 +107,11 @@ Inverse problems:
 - ``FeatureMatching``: its result.
 - ``laplace_reward``: weights from continuous actions, by local models of the return.
 - ``LaplaceReward``: its result.
+- ``sampled_reward``: a linear reward from rollouts, by guided cost learning.
+- ``SampledReward``: its result.
+- ``adversarial_reward``: a reward, or a policy alone, by a discriminator (AIRL, GAIL).
+- ``AdversarialReward``: its result.
+- ``AdversarialTraining``: how it learns from transitions.
 - ``fit_optimism``: the optimism of a demonstrator, with an interval.
 - ``OptimismFit``: its result.
 - ``reward_posterior``: what is known of a reward, or of that of each demonstrator, as draws.

@@ -53,7 +53,7 @@ class LogOdds(nn.Module):
         return found
 
 
-class Potential(nn.Module):
+class LearntPotential(nn.Module):
     """(t, s) -> Φ_t(s), reward units."""
 
     def __init__(self, discriminator: TransitionDiscriminator, alpha: float) -> None:
@@ -148,7 +148,7 @@ def _result(adversary: Adversary, history: History, form: str) -> AdversarialRew
     holder = made.problem
     if judge.reward is not None:
         reward = copy.deepcopy(judge.reward).trained()  # type: ignore[operator]
-        potential = Potential(judge, adversary.alpha)
+        potential = LearntPotential(judge, adversary.alpha)
         if isinstance(holder, TrajectoryModel) and not isinstance(holder, LinearGaussian):
             holder = reward.given_to(holder)
     D = float(on_real.sigmoid().mean()), float(on_made.sigmoid().mean())

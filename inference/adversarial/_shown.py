@@ -45,10 +45,15 @@ class Shown:
 
     def joined(self, other: Transition, ended: Tensor) -> Shown:
         """These, and others that were taken."""
-        own = (self.s, self.t, self.a, self.s_next, self.ended)
-        more = (other.s, other.t, other.a, other.s_next, ended)
-        pairs = zip(own, more, strict=True)
-        return Shown(*(torch.cat([x, y.to(x.dtype)]) for x, y in pairs), self.count, self.over)
+        return Shown(
+            s=torch.cat([self.s, other.s.to(self.s.dtype)]),
+            t=torch.cat([self.t, other.t]),
+            a=torch.cat([self.a, other.a.to(self.a.dtype)]),
+            s_next=torch.cat([self.s_next, other.s_next.to(self.s.dtype)]),
+            ended=torch.cat([self.ended, ended]),
+            count=self.count,
+            over=self.over,
+        )
 
     def digest(self) -> str:
         """What tells them from others."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.apprenticeship._sampling import Rounds, Setting
+from cai.inference.apprenticeship._sampled_rounds import Rounds, Setting
 from cai.inference.apprenticeship._weighted_rollouts import (
     Estimates,
     WeightedRollouts,

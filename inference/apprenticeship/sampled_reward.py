@@ -15,7 +15,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
 from cai.evaluation.spelling import number
-from cai.inference.apprenticeship._sampling import ByMatching, Setting
+from cai.inference.apprenticeship._sampled_rounds import ByMatching, Setting
 from cai.inference.apprenticeship._weighted_rollouts import totals_seen
 from cai.inference.apprenticeship._weighted_rounds import ByWeights, tabulated, tabulated_one
 from cai.inference.apprenticeship.learned_reward import LearnedReward

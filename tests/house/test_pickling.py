@@ -218,6 +218,18 @@ def trained_reward():
     return inference.fit_reward(table, seen, cai.TabularReward(), steps=3, progress=False)
 
 
+def sampled_reward():
+    table = cai.tabulate(models.ledge())
+    seen = cai.Demonstrations.from_trajectories(exact().sample(20, 0))
+    reward = cai.LinearReward({"all": torch.arange(10.0).view(5, 2)})
+    return inference.sampled_reward(table, seen, reward, samples=50, progress=False)
+
+
+def adversarial_reward():
+    table = cai.tabulate(models.ledge())
+    return inference.adversarial_reward(table, exact().policy, rounds=3, progress=False)
+
+
 def used_objective():
     model = models.ledge()
     objective, policy = inference.RolloutELBO("score", samples=4), cai.TabularPolicy(model)
@@ -293,6 +305,9 @@ RESULTS = {
     "GroupPosterior": lambda: reward_posteriors(True),
     "RewardProgram": reward_program,
     "RewardTraining": lambda: inference.RewardTraining(patience=3),
+    "SampledReward": sampled_reward,
+    "AdversarialReward": adversarial_reward,
+    "AdversarialTraining": lambda: inference.AdversarialTraining(steps=2_000),
     "TrainedReward": trained_reward,
     "OptimismFit": fitted_optimism,
     "Routes": lambda: inference.Routes(

@@ -11,7 +11,7 @@ from demonstrated import every_path, features_of
 
 import cai
 from cai import inference, models
-from cai.inference.apprenticeship._sampling import ByMatching
+from cai.inference.apprenticeship._sampled_rounds import ByMatching
 from cai.inference.apprenticeship._weighted_rollouts import (
     WeightedRollouts,
     totals_of,
