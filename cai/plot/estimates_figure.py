@@ -30,8 +30,8 @@ class _Fit(Protocol):
 class _One(Protocol):
     """What is drawn of one demonstrator."""
 
-    demonstrations: int
-
+    @property
+    def demonstrations(self) -> int: ...
     @property
     def weights(self) -> Mapping[str, float]: ...
     def intervals(self, level: float) -> Mapping[str, tuple[float, float]]: ...
@@ -159,6 +159,7 @@ def by_group(found: _Groups) -> Figure:
     check_drawn("found", found, fields, maker)
     names, order = list(found.weights), list(found.labels)
     order.sort(key=lambda label: found[label].weights[names[0]])
+    shown = [str(label) for label in order]
     canvas, panels = figure(len(names), height=1.4 + 0.2 * len(order))
     for axes, name in zip(panels, names, strict=True):
         mean, spread = found.weights[name], _Z * found.spreads[name]
@@ -171,7 +172,7 @@ def by_group(found: _Groups) -> Figure:
             axes.plot(one.weights[name], y, "o", color=_COLOURS[0], markerfacecolor=face, ms=4)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("weight (reward units / unit)", fontsize=8)
-        axes.set_yticks(np.arange(len(order)), order if axes is panels[0] else [], fontsize=7)
+        axes.set_yticks(np.arange(len(order)), shown if axes is panels[0] else [], fontsize=7)
         axes.set_ylim(len(order) - 0.5, -0.5)
     return captioned(
         canvas,

@@ -39,6 +39,7 @@ class Chains:
         self._draws = torch.zeros(chains, samples, len(laplace.mode), dtype=torch.float64)
         self.done, self.total, self.divergences = 0, chains * (samples + warmup), 0
         self._kernel: Any = None
+        self._at = torch.zeros_like(laplace.mode)
         self._diverged = 0  # of this chain, at its last draw
         self._step_size = 1.0
 

@@ -182,7 +182,7 @@ class _Asked:
         """The checkpoint."""
         if self.path is None:
             return None
-        own = {"eta": how.optimism, "rule": how.rule, "likelihood": how.likelihood}
+        own: dict[str, Any] = {"eta": how.optimism, "rule": how.rule, "likelihood": how.likelihood}
         own |= {"method": method, "prior": of_prior(prior, len(task.names))}
         if method != "groups":
             own |= {"samples": self.samples, "seed": self.seed}
@@ -278,7 +278,8 @@ def _by_nuts(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
 
 
 def _weighted(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
-    mean, root, remarks = None, None, ()
+    mean, root = None, None
+    remarks: tuple[str, ...] = ()
     if asked.method == "svi":
         guide = Guided(near, _GUIDE_STEPS)
         train(guide, None, 1, asked.progress)

@@ -115,9 +115,10 @@ def fit_reward(  # type: ignore[misc]  # its options are those of both
         model: a model with finitely many states and actions, or its table, whose rewards are
             replaced, but for the final one; or a road network.
         demonstrations: of such states and actions; trips, for a road network.
-        reward: a :class:`cai.LinearReward`, for a road network the names of its features; or a
-            :class:`cai.TabularReward`, a :class:`cai.NeuralReward`, or a torch module of (s, a),
-            whose parameters are where the search starts.
+        reward: a :class:`cai.LinearReward`, for a road network the names of its features, or the
+            reward of another fit on it; or a :class:`cai.TabularReward`, a
+            :class:`cai.NeuralReward`, or a torch module of (s, a), whose parameters are where the
+            search starts.
         optimism: η of the demonstrator, a finite number; for "matching" 0.
         likelihood: what is maximised, see above.
         rule: how the demonstrator chooses actions, "soft", "boltzmann" or "planned" (Boltzmann in

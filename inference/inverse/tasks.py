@@ -225,7 +225,7 @@ def of_trips(streets: Streets, trips: Demonstrations, reward: Any, rule: bellman
     """
     if rule != "soft":
         checks.refuse("rule", '"soft" on a road network', repr(rule), "leave it out")
-    names = _features_of(reward, streets) if isinstance(reward, LinearReward) else reward
+    names = list(reward.names) if _is_of_network(reward, streets) else reward
     if not isinstance(names, list | tuple):
         expected, came = "a list of names of features", type(names).__name__
         checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
@@ -235,11 +235,12 @@ def of_trips(streets: Streets, trips: Demonstrations, reward: Any, rule: bellman
     return TripTask(streets, trips, names)
 
 
-def _features_of(reward: LinearReward, streets: Streets) -> tuple[str, ...]:
-    """The names of a reward that a fit on this network found."""
-    for name in reward.names:
-        column, own = reward.features.get(name), streets.feature(name)
-        if not isinstance(column, Tensor) or not torch.equal(column, own):
-            expected, advice = "features of this network", f"take {list(reward.names)}"
-            checks.refuse("reward", expected, f"another {name!r}", advice)
-    return reward.names
+def _is_of_network(reward: Any, streets: Streets) -> bool:
+    """Whether it is the reward of a fit on this network, of features that the network has."""
+    if not isinstance(reward, LinearReward) or reward.arrival:
+        return False
+    known = {*streets.segment_features, *streets.turn_features}
+    return all(
+        isinstance(f, Tensor) and name in known and torch.equal(f, streets.feature(name))
+        for name, f in reward.features.items()
+    )

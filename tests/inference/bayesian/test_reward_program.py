@@ -196,3 +196,13 @@ def test_groups_that_are_not_listed_are_named():
     wild = dist.Cauchy(torch.zeros(1, dtype=torch.float64), 1.0)
     with pytest.raises(ValueError, match="spread: expected a standard deviation"):
         inference.reward_program(streets, trips, ["minutes"], wild, groups=True)
+
+
+def test_the_reward_of_a_fit_on_the_network_stands_for_its_names():
+    streets = town()
+    trips = walks(streets, 20)
+    fitted = inference.fit_reward(streets, trips, NAMES)
+    again = inference.fit_reward(streets, trips, fitted.reward)
+    assert again.weights == fitted.weights
+    with pytest.raises(ValueError, match="reward: expected a list of names"):
+        inference.fit_reward(town(1), walks(town(1), 5), fitted.reward)
