@@ -370,6 +370,8 @@ def test_what_goes_wrong_is_said():
         ({"problem": models.environment("CartPole-v1")}, "discount: expected one below 1"),
         ({"demonstrations": 3}, "demonstrations: expected cai.Demonstrations, or Trajectories"),
         ({"problem": CART, "generator": "soft_q"}, "states of shape"),
+        ({"problem": CART, "generator": "exact", "training": None}, "finitely many states and"),
+        ({"problem": 3}, "problem|source: expected a model"),
         (
             {"problem": POINT, "demonstrations": POINT.simulate(lambda t, s: POINT.prior(s), 2, 0)},
             "finitely many actions",
