@@ -56,10 +56,10 @@ def adversarial_reward(
     ========  ==================================================================================
     "airl"    f = (r + γ Φ(s') - Φ(s))/α (Fu, Luo and Levine 2018). The generator is the soft policy
               of r. At the end f is the advantage log π*/p = (Q - V)/α, as far as it can be. On
-              deterministic dynamics r, as a function of states, is right up to a constant, if all
-              states are linked: if, from some state, one can choose between two, the potential of
-              both is tied. On stochastic dynamics no Φ(s') - Φ(s) is the advantage, and r is wrong;
-              ``fit_reward`` is right.
+              deterministic dynamics r, as a function of states, is right up to a constant if all
+              states are linked (two of them are if, from some state, one action leads to one and
+              another to the other). On stochastic dynamics no Φ(s') - Φ(s) is the advantage, and r
+              is wrong; ``fit_reward`` is right.
     "gail"    f is free (Ho and Ermon 2016): the generator comes to the demonstrator's occupancies,
               D to ½, and no reward is left in it.
     ========  ==================================================================================
@@ -143,8 +143,11 @@ def adversarial_reward(
         advice = "for instance cai.TabularReward('state')"
         kinds = "a LinearReward, a TabularReward, a NeuralReward or a torch module"
         checks.check_kind("reward", reward, REWARDS, kinds, advice)  # type: ignore[arg-type]
-    exact = generator == "exact" or (generator is None and enumerable(problem) is not None)
-    if exact:
+    tabulated = enumerable(problem) is not None
+    if generator == "exact" and not tabulated:
+        expected, came = "a model with finitely many states and actions", "another problem"
+        checks.refuse("generator", f'{expected} for "exact"', came, "leave it out")
+    if generator == "exact" or (generator is None and tabulated):
         if training is not None:
             expected, came = 'None for generator="exact"', "some settings"
             checks.refuse("training", expected, came, 'generator="soft_q" learns')

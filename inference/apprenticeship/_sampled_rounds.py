@@ -214,10 +214,10 @@ class ByMatching(Rounds):
 
     def state_dict(self) -> dict[str, Any]:
         """With the weights of all rounds."""
-        return super().state_dict() | {"path": torch.stack(self._path), "noise": self._noise}
+        return super().state_dict() | {"path": list(self._path), "noise": self._noise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the search where it was when the state was taken."""
         super().load_state_dict(state)
         self._path, self._noise = list(state["path"]), state["noise"]
-        self._now = self._path[-1]
+        self._now = self._path[-1] if self._path else self.weights

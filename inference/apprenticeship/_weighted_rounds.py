@@ -136,10 +136,10 @@ class ByWeights(Rounds):
 
     def state_dict(self) -> dict[str, Any]:
         """With the rollouts and their proposals."""
-        taken = self._taken
-        assert taken is not None
-        held = {"states": taken.states, "actions": taken.actions, "outcomes": taken.outcomes}
-        held |= {"alive": taken.alive, "start": self._start, "counts": self._counts}
+        taken, held = self._taken, {"start": self._start, "counts": self._counts}
+        if taken is not None:
+            held |= {"states": taken.states, "actions": taken.actions}
+            held |= {"outcomes": taken.outcomes, "alive": taken.alive}
         new = self._proposals if self._given is None else []
         own = {"moved": self._moved, "ended": self._ended, "proposals": list(new)}
         return super().state_dict() | held | own
@@ -147,6 +147,8 @@ class ByWeights(Rounds):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the search where it was when the state was taken."""
         super().load_state_dict(state)
+        if not self.done:
+            return
         names = ("states", "actions", "outcomes", "alive")
         self._taken = Rollouts(*(state[name] for name in names))
         self._start, self._counts = state["start"], state["counts"]

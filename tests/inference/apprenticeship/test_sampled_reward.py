@@ -228,6 +228,10 @@ def test_the_effective_fraction_is_that_of_importance_sampling():
     assert found.effective_fraction == pytest.approx(float((2 * one - two).exp()), rel=0.15)
 
 
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(weighted, tmp_path, monkeypatch):
     problem = case(8, n=50)
@@ -246,6 +250,12 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(weighted, tmp_path,
     assert part.steps == 3
     assert not part.converged
     assert "interrupted" in part.reason
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "step", lambda self: raise_interrupt())
+        nothing = sampled(problem, **options)
+    assert nothing.steps == 0
+    assert weights_of(nothing).abs().max() == 0
+    assert "interrupted" in str(nothing)
     rest = sampled(problem, checkpoint=tmp_path / "rounds.pt", **options)
     assert rest.steps == 6
     assert weights_of(rest).tolist() == weights_of(whole).tolist()
