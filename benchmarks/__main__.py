@@ -33,7 +33,7 @@ minutes on an idle machine.
 The noise of all gradient estimators, by horizon, is a separate table; so are the errors of
 learners, races with the A2C, the DQN and the SAC of Stable-Baselines3, the experiments of Haarnoja
 et al. (2017) and of Schulman et al. (2017), what policies are robust to, and whether the intervals
-of fitted rewards cover the truth:
+of fitted rewards cover the truth, and posteriors over rewards:
 
     python -m benchmarks.variances
     python -m benchmarks.learners
@@ -46,6 +46,7 @@ of fitted rewards cover the truth:
     python -m benchmarks.equivalence
     python -m benchmarks.robustness
     python -m benchmarks.reward_errors
+    python -m benchmarks.reward_posterior
     python -m benchmarks.pendulum_changed
 """
 

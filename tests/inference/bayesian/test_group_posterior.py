@@ -108,7 +108,7 @@ def test_the_weights_are_those_of_nuts_on_a_program_written_by_hand():
 
     torch.manual_seed(0)
     kernel = NUTS(program, max_tree_depth=5)
-    chain = MCMC(kernel, num_samples=120, warmup_steps=60, disable_progbar=True)
+    chain = MCMC(kernel, num_samples=80, warmup_steps=50, disable_progbar=True)
     chain.run()
     draws = chain.get_samples()
     weights = draws["mean"].unsqueeze(1) + draws["log_spread"].exp().unsqueeze(1) * draws["z"]

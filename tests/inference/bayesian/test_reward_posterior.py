@@ -86,8 +86,7 @@ def test_the_mode_is_that_of_a_fit_with_the_prior():
     assert torch.allclose(found.mode, torch.tensor([*fitted.weights.values()]).double(), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["importance", "nuts"])
-def test_a_prior_on_half_the_line(method):
+def test_a_prior_on_half_the_line():
     table, seen, reward, log_likelihood = choices(1)
     prior = torch.distributions.HalfNormal(torch.tensor(0.7, dtype=torch.float64))
 
@@ -95,10 +94,7 @@ def test_a_prior_on_half_the_line(method):
         return log_likelihood(weights) + prior.log_prob(weights).sum(-1)
 
     mean, sd, _, _ = on_grid(log_density, 1, low=1e-6)
-    n = SIZES[method]
-    found = inference.reward_posterior(
-        table, seen, reward, prior, method=method, samples=n, warmup=40, progress=False
-    )
+    found = inference.reward_posterior(table, seen, reward, prior, samples=800, progress=False)
     assert (found.draws > 0).all()
     room = 4 * float(sd) / found.effective_sample_size**0.5
     assert abs(found.weights["f0"] - float(mean)) < room
@@ -110,7 +106,7 @@ def test_trips_on_a_network():
     trips, prior = walks(streets, 25), normal(3.0)
     found = inference.reward_posterior(streets, trips, names, prior, progress=False)
     sd = torch.tensor([*found.std_devs.values()], dtype=torch.float64)
-    steps = torch.linspace(-5, 5, 25, dtype=torch.float64)
+    steps = torch.linspace(-5, 5, 17, dtype=torch.float64)
     places = found.mode + torch.cartesian_prod(steps, steps) * sd
     density = []
     for x in places:
