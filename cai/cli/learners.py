@@ -62,6 +62,8 @@ METHODS = {
     "likelihood": MethodKind("fit_reward", "the most probable weights, with errors"),
     "max_margin": MethodKind("max_margin", "weights of the largest margin"),
     "feature_matching": MethodKind("feature_matching", "a mixture of policies with the features"),
+    "sampled": MethodKind("sampled_reward", "weights from rollouts, guided cost learning"),
+    "adversarial": MethodKind("adversarial_reward", "weights by a discriminator, AIRL"),
 }
 
 

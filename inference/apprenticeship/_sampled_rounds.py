@@ -94,7 +94,7 @@ class Setting:
         return roll_out(self.table, log_q, self.first_states[self.start])
 
 
-class Rounds:
+class SampledRounds:
     """What the loop of all training needs, see :class:`cai.inference.fitting.resumption`."""
 
     verb, outcome, restarts, policy = "sampled_reward", "the latest", "", None
@@ -137,7 +137,7 @@ class Rounds:
         return f"{self.done} rounds were taken"
 
 
-class ByMatching(Rounds):
+class ByMatching(SampledRounds):
     """Rollouts of the soft policy of the present weights, without importance weights.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.apprenticeship._sampled_rounds import Rounds, Setting
+from cai.inference.apprenticeship._sampled_rounds import SampledRounds, Setting
 from cai.inference.apprenticeship._weighted_rollouts import (
     Estimates,
     WeightedRollouts,
@@ -24,7 +24,7 @@ from cai.tables.table import Table
 _POOR = 100  # effective rollouts below which the result is doubtful
 
 
-class ByWeights(Rounds):
+class ByWeights(SampledRounds):
     """Rollouts with importance weights: maximum entropy.
 
     Args:

@@ -11,6 +11,7 @@ from command_line import run
 
 import cai
 from cai import inference, models
+from cai.cli.learners import METHODS
 
 MAP = ["S..", ".P.", "..G"]
 WORLD = ("gridworld", "--option", f"map={MAP}", "--horizon", 6, "--option", "slip=0.2")
@@ -134,6 +135,8 @@ def test_features_of_cells_and_of_named_states(tmp_path, out, capsys):
     [
         ("max_margin", {"slack": 2.0, "examples": "each"}),
         ("feature_matching", {"method": "margin", "tolerance": 0.1}),
+        ("sampled", {"samples": 2000, "seed": 3}),
+        ("adversarial", {"penalty": 0.05, "rounds": 20}),
     ],
 )
 def test_other_methods_are_those_of_the_library(method, settings, tmp_path, out, capsys):
@@ -151,12 +154,12 @@ def test_other_methods_are_those_of_the_library(method, settings, tmp_path, out,
         "pit": lambda s, a, n: inside["P"][n] & ~inside["P"][s],
         "goal": lambda s, a, n: inside["G"][n] & ~inside["G"][s],
     }
-    function = getattr(inference, method)
+    function = getattr(inference, METHODS[method].function)
     expected = function(world(), seen, cai.LinearReward({}, arrival), progress=False, **settings)
     assert text == f"{expected}\n"
     assert listing(out) == ["estimates.png", "fit.json", "fit.md", "reward_map.png"]
     found = json.loads((out / "fit.json").read_text())
-    assert found["method"] == expected.method
+    assert found.keys() == expected.to_dict().keys()
     assert found["weights"] == pytest.approx(expected.weights, abs=1e-6)
 
 
