@@ -127,6 +127,17 @@ class RewardProgram:
         prior: of the weights, or of their mean over demonstrators.
         labels: of the demonstrators, in the order of the plate; None if there is one only.
         spread: the prior of the population's standard deviations; None without groups.
+
+    >>> import pyro, torch, cai
+    >>> from cai import inference, models
+    >>> model = models.ledge()
+    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 20, seed=0))
+    >>> reward = cai.LinearReward({"state": lambda s, a: s, "action": lambda s, a: a})
+    >>> prior = torch.distributions.Normal(0.0, 1.0)
+    >>> program = inference.reward_program(model, seen, reward, prior)
+    >>> drawn = pyro.poutine.trace(program).get_trace().nodes["weights"]["value"]
+    >>> program.names, drawn.shape
+    (('state', 'action'), torch.Size([2]))
     """
 
     names: tuple[str, ...]
