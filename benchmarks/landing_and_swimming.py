@@ -8,7 +8,8 @@ half), lag 0.005. The lander, LunarLander-v3 with continuous engines, has α = 0
 Swimmer-v5 α = 0.02 and 0.9999, since it is paid a little for each step forward. Our α is paid for
 nats from the uniform action prior, which differs from the entropy by 1.39 nats a step: with a
 lander whose flight may end, that is not quite the same problem. The return is that of 20 episodes
-of the trained policy, which draws its actions. Each run takes about ten minutes.
+of the trained policy, which draws its actions. Each run takes about ten minutes. One seed of the
+lander, on a busy machine: -6.9 for -59.9.
 """
 
 from __future__ import annotations
