@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.inference.bayesian._demonstrators import Demonstrator, Groups
-from cai.inference.bayesian._laplace import check_determined
+from cai.inference.bayesian._laplace import check_determined, highest
 from cai.inference.bayesian._population import (
     Population,
     Quadratics,
@@ -19,7 +19,7 @@ from cai.inference.bayesian._population import (
 )
 from cai.inference.bayesian.group_posterior import GroupPosterior
 from cai.inference.fitting.loop import train
-from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
+from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum
 from cai.inference.searches.search_file import SearchFile
 from cai.inference.searches.undetermined import information
 from cai.rewards.weight_priors import Coordinates
@@ -87,18 +87,7 @@ def empirical_bayes(
 
 def _pooled(groups: Groups, prior: Any) -> Maximum:
     """The weights as of one demonstrator, where the search begins."""
-    best: Maximum | None = None
-    for start in groups.whole.starts(None):
-        try:
-            found = maximise(groups.whole.score, start, groups.whole.scale, prior, _STEPS)
-        except ValueError:
-            if best is None:
-                raise
-            continue
-        if found.reason == INTERRUPTED:
-            raise KeyboardInterrupt
-        best = found if best is None or found.value > best.value else best
-    assert best is not None
+    best = highest(groups.whole.score, groups.whole.starts(None), groups.whole.scale, prior)
     check_determined(best, groups.whole.scale, groups.whole.names)
     return best
 

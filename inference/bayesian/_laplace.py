@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,18 +77,8 @@ def laplace(task: Task, coordinates: Coordinates) -> Laplace:
             all of them.
     """
     scale = task.scale if coordinates.whole else torch.ones_like(task.scale)
-    score, best = in_coordinates(task.score, coordinates), None
-    for start in _starts(task, coordinates):
-        try:
-            found = maximise(score, start, scale, coordinates, _STEPS)
-        except ValueError:
-            if best is None:
-                raise
-            continue
-        if found.reason == INTERRUPTED:
-            raise KeyboardInterrupt
-        best = found if best is None or found.value > best.value else best
-    assert best is not None
+    score = in_coordinates(task.score, coordinates)
+    best = highest(score, _starts(task, coordinates), scale, coordinates)
     check_determined(best, scale, task.names)
     bend = information(best)
     lower = torch.linalg.cholesky(bend)
@@ -96,6 +87,33 @@ def laplace(task: Task, coordinates: Coordinates) -> Laplace:
         () if best.converged else (f"The search for the mode did not converge: {best.reason}.",)
     )
     return Laplace(task, coordinates, best.weights, root, _log_det(root), remarks)
+
+
+def highest(
+    score: Callable[[Tensor], ScoredDemonstrations],
+    starts: Iterator[Tensor],
+    scale: Tensor,
+    prior: Any,
+) -> Maximum:
+    """The highest of the maxima that searches from several starts find.
+
+    Raises:
+        KeyboardInterrupt: if a search is interrupted.
+        ValueError: if there are no values at the first start.
+    """
+    best: Maximum | None = None
+    for start in starts:
+        try:
+            found = maximise(score, start, scale, prior, _STEPS)
+        except ValueError:
+            if best is None:
+                raise
+            continue
+        if found.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        best = found if best is None or found.value > best.value else best
+    assert best is not None
+    return best
 
 
 def in_coordinates(
