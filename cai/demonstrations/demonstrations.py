@@ -48,10 +48,10 @@ class Demonstrations:
     Raises:
         ValueError: if shapes, lengths or words do not fit.
 
-    >>> import cai
-    >>> from cai import models
-    >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 3, seed=0))
+    >>> import cai.models
+    >>> model = cai.models.ledge()
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 3, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> len(seen), seen.actions.shape, seen.ends[0]
     (3, torch.Size([3, 4]), 'horizon')
     """

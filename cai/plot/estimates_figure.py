@@ -87,7 +87,8 @@ def estimates(
     >>> import cai
     >>> from cai import inference, models, plot
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 50, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> fitted = inference.fit_reward(model, seen, cai.LinearReward({"state": lambda s, a: s}))
     >>> figure = plot.estimates({"actions": fitted})
     """
@@ -150,7 +151,7 @@ def by_group(found: _Groups) -> Figure:
     >>> from cai import inference, models, plot
     >>> model = models.ledge()
     >>> who = ["Ann", "Bob", "Cy"] * 10
-    >>> paths = model.simulate(model.prior, 30, seed=0)
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 30, seed=0)
     >>> seen = cai.Demonstrations.from_trajectories(paths, groups=who)
     >>> reward = cai.LinearReward({"state": lambda s, a: s})
     >>> figure = plot.by_group(inference.reward_posterior(model, seen, reward, groups=True))
@@ -196,7 +197,8 @@ def optimism_profile(found: _Profile) -> Figure:
     >>> import cai
     >>> from cai import inference, models, plot
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 50, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> reward = cai.LinearReward({"state": lambda s, a: s})
     >>> figure = plot.optimism_profile(inference.fit_optimism(model, seen, reward))
     """

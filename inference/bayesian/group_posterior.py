@@ -62,7 +62,7 @@ class GroupPosterior(PrintedTable):
     >>> import torch, cai
     >>> from cai import inference, models
     >>> model = models.ledge()
-    >>> paths = model.simulate(model.prior, 40, seed=0)
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 40, seed=0)
     >>> who = ["Ann", "Bob", "Cy", "Dee"] * 10
     >>> seen = cai.Demonstrations.from_trajectories(paths, groups=who)
     >>> reward = cai.LinearReward({"state": lambda s, a: s})

@@ -58,7 +58,8 @@ class RewardPosterior(PrintedTable):
     >>> import torch, cai
     >>> from cai import inference, models
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 50, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> reward = cai.LinearReward({"state": lambda s, a: s})
     >>> prior = torch.distributions.Normal(0.0, 1.0)
     >>> found = inference.reward_posterior(model, seen, reward, prior, samples=100)

@@ -96,7 +96,8 @@ def reward_program(
     >>> import pyro.distributions as dist
     >>> from cai import inference, models
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 20, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 20, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> reward = cai.LinearReward({"state": lambda s, a: s})
     >>> prior = dist.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     >>> program = inference.reward_program(model, seen, reward, prior)
@@ -131,7 +132,8 @@ class RewardProgram:
     >>> import pyro, torch, cai
     >>> from cai import inference, models
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 20, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 20, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> reward = cai.LinearReward({"state": lambda s, a: s, "action": lambda s, a: a})
     >>> prior = torch.distributions.Normal(0.0, 1.0)
     >>> program = inference.reward_program(model, seen, reward, prior)

@@ -91,7 +91,8 @@ def fit_optimism(
     >>> import cai
     >>> from cai import inference, models
     >>> model = models.ledge()
-    >>> seen = cai.Demonstrations.from_trajectories(model.simulate(model.prior, 50, seed=0))
+    >>> paths = model.simulate(lambda t, s: model.prior(s), 50, seed=0)
+    >>> seen = cai.Demonstrations.from_trajectories(paths)
     >>> inference.fit_optimism(model, seen, cai.LinearReward({"own": model.reward})).level
     0.95
     """
