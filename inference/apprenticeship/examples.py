@@ -13,6 +13,7 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.problem import as_problem
 from cai.inference.apprenticeship.hard_planning import Planner, expected_features
 from cai.inference.inverse.observed import observed
+from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 from cai.tables.table import Table
@@ -73,6 +74,15 @@ class Examples:
     def names(self) -> tuple[str, ...]:
         """Of the k features."""
         return self._arrays.names
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells the problem and its data from others, for a checkpoint."""
+        return {
+            "demonstrations": of_demonstrations(self.demonstrations),
+            "features": digest(self.names, self.features, self.offset),
+            "dynamics": of_dynamics(self.table),
+        }
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -102,7 +102,8 @@ def _digest(value: Any) -> str:
         elif isinstance(x, Tensor):
             found.update(f"{x.dtype}{list(x.shape)}".encode())
             flat = x.detach().cpu().contiguous().flatten()
-            found.update(flat.view(torch.uint8).numpy().tobytes())
+            if len(flat):  # an empty one may have no strides
+                found.update(flat.view(torch.uint8).numpy().tobytes())
         else:
             found.update(repr(x).encode())
 

@@ -62,6 +62,11 @@ class MarginTask(ABC):
     actions: int
     remarks: tuple[str, ...] = ()
 
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What tells the problem and its data from others, for a checkpoint."""
+
     @abstractmethod
     def worst(self, weights: Tensor) -> Cut:
         """What the best policies that are also paid for being different have more.
@@ -94,6 +99,11 @@ class CuttingPlanes(Rounds):
         objective: there.
         bound: below the minimum.
     """
+
+    held = (
+        *("weights", "slacks", "objective", "bound"),
+        *("_rows", "_rays", "_constants", "_gains", "_owners"),
+    )
 
     def __init__(self, task: MarginTask, slack: float, steps: int) -> None:
         super().__init__("max_margin", steps)

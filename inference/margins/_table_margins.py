@@ -11,6 +11,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.apprenticeship.examples import Examples
 from cai.inference.margins._cutting_planes import Cut, GainsForEver, MarginTask
+from cai.inference.searches.search_file import digest
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -48,6 +49,11 @@ class TableMargins(MarginTask):
         self.owners = torch.empty(len(of), dtype=torch.long)
         for j, who in enumerate(self._groups):
             self.owners[who] = j
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """See :meth:`MarginTask.identity`."""
+        return self._of.identity | {"loss": digest(self._loss, self.owners)}
 
     def worst(self, weights: Tensor) -> Cut:
         """See :meth:`MarginTask.worst`."""

@@ -14,6 +14,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.margins._cutting_planes import Cut, GainsForEver, MarginTask
 from cai.inference.margins._table_margins import losses
+from cai.inference.searches.search_file import digest, of_demonstrations
 from cai.inference.trips.best_routes import LEFT, BestRoutes, GainingCycle, route
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.numerics.exclusive import cached_property
@@ -43,6 +44,7 @@ class TripMargins(MarginTask):
             expected, came = "a list of names of features", type(names).__name__
             checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
         self._streets, self.names = streets, tuple(names)
+        self._trips = of_demonstrations(trips)
         self._features = streets.features(self.names)
         self.scale = spread(self._features.T)
         self.taken = torch.from_numpy(TripLikelihoods(streets, self._features, trips).taken)
@@ -57,6 +59,13 @@ class TripMargins(MarginTask):
         tails, heads = streets.turns.numpy().T
         self._ends = [(int(tails[one[0]]), int(heads[one[-1]])) for one in self._turns]
         self._codes, self._size = tails * E + heads, E
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """See :meth:`MarginTask.identity`."""
+        features = digest(self.names, self._features, self._streets.turns)
+        loss = digest(torch.from_numpy(self._loss))
+        return {"demonstrations": self._trips, "features": features, "loss": loss}
 
     def worst(self, weights: Tensor) -> Cut:
         """See :meth:`MarginTask.worst`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,10 +14,12 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.apprenticeship.learned_reward import LearnedReward
 from cai.inference.exact.soft_values import soft_values
+from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import train
 from cai.inference.margins._cutting_planes import CuttingPlanes, MarginTask
 from cai.inference.margins._table_margins import TableMargins
 from cai.inference.margins._trip_margins import TripMargins
+from cai.inference.searches.search_file import SearchFile
 from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
@@ -95,6 +98,7 @@ def max_margin(
     examples: Literal["each", "start"] | None = None,
     on_impossible: str = "error",
     steps: int = 200,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> MaxMargin:
     r"""The reward under which demonstrations beat every other policy by a margin.
@@ -139,6 +143,7 @@ def max_margin(
         on_impossible: "error" if a demonstration has a step of probability zero, or "drop" to leave
             such demonstrations out.
         steps: rounds, at most.
+        checkpoint: path of a file that is written after each round, and resumed from if it exists.
         progress: whether to show a bar on a terminal.
 
     Returns:
@@ -174,7 +179,11 @@ def max_margin(
         by_start = examples != "each"
         task = TableMargins(model, demonstrations, reward, loss, by_start, on_impossible)
     search = CuttingPlanes(task, float(slack), steps)
-    train(search, None, 1, progress)
+    file = None
+    if checkpoint is not None:
+        settings = {"slack": float(slack), **task.identity}
+        file = SearchFile(checkpoint_file.check(checkpoint), settings, "max_margin")
+    train(search, file, 1, progress)
     return _result(task, search, float(slack))
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+_PLAIN = "done", "reason", "converged"
 
 
 class Rounds(ABC):
-    """A search without a file, unless a subclass gives its state.
+    """A search that the training loop steps, and that a file may keep.
 
     Args:
         verb: the function that it is a call of.
@@ -22,6 +27,7 @@ class Rounds(ABC):
     """
 
     outcome, restarts, policy = "the best", "", None
+    held: ClassVar[tuple[str, ...]] = ()  # all else that the next step depends on
 
     def __init__(self, verb: str, steps: int) -> None:
         self.verb, self.total, self.done = verb, steps, 0
@@ -52,13 +58,22 @@ class Rounds(ABC):
         return f"{self.history[-1]:.4g}" if self.history else ""
 
     def differs(self, kept: dict[str, Any]) -> str:
-        """Nothing, as nothing is kept."""
+        """Nothing: the settings say all."""
         return ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """All that the next step depends on."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        held = {name: getattr(self, name) for name in self.held}
+        history = torch.tensor(self.history, dtype=torch.float64)
+        as_tensors = {k: torch.from_numpy(x) for k, x in held.items() if isinstance(x, np.ndarray)}
+        return plain | held | as_tensors | {"history": history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing goes on from a state."""
-        raise NotImplementedError
+        """Puts the search where it was when the state was taken."""
+        self.history = state["history"].tolist()
+        for name in (*_PLAIN, *self.held):
+            is_array = isinstance(getattr(self, name), np.ndarray)
+            setattr(self, name, state[name].numpy() if is_array else state[name])
+        if not self.converged:  # it may go further now
+            self.reason = ""

@@ -220,3 +220,20 @@ def test_what_does_not_fit_is_refused():
     one = cai.Demonstrations.from_paths([[0, 1]], [[0]], ends="absorbed")
     length = cai.LinearReward({"length": lambda s, a: s == 0})
     refused("model: expected a finite horizon or a discount", endless, one, length)
+
+
+@pytest.mark.parametrize("method", ["projection", "margin"])
+def test_a_search_goes_on_from_its_file(method, tmp_path):
+    (model, reward, seen), file = case(2), tmp_path / "mixture.pt"
+    options = {"method": method, "tolerance": 1e-3, "progress": False}
+    whole = inference.feature_matching(model, seen, reward, **options)
+    assert whole.steps > 2
+    part = inference.feature_matching(model, seen, reward, steps=2, checkpoint=file, **options)
+    assert (part.steps, part.converged) == (2, False)
+    rest = inference.feature_matching(model, seen, reward, checkpoint=file, **options)
+    assert rest.steps == whole.steps
+    assert torch.equal(rest.history, whole.history)
+    assert torch.equal(rest.mixture, whole.mixture)
+    assert torch.equal(rest.visits, whole.visits)
+    with pytest.raises(ValueError, match="checkpoint"):
+        inference.feature_matching(model, seen[:2], reward, checkpoint=file, **options)

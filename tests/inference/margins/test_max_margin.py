@@ -468,6 +468,23 @@ def test_an_interrupt_returns_the_best_so_far(monkeypatch):
     assert math.isfinite(found.objective)
 
 
+def test_a_search_goes_on_from_its_file(tmp_path):
+    streets = town()
+    trips, file = walks(streets, 20), tmp_path / "margin.pt"
+    whole = inference.max_margin(streets, trips, NAMES, progress=False)
+    assert whole.steps > 3
+    part = inference.max_margin(streets, trips, NAMES, steps=2, checkpoint=file, progress=False)
+    assert (part.steps, part.converged) == (2, False)
+    rest = inference.max_margin(streets, trips, NAMES, checkpoint=file, progress=False)
+    assert rest.steps == whole.steps
+    assert torch.equal(rest.history, whole.history)
+    assert rest.weights == whole.weights
+    with pytest.raises(ValueError, match="checkpoint"):
+        inference.max_margin(streets, trips, NAMES, slack=2.0, checkpoint=file, progress=False)
+    with pytest.raises(ValueError, match="checkpoint"):
+        inference.max_margin(streets, trips[:10], NAMES, checkpoint=file, progress=False)
+
+
 def test_what_does_not_fit_is_refused(monkeypatch):
     model, reward = models.ledge(), cai.LinearReward({"state": lambda s, a: s})
     seen = cai.Demonstrations.from_paths([[0, 1, 2, 3, 3]], [[1, 1, 1, 0]])
