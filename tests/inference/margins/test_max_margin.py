@@ -496,5 +496,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     gaining = cai.LinearReward({"a": reward_of_it.features["a"] * 0}, offset=1.0)
     seen_there = wandering(endless, 0.5, 0)
     refused("reward: expected features at which going round", endless, seen_there, gaining)
+    stays = dict(reward_of_it.features)
+    stays["b"] = stays["b"].clone().index_fill(0, torch.tensor([5]), -2.0)
+    message = r"features\['b'\]: expected 0 in absorbing states.*got -2 for action 0 in state 5"
+    refused(message, endless, seen_there, cai.LinearReward(stays))
     monkeypatch.setitem(sys.modules, "clarabel", None)
     refused("max_margin: expected clarabel to be installed", model, seen, reward)
