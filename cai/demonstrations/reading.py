@@ -81,7 +81,10 @@ def sequences(states: Any, actions: Any) -> tuple[list[Tensor], list[Tensor]]:
         for name, row in zip(("states", "actions"), both, strict=True)
     )
     for i, (before, taken) in enumerate(zip(s, a, strict=True)):
-        if taken.dim() != 1 or before.dim() != 1 or not 0 < len(taken) == len(before) - 1:
+        if not taken.numel():
+            advice = "a start without actions tells nothing"
+            checks.refuse(f"actions[{i}]", "at least one action", "none", advice)
+        if taken.dim() != 1 or before.dim() != 1 or len(taken) != len(before) - 1:
             came = f"{before.numel()} states and {taken.numel()} actions"
             advice = "the state after the last action is part of it"
             checks.refuse(f"states[{i}]", "one state more than actions", came, advice)

@@ -85,7 +85,7 @@ def weights(name: str, values: Any, *shapes: tuple[int, ...]) -> Tensor:
     total = array.sum(-1)
     if (array < 0).any() or not ((total > 0) & total.isfinite()).all():
         came = f"numbers from {array.min().item():g} to {array.max().item():g}"
-        advice = "zero makes a state or an action impossible"
+        advice = "what has weight zero is impossible"
         refuse(name, "finite weights ≥ 0, not all of them zero", came, advice)
     return array
 

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 from cai import checks
 
+_FAR = 30.0  # where a transform to a bounded set is flat: torch clamps its inverse at the boundary
 _ADVICE = "for instance torch.distributions.Normal(0.0, 3.0)"
 
 
@@ -76,9 +77,11 @@ class Coordinates:
         return x if self.whole else self._transform(x)
 
     def back(self, weights: Tensor) -> Tensor | None:
-        """x (k,) of some weights; None if the prior forbids them."""
+        """x (k,) of some weights; None if the prior forbids them, or they lie on its boundary."""
         x: Tensor = weights if self.whole else self._transform.inv(weights)
-        return x if x.isfinite().all() else None
+        if self.whole:
+            return x if x.isfinite().all() else None
+        return x if (x.abs() < _FAR).all() else None
 
     def jacobian(self, x: Tensor) -> Tensor:
         """∂ψ/∂x, (k, k)."""

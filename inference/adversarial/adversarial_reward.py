@@ -132,7 +132,11 @@ def adversarial_reward(
         advice = 'leave it out, or take form="airl"'
         checks.refuse("reward", 'none for form="gail"', type(reward).__name__, advice)
     if penalty is not None:
-        checks.check_real("penalty", penalty, lambda x: 0 <= x < float("inf"), "at least 0", "")
+        finite = "a finite number of at least 0"
+        checks.check_real("penalty", penalty, lambda x: 0 <= x < float("inf"), finite, "")
+    if training is not None:
+        kind, advice = "an AdversarialTraining", "inference.AdversarialTraining(…)"
+        checks.check_kind("training", training, AdversarialTraining, kind, advice)
     checks.check_count("rounds", rounds)
     checks.check_flag("progress", progress)
     if isinstance(reward, nn.Module):
@@ -143,6 +147,9 @@ def adversarial_reward(
         advice = "for instance cai.TabularReward('state')"
         kinds = "a LinearReward, a TabularReward, a NeuralReward or a torch module"
         checks.check_kind("reward", reward, REWARDS, kinds, advice)  # type: ignore[arg-type]
+    if not any(hasattr(problem, made) for made in ("log_prior", "transition", "make")):
+        expected = "a model or its table, or what models.environment returns"
+        checks.refuse("problem", expected, type(problem).__name__, "such as cai.models.ledge()")
     tabulated = enumerable(problem) is not None
     if generator == "exact" and not tabulated:
         expected, came = "a model with finitely many states and actions", "another problem"

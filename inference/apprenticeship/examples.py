@@ -14,8 +14,10 @@ from cai.evaluation.problem import as_problem
 from cai.inference.apprenticeship.hard_planning import Planner, expected_features
 from cai.inference.inverse.observed import observed
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
+from cai.numerics.logspace import mean
 from cai.program.trajectory import TrajectoryModel
-from cai.rewards.linear_reward import LinearReward
+from cai.rewards.linear_reward import FeatureArrays, LinearReward
+from cai.rewards.places import endless, lasting
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
@@ -61,6 +63,7 @@ class Examples:
         self._program, self._reward = as_problem(model).program, reward
         table = self.table = enumerated(model)
         arrays = self._arrays = reward.on(table)
+        _check_absorbing(table, arrays)
         self.planner = Planner(table)
         self.features, self.scale = expected_features(table, arrays), arrays.spread(table)
         self.offset = arrays.offset
@@ -176,6 +179,22 @@ class Examples:
         if self._program is None:
             return paid, self._arrays.rewards(self.table, weights)
         return paid, paid.given_to(self._program)
+
+
+def _check_absorbing(table: Table, features: FeatureArrays) -> None:
+    """Raises ValueError if an endless stay in an absorbing state counts: sums would be infinite."""
+    if not endless(table):
+        return
+    found = features.reward
+    if features.arrival is not None:
+        found = found + mean(table.log_dynamics, features.arrival)
+    stays = ~lasting(table).unsqueeze(1) & (table.log_prior > -torch.inf)
+    wrong = ((found != 0) & stays).nonzero()
+    if len(wrong):
+        k, s, a = wrong[0].tolist()
+        expected = "0 in absorbing states, without a discount or a horizon"
+        came = f"{float(found[k, s, a]):g} for action {a} in state {s}"
+        checks.refuse(f"features[{features.names[k]!r}]", expected, came, "or take a discount")
 
 
 def _check_ends(table: Table, seen: Demonstrations) -> None:

@@ -198,6 +198,8 @@ def sampled_reward(
     if start is not None:
         begun = reward.weighted(start).weights or {}
         first = torch.tensor(list(begun.values()), dtype=torch.float64)
+        if not first.isfinite().all():
+            checks.refuse("start", f"{k} finite weights", str(first.tolist()), "None takes zeros")
     setting = Setting(
         table=table,
         features=features,

@@ -110,6 +110,10 @@ def by_groups(
 def _listed(groups: Any, there: list[Hashable]) -> list[Hashable]:
     advice = "True takes those that the demonstrations have"
     labels: list[Hashable] = checks.several("groups", groups, advice, "True or several labels")
+    for label in labels:
+        if not isinstance(label, Hashable):
+            came = f"{label!r}, which is {type(label).__name__}"
+            checks.refuse("groups", "labels such as texts or numbers", came, advice)
     if len(set(labels)) < len(labels):
         checks.refuse("groups", "labels that differ", "one twice", "list each one once")
     missing = [label for label in there if label not in labels]

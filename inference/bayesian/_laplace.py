@@ -104,7 +104,8 @@ def highest(
     best: Maximum | None = None
     for start in starts:
         try:
-            found = maximise(score, start, scale, prior, _STEPS)
+            first = None if best is None else best.first  # later starts may lie where it is flat
+            found = maximise(score, start, scale, prior, _STEPS, first=first)
         except ValueError:
             if best is None:
                 raise
@@ -132,10 +133,20 @@ def in_coordinates(
 
 
 def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:
-    """Those of a fit, where the prior allows them."""
-    for weights in task.starts(None):
+    """Those of a fit, where the prior allows them.
+
+    Raises:
+        ValueError: if the prior has no density where the search would begin.
+    """
+    for i, weights in enumerate(task.starts(None)):
         x = coordinates.back(weights)
-        yield torch.zeros_like(weights) if x is None else x
+        x = torch.zeros_like(weights) if x is None else x
+        if coordinates.log_prob(x).isfinite():
+            yield x
+        elif i == 0:
+            came = f"none at {coordinates.weights(x).tolist()}, where the search begins"
+            advice = "for instance torch.distributions.Normal(0.0, 3.0)"
+            checks.refuse("prior", "a distribution with a density of weights", came, advice)
 
 
 def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:

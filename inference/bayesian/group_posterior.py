@@ -130,8 +130,8 @@ class GroupPosterior(PrintedTable):
             ValueError: if there is none of that name.
         """
         if label not in self.labels:
-            came, there = repr(label), ", ".join(map(repr, self.labels[:5]))
-            checks.refuse("found[…]", "the label of a group", came, f"there are {there}, …")
+            there = ", ".join(map(repr, self.labels[:5])) + (", …" if len(self.labels) > 5 else "")
+            checks.refuse("found[…]", "the label of a group", repr(label), f"there are {there}")
         d = self.labels.index(label)
         names, x = self.reward.names, self.group_weights[d]
         return GroupWeights(

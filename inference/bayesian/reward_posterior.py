@@ -290,8 +290,8 @@ def _weighted(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
     if not run.done:
         raise KeyboardInterrupt
     if run.log_weights.max() == -torch.inf:
-        came, advice = "none near the mode", 'take method="nuts", or a narrower prior'
-        checks.refuse("draws", "some of positive weight", came, advice)
+        advice = "look for features that are not zero in an absorbing state, or narrow the prior"
+        checks.refuse("draws", "some at which the model has values", "none near the mode", advice)
     return _Drawn(run.z, run.log_weights, 0, 0, (*remarks, *_interrupted(run)))
 
 

@@ -115,6 +115,12 @@ def reward_program(
     k = len(whole.names)
     of_mean = _proper("prior", prior, k)
     of_spread = _proper("spread", _half_normal(of_mean) if spread is None else spread, k)
+    if any(of_spread.support.check(torch.full((k,), x)).all() for x in (-1e-6, -1.0)):
+        came, advice = (
+            f"{spread!r}, which allows negative ones",
+            "take dist.HalfNormal(1.0) perhaps",
+        )
+        checks.refuse("spread", "a distribution of standard deviations", came, advice)
     return RewardProgram(whole.names, tasks, of_mean, labels, of_spread)
 
 

@@ -97,7 +97,8 @@ def intent(
     if isinstance(models, Routes):
         return _on_roads(models, prefix, prior, optimism, rule, likelihood)
     if not isinstance(models, Mapping) or not models:
-        expected, came = "a mapping from names to models", type(models).__name__
+        expected = "a mapping from names to at least one model"
+        came = "an empty one" if isinstance(models, Mapping) else type(models).__name__
         checks.refuse("models", expected, came, 'such as {"home": one, "work": another}')
     names = tuple(models)
     p, seen = _weights(prior, names), prefixes(prefix)

@@ -97,6 +97,7 @@ def _highest(
         for one in starts:
             if not tried or _possible(task, one, asked.prior):
                 tried.append(_searched(task, asked, method, one, penalty, first, kept))
+                first = tried[0].first  # a later start may lie where the likelihood is flat
             if tried[-1].reason == INTERRUPTED:
                 break
     except KeyboardInterrupt:  # between two searches

@@ -154,9 +154,9 @@ def laplace_reward(
         unrolled = Unrolled(model, demonstrations, reward, noisy)
         local = expansion(unrolled)
     begun = None if start is None else arrays.numbers("start", start, f"{k} weights")
-    if begun is not None and begun.shape != (k,):
-        came = str(list(begun.shape))
-        checks.refuse("start", f"{k} weights, one for each feature", came, "")
+    if begun is not None and (begun.shape != (k,) or not begun.isfinite().all()):
+        advice = "finite numbers, one for each feature"
+        checks.refuse("start", f"{k} weights", str(begun.tolist()), advice)
     search = LocalSearch(local, begun, steps)
     train(search, None, 1, progress)
     paid = reward.weighted(search.weights)

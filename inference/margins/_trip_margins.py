@@ -43,6 +43,10 @@ class TripMargins(MarginTask):
         if not isinstance(names, list | tuple):
             expected, came = "a list of names of features", type(names).__name__
             checks.refuse("reward", expected, came, 'on a road network such as ["minutes", "left"]')
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            came = f"{twice[0]!r} twice"
+            checks.refuse("reward", "different names", came, "name each of them once")
         self._streets, self.names = streets, tuple(names)
         self._trips = of_demonstrations(trips)
         self._features = streets.features(self.names)

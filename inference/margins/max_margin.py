@@ -30,8 +30,9 @@ from cai.tables.table import Table
 _NOTHING = 1e-7  # of a weight, in units of the spread
 _ZERO = (
     "All weights are zero: whatever is paid, policies that differ everywhere are as good as "
-    'demonstrations. Add features; examples="start" averages those that begin alike.'
+    "demonstrations. Add features"
 )
+_AVERAGES = '; examples="start" averages those that begin alike'
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -171,30 +172,31 @@ def max_margin(
     checks.check_count("steps", steps)
     checks.check_flag("progress", progress)
     task: MarginTask
+    each = False
     if isinstance(model, Streets):
         if examples == "start":
             checks.refuse("examples", '"each" on a road network', repr(examples), "leave it out")
         task = TripMargins(model, demonstrations, reward, loss)
     else:
-        by_start = examples != "each"
-        task = TableMargins(model, demonstrations, reward, loss, by_start, on_impossible)
+        each = examples == "each"
+        task = TableMargins(model, demonstrations, reward, loss, not each, on_impossible)
     search = CuttingPlanes(task, float(slack), steps)
     file = None
     if checkpoint is not None:
         settings = {"slack": float(slack), **task.identity}
         file = SearchFile(checkpoint_file.check(checkpoint), settings, "max_margin")
     train(search, file, 1, progress)
-    return _result(task, search, float(slack))
+    return _result(task, search, float(slack), each)
 
 
-def _result(task: MarginTask, search: CuttingPlanes, slack: float) -> MaxMargin:
+def _result(task: MarginTask, search: CuttingPlanes, slack: float, each: bool) -> MaxMargin:
     paid, model = task.paying(search.weights)
     nothing = search.converged and bool((search.weights.abs() * task.scale).max() < _NOTHING)
     return MaxMargin(
         reward=paid,
         model=model,
         method="maximum margin planning",
-        converges_to="the minimum of ½ |ψ|² + C Σ slacks, which is unique in ψ",
+        converges_to="the minimum of ½ |spread ψ|² + C Σ slacks, which is unique in ψ",
         observed=task.taken.mean(0),
         expected=task.expected(search.weights),
         history=search.weights.new_tensor(search.history),
@@ -204,7 +206,9 @@ def _result(task: MarginTask, search: CuttingPlanes, slack: float) -> MaxMargin:
         steps=search.done,
         converged=search.converged,
         reason=search.why,
-        remarks=(*task.remarks, _ZERO) if nothing else task.remarks,
+        remarks=(*task.remarks, f"{_ZERO}{_AVERAGES if each else ''}.")
+        if nothing
+        else task.remarks,
         slack=slack,
         slacks=search.slacks[task.owners],
         objective=search.objective,

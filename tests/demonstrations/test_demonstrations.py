@@ -121,7 +121,7 @@ def test_groups_stay_together():
     [
         (lambda: cai.Demonstrations.from_paths([[0, 1]], [[1, 1]]), r"states\[0\]: expected one"),
         (lambda: cai.Demonstrations.from_paths([], []), "actions: expected a sequence for each"),
-        (lambda: cai.Demonstrations.from_paths([[0]], [[]]), r"states\[0\]: expected"),
+        (lambda: cai.Demonstrations.from_paths([[0]], [[]]), r"actions\[0\]: expected at least"),
         (lambda: cai.Demonstrations.from_paths([[0, 1.5]], [[1]]), r"states\[0\]: expected integ"),
         (lambda: cai.Demonstrations.from_paths([[0, 1]], [[1]], ends="end"), "ends: expected"),
         (

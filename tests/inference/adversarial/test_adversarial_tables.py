@@ -414,7 +414,9 @@ def test_it_prints_exports_and_is_compared():
         ({"signal": "d"}, "signal: expected"),
         ({"ends": "cut"}, "ends: expected"),
         ({"generator": "ppo"}, "generator: expected"),
-        ({"penalty": -1.0}, "penalty: expected at least 0"),
+        ({"penalty": -1.0}, "penalty: expected a finite number of at least 0"),
+        ({"penalty": float("inf")}, "penalty: expected a finite number of at least 0"),
+        ({"training": 3, "generator": "soft_q"}, "training: expected an AdversarialTraining, got"),
         ({"rounds": 0}, "rounds"),
         ({"form": "gail", "reward": cai.TabularReward()}, 'reward: expected none for form="gail"'),
         ({"reward": "state"}, "reward: expected a LinearReward"),
@@ -427,6 +429,12 @@ def test_messages(options, message):
     given = {"demonstrations": inference.soft_values(model).policy} | options
     with pytest.raises(ValueError, match=message):
         learn(model, **given)
+
+
+def test_a_problem_of_another_kind_is_named_as_it_was_given():
+    model = walk(5, 1.0, 0.0)
+    with pytest.raises(ValueError, match="problem: expected a model or its table, or what"):
+        learn("a model", inference.soft_values(model).policy)
 
 
 def test_trajectories_that_never_end_are_refused():

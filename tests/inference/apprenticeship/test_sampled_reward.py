@@ -316,6 +316,7 @@ def test_it_prints_exports_and_is_compared():
         ({"samples": 3}, "samples: expected at least 10"),
         ({"rounds": 0}, "rounds"),
         ({"start": [1.0]}, "weights: expected 3"),
+        ({"start": [1.0, torch.nan, 0.0]}, "start: expected 3 finite weights"),
     ],
 )
 def test_messages(options, message):

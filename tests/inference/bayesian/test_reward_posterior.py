@@ -6,6 +6,7 @@ import sys
 import types
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from demonstrated import every_path, of_all_ends, random_case
@@ -100,6 +101,21 @@ def test_a_prior_on_half_the_line():
     assert abs(found.weights["f0"] - float(mean)) < room
 
 
+@pytest.mark.parametrize("ends", [(0.0, 0.5), (0.2, 1.0), (-2.0, 0.0)])
+def test_a_prior_on_an_interval_with_zero_at_its_edge_or_outside(ends):
+    """Where a search from weights of zero cannot begin."""
+    table, seen, reward, log_likelihood = choices(1)
+    low, high = torch.tensor(ends, dtype=torch.float64)
+    prior = torch.distributions.Uniform(low, high)
+    grid = torch.linspace(*ends, 4001, dtype=torch.float64)[1:-1]
+    p = log_likelihood(grid.unsqueeze(1)).softmax(0)
+    mean = float(p @ grid)
+    sd = float(p @ (grid - mean) ** 2) ** 0.5
+    found = inference.reward_posterior(table, seen, reward, prior, samples=800, progress=False)
+    assert ((found.draws >= low) & (found.draws <= high)).all()
+    assert abs(found.weights["f0"] - mean) < 4 * sd / found.effective_sample_size**0.5
+
+
 def test_trips_on_a_network():
     """Two weights, by a grid around the mode, with the likelihood of Routes."""
     streets, names = town(), NAMES[:2]
@@ -108,10 +124,10 @@ def test_trips_on_a_network():
     sd = torch.tensor([*found.std_devs.values()], dtype=torch.float64)
     steps = torch.linspace(-5, 5, 17, dtype=torch.float64)
     places = found.mode + torch.cartesian_prod(steps, steps) * sd
-    density = []
+    density, goals = [], trips.goals.unique()
     for x in places:
         try:
-            values = inference.Routes(streets, tuple(names), x, trips.goals).log_probability(trips)
+            values = inference.Routes(streets, tuple(names), x, goals).log_probability(trips)
             density.append(float(values.sum() + prior.log_prob(x).sum()))
         except ValueError:  # going round and round gains
             density.append(-torch.inf)
@@ -345,10 +361,14 @@ def test_impossible_demonstrations_are_dropped_or_refused():
         ({"seed": 0.5}, "seed: expected a whole number"),
         ({"groups": True}, "groups: expected demonstrations with groups"),
         ({"groups": True, "method": "nuts"}, 'method: expected "importance" with groups'),
+        ({"groups": [["a"], "b"]}, r"groups: expected labels such as texts.*\['a'\]"),
         ({"prior": torch.distributions.Dirichlet(torch.ones(1))}, "prior: expected a density"),
+        ({"prior": dist.Delta(torch.tensor(1.0))}, r"prior: expected .*, got none at \[0.0\]"),
     ],
 )
 def test_what_it_does_not_take(options, words):
     table, seen, reward, _ = choices(1)
+    if isinstance(options.get("groups"), list):
+        seen = dataclasses.replace(seen, groups=("a", "b") * 20)
     with pytest.raises(ValueError, match=words):
         inference.reward_posterior(table, seen, reward, **({"prior": normal()} | options))

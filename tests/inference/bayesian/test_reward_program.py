@@ -66,7 +66,7 @@ def test_trips_on_a_network():
     streets = town()
     trips = walks(streets, 20)
     program = inference.reward_program(streets, trips, NAMES, standard(3))
-    routes = inference.Routes(streets, tuple(NAMES), WEIGHTS, trips.goals)
+    routes = inference.Routes(streets, tuple(NAMES), WEIGHTS, trips.goals.unique())
     expected = routes.log_probability(trips).sum() + standard(3).log_prob(WEIGHTS).sum()
     assert torch.allclose(log_density(program, weights=WEIGHTS), expected, rtol=1e-9)
     assert torch.allclose(slope(program, WEIGHTS), differences(program, WEIGHTS), atol=1e-4)
@@ -196,6 +196,14 @@ def test_groups_that_are_not_listed_are_named():
     wild = dist.Cauchy(torch.zeros(1, dtype=torch.float64), 1.0)
     with pytest.raises(ValueError, match="spread: expected a standard deviation"):
         inference.reward_program(streets, trips, ["minutes"], wild, groups=True)
+    for spread in (dist.Normal(0.0, 1.0), dist.Uniform(-0.5, 1.0)):
+        with pytest.raises(ValueError, match="spread: expected a distribution of standard dev"):
+            inference.reward_program(
+                streets, trips, ["minutes"], standard(1), groups=True, spread=spread
+            )
+    half = dist.Uniform(0.0, 1.0)
+    given = {"groups": True, "spread": half}
+    assert inference.reward_program(streets, trips, ["minutes"], standard(1), **given).spread
 
 
 def test_the_reward_of_a_fit_on_the_network_stands_for_its_names():

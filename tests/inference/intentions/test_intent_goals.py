@@ -182,8 +182,18 @@ STEPS = cai.Demonstrations.from_paths([[0, 1, 2], [0, 1, 2]], [[1, 1], [1, 1]])
 @pytest.mark.parametrize(
     ("given", "prefix", "options", "message"),
     [
-        ({}, STEPS, {}, "models: expected a mapping from names to models"),
-        ([FLOOR], STEPS, {}, "models: expected a mapping from names to models, got list"),
+        (
+            {},
+            STEPS,
+            {},
+            "models: expected a mapping from names to at least one model, got an empty",
+        ),
+        (
+            [FLOOR],
+            STEPS,
+            {},
+            "models: expected a mapping from names to at least one model, got list",
+        ),
         ({"a": 3}, STEPS, {}, "models['a']: expected a model, its table, a solution, or a policy"),
         ({"a": FLOOR}, [[0, 1]], {}, "prefix: expected cai.Demonstrations or trajectories"),
         ({"a": FLOOR}, STEPS, {"prior": [1, 2]}, "prior: expected shape [1]"),

@@ -11,7 +11,7 @@ from torch.distributions import HalfNormal, Independent, MultivariateNormal, Nor
 from towns import NAMES, simulated, town, trips_of
 
 import cai
-from cai import inference
+from cai import inference, models
 from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._scores import Likelihoods
 
@@ -52,6 +52,17 @@ def test_a_start_where_choices_are_certain_is_no_maximum():
     assert not found.converged
     assert "still rises where choices are certain" in found.reason
     assert inference.fit_reward(model, seen, choice, start=[3.0], **QUIET).converged
+
+
+def test_what_never_occurs_is_said_where_a_second_search_begins_on_the_plateau():
+    """One walk that took the path: the maximum of "matching" is far out, where nothing bends."""
+    model, reward = models.ledge(), cai.LinearReward({"state": lambda s, a: s})
+    seen = cai.Demonstrations.from_paths([[0, 1, 2, 3, 3]], [[1, 0, 0, 1]])
+    found = inference.fit_reward(model, seen, reward, **QUIET)
+    assert found.separated == ({"state": 1.0},)
+    assert math.isnan(found.std_errors["state"])
+    with pytest.raises(ValueError, match="state, whose likelihood grows for ever"):
+        inference.reward_posterior(model, seen, reward, **QUIET)
 
 
 def test_a_second_start_that_the_prior_forbids_is_left_out():

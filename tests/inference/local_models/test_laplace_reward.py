@@ -304,6 +304,7 @@ def test_what_does_not_fit_is_refused():
     refused("demonstrations: expected Trajectories", model, 3, reward)
     refused("model: expected a program", cai.tabulate(models.ledge()), paths, reward)
     refused("start: expected 3 weights", model, paths, reward, start=[1.0])
+    refused("start: expected 3 weights", model, paths, reward, start=[1.0, torch.nan, 1.0])
     refused("discount", plant(discount=0.9), paths, reward)
     refused("demonstrations, states: expected 8", plant(T=7), paths, reward)
     refused("real numbers", models.ledge(horizon=4), ledge_paths(), reward)

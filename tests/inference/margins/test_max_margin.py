@@ -416,6 +416,7 @@ def test_where_no_weights_help_they_are_zero_and_it_is_said():
     seen = cai.Demonstrations.from_trajectories(paths)
     found = inference.max_margin(model, seen, reward, examples="each", progress=False)
     assert "All weights are zero" in found.remarks[-1]
+    assert 'examples="start" averages' in found.remarks[-1]
     assert abs(found.weights["pit"]) < 1e-6
     table = cai.tabulate(model)
     _, least = with_planning_inside(table, reward, seen[:5], 1.0)
@@ -506,10 +507,15 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     )
     refused("reward: expected a list of names", streets, trips, reward)
     refused("examples", streets, trips, NAMES, examples="start")
+    refused("reward: expected different names", streets, trips, ["minutes", "minutes"])
     refused("trip 0: expected one that arrived", streets, trips.with_ends("cut"), NAMES)
     endless, reward_of_it = maze()
     gaining = cai.LinearReward({"a": reward_of_it.features["a"] * 0}, offset=1.0)
     seen_there = wandering(endless, 0.5, 0)
     refused("reward: expected features at which going round", endless, seen_there, gaining)
+    stays = dict(reward_of_it.features)
+    stays["b"] = stays["b"].clone().index_fill(0, torch.tensor([5]), -2.0)
+    message = r"features\['b'\]: expected 0 in absorbing states.*got -2 for action 0 in state 5"
+    refused(message, endless, seen_there, cai.LinearReward(stays))
     monkeypatch.setitem(sys.modules, "clarabel", None)
     refused("max_margin: expected clarabel to be installed", model, seen, reward)
