@@ -109,7 +109,7 @@ def by_groups(
 
 def _listed(groups: Any, there: list[Hashable]) -> list[Hashable]:
     advice = "True takes those that the demonstrations have"
-    labels: list[Hashable] = checks.several("groups", groups, advice, "True or several labels")
+    labels: list[Any] = checks.several("groups", groups, advice, "True or several labels")
     for label in labels:
         if not isinstance(label, Hashable):
             came = f"{label!r}, which is {type(label).__name__}"
