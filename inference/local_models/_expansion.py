@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cai import checks
+from cai.inference.fitting.loop import train
 from cai.inference.local_models._realised_noise import noise_of
 from cai.inference.planning.noise import from_noise
+from cai.inference.searches.rounds import Rounds
+from cai.inference.searches.search_file import SearchFile, digest
 from cai.numerics import memory
 from cai.program.calling import call
 from cai.program.handlers import NoSites
@@ -134,35 +138,94 @@ class Unrolled:
         return log_p.sum(1)
 
 
-def expansion(unrolled: Unrolled) -> Expansion:
+class Differentiation(Rounds):
     """Gradients and Hessians by d + 1 passes back for each feature, all demonstrations at once.
 
+    Args:
+        unrolled: the demonstrations.
+
+    Attributes:
+        slopes: see :class:`Expansion`, before they are divided by α.
+        curvatures: likewise, with the passes back that are done.
+
     Raises:
+        ValueError: if they do not fit into memory.
+    """
+
+    outcome = "the derivatives"
+    held = ("slopes", "curvatures")
+
+    def __init__(self, unrolled: Unrolled) -> None:
+        n, d, names = unrolled.n, unrolled.d, (*unrolled.reward.names, "what has no weight")
+        super().__init__("laplace_reward", len(names) * d)
+        what = f"Hessians of {n} demonstrations, {len(names)} features and {d} unknowns"
+        numbers = n * len(names) * d**2
+        memory.check_fits("demonstrations", what, numbers, "take fewer, or shorter ones")
+        self._unrolled, self._names = unrolled, names
+        self._x = unrolled.observed().requires_grad_(True)
+        with torch.enable_grad():
+            self._sums = unrolled.sums(self._x)
+        self.slopes = torch.zeros(n, len(names), d, dtype=torch.float64)
+        self.curvatures = torch.zeros(n, len(names), d, d, dtype=torch.float64)
+        self._feature, self._slope = -1, self._x
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells the demonstrations and their features from others, for a checkpoint."""
+        return {
+            "demonstrations": digest(self._unrolled.states, self._unrolled.actions),
+            "features": digest(self._names, self._sums),
+        }
+
+    def step(self) -> None:
+        """One row of the Hessians of one feature."""
+        i, j = divmod(self.done, self._unrolled.d)
+        with torch.enable_grad():
+            if i != self._feature:
+                self._feature = i
+                self._slope = _slope(self._sums[:, i].sum(), self._x, create_graph=True)
+                self.slopes[:, i] = self._slope.detach()
+            self.curvatures[:, i, j] = -_slope(self._slope[:, j].sum(), self._x)
+        self.done += 1
+
+    def found(self) -> Expansion:
+        """All of them.
+
+        Raises:
+            ValueError: if they are not finite.
+        """
+        alpha = float(self._unrolled.model.temperature)
+        slopes, curvatures = self.slopes.clone(), self.curvatures.clone()
+        slopes[:, :-1] /= alpha
+        curvatures[:, :-1] /= alpha
+        curvatures = 0.5 * (curvatures + curvatures.mT)
+        fine = slopes.isfinite().all(-1) & curvatures.isfinite().flatten(2).all(-1)
+        if not fine.all():
+            who, what_of = (~fine).nonzero()[0].tolist()
+            came, advice = f"others for demonstration {who}", "look for roots and norms of zero"
+            checks.refuse(self._names[what_of], "finite derivatives", came, advice)
+        return Expansion(slopes, curvatures, self._sums.detach()[:, :-1])
+
+
+def expansion(unrolled: Unrolled, file: Path | None = None, progress: bool = False) -> Expansion:
+    """The demonstrations to second order.
+
+    Args:
+        unrolled: the demonstrations.
+        file: that keeps the derivatives, or None.
+        progress: whether to show a bar on a terminal.
+
+    Raises:
+        KeyboardInterrupt: if it is interrupted, since a part of the derivatives is of no use; the
+            file keeps them.
         ValueError: if they do not fit into memory, or are not finite.
     """
-    n, d, names = unrolled.n, unrolled.d, (*unrolled.reward.names, "what has no weight")
-    what = f"Hessians of {n} demonstrations, {len(names)} features and {d} unknowns"
-    numbers = n * len(names) * d**2
-    memory.check_fits("demonstrations", what, numbers, "take fewer, or shorter ones")
-    x = unrolled.observed().requires_grad_(True)
-    sums = unrolled.sums(x)
-    slopes = torch.zeros(n, len(names), d, dtype=torch.float64)
-    curvatures = torch.zeros(n, len(names), d, d, dtype=torch.float64)
-    for i in range(len(names)):
-        slope = _slope(sums[:, i].sum(), x, create_graph=True)
-        slopes[:, i] = slope.detach()
-        for j in range(d):
-            curvatures[:, i, j] = -_slope(slope[:, j].sum(), x)
-    alpha = float(unrolled.model.temperature)
-    slopes[:, :-1] /= alpha
-    curvatures[:, :-1] /= alpha
-    curvatures = 0.5 * (curvatures + curvatures.mT)
-    fine = slopes.isfinite().all(-1) & curvatures.isfinite().flatten(2).all(-1)
-    if not fine.all():
-        who, what_of = (~fine).nonzero()[0].tolist()
-        came, advice = f"others for demonstration {who}", "look for roots and norms of zero"
-        checks.refuse(names[what_of], "finite derivatives", came, advice)
-    return Expansion(slopes, curvatures, sums.detach()[:, :-1])
+    run = Differentiation(unrolled)
+    kept = None if file is None else SearchFile(file, run.identity, run.verb)
+    train(run, kept, unrolled.d, progress)
+    if not run.over():
+        raise KeyboardInterrupt
+    return run.found()
 
 
 def _slope(y: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from cai import checks
 from cai.evaluation.problem import as_problem
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.apprenticeship.learned_reward import LearnedReward
+from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import train
 from cai.inference.local_models._concave_search import LocalSearch
 from cai.inference.local_models._expansion import Unrolled, expansion
@@ -77,6 +79,7 @@ def laplace_reward(
     over: Literal["actions", "actions and noise"] = "actions",
     start: Any = None,
     steps: int = 100,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> LaplaceReward:
     r"""The reward under which continuous actions are most probable, by local models of the return.
@@ -118,10 +121,12 @@ def laplace_reward(
         start: k weights to start from, where all Hessians are negative definite; None looks for
             some.
         steps: of Newton's method, at most.
+        checkpoint: path of a file that keeps the derivatives of the demonstrations, which take
+            nearly all the time; if it exists they go on from there. Newton's method starts anew.
         progress: whether to show a bar on a terminal.
 
     Returns:
-        A :class:`LaplaceReward`; after Ctrl-C the best there was.
+        A :class:`LaplaceReward`; after Ctrl-C the best there was, once there are derivatives.
 
     Raises:
         ValueError: if an argument is not one of those, demonstrations do not fit the model, or
@@ -150,9 +155,10 @@ def laplace_reward(
     checks.check_flag("progress", progress)
     k, noisy = len(reward.names), over == "actions and noise"
     _check_seen(model, demonstrations)
+    file = None if checkpoint is None else checkpoint_file.check(checkpoint)
     with exclusive():
         unrolled = Unrolled(model, demonstrations, reward, noisy)
-        local = expansion(unrolled)
+        local = expansion(unrolled, file, progress)
     begun = None if start is None else arrays.numbers("start", start, f"{k} weights")
     if begun is not None and (begun.shape != (k,) or not begun.isfinite().all()):
         advice = "finite numbers, one for each feature"

@@ -13,7 +13,8 @@ from torch import Tensor
 from cai import inference, plot
 from cai.cli import irl_command, loading, output, terminal
 from cai.cli.failure import Mistake, naming
-from cai.cli.roads.drivers_command import drivers, trips_of
+from cai.cli.roads.drivers_command import drivers
+from cai.cli.roads.trips_file import network_and_trips, trips_of
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.evaluation.spelling import aligned, number, spell
@@ -45,11 +46,7 @@ def _fit(options: argparse.Namespace) -> None:
     with output.folder(options.out):
         output.check_names(options.out, _FIT_FILES)
         prior = irl_command.normal_prior(options)
-        streets = loading.load_network(options, options.features)
-        with naming(options.trips):
-            columns = reading.csv_columns(options.trips)
-        trips = trips_of(options, streets, columns, options.cluster)
-        names = options.features or [*streets.segment_features, *streets.turn_features]
+        streets, trips, names = network_and_trips(options, options.cluster)
         cluster = options.cluster and "group"
         found = inference.fit_reward(streets, trips, names, prior=prior, cluster=cluster)
         goals = [[*_name(streets, g), n] for g, n in trips.goal_counts.items()]

@@ -12,7 +12,7 @@ import torch
 import cai
 from cai import inference, models
 from cai.inference.local_models._concave_search import LocalSearch, scored
-from cai.inference.local_models._expansion import Unrolled, expansion
+from cai.inference.local_models._expansion import Differentiation, Unrolled, expansion
 
 A = torch.tensor([[1.0, 0.3], [-0.1, 0.9]], dtype=torch.float64)
 B = torch.tensor([[0.2], [1.0]], dtype=torch.float64)
@@ -289,6 +289,32 @@ def test_an_interrupt_returns_the_best_so_far(monkeypatch):
     found = inference.laplace_reward(model, seen_in(model), costs(), progress=False)
     assert "interrupted" in found.reason
     assert found.log_likelihoods.sum() > found.history[0]
+
+
+def test_derivatives_go_on_from_their_file(tmp_path, monkeypatch):
+    model, file = plant(), tmp_path / "derivatives.pt"
+    seen, step, calls = seen_in(model), Differentiation.step, []
+    whole = inference.laplace_reward(model, seen, costs(), progress=False)
+
+    def interrupted(self):
+        calls.append(1)
+        if len(calls) == 13:  # within the third of four features, of five unknowns each
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(Differentiation, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        inference.laplace_reward(model, seen, costs(), checkpoint=file, progress=False)
+    rest = inference.laplace_reward(model, seen, costs(), checkpoint=file, progress=False)
+    assert len(calls) == 13 + 10  # the two that were whole are not computed again
+    assert rest.weights == whole.weights
+    assert torch.equal(rest.log_likelihoods, whole.log_likelihoods)
+    again = inference.laplace_reward(model, seen, costs(), checkpoint=file, progress=False)
+    assert len(calls) == 23
+    assert again.weights == whole.weights
+    other = cai.LinearReward({"effort": lambda s, a: -a.square().sum(-1)})
+    with pytest.raises(ValueError, match="checkpoint"):
+        inference.laplace_reward(model, seen, other, checkpoint=file, progress=False)
 
 
 def test_what_does_not_fit_is_refused():
