@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoMultivariateNormal, init_to_value
-from pyro.optim import ClippedAdam
 from torch import Tensor
 
 from cai.inference.bayesian._laplace import Laplace
 
 _FREEDOM = 10.0  # degrees of freedom
 _AT_ONCE = 50  # draws, between which an interrupt is heard
-_PARTICLES = 2  # of a gradient of the ELBO
-_RATES = 0.05, 0.05  # of Adam: at first, and the factor by which it falls until the end
 
 
 class WeightedDraws:
@@ -93,73 +87,3 @@ class WeightedDraws:
         """Goes on from there."""
         self.done = state["done"]
         self._standard, self._density = state["standard"], state["density"]
-
-
-class Guided:
-    """A multivariate normal guide in Laplace's coordinates, trained by Pyro's SVI.
-
-    Args:
-        laplace: the posterior in its coordinates.
-        steps: of Adam.
-
-    Attributes:
-        done: how many were taken.
-        total: how many there are.
-        impossible: how many of them met weights of likelihood zero, where the ELBO is -inf.
-    """
-
-    verb, outcome, restarts, policy = "reward_posterior", "the guide", "", None
-
-    def __init__(self, laplace: Laplace, steps: int) -> None:
-        self._laplace, self.total, self.done, self.impossible = laplace, steps, 0, 0
-        zero = torch.zeros(len(laplace.mode), dtype=torch.float64)
-        start = init_to_value(values={"z": zero})
-        self._guide = AutoMultivariateNormal(self._program, init_loc_fn=start, init_scale=1.0)
-        rate, fall = _RATES
-        optimizer = ClippedAdam({"lr": rate, "lrd": fall ** (1 / steps)})
-        self._svi = SVI(self._program, self._guide, optimizer, Trace_ELBO(_PARTICLES))
-        self._loss = 0.0
-
-    def _program(self) -> None:
-        zero = torch.zeros_like(self._laplace.mode)
-        flat = dist.Normal(zero, torch.ones_like(zero)).to_event(1).mask(False)
-        z = pyro.sample("z", flat)
-        pyro.factor("density", self._laplace.density(z))
-
-    def over(self) -> bool:
-        """Whether no step is left."""
-        return self.done >= self.total
-
-    def step(self) -> None:
-        """One step of Adam."""
-        self._loss = self._svi.step()
-        self.impossible += self._loss == torch.inf
-        self.done += 1
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What there is to say about the guide."""
-        where = "where the ELBO is minus infinity"
-        said = f"The guide met weights of likelihood zero in {self.impossible} steps, {where}."
-        return (said,) if self.impossible else ()
-
-    def shown(self) -> str:
-        """The last ELBO."""
-        return f"ELBO {-self._loss:.3f} nats"
-
-    def differs(self, kept: dict[str, Any]) -> str:
-        """Nothing, since no file keeps it."""
-        return ""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing, since no file keeps it."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing, since no file keeps it."""
-
-    @torch.no_grad()
-    def normal(self) -> tuple[Tensor, Tensor]:
-        """The mean (k,) and the root (k, k) of its covariance."""
-        found = self._guide.get_posterior()
-        return found.mean.detach().clone(), found.scale_tril.detach().clone()

@@ -17,8 +17,9 @@ from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.bayesian._chains import Chains
 from cai.inference.bayesian._demonstrators import Demonstrator, by_groups, demonstrator
 from cai.inference.bayesian._empirical_bayes import empirical_bayes
+from cai.inference.bayesian._guided_draws import GuidedDraws
 from cai.inference.bayesian._laplace import Laplace, laplace
-from cai.inference.bayesian._weighted_draws import Guided, WeightedDraws
+from cai.inference.bayesian._weighted_draws import WeightedDraws
 from cai.inference.bayesian.group_posterior import GroupPosterior
 from cai.inference.bayesian.posterior_draws import RewardPosterior
 from cai.inference.fitting import checkpoint_file
@@ -34,7 +35,7 @@ from cai.tables import bellman
 from cai.tables.table import Table
 
 Method: TypeAlias = Literal["importance", "nuts", "svi"]
-_BETWEEN_FILES = {"importance": 100, "nuts": 20}  # draws
+_BETWEEN_FILES = {"importance": 100, "nuts": 20, "svi": 100}  # draws, and steps of a guide
 _GUIDE_STEPS = 150
 _FEWEST = 4  # draws of a chain, whose halves R̂ compares
 
@@ -127,7 +128,7 @@ def reward_posterior(  # type: ignore[misc]  # its options are those of both
         goals: "own" if the problem of each demonstration ends where it first enters its goal.
         on_impossible: "error", or "drop" to leave out impossible demonstrations.
         checkpoint: path of a file that keeps the draws, or μ, Σ and all modes; if it is there
-            already, they go on, bit for bit on one machine. Not for "svi".
+            already, they go on, bit for bit on one machine.
         progress: whether to show a bar on a terminal.
 
     Returns:
@@ -210,8 +211,6 @@ def _checked(
     checks.check_count("warmup", warmup)
     checks.check_seed(seed)
     checks.check_flag("progress", progress)
-    if checkpoint is not None and method == "svi":
-        checks.refuse("checkpoint", 'None for method="svi"', repr(checkpoint), "leave it out")
     return _Asked(
         method=method,
         samples=samples,
@@ -278,17 +277,13 @@ def _by_nuts(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
 
 
 def _weighted(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
-    mean, root = None, None
-    remarks: tuple[str, ...] = ()
-    if asked.method == "svi":
-        guide = Guided(near, _GUIDE_STEPS)
-        train(guide, None, 1, asked.progress)
-        mean, root = guide.normal()
-        remarks = guide.remarks
-    run = WeightedDraws(near, asked.samples, mean, root)
-    train(run, file, _BETWEEN_FILES["importance"], asked.progress)
-    if not run.done:
+    guided = GuidedDraws(near, asked.samples) if asked.method == "svi" else None
+    run = guided or WeightedDraws(near, asked.samples)
+    train(run, file, _BETWEEN_FILES[asked.method], asked.progress)
+    run = run.draws if isinstance(run, GuidedDraws) else run
+    if run is None or not run.done:
         raise KeyboardInterrupt
+    remarks = guided.remarks if guided else ()
     if run.log_weights.max() == -torch.inf:
         advice = "look for features that are not zero in an absorbing state, or narrow the prior"
         checks.refuse("draws", "some at which the model has values", "none near the mode", advice)

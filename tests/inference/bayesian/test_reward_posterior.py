@@ -14,7 +14,7 @@ from towns import NAMES, town, walks
 
 import cai
 from cai import inference, models
-from cai.inference.bayesian import _chains, _laplace
+from cai.inference.bayesian import _chains, _guided_draws, _laplace
 from cai.inference.inverse.tasks import task_of
 from cai.inference.particles.draw_summaries import weighted_quantiles
 from cai.tables.state_rewards import state_rewards
@@ -252,6 +252,32 @@ def test_chains_go_on_from_a_file_as_if_nothing_had_happened(monkeypatch, tmp_pa
         )
 
 
+def test_a_guide_goes_on_from_a_file_as_if_nothing_had_happened(monkeypatch, tmp_path):
+    table, seen, reward, _ = choices(2)
+    given = {"method": "svi", "samples": 120, "progress": False}
+    whole = inference.reward_posterior(table, seen, reward, normal(), **given)
+    own = _guided_draws.GuidedDraws.step
+    for at in (120, 151):  # in the training of the guide, and in the draws around it
+        file = tmp_path / f"{at}.pt"
+        stop = Stop(own, at)
+        with monkeypatch.context() as patched:
+            patched.setattr(_guided_draws.GuidedDraws, "step", lambda self, stop=stop: stop(self))
+            if at < 150:
+                with pytest.raises(KeyboardInterrupt):
+                    inference.reward_posterior(
+                        table, seen, reward, normal(), **given, checkpoint=file
+                    )
+            else:
+                part = inference.reward_posterior(
+                    table, seen, reward, normal(), **given, checkpoint=file
+                )
+                assert 0 < len(part.draws) < 120
+                assert "It was interrupted" in str(part)
+        again = inference.reward_posterior(table, seen, reward, normal(), **given, checkpoint=file)
+        assert torch.equal(again.draws, whole.draws)
+        assert torch.equal(again.log_weights, whole.log_weights)
+
+
 def test_chains_that_disagree_are_said_to():
     table, seen, reward, _ = choices(1)
     given = {"method": "nuts", "samples": 8, "warmup": 2, "progress": False}
@@ -356,7 +382,6 @@ def test_impossible_demonstrations_are_dropped_or_refused():
         ({"samples": 10}, "samples: expected at least 25"),
         ({"samples": 4, "method": "nuts"}, "samples: expected at least 8"),
         ({"samples": 101, "method": "nuts"}, "samples: expected as many for each chain"),
-        ({"checkpoint": "x.pt", "method": "svi"}, 'checkpoint: expected None for method="svi"'),
         ({"likelihood": "matching"}, 'likelihood: expected "actions" or "paths"'),
         ({"seed": 0.5}, "seed: expected a whole number"),
         ({"groups": True}, "groups: expected demonstrations with groups"),
