@@ -36,7 +36,6 @@ from cai.tables.table import Table
 
 Method: TypeAlias = Literal["importance", "nuts", "svi"]
 _BETWEEN_FILES = {"importance": 100, "nuts": 20, "svi": 100}  # draws, and steps of a guide
-_GUIDE_STEPS = 150
 _FEWEST = 4  # draws of a chain, whose halves R̂ compares
 
 
@@ -277,13 +276,15 @@ def _by_nuts(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
 
 
 def _weighted(asked: _Asked, near: Laplace, file: SearchFile | None) -> _Drawn:
-    guided = GuidedDraws(near, asked.samples) if asked.method == "svi" else None
-    run = guided or WeightedDraws(near, asked.samples)
-    train(run, file, _BETWEEN_FILES[asked.method], asked.progress)
-    run = run.draws if isinstance(run, GuidedDraws) else run
+    if asked.method == "svi":
+        guided = GuidedDraws(near, asked.samples)
+        train(guided, file, _BETWEEN_FILES["svi"], asked.progress)
+        run, remarks = guided.draws, guided.remarks
+    else:
+        run, remarks = WeightedDraws(near, asked.samples), ()
+        train(run, file, _BETWEEN_FILES["importance"], asked.progress)
     if run is None or not run.done:
         raise KeyboardInterrupt
-    remarks = guided.remarks if guided else ()
     if run.log_weights.max() == -torch.inf:
         advice = "look for features that are not zero in an absorbing state, or narrow the prior"
         checks.refuse("draws", "some at which the model has values", "none near the mode", advice)
