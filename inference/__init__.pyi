@@ -5,7 +5,6 @@ from .apprenticeship.feature_matching import FeatureMatching as FeatureMatching
 from .apprenticeship.feature_matching import feature_matching as feature_matching
 from .apprenticeship.sampled_reward import SampledReward as SampledReward
 from .apprenticeship.sampled_reward import sampled_reward as sampled_reward
-from .bayesian.group_posterior import GroupPosterior as GroupPosterior
 from .bayesian.posterior_draws import RewardPosterior as RewardPosterior
 from .bayesian.reward_posterior import reward_posterior as reward_posterior
 from .bayesian.reward_program import RewardProgram as RewardProgram
@@ -93,6 +92,7 @@ from .planning.plan_samples import PlanSamples as PlanSamples
 from .planning.price_ladder import PriceLadder as PriceLadder
 from .planning.price_ladder import price_ladder as price_ladder
 from .planning.sample_plans import sample_plans as sample_plans
+from .populations.group_posterior import GroupPosterior as GroupPosterior
 from .route_choice.route_comparison import RouteTable as RouteTable
 from .route_choice.route_table import route_table as route_table
 from .route_choice.routes import Routes as Routes

@@ -39,6 +39,17 @@ _SPELT = {
 }
 
 
+def counted(n: float, thing: str) -> str:
+    """A number of things: "1 step", "2 steps"."""
+    return f"{n:.0f} {thing}{'' if n == 1 else 's'}"
+
+
+def data_size(demonstrations: float, actions: float, on_roads: bool = False) -> str:
+    """How many demonstrations there are, and how many actions they have; or trips and turns."""
+    one, each = ("trip", "turn") if on_roads else ("demonstration", "action")
+    return f"{counted(demonstrations, one)}, {counted(actions, each)}"
+
+
 def spell(text: str, encoding: str) -> str:
     """The same text, in which each character that an encoding lacks is spelt in ASCII.
 

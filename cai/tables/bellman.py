@@ -27,9 +27,9 @@ Rule: TypeAlias = Literal["soft", "hard", "boltzmann", "planned"]
 """How actions are chosen, which defines the value of a state."""
 
 
-def check_rule(rule: Rule) -> Rule:
+def check_rule(rule: Rule, name: str = "rule") -> Rule:
     """The rule; raises ValueError if it is not one of them."""
-    checks.check_one_of("rule", rule, get_args(Rule), 'try "soft"')
+    checks.check_one_of(name, rule, get_args(Rule), 'try "soft"')
     return rule
 
 

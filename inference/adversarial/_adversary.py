@@ -183,6 +183,7 @@ class Adversary:
     def state_dict(self) -> dict[str, Any]:
         """The records, and what is counted."""
         return {
+            # A file must hold no NaN; a record is never negative where there is one.
             "rows": _rows(self.rows).nan_to_num(nan=-1.0),
             "said": torch.tensor(self._said, dtype=torch.float64).reshape(-1, 3),
             "lengths": torch.tensor(self.lengths, dtype=torch.long),

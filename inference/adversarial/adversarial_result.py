@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cai.evaluation.spelling import PrintedTable, number
+from cai.evaluation.spelling import PrintedTable, data_size, number
 from cai.program.interfaces import Policy
 from cai.rewards.linear_reward import LinearReward
 
@@ -108,7 +108,7 @@ class AdversarialReward(PrintedTable):
     def _title(self) -> str:
         many = "the demonstrator itself"
         if math.isfinite(self.demonstrations):
-            many = f"{self.demonstrations:.0f} demonstrations, {self.actions:.0f} actions"
+            many = data_size(self.demonstrations, self.actions)
         name = {"airl": "Adversarial inverse reinforcement learning", "gail": "GAIL"}
         return f"{name[self.form]}: {many}"
 

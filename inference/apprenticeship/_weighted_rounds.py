@@ -121,7 +121,7 @@ class ByWeights(SampledRounds):
         """What went wrong, and what to try."""
         if self._at is None:
             return ()
-        found = []
+        found = self._one_sided()
         if not self._ended:
             found.append(
                 "The rollouts do not surround the demonstrations, whose features lie beyond those "
@@ -133,6 +133,24 @@ class ByWeights(SampledRounds):
                 "proposals such as soft_values(model, optimism=2).policy, the best there is."
             )
         return tuple(found)
+
+    def _one_sided(self) -> list[str]:
+        """Features of which no rollout has less, or more, than the demonstrations have."""
+        setting, taken = self.setting, self._sample().totals.features
+        index = self._start.unsqueeze(1).expand_as(taken)
+        empty = taken.new_zeros(len(setting.share), taken.shape[1])
+        ends = [
+            setting.share @ empty.scatter_reduce(0, index, taken, end, include_self=False)
+            for end in ("amin", "amax")
+        ]
+        observed, near = setting.totals.features.mean(0), 1e-9 * (1 + ends[1].abs())
+        sides = zip(observed <= ends[0] + near, observed >= ends[1] - near, strict=True)
+        return [
+            f"No rollout has {'less' if least else 'more'} of {name} than the demonstrations have: "
+            "its weight may have no finite maximum."
+            for name, (least, most) in zip(setting.features.names, sides, strict=True)
+            if bool(least) != bool(most)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """With the rollouts and their proposals."""
@@ -171,6 +189,9 @@ def tabulated(proposals: Any, table: Table) -> list[Tensor]:
 
 def tabulated_one(policy: Any, name: str, table: Table) -> Tensor:
     """(T, S, A), log q(a|s); raises ValueError if it leaves out what the action prior does."""
+    if not callable(policy):
+        came, advice = repr(policy), "for instance inference.soft_values(model).policy"
+        checks.refuse(name, "a policy, (t, s) -> a distribution", came, advice)
     log_q = policy_log_probs(policy, table)
     never = (log_q == -torch.inf) & (table.log_prior > -torch.inf)
     if never.any():

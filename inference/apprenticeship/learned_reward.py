@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import PrintedTable, number
+from cai.evaluation.spelling import PrintedTable, data_size, number
 from cai.inference.exact.soft_values import soft_values
 from cai.numerics.exclusive import cached_property
 from cai.program.interfaces import Policy
@@ -108,9 +108,8 @@ class LearnedReward(PrintedTable):
         }
 
     def _title(self) -> str:
-        many = f"{self.demonstrations} demonstrations, {self.actions} actions"
-        if isinstance(self.model, Streets):
-            many = f"{self.demonstrations} trips, {self.actions} turns"
+        on_roads = isinstance(self.model, Streets)
+        many = data_size(self.demonstrations, self.actions, on_roads)
         return f"Reward by {self.method}: {many}"
 
     def _cells(self) -> list[list[str]]:

@@ -33,6 +33,7 @@ from cai.numerics.exclusive import seeded
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
+from cai.roads.network import Streets
 from cai.tables.table import Table
 from cai.tables.tabulation import enumerated
 
@@ -187,6 +188,9 @@ def sampled_reward(
     >>> bool(abs(found.weights["state"] - exact.weights["state"]) < 0.1)
     True
     """
+    if isinstance(model, Streets):
+        came, advice = "a road network", "fit_reward, max_margin and feature_matching take it"
+        checks.refuse("model", "a model with a finite horizon, or its table", came, advice)
     _check(demonstrations, reward, weighted, samples, rounds, seed, progress)
     checks.finite_horizon(model, "sampled_reward")
     table = enumerated(model)

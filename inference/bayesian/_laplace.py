@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +15,10 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.bayesian._likelihood import log_likelihood, total
-from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
-from cai.inference.searches.task import Task
-from cai.inference.searches.undetermined import information, named, undetermined
+from cai.inference.scoring.highest import highest
+from cai.inference.scoring.task import Task
+from cai.inference.scoring.undetermined import check_determined, information
 from cai.rewards.weight_priors import Coordinates
-
-_STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,34 +86,6 @@ def laplace(task: Task, coordinates: Coordinates) -> Laplace:
     return Laplace(task, coordinates, best.weights, root, _log_det(root), remarks)
 
 
-def highest(
-    score: Callable[[Tensor], ScoredDemonstrations],
-    starts: Iterator[Tensor],
-    scale: Tensor,
-    prior: Any,
-) -> Maximum:
-    """The highest of the maxima that searches from several starts find.
-
-    Raises:
-        KeyboardInterrupt: if a search is interrupted.
-        ValueError: if there are no values at the first start.
-    """
-    best: Maximum | None = None
-    for start in starts:
-        try:
-            first = None if best is None else best.first  # later starts may lie where it is flat
-            found = maximise(score, start, scale, prior, _STEPS, first=first)
-        except ValueError:
-            if best is None:
-                raise
-            continue
-        if found.reason == INTERRUPTED:
-            raise KeyboardInterrupt
-        best = found if best is None or found.value > best.value else best
-    assert best is not None
-    return best
-
-
 def in_coordinates(
     score: Callable[[Tensor], ScoredDemonstrations], coordinates: Coordinates
 ) -> Callable[[Tensor], ScoredDemonstrations]:
@@ -147,23 +116,6 @@ def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:
             came = f"none at {coordinates.weights(x).tolist()}, where the search begins"
             advice = "for instance torch.distributions.Normal(0.0, 3.0)"
             checks.refuse("prior", "a distribution with a density of weights", came, advice)
-
-
-def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:
-    """Raises ValueError, naming a combination of weights that data and prior leave open."""
-    unidentified, separated = undetermined(found, scale)
-    for changes, what in (
-        (unidentified, "which the data do not determine"),
-        (separated, "whose likelihood grows for ever"),
-    ):
-        for combination in named(changes, names):
-            came = f"one as good as flat, for {_spelt(combination)}, {what}"
-            advice = "take Normal(0.0, 3.0) perhaps, or leave a feature out"
-            checks.refuse("prior", "one that says something where the data do not", came, advice)
-
-
-def _spelt(combination: dict[str, float]) -> str:
-    return " ".join(f"{x:+.3g} {name}" for name, x in combination.items())
 
 
 def _log_det(root: Tensor) -> float:

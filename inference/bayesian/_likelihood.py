@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai.inference.searches.task import Task
+from cai.inference.scoring.task import Task
 
 
 def log_likelihood(tasks: Sequence[Task | None], weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import PrintedTable, number
+from cai.evaluation.spelling import PrintedTable, data_size, number
 from cai.inference.inverse.reward_fit import Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
 from cai.inference.particles.draw_summaries import chain_sizes, split_r_hat, weighted_quantiles
@@ -250,9 +250,9 @@ class RewardPosterior(PrintedTable):
         return dict(zip(self.reward.names, x.tolist(), strict=True))
 
     def _title(self) -> str:
-        many = f"{self.demonstrations} demonstrations, {self.actions} actions"
-        if isinstance(self.model, Streets):  # where all objectives and optimisms are one
-            many = f"{self.demonstrations} trips, {self.actions} turns"
+        on_roads = isinstance(self.model, Streets)
+        many = data_size(self.demonstrations, self.actions, on_roads)
+        if on_roads:  # where all objectives and optimisms are one
             return f"Posterior of utilities by the likelihood of routes: {many}"
         how = how_fitted(self.likelihood, self.optimism, self.rule)
         return f"Posterior of the {how[0].lower()}{how[1:]}: {many}"

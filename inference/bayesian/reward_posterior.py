@@ -15,18 +15,18 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.bayesian._chains import Chains
-from cai.inference.bayesian._demonstrators import Demonstrator, by_groups, demonstrator
-from cai.inference.bayesian._empirical_bayes import empirical_bayes
 from cai.inference.bayesian._guided_draws import GuidedDraws
 from cai.inference.bayesian._laplace import Laplace, laplace
 from cai.inference.bayesian._weighted_draws import WeightedDraws
-from cai.inference.bayesian.group_posterior import GroupPosterior
 from cai.inference.bayesian.posterior_draws import RewardPosterior
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.loop import train
 from cai.inference.inverse.reward_fit import Likelihood
+from cai.inference.populations.demonstrators import Demonstrator, by_groups, demonstrator
+from cai.inference.populations.empirical_bayes import empirical_bayes
+from cai.inference.populations.group_posterior import GroupPosterior
+from cai.inference.scoring.task import Task
 from cai.inference.searches.search_file import SearchFile, of_prior
-from cai.inference.searches.task import Task
 from cai.numerics.exclusive import seeded
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.weight_priors import Coordinates, of_weights

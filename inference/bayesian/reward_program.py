@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
-from cai.inference.bayesian._demonstrators import by_groups, demonstrator
 from cai.inference.bayesian._likelihood import log_likelihood
 from cai.inference.inverse.reward_fit import Likelihood
-from cai.inference.searches.task import Task
+from cai.inference.populations.demonstrators import by_groups, demonstrator
+from cai.inference.scoring.task import Task
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.weight_priors import is_proper, of_weights
 from cai.roads.network import Streets

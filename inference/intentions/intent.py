@@ -110,7 +110,8 @@ def intent(
     bar = tqdm(names, desc="models", disable=off, delay=2.0, leave=False)
     for m, (name, eta, rule_) in enumerate(zip(bar, etas, rules, strict=True)):
         where = f"models[{name!r}]"
-        eta, rule_ = checks.check_optimism(eta), bellman.check_rule(rule_)
+        eta = checks.check_optimism(eta, f"optimism of {where}")
+        rule_ = bellman.check_rule(rule_, f"rule of {where}")
         can, log_p[..., m] = agent(where, models[name], eta, rule_, likelihood)(seen)
         start[:, 0, m] = torch.where(can, 0.0, -torch.inf)
     log_p = torch.cat([start, log_p], 1).cumsum(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import PrintedTable, number
+from cai.evaluation.spelling import PrintedTable, counted, number
 from cai.numerics.exclusive import cached_property
 from cai.numerics.optional_package import optional
 
@@ -172,7 +172,7 @@ class Intent(PrintedTable):
 
     def _title(self) -> str:
         if len(self) == 1:
-            return f"Belief after {int(self.lengths[0])} steps"
+            return f"Belief after {counted(int(self.lengths[0]), 'step')}"
         steps = int(self.lengths.sum())
         return f"Mean belief after {len(self)} trajectories, each by itself, {steps} steps in all"
 

@@ -15,17 +15,18 @@ from cai.inference.fitting.resumption import Resumable
 from cai.inference.inverse._by_gradient import Asked
 from cai.inference.inverse._scores import Likelihood
 from cai.inference.inverse.reward_fit import RewardFit
-from cai.inference.searches.fisher_scoring import (
+from cai.inference.scoring.falls import irregular_falls
+from cai.inference.scoring.fisher_scoring import (
     INTERRUPTED,
     Maximum,
     by_exponentiated_gradient,
     maximise,
 )
+from cai.inference.scoring.task import Task
+from cai.inference.scoring.undetermined import covariance, information, named, undetermined
 from cai.inference.searches.lbfgs import LBFGS
 from cai.inference.searches.search_file import SearchFile, digest
 from cai.inference.searches.sought import Sought
-from cai.inference.searches.task import Task
-from cai.inference.searches.undetermined import covariance, information, named, undetermined
 
 _STEPS = {"scoring": 100, "exponentiated": 3000, "lbfgs": 1000}
 
@@ -52,6 +53,10 @@ def estimated(
     unidentified, separated = undetermined(found, task.scale)
     groups = None if cluster is None else task.demonstrations.group_index
     spread = covariance(found, task.scale, groups, asked.likelihood == "matching")
+    falls = {}
+    if found.refused and not l1:  # else there are no weights near without values
+        plain = covariance(found, task.scale, None, False)
+        falls = irregular_falls(task.totals, asked.prior, found.weights, plain, task.names)
     penalties = {} if penalty is None else dict(zip(task.names, penalty.tolist(), strict=True))
     return RewardFit(
         reward=paid,
@@ -69,6 +74,7 @@ def estimated(
         expected=expected / n,
         unidentified=named(unidentified, task.names),
         separated=() if l1 else named(separated, task.names),
+        falls=falls,
         penalties=penalties,
         demonstrations=n,
         actions=int(task.demonstrations.lengths.sum()),
@@ -159,6 +165,7 @@ def _by_lbfgs(
         found,
         steps=search.done,
         evaluations=search.evaluations + 2,
+        refused=search.refused,
         converged=search.converged,
         reason=search.why if search.over() else INTERRUPTED,
     )

@@ -11,10 +11,10 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.searches.fisher_scoring import Maximum, inverse
+from cai.inference.scoring.fisher_scoring import Maximum, inverse
+from cai.inference.scoring.secant_steps import secant_steps
+from cai.inference.scoring.task import Task
 from cai.inference.searches.search_file import digest, of_demonstrations
-from cai.inference.searches.secant_steps import secant_steps
-from cai.inference.searches.task import Task
 from cai.inference.trips.trip_likelihoods import TripLikelihoods
 from cai.rewards.linear_reward import LinearReward, spread
 from cai.roads.network import Streets

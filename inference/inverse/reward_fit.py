@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import PrintedTable, number
+from cai.evaluation.spelling import PrintedTable, data_size, number
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood as Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
+from cai.inference.scoring.falls import spelt_falls
 from cai.numerics.exclusive import cached_property
 from cai.numerics.optional_package import optional
 from cai.program.interfaces import Policy
@@ -49,6 +50,9 @@ class RewardFit(PrintedTable):
         expected: (k,), the same where the demonstrator follows the fitted reward.
         unidentified: combinations of weights, name -> number, that the data cannot tell from zero.
         separated: combinations whose likelihood grows for ever: their weights have no maximum.
+        falls: name -> nats that are lost at one standard error below and above, infinite where the
+            model has no values, for weights whose errors should not be trusted: where that is far
+            from the half nat of a normal distribution.
         penalties: name -> nats per unit of the weight: λ of ``l1`` times the spread of the feature;
             empty without a penalty.
         demonstrations: n.
@@ -88,6 +92,7 @@ class RewardFit(PrintedTable):
     expected: Tensor
     unidentified: tuple[dict[str, float], ...]
     separated: tuple[dict[str, float], ...]
+    falls: dict[str, tuple[float, float]]
     penalties: dict[str, float]
     demonstrations: int
     actions: int
@@ -186,6 +191,7 @@ class RewardFit(PrintedTable):
             "bic": self.bic,
             "unidentified": list(self.unidentified),
             "separated": list(self.separated),
+            "falls": {name: [_finite(x) for x in lost] for name, lost in self.falls.items()},
             "penalties": self.penalties,
             "demonstrations": self.demonstrations,
             "actions": self.actions,
@@ -216,9 +222,9 @@ class RewardFit(PrintedTable):
         return pandas.DataFrame(columns, index=list(self.reward.names))
 
     def _title(self) -> str:
-        many = f"{self.demonstrations} demonstrations, {self.actions} actions"
-        if isinstance(self.model, Streets):  # where all objectives and optimisms are one
-            many = f"{self.demonstrations} trips, {self.actions} turns"
+        on_roads = isinstance(self.model, Streets)
+        many = data_size(self.demonstrations, self.actions, on_roads)
+        if on_roads:  # where all objectives and optimisms are one
             return f"Utilities by the likelihood of routes: {many}"
         to = "" if self.goals is None else ", each to its goal"
         return f"{how_fitted(self.likelihood, self.optimism, self.rule)}{to}: {many}"
@@ -254,6 +260,7 @@ class RewardFit(PrintedTable):
             "or always does. Give a prior, or leave the feature out."
             for combination in self.separated
         ]
+        notes += [spelt_falls(name, *lost) for name, lost in self.falls.items()]
         if self.dropped:
             notes.append(f"{self.dropped} impossible demonstrations were left out.")
         if not self.converged:

@@ -16,9 +16,9 @@ from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._scores import Likelihood, Likelihoods
 from cai.inference.inverse._trip_task import TripTask
 from cai.inference.inverse.observed import Part, observed, to_goals
-from cai.inference.searches.fisher_scoring import Maximum
+from cai.inference.scoring.fisher_scoring import Maximum
+from cai.inference.scoring.task import Task
 from cai.inference.searches.search_file import digest, of_demonstrations, of_dynamics
-from cai.inference.searches.task import Task
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 from cai.roads.network import Streets

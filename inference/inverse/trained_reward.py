@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import spell
+from cai.evaluation.spelling import counted, spell
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood
 from cai.numerics.exclusive import cached_property
@@ -145,7 +145,8 @@ class TrainedReward:
         aside = f", {self.held_out} of them held out" if self.held_out else ""
         lines = [
             f"{how_fitted(self.likelihood, self.optimism, self.rule)}: "
-            f"{self.demonstrations} demonstrations{aside}, {self.actions} actions",
+            f"{counted(self.demonstrations, 'demonstration')}{aside}, "
+            f"{counted(self.actions, 'action')}",
             f"{type(self.reward).__name__} with {self.parameters} parameters, by {self.method}: "
             f"{ended} after {self.steps} steps, {self.reason}",
             f"log-likelihood {round(self.log_likelihood, 1) + 0.0} nats"

@@ -193,6 +193,9 @@ class Routes:
         if prior is None:
             return torch.full((D,), 1 / D, dtype=torch.float64)
         if isinstance(prior, Mapping):
+            if unknown := [g for g in prior if g not in self.goals.tolist()]:
+                came, advice = f"{unknown[0]!r}, too", f"goals are rows, such as {self.goals[0]}"
+                checks.refuse("prior", "weights of goals of these routes", came, advice)
             prior = [float(prior.get(g, 0.0)) for g in self.goals.tolist()]
         weights = arrays.weights("prior", prior, (D,))
         return weights / weights.sum()

@@ -1,1 +1,1 @@
-"""Optimisers that can be interrupted and gone on with: L-BFGS, Adam with early stopping, l1."""
+"""Searches that a file keeps and that go on from it: L-BFGS, Adam with early stopping, rounds."""

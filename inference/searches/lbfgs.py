@@ -37,6 +37,9 @@ class LBFGS(GradientSearch):
     Args:
         sought: what is maximised.
         steps: at most.
+
+    Attributes:
+        refused: how many places were tried at which there are no values.
     """
 
     method = "L-BFGS"
@@ -45,6 +48,7 @@ class LBFGS(GradientSearch):
         super().__init__(sought, steps)
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._at: _Place | None = None
+        self.refused = 0
 
     def step(self) -> None:
         """One direction and the step along it.
@@ -114,6 +118,7 @@ class LBFGS(GradientSearch):
         try:
             return self._finite(self._evaluated(x))
         except ValueError:
+            self.refused += 1
             return None
 
     @staticmethod

@@ -119,11 +119,11 @@ ALONE = {
     "inference/derivatives/_pullback.py",
     "inference/optimism/policy_switches.py",
     "inference/particles/draw_summaries.py",
-    "inference/searches/exponentiated_gradient.py",
-    "inference/searches/log_prior.py",
-    "inference/searches/secant_steps.py",
+    "inference/scoring/exponentiated_gradient.py",
+    "inference/scoring/log_prior.py",
+    "inference/scoring/secant_steps.py",
     "inference/searches/rounds.py",
-    "inference/searches/soft_thresholding.py",
+    "inference/scoring/soft_thresholding.py",
     "inference/trips/feasible_start.py",
 }  # plain tensors and numbers
 

@@ -275,6 +275,22 @@ def test_what_rollouts_never_do_is_said():
     assert "do not surround" in str(found)
 
 
+def test_what_has_no_finite_maximum_is_said():
+    """One demonstration, the only one to collect so little: no weight is low enough for it."""
+    lottery = models.tabular(torch.ones(1, 3, 1), torch.zeros(1, 3), horizon=4)
+    few = cai.LinearReward({"wins": lambda s, a: a})
+    never = cai.Demonstrations.from_paths([[0] * 5], [[0] * 4])
+    always = cai.Demonstrations.from_paths([[0] * 5], [[2] * 4])
+    some = cai.Demonstrations.from_paths([[0] * 5], [[0, 1, 2, 0]])
+    least, most, between = (
+        sampled((lottery, seen, few), samples=2000, rounds=2) for seen in (never, always, some)
+    )
+    words = "of wins than the demonstrations have: its weight may have no finite maximum."
+    assert f"No rollout has less {words}" in least.remarks
+    assert f"No rollout has more {words}" in most.remarks
+    assert not any("finite maximum" in x for x in between.remarks)
+
+
 def test_a_weight_that_rollouts_leave_open_has_no_error():
     model, seen, reward = case(9)
     more = cai.LinearReward({"always": lambda s, a: torch.ones(s.shape), **reward.features})
@@ -337,6 +353,12 @@ def test_messages_about_demonstrations_and_proposals():
         sampled((model, seen.with_ends("cut"), reward))
     with pytest.raises(ValueError, match="finite number of steps"):
         sampled((models.ledge(horizon=None), seen, reward))
+
+    with pytest.raises(ValueError, match=r"model: .* got a road network"):
+        sampled((models.city(4, 4), seen, ["minutes"]))
+    for name, given in (("proposals", [3]), ("demonstrator", 3)):
+        with pytest.raises(ValueError, match=rf"{name}(\[0\])?: expected a policy, .* got 3"):
+            sampled((model, seen, reward), **{name: given})
 
     never = inference.soft_values(model, rule="hard").policy
     with pytest.raises(ValueError, match=r"proposals\[0\]: expected a policy that takes every"):

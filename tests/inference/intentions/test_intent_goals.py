@@ -200,8 +200,13 @@ STEPS = cai.Demonstrations.from_paths([[0, 1, 2], [0, 1, 2]], [[1, 1], [1, 1]])
         ({"a": FLOOR}, STEPS, {"prior": {"b": 1}}, "prior: expected one for each name"),
         ({"a": FLOOR}, STEPS, {"prior": {"a": 1, "b": 1}}, "got one for 'b'; names are ['a']"),
         ({"a": FLOOR}, STEPS, {"optimism": {"b": 1}}, "optimism: expected one for each name"),
-        ({"a": FLOOR}, STEPS, {"optimism": "high"}, "optimism: expected a real number"),
-        ({"a": FLOOR}, STEPS, {"rule": "greedy"}, 'rule: expected "soft"'),
+        (
+            {"a": FLOOR},
+            STEPS,
+            {"optimism": "high"},
+            "optimism of models['a']: expected a real number",
+        ),
+        ({"a": FLOOR}, STEPS, {"rule": "greedy"}, "rule of models['a']: expected"),
         ({"a": FLOOR}, STEPS, {"likelihood": "all"}, 'likelihood: expected "paths" or "actions"'),
         ({"a": FLOOR.prior}, STEPS, {}, "models['a']: expected a model or a solution"),
         ({"a": models.pendulum(horizon=3)}, STEPS, {}, "models['a']: model: expected finitely"),
@@ -271,6 +276,8 @@ def test_more_that_does_not_fit_is_refused():
     routes = inference.Routes(streets, tuple(NAMES), WEIGHTS, trips.goals.unique())
     with pytest.raises(ValueError, match="optimism: expected neither optimism nor rule"):
         inference.intent(routes, trips, optimism=1.0)
+    with pytest.raises(ValueError, match=r"prior: .* got 'x', too"):
+        inference.intent(routes, trips, prior={"x": 1})
     wrong = dataclasses.replace(trips, states=trips.states.flip(1))
     with pytest.raises(ValueError, match="prefix 0: row 0: expected segments that a turn joins"):
         inference.intent(routes, wrong)

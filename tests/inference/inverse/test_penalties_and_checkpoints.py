@@ -17,7 +17,7 @@ import cai
 from cai import inference, models
 from cai.inference.inverse._objective import Objective
 from cai.inference.inverse._scores import Likelihoods
-from cai.inference.searches.soft_thresholding import thresholded_step, violation
+from cai.inference.scoring.soft_thresholding import thresholded_step, violation
 
 
 def case(seed=2, n=80, k=5, S=4):

@@ -18,11 +18,13 @@ class Ahead(NamedTuple):
         weights: (k,).
         steps: how many were taken.
         evaluations: of the gradient.
+        refused: whether they ended where there are no values.
     """
 
     weights: Tensor
     steps: int
     evaluations: int
+    refused: bool = False
 
 
 def secant_steps(
@@ -47,14 +49,15 @@ def secant_steps(
         inverse: (k, k), the inverse information there.
         enough: nats: twice the gain that may be left.
     """
-    steps = evaluations = 0
+    steps, evaluations, refused = 0, 0, False
     step = inverse @ gradient
     gain = float(gradient @ step)
     while evaluations < _MOST:
         evaluations += 1
         try:
             new_value, new_gradient = slope(weights + step)
-        except ValueError:  # no values there
+        except ValueError:
+            refused = True
             break
         change = gradient - new_gradient
         curved = float(step @ change)
@@ -75,4 +78,4 @@ def secant_steps(
         if gain * (gain / before) < enough:  # as the next step will leave
             weights, steps = weights + step, steps + 1
             break
-    return Ahead(weights, steps, evaluations)
+    return Ahead(weights, steps, evaluations, refused)

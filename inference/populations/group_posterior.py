@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from cai import checks
-from cai.evaluation.spelling import PrintedTable, number
-from cai.inference.bayesian.group_table import (
+from cai.evaluation.spelling import PrintedTable, data_size, number
+from cai.inference.inverse.reward_fit import Likelihood
+from cai.inference.populations.group_table import (
     GroupTable,
     GroupWeights,
     normal_intervals,
     spelt_interval,
     standard_deviations,
 )
-from cai.inference.inverse.reward_fit import Likelihood
 from cai.numerics.optional_package import optional
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -58,6 +58,9 @@ class GroupPosterior(PrintedTable):
         steps: of EM.
         converged: whether a further step would change next to nothing.
         reason: why it ended.
+        falls: label -> name -> nats that the posterior of a demonstrator loses at one standard
+            deviation below and above its mode, where that is far from the half nat of a normal
+            distribution: Laplace's approximation does not hold there.
 
     >>> import torch, cai
     >>> from cai import inference, models
@@ -91,6 +94,7 @@ class GroupPosterior(PrintedTable):
     steps: int
     converged: bool
     reason: str
+    falls: dict[Hashable, dict[str, tuple[float, float]]]
 
     @property
     def weights(self) -> dict[str, float]:
@@ -121,7 +125,9 @@ class GroupPosterior(PrintedTable):
     @property
     def by_group(self) -> GroupTable:
         """The demonstrators, as a table."""
-        return GroupTable({label: self[label] for label in self.labels}, self.dropped)
+        return GroupTable(
+            {label: self[label] for label in self.labels}, self.dropped, self._irregular()
+        )
 
     def __getitem__(self, label: Hashable) -> GroupWeights:
         """One demonstrator.
@@ -165,6 +171,7 @@ class GroupPosterior(PrintedTable):
             "steps": self.steps,
             "converged": self.converged,
             "reason": self.reason,
+            "not_normal": {str(label): sorted(falls) for label, falls in self.falls.items()},
         }
 
     def to_frame(self) -> Any:
@@ -186,10 +193,22 @@ class GroupPosterior(PrintedTable):
                 rows.append((label, name, *known, *ends[name]))
         return pandas.DataFrame(rows, columns=columns)
 
+    def _irregular(self) -> list[str]:
+        """What to say of demonstrators around whose mode the posterior is not normal."""
+        if not self.falls:
+            return []
+        names = ", ".join(dict.fromkeys(name for falls in self.falls.values() for name in falls))
+        there = [str(label) for label in self.falls]
+        who = ", ".join(there[:5]) + (", …" if len(there) > 5 else "")
+        return [
+            f"Do not trust {names} of {len(there)} of {len(self.labels)} demonstrators ({who}): "
+            "their posterior is not normal around its mode, which perhaps lies near weights for "
+            "which the model has no values. Take other features, or fewer groups."
+        ]
+
     def _title(self) -> str:
         on_roads = isinstance(self.model, Streets)
-        what, moves = ("trips", "turns") if on_roads else ("demonstrations", "actions")
-        many = f"{int(self.counts.sum())} {what}, {self.actions} {moves}"
+        many = data_size(int(self.counts.sum()), self.actions, on_roads)
         return f"Population of {len(self.labels)} demonstrators: {many}"
 
     def _cells(self) -> list[list[str]]:
@@ -213,6 +232,7 @@ class GroupPosterior(PrintedTable):
             )
         if self.dropped:
             notes.append(f"{self.dropped} impossible demonstrations were left out.")
+        notes += self._irregular()
         if not self.converged:
             notes.append(f"Not converged: {self.reason}.")
         return notes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cai.inference.searches.fisher_scoring import Maximum, directions, largest
+from cai import checks
+from cai.inference.scoring.fisher_scoring import Maximum, directions, largest
 
 _SEEN = 1e-6  # the share of a direction in one weight from which on it counts
 
@@ -19,6 +20,19 @@ def undetermined(found: Maximum, scale: Tensor) -> tuple[Tensor, Tensor]:
     both, before = (x * scale.unsqueeze(1) for x in (now, never))  # orthonormal
     vectors, sizes, _ = torch.linalg.svd(both - before @ (before.T @ both), full_matrices=False)
     return never, vectors[:, sizes > 0.5] / scale.unsqueeze(1)
+
+
+def check_determined(found: Maximum, scale: Tensor, names: tuple[str, ...]) -> None:
+    """Raises ValueError, naming a combination of weights that data and prior leave open."""
+    unidentified, separated = undetermined(found, scale)
+    for changes, what in (
+        (unidentified, "which the data do not determine"),
+        (separated, "whose likelihood grows for ever"),
+    ):
+        for combination in named(changes, names):
+            came = f"one as good as flat, for {_spelt(combination)}, {what}"
+            advice = "take Normal(0.0, 3.0) perhaps, or leave a feature out"
+            checks.refuse("prior", "one that says something where the data do not", came, advice)
 
 
 def information(found: Maximum) -> Tensor:
@@ -72,3 +86,7 @@ def covariance(found: Maximum, scale: Tensor, groups: Tensor | None, sandwich: b
     open_ended = (none * scale.unsqueeze(1)).abs().gt(_SEEN).any(1)
     unknown = open_ended | open_ended.unsqueeze(1)
     return torch.where(unknown, torch.nan, inverse)
+
+
+def _spelt(combination: dict[str, float]) -> str:
+    return " ".join(f"{x:+.3g} {name}" for name, x in combination.items())

@@ -52,12 +52,14 @@ class GroupTable(PrintedTable):
     Attributes:
         groups: label -> its weights.
         dropped: how many demonstrations were left out as impossible.
+        remarks: what to know of the weights, a sentence each.
     """
 
     headings = ("group", "demonstrations")
 
     groups: dict[Hashable, GroupWeights]
     dropped: int
+    remarks: list[str]
 
     def _heading(self) -> tuple[str, ...]:
         names = next(iter(self.groups.values())).weights
@@ -90,8 +92,9 @@ class GroupTable(PrintedTable):
     def _notes(self) -> list[str]:
         none = [str(label) for label, one in self.groups.items() if not one.demonstrations]
         if not none:
-            return []
-        return [f"Without demonstrations, so with the population's weights: {', '.join(none)}."]
+            return self.remarks
+        named = f"Without demonstrations, so with the population's weights: {', '.join(none)}."
+        return [named, *self.remarks]
 
 
 def standard_deviations(names: tuple[str, ...], covariance: Tensor) -> dict[str, float]:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.searches.exponentiated_gradient import exponentiated_ascent
-from cai.inference.searches.log_prior import log_prior, with_log_prior
-from cai.inference.searches.secant_steps import secant_steps
-from cai.inference.searches.soft_thresholding import thresholded_step, violation
+from cai.inference.scoring.exponentiated_gradient import exponentiated_ascent
+from cai.inference.scoring.log_prior import log_prior, with_log_prior
+from cai.inference.scoring.secant_steps import secant_steps
+from cai.inference.scoring.soft_thresholding import thresholded_step, violation
 
 _NONE = 1e-9  # of the largest eigenvalue: what the data say nothing about
 _NOISE = 1e-18  # nats per squared unit of a weight: what rounding errors alone amount to
@@ -44,6 +44,7 @@ class Maximum:
         evaluations: how many times the demonstrations were scored.
         converged: whether a further step would gain less than 1e-10 nats.
         reason: why it ended.
+        refused: how many weights were tried at which there are no values.
     """
 
     value: float
@@ -55,6 +56,7 @@ class Maximum:
     evaluations: int
     converged: bool
     reason: str
+    refused: int = 0
 
 
 def maximise(
@@ -94,15 +96,15 @@ def maximise(
     if not math.isfinite(at.value):
         came, advice = str(start.tolist()), "give start= that the prior allows"
         checks.refuse("start", "weights whose likelihood and prior are not zero", came, advice)
-    evaluations, steps = 1, 0
+    evaluations, steps, refused = 1, 0, 0
     if first is None:
         first = at.scored.information + at.bend
     most_known = largest(first, scale)
 
     def ended(converged: bool, reason: str) -> Maximum:
-        return Maximum(
-            at.value, at.weights, at.scored, at.bend, first, steps, evaluations, converged, reason
-        )
+        counts = steps, evaluations
+        where = at.value, at.weights, at.scored, at.bend, first
+        return Maximum(*where, *counts, converged, reason, refused)
 
     try:
         while steps < most:
@@ -118,7 +120,7 @@ def maximise(
                 known = torch.tensor(at.value, dtype=torch.float64), at.gradient
                 posed = with_log_prior(slope, prior)
                 ahead = secant_steps(posed, at.weights, *known, climb, 2 * enough)
-                evaluations += ahead.evaluations
+                evaluations, refused = evaluations + ahead.evaluations, refused + ahead.refused
                 if ahead.steps and (there := _tried(score, ahead.weights, prior, None)):
                     at, steps, evaluations = there, steps + ahead.steps, evaluations + 1
                     if keep is not None:
@@ -128,6 +130,7 @@ def maximise(
             for _ in range(_HALVINGS):
                 evaluations += 1
                 tried = _tried(score, at.weights + share * direction, prior, penalty)
+                refused += tried is None
                 if tried is not None and tried.gains(at, share * gain, penalty):
                     break
                 share /= 2
@@ -158,9 +161,13 @@ def by_exponentiated_gradient(
     begun = maximise(score, start, scale, prior, 0, first=first)
     n = len(begun.scored.values)
 
+    refused = 0
+
     def evaluate(weights: Tensor) -> tuple[float, Tensor] | None:
+        nonlocal refused
         at = _tried(score, weights, prior, None)
         if at is None:
+            refused += 1
             return None
         if keep is not None:
             keep(replace(begun, value=at.value, weights=weights))
@@ -179,6 +186,7 @@ def by_exponentiated_gradient(
         steps=done,
         evaluations=evaluations + 2,
         reason=reason if whole else INTERRUPTED,
+        refused=refused,
     )
 
 

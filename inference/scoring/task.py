@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
-from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum, maximise
+from cai.inference.scoring.fisher_scoring import INTERRUPTED, Maximum, maximise
 from cai.rewards.linear_reward import LinearReward
 
 _STEPS = 30  # towards a second start

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cai.inference.bayesian._demonstrators import Groups
-from cai.inference.searches.fisher_scoring import INTERRUPTED, maximise
-from cai.inference.searches.log_prior import log_prior
+from cai.inference.populations.demonstrators import Groups
+from cai.inference.scoring.fisher_scoring import INTERRUPTED, maximise
+from cai.inference.scoring.log_prior import log_prior
 
 _INNER, _PRECISE = 5000, 1e-10  # steps of EM on quadratic functions, and their relative change
 _CONVERGED = 1e-5  # of μ in units of the spread, and of Σ relative to itself

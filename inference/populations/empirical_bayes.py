@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cai import checks
-from cai.inference.bayesian._demonstrators import Demonstrator, Groups
-from cai.inference.bayesian._laplace import check_determined, highest
-from cai.inference.bayesian._population import (
+from cai.inference.fitting.loop import train
+from cai.inference.populations._population import (
     Population,
     Quadratics,
     natural,
     packed,
     unpacked,
 )
-from cai.inference.bayesian.group_posterior import GroupPosterior
-from cai.inference.fitting.loop import train
-from cai.inference.searches.fisher_scoring import INTERRUPTED, Maximum
+from cai.inference.populations.demonstrators import Demonstrator, Groups
+from cai.inference.populations.group_posterior import GroupPosterior
+from cai.inference.scoring.falls import irregular_falls
+from cai.inference.scoring.fisher_scoring import INTERRUPTED, Maximum
+from cai.inference.scoring.highest import highest
+from cai.inference.scoring.undetermined import check_determined, information, named, undetermined
 from cai.inference.searches.search_file import SearchFile
-from cai.inference.searches.undetermined import information
 from cai.rewards.weight_priors import Coordinates
 
 _STEPS = 100
@@ -61,6 +64,7 @@ def empirical_bayes(
     D, k = len(groups.labels), len(run.mean)
     weights, covariances = run.mean.expand(D, k).clone(), (run.covariance + of_mean).repeat(D, 1, 1)
     weights[active], covariances[active] = each, spread
+    falls = _irregular(run, run.found, [groups.labels[i] for i in active], groups)
     paid, fitted = groups.whole.fitted(run.mean)
     counts = [0 if task is None else len(task.demonstrations) for task in groups.tasks]
     return GroupPosterior(
@@ -82,14 +86,35 @@ def empirical_bayes(
         steps=run.done,
         converged=run.converged,
         reason=_reason(run),
+        falls=falls,
     )
 
 
 def _pooled(groups: Groups, prior: Any) -> Maximum:
     """The weights as of one demonstrator, where the search begins."""
-    best = highest(groups.whole.score, groups.whole.starts(None), groups.whole.scale, prior)
-    check_determined(best, groups.whole.scale, groups.whole.names)
+    whole = groups.whole
+    best = highest(whole.score, whole.starts(None), whole.scale, prior)
+    check_determined(best, whole.scale, whole.names)
+    if prior is not None:  # which says nothing of how far demonstrators are apart
+        alone = replace(best, prior=torch.zeros_like(best.prior), first=best.scored.information)
+        for changes in named(undetermined(alone, whole.scale)[0], whole.names):
+            came, advice = f"none on {', '.join(changes)}", "leave a feature out"
+            checks.refuse("demonstrations", "some that depend on every weight", came, advice)
     return best
+
+
+def _irregular(
+    run: Population, found: Quadratics, labels: list[Hashable], groups: Groups
+) -> dict[Hashable, dict[str, tuple[float, float]]]:
+    """Demonstrators around whose mode Laplace's approximation does not hold."""
+    population = torch.distributions.MultivariateNormal(run.mean, run.covariance)
+    each = torch.linalg.inv(found.information + torch.linalg.inv(run.covariance))
+    tasks = [task for task in groups.tasks if task is not None]
+    names, irregular = groups.whole.names, {}
+    for label, task, mode, spread in zip(labels, tasks, found.modes, each, strict=True):
+        if falls := irregular_falls(task.totals, population, mode, spread, names):
+            irregular[label] = falls
+    return irregular
 
 
 def _given_population(run: Population, found: Quadratics) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cai.inference.searches.secant_steps import secant_steps
+from cai.inference.scoring.secant_steps import secant_steps
 
 
 def bowl(seed: int, k: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import Likelihood
 from cai.inference.inverse.tasks import check_demonstrations, check_demonstrator, task_of
-from cai.inference.searches.task import Task
+from cai.inference.scoring.task import Task
 from cai.roads.network import Streets
 from cai.tables import bellman
 from cai.tables.tabulation import enumerated

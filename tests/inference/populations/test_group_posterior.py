@@ -15,8 +15,8 @@ from towns import NAMES, simulated, town, trips_of
 
 import cai
 from cai import inference, models
-from cai.inference.bayesian import _population
-from cai.inference.bayesian._population import Population, Quadratics, packed
+from cai.inference.populations import _population
+from cai.inference.populations._population import Population, Quadratics, packed
 
 PAYS = torch.tensor([0.0, 1.0, -0.5], dtype=torch.float64)
 
@@ -267,11 +267,14 @@ def test_an_interrupted_em_goes_on_from_its_file(driven, tmp_path, monkeypatch):
         inference.reward_posterior(streets, trips[:100], NAMES, **given)
 
 
-def test_a_weight_that_no_one_determines_needs_a_prior():
+def test_a_weight_that_no_one_determines_is_refused():
     table, seen, reward = lotteries(agents(5), 20)
     both = dataclasses.replace(reward, features={**reward.features, "same": torch.ones(1, 3)})
     with pytest.raises(ValueError, match="same, which the data do not determine"):
         inference.reward_posterior(table, seen, both, groups=True)
+    normal = torch.distributions.Normal(0.0, 3.0)  # of the mean, not of how far they are apart
+    with pytest.raises(ValueError, match=r"demonstrations: .* got none on same"):
+        inference.reward_posterior(table, seen, both, normal, groups=True)
     prior = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 2.0)
     found = inference.reward_posterior(table, seen, reward, prior, groups=True, progress=False)
     flat = inference.reward_posterior(table, seen, reward, groups=True, progress=False)

@@ -1,0 +1,1 @@
+"""Demonstrators with weights of their own, drawn from a population."""
