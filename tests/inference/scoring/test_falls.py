@@ -7,7 +7,9 @@ import torch
 from towns import trips_of
 
 from cai import inference, models
+from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.scoring.falls import irregular_falls, spelt_falls
+from cai.inference.scoring.fisher_scoring import maximise
 
 NAMES = ("x", "y")
 
@@ -38,6 +40,22 @@ def test_a_border_is_seen_on_its_side_and_what_is_not_determined_is_left_out():
     below = 2e-3 * math.log(1 / (1 + step / 2e-3)) + step
     assert found["x"] == (pytest.approx(below), math.inf)
     assert "there are no values above" in spelt_falls("x", *found["x"])
+
+
+@pytest.mark.parametrize(("start", "refused"), [(-5.0, True), (-0.9, False)])
+def test_a_search_counts_the_weights_without_values(start, refused):
+    """log(-x) + x, whose maximum is at -1: from -5, where it bends little, a step leads past 0."""
+
+    def score(x):
+        if x >= 0:
+            raise ValueError("no values")
+        return ScoredDemonstrations((-x).log() + x, (1 / x + 1).unsqueeze(0), 1 / x.outer(x))
+
+    units = torch.ones(1).double()
+    found = maximise(score, torch.tensor([start]).double(), units, None, 100)
+    assert found.converged
+    assert float(found.weights) == pytest.approx(-1.0, abs=1e-4)
+    assert (found.refused > 0) == refused
 
 
 BORDER = -5 * math.log(2)
