@@ -90,6 +90,18 @@ class Coordinates:
         found: Tensor = torch.autograd.functional.jacobian(self._transform, x)
         return found
 
+    def bend(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Σ_j slope_j ∂²ψ_j/∂x∂x', (k, k): what of a Hessian comes from the change of coordinates.
+
+        Args:
+            x: (k,).
+            slope: (k,), the gradient in ψ.
+        """
+        if self.whole:
+            return x.new_zeros(len(x), len(x))
+        found: Tensor = torch.autograd.functional.hessian(lambda y: slope @ self._transform(y), x)
+        return (found + found.T) / 2
+
     def log_prob(self, x: Tensor) -> Tensor:
         """(…), nats: the log-density of x (…, k), differentiable."""
         weights = self.weights(x)

@@ -15,10 +15,15 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.scored_demonstrations import ScoredDemonstrations
 from cai.inference.bayesian._likelihood import log_likelihood, total
+from cai.inference.scoring.fisher_scoring import Maximum
 from cai.inference.scoring.highest import highest
+from cai.inference.scoring.log_prior import log_prior
 from cai.inference.scoring.task import Task
 from cai.inference.scoring.undetermined import check_determined, information
 from cai.rewards.weight_priors import Coordinates
+
+_LONGEST = 3.0  # step in coordinates of a bounded support, where ±3 reach over nine tenths
+_LEAST = 0.1  # of the curvature that is certain to be positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +82,7 @@ def laplace(task: Task, coordinates: Coordinates) -> Laplace:
     score = in_coordinates(task.score, coordinates)
     best = highest(score, _starts(task, coordinates), scale, coordinates)
     check_determined(best, scale, task.names)
-    bend = information(best)
+    bend = _curvature(best, coordinates)
     lower = torch.linalg.cholesky(bend)
     root = torch.linalg.solve_triangular(lower.T, torch.eye(len(bend)).to(bend), upper=True)
     remarks = (
@@ -89,16 +94,44 @@ def laplace(task: Task, coordinates: Coordinates) -> Laplace:
 def in_coordinates(
     score: Callable[[Tensor], ScoredDemonstrations], coordinates: Coordinates
 ) -> Callable[[Tensor], ScoredDemonstrations]:
-    """The objective as a function of x, with the gradient and the information in x."""
+    """The objective as a function of x, with the gradient and the information in x.
+
+    With J = ∂ψ/∂x and the gradient g in ψ, minus the Hessian is J'IJ - Σ_j g_j ∂²ψ_j/∂x∂x'. At the
+    border of the prior's support J vanishes, and the second part is what holds the mode there. Of
+    it the directions in which it bends down count, so that there is always a way up; and what keeps
+    steps from leaping to where x is flat, which is nothing at the mode.
+    """
     if coordinates.whole:
         return score
 
     def scored(x: Tensor) -> ScoredDemonstrations:
         J = coordinates.jacobian(x)
         values, scores, known = score(coordinates.weights(x))
-        return ScoredDemonstrations(values, scores @ J, J.T @ known @ J)
+        held = _positive(-coordinates.bend(x, scores.sum(0)))
+        rise = (scores @ J).sum(0) + log_prior(coordinates, x)[1]
+        short = torch.eye(len(x)).to(x) * rise.norm() / _LONGEST
+        return ScoredDemonstrations(values, scores @ J, J.T @ known @ J + held + short)
 
     return scored
+
+
+def _curvature(best: Maximum, coordinates: Coordinates) -> Tensor:
+    """(k, k), minus the Hessian at the mode, if that is a maximum; else what the search took."""
+    taken = information(best)
+    if coordinates.whole:
+        return taken
+    J = coordinates.jacobian(best.weights)
+    slope = torch.linalg.lstsq(J.T, best.scored.scores.sum(0).unsqueeze(1)).solution.squeeze(1)
+    bend = -coordinates.bend(best.weights, slope)
+    whole = taken - _positive(bend) + bend
+    least = torch.linalg.eigvalsh(whole)[0] / torch.linalg.eigvalsh(taken)[0]
+    return whole if least > _LEAST else taken
+
+
+def _positive(symmetric: Tensor) -> Tensor:
+    """Its part with positive eigenvalues."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    return (vectors * values.clamp(min=0.0)) @ vectors.T
 
 
 def _starts(task: Task, coordinates: Coordinates) -> Iterator[Tensor]:

@@ -116,6 +116,36 @@ def test_a_prior_on_an_interval_with_zero_at_its_edge_or_outside(ends):
     assert abs(found.weights["f0"] - mean) < 4 * sd / found.effective_sample_size**0.5
 
 
+@pytest.mark.parametrize("toward", [-1, 1])
+@pytest.mark.parametrize(
+    ("prior", "ends"),
+    [
+        (torch.distributions.HalfNormal(torch.tensor(0.7).double()), (0.0, 4.0)),
+        (torch.distributions.HalfNormal(torch.tensor(0.02).double()), (0.0, 0.2)),
+        (torch.distributions.Uniform(*torch.tensor([4.0, 8.0]).double()), (4.0, 8.0)),
+    ],
+    ids=["half", "narrow", "interval"],
+)
+def test_a_prior_that_the_data_press_against(prior, ends, toward):
+    """300 choices of one ticket, but for two; the density may fall like that of an exponential.
+
+    Of importance draws, in coordinates in which that is not steep, more than half count; fewer
+    where the prior is the one that cuts off.
+    """
+    table, seen, reward, log_likelihood = choices(1, rises=[[0]] * 298 + [[1], [2]])
+    up = log_likelihood(torch.tensor([[1.0], [-1.0]]).double()).argmax() == 0
+    sign = toward if up else -toward
+    reward = cai.LinearReward({"f0": sign * reward.features["f0"]})
+    grid = torch.linspace(*ends, 20_001, dtype=torch.float64)[1:-1]
+    p = (log_likelihood(sign * grid.unsqueeze(1)) + prior.log_prob(grid)).softmax(0)
+    mean = float(p @ grid)
+    sd = float(p @ (grid - mean) ** 2) ** 0.5
+    found = inference.reward_posterior(table, seen, reward, prior, samples=800, progress=False)
+    assert abs(found.weights["f0"] - mean) < 4 * sd / found.effective_sample_size**0.5
+    assert found.std_devs["f0"] == pytest.approx(sd, rel=0.2)
+    assert found.effective_sample_size > (140 if ends == (0.0, 0.2) else 400)
+
+
 def test_trips_on_a_network():
     """Two weights, by a grid around the mode, with the likelihood of Routes."""
     streets, names = town(), NAMES[:2]
