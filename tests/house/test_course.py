@@ -2,6 +2,7 @@
 
 import re
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,13 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "tutorials"
-NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]*.ipynb"), key=lambda path: int(path.stem.partition("_")[0]))
+
+
+def number_of(path):
+    return int(path.stem.partition("_")[0])
+
+
+NOTEBOOKS = sorted(TUTORIALS.glob("[0-9]*.ipynb"), key=number_of)
 RUN_ANSWERS = TUTORIALS / "answers" / "__main__.py"
 
 EXERCISE = re.compile(r"^(\d+)\. \*\*[^*]+\*\*", re.MULTILINE)
@@ -36,7 +43,7 @@ def exercises(path):
     starts = [*EXERCISE.finditer(text), None]
     return {
         int(here[1]): text[here.start() : after.start() if after else len(text)]
-        for here, after in zip(starts, starts[1:], strict=False)
+        for here, after in pairwise(starts)
     }
 
 
@@ -53,7 +60,7 @@ ALL = [
 
 
 def test_notebooks_are_numbered_from_one():
-    numbers = [int(path.stem.partition("_")[0]) for path in NOTEBOOKS]
+    numbers = [number_of(path) for path in NOTEBOOKS]
     assert numbers == list(range(1, len(NOTEBOOKS) + 1))
     assert len(numbers) >= 12
 
@@ -96,9 +103,7 @@ def test_an_answer_runs_and_proves_what_it_says(path, number, capsys):
     assert capsys.readouterr().out, "an answer shows its numbers"
 
 
-@pytest.mark.parametrize(
-    "path", [*NOTEBOOKS, TUTORIALS / "README.md"], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, TUTORIALS / "README.md"], ids=lambda path: path.stem)
 def test_links_between_lessons_lead_somewhere(path):
     text = path.read_text(encoding="utf-8") if path.suffix == ".md" else "\n".join(prose(path))
     targets = [link for link in LINK.findall(text) if not link.startswith("http")]
@@ -118,7 +123,7 @@ def test_the_overview_names_every_notebook():
 
 
 def test_a_missing_hint_or_section_is_noticed():
-    text = "## Exercises\n\n1. **One.** Why?\n\n   no hint\n2. **Two.** How?\n\n## Next\n3. **No.** x"
+    text = "## Exercises\n\n1. **One.** Why?\n\n   no hint\n2. **Two.** How?\n\n## End\n3. **No.**"
     assert section(text, "Exercises").count("**") == 4
     assert not HINT.search(section(text, "Exercises"))
     assert section(text, "What to read next") == ""
