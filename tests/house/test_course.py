@@ -103,6 +103,16 @@ def test_an_answer_runs_and_proves_what_it_says(path, number, capsys):
     assert capsys.readouterr().out, "an answer shows its numbers"
 
 
+def test_answers_are_printed_by_number(capsys):
+    main = runpy.run_path(str(RUN_ANSWERS))["main"]
+    main(["12"])
+    shown = capsys.readouterr().out
+    assert [shown.count(f"Exercise {number}. ") for number in range(1, 6)] == [1, 1, 1, 1, 0]
+    for wrong in ([], ["13"], ["1", "2"]):
+        with pytest.raises(SystemExit, match="number of a notebook, 1 to 12"):
+            main(wrong)
+
+
 @pytest.mark.parametrize("path", [*NOTEBOOKS, TUTORIALS / "README.md"], ids=lambda path: path.stem)
 def test_links_between_lessons_lead_somewhere(path):
     text = path.read_text(encoding="utf-8") if path.suffix == ".md" else "\n".join(prose(path))

@@ -12,14 +12,18 @@ def answers(path):
     return {int(name[7:]): f for name, f in found.items() if name.startswith("answer_")}
 
 
-def main(number):
+def main(arguments):
     """Print the words of each answer, and the numbers that its code computes and checks."""
-    for path in Path(__file__).parent.glob(f"{number}_*.py"):
-        for exercise, answer in sorted(answers(path).items()):
-            print(f"Exercise {exercise}. {inspect.getdoc(answer)}\n")
-            answer()
-            print()
+    files = {path.name.partition("_")[0]: path for path in Path(__file__).parent.glob("[0-9]*.py")}
+    if len(arguments) != 1 or arguments[0] not in files:
+        sys.exit(
+            f"expected the number of a notebook, 1 to {len(files)}: python tutorials/answers 3"
+        )
+    for exercise, answer in sorted(answers(files[arguments[0]]).items()):
+        print(f"Exercise {exercise}. {inspect.getdoc(answer)}\n")
+        answer()
+        print()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1:])
