@@ -9,7 +9,7 @@ SEED ?= $(shell od -An -N3 -tu4 /dev/urandom)
 # The tests build environments too, of the same versions.
 export CAI_CONSTRAINTS := $(CONSTRAINTS)
 
-.PHONY: demo test test-lowest check dist bench clean
+.PHONY: demo notebooks test test-lowest check dist bench clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,11 @@ demo: $(VENV)/installed
 	$(BIN)/cai compare FrozenLake-v1 --horizon 60 --temperature 0.01 --out out/frozen_lake
 	$(BIN)/cai compare tutorials/my_dynamics.py:model --out out/my_dynamics
 	$(BIN)/cai draw tutorials/my_dynamics.py:model --out out/my_dynamics
+
+# JupyterLab on the tutorials, with this environment as its kernel.
+notebooks: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[notebook]"
+	$(BIN)/python -m jupyterlab tutorials
 
 test: $(VENV)/installed
 	@seed=$(strip $(SEED)); echo "make test SEED=$$seed"; \
