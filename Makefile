@@ -9,7 +9,7 @@ SEED ?= $(shell od -An -N3 -tu4 /dev/urandom)
 # The tests build environments too, of the same versions.
 export CAI_CONSTRAINTS := $(CONSTRAINTS)
 
-.PHONY: demo test test-lowest check dist bench clean
+.PHONY: demo test test-lowest check docs dist bench clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,24 @@ check: $(VENV)/installed
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/installed .
 	cd build/installed && ../../$(BIN)/mypy --config-file ../../setup.cfg -p cai
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[docs]"
+	touch $@
+
+# MathJax with its glyphs in one file, so that formulas show without a network.
+out/static/mathjax/tex-svg.js:
+	mkdir -p $(@D)
+	cd $(@D) && npm pack --silent mathjax@3.2.2
+	tar -xzf $(@D)/mathjax-3.2.2.tgz -C $(@D) --strip-components=2 package/es5/tex-svg.js
+	rm $(@D)/mathjax-3.2.2.tgz
+	touch $@
+
+# The site, in out/site; a warning is an error.
+docs: $(VENV)/docs out/static/mathjax/tex-svg.js
+	rm -rf out/docs out/doctrees out/site
+	mkdir -p out/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -c docs -d out/doctrees out/docs out/site
 
 # What would be published: built, and read as a package index reads it.
 dist: $(VENV)/installed
