@@ -31,12 +31,17 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx.ext.viewcode",
     "docstrings",
-    "source_links",
 ]
 exclude_patterns = ["README.md"]  # index.md includes it
 
 # Pages and notebooks
+
+highlight_language = "none"  # indented equations
+smartquotes = False  # s' is a state
+copybutton_selector = "div.highlight:not(.highlight-none *) pre"
+copybutton_exclude = ".linenos, .gp, .go"
 
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -61,6 +66,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # the signature has them
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
