@@ -64,8 +64,10 @@ dist: $(VENV)/installed
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
+# Shown, and kept for the page of the site that gives figures of speed.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks
+	mkdir -p out
+	bash -o pipefail -c "$(BIN)/python -m benchmarks | tee out/speed.txt"
 
 clean:
 	rm -rf .venv .venv-* out build dist *.egg-info

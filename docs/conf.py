@@ -109,6 +109,11 @@ def collect(app: Sphinx, _: object) -> None:
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, to)
 
+    measured = ROOT / "out" / "speed.txt"
+    unknown = "Not measured on this machine: make bench, then make docs.\n"
+    text = measured.read_text(encoding="utf-8") if measured.is_file() else unknown
+    (target / "speed.txt").write_text(text, encoding="utf-8")
+
 
 def fold(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Of the list at the side only the topic of this page is unfolded.
