@@ -69,6 +69,12 @@ napoleon_numpy_docstring = False
 napoleon_attr_annotations = False  # the signature has them
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+nitpicky = True  # a reference that leads nowhere is a warning, but for
+nitpick_ignore_regex = [
+    ("py:.*", r"(collections|contextlib|gymnasium|matplotlib|numpy|os|pyro|torch)\..+"),
+    ("py:.*", r"(Tensor|TorchDistribution)"),
+    ("py:.*", r"cai\.(\w+\.){2,}\w+"),  # modules behind the front pages
+]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 templates_path = ["_templates"]
