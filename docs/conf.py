@@ -38,9 +38,9 @@ exclude_patterns = ["README.md"]  # index.md includes it
 
 # Pages and notebooks
 
-highlight_language = "none"  # indented equations
-smartquotes = False  # s' is a state
-copybutton_selector = "div.highlight:not(.highlight-none *) pre"
+highlight_language = "text"  # of indented equations
+smartquotes_action = "D"  # dashes alone: s' is a state
+copybutton_selector = ":not(.highlight-none, .highlight-text) > div.highlight pre"
 copybutton_exclude = ".linenos, .gp, .go"
 
 nb_execution_mode = "off"

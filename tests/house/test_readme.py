@@ -84,7 +84,8 @@ def test_links_and_pictures_exist():
 
 
 @pytest.mark.parametrize(
-    "command", ["make demo", "make test", "make bench", "make test-lowest", "make dist"]
+    "command",
+    ["make demo", "make test", "make bench", "make test-lowest", "make dist", "make docs"],
 )
 def test_commands_are_in_the_makefile(command):
     makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
