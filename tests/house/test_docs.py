@@ -1,4 +1,4 @@
-"""The sources of the site: every public name is on one list, its examples run, docstrings are read."""
+"""The sources of the site: the lists of public names, the examples, how docstrings are read."""
 
 import collections
 import doctest
