@@ -32,6 +32,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx.ext.viewcode",
+    "code_links",
     "docstrings",
 ]
 exclude_patterns = ["README.md"]  # index.md includes it

@@ -5,6 +5,7 @@ import doctest
 import importlib.util
 import inspect
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,18 @@ def test_the_version_to_cite():
 # How docstrings are read
 
 
-@pytest.fixture(scope="module")
-def docstrings():
+def extension(name):
+    """An extension of Sphinx that lies beside the pages."""
     pytest.importorskip("sphinx", reason="comes with the extra docs: make docs")
-    spec = importlib.util.spec_from_file_location("docstrings", DOCS / "docstrings.py")
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def docstrings():
+    return extension("docstrings")
 
 
 def prepared(docstrings, text, what="function"):
@@ -133,3 +139,33 @@ def test_members_of_others_are_left_out(docstrings):
     }
     assert skipped == {"forward": False, "zero_grad": True}
     assert not docstrings.ours(None, "class", "V", vars(cai.Solution.__mro__[1])["V"], False, None)
+
+
+# Links in code
+
+
+@pytest.mark.parametrize(
+    ("code", "target"),
+    [
+        ("inference.posterior(model)", "cai.inference.posterior"),
+        ("cai.inference.posterior", "cai.inference.posterior"),
+        ("cai.Table", "cai.Table"),
+        ("cai.Table.float32", "cai.Table.float32"),
+        ("models.gym", "cai.models.gym"),
+        ("cai.models", None),
+        ("cai compare ledge", None),
+        ("inference/exact", None),
+        ("self.models.gym", None),
+        ("Table", None),
+    ],
+)
+def test_a_public_name_in_code_is_a_link(code, target):
+    links = extension("code_links")
+    nodes, utils = links.nodes, importlib.import_module("docutils.utils")
+    page = utils.new_document("page")
+    page += nodes.paragraph("", "", nodes.literal(code, code))
+    page += nodes.title("", "", nodes.literal("", "cai.Table"))
+    links.link(types.SimpleNamespace(env=types.SimpleNamespace(docname="page")), page)
+    targets = [x["reftarget"] for x in page.findall(links.addnodes.pending_xref)]
+    assert targets == ([target] if target else [])
+    assert page.astext() == f"{code}\n\ncai.Table"
