@@ -56,10 +56,9 @@ autosummary_generate = True
 autosummary_imported_members = True
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "eqs.")  # else a summary ends there
 # Where letters differ in case alone, two pages would be one file on some systems.
-pages = (cai.models, cai.inference)
 autosummary_filename_map = {
-    f"{page.__name__}.{name}": f"{page.__name__}.{name}_result"
-    for page in pages
+    f"{page.__name__}.{name}": f"{page.__name__}.{name}_class"
+    for page in (cai.models, cai.inference)
     for name in page.__all__
     if name != name.lower() and name.lower() in page.__all__
 }
@@ -78,7 +77,7 @@ nitpick_ignore_regex = [
 ]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-templates_path = ["_templates"]
+templates_path = [str(HERE / "_templates")]  # autosummary looks beside the sources
 
 if os.environ.get("CAI_DOCS_ONLINE"):
     extensions.append("sphinx.ext.intersphinx")
@@ -105,17 +104,14 @@ mathjax3_config = {"options": {"enableMenu": False}}
 
 
 def collect(app: Sphinx, _: object) -> None:
-    """Lays out the sources of the site as they lie in the repository."""
+    """Lays out the sources of the site as they lie in the repository, with its pages at the top."""
     target = Path(app.srcdir)
-    for file in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        shutil.copy2(ROOT / file, target)
-    for folder in ("docs", "tutorials"):
-        for pattern in ("*.md", "*.rst", "*.ipynb", "*.png", "*.py"):
-            for path in sorted((ROOT / folder).rglob(pattern)):
-                to = target / path.relative_to(HERE if folder == "docs" else ROOT)
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, to)
-
+    for path in [*ROOT.glob("*.md"), ROOT / "LICENSE", ROOT / "CITATION.cff"]:
+        text = path.read_text(encoding="utf-8").replace("](docs/", "](")
+        (target / path.name).write_text(text, encoding="utf-8")
+    without = shutil.ignore_patterns("_*", ".*", "*.py")
+    shutil.copytree(HERE, target, ignore=without, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "tutorials", target / "tutorials", dirs_exist_ok=True)
     measured = ROOT / "out" / "speed.txt"
     unknown = "Not measured on this machine: make bench, then make docs.\n"
     text = measured.read_text(encoding="utf-8") if measured.is_file() else unknown

@@ -45,7 +45,8 @@ def test_every_page_and_tutorial_is_in_the_contents():
     pages = {path.stem for path in PAGES} - {"index"}
     pages |= {f"tutorials/{path.stem}" for path in (ROOT / "tutorials").glob("*.ipynb")}
     pages |= {f"reference/{path.stem}" for path in (DOCS / "reference").glob("*.rst")}
-    assert sorted(entries) == sorted(pages | {"CHANGELOG", "CONTRIBUTING"})
+    pages |= {path.stem for path in ROOT.glob("*.md")} - {"README"}
+    assert sorted(entries) == sorted(pages)
 
 
 def examples(path):
