@@ -77,7 +77,7 @@ nitpick_ignore_regex = [
 ]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-templates_path = [str(HERE / "_templates")]  # autosummary looks beside the sources
+templates_path = ["_templates"]
 
 if os.environ.get("CAI_DOCS_ONLINE"):
     extensions.append("sphinx.ext.intersphinx")
@@ -109,7 +109,7 @@ def collect(app: Sphinx, _: object) -> None:
     for path in [*ROOT.glob("*.md"), ROOT / "LICENSE", ROOT / "CITATION.cff"]:
         text = path.read_text(encoding="utf-8").replace("](docs/", "](")
         (target / path.name).write_text(text, encoding="utf-8")
-    without = shutil.ignore_patterns("_*", ".*", "*.py")
+    without = shutil.ignore_patterns("_static", "__pycache__", "*.py")
     shutil.copytree(HERE, target, ignore=without, dirs_exist_ok=True)
     shutil.copytree(ROOT / "tutorials", target / "tutorials", dirs_exist_ok=True)
     measured = ROOT / "out" / "speed.txt"
