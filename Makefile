@@ -9,7 +9,7 @@ SEED ?= $(shell od -An -N3 -tu4 /dev/urandom)
 # The tests build environments too, of the same versions.
 export CAI_CONSTRAINTS := $(CONSTRAINTS)
 
-.PHONY: demo notebooks test test-lowest check dist bench clean
+.PHONY: demo notebooks test test-lowest check docs dist bench clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,24 @@ check: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/installed .
 	cd build/installed && ../../$(BIN)/mypy --config-file ../../setup.cfg -p cai
 
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[docs]"
+	touch $@
+
+# MathJax with its glyphs in one file, so that formulas show without a network.
+out/static/mathjax/tex-svg.js:
+	mkdir -p $(@D)
+	cd $(@D) && npm pack --silent mathjax@3.2.2
+	tar -xzf $(@D)/mathjax-3.2.2.tgz -C $(@D) --strip-components=2 package/es5/tex-svg.js
+	rm $(@D)/mathjax-3.2.2.tgz
+	touch $@
+
+# The site, in out/site; a warning is an error.
+docs: $(VENV)/docs out/static/mathjax/tex-svg.js
+	rm -rf out/docs out/doctrees out/site
+	mkdir -p out/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -c docs -d out/doctrees out/docs out/site
+
 # What would be published: built, and read as a package index reads it.
 dist: $(VENV)/installed
 	rm -rf dist
@@ -51,8 +69,10 @@ dist: $(VENV)/installed
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
+# Shown, and kept for the page of the site that gives figures of speed.
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks
+	mkdir -p out
+	bash -o pipefail -c "$(BIN)/python -m benchmarks | tee out/speed.txt"
 
 clean:
 	rm -rf .venv .venv-* out build dist *.egg-info

@@ -81,7 +81,8 @@ class Row:
         kl_actions: Σ_t E_q[KL(q(a|s) ‖ p(a|s,O))].
         kl_dynamics: Σ_t E_q[KL(p(s'|s,a) ‖ p(s'|s,a,O))].
         kl: the sum of the three, log p(O) - elbo; None, like these, if the posterior is unknown.
-        kl_lower, kl_upper: in that case, the ends of :attr:`Comparison.bracket` minus the ELBO.
+        kl_lower: in that case, the lower end of ``Comparison.bracket`` minus the ELBO.
+        kl_upper: likewise, the upper end.
         estimates: all of these by name, each with its standard error.
         evaluation: the policy's evaluation in the true dynamics.
         method: what was passed to the comparison.

@@ -75,7 +75,7 @@ class GaussianSolution(ExactBelief):
         """The solution at one optimism; with an infinite horizon, from a root of its equation.
 
         Raises:
-            Breakdown: if a value is infinite.
+            ArithmeticError: if a value is infinite, a ``Breakdown``.
         """
         if model.horizon is None:
             found = riccati_equation.solve(model, eta, root)

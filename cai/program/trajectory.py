@@ -131,7 +131,7 @@ class TrajectoryModel:
         parameters of a policy that is a torch module are registered with Pyro.
 
         Args:
-            policy: (t, s) -> q(a_t|s_t), or one with a memory, see :mod:`cai.program.episode`.
+            policy: (t, s) -> q(a_t|s_t), or one with a memory, such as ``cai.RecurrentPolicy``.
         """
         checks.finite_horizon(self, "a guide")
         check_policy(policy)

@@ -47,26 +47,26 @@ def reward_program(
     It is a program like any other: Pyro's NUTS, its SVI with any guide, and effect handlers take
     it. Where a demonstration is impossible, or there are no values, its log-density is -inf.
 
-    ===============  ===============  =============================================================
-    site             shape            what it is
-    ===============  ===============  =============================================================
-    "weights"        (k,)             ψ, from the prior
-    "demonstrations" ()               a factor, their log-likelihood, nats
-    ===============  ===============  =============================================================
+    ================  ===============  ============================================================
+    site              shape            what it is
+    ================  ===============  ============================================================
+    "weights"         (k,)             ψ, from the prior
+    "demonstrations"  ()               a factor, their log-likelihood, nats
+    ================  ===============  ============================================================
 
     With ``groups`` each of D demonstrators has weights of its own, drawn from a population:
 
-    ===============  ===============  =============================================================
-    site             shape            what it is
-    ===============  ===============  =============================================================
-    "mean"           (k,)             μ of the population, from the prior
-    "spread"         (k,)             its standard deviations σ
-    "correlation"    (k, k)           the Cholesky factor of its correlations, from Lewandowski,
-                                      Kurowicka and Joe (2009) with η = 2; none for one weight
-    "groups"         D                a plate
-    "weights"        (D, k)           ψ_d ~ N(μ, Σ), in the plate
-    "demonstrations" (D,)             a factor in the plate, zero for a group without demonstrations
-    ===============  ===============  =============================================================
+    ================  ===============  ============================================================
+    site              shape            what it is
+    ================  ===============  ============================================================
+    "mean"            (k,)             μ of the population, from the prior
+    "spread"          (k,)             its standard deviations σ
+    "correlation"     (k, k)           the Cholesky factor of its correlations, from Lewandowski,
+                                       Kurowicka and Joe (2009) with η = 2; none for one weight
+    "groups"          D                a plate
+    "weights"         (D, k)           ψ_d ~ N(μ, Σ), in the plate
+    "demonstrations"  (D,)             a factor in the plate, 0 for a group without demonstrations
+    ================  ===============  ============================================================
 
     Args:
         model: a model with finitely many states and actions, or its table, whose rewards are

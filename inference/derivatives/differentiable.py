@@ -38,7 +38,7 @@ from cai.tables.table import Table
 def differentiable_values(
     table: Table, optimism: float = 0.0, rule: bellman.Rule = "soft"
 ) -> Tensor:
-    r"""Soft values V_t(s) of :func:`soft_values`, differentiable.
+    r"""The soft values V_t(s) of ``soft_values``, differentiable.
 
     ∂V_0(s_0)/∂r(s,a) is the expected number of times that a is taken in s starting from s_0, under
     the policy π_η and the dynamics at η.

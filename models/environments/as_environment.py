@@ -72,7 +72,7 @@ def as_environment(
 
 
 class ModelVectorEnv(VectorEnv[Any, Any, Any]):
-    """A model as a vector environment; see :func:`as_environment`.
+    """A model as a vector environment; see ``as_environment``.
 
     Args:
         model: any model.

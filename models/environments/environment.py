@@ -93,7 +93,7 @@ _AT_ONCE = 100  # episodes that are simulated side by side
 
 
 class Environment:
-    """A Gymnasium environment for policies and learners; see :func:`environment`.
+    """A Gymnasium environment for policies and learners; see ``environment``.
 
     Attributes:
         name: the name for ``gymnasium.make``.

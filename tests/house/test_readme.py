@@ -85,7 +85,7 @@ def test_links_and_pictures_exist():
 
 @pytest.mark.parametrize(
     "command",
-    ["make demo", "make notebooks", "make test", "make bench", "make test-lowest", "make dist"],
+    [f"make {x}" for x in ("demo", "notebooks", "test", "bench", "test-lowest", "dist", "docs")],
 )
 def test_commands_are_in_the_makefile(command):
     makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
