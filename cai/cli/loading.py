@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import inspect
 import math
@@ -24,6 +23,7 @@ from cai import models
 from cai.cli import terminal
 from cai.cli.failure import Mistake, file_of, named, naming, place
 from cai.cli.options import INFINITE
+from cai.cli.shared_options import nearest
 from cai.demonstrations import reading
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -232,8 +232,8 @@ def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> 
     known = inspect.signature(constructor).parameters
     unknown = sorted(extra.keys() - known.keys())
     if unknown:
-        words = f"{name} has no {', '.join(unknown)}; it has {', '.join(known)}"
-        raise Mistake(f"--option: {words}")
+        guess = nearest(unknown[0], known) or f"; it has {', '.join(known)}"
+        raise Mistake(f"--option: {name} has no {', '.join(unknown)}{guess}")
     try:
         return constructor(**changes, **extra)
     except (AttributeError, LookupError) as error:
@@ -242,20 +242,23 @@ def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> 
 
 
 def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
+    known = [*_BUILT_IN, *models.published()]
     with quietly(quiet):
         try:
             return models.gym(name, **arguments)
         except ValueError as error:
-            near = difflib.get_close_matches(name.lower(), _BUILT_IN, 1)
-            raise Mistake(f"{error}{f'; or was {near[0]!r} meant?' if near else ''}") from None
+            if not isinstance(error.__context__, gymnasium.error.UnregisteredEnv):
+                raise Mistake(error) from None
+            guess = nearest(name, known) or f"; there are {', '.join(known)}"
+            raise Mistake(f"{name}: there is no such model{guess}") from None
 
 
 def _from_file(file: Path, name: str, kind: type) -> Any:
     module, what = _run(file), f"cai.{kind.__name__}"
     if not hasattr(module, name):
         found = [k for k, v in vars(module).items() if isinstance(v, kind)]
-        advice = f"it has {', '.join(found)}" if found else f"it holds no {what}"
-        raise Mistake(f"{file}: there is no {name!r} in it; {advice}")
+        advice = f"; it has {', '.join(found)}" if found else f"; it holds no {what}"
+        raise Mistake(f"{file}: there is no {name!r} in it{nearest(name, found) or advice}")
     made = getattr(module, name)
     if not isinstance(made, kind):
         came = type(made).__name__

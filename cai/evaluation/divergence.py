@@ -57,7 +57,9 @@ def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
         known: of the problem; without an exact posterior there is no split.
     """
     problem, posterior, found = known.problem, known.posterior, exactly(known.problem, policy)
-    evaluation = simulated(problem, policy) if found is None else of_exact(found)
+    evaluation = (
+        simulated(problem, policy) if found is None else of_exact(found, problem.model.layout)
+    )
     if posterior is None:
         return evaluation, None
     if found is None:

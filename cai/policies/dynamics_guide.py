@@ -17,7 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.numerics import memory
 from cai.numerics.arrays import of_step
@@ -70,6 +70,8 @@ class DynamicsGuide(nn.Module, Belief):
     >>> fitted.policy.bound > guide.bound  # training raised the bound
     True
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
         super().__init__()

@@ -193,7 +193,7 @@ def test_fit_lands_on_the_dial_and_compare_says_what_was_imagined(eta, discount)
 
 
 def test_the_return_that_is_imagined_is_that_of_the_dial():
-    """Arrival and final rewards, and the coin of death, which luck bends too."""
+    """Arrival and final rewards, and termination, which the guide bends too."""
     for eta in (0.5, 1.0):
         model = oracles.random_problem(4, discount=0.8).model()
         solution = inference.soft_values(model, eta)

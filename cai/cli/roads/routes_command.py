@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _FIT_FILES)
+        output.announce(options, _FIT_FILES)
         prior = irl_command.normal_prior(options)
         streets, trips, names = network_and_trips(options, options.cluster)
         cluster = options.cluster and "group"
@@ -59,7 +59,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _PREDICTION)
+        output.announce(options, _PREDICTION)
         kept = _kept(options.fit)
         names = list(kept["weights"])
         streets = loading.load_network(options, names)
@@ -97,7 +97,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _destination(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _DESTINATION)
+        output.announce(options, _DESTINATION)
         kept = _kept(options.fit)
         streets = loading.load_network(options, list(kept["weights"]))
         trip = trips_of(options, streets, _rows_of_trip(options), None)
