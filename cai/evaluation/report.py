@@ -230,7 +230,11 @@ class Comparison(Mapping[str, Row]):
             said = [f"{group}: {', '.join(x[1] for x in same)}" for group, same in hidden]
             notes.append(f"Not shown, to fit {width} characters: {'; '.join(said)}.")
         if width is not None:
-            notes = [line for note in notes for line in textwrap.wrap(note, width)]
+            notes = [
+                line
+                for note in notes
+                for line in textwrap.wrap(note, width, break_long_words=False)
+            ]
         return spell("\n".join([*lines, *notes]), encoding)
 
     def _lines(self, columns: list[tuple[str, str, str]], encoding: str) -> list[str]:
