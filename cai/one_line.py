@@ -1,4 +1,7 @@
-"""What ``repr`` says of a result, a model or a network: one line, without the numbers of arrays."""
+"""What ``repr`` says of a result, a model or a network: one line, without the numbers of arrays.
+
+Nothing is imported here, so that the command line can show its help at once.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
-
-from torch import Tensor, nn
-from torch.distributions import Distribution
 
 LONGEST = 200  # characters
 _SHORT = 60  # characters of a single value
@@ -30,9 +30,9 @@ def of_fields(result: Any) -> str:
     return named(type(result).__name__, *numbers, *others)
 
 
-def of_module(module: nn.Module) -> str:
+def of_module(module: Any) -> str:
     """The name of the class of a torch module, and the number and shapes of its parameters."""
-    found: list[Tensor] = list(module.parameters())
+    found = list(module.parameters())
     count = sum(x.numel() for x in found)
     words = "1 parameter" if count == 1 else f"{count or 'no'} parameters"
     arrays = found or [x for x in module.buffers() if x.dim()]
@@ -57,7 +57,7 @@ def brief(value: Any) -> str:
         return brief(value.item())
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, Distribution):
+    if hasattr(value, "log_prob") and hasattr(value, "event_shape"):  # a distribution
         base = getattr(value, "base_dist", value)
         return brief(base) if base is not value else type(value).__name__
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def brief(value: Any) -> str:
         return f"{len(value)} of {type(value[0]).__name__}"
     if value is None or isinstance(value, Real | str):
         return _cut(repr(value))
-    if callable(value) and not isinstance(value, nn.Module):
+    if callable(value) and not hasattr(value, "parameters"):  # a function, not a torch module
         return str(getattr(value, "__qualname__", type(value).__name__)).rpartition("<locals>.")[2]
     return type(value).__name__
 

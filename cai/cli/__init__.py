@@ -5,7 +5,7 @@ Loaded when they are first asked for, since they import large parts of the libra
 - ``commands``: what runs a command, and the light ones.
 - ``train_command``: learners from transitions.
 - ``irl_command``: rewards from demonstrations.
-- ``routes_command``: road networks.
+- ``run_routes``: road networks.
 """
 
 import lazy_loader as _lazy_loader

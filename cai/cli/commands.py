@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,13 +33,13 @@ _WIDTH = 80  # characters of a terminal
 _NEAR_PRIOR = 0.1  # nats of a whole trajectory
 
 
-def run(options: argparse.Namespace) -> None:
-    """Runs the command that was parsed.
+def chosen(name: str) -> Callable[[argparse.Namespace], None]:
+    """What runs the command of a name; it is loaded first, which may take seconds.
 
     Raises:
-        Mistake: if its arguments are wrong.
+        KeyError: if there is none.
     """
-    commands = {  # those of other files are loaded when they are asked for
+    commands = {
         "compare": lambda: _compare,
         "draw": lambda: _draw,
         "models": lambda: _list_models,
@@ -46,10 +47,9 @@ def run(options: argparse.Namespace) -> None:
         "evaluate": lambda: cli.train_command.evaluate_runs,
         "plot": lambda: cli.train_command.plot_runs,
         "irl": lambda: cli.irl_command.fit,
-        "routes": lambda: cli.routes_command.run,
+        "routes": lambda: cli.run_routes,
     }
-    with in_lines():
-        commands[options.command]()(options)
+    return in_lines()(commands[name]())
 
 
 def _compare(options: argparse.Namespace) -> None:

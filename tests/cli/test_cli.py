@@ -706,7 +706,7 @@ def test_what_gymnasium_warns_of_is_a_line(out):
     assert loud.status == 0
     assert loud.err.startswith("WARN: Using the latest versioned environment `FrozenLake-v1`")
     assert run("draw", "FrozenLake", "--out", out, "--quiet").err == ""
-    assert len(run("draw", "FrozenLake-v0", "--out", out).err.splitlines()) == 1
+    assert len(run("draw", "FrozenLake-v0", "--out", out / "new").err.splitlines()) == 1
 
 
 def test_a_folder_in_the_way_is_seen_before_the_training(out, monkeypatch):
@@ -801,7 +801,9 @@ def test_an_object_that_is_no_model(tmp_path, out):
 def test_a_file_without_that_name(tmp_path, out):
     path = write(tmp_path, "chase.py", CHASE)
     result = run("compare", f"{path}:modle", "--out", out)
-    assert_mistake(result, "chase.py", "'modle'", "it has model")
+    assert_mistake(result, "chase.py", "'modle'", "did you mean model?")
+    result = run("compare", f"{path}:ferry", "--out", out)
+    assert_mistake(result, "chase.py", "'ferry'", "it has model")
     empty = write(tmp_path, "empty.py", "import cai\n")
     result = run("compare", f"{empty}:model", "--out", out)
     assert_mistake(result, "empty.py", "'model'", "no cai.TrajectoryModel")
@@ -878,7 +880,7 @@ def test_a_failure_between_the_files(error, out, monkeypatch):
     result = run("compare", "lottery", "--horizon", 1, "--out", out)
     assert len(saved) == 2
     assert (result.status, result.out) == (130 if isinstance(error, KeyboardInterrupt) else 1, "")
-    assert result.err.startswith("cai: error: ")
+    assert result.err.splitlines()[-1].startswith("cai: error: ")
     assert str(error) in result.err
     assert listing(out) == ["comparison.json"]
     assert (out / "comparison.json").read_text(encoding="utf-8") == "old"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +67,29 @@ def test_short_flags(tmp_path, capsys):
     assert first == run(capsys, "compare", "ledge", *long)
     assert first[0] == 0
     assert run(capsys, "-V") == run(capsys, "--version") == (0, f"cai {cai.__version__}\n", "")
+
+
+def test_help_loads_nothing_heavy():
+    """It takes a tenth of a second of processor time."""
+    code = (
+        "import sys\nfrom cai.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pyro', 'numpy', 'matplotlib', 'gymnasium', 'scipy', 'networkx'}\n"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_command_loads_no_other():
+    code = (
+        "import sys\nfrom cai.cli import commands\ncommands.chosen('models')\n"
+        "heavy = {'cai.cli.train_command', 'cai.cli.irl_command'}\n"
+        "heavy |= {'cai.cli.roads.routes_command'}\n"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_help_lists_the_exit_statuses(capsys):

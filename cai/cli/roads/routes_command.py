@@ -31,7 +31,7 @@ _SHOWN = 6  # destinations in the table
 _NONE = 1e-6  # a probability that is not worth a row
 
 
-def run(options: argparse.Namespace) -> None:
+def run_routes(options: argparse.Namespace) -> None:
     """Runs the one that was named.
 
     Raises:
