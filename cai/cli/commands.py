@@ -28,7 +28,7 @@ from cai.tables.tabulation import tabulate
 _ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
 _OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
 _OF_VECTORS = ("trajectories.png",)
-_STEPS = 2000  # of a training whose gradient is exact, and the most of any
+_STEPS, _MOST_STEPS = 1000, 2000  # of a training whose gradient is exact, or sampled
 _WIDTH = 80  # characters of a terminal
 _NEAR_PRIOR = 0.1  # nats of a whole trajectory
 
@@ -119,7 +119,7 @@ def _budget(model: TrajectoryModel, table: Table | None, options: argparse.Names
     if table is not None:
         return _STEPS
     assert model.horizon is not None
-    steps = max(1, min(_STEPS, TRANSITIONS // model.horizon))
+    steps = max(1, min(_MOST_STEPS, TRANSITIONS // model.horizon))
     if not options.quiet:
         terminal.note(f"training: at most {steps} steps of sampled trajectories (--steps)")
     return steps

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "-n",
         "--steps",
         type=_count,
-        help="maximum number of training steps (default 2000; where trajectories are sampled, "
+        help="maximum number of training steps (default 1000; where trajectories are sampled, "
         f"{TRANSITIONS} divided by the horizon, at most 2000)",
     )
     comparison.add_argument(

@@ -207,7 +207,7 @@ def test_the_budget_of_a_sampled_training(horizon, steps, tmp_path, monkeypatch,
     assert f"training: at most {steps} steps" in err
     run(capsys, *how, "--horizon", horizon, "--steps", 7)
     run(capsys, "compare", "ledge", "--out", tmp_path / "out")
-    assert given == [steps, 7, 2000]
+    assert given == [steps, 7, 1000]
 
 
 def test_trajectories_are_drawn_of_the_policies_compared(tmp_path, monkeypatch, capsys):

@@ -723,6 +723,7 @@ def test_graphical_model_says_how_much_of_it_is_drawn():
 def test_states_are_drawn_only_where_they_are_finite(figure):
     with pytest.raises(ValueError, match="finitely many states") as error:
         figure(compared_by_simulation())
+    assert "plot.trajectories" in str(error.value)
     assert "plot.comparison" in str(error.value)
 
 

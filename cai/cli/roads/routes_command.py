@@ -14,6 +14,7 @@ from cai import inference, plot
 from cai.cli import irl_command, loading, output, terminal
 from cai.cli.failure import Mistake, naming
 from cai.cli.roads.drivers_command import drivers
+from cai.cli.roads.network_file import load_network
 from cai.cli.roads.trips_file import network_and_trips, trips_of
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
@@ -62,7 +63,7 @@ def _predict(options: argparse.Namespace) -> None:
         output.announce(options, _PREDICTION)
         kept = _kept(options.fit)
         names = list(kept["weights"])
-        streets = loading.load_network(options, names)
+        streets = load_network(options, names)
         origin = _segment(streets, "--from", options.from_.split(","))
         goal = _segment(streets, "--to", options.to_.split(","))
         routes = _routes(streets, kept, [goal])
@@ -99,7 +100,7 @@ def _destination(options: argparse.Namespace) -> None:
     with output.folder(options.out):
         output.announce(options, _DESTINATION)
         kept = _kept(options.fit)
-        streets = loading.load_network(options, list(kept["weights"]))
+        streets = load_network(options, list(kept["weights"]))
         trip = trips_of(options, streets, _rows_of_trip(options), None)
         prior = {_segment(streets, f"{options.fit}", g[:-1]): g[-1] for g in kept["goals"]}
         routes = _routes(streets, kept, list(prior))
