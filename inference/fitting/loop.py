@@ -80,7 +80,8 @@ _in_lines: ContextVar[bool] = ContextVar("in_lines", default=False)
 def in_lines() -> Iterator[None]:
     """A context in which runs report their progress where standard error is no terminal as well.
 
-    There it is a line of text: how long the run will take, after a second, then every ten seconds.
+    There it is a line of text every ten seconds; if a run will take longer than that, the first one
+    comes after a second and says so.
     """
     token = _in_lines.set(True)
     try:
@@ -186,8 +187,10 @@ class _ProgressLines:
             self._first, self._begun, self._due = run.done, now, now + _FIRST_LINE
         if now < self._due or run.done == self._first:
             return
-        self._due = now + _BETWEEN_LINES
+        first, self._due = self._due == self._begun + _FIRST_LINE, now + _BETWEEN_LINES
         left = (run.total - run.done) * (now - self._begun) / (run.done - self._first)
+        if first and left < _BETWEEN_LINES:
+            return  # it will soon be over
         said = ", ".join(filter(None, [f"at most {math.ceil(left)} s left", run.shown()]))
         self.say(f"{run.verb}: {run.done} of {run.total}, {said}")
 

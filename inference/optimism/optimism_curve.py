@@ -74,7 +74,7 @@ class OptimismCurve:
             f"{self._name('action', change.before)} -> {self._name('action', change.after)}"
             for change in self.changes
         )
-        return f"{self!r}{':' if minds else ''}{minds}"
+        return f"{repr(self)[:-1]}{':' if minds else ''}{minds})"
 
     def _repr_pretty_(self, printer: Any, _: bool) -> None:
         """All switches for IPython."""

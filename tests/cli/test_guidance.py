@@ -249,6 +249,9 @@ def test_progress_in_lines_where_there_is_no_terminal(monkeypatch, capsys):
         "fit: 43 of 60",
     ]
     assert "at most 29 s left, ELBO" in lines[0]
+    with loop.in_lines():  # 8 seconds by that clock
+        inference.fit(model, cai.TabularPolicy(model), steps=16)
+    assert capsys.readouterr().err == ""
     with loop.in_lines():
         inference.fit(model, cai.TabularPolicy(model), steps=60, progress=False)
     inference.fit(model, cai.TabularPolicy(model), steps=60)
