@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: Namespace, alone: bool) -> None:
     """Loads the commands, which takes seconds, and runs the one that was given."""
     with interruption.ends_the_process() if alone else contextlib.nullcontext():
-        commands = cli.commands
-    commands.run(given)
+        command = cli.commands.chosen(given.command)
+    command(given)
 
 
 def _status(run: Callable[[], None], model: str) -> int:

@@ -24,7 +24,7 @@ def check_real(
 
 def check_discount(discount: Any) -> None:
     """Raises ValueError unless it is a number in (0, 1]."""
-    advice = "1 means no discount, and 0 leaves no future"
+    advice = "use 1 for no discounting"
     check_real("discount", discount, lambda gamma: 0 < gamma <= 1, "a number in (0, 1]", advice)
 
 
@@ -134,7 +134,7 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    advice = "approach the limits 0 and ∞ by a very small or very large number"
+    advice = "use a small or large finite value"
     return check_real(name, value, lambda x: 0 < x < math.inf, "a finite number above 0", advice)
 
 

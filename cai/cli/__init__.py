@@ -1,6 +1,11 @@
 """The command line.
 
-- ``commands``: the commands themselves; loaded late, since they import the whole library.
+Loaded when they are first asked for, since they import large parts of the library:
+
+- ``commands``: what runs a command, and the light ones.
+- ``train_command``: learners from transitions.
+- ``irl_command``: rewards from demonstrations.
+- ``run_routes``: road networks.
 """
 
 import lazy_loader as _lazy_loader

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
-from cai import inference, models, plot
-from cai.cli import irl_command, loading, output, terminal, train_command
+from cai import cli, inference, models, plot
+from cai.cli import loading, output, terminal
 from cai.cli.failure import Mistake
-from cai.cli.roads import routes_command
+from cai.cli.options import TRANSITIONS
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
+from cai.inference.fitting.loop import in_lines
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
@@ -24,25 +27,29 @@ from cai.tables.tabulation import tabulate
 
 _ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
 _OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
+_OF_VECTORS = ("trajectories.png",)
+_STEPS, _MOST_STEPS = 1000, 2000  # of a training whose gradient is exact, or sampled
+_WIDTH = 80  # characters of a terminal
+_NEAR_PRIOR = 0.1  # nats of a whole trajectory
 
 
-def run(options: argparse.Namespace) -> None:
-    """Runs the command that was parsed.
+def chosen(name: str) -> Callable[[argparse.Namespace], None]:
+    """What runs the command of a name; it is loaded first, which may take seconds.
 
     Raises:
-        Mistake: if its arguments are wrong.
+        KeyError: if there is none.
     """
     commands = {
-        "compare": _compare,
-        "draw": _draw,
-        "models": _list_models,
-        "train": train_command.train,
-        "evaluate": train_command.evaluate_runs,
-        "plot": train_command.plot_runs,
-        "irl": irl_command.fit,
-        "routes": routes_command.run,
+        "compare": lambda: _compare,
+        "draw": lambda: _draw,
+        "models": lambda: _list_models,
+        "train": lambda: cli.train_command.train,
+        "evaluate": lambda: cli.train_command.evaluate_runs,
+        "plot": lambda: cli.train_command.plot_runs,
+        "irl": lambda: cli.irl_command.fit,
+        "routes": lambda: cli.run_routes,
     }
-    commands[options.command](options)
+    return in_lines()(commands[name]())
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -50,7 +57,15 @@ def _compare(options: argparse.Namespace) -> None:
     elsewhere = contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout)
     with output.folder(options.out), elsewhere:
         report = _run_comparison(options)
-    terminal.show(report.to_json() if options.json else report.to_text(terminal.encoding()))
+    width = None if options.wide else _WIDTH
+    text = report.to_text(terminal.encoding(), width)
+    terminal.show(report.to_json() if options.json else text)
+    if options.quiet:
+        return
+    if not options.json and text != report.to_text(terminal.encoding()):
+        terminal.note("--wide shows all columns")
+    for line in _near_prior(report):
+        terminal.note(line)
 
 
 def _run_comparison(options: argparse.Namespace) -> Comparison:
@@ -59,7 +74,9 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     if model.horizon is None:
         raise Mistake("--horizon: the model's horizon is infinite; give a number of steps")
     table = _table(model, options)
-    output.check_names(options.out, _ALWAYS if table is None else _ALWAYS + _OF_A_TABLE)
+    in_a_plane = table is None and model.initial.event_shape.numel() > 1
+    more = _OF_A_TABLE if table is not None else _OF_VECTORS if in_a_plane else ()
+    output.announce(options, _ALWAYS + more)
     problem = model if table is None else table
     methods: dict[str, Any] = {}
     if table is None:
@@ -69,17 +86,18 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
         policy = TabularPolicy(model)
         methods["exact posterior"] = inference.posterior(table)
         methods["fixed dynamics"] = inference.soft_values(table)
+    steps = options.steps or _budget(model, table, options)
     fitted = inference.fit(
-        problem, policy, steps=options.steps, seed=options.seed, progress=not options.quiet
+        problem, policy, steps=steps, seed=options.seed, progress=not options.quiet
     )
     methods["SVI"] = fitted
     if options.learner is not None:
-        learner, arguments = train_command.learner_of(options.learner, model, options.seed)
+        learner, arguments = cli.train_command.learner_of(options.learner, model, options.seed)
         arguments |= {"steps": options.transitions, "seed": options.seed}
         learned = learner(model, **arguments, progress=not options.quiet)
         methods[options.learner] = learned.policy
     report = compare(problem, methods)
-    figures = {"comparison": plot.comparison(report)}
+    figures: dict[str, Figure] = {"comparison": plot.comparison(report)}
     bound = None
     if table is not None:
         figures |= {
@@ -88,10 +106,37 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
             "optimism": plot.optimism(table),
         }
         bound = methods["fixed dynamics"].elbo
+    elif in_a_plane:
+        figures["trajectories"] = plot.trajectories(model, methods, seed=options.seed)
     figures["training"] = plot.losses(fitted, bound)
     texts = {"comparison.md": report.to_markdown(), "comparison.json": report.to_json() + "\n"}
     output.write(options, figures, texts)
     return report
+
+
+def _budget(model: TrajectoryModel, table: Table | None, options: argparse.Namespace) -> int:
+    """How many steps a training has at most if nobody says; those that sample are dear."""
+    if table is not None:
+        return _STEPS
+    assert model.horizon is not None
+    steps = max(1, min(_MOST_STEPS, TRANSITIONS // model.horizon))
+    if not options.quiet:
+        terminal.note(f"training: at most {steps} steps of sampled trajectories (--steps)")
+    return steps
+
+
+def _near_prior(report: Comparison) -> list[str]:
+    """A line if the policy that was sought hardly differs from the action prior."""
+    row = report.get("fixed dynamics", report["SVI"])
+    temperature = float(report.model.temperature)
+    divergence = row.expected_return / temperature - row.elbo  # Σ_t E_q[KL(q(a|s) ‖ p(a|s))]
+    if not divergence < _NEAR_PRIOR:
+        return []
+    return [
+        f"the {'trained' if report.table is None else 'best'} policy is near the action prior, "
+        f"{max(divergence, 0.0):.2g} nats from it in a whole trajectory: differences of reward "
+        f"are small beside the temperature {temperature:g}; lower --temperature?"
+    ]
 
 
 def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
@@ -109,7 +154,7 @@ def _table(model: TrajectoryModel, options: argparse.Namespace) -> Table | None:
 
 def _draw(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, ["graphical_model.png"])
+        output.announce(options, ["graphical_model.png"])
         model = loading.load(options)
         try:
             figure = plot.graphical_model(model, options.steps)

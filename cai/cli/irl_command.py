@@ -45,7 +45,7 @@ def fit(options: argparse.Namespace) -> None:
         Mistake: if the model, the features or the reward cannot be had.
     """
     with output.folder(options.out), loading.quietly(options.quiet):
-        output.check_names(options.out, _FILES)
+        output.announce(options, _FILES)
         model = loading.load(options)
         table = tabulate(model)
         reward = _reward(options, table)

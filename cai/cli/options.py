@@ -10,12 +10,20 @@ from cai import installation
 from cai.cli.failure import program
 from cai.cli.learners import LEARNERS, METHODS, described, key_and_value, methods
 from cai.cli.roads import routes_options
-from cai.cli.shared_options import add_estimation, add_output, names
+from cai.cli.shared_options import (
+    STATUS,
+    Parser,
+    add_estimation,
+    add_json,
+    add_output,
+    add_quiet,
+    names,
+)
 
 _EXAMPLES = """\
 examples:
   cai compare FrozenLake-v1 --horizon 60 --temperature 0.01
-  cai compare FrozenLake-v1 --option map_name=8x8 --option is_slippery=False
+  cai compare FrozenLake-v1 -T 60 -a 0.01 -O map_name=8x8 -O is_slippery=False
   cai compare my_dynamics.py:model --out out/mine
   cai compare ledge --json
   cai draw gridworld --option wind=0.2 --steps 2
@@ -30,18 +38,20 @@ examples:
   cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
 INFINITE = "infinite"  # a horizon
+TRANSITIONS = 50_000  # steps of a training times the horizon, by default, if it is sampled
 _MOST = 10**9  # more steps than anyone will wait for
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; its result names the chosen one in ``command``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program(),
         description="Control as inference: one model, every inference on it, side by side.",
-        epilog=f"{described()}\n\n{_EXAMPLES}",
+        epilog=f"{described()}\n\n{_EXAMPLES}\n{STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {installation.version()}")
+    version = f"%(prog)s {installation.version()}"
+    parser.add_argument("-V", "--version", action="version", version=version)
     commands = parser.add_subparsers(
         dest="command",
         required=True,
@@ -49,22 +59,35 @@ def parser() -> argparse.ArgumentParser:
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
     _add_model_arguments(comparison)
+    _add_seed(comparison, "training")
     comparison.add_argument(
-        "--seed", type=_seed, default=0, help="random seed of the training (default 0)"
+        "-n",
+        "--steps",
+        type=_count,
+        help="maximum number of training steps (default 1000; where trajectories are sampled, "
+        f"{TRANSITIONS} divided by the horizon, at most 2000)",
     )
     comparison.add_argument(
-        "--steps", type=_count, default=2000, help="maximum number of training steps (default 2000)"
+        "--learner",
+        choices=LEARNERS,
+        metavar="LEARNER",
+        help="a learner from transitions as another row, see cai train --help",
     )
     comparison.add_argument(
-        "--learner", choices=LEARNERS, help="put a learner from transitions beside the other rows"
+        "--transitions",
+        type=_count,
+        default=100_000,
+        help="of the learner: how many (default 100000)",
     )
     comparison.add_argument(
-        "--transitions", type=_count, default=100_000, help="of the learner (default 100000)"
+        "-w", "--wide", action="store_true", help="print all columns, also beyond 80 characters"
     )
-    comparison.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(comparison, "a table")
     drawing = commands.add_parser("draw", help="draw the graphical model")
     _add_model_arguments(drawing)
-    drawing.add_argument("--steps", type=_count, help="how many steps to unroll (default: up to 3)")
+    drawing.add_argument(
+        "-n", "--steps", type=_count, help="how many steps to unroll (default: up to 3)"
+    )
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
     _add_irl(commands)
@@ -84,8 +107,10 @@ def _add_learners(commands: Any) -> None:
     training.add_argument("learner", choices=LEARNERS, metavar="LEARNER", help="see below")
     _add_model_arguments(training, _horizon)
     training.set_defaults(out=None)
-    training.add_argument("--steps", type=_count, default=200_000, help="transitions (200000)")
-    training.add_argument("--seed", type=_seed, default=0, help="random seed (default 0)")
+    training.add_argument(
+        "-n", "--steps", type=_count, default=200_000, help="transitions (default 200000)"
+    )
+    _add_seed(training, "training")
     training.add_argument("--seeds", type=_count, default=1, help="number of runs, one per seed")
     training.add_argument("--resume", action="store_true", help="go on with the run in --out")
     training.add_argument(
@@ -99,16 +124,18 @@ def _add_learners(commands: Any) -> None:
     training.add_argument(
         "--tensorboard", action="store_true", help="write event files into --out as well"
     )
-    training.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_json(training, "text")
     evaluation = commands.add_parser("evaluate", help="simulate the policy of a run")
     evaluation.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
     evaluation.add_argument("--episodes", type=_count, default=100, help="how many (default 100)")
-    evaluation.add_argument("--seed", type=_seed, default=0, help="of the episodes (default 0)")
-    evaluation.add_argument("--json", action="store_true", help="print JSON instead of text")
+    _add_seed(evaluation, "the episodes")
+    add_json(evaluation, "text")
     plotting = commands.add_parser("plot", help="draw the learning curve of a run")
     plotting.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
-    plotting.add_argument("--out", type=Path, metavar="DIR", help="for the figure (default: there)")
-    plotting.add_argument("--quiet", action="store_true", help="no notes")
+    plotting.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="for the figure (default: there)"
+    )
+    add_quiet(plotting)
 
 
 def _add_irl(commands: Any) -> None:
@@ -175,10 +202,14 @@ def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -
         help="a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME",
     )
     more = "" if horizon is None else f', or "{INFINITE}"'
-    parser.add_argument("--horizon", type=horizon or _count, help=f"T, the number of steps{more}")
-    parser.add_argument("--temperature", type=float, help="alpha, reward units per nat")
-    parser.add_argument("--discount", type=float, help="gamma, the survival probability per step")
+    steps = f"T, the number of steps{more}"
+    parser.add_argument("-T", "--horizon", type=horizon or _count, help=steps)
+    parser.add_argument("-a", "--temperature", type=float, help="alpha, reward units per nat")
     parser.add_argument(
+        "-g", "--discount", type=float, help="gamma, the survival probability per step"
+    )
+    parser.add_argument(
+        "-O",
         "--option",
         type=key_and_value,
         action="append",
@@ -187,6 +218,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -
         help="an argument of the built-in model or of the environment; may be repeated",
     )
     add_output(parser)
+
+
+def _add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument(
+        "-s", "--seed", type=_seed, default=0, help=f"random seed for {of} (default 0)"
+    )
 
 
 def _count(text: str) -> int:

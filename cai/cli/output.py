@@ -90,6 +90,26 @@ def prepared(out: Path) -> Iterator[None]:
         raise
 
 
+def announce(options: argparse.Namespace, names: Iterable[str]) -> None:
+    """Says, before the work, which files of an earlier run will be replaced.
+
+    Args:
+        options: with ``out``, the folder, and ``quiet``.
+        names: of the files to be written.
+
+    Raises:
+        IsADirectoryError: if a folder has the name of one of them.
+    """
+    out: Path = options.out
+    check_names(out, names)
+    there = sorted(name for name in names if (out / name).exists())
+    if there and not options.quiet:
+        terminal.note(
+            f"{out} holds files of an earlier run, which this one replaces: {', '.join(there)}; "
+            "to keep them choose another --out"
+        )
+
+
 def check_names(out: Path, names: Iterable[str]) -> None:
     """Raises IsADirectoryError where a folder has the name of a file to be written."""
     for name in names:

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.numerics import arrays
 
 
@@ -35,6 +35,9 @@ class EmpiricalStates(TorchDistribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __repr__(self) -> str:
+        return one_line.named("EmpiricalStates", f"states={one_line.brief(self.states)}")
 
     def __init__(self, states: Tensor) -> None:
         if not arrays.is_dense(states) or not states.is_floating_point():

@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from cai import one_line
+
 
 class FlatPrior(dist.ImproperUniform):
     """The improper prior on actions: log p(a|s) = 0 everywhere, which cannot be sampled.
@@ -24,6 +26,9 @@ class FlatPrior(dist.ImproperUniform):
     def __init__(self, size: int, batch: Any = ()) -> None:
         support = torch.distributions.constraints.real_vector
         super().__init__(support, torch.Size(batch), torch.Size((size,)))
+
+    def __repr__(self) -> str:
+        return one_line.named("FlatPrior", f"size={self.event_shape[0]}")
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlatPrior:
         """The same prior with a larger batch shape."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import log_probs, support_size
 from cai.evaluation.importance_weights import mean
 from cai.program.calling import numbers_at
@@ -64,8 +64,10 @@ class EvidenceBracket:
     effective: float
     samples: int
 
+    __repr__ = one_line.of_fields
+
     def __str__(self) -> str:
-        above = "at most" if self.kind == "bound" else "by an estimate, no bound, up to"
+        above = "at most" if self.kind == "bound" else "estimated upper value (not a bound):"
         return (
             f"log p(O): at least {self.lower:.3f} ± {self.lower_stderr:.2g} nats "
             f"({self.group_size} trajectories at a time), {above} {self.upper:.3f} ± "

@@ -57,7 +57,9 @@ def measured(policy: Any, known: References) -> tuple[Evaluation, Split | None]:
         known: of the problem; without an exact posterior there is no split.
     """
     problem, posterior, found = known.problem, known.posterior, exactly(known.problem, policy)
-    evaluation = simulated(problem, policy) if found is None else of_exact(found)
+    evaluation = (
+        simulated(problem, policy) if found is None else of_exact(found, problem.model.layout)
+    )
     if posterior is None:
         return evaluation, None
     if found is None:
@@ -181,6 +183,6 @@ def _of_dynamics(posterior: Chain, steps: slice) -> Tensor:
     nats = logspace.kl(table.log_dynamics, posterior.log_transitions(steps))
     if table.discount < 1:
         v_next = v.unsqueeze(0) if table.horizon is None else v[1:][steps]
-        coin = bellman.coin_kl(v_next, posterior.optimism, table.discount)
-        nats = nats + product(table.log_dynamics.exp(), table.gather(coin)).sum(-1)
+        ends = bellman.termination_kl(v_next, posterior.optimism, table.discount)
+        nats = nats + product(table.log_dynamics.exp(), table.gather(ends)).sum(-1)
     return nats

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, notebook, one_line
 from cai.distributions.exact_scores import support_size
 from cai.evaluation import importance_weights
 from cai.evaluation.exact_evaluation import ExactEvaluation, exact_evaluation
 from cai.evaluation.problem import Problem, as_problem
+from cai.evaluation.spelling import number
 from cai.program.episode import check_policy, remembers
 from cai.program.interfaces import Policy
+from cai.program.layout import Layout
 from cai.program.trajectories import Trajectories
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
@@ -44,6 +46,7 @@ class Evaluation:
         entropy_stderr: (), nats; None where exact.
         log_weights: (n,), nats: log p(τ,O)/q(τ) of the trajectories simulated; None where exact.
         trajectories: those n trajectories; None where exact.
+        layout: names and places of the states, of the model; or None.
 
     >>> import cai
     >>> from cai import inference, models
@@ -63,6 +66,22 @@ class Evaluation:
     entropy_stderr: float | None = None
     log_weights: Tensor | None = None
     trajectories: Trajectories | None = field(default=None, repr=False)
+    layout: Layout | None = field(default=None, repr=False, kw_only=True)
+
+    __repr__ = one_line.of_fields
+
+    def _repr_html_(self) -> str:
+        """The numbers for a notebook, and the share of time in each cell of a map."""
+        rows = [
+            ("ELBO (nats)", number(self.elbo, self.elbo_stderr)),
+            ("return (reward)", number(self.expected_return, self.expected_return_stderr)),
+            ("entropy (nats)", number(self.entropy, self.entropy_stderr)),
+        ]
+        if self.states is None:
+            return notebook.card("Evaluation in the true dynamics", rows)
+        visits = self.states if self.states.dim() == 1 else self.states.sum(0)
+        shares = notebook.on_map(self.layout, visits / visits.sum(), "share of time")
+        return notebook.card("Evaluation in the true dynamics", rows, shares)
 
     @property
     def episode_return(self) -> float | None:
@@ -116,7 +135,11 @@ def evaluate(
     check_policy(policy)
     if samples is None:
         found = exactly(problem, policy)
-        return simulated(problem, policy, seed=seed) if found is None else of_exact(found)
+        return (
+            simulated(problem, policy, seed=seed)
+            if found is None
+            else of_exact(found, problem.model.layout)
+        )
     if problem.program is None:
         raise ValueError("samples: a table is evaluated exactly; pass the model to simulate it")
     return simulated(problem, policy, samples, seed)
@@ -128,10 +151,11 @@ def exactly(problem: Problem, policy: Policy) -> ExactEvaluation | None:
         return exact_evaluation(policy, problem)
 
 
-def of_exact(found: ExactEvaluation) -> Evaluation:
-    """An exact result as an evaluation."""
-    elbo, expected_return, entropy = (x.item() for x in found[:3])
-    return Evaluation(elbo, expected_return, entropy, found.states, found.state_actions)
+def of_exact(found: ExactEvaluation, layout: Layout | None) -> Evaluation:
+    """An exact result as an evaluation, with the layout of the model."""
+    elbo, value, entropy = (x.item() for x in found[:3])
+    states, actions = found.states, found.state_actions
+    return Evaluation(elbo, value, entropy, states, actions, layout=layout)
 
 
 def simulated(
@@ -170,6 +194,7 @@ def simulated(
         entropy_stderr,
         log_w,
         paths,
+        layout=model.layout,
     )
 
 

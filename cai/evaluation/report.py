@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import itertools
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+from cai import checks, one_line
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.evaluate import Evaluation
-from cai.evaluation.spelling import markdown, number, spell
+from cai.evaluation.spelling import grouped, grouped_html, markdown, number, spell
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.program.interfaces import Belief
 from cai.program.trajectory import TrajectoryModel
@@ -36,6 +37,11 @@ _HEADINGS = {
     "kl_upper": "at most",
 }
 _GROUPS = (("imagines", 2), ("gets", 2), ("gap", 2), ("policy", 1), ("KL to p(τ|O)", 6))
+_GROUP_OF = dict(zip(_HEADINGS, (group for group, n in _GROUPS for _ in range(n)), strict=True))
+_LEAST_FIRST = (  # what a narrow table leaves out, in this order
+    *("kl_start", "kl_actions", "entropy", "kl_dynamics", "restriction", "kl_upper", "kl_lower"),
+    *("optimism_gap", "imagined_bound", "imagined_return", "kl"),
+)
 
 
 class Estimate(NamedTuple):
@@ -98,6 +104,10 @@ class Row:
     evaluation: Evaluation
     method: Any
     belief: Belief | None = None
+
+    def __repr__(self) -> str:
+        known = {name: x.value for name, x in self.estimates.items() if x.value is not None}
+        return one_line.named("Row", *(f"{name}={x:.6g}" for name, x in known.items()))
 
     imagined_bound = _value("imagined_bound")
     imagined_bound_stderr = _stderr("imagined_bound")
@@ -180,58 +190,65 @@ class Comparison(Mapping[str, Row]):
 
     def to_markdown(self) -> str:
         """The table in Markdown, with the units in the heading."""
-        header = ["method"] + [
-            f"{group}: {title} ({unit})"
-            for (_, title, unit), group in zip(self._columns(), self._groups(), strict=True)
-        ]
-        return markdown([header, *self._cells()])
+        columns = self._columns()
+        header = [f"{_group(column)}: {column[1]} ({column[2]})" for column in columns]
+        return markdown([["method", *header], *self._cells(columns)])
 
     def __str__(self) -> str:
         return self.to_text()
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        known = [] if self.log_evidence is None else [f"log_evidence={self.log_evidence:.6g} nats"]
+        return one_line.named("Comparison", *known, *(repr(name) for name in self.rows))
 
-    def to_text(self, encoding: str = "utf-8") -> str:
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """The table for IPython."""
+        printer.text(str(self))
+
+    def to_text(self, encoding: str = "utf-8", width: int | None = None) -> str:
         """The table in columns of one width.
 
         Args:
             encoding: that of the output. Symbols that it lacks are spelt: τ as tau, ± as +/-.
+            width: characters a line. Columns are left out until the table fits, the parts of a sum
+                first, and the last line names them; what a method gets is always shown. None for
+                all columns.
+
+        Raises:
+            ValueError: if the width is not a whole number of at least 1.
         """
-        units = ["", *(f"({unit})" for _, _, unit in self._columns())]
-        titles = ["", *(title for _, title, _ in self._columns())]
-        body = [[spell(cell, encoding) for cell in x] for x in (titles, units, *self._cells())]
-        widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-        lines = [self._group_line(widths, encoding)]
-        for line in body:
-            cells = [line[0].ljust(widths[0])]
-            cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-            lines.append("  ".join(cells).rstrip())
-        lines.insert(3, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-        return spell("\n".join([*lines, *self._notes()]), encoding)
+        if width is not None:
+            checks.check_count("width", width, advice="80 is that of many terminals")
+        columns = shown = self._columns()
+        for name in ("", *_LEAST_FIRST):
+            shown = [column for column in shown if column[0] != name]
+            lines = self._lines(shown, encoding)
+            if width is None or max(map(len, lines)) <= width:
+                break
+        notes = self._notes()
+        if shown != columns:
+            hidden = itertools.groupby((x for x in columns if x not in shown), _group)
+            said = [f"{group}: {', '.join(x[1] for x in same)}" for group, same in hidden]
+            notes.append(f"Not shown, to fit {width} characters: {'; '.join(said)}.")
+        if width is not None:
+            notes = [
+                line
+                for note in notes
+                for line in textwrap.wrap(note, width, break_long_words=False)
+            ]
+        return spell("\n".join([*lines, *notes]), encoding)
+
+    def _lines(self, columns: list[tuple[str, str, str]], encoding: str) -> list[str]:
+        """The lines of a table of some columns."""
+        units = ["", *(f"({unit})" for _, _, unit in columns)]
+        titles = ["", *(title for _, title, _ in columns)]
+        return grouped([titles, units], self._cells(columns), _spans(columns), encoding)
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
-        cell = "<{0} style='text-align:{1}'>{2}</{0}>".format
-        groups = "".join(
-            f"<th colspan='{n}' style='text-align:center'>{html.escape(group)}</th>"
-            for group, n in self._spans()
-        )
-        titles = "".join(
-            cell("th", "right", f"{html.escape(title)}<br><small>{html.escape(unit)}</small>")
-            for _, title, unit in self._columns()
-        )
-        body = "".join(
-            "<tr>"
-            + cell("th", "left", html.escape(name))
-            + "".join(cell("td", "right", value) for value in values)
-            + "</tr>"
-            for name, *values in self._cells()
-        )
-        notes = "<br>".join(html.escape(note) for note in self._notes())
-        return (
-            f"<table><thead><tr><th></th>{groups}</tr><tr><th></th>{titles}</tr></thead>"
-            f"<tbody>{body}</tbody></table><small>{notes}</small>"
-        )
+        columns = self._columns()
+        titles = [(title, unit) for _, title, unit in columns]
+        return grouped_html(titles, self._cells(columns), _spans(columns), self._notes())
 
     def _columns(self) -> list[tuple[str, str, str]]:
         """(field, title, unit) of each column that any row fills."""
@@ -248,28 +265,9 @@ class Comparison(Mapping[str, Row]):
         loose = field == "kl_upper" and self.bracket is not None and self.bracket.kind != "bound"
         return "estimate" if loose else title
 
-    def _groups(self) -> list[str]:
-        """The group of each column."""
-        groups = [group for group, n in _GROUPS for _ in range(n)]
-        of = dict(zip(_HEADINGS, groups, strict=True))
-        return [of[field] for field, _, _ in self._columns()]
-
-    def _spans(self) -> list[tuple[str, int]]:
-        """Each group, and how many columns it has."""
-        return [(group, len([*same])) for group, same in itertools.groupby(self._groups())]
-
-    def _group_line(self, widths: list[int], encoding: str) -> str:
-        line, i = " " * widths[0], 1
-        for group, n in self._spans():
-            name, width = spell(group, encoding), sum(widths[i : i + n]) + 2 * (n - 1)
-            line += "  " + (f" {name} ".center(width, "·") if n > 1 else name.rjust(width))
-            i += n
-        return line
-
-    def _cells(self) -> list[list[str]]:
-        columns = [field for field, _, _ in self._columns()]
+    def _cells(self, columns: list[tuple[str, str, str]]) -> list[list[str]]:
         return [
-            [name, *(_cell(field, row.estimates.get(field, _UNKNOWN)) for field in columns)]
+            [name, *(_cell(field, row.estimates.get(field, _UNKNOWN)) for field, _, _ in columns)]
             for name, row in self.rows.items()
         ]
 
@@ -282,6 +280,15 @@ class Comparison(Mapping[str, Row]):
         if any(row.elbo_stderr is not None for row in self.rows.values()):
             notes.append("± is one standard error of a simulation; without it a number is exact.")
         return notes
+
+
+def _group(column: tuple[str, str, str]) -> str:
+    return _GROUP_OF[column[0]]
+
+
+def _spans(columns: list[tuple[str, str, str]]) -> list[tuple[str, int]]:
+    """Each group of columns, and how many it has."""
+    return [(group, len([*same])) for group, same in itertools.groupby(columns, _group)]
 
 
 def _cell(field: str, estimate: Estimate) -> str:

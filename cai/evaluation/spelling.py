@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from cai import one_line
+
 _SPELT = {
     "–": "-",  # an en dash
     "—": "-",
@@ -104,6 +106,74 @@ def number(x: float | None, stderr: float | None = None) -> str:
     return text if stderr is None else f"{text} ± {stderr:.2g}"
 
 
+def grouped(
+    head: Sequence[Sequence[str]],
+    body: Sequence[Sequence[str]],
+    spans: Sequence[tuple[str, int]],
+    encoding: str,
+) -> list[str]:
+    """Lines of a table whose columns stand in groups, the numbers aligned to the right.
+
+    Args:
+        head: lines of titles, with an empty one for the names.
+        body: lines of a name and its cells.
+        spans: each group, and the number of its columns; the column of names has none.
+        encoding: that of the output.
+    """
+    lines = [[spell(cell, encoding) for cell in line] for line in (*head, *body)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    groups, i = " " * widths[0], 1
+    for name, n in ((spell(name, encoding), n) for name, n in spans):
+        least = len(name) if n == 1 else len(name) + 2
+        widths[i + n - 1] += max(0, least - sum(widths[i : i + n]) - 2 * (n - 1))
+        width = sum(widths[i : i + n]) + 2 * (n - 1)
+        groups += "  " + (f" {name} ".center(width, "·") if n > 1 else name.rjust(width))
+        i += n
+    found = [groups]
+    for line in lines:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        found.append("  ".join(cells).rstrip())
+    found.insert(1 + len(head), "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return found
+
+
+def grouped_html(
+    titles: Sequence[tuple[str, str]],
+    body: Sequence[Sequence[str]],
+    spans: Sequence[tuple[str, int]],
+    notes: Sequence[str],
+) -> str:
+    """The same as HTML, escaped, with notes below.
+
+    Args:
+        titles: (title, unit) of each column but that of the names.
+        body: lines of a name and its cells.
+        spans: each group, and the number of its columns.
+        notes: lines.
+    """
+    cell = "<{0} style='text-align:{1}'>{2}</{0}>".format
+    groups = "".join(
+        f"<th colspan='{n}' style='text-align:center'>{html.escape(group)}</th>"
+        for group, n in spans
+    )
+    head = "".join(
+        cell("th", "right", f"{html.escape(title)}<br><small>{html.escape(unit)}</small>")
+        for title, unit in titles
+    )
+    lines = "".join(
+        "<tr>"
+        + cell("th", "left", html.escape(name))
+        + "".join(cell("td", "right", html.escape(value)) for value in values)
+        + "</tr>"
+        for name, *values in body
+    )
+    return (
+        f"<table><thead><tr><th></th>{groups}</tr><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{lines}</tbody></table><small>{'<br>'.join(map(html.escape, notes))}</small>"
+    )
+
+
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Lines of cells in columns of one width, a rule below the first line."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -185,7 +255,12 @@ class PrintedTable(ABC):
     def __str__(self) -> str:
         return self.to_text()
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return one_line.named(type(self).__name__, self._title())
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """The table for IPython."""
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from cai import one_line
 from cai.distributions.degenerate_normal import Root, matvec
 
 
@@ -28,6 +29,8 @@ class Gaussian:
 
     mean: Tensor
     covariance: Tensor
+
+    __repr__ = one_line.of_fields
 
     def distribution(self) -> TorchDistribution:
         """As a distribution to sample from and to score with."""
@@ -52,6 +55,8 @@ class Quadratic:
     P: Tensor
     p: Tensor
     k: Tensor
+
+    __repr__ = one_line.of_fields
 
     def __call__(self, t: Any, *x: Tensor) -> Tensor:
         """The values at step t of x, (..., d), or of several such vectors put together.
@@ -94,6 +99,8 @@ class LinearMap:
     B: Tensor
     c: Tensor
     W: Tensor
+
+    __repr__ = one_line.of_fields
 
     def at(self, t: int) -> LinearMap:
         """That of step t, where there is one for each step."""

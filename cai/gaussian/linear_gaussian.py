@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.degenerate_normal import Root
 from cai.distributions.flat_prior import FlatPrior
 from cai.gaussian.forms import LinearMap, Quadratic
@@ -78,6 +78,8 @@ class LinearGaussian(TrajectoryModel):
     reward: Reward | float = field(init=False)
     arrival_reward: ArrivalReward | float | None = field(init=False)
     final_reward: FinalReward | None = field(init=False)
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         _check_methods(self)

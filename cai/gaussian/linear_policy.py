@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.degenerate_normal import Root, matvec, standardised
 from cai.gaussian.forms import numbers
 from cai.gaussian.linear_gaussian import LinearGaussian, at
@@ -52,6 +52,8 @@ class LinearGaussianPolicy(nn.Module):
     offsets: Tensor
     log_scales: Tensor
     lower: Tensor
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: LinearGaussian, stationary: bool = False) -> None:
         super().__init__()

@@ -63,8 +63,8 @@ class Operator:
         """
         last, alive = (~self.ends.live).double(), None
         if self.table.discount < 1:
-            log_coin, of_coin = bellman.coin(v, self.table.discount)
-            alive, dead = logspace.tilt(log_coin, of_coin, self.eta).exp().unbind(-1)
+            log_p, x = bellman.termination(v, self.table.discount)
+            alive, dead = logspace.tilt(log_p, x, self.eta).exp().unbind(-1)
             last = torch.where(self.ends.live, dead, last)
         gap, noise, ending = v.clone(), v.clone(), v.clone()
         moves = torch.empty_like(self.table.log_dynamics)

@@ -96,8 +96,8 @@ def _change(step: Linearisation, on: Tensor) -> Tensor | None:
     log_moves = log_moves + eta * torch.where(on, step.gap, 0.0)[:, None, None]
     alive, dead = torch.zeros_like(step.v), torch.full_like(step.v, -torch.inf)
     if table.discount < 1:
-        log_coin, of_coin = bellman.coin(step.v, table.discount)
-        alive, dead = logspace.tilt(log_coin, of_coin, eta).unbind(-1)
+        log_p, x = bellman.termination(step.v, table.discount)
+        alive, dead = logspace.tilt(log_p, x, eta).unbind(-1)
     alive, dead = torch.where(on, alive, -torch.inf), torch.where(on, dead, 0.0)
     here = on.nonzero().squeeze(1)
     into = (log_moves + table.gather(alive))[here].flatten(1).numpy()

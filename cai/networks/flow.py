@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from cai import checks
+from cai import checks, one_line
 from cai.networks.heads import moments, moved, onto
 
 
@@ -35,6 +35,8 @@ class FlowHead(nn.Module):
     Raises:
         ValueError: if there are no transforms, or one is not conditional.
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(self, *transforms: ConditionalTransformModule, context: int) -> None:
         super().__init__()

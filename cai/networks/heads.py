@@ -16,7 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import log_probs, support_size
 from cai.distributions.squash import Squash
 from cai.distributions.support import elementwise
@@ -51,6 +51,9 @@ class CategoricalHead:
     2
     """
 
+    def __repr__(self) -> str:
+        return one_line.named("CategoricalHead")
+
     def size(self, prior: TorchDistribution) -> int:
         """A, the number of actions."""
         A = support_size(prior)
@@ -84,6 +87,9 @@ class GaussianHead:
     def __init__(self, covariance: str = "diagonal") -> None:
         checks.check_one_of("covariance", covariance, ("diagonal", "full"), "take either")
         self.full = covariance == "full"
+
+    def __repr__(self) -> str:
+        return one_line.named("GaussianHead", '"full"' if self.full else '"diagonal"')
 
     def size(self, prior: TorchDistribution) -> int:
         """2m for an action of m numbers, or m + m (m + 1)/2 where full."""
@@ -128,6 +134,9 @@ class MixtureHead:
     def __init__(self, components: int) -> None:
         checks.check_count("components", components)
         self.components = components
+
+    def __repr__(self) -> str:
+        return one_line.named("MixtureHead", f"components={self.components}")
 
     def size(self, prior: TorchDistribution) -> int:
         """K (1 + 2m) for an action of m numbers."""

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.networks.heads import moments, moved, onto
 from cai.networks.perceptron import perceptron
 
@@ -38,6 +38,8 @@ class NoiseHead(nn.Module):
     >>> policy(0, models.multigoal().initial.sample((5,))).sample().shape
     torch.Size([5, 2])
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(self, context: int = 64, hidden: tuple[int, ...] = (64, 64)) -> None:
         super().__init__()

@@ -62,8 +62,8 @@ def graphical_model(model: TrajectoryModel, steps: int | None = None) -> Figure:
     more = "" if shown == model.horizon else f"; {first} of {model.horizon or '∞'} steps"
     return captioned(
         canvas,
-        f"States, actions and optimality (thick rims: observed){more}. An arrow leads from a "
-        "variable to one that depends on it.",
+        f"States, actions and optimality (thick rims: observed){more}. Arrows point from "
+        "parents to children.",
     )
 
 

@@ -92,15 +92,20 @@ def policies(report: Comparison) -> Figure:
     if layout is None or layout.map is None or layout.moves is None:
         return _policy_bars(report, table)
     canvas, panels = map_figure(len(report), layout)
+    text = (
+        "The length of an arrow is the probability of its action, averaged over the steps at "
+        "which the policy is in that cell."
+    )
+    unvisited = False
     for axes, (name, row) in zip(panels, report.items(), strict=True):
         paint(axes, layout, torch.zeros(table.num_states), "Greys", 0.0, 1.0)
-        _arrows(axes, layout, row, table)
+        unvisited = _arrows(axes, layout, row, table) or unvisited
         axes.set_title(name, fontsize=9)
-    return captioned(
-        canvas,
-        "The length of an arrow is the probability of its action, averaged over the steps at "
-        "which the policy is in that cell; grey where it never is.",
-    )
+    if any(axes.lines for axes in panels):
+        text += " A dot is an action that does not move."
+    if unvisited:
+        text += " Grey: never visited."
+    return captioned(canvas, text)
 
 
 def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
@@ -169,7 +174,8 @@ def _table(report: Comparison) -> Table:
     if report.table is None:
         raise ValueError(
             "report: expected a comparison on a model with finitely many states, to draw them one "
-            "by one, got another; for other models take plot.comparison or plot.losses"
+            "by one, got another; for continuous models use plot.trajectories, for any model "
+            "plot.comparison or plot.losses"
         )
     return report.table
 
@@ -246,8 +252,8 @@ def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:
     return row.evaluation.state_actions.sum(0), log_policy[0].exp()
 
 
-def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
-    """One arrow for each action that moves, a dot for those that do not."""
+def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> bool:
+    """Draws an arrow for each action that moves, a dot for others; whether any cell is grey."""
     assert layout.cells is not None
     assert layout.moves is not None
     visits, otherwise = _visits(row, table)
@@ -256,10 +262,12 @@ def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
     for s, cell in enumerate(layout.cells):
         if not absorbing[s]:
             by_cell.setdefault(cell, []).append(s)
+    grey = False
     for (i, j), states in by_cell.items():
         counts = visits[states].sum(0)
         seen = counts.sum() > 0
         policy = counts / counts.sum() if seen else otherwise[states].mean(0)
+        grey = grey or not seen
         colour = REAL if seen else "#aaaaaa"
         for (di, dj), p in zip(layout.moves, policy.tolist(), strict=True):
             if p < 0.02:
@@ -280,3 +288,4 @@ def _arrows(axes: Axes, layout: Layout, row: Row, table: Table) -> None:
                     "mutation_scale": 5 + 5 * p,
                 },
             )
+    return grey

@@ -36,9 +36,9 @@ def trajectories(
     """Trajectories of each policy in the true dynamics, over the level curves of the reward.
 
     The level curves are of r(s,a) + r⁺(s,a,s), the reward of resting at s with the prior's mean
-    action; coordinates that are not drawn are at their means over the starts. Places of reward -inf
-    stay white; if rewards change with the step there are no level curves. All policies are
-    simulated with the same seed.
+    action, or on average over finitely many; coordinates that are not drawn are at their means over
+    the starts. Places of reward -inf stay white; if rewards change with the step there are no level
+    curves. All policies are simulated with the same seed.
 
     Args:
         model: a model whose states are vectors of two numbers or more.
@@ -123,7 +123,9 @@ def resting(
     others: Tensor,
     t: int = 0,
 ) -> Tensor:
-    """r(s,a) + r⁺(s,a,s) at s = x across and y up, a the mean of the prior: (len y, len x).
+    """r(s,a) + r⁺(s,a,s) at s = x across and y up: (len y, len x).
+
+    The action a is the mean of the prior; if there are finitely many, it is the mean over them.
 
     Args:
         model: the model.
@@ -135,9 +137,16 @@ def resting(
     """
     s = others.double().expand(len(y), len(x), -1).clone()
     s[..., coordinates[0]], s[..., coordinates[1]] = x, y.unsqueeze(-1)
-    prior = model.prior(s, t)
-    a = prior.mean.expand(len(y), len(x), *prior.event_shape)
-    return model.log_factor(s, a, s, t) * model.temperature
+    prior, shape = model.prior(s, t), (len(y), len(x))
+    if not prior.has_enumerate_support:
+        a = prior.mean.expand(*shape, *prior.event_shape)
+        return model.log_factor(s, a, s, t) * model.temperature
+    total = torch.zeros(shape, dtype=torch.float64)
+    for each in prior.enumerate_support(expand=False).flatten():
+        a = each.expand(shape)
+        p = prior.log_prob(a).exp()
+        total += torch.where(p > 0, p * model.log_factor(s, a, s, t), 0.0)
+    return total * model.temperature
 
 
 def _extent(points: Tensor) -> Extent:
@@ -149,14 +158,14 @@ def _extent(points: Tensor) -> Extent:
 
 
 def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) -> None:
-    shape, prior = model.initial.event_shape, model.prior(model.initial.sample(), 0)
+    shape = model.initial.event_shape
     if not policies:
         checks.refuse("policies", "at least one, by name", "none", 'for instance {"fitted": fit}')
-    if len(shape) != 1 or shape[0] < 2 or not prior.event_shape:
+    if len(shape) != 1 or shape[0] < 2:
         checks.refuse(
             "model",
-            "states of two numbers or more, and actions that are vectors",
-            f"states of shape {list(shape)} and actions of shape {list(prior.event_shape)}",
+            "states of two numbers or more",
+            f"states of shape {list(shape)}",
             "plot.occupancy and plot.policies draw models with finitely many states",
         )
     if len(set(coordinates)) != 2 or not all(0 <= i < shape[0] for i in coordinates):

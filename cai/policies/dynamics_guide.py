@@ -17,7 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import exact, exact_scores
 from cai.numerics import memory
 from cai.numerics.arrays import of_step
@@ -55,8 +55,8 @@ class DynamicsGuide(nn.Module, Belief):
         policy: q(a|s), a :class:`cai.TabularPolicy`, which can be evaluated in the true dynamics.
         initial: (S,), log q(s_0)/p(s_0) up to a constant; float64.
         moves: (T, S, A, S), log q_t(s'|s,a)/p(s'|s,a) up to a constant.
-        coins: (T, S), the change of the log-odds of surviving step t in state s'; without effect if
-            there is no discount.
+        survival: (T, S), the change of the log-odds of surviving step t in state s';
+            without effect if there is no discount.
 
     Raises:
         ValueError: if the model cannot be tabulated, its horizon is infinite, or η is below 0,
@@ -70,6 +70,8 @@ class DynamicsGuide(nn.Module, Belief):
     >>> fitted.policy.bound > guide.bound  # training raised the bound
     True
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: TrajectoryModel, optimism: float = 1.0) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class DynamicsGuide(nn.Module, Belief):
         if optimism > 0:
             self.initial = nn.Parameter(torch.zeros(S, dtype=torch.float64))
             self.moves = nn.Parameter(torch.zeros(T, S, A, S, dtype=torch.float64))
-            self.coins = nn.Parameter(torch.zeros(T, S, dtype=torch.float64))
+            self.survival = nn.Parameter(torch.zeros(T, S, dtype=torch.float64))
 
     def forward(self, t: Any, s: Tensor) -> TorchDistribution:
         """q(a_t|s_t), for an int or a tensor t that broadcasts with s."""
@@ -151,13 +153,13 @@ class DynamicsGuide(nn.Module, Belief):
         for t in range(len(self.policy.logits) - 1, -1, -1):
             q, kl = _tilted(of_step(self._log_moves, t, 3), self.moves[t] if tilted else None)
             survival = (
-                _survival(gamma, self.coins[t])
+                _survival(gamma, self.survival[t])
                 if tilted
                 else torch.tensor(gamma, dtype=torch.float64)
             )
             after = survival * value
             if gamma < 1 and tilted:
-                after = after - price * _coin_divergence(survival, gamma)
+                after = after - price * _termination_divergence(survival, gamma)
             arrival, reward = of_step(self._arrival, t, 3), of_step(self._reward, t, 2)
             values = reward / unit + _mean(q, after + arrival / unit - price * kl)
             pi, effort = _tilted(of_step(self.policy.log_prior, t, 2), self.policy.logits[t])
@@ -199,7 +201,7 @@ class DynamicsGuide(nn.Module, Belief):
                 ),
             )
             if gamma < 1:
-                survival = _survival(gamma, self.coins[t, s])
+                survival = _survival(gamma, self.survival[t, s])
                 alive = pyro.sample(f"alive_{t + 1}", dist.Bernoulli(survival * alive))
 
 
@@ -238,7 +240,7 @@ def _survival(gamma: float, tilt: Tensor) -> Tensor:
     return odds / (odds + 1 - gamma)
 
 
-def _coin_divergence(survival: Tensor, gamma: float) -> Tensor:
+def _termination_divergence(survival: Tensor, gamma: float) -> Tensor:
     """KL(Bernoulli(survival) ‖ Bernoulli(γ)), nats."""
     lives = torch.xlogy(survival, survival / gamma)
     return lives + torch.xlogy(1 - survival, (1 - survival) / (1 - gamma))

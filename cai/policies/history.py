@@ -13,7 +13,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.numerics.arrays import of_step
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Episode, Observe
@@ -53,6 +53,8 @@ class HistoryPolicy(nn.Module):
 
     observations: Tensor
     log_prior: Tensor
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: TrajectoryModel, observe: Observe | None = None) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.networks.heads import Head, head_for
 from cai.networks.perceptron import perceptron
@@ -52,6 +52,8 @@ class LatentPolicy(nn.Module):
     >>> cai.evaluate(model, policy, samples=10).elbo_stderr > 0
     True
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(
         self,

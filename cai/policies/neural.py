@@ -29,7 +29,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.networks.heads import Head, head_for
 from cai.networks.perceptron import perceptron
 from cai.policies.observation import View
@@ -70,6 +70,8 @@ class NeuralPolicy(nn.Module):
     >>> policy(0, torch.zeros(7, 2)).sample().shape
     torch.Size([7, 1])
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import support_size
 from cai.networks.heads import Head, head_for, moments, moved, onto
 from cai.numerics import arrays, memory
@@ -47,6 +47,8 @@ class Plan(nn.Module):
     """
 
     numbers: Tensor
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: TrajectoryModel, head: Head | None = None) -> None:
         super().__init__()
@@ -116,6 +118,8 @@ class GaussianPlan(nn.Module):
     >>> plan.scale_tril.shape
     torch.Size([10, 10])
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(self, model: TrajectoryModel) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.networks.heads import Head, head_for
 from cai.networks.perceptron import perceptron
 from cai.numerics.memory import check_fits
@@ -38,6 +38,8 @@ class RecurrentPolicy(nn.Module):
     >>> model.simulate(policy, samples=3, seed=0).actions.shape
     torch.Size([3, 5, 1])
     """
+
+    __repr__ = one_line.of_module
 
     def __init__(
         self,

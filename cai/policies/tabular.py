@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.numerics import arrays, logspace, memory
 from cai.policies.observation import classes, shared_log_prior
 from cai.program.interfaces import Observe, Policy
@@ -57,6 +57,8 @@ class TabularPolicy(nn.Module):
     logits: Tensor
     log_prior: Tensor
     observations: Tensor | None
+
+    __repr__ = one_line.of_module
 
     def __init__(
         self, model: TrajectoryModel, stationary: bool = False, observe: Observe | None = None

@@ -15,12 +15,24 @@ from cai.distributions.exact_scores import exact, support_size
 from cai.program.interfaces import Program
 
 
+def _start(initial: Any) -> str:
+    """How a start is written as a distribution: a state by its number, or one that is a vector."""
+    if isinstance(initial, int) and not isinstance(initial, bool) and initial >= 0:
+        number = f"torch.tensor({initial})"
+        one_hot = f"torch.nn.functional.one_hot({number}, num_states).double()"
+        return f"to start in state {initial} take dist.Categorical({one_hot})"
+    if isinstance(initial, list | tuple | Tensor | np.ndarray | float):
+        return (
+            "for a sure start take dist.Delta(torch.tensor([…])).to_event(1), for weights of "
+            "numbered states dist.Categorical(torch.tensor([…]))"
+        )
+    return "for instance dist.Categorical(torch.tensor([1.0, 0.0])), which starts in state 0 of two"
+
+
 def check_arguments(model: Any) -> None:
     """Raises ValueError if a number is out of range, or what should be a function is not."""
     if not isinstance(getattr(model, "initial", None), Distribution):
-        refuse(
-            "initial", "a Pyro distribution", repr(model.initial), "for instance dist.Categorical"
-        )
+        refuse("initial", "a Pyro distribution", repr(model.initial), _start(model.initial))
     exact(model.initial)
     if model.initial.batch_shape:
         refuse(

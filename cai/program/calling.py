@@ -79,10 +79,17 @@ def restate(name: str, error: Exception, *arguments: Any) -> NoReturn:
         asked = memory.asked_for(error)
         memory.refuse(name, f"one that allocates {asked} for arguments of shapes {shapes}", SPARSE)
     called = f"called with tensors of shape {shapes} it" if shapes else "this"
+    advice = "index tables with them, and use torch.where instead of Python `if`"
+    dims = {x.dim() for x in arguments if isinstance(x, Tensor)}
+    if "must match" in str(error) and len(dims) > 1:
+        advice = (
+            "one of them is a vector here and another a number, so write a.unsqueeze(-1) where "
+            "the number meets the vector, or s[..., 0] for a coordinate of the vector"
+        )
     raise ValueError(
         f"{name}: {called} raised {type(error).__name__}: "
         f"{error}. It must broadcast over any batch shape of its arguments, scalars included: "
-        "index tables with them, and use torch.where instead of Python `if`"
+        f"{advice}"
     ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -222,8 +223,8 @@ def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
 
 def _check_shape(name: str, shape: Any, batch: Any) -> None:
     try:
-        fits = torch.broadcast_shapes(shape, batch) == torch.Size(batch)
-    except RuntimeError:
+        fits = np.broadcast_shapes(shape, batch) == tuple(batch)  # torch's own imports sympy
+    except ValueError:
         fits = False
     if not fits:
         raise ValueError(

@@ -145,6 +145,7 @@ def _refuse(model: Program, name: str, variables: tuple[str, ...]) -> None:
     said = " and ".join(_SAID_BY[x] for x in of)
     index = " and ".join(f"{x}[..., 0]" for x in of)
     itself = " and ".join(of)
+    beside = " and ".join(f"{x}.unsqueeze(-1)" for x in of)
     if plain:
         counted = any(support_size(_distribution(model, x)) is not None for x in plain)
         other = "" if counted else f", or give {said} an event dimension, {_EXAMPLE}"
@@ -152,7 +153,7 @@ def _refuse(model: Program, name: str, variables: tuple[str, ...]) -> None:
             name,
             f"a function of a plain number as the {what}, since {said} {has} no event dimension",
             f"one that takes vectors, as {index} does",
-            f"take {itself} without an index{other}",
+            f"take {itself} without an index, {beside} beside a vector{other}",
         )
     checks.refuse(
         name,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from cai import one_line
 from cai.checks import refuse
 
 
@@ -34,6 +35,8 @@ class Layout:
     map: tuple[str, ...] | None = None
     cells: tuple[tuple[int, int], ...] | None = None
     moves: tuple[tuple[int, int], ...] | None = None
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         for field in ("states", "actions", "map"):

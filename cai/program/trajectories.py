@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import support_size
 from cai.program.calling import call
 from cai.program.interfaces import Program
@@ -49,6 +49,11 @@ class Trajectories:
     log_policy: Tensor | None = None
     log_auxiliary: Tensor | None = None
     episode_returns: Tensor | None = None
+
+    def __repr__(self) -> str:
+        n, T = self.rewards.shape
+        mean = f"mean return={self.returns.mean().item():.6g}"
+        return one_line.named("Trajectories", f"{n} of {T} steps", mean)
 
     @property
     def returns(self) -> Tensor:

@@ -14,7 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import exact_scores
 from cai.distributions.lookup import ToldStep
 from cai.numerics import memory
@@ -46,8 +46,7 @@ class TrajectoryModel:
     plain Pyro inference, within ``with cai.numerics.exclusive.exclusive():``.
 
     In a subclass ``prior``, ``transition``, ``rewards`` and ``arrival_rewards`` may depend on the
-    step t, and ``models.tabular`` takes arrays with an axis of steps. Programs, tables and exact
-    methods follow it for finite horizons; methods for infinite horizons refuse such a model.
+    step t, and ``models.tabular`` takes arrays with an axis of steps, for finite horizons alone.
 
     Dynamics and rewards must broadcast: s and a are tensors of one batch shape, any shape, scalars
     included, and each element must be treated on its own. (Only Pyro's enumeration of a program
@@ -94,6 +93,7 @@ class TrajectoryModel:
     optimality: Literal["factor", "bernoulli"] = "factor"
     layout: Layout | None = None
     auxiliary: Any = None
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         check_arguments(self)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.places import evaluated, pairs, possible, triples, value_at
 from cai.tables.table import Table
@@ -49,6 +49,8 @@ class LinearReward:
     arrival: Mapping[str, Any] = field(default_factory=dict)
     offset: Any = 0.0
     weights: Mapping[str, float] | None = None
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         for where, given in (("features", self.features), ("arrival", self.arrival)):

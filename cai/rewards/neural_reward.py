@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.program.calling import call
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.places import endless, evaluated, pairs, possible, triples, value_at
@@ -56,6 +56,8 @@ class NeuralReward:
     arrival: nn.Module | None = None
     offset: Any = 0.0
     unpaid: Tensor | None = None
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         held = {"module": self.module, "arrival": self.arrival}

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.places import evaluated, pairs, possible, value_at
 from cai.rewards.reward_arrays import RewardArrays
@@ -70,6 +70,8 @@ class TabularReward:
     offset: Any = 0.0
     values: Tensor | None = None
     successors: Tensor | None = None
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         checks.check_one_of("of", self.of, get_args(Of), 'for instance "action"')

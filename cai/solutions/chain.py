@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from cai import checks
+from cai import checks, notebook
 from cai.numerics import logspace
 from cai.numerics.differences import differs
 from cai.numerics.exclusive import cached_property
@@ -53,6 +53,15 @@ class Chain(ExactBelief):
         rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "
         what = f"optimism={self.optimism:g}, {rule}bound={self.bound:.6g} nats"
         return f"{type(self).__name__}({what})"
+
+    def _repr_html_(self) -> str:
+        """The numbers for a notebook, and on a map values and most probable actions."""
+        rows = [("optimism", f"{self.optimism:g}"), ("bound (nats)", f"{self.bound:.6g}")]
+        rows += [("rule", self.rule)] * (self.rule != "soft")
+        best = self.log_policy(slice(1))[0].argmax(-1)
+        caption = "value (nats) and most probable action at step 0"
+        shown = notebook.on_map(self.table.layout, self.first_values, caption, best)
+        return notebook.card(type(self).__name__, rows, shown)
 
     @property
     def conditioned(self) -> bool:

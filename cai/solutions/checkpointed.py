@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cai import one_line
 from cai.numerics import logspace
 from cai.numerics.exclusive import cached_property
 from cai.solutions.solution import Solution
@@ -40,6 +41,8 @@ class CheckpointedSolution:
     optimism: float
     times: tuple[int, ...]
     log_values: Tensor
+
+    __repr__ = one_line.of_fields
 
     @cached_property
     def bound(self) -> float:

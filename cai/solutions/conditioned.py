@@ -33,7 +33,7 @@ class Conditioned(Solution):
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
         """log (γ, 1-γ), and the values of surviving and terminating, (steps, S, 2), nats."""
         terminated = self.evidence.log_dead[1:][steps, None]
-        return bellman.coin(self.log_values[1:][steps], self.table.discount, terminated)
+        return bellman.termination(self.log_values[1:][steps], self.table.discount, terminated)
 
     def arrival_reward(self, t: int) -> Tensor | None:
         """r⁺ where step t is observed to be optimal, (S, A, K), reward units; else None."""

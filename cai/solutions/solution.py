@@ -208,7 +208,7 @@ class Solution(Chain):
 
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
         """log (γ, 1-γ), and the values of surviving and terminating, (steps, S, 2), nats."""
-        return bellman.coin(self.log_values[1:][steps], self.table.discount)
+        return bellman.termination(self.log_values[1:][steps], self.table.discount)
 
     @property
     def _by_products(self) -> bool:

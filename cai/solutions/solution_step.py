@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.solutions.chain import Chain
 from cai.tables.table import Table
 
@@ -32,6 +32,8 @@ class SolutionStep:
     t: int
     states: Tensor
     rest: Chain
+
+    __repr__ = one_line.of_fields
 
     @property
     def V(self) -> Tensor:

@@ -133,7 +133,7 @@ class Stationary(Chain):
 
     def termination(self, steps: slice) -> tuple[Tensor, Tensor]:
         """log (γ, 1-γ), and the values of surviving and terminating, (1, S, 2), nats."""
-        return bellman.coin(self.log_values.unsqueeze(0), self.table.discount)
+        return bellman.termination(self.log_values.unsqueeze(0), self.table.discount)
 
     @property
     def _transitions(self) -> Tensor:

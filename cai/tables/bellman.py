@@ -177,25 +177,25 @@ def continuation(v: Tensor, eta: float, discount: float, dead: Tensor | float = 
     """(1/η) log(γ exp(ηv) + 1 - γ): the value of a successor before termination."""
     if discount == 1:
         return v
-    log_coin, x = coin(v, discount, dead)
-    return logspace.soft_mean(log_coin, x, eta)
+    log_p, x = termination(v, discount, dead)
+    return logspace.soft_mean(log_p, x, eta)
 
 
 def survival(v: Tensor, eta: float, discount: float) -> Tensor:
     """log q(alive|s'), survival at η: γ exp(ηv) / (γ exp(ηv) + 1 - γ)."""
     if discount == 1:
         return torch.zeros_like(v)
-    log_coin, x = coin(v, discount)
-    return logspace.tilt(log_coin, x, eta)[..., 0]
+    log_p, x = termination(v, discount)
+    return logspace.tilt(log_p, x, eta)[..., 0]
 
 
-def coin_kl(v: Tensor, eta: float, discount: float) -> Tensor:
+def termination_kl(v: Tensor, eta: float, discount: float) -> Tensor:
     """KL(true ‖ at η) of termination for each successor, nats."""
-    log_coin, x = coin(v, discount)
-    return logspace.kl(log_coin, logspace.tilt(log_coin, x, eta))
+    log_p, x = termination(v, discount)
+    return logspace.kl(log_p, logspace.tilt(log_p, x, eta))
 
 
-def coin(v: Tensor, discount: float, dead: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+def termination(v: Tensor, discount: float, dead: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     """Termination as a distribution: log (γ, 1-γ), and x = (v, dead), shape (..., S, 2)."""
-    log_coin = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
-    return log_coin, torch.stack([v, torch.as_tensor(dead, dtype=v.dtype).expand_as(v)], -1)
+    log_p = torch.tensor([discount, 1 - discount], dtype=torch.float64).log()
+    return log_p, torch.stack([v, torch.as_tensor(dead, dtype=v.dtype).expand_as(v)], -1)

@@ -70,16 +70,16 @@ def _sizes(model: TrajectoryModel) -> tuple[int, int, Any]:
 
 
 def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
-    name = type(distribution).__name__
+    name = type(getattr(distribution, "base_dist", distribution)).__name__.lstrip("_")
     advice = (
         "use a one-hot Categorical, for instance "
         "dist.Categorical(torch.nn.functional.one_hot(torch.tensor(0), num_states).double())"
-        if name in ("Delta", "_Delta")
-        else f"give {argument} a Categorical, or use inference.fit, which samples"
+        if name == "Delta" and not distribution.event_shape
+        else "exact inference is unavailable for continuous ones, use inference.fit, which samples"
     )
     raise NotEnumerable(
-        f"{argument}: enumeration needs finitely many {what}, counted from the support of "
-        f"{argument} as the integers 0 … n-1; {name} has no such support. To fix it, {advice}."
+        f"{argument}: enumeration needs finitely many {what}, which a Categorical numbers "
+        f"0 … n-1, got {name}; {advice}"
     )
 
 

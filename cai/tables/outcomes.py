@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
@@ -96,7 +97,7 @@ def with_latents(
     else:
         log_p, state = log_probs(d, size, types), None if size == S else torch.arange(size)
     log_p = log_latent + log_p
-    shape = torch.broadcast_shapes(log_p.shape, (*sites.sizes, *s.shape, 1))
+    shape = np.broadcast_shapes(log_p.shape, (*sites.sizes, *s.shape, 1))
     log_p = log_p.expand(shape)
     return log_p, None if state is None else state.expand(shape), sites.names
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.numerics import memory, threads
 from cai.numerics.exclusive import cached_property
 from cai.numerics.logspace import mean
@@ -47,8 +47,7 @@ class Table:
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
         program: the model that was enumerated, for queries about its latents; or None.
-        num_states: S.
-        num_actions: A.
+        num_states, num_actions: S, A.
         num_outcomes: S·A·K, the numbers of one step.
         by_step: the fields that depend on the step, which have an axis of steps in front.
 
@@ -75,10 +74,11 @@ class Table:
     layout: Layout | None = None
     precision: torch.dtype = torch.float64
     program: TrajectoryModel | None = field(default=None, repr=False)
-    num_states: int = field(init=False, repr=False)
-    num_actions: int = field(init=False, repr=False)
+    num_states: int = field(init=False)
+    num_actions: int = field(init=False)
     num_outcomes: int = field(init=False, repr=False)
     by_step: tuple[str, ...] = field(init=False, repr=False)
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         check_shapes(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cai import checks
+from cai import checks, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class AdversarialTraining:
     discriminator_rate: float = 3e-4
     exploration: float = 0.0
     seed: int = 0
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs", "replay", "recent", "batch", "warm_up"):

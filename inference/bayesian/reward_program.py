@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.bayesian._likelihood import log_likelihood
 from cai.inference.inverse.reward_fit import Likelihood
@@ -153,6 +153,8 @@ class RewardProgram:
     prior: dist.TorchDistribution
     labels: tuple[Hashable, ...] | None = None
     spread: dist.TorchDistribution | None = None
+
+    __repr__ = one_line.of_fields
 
     def __call__(self) -> Tensor:
         """Runs the program; returns the weights, (k,) or (D, k)."""

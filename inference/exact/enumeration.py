@@ -8,7 +8,7 @@ from typing import Any
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import log_probs
 from cai.numerics.exclusive import cached_property, exclusive
 from cai.program.interfaces import Policy
@@ -35,6 +35,8 @@ class Enumeration:
     model: TrajectoryModel
     log_evidence: float
     elbo: float | None
+
+    __repr__ = one_line.of_fields
 
     @cached_property
     def marginals(self) -> dict[str, Tensor]:

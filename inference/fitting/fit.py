@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from cai import checks
+from cai import checks, notebook, one_line
 from cai.evaluation.evaluate import evaluate
 from cai.evaluation.problem import as_problem
 from cai.inference.fitting import _policies, checkpoint_file
@@ -25,6 +25,7 @@ from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.inference.gradients.renyi_gradient import check_order
 from cai.program.episode import check_policy, remembers
+from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 
@@ -42,6 +43,7 @@ class Fit:
         estimator: the name of the estimator of the gradient, as chosen by "auto" or as requested.
         converged: whether the losses no longer fell; False if the steps ran out before that, or
             training was interrupted.
+        layout: names and places of the states, of the model; or None.
 
     >>> import cai
     >>> from cai import inference, models
@@ -56,6 +58,27 @@ class Fit:
     losses: Tensor
     estimator: str
     converged: bool
+    layout: Layout | None = field(default=None, repr=False, kw_only=True)
+
+    __repr__ = one_line.of_fields
+
+    def _repr_html_(self) -> str:
+        """The result for a notebook: numbers, the losses, and actions at step 0 on a map."""
+        rows = [
+            ("ELBO (nats)", f"{self.elbo:.6g}"),
+            ("policy", type(self.policy).__name__),
+            ("estimator", self.estimator),
+            ("steps", f"{len(self.losses)}{'' if self.converged else ', not converged'}"),
+        ]
+        losses = notebook.curve(self.running_mean, "-ELBO (nats), mean of 50 steps")
+        actions = ""
+        if self.layout is not None and self.layout.cells and not remembers(self.policy):
+            with torch.no_grad():
+                probs = self.policy(0, torch.arange(len(self.layout.cells))).probs
+            best = probs.max(-1)
+            caption = "most probable action at step 0, and its probability"
+            actions = notebook.on_map(self.layout, best.values, caption, best.indices)
+        return notebook.card("Fit", rows, losses, actions)
 
     @property
     def running_mean(self) -> Tensor:
@@ -134,8 +157,8 @@ def fit(
             that makes one, such as ``functools.partial(inference.critic_gradient, lam=0.95)``.
         optimism: η ≤ 1 for "renyi", which maximises not the ELBO but a bound from K = samples
             trajectories: the importance-weighted one at η = 1, and as K grows that of
-            ``soft_values(model, optimism=η)``. Its losses are of that bound. Such a policy counts
-            on luck that it does not have, so that there is a warning.
+            ``soft_values(model, optimism=η)``. Its losses are of that bound. Such a policy is
+            over-optimistic (at η < 0 over-pessimistic), which a warning says.
         steps: the maximum number of training steps.
         samples: trajectories per step, if sampled; at least two, for the baseline.
         learning_rate: the initial rate of Adam; 0.2 for a table and 0.01 for a network if not
@@ -250,7 +273,7 @@ def fit(
         elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
     losses = torch.tensor(run.losses, dtype=torch.float64)
     converged = whole_steps and run.converged()
-    return Fit(policy.to(home), elbo, losses, name, converged)
+    return Fit(policy.to(home), elbo, losses, name, converged, layout=model.layout)
 
 
 def _check(policy: object, estimator: object, steps: int, samples: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -18,6 +20,8 @@ from cai.inference.fitting.resumption import Checkpoint, Resumable
 from cai.numerics.exclusive import exclusive
 from cai.tables.table import Table
 
+_FIRST_LINE, _BETWEEN_LINES = 1.0, 10.0  # seconds
+
 
 def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -> bool:
     """Steps a run until it is over, or Ctrl-C; returns whether no step was left half done.
@@ -26,13 +30,15 @@ def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -
         run: the run, which is changed in place.
         kept: its checkpoint, from which it is resumed if the file exists; or None.
         every: the interval between checkpoints, in the unit of ``run.done``.
-        progress: whether to show a bar on a terminal.
+        progress: whether to show a bar on a terminal; see also :func:`in_lines`.
 
     Raises:
         FloatingPointError, ValueError: from a step.
     """
     resumed = kept is not None and kept.load(run)
-    with _ProgressBar(run, progress) as bar, _interruptible() as asked:
+    lines = progress and _in_lines.get() and not _on_terminal()
+    shown = _ProgressLines() if lines else _ProgressBar(run, progress)
+    with shown as bar, _interruptible() as asked:
         if resumed and run.restarts and not (run.over() or _reading.get()):
             bar.say(f"{run.verb}: goes on after {run.done} of {run.total}; {run.restarts}")
         try:
@@ -65,6 +71,23 @@ def reading() -> Iterator[None]:
         yield
     finally:
         _reading.reset(token)
+
+
+_in_lines: ContextVar[bool] = ContextVar("in_lines", default=False)
+
+
+@contextlib.contextmanager
+def in_lines() -> Iterator[None]:
+    """A context in which runs report their progress where standard error is no terminal as well.
+
+    There it is a line of text every ten seconds; if a run will take longer than that, the first one
+    comes after a second and says so.
+    """
+    token = _in_lines.set(True)
+    try:
+        yield
+    finally:
+        _in_lines.reset(token)
 
 
 def check_device(device: Any) -> torch.device:
@@ -106,6 +129,13 @@ def seeded(seed: int, place: torch.device, table: Table | None) -> Iterator[None
         yield
 
 
+def _on_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+
+
 class _ProgressBar:
     """How far a run has come and what it says of itself, on a terminal."""
 
@@ -130,6 +160,44 @@ class _ProgressBar:
     def say(self, text: str) -> None:
         """Prints a separate line to standard error."""
         self._bar.write(text, file=sys.stderr)
+
+
+class _ProgressLines:
+    """The same in lines of text, for a file or a pipe."""
+
+    shown = True
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._begun = self._due = math.inf
+
+    def __enter__(self) -> _ProgressLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open that would have to be closed."""
+
+    def update(self, run: Resumable) -> None:
+        """Prints a line if one is due; time counts from the end of the first step.
+
+        That step loads packages, and says nothing about the others.
+        """
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._begun, self._due = run.done, now, now + _FIRST_LINE
+        if now < self._due or run.done == self._first:
+            return
+        first, self._due = self._due == self._begun + _FIRST_LINE, now + _BETWEEN_LINES
+        left = (run.total - run.done) * (now - self._begun) / (run.done - self._first)
+        if first and left < _BETWEEN_LINES:
+            return  # it will soon be over
+        said = ", ".join(filter(None, [f"at most {math.ceil(left)} s left", run.shown()]))
+        self.say(f"{run.verb}: {run.done} of {run.total}, {said}")
+
+    def say(self, text: str) -> None:
+        """Prints a line to standard error."""
+        with contextlib.suppress(OSError, ValueError):  # a pipe or a file that was closed
+            print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

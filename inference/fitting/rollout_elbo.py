@@ -7,7 +7,7 @@ from typing import Any
 from pyro.infer import Trace_ELBO
 from torch import nn
 
-from cai import checks
+from cai import checks, one_line
 from cai.evaluation.evaluate import evaluate
 from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
@@ -46,6 +46,12 @@ class RolloutELBO(Trace_ELBO):
         super().__init__(num_particles=samples)
         self.estimator = estimator
         self._built: tuple[Any, Any, Estimator] | None = None
+
+    def __repr__(self) -> str:
+        estimator = one_line.brief(self.estimator)
+        return one_line.named(
+            "RolloutELBO", f"estimator={estimator}", f"samples={self.num_particles}"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without estimators built for a model and a policy, which are built again."""

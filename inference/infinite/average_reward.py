@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.inference.infinite._gain import Found, GainProblem, untold
 from cai.inference.infinite._gain_from_start import check_one_long_run, from_the_start
 from cai.infinite.endings import at_finite_cost
@@ -59,6 +59,8 @@ class AverageReward:
     Q: Tensor
     policy: TabularPolicy
     states: Tensor
+
+    __repr__ = one_line.of_fields
 
 
 def average_reward(

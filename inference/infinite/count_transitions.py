@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.inference.infinite._transition_graph import transition_graph
 from cai.numerics import arrays
 from cai.program.trajectory import TrajectoryModel
@@ -36,6 +36,8 @@ class TransitionCounts:
     transitions: Tensor
     starts: Tensor
     terminations: int
+
+    __repr__ = one_line.of_fields
 
 
 def count_transitions(

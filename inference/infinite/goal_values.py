@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.inference.infinite._factors import RESIDUAL, solve
 from cai.inference.infinite._potentials import shortest_distances
 from cai.inference.infinite._system import System, row_logsumexp
@@ -44,6 +44,8 @@ class GoalValues:
     log_values: Tensor
     residual: float
     factorisations: int
+
+    __repr__ = one_line.of_fields
 
 
 def goal_values(model: TrajectoryModel | Table, goals: Any) -> GoalValues:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.inference.infinite._factors import Factors, solve
 from cai.inference.infinite._potentials import shortest_distances
 from cai.inference.infinite._system import (
@@ -98,6 +98,8 @@ class LinearValues:
     table: Table
     graph: TransitionGraph
     factors: Factors
+
+    __repr__ = one_line.of_fields
 
     @property
     def log_values(self) -> Tensor:

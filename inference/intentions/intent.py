@@ -84,7 +84,7 @@ def intent(
     >>> to_home, to_work = cai.with_goal(street, 0), cai.with_goal(street, 6)
     >>> prefix = cai.Demonstrations.from_paths([[3, 4, 5]], [[1, 1]])  # two steps to the right
     >>> belief = inference.intent({"home": to_home, "work": to_work}, prefix, prior=[0.5, 0.5])
-    >>> belief
+    >>> print(belief)
     Belief after 2 steps
           prior  posterior  log-likelihood
     --------------------------------------

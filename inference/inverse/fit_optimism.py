@@ -12,7 +12,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import chi2
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.fit_reward import fit_reward
 from cai.inference.inverse.reward_fit import RewardFit
@@ -54,6 +54,8 @@ class OptimismFit:
     optimisms: Tensor
     log_likelihoods: Tensor
     fit: RewardFit
+
+    __repr__ = one_line.of_fields
 
 
 def fit_optimism(

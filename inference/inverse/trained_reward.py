@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.evaluation.spelling import counted, spell
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood
@@ -160,7 +160,12 @@ class TrainedReward:
     def __str__(self) -> str:
         return self.to_text()
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return one_line.named("TrainedReward", *str(self).splitlines()[:2])
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """All lines for IPython."""
+        printer.text(str(self))
 
 
 _PLAIN = (

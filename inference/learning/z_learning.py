@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.exact_scores import log_probs
 from cai.numerics import logspace
 from cai.numerics.exclusive import seeded
@@ -42,6 +42,8 @@ class ZLearning:
     log_values: Tensor
     visits: Tensor
     bounds: Tensor
+
+    __repr__ = one_line.of_fields
 
     @property
     def V(self) -> Tensor:

@@ -60,6 +60,13 @@ class OptimismCurve:
 
     def __repr__(self) -> str:
         low, high = self.optimism[0].item(), self.optimism[-1].item()
+        return (
+            f"OptimismCurve({len(self.optimism)} optimisms from {low:g} to {high:g}, bound from "
+            f"{self.bound[0]:.6g} to {self.bound[-1]:.6g} nats, "
+            f"{len(self.changes)} policy switches)"
+        )
+
+    def __str__(self) -> str:
         endless = self.table.horizon is None
         minds = "".join(
             f"\n  optimism {change.optimism:.6g}: "
@@ -67,11 +74,11 @@ class OptimismCurve:
             f"{self._name('action', change.before)} -> {self._name('action', change.after)}"
             for change in self.changes
         )
-        return (
-            f"OptimismCurve({len(self.optimism)} optimisms from {low:g} to {high:g}, bound from "
-            f"{self.bound[0]:.6g} to {self.bound[-1]:.6g} nats, "
-            f"{len(self.changes)} policy switches{':' if minds else ''}{minds})"
-        )
+        return f"{repr(self)[:-1]}{':' if minds else ''}{minds})"
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """All switches for IPython."""
+        printer.text(str(self))
 
     def _name(self, kind: str, k: int) -> str:
         names = getattr(self.table.layout, f"{kind}s", None)

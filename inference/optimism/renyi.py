@@ -13,7 +13,7 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.evaluation.importance_weights import scores
 from cai.evaluation.problem import as_problem
 from cai.inference.exact.soft_values import soft_values
@@ -46,6 +46,8 @@ class RenyiBound:
     optimism: float
     bound: float
     stderr: float | None = None
+
+    __repr__ = one_line.of_fields
 
 
 def renyi_bound(

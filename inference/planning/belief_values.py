@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cai import one_line
 from cai.numerics import logspace
 from cai.numerics.arrays import of_step
 from cai.numerics.logspace import product
@@ -35,6 +36,8 @@ class BeliefSolution:
 
     elbo: float
     policy: HistoryPolicy
+
+    __repr__ = one_line.of_fields
 
 
 def belief_values(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.numerics import memory
 from cai.numerics.arrays import of_step
 from cai.numerics.logspace import product
@@ -40,6 +40,8 @@ class FactorisedPlan:
     elbo: float
     policy: Plan
     elbos: Tensor
+
+    __repr__ = one_line.of_fields
 
 
 def factorised_plan(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.distributions.degenerate_normal import matvec
 from cai.evaluation.problem import as_problem
 from cai.gaussian.forms import Gaussian
@@ -41,6 +41,8 @@ class GaussianPlans:
     policy: GaussianPlan
     factorised_elbo: float
     factorised: Plan
+
+    __repr__ = one_line.of_fields
 
 
 def gaussian_plan(model: LinearGaussian) -> GaussianPlans:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cai import checks
+from cai import checks, notebook, one_line
 from cai.evaluation.problem import as_problem
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
@@ -82,7 +82,22 @@ class PriceLadder:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return str(self)
+        rungs = (f"{rung} {nats:.6g}" for rung, nats in self.nats.items())
+        return one_line.named("PriceLadder", *rungs)
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        """The table for IPython."""
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook."""
+        prices = [*self.prices.items(), None]
+        rows = [
+            (rung, f"{nats:.3f}" + ("" if x is None else f", {max(x[1], 0.0):.3f} for {x[0]}"))
+            for (rung, nats), x in reversed(list(zip(self.nats.items(), prices, strict=True)))
+        ]
+        rows += [(rung, f"left out, {why}") for rung, why in self.left_out.items()]
+        return notebook.card("Best ELBO (nats), and below the next", rows)
 
     def to_dict(self) -> dict[str, Any]:
         """{"nats": …, "prices": …, "left_out": …}."""

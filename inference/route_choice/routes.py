@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import checks
+from cai import checks, one_line
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.reward_fit import RewardFit
 from cai.inference.route_choice._goal_log_values import log_beginnings
@@ -89,6 +89,8 @@ class Routes:
     names: tuple[str, ...]
     weights: Tensor
     goals: Tensor
+
+    __repr__ = one_line.of_fields
 
     def __post_init__(self) -> None:
         vars(self)["weights"] = checked_weights(self.streets, self.names, self.weights)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from cai import checks
+from cai import checks, one_line
 from cai.models.continuous.cartpole import cartpole
 from cai.models.continuous.double_integrator import double_integrator
 from cai.models.continuous.multigoal import multigoal
@@ -111,6 +111,9 @@ class ModelVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = gymnasium.vector.utils.batch_space(seen.space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
 
+    def __repr__(self) -> str:
+        return one_line.named("ModelVectorEnv", f"{self.num_envs} copies", *_spaces(self))
+
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -177,6 +180,9 @@ class ModelEnv(gymnasium.Env[Any, Any]):
         self._envs = ModelVectorEnv(make(**options), 1, time, time_limit, terminates)
         self.observation_space = self._envs.single_observation_space
         self.action_space = self._envs.single_action_space
+
+    def __repr__(self) -> str:
+        return one_line.named("ModelEnv", *_spaces(self))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -258,3 +264,8 @@ def register(names: dict[str, Any] | None = None) -> list[str]:
 def _argument_free() -> dict[str, Any]:
     makers = cartpole, double_integrator, ledge, lottery, multigoal, pendulum
     return {make.__name__: make for make in makers}
+
+
+def _spaces(env: Any) -> tuple[str, str]:
+    seen, acted = env.observation_space, env.action_space
+    return f"observations={type(seen).__name__}", f"actions={type(acted).__name__}"

@@ -18,6 +18,7 @@ from cai import checks
 from cai.distributions.empirical_states import EmpiricalStates
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import check_support
+from cai.models.environments.making import check_options
 from cai.numerics.exclusive import cached_property, seeded
 from cai.program.episode import begin, policy_at
 from cai.program.handlers import draw
@@ -72,6 +73,7 @@ def environment(
     checks.check_count("num_envs", num_envs)
     temperature = checks.check_positive("temperature", temperature)
     checks.check_discount(discount)
+    check_options(name, options)
     try:
         one = gymnasium.make(name, **options)
         one.close()

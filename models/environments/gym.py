@@ -15,6 +15,7 @@ from cai import checks
 from cai.models.discrete.tabular import tabular
 from cai.models.environments.gym_layout import layout_of
 from cai.models.environments.gym_table import GymTable, Outcome, read_table
+from cai.models.environments.making import check_options
 from cai.program.trajectory import TrajectoryModel
 
 _HARMLESS = {  # wrappers that change neither what happens nor what is paid
@@ -111,6 +112,7 @@ def _made(name: Any, options: dict[str, Any]) -> Any:
             came = ", ".join(options)
             checks.refuse("options", "none beside an environment", came, "make it with them")
         return name
+    check_options(name, options)
     try:
         env = gymnasium.make(name, **options)
         env.close()

@@ -195,7 +195,7 @@ def test_a_comparison_without_a_posterior_has_a_bracket():
         assert row.kl_lower_stderr > 0
     text = str(report)
     assert text.splitlines()[1].split()[-3:] == ["at", "least", "estimate"]
-    assert "by an estimate, no bound" in text
+    assert "estimated upper value (not a bound)" in text
     assert "at most" not in text
     found = json.loads(report.to_json())
     assert found["bracket"]["kind"] == "estimate"

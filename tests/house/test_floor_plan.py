@@ -22,7 +22,8 @@ PACKAGES = {"cai": "cai", "models": "cai.models", "inference": "cai.inference"}
 FILES = sorted(path.relative_to(ROOT) for top in PACKAGES for path in (ROOT / top).rglob("*.py"))
 FOLDERS = sorted({path.parent for path in FILES})
 
-MAY_IMPORT = {  # besides its own folder, and cai/checks.py, which is open to all
+OPEN = {"cai/checks.py", "cai/one_line.py", "cai/notebook.py"}  # to all
+MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/numerics": "",
     "cai/distributions": "numerics",
     "cai/program": "numerics distributions",
@@ -122,7 +123,7 @@ def room(path):
 
 def allowed(room_, other):
     """Whether a file of one room may import a file of another."""
-    if other in (room_, "cai/checks.py") or room_ in ("cai/cli", "cai/cli/roads"):
+    if other in (room_, *OPEN) or room_ in ("cai/cli", "cai/cli/roads"):
         return True
     if room_ in MAY_IMPORT:
         return other in {f"cai/{name}" for name in MAY_IMPORT[room_].split()}

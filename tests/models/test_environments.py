@@ -212,7 +212,10 @@ def test_what_scores_steps_refuses_an_environment_and_names_learners(method):
         ({"name": "Pendulum-v1", "num_envs": 0}, "num_envs: expected"),
         ({"name": "Pendulum-v1", "temperature": -1.0}, "temperature: expected"),
         ({"name": "Pendulum-v1", "horizon": 2.5}, "horizon: expected"),
-        ({"name": "Pendulum-v1", "wheels": 3}, "with options {'wheels': 3}"),
+        (
+            {"name": "Pendulum-v1", "wheels": 3},
+            "options that Pendulum-v1 has, render_mode, g, got wheels",
+        ),
     ],
 )
 def test_wrong_environments(arguments, message):

@@ -354,7 +354,7 @@ def test_horizons():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("FrozenLake-v1", {"temprature": 0.1}, "Gymnasium cannot make it .*temprature"),
+        ("FrozenLake-v1", {"temprature": 0.1}, "options that FrozenLake-v1 has, .* got temprature"),
         ("FrozenLake-v1", {"map_name": "9x9"}, "Gymnasium cannot make it"),
         ("FrozenLake", {}, "Gymnasium cannot make it|expected"),
         (None, {}, "name: expected an environment, or its name, got None"),

@@ -441,6 +441,7 @@ def test_arrows_are_as_long_as_their_action_is_probable(build):
     figure = plot.policies(report)
     assert [axes.get_title() for axes in figure.axes] == list(report)
     stays = absorbing(model).tolist()
+    somewhere_grey = False
     for axes, row in zip(figure.axes, report.values(), strict=True):
         visits = row.evaluation.state_actions.sum(0)
         lengths, colours = arrows(axes)
@@ -457,9 +458,12 @@ def test_arrows_are_as_long_as_their_action_is_probable(build):
             }
             grey = {matplotlib.colors.to_rgba("#aaaaaa")}
             assert (colours[cell] == grey) == (not met)
+            somewhere_grey = somewhere_grey or not met
         assert lengths.keys() == expected.keys()
         for cell, of_cell in expected.items():
             assert lengths[cell] == pytest.approx(of_cell, abs=1e-9)
+    assert ("Grey: never visited." in caption(figure)) == somewhere_grey
+    assert ("dot" in caption(figure)) == any(axes.lines for axes in figure.axes)
 
 
 def policy_at_start(model, row):
@@ -719,6 +723,7 @@ def test_graphical_model_says_how_much_of_it_is_drawn():
 def test_states_are_drawn_only_where_they_are_finite(figure):
     with pytest.raises(ValueError, match="finitely many states") as error:
         figure(compared_by_simulation())
+    assert "plot.trajectories" in str(error.value)
     assert "plot.comparison" in str(error.value)
 
 

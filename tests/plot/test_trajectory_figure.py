@@ -81,6 +81,20 @@ def test_coordinates_that_are_not_drawn_stay():
     torch.testing.assert_close(paid.flatten(), alone)
 
 
+def test_finitely_many_actions_are_averaged():
+    """A cart that is pushed left or right, where a push to the left costs 2 and is rare."""
+    cart = dataclasses.replace(
+        models.cartpole(horizon=2),
+        reward=lambda s, a: -s[..., 0].abs() - 2.0 * (a == 0),
+        action_prior=dist.Categorical(torch.tensor([0.25, 0.75])),
+    )
+    x, y = torch.tensor([-1.0, 0.5]), torch.tensor([0.0])
+    found = resting(cart, (0, 1), x, y, torch.zeros(4))
+    torch.testing.assert_close(found, torch.tensor([[-1.5, -1.0]]).double())
+    _, panels = drawn(cart, {"prior": lambda t, s: cart.prior(s)}, samples=2)
+    assert len(panels[0].get_lines()) == 2
+
+
 def test_a_reward_of_one_level_has_no_curves():
     model = dataclasses.replace(plane(horizon=2), reward=-1.0, arrival_reward=None)
     figure, _ = drawn(model, {"east": push(0.5, 0.0)}, samples=2)

@@ -20,7 +20,7 @@ def worth(free):
 
 
 def set_to(free, solution):
-    """The guide of an exact solution: its policy, start, dynamics and coin."""
+    """The guide of an exact solution: its policy, start, dynamics and termination."""
     table = solution.table
     with torch.no_grad():
         ratio = solution.policy.log_probs - free.policy.log_prior
@@ -32,7 +32,7 @@ def set_to(free, solution):
         free.initial.copy_(eta * v[0])
         for t in range(table.steps):
             # Death pays nothing more, so surviving is weighed by exp(η v) against one.
-            free.coins[t] = eta * v[t + 1]
+            free.survival[t] = eta * v[t + 1]
             x = (gamma * (eta * v[t + 1]).exp() + 1 - gamma).log()
             if table.arrival_reward is not None:
                 paid = torch.zeros(table.num_states, table.num_actions, table.num_states).double()
@@ -87,7 +87,7 @@ def test_the_objective_by_all_paths(eta, discount):
     start = (free._log_start + free.initial).softmax(-1).detach()
     moves = (free._log_moves + free.moves).softmax(-1).detach()
     policy = free.policy.log_probs.exp().detach()
-    expected = elbo_of(problem, eta, start, policy, moves, free.coins.detach())
+    expected = elbo_of(problem, eta, start, policy, moves, free.survival.detach())
     assert worth(free) == pytest.approx(expected, abs=1e-10)
 
 
@@ -193,7 +193,7 @@ def test_fit_lands_on_the_dial_and_compare_says_what_was_imagined(eta, discount)
 
 
 def test_the_return_that_is_imagined_is_that_of_the_dial():
-    """Arrival and final rewards, and the coin of death, which luck bends too."""
+    """Arrival and final rewards, and termination, which the guide bends too."""
     for eta in (0.5, 1.0):
         model = oracles.random_problem(4, discount=0.8).model()
         solution = inference.soft_values(model, eta)

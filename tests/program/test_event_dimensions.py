@@ -112,6 +112,7 @@ def test_plain_numbers_that_are_taken_for_vectors(case):
     assert "\n" not in message
     assert ("to_event" in message) == ("numbered" not in case)
     assert ("a[..., 0]" in message) == ("action" in what)
+    assert ("a.unsqueeze(-1) beside a vector" in message) == ("action" in what)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,17 @@ def test_vectors_that_are_taken_for_plain_numbers(name, function):
         model(**(vectors | {name: function}))
     start = f"{name}: expected a function of a vector of one number as the action"
     assert str(caught.value).startswith(start)
+
+
+def both_wrong(s, a):
+    return dist.Normal(s + a[..., 0], 0.1).to_event(1)
+
+
+def test_a_number_that_meets_a_vector():
+    """With another event dimension it would not run either: the message says what to write."""
+    with pytest.raises(ValueError, match=r"a\.unsqueeze\(-1\) where the number") as caught:
+        model(**PLANE | {"dynamics": both_wrong, "reward": 0})
+    assert "torch.where" not in str(caught.value)
 
 
 def test_with_the_event_dimension_it_runs():

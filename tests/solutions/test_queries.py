@@ -30,7 +30,7 @@ def steps_of(path):
 
 @given(seed=seeds, discount=discounts, eta=etas)
 def test_tilt_by_paths(seed, discount, eta):
-    """E_q[log q/p] over paths, of the start and of the dynamics, the coin of death included."""
+    """E_q[log q/p] over paths, of the start and of the dynamics, termination included."""
     problem = oracles.random_problem(seed, discount=discount)
     found = inference.soft_values(problem.model(), eta)
     on, off = tilted_dynamics(found, problem)

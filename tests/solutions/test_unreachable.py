@@ -54,7 +54,7 @@ def same(one, other):
 @ends
 @ways
 def test_the_curve(discount, horizon, how):
-    """Slopes at η = 0, where they are a variance, coin of death included."""
+    """Slopes at η = 0, where they are a variance, termination included."""
     etas = (-0.3, -1e-9, 0.0, 1e-9, 0.4, 1.0, math.inf)
     one, other = (inference.optimism_curve(m, etas) for m in pair(discount, horizon, how))
     for name in ("bound", "tilt", "slope", "elbo", "expected_return", "imagined_return"):

@@ -234,6 +234,7 @@ def test_continuous_states_and_actions_are_refused_by_their_argument():
     refused(
         lambda s, a: dist.Normal(s, 1.0),
         "initial: enumeration needs finitely many states",
+        "got Normal; exact inference is unavailable for continuous ones, use inference.fit",
         initial=dist.Normal(0.0, 1.0),
     )
     refused(

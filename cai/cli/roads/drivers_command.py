@@ -19,7 +19,7 @@ def drivers(options: argparse.Namespace) -> None:
         Mistake: if a file cannot be read, or does not hold what it should.
     """
     with output.folder(options.out):
-        output.check_names(options.out, _FILES)
+        output.announce(options, _FILES)
         prior = irl_command.normal_prior(options)
         streets, trips, names = network_and_trips(options, options.group)
         progress = not options.quiet

@@ -14,6 +14,7 @@ from cai import inference, plot
 from cai.cli import irl_command, loading, output, terminal
 from cai.cli.failure import Mistake, naming
 from cai.cli.roads.drivers_command import drivers
+from cai.cli.roads.network_file import load_network
 from cai.cli.roads.trips_file import network_and_trips, trips_of
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
@@ -31,7 +32,7 @@ _SHOWN = 6  # destinations in the table
 _NONE = 1e-6  # a probability that is not worth a row
 
 
-def run(options: argparse.Namespace) -> None:
+def run_routes(options: argparse.Namespace) -> None:
     """Runs the one that was named.
 
     Raises:
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _FIT_FILES)
+        output.announce(options, _FIT_FILES)
         prior = irl_command.normal_prior(options)
         streets, trips, names = network_and_trips(options, options.cluster)
         cluster = options.cluster and "group"
@@ -59,10 +60,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _PREDICTION)
+        output.announce(options, _PREDICTION)
         kept = _kept(options.fit)
         names = list(kept["weights"])
-        streets = loading.load_network(options, names)
+        streets = load_network(options, names)
         origin = _segment(streets, "--from", options.from_.split(","))
         goal = _segment(streets, "--to", options.to_.split(","))
         routes = _routes(streets, kept, [goal])
@@ -97,9 +98,9 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _destination(options: argparse.Namespace) -> None:
     with output.folder(options.out):
-        output.check_names(options.out, _DESTINATION)
+        output.announce(options, _DESTINATION)
         kept = _kept(options.fit)
-        streets = loading.load_network(options, list(kept["weights"]))
+        streets = load_network(options, list(kept["weights"]))
         trip = trips_of(options, streets, _rows_of_trip(options), None)
         prior = {_segment(streets, f"{options.fit}", g[:-1]): g[-1] for g in kept["goals"]}
         routes = _routes(streets, kept, list(prior))

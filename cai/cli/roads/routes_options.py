@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cai.cli.shared_options import add_estimation, add_output, names
+from cai.cli.shared_options import add_estimation, add_json, add_output, names
 
 
 def add_routes(commands: Any) -> None:
@@ -48,7 +48,7 @@ def add_routes(commands: Any) -> None:
     for one in (fitting, each, predicting, guessing):
         add_output(one)
     for one in (each, predicting, guessing):
-        one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        add_json(one, "a table")
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from cai.cli import loading
 from cai.cli.failure import Mistake, naming
+from cai.cli.roads.network_file import load_network
 from cai.demonstrations import reading
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.roads.network import Streets
@@ -24,7 +24,7 @@ def network_and_trips(
     Raises:
         Mistake: if a file cannot be read, or does not hold what it should.
     """
-    streets = loading.load_network(options, options.features)
+    streets = load_network(options, options.features)
     with naming(options.trips):
         columns = reading.csv_columns(options.trips)
     names = options.features or [*streets.segment_features, *streets.turn_features]

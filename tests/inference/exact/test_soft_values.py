@@ -71,7 +71,7 @@ def test_elbo_below_soft_value_below_evidence_and_monotone(make, seed, discount)
 
 
 def random_chain(seed, problem):
-    """A random tilted start and tilted dynamics, coin of death included, on what is possible."""
+    """A random tilted start and tilted dynamics, termination included, on what is possible."""
     rng = np.random.default_rng(seed + 1)
     start = rng.random(len(problem.initial)) * (np.asarray(problem.initial) > 0)
     shape = (problem.T, *np.shape(problem.P))

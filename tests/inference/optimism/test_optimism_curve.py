@@ -153,7 +153,7 @@ def test_the_ledge_is_taken_from_half_the_logarithm_of_the_golden_ratio():
         (change,) = curve.changes
         assert change.optimism == pytest.approx(alpha * math.log(golden) / 2, abs=1e-8)
         assert (change.t, change.s, change.before, change.after) == (0, 0, 1, 0)
-        assert "step 0, start: path -> short cut" in repr(curve)
+        assert "step 0, start: path -> short cut" in str(curve)
 
 
 def test_the_default_grid():
