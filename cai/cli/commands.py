@@ -15,6 +15,7 @@ from cai.cli.failure import Mistake
 from cai.cli.roads import routes_command
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
+from cai.plot.trajectory_figure import in_a_plane
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
@@ -23,6 +24,7 @@ from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
 _ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
+_OF_A_PLANE = ("trajectories.png",)
 _OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
 
 
@@ -59,7 +61,9 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     if model.horizon is None:
         raise Mistake("--horizon: the model's horizon is infinite; give a number of steps")
     table = _table(model, options)
-    output.check_names(options.out, _ALWAYS if table is None else _ALWAYS + _OF_A_TABLE)
+    drawn = table is None and in_a_plane(model)
+    others = _OF_A_PLANE if drawn else () if table is None else _OF_A_TABLE
+    output.check_names(options.out, _ALWAYS + others)
     problem = model if table is None else table
     methods: dict[str, Any] = {}
     if table is None:
@@ -88,6 +92,8 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
             "optimism": plot.optimism(table),
         }
         bound = methods["fixed dynamics"].elbo
+    if drawn:
+        figures["trajectories"] = plot.trajectories(model, methods, seed=options.seed)
     figures["training"] = plot.losses(fitted, bound)
     texts = {"comparison.md": report.to_markdown(), "comparison.json": report.to_json() + "\n"}
     output.write(options, figures, texts)
