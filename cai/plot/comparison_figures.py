@@ -25,6 +25,7 @@ from cai.plot.palette import (
     START,
     UNSEEN,
     ink,
+    lettering,
 )
 
 _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -157,7 +158,7 @@ def _beside(axes: Axes, x: float, y: float, colour: str, left: bool) -> None:
         ha="right" if left else "left",
         va="center",
         fontsize=_SMALL,
-        color=colour,
+        color=lettering(colour),
     )
 
 

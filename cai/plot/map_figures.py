@@ -16,7 +16,7 @@ from cai import checks
 from cai.evaluation.report import Comparison, Row
 from cai.plot.canvas import captioned, check_drawn, figure, tabulated
 from cai.plot.maps import colour_bar, map_figure, on_map, paint, state_ticks, write_numbers
-from cai.plot.palette import IMAGINED, REAL, SHARES, SIGNED
+from cai.plot.palette import IMAGINED, REAL, SHARES, SIGNED, lettering
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.state_rewards import state_rewards
@@ -137,7 +137,7 @@ def _maps(shares: dict[str, dict[str, Tensor]], layout: Layout) -> Figure:
     for axes, ((name, what), picture) in zip(panels, pictures.items(), strict=True):
         image = paint(axes, layout, picture, SHARES, PowerNorm(0.5, 0.0, top))
         write_numbers(axes, layout, picture, image, _percent)
-        axes.set_title(f"{name}\n{what}", fontsize=9, color=_COLOURS[what])
+        axes.set_title(f"{name}\n{what}", fontsize=9, color=lettering(_COLOURS[what]))
     bar = colour_bar(canvas, image, panels, "share of time (%)")
     ticks = [x for x in _TICKS if x <= top]
     bar.set_ticks(ticks, labels=[f"{100 * x:g}" for x in ticks])

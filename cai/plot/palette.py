@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
 # What a method expects, and what its policy gets in the true dynamics.
 IMAGINED, REAL = "#d1603d", "#2f6690"
@@ -46,3 +46,11 @@ def contrast(one: Any, other: Any) -> float:
 def ink(background: Any) -> str:
     """Black or white, whichever has the larger contrast to what is behind it: 4.58 or more."""
     return max(("black", "white"), key=lambda colour: contrast(colour, background))
+
+
+def lettering(colour: Any) -> str:
+    """A colour for words on white: darkened, if need be, until their contrast is 4.5."""
+    red, green, blue = to_rgb(colour)
+    while contrast(found := to_hex((red, green, blue)), "white") < 4.5:
+        red, green, blue = 0.97 * red, 0.97 * green, 0.97 * blue
+    return found

@@ -15,7 +15,7 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import arrays
 from cai.plot.canvas import captioned, check_drawn, figure
-from cai.plot.palette import SERIES
+from cai.plot.palette import SERIES, lettering
 from cai.roads.network import Streets
 
 _WIDEST = 5.0  # points
@@ -231,7 +231,7 @@ def _lines(
             (x[-1], p[-1, j]),
             (1.03, y),
             textcoords=axes.transAxes,
-            color=colour,
+            color=lettering(colour),
             fontsize=9,
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6},

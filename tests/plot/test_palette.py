@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
 from cai.plot import palette
-from cai.plot.palette import contrast, ink
+from cai.plot.palette import contrast, ink, lettering
 
 APART = 20  # CIELAB ΔE; about 2.3 is just noticeable side by side
 
@@ -122,3 +122,18 @@ def test_ink_is_legible_on_every_colour():
         assert contrast(ink(colour), colour) >= 4.5
     assert ink("#ffffcc") == "black"
     assert ink("#67000d") == "white"
+
+
+def test_words_on_white_are_legible_in_every_colour():
+    """As dark as need be, of the same hue, and no darker."""
+    for colour in (palette.IMAGINED, palette.REAL, *palette.SERIES):
+        found = lettering(colour)
+        assert contrast(found, "white") >= 4.5
+        if contrast(colour, "white") >= 4.5:
+            assert found == colour
+        else:
+            assert contrast(found, "white") < 4.8
+            shares = np.array(to_rgb(found)) / max(to_rgb(found))
+            np.testing.assert_allclose(
+                shares, np.array(to_rgb(colour)) / max(to_rgb(colour)), atol=0.02
+            )

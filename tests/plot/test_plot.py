@@ -20,7 +20,7 @@ from matplotlib.quiver import Quiver
 
 import cai
 from cai import graph, inference, models, plot
-from cai.plot.palette import IMAGINED, REAL, REFERENCE, UNSEEN, contrast
+from cai.plot.palette import IMAGINED, REAL, REFERENCE, UNSEEN, contrast, lettering
 
 WALLED = ("S.#G", "..P.", "#...")
 REACH = 0.46  # of a cell, the length of the arrow of the likeliest move
@@ -241,12 +241,16 @@ def test_comparison_draws_the_numbers_of_the_report(model):
         assert drawn["real"][0].tolist() == [getattr(row, real) for row in rows]
         for k, row in enumerate(rows):
             written = numbers(axes)[k]
-            assert written[REAL] == pytest.approx(getattr(row, real), rel=5e-3, abs=1e-12)
+            assert written[lettering(REAL)] == pytest.approx(
+                getattr(row, real), rel=5e-3, abs=1e-12
+            )
             if k:  # the others imagine what they get: one number for both
-                assert list(written) == [REAL]
-            elif IMAGINED in written:
-                assert written[IMAGINED] == pytest.approx(getattr(row, imagined), rel=5e-3)
-    assert IMAGINED in numbers(bounds)[0]
+                assert list(written) == [lettering(REAL)]
+            elif lettering(IMAGINED) in written:
+                assert written[lettering(IMAGINED)] == pytest.approx(
+                    getattr(row, imagined), rel=5e-3
+                )
+    assert lettering(IMAGINED) in numbers(bounds)[0]
     assert "nats" in bounds.get_xlabel()
     assert "reward units" in returns.get_xlabel()
     assert split.get_xlabel() == "KL to the exact posterior (nats)"
@@ -325,7 +329,7 @@ def test_comparison_survives_infinities():
     imagined, real = marks(figure.axes[0]).values()
     assert imagined[0][0] == report["exact posterior"].imagined_bound
     assert np.isnan(real[0][1])  # no mark, but a number
-    assert numbers(figure.axes[0])[1][REAL] == -math.inf
+    assert numbers(figure.axes[0])[1][lettering(REAL)] == -math.inf
     assert np.isfinite(figure.axes[0].get_xlim()).all()
     assert_saves(figure)
 
