@@ -161,7 +161,9 @@ def _bars(shares: dict[str, dict[str, Tensor]], table: Table) -> Figure:
     for axes, (name, both) in zip(panels, shares.items(), strict=True):
         for k, (what, share) in enumerate(both.items()):
             shift = (k - (len(both) - 1) / 2) * 0.4
-            axes.bar(x + shift, share.numpy(), 0.4, color=_COLOURS[what], label=what)
+            look: dict[str, Any] = {"facecolor": _COLOURS[what], "edgecolor": "white", "lw": 0}
+            look["hatch"] = "////" if what == "imagined" else ""  # for readers of grey prints
+            axes.bar(x + shift, share.numpy(), 0.4, label=what, **look)
         axes.set_title(name, fontsize=9)
         axes.legend(frameon=False, fontsize=8)
         state_ticks(axes, table)
@@ -171,7 +173,7 @@ def _bars(shares: dict[str, dict[str, Tensor]], table: Table) -> Figure:
         axes.set_ylim(0, top)
     text = "The share of all steps spent in each state."
     if any("imagined" in both for both in shares.values()):
-        text += " Orange: as the method imagines it, under its own dynamics."
+        text += " Orange, hatched: as the method imagines it, under its own dynamics."
     text += " Blue: under its policy in the true dynamics."
     if table.layout is None or table.layout.states is None:
         text += (

@@ -357,6 +357,9 @@ def test_occupancy_as_bars():
     assert imagined[4] < heights(bars(figure.axes[0])["real"])[4]  # luck: no ravine
     for axes in figure.axes[1:]:
         assert list(bars(axes)) == ["real"]
+    looks = [(x[0].get_facecolor(), x[0].get_hatch()) for x in bars(figure.axes[0]).values()]
+    assert looks[0][0] != looks[1][0]
+    assert looks[0][1] != looks[1][1]  # in a print without colours, too
     assert len({axes.get_ylim() for axes in figure.axes}) == 1  # comparable at a glance
     assert figure.axes[0].get_ylabel() == "share of time"
 
