@@ -18,6 +18,7 @@ from cai.cli.options import TRANSITIONS
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
 from cai.inference.fitting.loop import in_lines
+from cai.plot.trajectory_figure import in_a_plane
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
@@ -26,8 +27,8 @@ from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
 _ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
+_OF_A_PLANE = ("trajectories.png",)
 _OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
-_OF_VECTORS = ("trajectories.png",)
 _STEPS, _MOST_STEPS = 1000, 2000  # of a training whose gradient is exact, or sampled
 _WIDTH = 80  # characters of a terminal
 _NEAR_PRIOR = 0.1  # nats of a whole trajectory
@@ -74,8 +75,8 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
     if model.horizon is None:
         raise Mistake("--horizon: the model's horizon is infinite; give a number of steps")
     table = _table(model, options)
-    in_a_plane = table is None and model.initial.event_shape.numel() > 1
-    more = _OF_A_TABLE if table is not None else _OF_VECTORS if in_a_plane else ()
+    drawn = table is None and in_a_plane(model)
+    more = _OF_A_TABLE if table is not None else _OF_A_PLANE if drawn else ()
     output.announce(options, _ALWAYS + more)
     problem = model if table is None else table
     methods: dict[str, Any] = {}
@@ -106,7 +107,7 @@ def _run_comparison(options: argparse.Namespace) -> Comparison:
             "optimism": plot.optimism(table),
         }
         bound = methods["fixed dynamics"].elbo
-    elif in_a_plane:
+    if drawn:
         figures["trajectories"] = plot.trajectories(model, methods, seed=options.seed)
     figures["training"] = plot.losses(fitted, bound)
     texts = {"comparison.md": report.to_markdown(), "comparison.json": report.to_json() + "\n"}

@@ -1,4 +1,4 @@
-"""What all figures share: colours, panels side by side, and a caption below."""
+"""What all figures share: panels side by side, and a caption below."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from cai import checks
 from cai.evaluation.report import Comparison
-
-IMAGINED, REAL = "#d1603d", "#2f6690"
+from cai.tables.table import Table
 
 
 def figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -22,9 +21,12 @@ def figure(panels: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def captioned(figure: Figure, text: str) -> Figure:
-    """The figure, with a caption below that is wrapped to its width."""
+    """The figure, with a caption below in lines of even length that fit into its width."""
     width = int(figure.get_figwidth() * 14)
-    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="#444444")
+    lines = textwrap.wrap(text, width)
+    while len(narrower := textwrap.wrap(text, width - 1)) == len(lines):
+        lines, width = narrower, width - 1
+    figure.supxlabel("\n".join(lines), fontsize=8, color="#444444")
     return figure
 
 
@@ -45,3 +47,21 @@ def check_drawn(name: str, value: Any, fields: tuple[str, ...], maker: str) -> N
     if isinstance(value, type) or not all(hasattr(value, x) for x in fields):
         came = type(value).__name__
         checks.refuse(name, f"a result of {maker}", came, f"pass what {maker} returns")
+
+
+def tabulated(report: Comparison) -> Table:
+    """The table of the model of a report.
+
+    Raises:
+        ValueError: unless it is a result of :func:`cai.compare` on finitely many states.
+    """
+    check_report(report)
+    if report.table is None:
+        checks.refuse(
+            "report",
+            "a comparison on a model with finitely many states, to draw them one by one",
+            "another",
+            "plot.trajectories draws trajectories of continuous models, plot.comparison and "
+            "plot.losses any model",
+        )
+    return report.table

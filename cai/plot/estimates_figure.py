@@ -12,9 +12,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.plot.canvas import captioned, check_drawn, figure
+from cai.plot.palette import NEUTRAL, REFERENCE, SERIES, UNSEEN
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, and markers that differ.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = "osD^vP"
 _FIELDS = ("weights",)
 _Z = 1.959963984540054  # of a 95% interval
@@ -105,7 +104,7 @@ def estimates(
     canvas.set_figwidth(7.0)
     hollow = bare = False
     for i, (name, fit) in enumerate(given.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = SERIES[i % len(SERIES)]
         offset = 0.6 * ((i + 1) / (len(given) + 1) - 0.5)
         ends = fit.intervals(level) if hasattr(fit, "intervals") else None
         bare |= ends is None
@@ -122,8 +121,8 @@ def estimates(
     for feature, value in (truth or {}).items():
         if feature in features:
             y = features.index(feature)
-            axes.plot((value, value), (y - 0.4, y + 0.4), color="#222222", lw=1, ls="--")
-    axes.axvline(0, color="#bbbbbb", lw=0.8, zorder=0)
+            axes.plot((value, value), (y - 0.4, y + 0.4), color=REFERENCE, lw=1, ls="--")
+    axes.axvline(0, color=UNSEEN, lw=0.8, zorder=0)
     axes.set_yticks(np.arange(len(features)), features)
     axes.set_ylim(len(features) - 0.5, -0.5)
     axes.set_xlabel("weight (reward units per unit of the feature)")
@@ -165,12 +164,12 @@ def by_group(found: _Groups) -> Figure:
     for axes, name in zip(panels, names, strict=True):
         mean, spread = found.weights[name], _Z * found.spreads[name]
         axes.axvspan(mean - spread, mean + spread, color="#eeeeee", zorder=0)
-        axes.axvline(mean, color="#888888", lw=1, zorder=1)
+        axes.axvline(mean, color=NEUTRAL, lw=1, zorder=1)
         for y, label in enumerate(order):
             one = found[label]
-            axes.plot(one.intervals(0.95)[name], (y, y), color=_COLOURS[0], lw=2)
-            face = _COLOURS[0] if one.demonstrations else "white"
-            axes.plot(one.weights[name], y, "o", color=_COLOURS[0], markerfacecolor=face, ms=4)
+            axes.plot(one.intervals(0.95)[name], (y, y), color=SERIES[0], lw=2)
+            face = SERIES[0] if one.demonstrations else "white"
+            axes.plot(one.weights[name], y, "o", color=SERIES[0], markerfacecolor=face, ms=4)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("weight (reward units / unit)", fontsize=8)
         axes.set_yticks(np.arange(len(order)), shown if axes is panels[0] else [], fontsize=7)
@@ -206,9 +205,9 @@ def optimism_profile(found: _Profile) -> Figure:
     canvas, (axes,) = figure(1, height=4.0)
     x, best = found.optimisms.numpy(), float(found.log_likelihoods.max())
     low, high = (min(max(end, x[0]), x[-1]) for end in found.interval)
-    axes.axvspan(low, high, color=_COLOURS[4], alpha=0.25, lw=0)
-    axes.plot(x, found.log_likelihoods.numpy() - best, "o-", color=_COLOURS[0], ms=4)
-    axes.axvline(found.optimism, color=_COLOURS[1], ls="--", lw=1.2)
+    axes.axvspan(low, high, color="#eeeeee", lw=0)
+    axes.plot(x, found.log_likelihoods.numpy() - best, "o-", color=SERIES[0], ms=4)
+    axes.axvline(found.optimism, color=REFERENCE, ls="--", lw=1.2)
     axes.set_xlabel("optimism η of the demonstrator")
     axes.set_ylabel("log-likelihood below its maximum (nats)")
     return captioned(

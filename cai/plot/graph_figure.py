@@ -90,12 +90,12 @@ def _places(graph: nx.DiGraph, last: str) -> dict[str, tuple[float, float]]:
 
 
 def _label(axes: Axes, graph: nx.DiGraph, places: dict[str, tuple[float, float]]) -> None:
-    """Writes the names of the nodes, long ones below them."""
+    """Writes states, actions and optimality into their nodes, names of other sites below them."""
     for node, (x, y) in places.items():
         # s_3 and t3/fast_slip are named "s" and "fast slip".
         name = node.partition("/")[2].replace("_", " ") or node.rpartition("_")[0]
         step = graph.nodes[node]["step"]
-        inside = len(name) <= 5
+        inside = graph.nodes[node]["kind"] in ("state", "action", "optimality")
         label = f"${name}_{{{step}}}$" if len(name) == 1 else f"{name}$_{{{step}}}$"
         size = 12 if len(name) == 1 else 9
         axes.text(x, y if inside else y - 0.33, label, ha="center", va="center", fontsize=size)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from cai import checks
-from cai.plot.canvas import check_drawn
+from cai.plot.palette import UNSEEN, ink
 from cai.program.layout import Layout
-from cai.program.trajectory import TrajectoryModel
-from cai.tables.state_rewards import state_rewards
 from cai.tables.table import Table
-from cai.tables.tabulation import enumerated
+
+_BAR = 3.2  # inches, the longest scale of colours
 
 
 def map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list[Axes]]:
@@ -26,7 +26,7 @@ def map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list[
     rows, columns = len(layout.map), len(layout.map[0])
     across = n if n * columns <= 20 else min(n, max(1, 24 // columns))
     down = -(-n // across)
-    cell = min(0.55, 4.6 / max(rows, columns))
+    cell = cell_size(layout)
     size = (max(4.6, across * (columns * cell + 0.5) + 1.2 * bar), down * (rows * cell + 0.6) + 0.6)
     canvas = Figure(figsize=size, layout="constrained")
     panels = list(canvas.subplots(down, across, squeeze=False).flat)
@@ -35,47 +35,58 @@ def map_figure(n: int, layout: Layout, bar: bool = False) -> tuple[Figure, list[
     return canvas, panels[:n]
 
 
-def paint(
-    axes: Axes,
-    layout: Layout,
-    values: Tensor,
-    colours: str,
-    low: float,
-    high: float | None,
-    best: bool = False,
-) -> Any:
-    """Colours the cells of a map; states that share a cell add up, or show the best of them."""
+def cell_size(layout: Layout) -> float:
+    """The width of a cell, inches."""
+    assert layout.map is not None
+    return min(0.55, 5.4 / max(len(layout.map), len(layout.map[0])))
+
+
+def on_map(layout: Layout, values: Tensor, best: bool = False) -> np.ndarray:
+    """Values (S,) in their cells; states that share a cell add up, or show the best of them."""
     assert layout.map is not None
     assert layout.cells is not None
     picture = np.full((len(layout.map), len(layout.map[0])), np.nan)
-    for (i, j), value in zip(layout.cells, values.tolist(), strict=True):
-        if np.isnan(picture[i, j]):
-            picture[i, j] = value
-        else:
-            picture[i, j] = max(picture[i, j], value) if best else picture[i, j] + value
-    image = axes.imshow(picture, cmap=colours, vmin=low, vmax=high)
+    combine = np.fmax if best else lambda old, new: new if np.isnan(old) else old + new
+    for cell, value in zip(layout.cells, values.tolist(), strict=True):
+        picture[cell] = combine(picture[cell], value)
+    return picture
+
+
+def paint(axes: Axes, layout: Layout, picture: np.ndarray, colours: str, scale: Normalize) -> Any:
+    """Colours the cells of a map, hatches its walls, and writes its letters."""
+    assert layout.map is not None
+    image = axes.imshow(picture, cmap=colours, norm=scale)
     axes.set(xticks=[], yticks=[])
     lines: dict[str, Any] = {"colors": "#bbbbbb", "linewidth": 0.5}
     axes.hlines(np.arange(len(layout.map) - 1) + 0.5, *axes.get_xlim(), **lines)
     axes.vlines(np.arange(len(layout.map[0]) - 1) + 0.5, *axes.get_ylim(), **lines)
-    for i, row in enumerate(layout.map):
-        for j, letter in enumerate(row):
-            if letter == "#":
-                axes.fill_between([j - 0.5, j + 0.5], i - 0.5, i + 0.5, color="#444444")
-            elif letter not in ". F":
-                text = axes.text(j - 0.45, i - 0.42, letter, fontsize=9, va="top", color="#333333")
-                text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    letters = {(i, j): x for i, row in enumerate(layout.map) for j, x in enumerate(row)}
+    walls = [Rectangle((j - 0.5, i - 0.5), 1, 1) for (i, j), x in letters.items() if x == "#"]
+    look: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": UNSEEN, "linewidth": 0}
+    axes.add_collection(PatchCollection(walls, hatch="/////", **look))
+    size = _size(layout, 9.0)
+    for (i, j), letter in letters.items():
+        if letter not in "#. F":
+            colour = ink(_colour(image, picture[i, j]))
+            axes.text(j - 0.44, i - 0.43, letter, fontsize=size, va="top", color=colour)
     return image
 
 
-def write_numbers(axes: Axes, picture: Any, top: float) -> None:
-    """Writes the finite numbers of a map into its cells, white on those near ``top`` in size."""
-    size = 7.0 if picture.shape[1] <= 8 else 5.5
+def write_numbers(
+    axes: Axes, layout: Layout, picture: np.ndarray, image: Any, spell: Callable[[float], str]
+) -> None:
+    """Writes the finite numbers of a picture into its cells, legible on the colours of an image."""
+    size = _size(layout, 7.5)
     for (i, j), x in np.ndenumerate(picture):
         if np.isfinite(x):
-            colour = "white" if abs(x) > 0.65 * top else "#222222"
-            text = f"{x + 0.0:.3g}"  # no minus zero
-            axes.text(j, i + 0.1, text, ha="center", va="center", fontsize=size, color=colour)
+            colour = ink(_colour(image, x))
+            axes.text(j, i + 0.12, spell(x), ha="center", va="center", fontsize=size, color=colour)
+
+
+def colour_bar(canvas: Figure, image: Any, panels: list[Axes], label: str) -> Any:
+    """A scale of colours beside maps, not longer than is needed."""
+    share = min(0.8, _BAR / canvas.get_figheight())
+    return canvas.colorbar(image, ax=panels, label=label, shrink=share)
 
 
 def state_ticks(axes: Axes, table: Table, states: list[int] | None = None) -> None:
@@ -91,25 +102,24 @@ def state_ticks(axes: Axes, table: Table, states: list[int] | None = None) -> No
     axes.set_xlabel("state")
 
 
-def pays(where: str, reward: Any, model: TrajectoryModel | Table) -> Tensor:
-    """(S,), what is paid for acting in each state and on arrival there, reward units."""
-    states = enumerated(model).num_states
-    if isinstance(reward, Tensor):
-        if reward.shape != (states,):
-            came = f"shape {list(reward.shape)}"
-            checks.refuse(where, f"a number for each of {states} states", came, "see reward_map()")
-        return reward.double()
-    holder = getattr(reward, "model", reward)  # of a fit
-    if not isinstance(holder, TrajectoryModel | Table):
-        maker = "inference.fit_reward, a cai.LinearReward with weights or a model"
-        check_drawn(where, reward, ("on", "weights"), maker)
-        if reward.weights is None:
-            advice = "inference.fit_reward finds them, reward.weighted([…]) gives them"
-            checks.refuse(where, "a reward with weights", "one without", advice)
-        features = reward.on(enumerated(model))
-        weights = torch.tensor([reward.weights[x] for x in features.names], dtype=torch.float64)
-        holder = features.rewards(enumerated(model), weights)
-    found = state_rewards(enumerated(holder))
-    if len(found) != states:
-        checks.refuse(where, f"one of a model of {states} states", f"{len(found)} states", "")
-    return found
+def state_name(layout: Layout | None, s: int) -> str:
+    """A state as a reader of the map knows it: its name, its cell, or else its number."""
+    if layout is not None and layout.states is not None:
+        return layout.states[s]
+    if layout is None or layout.cells is None or layout.map is None:
+        return f"state {s}"
+    i, j = layout.cells[s]
+    letter = layout.map[i][j]
+    place = letter if letter not in ". F" and str(layout.map).count(letter) == 1 else ""
+    alone = layout.cells.count((i, j)) == 1
+    return (place or f"row {i}, column {j}") + ("" if alone else f" (state {s})")
+
+
+def _colour(image: Any, value: float) -> Any:
+    """The colour of a value in an image; white where there is none."""
+    return image.cmap(image.norm(value))[:3] if np.isfinite(value) else "white"
+
+
+def _size(layout: Layout, largest: float) -> float:
+    """A size of text that fits into a cell, points."""
+    return float(np.clip(18 * cell_size(layout), 5.0, largest))

@@ -6,14 +6,23 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai.evaluation import references
-from cai.plot.canvas import IMAGINED, REAL, captioned, check_drawn, figure, finite
-from cai.plot.maps import map_figure, paint, state_ticks
+from cai.plot.canvas import captioned, check_drawn, figure, finite
+from cai.plot.maps import (
+    colour_bar,
+    map_figure,
+    on_map,
+    paint,
+    state_name,
+    state_ticks,
+    write_numbers,
+)
+from cai.plot.palette import DYNAMICS, IMAGINED, LUCK, NEUTRAL, REAL, REFERENCE, ink
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -21,7 +30,9 @@ from cai.tables.tabulation import tabulate
 _TICKS = (-np.inf, -3.0, -1.0, 0.0, 1.0, 3.0, np.inf)
 _TANGENTS = 11  # at most so many
 _NAMED = 7  # policy switches that have room for their names
-_CHANGE = "#6a4c93"
+_APART = 0.03  # of the width of an axis, between the numbers of two switches
+_NUMBERED = 20  # bars that have room for their numbers
+_ROUNDING = 1e-9  # nats: less is the noise of rounding
 
 
 class _Change(Protocol):
@@ -95,16 +106,15 @@ def optimism_curve(curve: _Curve) -> Figure:
         _optimism_axis(axes, x)
         for change in curve.changes:
             at = float(_scaled(np.array(change.optimism)))
-            axes.axvline(at, color=_CHANGE, linestyle="--", linewidth=1)
-        axes.legend(loc="upper left", framealpha=0.8, edgecolor="none", fontsize=8)
-    _name_changes(right, curve)
+            axes.axvline(at, color=NEUTRAL, linestyle="--", linewidth=0.8, zorder=0)
+        axes.legend(loc="best", framealpha=0.8, edgecolor="none", fontsize=8)
+        _number_changes(axes, curve)
     return captioned(
         canvas,
-        "From the worst case to the best, on the scale η/(1 + |η|). Left: the bound and its "
+        "From the worst case to the best. Left: the bound and its "
         "tangents, whose slope is the KL of the dynamics, in nats, over η²; the gap between bound "
         "and ELBO is luck that the policy counts on (η\u00a0>\u00a00) or guards against "
-        "(η\u00a0<\u00a00)."
-        + (" Dashed: the policy switches to another action." if curve.changes else ""),
+        "(η\u00a0<\u00a00)." + _named_changes(curve),
     )
 
 
@@ -131,30 +141,38 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
     surplus = values[0] - values[1]
     surplus = surplus if table.horizon is None else surplus[0]
     surplus = surplus.where(~surplus.isnan(), 0.0)  # -inf - -inf at dead ends
+    surplus = surplus.where(surplus.abs() > _ROUNDING, 0.0)
     layout, label = table.layout, "optimism (nats)"
     if layout is None or layout.map is None:
         canvas, (axes,) = figure(1, height=3.4)
-        axes.bar(range(table.num_states), [finite(x) for x in surplus.tolist()], color=IMAGINED)
+        bars = axes.bar(
+            range(table.num_states), [finite(x) for x in surplus.tolist()], color=DYNAMICS
+        )
+        if table.num_states <= _NUMBERED:
+            numbers = ["" if np.isinf(x) else f"{x:.2g}" for x in surplus.tolist()]
+            axes.bar_label(bars, numbers, fontsize=8)
+            axes.margins(y=0.1)
         for s in surplus.isinf().nonzero().flatten().tolist():
-            axes.text(s, 0, "∞", ha="center", va="bottom", color=IMAGINED, fontsize=14)
+            axes.text(s, 0, "∞", ha="center", va="bottom", color=DYNAMICS, fontsize=14)
         axes.set(ylabel=label, xlabel="state")
         state_ticks(axes, table)
     else:
         canvas, (axes,) = map_figure(1, layout, bar=True)
-        known = surplus.isfinite()
-        highest = surplus[known].max() if known.any() else torch.tensor(1.0)
-        shown = surplus.where(known, highest)
-        image = paint(axes, layout, shown, "YlOrRd", 0.0, None, best=True)
-        assert layout.cells is not None
-        for s in surplus.isinf().nonzero().flatten().tolist():
-            i, j = layout.cells[s]
-            axes.text(j, i, "∞", ha="center", va="center", fontsize=14)
-        canvas.colorbar(image, ax=axes, label=label, shrink=0.8)
-    return captioned(
-        canvas,
+        picture = on_map(layout, surplus, best=True)
+        known = picture[np.isfinite(picture)]
+        top = known.max(initial=0.0) or 1.0
+        image = paint(axes, layout, picture.clip(max=top), LUCK, Normalize(0.0, top))
+        finite_only = np.where(np.isinf(picture), np.nan, picture)
+        write_numbers(axes, layout, finite_only, image, lambda x: f"{x:.2g}")
+        for i, j in np.argwhere(np.isinf(picture)):
+            colour = ink(image.cmap(1.0)[:3])
+            axes.text(j, i, "∞", ha="center", va="center", fontsize=14, color=colour)
+        colour_bar(canvas, image, [axes], label)
+    text = (
         "By how much the exact posterior, which conditions the dynamics on success, overrates each "
-        "state at step 0, relative to the best policy in the true dynamics.",
+        "state at step 0, relative to the best policy in the true dynamics."
     )
+    return captioned(canvas, text + ("" if surplus.any() else " No optimism anywhere."))
 
 
 def _scaled(eta: np.ndarray) -> np.ndarray:
@@ -181,7 +199,7 @@ def _tangents(axes: Axes, x: np.ndarray, curve: _Curve) -> None:
         bound = curve.bound[i].item()
         if np.isfinite(bound) and np.isfinite(steep[i]):
             ends = np.clip([x[i] - reach, x[i] + reach], -1, 1)
-            axes.plot(ends, bound + steep[i] * (ends - x[i]), color="black", lw=1.2, label=label)
+            axes.plot(ends, bound + steep[i] * (ends - x[i]), color=REFERENCE, lw=1.2, label=label)
             label = None
 
 
@@ -192,33 +210,42 @@ def _optimism_axis(axes: Axes, x: np.ndarray) -> None:
     shown = [(at, eta) for at, eta in places if low - margin <= at <= high + margin]
     names = [_signs(f"{eta:g}") for _, eta in shown]
     axes.set_xticks([at for at, _ in shown], names)
-    axes.set(xlim=(low - margin, high + margin), xlabel="optimism η")
+    axes.set(xlim=(low - margin, high + margin), xlabel="optimism η, on the scale η/(1 + |η|)")
 
 
-def _name_changes(axes: Axes, curve: _Curve) -> None:
-    """Writes beside each line which action replaces which, in which state and step."""
+def _number_changes(axes: Axes, curve: _Curve) -> None:
+    """Numbers the lines of the switches above the axes, together where they are close."""
+    low, high = axes.get_xlim()
+    groups: list[tuple[float, list[int]]] = []
+    for k, change in enumerate(curve.changes[:_NAMED], start=1):
+        at = float(_scaled(np.array(change.optimism)))
+        if groups and abs(at - groups[-1][0]) < _APART * (high - low):
+            groups[-1][1].append(k)
+        else:
+            groups.append((at, [k]))
+    for at, numbers in groups:
+        place = axes.get_xaxis_transform()
+        text = ", ".join(map(str, numbers))
+        axes.text(at, 1.01, text, transform=place, ha="center", va="bottom", fontsize=8)
+
+
+def _named_changes(curve: _Curve) -> str:
+    """Which action replaces which, in which state and step, in words for the caption."""
+    if not curve.changes:
+        return ""
     layout = curve.table.layout
-    actions, states = (layout.actions, layout.states) if layout is not None else (None, None)
-    for k, change in enumerate(curve.changes[:_NAMED]):
+    actions = layout.actions if layout is not None else None
+    found = []
+    for k, change in enumerate(curve.changes[:_NAMED], start=1):
         before, after = (
             actions[a] if actions else f"action {a}" for a in (change.before, change.after)
         )
-        state = states[change.s] if states else f"state {change.s}"
-        at = float(_scaled(np.array(change.optimism)))
-        right = at > np.mean(axes.get_xlim())
         eta = _signs(f"{change.optimism:.3g}")
-        text = f"{before} → {after} at η = {eta}\n{state}, step {change.t}"
-        axes.annotate(
-            text,
-            (at, 0.02 + 0.1 * k),
-            xycoords=("data", "axes fraction"),
-            xytext=(-4 if right else 4, 0),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            fontsize=8,
-            color=_CHANGE,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
-        )
+        where = f"{state_name(layout, change.s)}, step {change.t}"
+        found.append(f"{k}: {before} → {after} at η = {eta} ({where})".replace(" ", "\u00a0"))
+    left = len(curve.changes) - len(found)
+    more = f"; {left} more without a number" if left else ""
+    return f" Dashed: the policy switches to another action: {'; '.join(found)}{more}."
 
 
 def _signs(text: str) -> str:

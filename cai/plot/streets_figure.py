@@ -15,13 +15,12 @@ from torch import Tensor
 from cai import checks
 from cai.numerics import arrays
 from cai.plot.canvas import captioned, check_drawn, figure
+from cai.plot.palette import SERIES, lettering
 from cai.roads.network import Streets
 
 _WIDEST = 5.0  # points
 _HEIGHT = 6.0  # inches
 _SHOWN = 5  # destinations with a line of their own
-# Okabe and Ito's colours, which colour-blind readers can tell apart, with other dashes.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)))
 _THIN, _THICK = 1.3, 2.6
 _APART = 0.055  # of the height of the axes, between two labels
@@ -223,7 +222,7 @@ def _lines(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     at = _spread_out([float(p[-1, j]) / top for j in drawn])
-    styles = zip(_COLOURS, _DASHES, drawn, labels, at, strict=False)
+    styles = zip(SERIES, _DASHES, drawn, labels, at, strict=False)
     for colour, dash, j, label, y in styles:
         width = _THICK if j == thick else _THIN
         axes.plot(x, p[:, j], color=colour, ls=dash, lw=width, marker="o", ms=3, label=label)
@@ -232,7 +231,7 @@ def _lines(
             (x[-1], p[-1, j]),
             (1.03, y),
             textcoords=axes.transAxes,
-            color=colour,
+            color=lettering(colour),
             fontsize=9,
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6},

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
-from cai.plot.canvas import IMAGINED, REAL, captioned, figure
+from cai.plot.canvas import captioned, figure
+from cai.plot.palette import REAL, REFERENCE
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import first_change
 
@@ -75,9 +76,10 @@ def trajectories(
         _lines(axes, states[..., list(coordinates)].numpy())
         axes.set(title=name, xlabel=names[0], xlim=extent[0], ylim=extent[1])
     panels[0].set_ylabel(names[1])
-    panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
+    handles, words = panels[0].get_legend_handles_labels()
+    canvas.legend(handles, words, fontsize=8, loc="outside upper center", ncols=2, frameon=False)
     if filled is not None:
-        canvas.colorbar(filled, ax=panels, label="reward of a step", shrink=0.9)
+        canvas.colorbar(filled, ax=panels, label="reward of a step (reward units)", shrink=0.9)
     return captioned(
         canvas,
         f"{samples} trajectories of {model.horizon} steps in the true dynamics, from their starts "
@@ -90,10 +92,11 @@ def _lines(axes: Axes, paths: np.ndarray) -> None:
     """Draws paths, (n, T+1, 2), with a dot where each starts and a square where it ends."""
     for path in paths:
         axes.plot(*path.T, color=REAL, alpha=0.55, linewidth=0.9)
-    ends = (0, 9, REAL, "o", "start"), (-1, 16, IMAGINED, "s", "end")
+    ends = (0, 16, "white", "o", "start"), (-1, 16, REFERENCE, "s", "end")
     for k, size, colour, marker, label in ends:
         x, y = paths[:, k].T
-        axes.scatter(x, y, s=size, color=colour, marker=marker, zorder=3, label=label)
+        look: dict[str, Any] = {"s": size, "c": colour, "edgecolors": REFERENCE, "linewidths": 0.8}
+        axes.scatter(x, y, marker=marker, zorder=3, label=label, **look)
 
 
 def _levels(
@@ -149,6 +152,12 @@ def resting(
     return total * model.temperature
 
 
+def in_a_plane(model: TrajectoryModel) -> bool:
+    """Whether states are vectors of two numbers or more."""
+    shape = model.initial.event_shape
+    return len(shape) == 1 and shape[0] >= 2
+
+
 def _extent(points: Tensor) -> Extent:
     """What is shown across and up, with a margin around all points, (k, 2)."""
     low, high = points.amin(0).double(), points.amax(0).double()
@@ -161,7 +170,7 @@ def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) 
     shape = model.initial.event_shape
     if not policies:
         checks.refuse("policies", "at least one, by name", "none", 'for instance {"fitted": fit}')
-    if len(shape) != 1 or shape[0] < 2:
+    if not in_a_plane(model):
         checks.refuse(
             "model",
             "states of two numbers or more",

@@ -1,11 +1,13 @@
 """The figure of the dial, read back from matplotlib."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 from cai import inference, models, plot
+from cai.plot.palette import REFERENCE
 
 
 def lines(axes):
@@ -31,7 +33,7 @@ def test_curves_labels_and_units():
         line = lines(axes)[label]
         np.testing.assert_allclose(line.get_xdata(), scaled, atol=1e-12)
         np.testing.assert_allclose(line.get_ydata(), column)
-    assert left.get_xlabel() == right.get_xlabel() == "optimism η"
+    assert left.get_xlabel() == right.get_xlabel() == "optimism η, on the scale η/(1 + |η|)"
     assert left.get_ylabel() == "bound, ELBO (nats)"
     assert right.get_ylabel() == "return of the policy (reward units)"
     ticks = [tick.get_text() for tick in left.get_xticklabels()]
@@ -46,7 +48,7 @@ def test_tangents_touch_the_bound_in_its_slope():
     """Against differences of a fine curve, on the scale of the figure, ends included."""
     model = models.ledge()
     curve = inference.optimism_curve(model)
-    tangents = [line for line in drawn(curve)[1].get_lines() if line.get_color() == "black"]
+    tangents = [line for line in drawn(curve)[1].get_lines() if line.get_color() == REFERENCE]
     assert len(tangents) >= 8
     for line in tangents:
         x, y = line.get_data()
@@ -69,13 +71,33 @@ def unscaled(u):
 
 def test_changes_of_mind_are_dashed_and_named():
     curve = inference.optimism_curve(models.ledge())
-    _, left, right = drawn(curve)
+    figure, left, right = drawn(curve)
     at = scaled(curve.changes[0].optimism)
     for axes in (left, right):
         (dashed,) = (line for line in axes.get_lines() if line.get_linestyle() == "--")
         np.testing.assert_allclose(dashed.get_xdata(), [at, at])
-    (text,) = (text.get_text() for text in right.texts)
-    assert text == "path → short cut at η = 0.241\nstart, step 0"
+        (number,) = axes.texts
+        assert (number.get_text(), number.get_position()[0]) == ("1", at)
+    words = " ".join(figure.get_supxlabel().split())
+    assert "1: path → short cut at η = 0.241 (start, step 0)." in words
+
+
+def test_close_changes_share_their_numbers_and_name_cells_of_the_map():
+    """On the bridge the policy of the start switches twice near -1.4, and twice more."""
+    rewards = {"goal_reward": 10.0, "pit_reward": -20.0}
+    model = models.gridworld("bridge", horizon=24, temperature=0.5, slip=0.1, **rewards)
+    etas = [k / 4 for k in range(-8, 5)]
+    curve = inference.optimism_curve(model, etas, steps=(0,))
+    assert len(curve.changes) == 4
+    figure, left, _ = drawn(curve)
+    assert left.texts[0].get_text() == "1, 2"
+    numbers = [number for text in left.texts for number in text.get_text().split(", ")]
+    assert numbers == [str(k + 1) for k in range(min(7, len(curve.changes)))]
+    for one, other in itertools.combinations(left.texts, 2):
+        assert not one.get_window_extent().overlaps(other.get_window_extent())
+    words = " ".join(figure.get_supxlabel().split())
+    assert "(S, step 0)" in words
+    assert "state 0" not in words
 
 
 def test_without_changes_and_on_part_of_the_dial():

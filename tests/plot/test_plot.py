@@ -13,15 +13,17 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PatchCollection, PathCollection
 from matplotlib.container import BarContainer
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.quiver import Quiver
 
 import cai
 from cai import graph, inference, models, plot
+from cai.plot.palette import IMAGINED, REAL, REFERENCE, UNSEEN, contrast, lettering
 
 WALLED = ("S.#G", "..P.", "#...")
-REACH = 0.46  # of a cell, the length of an arrow for an action of probability one
+REACH = 0.46  # of a cell, the length of the arrow of the likeliest move
 
 
 def lake():
@@ -120,7 +122,7 @@ def model(request):
 
 
 def caption(figure):
-    return figure.get_supxlabel()
+    return " ".join(figure.get_supxlabel().split())
 
 
 def bars(axes):
@@ -210,15 +212,45 @@ def test_a_caption_fits_into_its_figure(build):
 # comparison
 
 
+def marks(axes):
+    """{label: (x, y)} of rings and dots."""
+    return {line.get_label(): line.get_data() for line in axes.lines if line.get_marker() == "o"}
+
+
+def numbers(axes):
+    """{row: {colour: the number that is written there}}"""
+    found = {}
+    for text in axes.texts:
+        of_row = found.setdefault(round(text.xy[1]), {})
+        assert text.get_color() not in of_row
+        of_row[text.get_color()] = float(text.get_text().replace("−", "-").replace("∞", "inf"))
+    return found
+
+
 def test_comparison_draws_the_numbers_of_the_report(model):
     report = compared(model)
     figure = plot.comparison(report)
     bounds, returns, split = figure.axes
-    rows = report.values()
-    assert widths(bars(bounds)["imagined"]) == [row.imagined_bound for row in rows]
-    assert widths(bars(bounds)["real"]) == [row.elbo for row in rows]
-    assert widths(bars(returns)["imagined"]) == [row.imagined_return for row in rows]
-    assert widths(bars(returns)["real"]) == [row.expected_return for row in rows]
+    rows = list(report.values())
+    for axes, imagined, real in (
+        (bounds, "imagined_bound", "elbo"),
+        (returns, "imagined_return", "expected_return"),
+    ):
+        drawn = marks(axes)
+        assert drawn["imagined"][0].tolist() == [getattr(row, imagined) for row in rows]
+        assert drawn["real"][0].tolist() == [getattr(row, real) for row in rows]
+        for k, row in enumerate(rows):
+            written = numbers(axes)[k]
+            assert written[lettering(REAL)] == pytest.approx(
+                getattr(row, real), rel=5e-3, abs=1e-12
+            )
+            if k:  # the others imagine what they get: one number for both
+                assert list(written) == [lettering(REAL)]
+            elif lettering(IMAGINED) in written:
+                assert written[lettering(IMAGINED)] == pytest.approx(
+                    getattr(row, imagined), rel=5e-3
+                )
+    assert lettering(IMAGINED) in numbers(bounds)[0]
     assert "nats" in bounds.get_xlabel()
     assert "reward units" in returns.get_xlabel()
     assert split.get_xlabel() == "KL to the exact posterior (nats)"
@@ -228,28 +260,43 @@ def test_comparison_draws_the_numbers_of_the_report(model):
     assert {text.get_text() for text in bounds.get_legend().get_texts()} == {"imagined", "real"}
 
 
-def test_comparison_puts_each_bar_beside_its_name(model):
+def test_comparison_puts_each_mark_beside_its_name_and_leaves_room_for_numbers(model):
     figure = plot.comparison(compared(model))
+    figure.draw_without_rendering()
     for axes in figure.axes[:2]:
-        for label, side in (("imagined", -1), ("real", 1)):
-            centres = [p.get_y() + p.get_height() / 2 for p in bars(axes)[label]]
-            assert np.allclose(centres, axes.get_yticks() + side * 0.2)
-    imagined, real = (
-        bars(figure.axes[0])[label][0].get_facecolor() for label in ("imagined", "real")
-    )
-    assert imagined != real
+        for x, y in marks(axes).values():
+            assert y.tolist() == axes.get_yticks().tolist()
+            assert axes.get_xlim()[0] < min(x) <= max(x) < axes.get_xlim()[1]
+    for axes in figure.axes:
+        for text in axes.texts:
+            assert text.get_window_extent().x1 <= figure.bbox.x1
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes[::2]]
+    for axes, legend in zip(figure.axes[::2], legends, strict=True):
+        assert legend.x1 <= axes.bbox.x1 + 1
+
+
+def test_a_longer_line_is_never_a_worse_method():
+    """ELBOs are below zero here; the better method lies further right."""
+    report = compared(models.ledge())
+    x = marks(plot.comparison(report).axes[0])["real"][0]
+    assert max(x) < 0
+    assert x[1] > x[0]
 
 
 def test_comparison_stacks_the_parts_of_the_divergence(model):
     report = compared(model)
     split = plot.comparison(report).axes[2]
     left = np.zeros(len(report))
+    assert len({bars(split)[part][0].get_facecolor() for part in bars(split)}) == 3
     for part in ("start", "actions", "dynamics"):
         patches = bars(split)[part]
         assert np.allclose([patch.get_x() for patch in patches], left, atol=1e-12)
         assert widths(patches) == [getattr(row, f"kl_{part}") for row in report.values()]
         left += widths(patches)
-    assert np.allclose(left, [row.kl for row in report.values()], atol=1e-12)
+    kl = [row.kl for row in report.values()]
+    assert np.allclose(left, kl, atol=1e-12)
+    written = [next(iter(row.values())) for row in numbers(split).values()]
+    assert written == pytest.approx(kl, rel=5e-3, abs=1e-12)
 
 
 def test_comparison_without_a_posterior_has_a_bracket_and_standard_errors():
@@ -264,9 +311,8 @@ def test_comparison_without_a_posterior_has_a_bracket_and_standard_errors():
     assert ends == pytest.approx([row.kl_upper for row in report.values()])
     rows = list(report.values())
     for axes, field in ((bounds, "elbo"), (returns, "expected_return")):
-        real = next(c for c in axes.containers if c.get_label() == "real")
-        assert widths(real.patches) == [getattr(row, field) for row in rows]
-        (whiskers,) = real.errorbar.lines[2]
+        assert marks(axes)["real"][0].tolist() == [getattr(row, field) for row in rows]
+        (whiskers,) = axes.containers[-1].lines[2]
         for segment, row in zip(whiskers.get_segments(), rows, strict=True):
             middle, error = getattr(row, field), getattr(row, f"{field}_stderr")
             assert error > 0
@@ -278,10 +324,13 @@ def test_comparison_survives_infinities():
     report = compared(model)
     assert report["fixed dynamics"].elbo == -math.inf
     figure = plot.comparison(report)
-    for axes in figure.axes:
-        for patches in bars(axes).values():
-            assert np.isfinite(widths(patches)).all()
-    assert widths(bars(figure.axes[0])["imagined"])[0] == report["exact posterior"].imagined_bound
+    for patches in bars(figure.axes[2]).values():
+        assert np.isfinite(widths(patches)).all()
+    imagined, real = marks(figure.axes[0]).values()
+    assert imagined[0][0] == report["exact posterior"].imagined_bound
+    assert np.isnan(real[0][1])  # no mark, but a number
+    assert numbers(figure.axes[0])[1][lettering(REAL)] == -math.inf
+    assert np.isfinite(figure.axes[0].get_xlim()).all()
     assert_saves(figure)
 
 
@@ -308,6 +357,9 @@ def test_occupancy_as_bars():
     assert imagined[4] < heights(bars(figure.axes[0])["real"])[4]  # luck: no ravine
     for axes in figure.axes[1:]:
         assert list(bars(axes)) == ["real"]
+    looks = [(x[0].get_facecolor(), x[0].get_hatch()) for x in bars(figure.axes[0]).values()]
+    assert looks[0][0] != looks[1][0]
+    assert looks[0][1] != looks[1][1]  # in a print without colours, too
     assert len({axes.get_ylim() for axes in figure.axes}) == 1  # comparable at a glance
     assert figure.axes[0].get_ylabel() == "share of time"
 
@@ -335,11 +387,32 @@ def test_occupancy_on_a_map(build):
         assert np.allclose(found, on_the_map(model, shares(states), np.add), equal_nan=True)
         assert np.nansum(found) == pytest.approx(1)
         limits.add(pictures[title].images[0].get_clim())
+        written = [x.get_text() for x in pictures[title].texts if x.get_text() not in set("SGPFH")]
+        assert written == [in_percent(x) for x in found[np.isfinite(found)]]
     ((low, high),) = limits  # one scale of colours for all
     assert low == 0
-    assert high == pytest.approx(max(shares(states).max().item() for states in expected.values()))
+    assert high == max(np.nanmax(picture(axes)) for axes in pictures.values())
     (bar,) = (axes for axes in figure.axes if axes.get_label() == "<colorbar>")
-    assert bar.get_ylabel() == "share of time"
+    assert bar.get_ylabel() == "share of time (%)"
+    for place, label in zip(bar.get_yticks(), ticks(bar.yaxis), strict=True):
+        assert float(label) == pytest.approx(100 * place)
+
+
+def in_percent(x):
+    return f"{100 * x:.0f}" if x >= 0.005 else "<1" if x >= 0.0005 else ""
+
+
+def test_seldom_visited_cells_differ_from_those_that_never_are():
+    """On the scale of roots 1% is a tenth of the way to black."""
+    image = panels(plot.occupancy(compared(lake())))[0].images[0]
+    assert image.norm(0.01 * image.norm.vmax) == pytest.approx(0.1)
+
+
+def test_states_without_names_say_how_to_give_a_layout():
+    base = endless()
+    unnamed = cai.compare(base, {"best": inference.soft_values(base)})
+    assert "layout=cai.Layout(states=…)" in caption(plot.occupancy(unnamed))
+    assert "Layout" not in caption(plot.occupancy(compared(models.ledge())))
 
 
 def test_a_map_shows_its_letters_and_walls():
@@ -349,14 +422,30 @@ def test_a_map_shows_its_letters_and_walls():
         for i, row in enumerate(WALLED):
             for j, letter in enumerate(row):
                 assert np.isnan(found[i, j]) == (letter == "#")
-        letters = {text.get_text(): text.get_position() for text in axes.texts}
+        letters = {t.get_text(): t.get_position() for t in axes.texts if t.get_text().isalpha()}
         assert set(letters) == {"S", "G", "P"}
         for letter, (i, j) in {"S": (0, 0), "G": (0, 3), "P": (1, 2)}.items():
             x, y = letters[letter]
             assert (round(y), round(x)) == (i, j)
-        walls = [c for c in axes.collections if isinstance(c, PolyCollection)]
-        corners = sorted(tuple(wall.get_datalim(axes.transData).min) for wall in walls)
+        (walls,) = (c for c in axes.collections if isinstance(c, PatchCollection))
+        assert walls.get_hatch()
+        corners = sorted(tuple(wall.get_extents().min) for wall in walls.get_paths())
         assert np.allclose(corners, [(-0.5, 1.5), (1.5, -0.5)])
+
+
+@pytest.mark.parametrize("draw", [lambda m: plot.occupancy(compared(m)), plot.optimism])
+@pytest.mark.parametrize("build", [lake, grid, shared])
+def test_text_on_a_map_is_legible(draw, build):
+    """Letters and numbers against the colour of their cell."""
+    for axes in panels(draw(build())):
+        (image,) = axes.images
+        found = picture(axes)
+        assert axes.texts
+        for text in axes.texts:
+            x, y = text.get_position()
+            value = found[round(y), round(x)]
+            behind = image.cmap(image.norm(value))[:3] if np.isfinite(value) else "white"
+            assert contrast(text.get_color(), behind) >= 4.5
 
 
 def test_many_methods_wrap_into_rows_of_maps():
@@ -414,17 +503,17 @@ def test_policies_of_states_that_are_never_met():
 def arrows(axes):
     """{cell: {(rows, columns): length in cells}} and the colours of the arrows of each cell."""
     lengths, colours = {}, {}
-    for note in axes.texts:
-        if getattr(note, "arrow_patch", None) is None:
-            continue
-        (x, y), (x0, y0) = note.xy, note.xyann
-        length = math.hypot(x - x0, y - y0)
-        direction = round((y - y0) / length, 9), round((x - x0) / length, 9)
+    (quiver,) = (c for c in axes.collections if isinstance(c, Quiver))
+    assert (quiver.scale, quiver.scale_units, quiver.angles) == (1, "xy", "xy")  # as long as U, V
+    columns = quiver.X, quiver.Y, quiver.U, quiver.V, quiver.get_facecolors()
+    for x0, y0, x, y, colour in zip(*columns, strict=True):
+        length = math.hypot(x, y)
+        direction = round(y / length, 9), round(x / length, 9)
         cell = int(y0), int(x0)
         assert cell == (y0, x0)
         assert direction not in lengths.setdefault(cell, {})
         lengths[cell][direction] = length
-        colours.setdefault(cell, set()).add(note.arrow_patch.get_edgecolor())
+        colours.setdefault(cell, set()).add(tuple(colour))
     return lengths, colours
 
 
@@ -434,14 +523,13 @@ def absorbing(model):
 
 
 @pytest.mark.parametrize("build", [lake, short_walk_on_the_lake, grid])
-def test_arrows_are_as_long_as_their_action_is_probable(build):
+def test_arrows_are_as_long_as_their_action_is_probable_beside_the_likeliest(build):
     model = build()
     layout = model.layout
     report = compared(model)
     figure = plot.policies(report)
     assert [axes.get_title() for axes in figure.axes] == list(report)
-    stays = absorbing(model).tolist()
-    somewhere_grey = False
+    stays, unmet = absorbing(model).tolist(), False
     for axes, row in zip(figure.axes, report.values(), strict=True):
         visits = row.evaluation.state_actions.sum(0)
         lengths, colours = arrows(axes)
@@ -452,18 +540,18 @@ def test_arrows_are_as_long_as_their_action_is_probable(build):
             met = bool(visits[s].sum() > 0)
             policy = visits[s] / visits[s].sum() if met else policy_at_start(model, row)[s]
             expected[cell] = {
-                tuple(map(float, move)): REACH * p
+                tuple(map(float, move)): REACH * p / policy.max().item()
                 for move, p in zip(layout.moves, policy.tolist(), strict=True)
                 if p >= 0.02
             }
-            grey = {matplotlib.colors.to_rgba("#aaaaaa")}
-            assert (colours[cell] == grey) == (not met)
-            somewhere_grey = somewhere_grey or not met
+            assert max(expected[cell].values()) == pytest.approx(REACH)
+            assert colours[cell] == {matplotlib.colors.to_rgba(REFERENCE if met else UNSEEN)}
+            unmet |= not met
         assert lengths.keys() == expected.keys()
         for cell, of_cell in expected.items():
             assert lengths[cell] == pytest.approx(of_cell, abs=1e-9)
-    assert ("Grey: never visited." in caption(figure)) == somewhere_grey
-    assert ("dot" in caption(figure)) == any(axes.lines for axes in figure.axes)
+    assert ("Grey: never visited" in caption(figure)) == unmet
+    assert not figure.legends  # no dots
 
 
 def policy_at_start(model, row):
@@ -487,19 +575,33 @@ def test_states_on_one_cell_share_its_arrows():
     """Weighted by how often each is met; the absorbing one has no say, a dot is for staying."""
     model = shared()
     report = compared(model)
-    for axes, row in zip(plot.policies(report).axes, report.values(), strict=True):
+    figure = plot.policies(report)
+    for axes, row in zip(figure.axes, report.values(), strict=True):
         visits = row.evaluation.state_actions.sum(0)
         policies = (visits / visits.sum(-1, keepdim=True))[:2].tolist()
         lengths, _ = arrows(axes)
-        dots = {
-            (int(line.get_ydata()[0]), int(line.get_xdata()[0])): line.get_markersize()
-            for line in axes.lines
-        }
-        assert lengths.keys() == dots.keys() == {(0, 0), (0, 1)}
-        for j, (stay, right) in enumerate(policies):
+        (cloud,) = (c for c in axes.collections if isinstance(c, PathCollection))
+        places = [(int(y), int(x)) for x, y in cloud.get_offsets()]
+        areas = dict(zip(places, cloud.get_sizes(), strict=True))
+        assert lengths.keys() == areas.keys() == {(0, 0), (0, 1)}
+        share = [(stay / max(stay, right), right / max(stay, right)) for stay, right in policies]
+        for j, (stay, right) in enumerate(share):
             assert lengths[0, j] == {(0.0, 1.0): pytest.approx(REACH * right)}
             # The area of the dot grows with the probability.
-            assert dots[0, j] ** 2 / dots[0, 0] ** 2 == pytest.approx(stay / policies[0][0])
+            assert areas[0, j] / areas[0, 0] == pytest.approx(stay / share[0][0])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["stay"]
+
+
+def test_actions_with_one_move_share_an_arrow():
+    """Their probabilities add up, as those of the taxi's pick up and drop off in their dot."""
+    P = torch.eye(2)[torch.tensor([[1, 1, 0], [1, 1, 1]])]
+    layout = cai.Layout(
+        map=("SG",), cells=((0, 0), (0, 1)), moves=((0, 1), (0, 1), (0, -1)), actions=tuple("abc")
+    )
+    model = models.tabular(P, torch.zeros(2, 3), horizon=1, layout=layout)
+    (axes,) = plot.policies(cai.compare(model, {"prior": lambda t, s: model.prior(s)})).axes
+    assert arrows(axes)[0] == {(0, 0): {(0.0, 1.0): REACH, (0.0, -1.0): pytest.approx(REACH / 2)}}
 
 
 def test_two_moving_states_on_one_cell():
@@ -517,7 +619,9 @@ def test_two_moving_states_on_one_cell():
     (axes,) = plot.policies(report).axes
     right = 1 / (1 + math.exp(-3))
     lengths, _ = arrows(axes)
-    assert lengths[0, 1][0.0, 1.0] == pytest.approx(REACH * (0.25 * right + 0.75 * 0.5))
+    likely = 0.25 * right + 0.75 * 0.5
+    assert lengths[0, 1][0.0, 1.0] == pytest.approx(REACH)
+    assert lengths[0, 1][0.0, -1.0] == pytest.approx(REACH * (1 - likely) / likely)
 
 
 # optimism
@@ -550,6 +654,26 @@ def test_optimism_on_a_map(build):
     assert np.allclose(picture(axes), expected, equal_nan=True)
     assert np.nanmax(picture(axes)) > 0.1
     assert axes.images[0].get_clim()[0] == 0
+
+
+@pytest.mark.parametrize("layout", [None, MAP_OF_THREE], ids=["bars", "map"])
+def test_rounding_noise_is_no_optimism(layout):
+    """Deterministic dynamics leave no room for luck; what is left is drawn as zero, and said."""
+    P = torch.eye(3)[torch.tensor([[1, 0], [2, 0], [2, 2]])]
+    reward = 0.1 * torch.tensor([[-1.0, -3.0], [-0.7, -1.1], [0.0, 0.0]])
+    model = models.tabular(P, reward, horizon=40, temperature=0.3, layout=layout)
+    noise = surplus(model).abs().max()
+    assert noise < 1e-9
+    figure = plot.optimism(model)
+    axes = figure.axes[0]
+    drawn = picture(axes) if layout else np.array(heights(axes.patches))
+    assert (drawn == 0).all()
+    assert "No optimism anywhere." in caption(figure)
+    if layout:
+        low, high = axes.images[0].get_clim()
+        assert low == 0 < high
+        assert {t.get_text() for t in axes.texts if not t.get_text().isalpha()} == {"0"}
+    assert "No optimism" not in caption(plot.optimism(models.ledge()))
 
 
 def test_optimism_of_two_gamblers_on_one_cell():
@@ -605,22 +729,58 @@ def test_the_other_figures_survive_infinities(layout):
 # losses
 
 
-def test_losses():
+def fit_with(losses, estimator):
+    return inference.Fit(torch.nn.Identity(), -3.0625, losses, estimator, True)
+
+
+def test_losses_that_are_estimates_have_a_running_mean():
     losses = torch.linspace(5, 3, 200, dtype=torch.float64)
-    fitted = inference.Fit(torch.nn.Identity(), -3.0625, losses, "exact", True)
+    fitted = fit_with(losses, "score")
     (axes,) = plot.losses(fitted, -2.5).axes
     lines = {line.get_label(): line for line in axes.lines}
     raw, mean, best = lines.values()
-    assert list(lines) == ["ELBO", "running mean of 50 steps", "the best with fixed dynamics"]
+    names = ["ELBO estimate", "running mean of 50 steps", "the best with fixed dynamics"]
+    assert list(lines) == names
+    assert raw.get_linewidth() < mean.get_linewidth()
     assert np.array_equal(raw.get_ydata(), -losses.numpy())
     assert mean.get_ydata()[0] == -5
     assert mean.get_ydata()[-1] == pytest.approx(-losses[-50:].mean().item())
     assert len(mean.get_ydata()) == 200
     assert set(best.get_ydata()) == {-2.5}
+    assert best.get_color() not in (IMAGINED, REAL)
     assert "-3.0625 nats" in caption(plot.losses(fitted, -2.5))
-    assert "the best with fixed dynamics" not in {
-        line.get_label() for line in plot.losses(fitted).axes[0].lines
-    }
+    assert "single ones lie above the best" in caption(plot.losses(fitted))
+    assert names[2] not in {line.get_label() for line in plot.losses(fitted).axes[0].lines}
+
+
+@pytest.mark.parametrize("estimator", ["exact", "mirror"])
+def test_exact_losses_are_drawn_as_they_are(estimator):
+    """No running mean; a dot where the ELBO arrives, and its distance from the best."""
+    losses = 3 + 2 * 0.5 ** torch.arange(200, dtype=torch.float64)
+    figure = plot.losses(fit_with(losses, estimator), -3.0)
+    axes, right = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(lines) == ["ELBO", "the best with fixed dynamics"]
+    (dot,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert dot.get_xdata()[0] == 7  # 1/128 is the first power of ½ below 1%
+    assert dot.get_ydata()[0] == -losses[7]
+    assert "From step 7 (dot)" in caption(figure)
+    (line,) = right.lines
+    assert right.get_yscale() == "log"
+    assert right.get_ylabel() == "below the best ELBO (nats)"
+    np.testing.assert_allclose(line.get_ydata()[:30], losses[:30] - 3)
+    assert_saves(figure)
+    assert len(plot.losses(fit_with(losses, estimator)).axes) == 1
+    assert (
+        len(plot.losses(fit_with(losses, estimator), -4.0).axes) == 1
+    )  # a bound of something else
+
+
+def test_a_fit_that_has_not_arrived_has_no_dot():
+    losses = torch.tensor([3.0, 3.0]).double()
+    for short in (losses, losses[:1], torch.linspace(5, 3, 200).double()[:3]):
+        (axes,) = plot.losses(fit_with(short, "exact")).axes
+        assert not [line for line in axes.lines if line.get_marker() == "o"]
 
 
 # graphical_model
@@ -703,6 +863,30 @@ def test_graphical_model_labels_every_node(build):
     assert sorted(found) == sorted(expected)
 
 
+def test_graphical_model_has_one_rule_for_labels():
+    """States, actions and optimality in their nodes, every other name below its node."""
+    model = alive_and_final()
+    (axes,) = plot.graphical_model(model).axes
+    network = graph.graphical_model(model)
+    nodes = dict(zip(network, axes.collections[0].get_offsets(), strict=True))
+    for (node, (x, y)), text in zip(nodes.items(), axes.texts, strict=True):
+        inside = network.nodes[node]["kind"] in ("state", "action", "optimality")
+        x0, y0 = text.get_position()
+        assert x0 == x
+        assert (y0 == y) if inside else (y0 < y)
+
+
+def test_captions_have_no_widow():
+    """Lines of even length: none is a lone word."""
+    report = compared(models.ledge())
+    figures = [plot.comparison(report), plot.occupancy(report), plot.graphical_model(grid())]
+    figures += [plot.graphical_model(models.ledge(horizon=10), steps) for steps in (1, 2)]
+    figures += [plot.optimism(models.ledge()), plot.optimism(lake())]
+    for figure in figures:
+        lines = [len(line) for line in figure.get_supxlabel().splitlines()]
+        assert min(lines) > 0.6 * max(lines)
+
+
 def test_graphical_model_says_how_much_of_it_is_drawn():
     def shown(model, steps=None):
         return re.search(
@@ -725,6 +909,7 @@ def test_states_are_drawn_only_where_they_are_finite(figure):
         figure(compared_by_simulation())
     assert "plot.trajectories" in str(error.value)
     assert "plot.comparison" in str(error.value)
+    assert "plot.trajectories" in str(error.value)
 
 
 def test_optimism_needs_finite_states():

@@ -108,7 +108,7 @@ def test_a_fit_is_drawn_as_it_was_found_and_says_what_is_open():
     expected = fitted.weights["step"] + fitted.weights["left"] / 4  # one of four actions
     np.testing.assert_allclose(picture[tuple(cells.T)], expected)
     assert fitted.unidentified
-    assert "The data do not determine all of it" in figure.get_supxlabel()
+    assert "The data do not determine all of it" in " ".join(figure.get_supxlabel().split())
 
 
 def test_states_on_one_cell_are_averaged_and_what_is_forbidden_has_no_number():

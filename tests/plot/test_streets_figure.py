@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cai import inference, models, plot
+from cai.plot.palette import lettering
 
 COLUMNS = {"tail": ["a", "b", "b"], "head": ["b", "a", "c"], "geometry": [None, None, None]}
 COLUMNS["geometry"][2] = "LINESTRING (24.91 60, 24.92 60.01, 24.93 60)"
@@ -127,7 +128,7 @@ def test_beliefs_step_by_step_are_labelled_where_they_end():
     labels = {text.get_text(): text for text in axes.texts}
     assert list(labels) == list(lines)
     for name, text in labels.items():
-        assert text.get_color() == lines[name].get_color()
+        assert text.get_color() == lettering(lines[name].get_color())
         assert text.xy == pytest.approx((2, lines[name].get_ydata()[-1]))
     heights = [text.get_position()[1] for text in axes.texts]
     assert all(one - other >= 0.05 for one, other in itertools.pairwise(heights))

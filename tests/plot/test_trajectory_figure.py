@@ -42,9 +42,10 @@ def test_lines_are_the_trajectories_and_dots_their_ends():
         np.testing.assert_allclose(end.get_offsets(), states[:, -1])
         assert axes.get_xlabel() == "x (m)"
     assert panels[0].get_ylabel() == "y (m)"
-    assert [text.get_text() for text in panels[1].get_legend().get_texts()] == ["start", "end"]
+    (legend,) = figure.legends  # outside, where it hides nothing
+    assert [text.get_text() for text in legend.get_texts()] == ["start", "end"]
     assert "5 trajectories of 4 steps" in figure.get_supxlabel()
-    assert figure.axes[-1].get_ylabel() == "reward of a step"
+    assert figure.axes[-1].get_ylabel() == "reward of a step (reward units)"
 
 
 def test_panels_share_what_they_show_and_hold_every_state():
