@@ -112,7 +112,10 @@ def test_dynamics(dynamics, parts):
         ({"discount": 0.0}, ["discount: expected a number in (0, 1], got 0.0"]),
         ({"discount": "much"}, ["discount: expected a number in (0, 1], got 'much'"]),
         ({"optimality": "maybe"}, ["optimality:", "got 'maybe'"]),
-        ({"initial": 2}, ["got 2; to start in state 2 take dist.Categorical(", "one_hot(torch.tensor(2)"]),
+        (
+            {"initial": 2},
+            ["got 2; to start in state 2 take dist.Categorical(", "one_hot(torch.tensor(2)"],
+        ),
         ({"initial": [0.5, 0.5]}, ["got [0.5, 0.5]", "dist.Categorical(torch.tensor([…]))"]),
         ({"initial": "start"}, ["got 'start'", "dist.Categorical(torch.tensor([1.0, 0.0]))"]),
         ({"action_prior": 3}, ["action_prior: expected a Pyro distribution or a function"]),
