@@ -42,7 +42,7 @@ def on_map(layout: Any, values: Tensor, caption: str, best: Tensor | None = None
         caption: what the numbers are.
         best: (S,), an action for each state, shown by an arrow; or None.
     """
-    if layout is None or layout.map is None or layout.cells is None:
+    if layout is None or not layout.map or layout.cells is None:
         return ""
     if len(layout.map) * len(layout.map[0]) > _MOST_CELLS:
         return ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from cai import checks, one_line
+from cai.evaluation import spelling
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.evaluate import Evaluation
-from cai.evaluation.spelling import grouped, grouped_html, markdown, number, spell
+from cai.evaluation.spelling import markdown, number, spell
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.program.interfaces import Belief
 from cai.program.trajectory import TrajectoryModel
@@ -186,7 +186,7 @@ class Comparison(Mapping[str, Row]):
 
     def to_json(self) -> str:
         """to_dict as JSON; missing numbers are null, infinities are "inf" and "-inf"."""
-        return json.dumps(_without_infinities(self.to_dict()), indent=2, ensure_ascii=False)
+        return json.dumps(spelling.without_infinities(self.to_dict()), indent=2, ensure_ascii=False)
 
     def to_markdown(self) -> str:
         """The table in Markdown, with the units in the heading."""
@@ -242,13 +242,13 @@ class Comparison(Mapping[str, Row]):
         """The lines of a table of some columns."""
         units = ["", *(f"({unit})" for _, _, unit in columns)]
         titles = ["", *(title for _, title, _ in columns)]
-        return grouped([titles, units], self._cells(columns), _spans(columns), encoding)
+        return spelling.grouped([titles, units], self._cells(columns), _spans(columns), encoding)
 
     def _repr_html_(self) -> str:
         """The table for a notebook."""
         columns = self._columns()
         titles = [(title, unit) for _, title, unit in columns]
-        return grouped_html(titles, self._cells(columns), _spans(columns), self._notes())
+        return spelling.grouped_html(titles, self._cells(columns), _spans(columns), self._notes())
 
     def _columns(self) -> list[tuple[str, str, str]]:
         """(field, title, unit) of each column that any row fills."""
@@ -295,10 +295,3 @@ def _cell(field: str, estimate: Estimate) -> str:
     """A number of a row; a restriction below 5e-4 nats is unfinished training, shown as zero."""
     x, stderr = estimate
     return number(0.0 if field == "restriction" and x and abs(x) < 5e-4 else x, stderr)
-
-
-def _without_infinities(x: Any) -> Any:
-    """The same with infinities as texts, since JSON has none."""
-    if isinstance(x, dict):
-        return {key: _without_infinities(value) for key, value in x.items()}
-    return str(x) if isinstance(x, float) and not math.isfinite(x) else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -104,6 +105,13 @@ def number(x: float | None, stderr: float | None = None) -> str:
     text = f"{x:.4g}" if abs(x) >= 1e5 or 0 < abs(x) < 1e-3 else f"{x:.3f}"
     text = "0.000" if abs(x) < 1e-9 else text
     return text if stderr is None else f"{text} ± {stderr:.2g}"
+
+
+def without_infinities(x: Any) -> Any:
+    """The same with infinities as texts, since JSON has none."""
+    if isinstance(x, dict):
+        return {key: without_infinities(value) for key, value in x.items()}
+    return str(x) if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def grouped(
