@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.ext import autosummary
 
 import cai
@@ -69,6 +70,9 @@ napoleon_numpy_docstring = False
 napoleon_attr_annotations = False  # the signature has them
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+for field in PyObject.doc_field_types:
+    if field.name == "variable":
+        field.label = "Attributes"  # as docstrings call them
 nitpicky = True  # a reference that leads nowhere is a warning, but for
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|gymnasium|matplotlib|numpy|os|pyro|torch)\..+"),
