@@ -88,8 +88,8 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
         mean = -fitted.running_mean.numpy(force=True)
         axes.plot(mean, color=REAL, label="running mean of 50 steps")
         text += (
-            " Estimates are noisy, and some may lie above the best ELBO; their mean over the last 50 "
-            "steps lags behind."
+            " Estimates are noisy, and some may lie above the best ELBO; their mean over the last "
+            "50 steps lags behind."
         )
     if bound is not None:
         axes.axhline(bound, color=REFERENCE, linestyle="--", label="the best with fixed dynamics")
