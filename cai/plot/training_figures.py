@@ -87,7 +87,10 @@ def losses(fitted: _Fit, bound: float | None = None) -> Figure:
         axes.plot(elbo, color=REAL, alpha=0.4, linewidth=0.6, label="ELBO estimate")
         mean = -fitted.running_mean.numpy(force=True)
         axes.plot(mean, color=REAL, label="running mean of 50 steps")
-        text += " Estimates have noise, and single ones lie above the best ELBO."
+        text += (
+            " Estimates are noisy, and some may lie above the best ELBO; their mean over the last "
+            "50 steps lags behind."
+        )
     if bound is not None:
         axes.axhline(bound, color=REFERENCE, linestyle="--", label="the best with fixed dynamics")
     axes.set(xlabel="training step", ylabel="ELBO (nats)")

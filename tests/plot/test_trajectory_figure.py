@@ -40,6 +40,7 @@ def test_lines_are_the_trajectories_and_dots_their_ends():
         start, end = (c for c in axes.collections if c.get_label() in ("start", "end"))
         np.testing.assert_allclose(start.get_offsets(), states[:, 0])
         np.testing.assert_allclose(end.get_offsets(), states[:, -1])
+        assert start.get_facecolor().sum() - end.get_facecolor().sum() > 2  # white, and black
         assert axes.get_xlabel() == "x (m)"
     assert panels[0].get_ylabel() == "y (m)"
     (legend,) = figure.legends  # outside, where it hides nothing

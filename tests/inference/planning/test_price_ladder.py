@@ -132,7 +132,7 @@ def test_an_infinite_price_is_one():
     figure.draw_without_rendering()
     (axes,) = figure.axes
     assert "∞" in {text.get_text() for text in axes.texts}
-    assert " -∞" in {text.get_text() for text in axes.texts}
+    assert "−∞" in {text.get_text() for text in axes.texts}
 
 
 # The ladder
