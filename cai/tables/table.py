@@ -47,16 +47,16 @@ class Table:
         layout: names and places of states and actions, or None.
         precision: the type that sweeps multiply matrices in, float64 or float32.
         program: the model that was enumerated, for queries about its latents; or None.
-        num_states, num_actions: S, A.
+        num_states: S.
+        num_actions: A.
         num_outcomes: S·A·K, the numbers of one step.
         by_step: the fields that depend on the step, which have an axis of steps in front.
 
     Raises:
         ValueError: if shapes do not fit, or a number is NaN or +inf.
 
-    >>> import cai
-    >>> from cai import models
-    >>> table = cai.tabulate(models.gridworld("rooms"))
+    >>> from cai import models, tabulate
+    >>> table = tabulate(models.gridworld("rooms"))
     >>> table.log_prior.shape == table.reward.shape == (table.num_states, table.num_actions)
     True
     """

@@ -43,7 +43,11 @@ def test_every_page_and_tutorial_is_in_the_contents():
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     entries = re.findall(r"^[\w/]+$", index, re.MULTILINE)
     pages = {path.stem for path in PAGES} - {"index"}
-    pages |= {f"tutorials/{path.stem}" for path in (ROOT / "tutorials").glob("*.ipynb")}
+    pages |= {
+        f"tutorials/{path.stem}"
+        for path in (ROOT / "tutorials").iterdir()
+        if path.suffix in {".ipynb", ".md"}
+    }
     pages |= {f"reference/{path.stem}" for path in (DOCS / "reference").glob("*.rst")}
     pages |= {path.stem for path in ROOT.glob("*.md")} - {"README"}
     assert sorted(entries) == sorted(pages)
