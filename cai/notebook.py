@@ -52,6 +52,7 @@ def on_map(layout: Any, values: Tensor, caption: str, best: Tensor | None = None
     numbers = {cell: values[of].double().mean().item() for cell, of in states.items()}
     finite = [x for x in numbers.values() if math.isfinite(x)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
+    least = 1e-3 * max(abs(low), abs(high))  # smaller ones are shown as 0
     rows = []
     for i, line in enumerate(layout.map):
         cells = []
@@ -65,7 +66,7 @@ def on_map(layout: Any, values: Tensor, caption: str, best: Tensor | None = None
             shown = html.escape(f"{letter} {mark}".strip())
             cells.append(
                 f"<td style='background:rgba({_BLUE},{shade:.2f});text-align:center'>"
-                f"<small>{shown}<br>{x:.3g}</small></td>"
+                f"<small>{shown}<br>{0 if abs(x) < least else x:.3g}</small></td>"
             )
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><caption>{html.escape(caption)}</caption><tbody>{''.join(rows)}</tbody></table>"

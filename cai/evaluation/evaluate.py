@@ -80,7 +80,7 @@ class Evaluation:
         if self.states is None:
             return notebook.card("Evaluation in the true dynamics", rows)
         visits = self.states if self.states.dim() == 1 else self.states.sum(0)
-        shares = notebook.on_map(self.layout, visits / visits.sum(), "share of time")
+        shares = notebook.on_map(self.layout, 100 * visits / visits.sum(), "share of time (%)")
         return notebook.card("Evaluation in the true dynamics", rows, shares)
 
     @property

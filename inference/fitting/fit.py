@@ -43,6 +43,8 @@ class Fit:
         estimator: the name of the estimator of the gradient, as chosen by "auto" or as requested.
         converged: whether the losses no longer fell; False if the steps ran out before that, or
             training was interrupted.
+        visits: (S, A): how often each action is taken in each state, on average over trajectories;
+            None for continuous ones.
         layout: names and places of the states, of the model; or None.
 
     >>> import cai
@@ -58,12 +60,13 @@ class Fit:
     losses: Tensor
     estimator: str
     converged: bool
+    visits: Tensor | None = field(default=None, repr=False, kw_only=True)
     layout: Layout | None = field(default=None, repr=False, kw_only=True)
 
     __repr__ = one_line.of_fields
 
     def _repr_html_(self) -> str:
-        """The result for a notebook: numbers, the losses, and actions at step 0 on a map."""
+        """The result for a notebook: numbers, the losses, and what the policy does on a map."""
         rows = [
             ("ELBO (nats)", f"{self.elbo:.6g}"),
             ("policy", type(self.policy).__name__),
@@ -71,13 +74,11 @@ class Fit:
             ("steps", f"{len(self.losses)}{'' if self.converged else ', not converged'}"),
         ]
         losses = notebook.curve(self.running_mean, "-ELBO (nats), mean of 50 steps")
-        actions = ""
-        if self.layout is not None and self.layout.cells and not remembers(self.policy):
-            with torch.no_grad():
-                probs = self.policy(0, torch.arange(len(self.layout.cells))).probs
-            best = probs.max(-1)
-            caption = "most probable action at step 0, and its probability"
-            actions = notebook.on_map(self.layout, best.values, caption, best.indices)
+        if self.visits is None:
+            return notebook.card("Fit", rows, losses)
+        shares = 100 * self.visits.sum(-1) / self.visits.sum()
+        caption = "share of time (%), and the most frequent action"
+        actions = notebook.on_map(self.layout, shares, caption, self.visits.argmax(-1))
         return notebook.card("Fit", rows, losses, actions)
 
     @property
@@ -270,10 +271,13 @@ def fit(
         if whole_steps:
             run.remember()
         run.restore()
-        elbo = evaluate(model if table is None else table, policy, seed=seed).elbo
+        found = evaluate(model if table is None else table, policy, seed=seed)
     losses = torch.tensor(run.losses, dtype=torch.float64)
     converged = whole_steps and run.converged()
-    return Fit(policy.to(home), elbo, losses, name, converged, layout=model.layout)
+    seen = found.state_actions
+    visits = None if seen is None else seen.sum(0).to(home)
+    fitted, layout = policy.to(home), model.layout
+    return Fit(fitted, found.elbo, losses, name, converged, visits=visits, layout=layout)
 
 
 def _check(policy: object, estimator: object, steps: int, samples: int) -> None:

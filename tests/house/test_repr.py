@@ -145,7 +145,7 @@ def test_an_evaluation_shows_shares_of_time_on_the_map():
     model = maze()
     found = cai.evaluate(model, lambda t, s: dist.Categorical(torch.tensor([0.0, 1.0])))
     html = found._repr_html_()
-    assert [row[-1:] for row in cells(html)[0]] == [["0.2"], ["0.2"], ["0.6"]]
+    assert [row[-1:] for row in cells(html)[0]] == [["20"], ["20"], ["60"]]
     assert "ELBO (nats)" in html
     continuous = models.multigoal(horizon=2)
     html = cai.evaluate(continuous, lambda t, s: continuous.prior(s))._repr_html_()
@@ -159,11 +159,15 @@ def test_a_fit_shows_its_losses_and_what_it_does():
     html = fitted._repr_html_()
     assert f"{fitted.elbo:.6g}" in html
     assert html.count("<svg") == 1
-    assert cells(html)[0][0][:2] == ["S", "→"]
+    evaluation = cai.evaluate(model, fitted.policy)
+    torch.testing.assert_close(fitted.visits, evaluation.state_actions.sum(0))
+    share = 100 * fitted.visits[0].sum() / fitted.visits.sum()
+    assert cells(html)[0][0] == ["S", "→", f"{share:.3g}"]
+    assert cells(html)[1][0][-1] == "0"  # where it hardly ever is
     ledge = inference.fit(
         models.ledge(), cai.TabularPolicy(models.ledge()), steps=30, progress=False
     )
-    assert "most probable" not in ledge._repr_html_()
+    assert "most frequent" not in ledge._repr_html_()
     points = re.search(r"points='([^']*)'", ledge._repr_html_())[1].split()
     heights = [float(point.split(",")[1]) for point in points]
     assert len(points) == 30
