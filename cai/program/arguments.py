@@ -14,10 +14,12 @@ from cai.checks import check_count, check_discount, check_one_of, check_positive
 from cai.distributions.exact_scores import exact, support_size
 from cai.program.interfaces import Program
 
+_MOST_STATES = 10**9  # beyond, a number is none of a state
+
 
 def _start(initial: Any) -> str:
     """How a start is written as a distribution: a state by its number, or one that is a vector."""
-    if isinstance(initial, int) and not isinstance(initial, bool) and initial >= 0:
+    if isinstance(initial, int) and not isinstance(initial, bool) and 0 <= initial < _MOST_STATES:
         number = f"torch.tensor({initial})"
         one_hot = f"torch.nn.functional.one_hot({number}, num_states).double()"
         return f"to start in state {initial} take dist.Categorical({one_hot})"
