@@ -20,6 +20,7 @@ from cai.evaluation.spelling import PrintedTable
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
+from cai.tables.absorbing import absorbing
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -147,7 +148,7 @@ def _on_map(table: Table) -> dict[str, tuple[Any, bool]]:
     A step is one action in a state that is not absorbing; a kind is paid when a cell of it is
     entered from one of another kind.
     """
-    layout, over = table.layout, _absorbing(table)
+    layout, over = table.layout, absorbing(table)
     assert layout is not None
     letters = _letters(layout)
     found: dict[str, tuple[Any, bool]] = {"step": (partial(_at, ~over), False)}
@@ -175,15 +176,6 @@ def _letters(layout: Layout) -> list[str]:
     """The letter of the cell of each state."""
     assert layout.map is not None
     return [layout.map[i][j] for i, j in layout.cells or ()]
-
-
-def _absorbing(table: Table) -> Tensor:
-    """(S,), the states that no action leaves."""
-    p = table.log_dynamics.exp()
-    p = p if p.dim() == 3 else p.mean(0)
-    to = torch.arange(p.shape[-1]) if table.successors is None else table.successors
-    stays = to == torch.arange(table.num_states).view(-1, 1, 1)
-    return torch.where(stays, p, 0.0).sum(-1).gt(1 - 1e-12).all(1)
 
 
 def _at(inside: Tensor, s: Tensor, a: Tensor) -> Tensor:

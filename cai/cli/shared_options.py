@@ -46,9 +46,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question after the nearest known name, whatever its case; empty if none is close."""
-    spelt = {x.lower(): x for x in known}
-    close = difflib.get_close_matches(name.lower(), spelt, 1)
+    """A question after the nearest known name, whatever its case and the dashes before it."""
+    spelt = {x.lower().lstrip("-"): x for x in known}
+    close = difflib.get_close_matches(name.lower().lstrip("-"), spelt, 1)
     return f"; did you mean {spelt[close[0]]}?" if close else ""
 
 

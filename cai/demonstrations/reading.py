@@ -119,15 +119,18 @@ def csv_columns(path: Any) -> dict[str, list[str]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, TypeError) as error:
         checks.refuse("path", "a file of text that can be read", str(error), "look at its name")
-    lines = [line for line in csv.reader(text.splitlines()) if line]
-    if len(lines) < 2:
-        checks.refuse("path", "a heading and rows", f"{len(lines)} lines in {path}", "")
-    heading = [name.strip() for name in lines[0]]
-    for number, line in enumerate(lines[1:], 2):
+    read = csv.reader(text.splitlines())
+    heading = next(([name.strip() for name in line] for line in read if line), [])
+    lines = []
+    for line in filter(None, read):
         if len(line) != len(heading):
-            came = f"{len(line)} in line {number} of {path}"
-            checks.refuse("path", f"{len(heading)} values a line", came, "see its heading")
-    return {name: list(x) for name, x in zip(heading, zip(*lines[1:], strict=True), strict=True)}
+            expected = f"as many values in a line as names in its heading, {len(heading)}"
+            checks.refuse("path", expected, f"{len(line)} in line {read.line_num} of {path}", "")
+        lines.append(line)
+    if not lines:
+        came = f"{'a heading alone' if heading else 'nothing'} in {path}"
+        checks.refuse("path", "a heading and rows", came, "")
+    return {name: list(x) for name, x in zip(heading, zip(*lines, strict=True), strict=True)}
 
 
 def column(columns: Any, name: str) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from cai.plot.maps import cell_size, map_figure, on_map, paint, state_ticks
 from cai.plot.palette import HATCHES, LEVELS, REFERENCE, SHARES, UNSEEN, ink
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
+from cai.tables.absorbing import absorbing
 from cai.tables.table import Table
 
 _REACH = 0.46  # of a cell, the length of its longest arrow
@@ -68,12 +69,6 @@ def policies(report: Comparison) -> Figure:
     return captioned(canvas, text)
 
 
-def _absorbing(table: Table) -> Tensor:
-    """(S,): the states that no action leaves, where the policy does not matter."""
-    stay = table.dense(table.log_dynamics).diagonal(dim1=-3, dim2=-1)
-    return (stay > 1 - 1e-12).flatten(0, -2).all(0)
-
-
 def _visits(row: Row, table: Table) -> tuple[Tensor, Tensor]:
     """Expected counts of each action in each state, (S, A), and the policy at step 0, (S, A)."""
     assert row.evaluation.state_actions is not None
@@ -87,7 +82,7 @@ def _bars(report: Comparison, table: Table) -> Figure:
     canvas, panels = figure(len(report), height=3.4)
     layout, A = table.layout, table.num_actions
     names = layout.actions if layout and layout.actions else tuple(map(str, range(A)))
-    states = (~_absorbing(table)).nonzero().flatten()
+    states = (~absorbing(table)).nonzero().flatten()
     x, colours = np.arange(len(states)), colormaps[LEVELS](np.linspace(0.05, 0.95, A))
     for axes, (title, row) in zip(panels, report.items(), strict=True):
         visits, otherwise = _visits(row, table)
@@ -154,7 +149,7 @@ def _moves(
     assert layout.moves is not None
     visits, otherwise = _visits(row, table)
     by_cell: dict[tuple[int, int], list[int]] = {}
-    for s in (~_absorbing(table)).nonzero().flatten().tolist():
+    for s in (~absorbing(table)).nonzero().flatten().tolist():
         by_cell.setdefault(layout.cells[s], []).append(s)
     directions = list(dict.fromkeys(layout.moves))
     which = torch.tensor([directions.index(move) for move in layout.moves])

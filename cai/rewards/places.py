@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.program.calling import call
+from cai.tables.absorbing import absorbing
 from cai.tables.finite import all_pairs
 from cai.tables.table import Table
 
@@ -47,9 +48,7 @@ def lasting(table: Table) -> Tensor:
     """(S,), boolean: the states that an endless trajectory can leave; of any other table all."""
     if not endless(table):
         return torch.ones(table.num_states, dtype=torch.bool)
-    s, _, after = triples(table)
-    leaves = possible(table) & (table.log_prior > -torch.inf).unsqueeze(-1) & (s != after)
-    return leaves.flatten(1).any(1)
+    return ~absorbing(table)
 
 
 def value_at(feature: Any, *at: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from cai.inference.adversarial._occupancies import absorbing
 from cai.rewards.linear_reward import LinearReward
 from cai.rewards.neural_reward import NeuralReward
 from cai.rewards.reward_arrays import RewardArrays
 from cai.rewards.tabular_reward import TabularReward
+from cai.tables.absorbing import absorbing
 from cai.tables.table import Table
 
 _MOST = 2**25  # numbers of a matrix of all transitions by all parameters

@@ -13,8 +13,9 @@ from torch.nn.functional import softplus
 
 from cai import checks
 from cai.inference.adversarial._discriminator import Plain, Structured, loss
-from cai.inference.adversarial._occupancies import absorbing, transitions, visits
+from cai.inference.adversarial._occupancies import transitions, visits
 from cai.inference.exact.soft_values import soft_values
+from cai.tables.absorbing import absorbing
 from cai.tables.table import Table
 
 Signal: TypeAlias = Literal["log_odds", "log_d", "minus_log"]

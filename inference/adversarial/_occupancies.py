@@ -10,14 +10,8 @@ from torch import Tensor
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
 from cai.inference.inverse.observed import Observed, observed
-from cai.rewards.places import possible
+from cai.tables.absorbing import absorbing
 from cai.tables.table import Table
-
-
-def absorbing(table: Table) -> Tensor:
-    """(S,), boolean: the states that no allowed action leaves."""
-    may = possible(table) & (_allowed(table)).unsqueeze(-1)
-    return ~(may & (_after(table) != torch.arange(table.num_states).view(-1, 1, 1))).any(2).any(1)
 
 
 def stochastic(table: Table) -> bool:

@@ -42,7 +42,13 @@ def test_the_nearest_name_is_guessed(arguments, guess, tmp_path, monkeypatch, ca
 
 def test_what_resembles_nothing_is_not_guessed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["zzz"], ["compare", "ledge", "--zzz"], ["compare", "Zzz-v1"]):
+    unknown = (
+        ["zzz"],
+        ["compare", "ledge", "--zzz"],
+        ["compare", "Zzz-v1"],
+        ["draw", "ledge", "--wide"],
+    )
+    for arguments in unknown:
         status, _, err = run(capsys, *arguments)
         assert status == 2
         assert "did you mean" not in err

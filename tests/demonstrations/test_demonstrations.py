@@ -161,12 +161,13 @@ def test_rows_that_are_wrong_are_named(tmp_path):
     with pytest.raises(ValueError, match="columns: expected columns of one length"):
         read(state=[0])
     file = tmp_path / "trips.csv"
-    file.write_text("trip,state\n1,2,3\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="path: expected 2 values a line, got 3 in line 2"):
+    file.write_text("trip,state\n\n1,2,3\n", encoding="utf-8")  # an empty line counts
+    with pytest.raises(ValueError, match="as names in its heading, 2, got 3 in line 3"):
         cai.Demonstrations.from_csv(file)
-    file.write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match="path: expected a heading and rows, got 0 lines"):
-        cai.Demonstrations.from_csv(file)
+    for text, came in (("", "nothing"), ("trip,state\n", "a heading alone")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=f"path: expected a heading and rows, got {came}"):
+            cai.Demonstrations.from_csv(file)
 
 
 def test_a_share_of_n_in_l_actions_is_n_of_them():

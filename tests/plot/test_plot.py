@@ -517,7 +517,7 @@ def arrows(axes):
     return lengths, colours
 
 
-def absorbing(model):
+def absorbing_by_hand(model):
     P = cai.tabulate(model)
     return P.dense(P.log_dynamics).diagonal(dim1=0, dim2=2).amin(0) == 1
 
@@ -529,7 +529,7 @@ def test_arrows_are_as_long_as_their_action_is_probable_beside_the_likeliest(bui
     report = compared(model)
     figure = plot.policies(report)
     assert [axes.get_title() for axes in figure.axes] == list(report)
-    stays, unmet = absorbing(model).tolist(), False
+    stays, unmet = absorbing_by_hand(model).tolist(), False
     for axes, row in zip(figure.axes, report.values(), strict=True):
         visits = row.evaluation.state_actions.sum(0)
         lengths, colours = arrows(axes)

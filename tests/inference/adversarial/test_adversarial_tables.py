@@ -14,8 +14,9 @@ import cai
 from cai import inference, models
 from cai.inference.adversarial import _fictitious_play
 from cai.inference.adversarial._discriminator import Plain, Structured, penalised
-from cai.inference.adversarial._occupancies import absorbing, demonstrated, transitions, visits
+from cai.inference.adversarial._occupancies import demonstrated, transitions, visits
 from cai.policies.as_table import policy_log_probs
+from cai.tables.absorbing import absorbing
 
 ALPHA = 0.7
 
