@@ -50,7 +50,8 @@ def chosen(name: str) -> Callable[[argparse.Namespace], None]:
         "irl": lambda: cli.irl_command.fit,
         "routes": lambda: cli.run_routes,
     }
-    return in_lines()(commands[name]())
+    command = commands[name]()
+    return in_lines()(command)  # training says how far it is in lines, where there is no terminal
 
 
 def _compare(options: argparse.Namespace) -> None:

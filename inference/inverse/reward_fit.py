@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cai import checks
@@ -15,6 +14,7 @@ from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood as Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
 from cai.inference.scoring.falls import spelt_falls
+from cai.inference.scoring.normal_intervals import normal_intervals, standard_deviations
 from cai.numerics.exclusive import cached_property
 from cai.numerics.optional_package import optional
 from cai.program.interfaces import Policy
@@ -111,8 +111,7 @@ class RewardFit(PrintedTable):
     @property
     def std_errors(self) -> dict[str, float]:
         """Name -> standard error; NaN where the data do not determine the weight."""
-        found = self.covariance.diagonal().sqrt().tolist()
-        return dict(zip(self.reward.names, found, strict=True))
+        return standard_deviations(self.reward.names, self.covariance)
 
     @property
     def z(self) -> dict[str, float]:
@@ -129,10 +128,7 @@ class RewardFit(PrintedTable):
         Raises:
             ValueError: if the level is not between 0 and 1.
         """
-        checks.check_real("level", level, lambda x: 0 < x < 1, "between 0 and 1", "such as 0.95")
-        q = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
-        errors = self.std_errors
-        return {k: (x - q * errors[k], x + q * errors[k]) for k, x in self.weights.items()}
+        return normal_intervals(self.weights, self.std_errors, level)
 
     @property
     def aic(self) -> float | None:

@@ -14,10 +14,9 @@ from cai.inference.inverse.reward_fit import Likelihood
 from cai.inference.populations.group_table import (
     GroupTable,
     GroupWeights,
-    normal_intervals,
     spelt_interval,
-    standard_deviations,
 )
+from cai.inference.scoring.normal_intervals import normal_intervals, standard_deviations
 from cai.numerics.optional_package import optional
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward

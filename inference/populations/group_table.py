@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cai import checks
 from cai.evaluation.spelling import PrintedTable, number
+from cai.inference.scoring.normal_intervals import normal_intervals
 from cai.rewards.linear_reward import LinearReward
 
 
@@ -97,29 +95,6 @@ class GroupTable(PrintedTable):
         return [named, *self.remarks]
 
 
-def standard_deviations(names: tuple[str, ...], covariance: Tensor) -> dict[str, float]:
-    """Name -> the root of the entry on the diagonal."""
-    return dict(zip(names, covariance.diagonal().sqrt().tolist(), strict=True))
-
-
 def spelt_interval(ends: tuple[float, float]) -> str:
     """Both ends of an interval, for a table."""
     return " … ".join(map(number, ends))
-
-
-def normal_intervals(
-    weights: dict[str, float], errors: dict[str, float], level: float
-) -> dict[str, tuple[float, float]]:
-    """Name -> the ends of a normal interval.
-
-    Args:
-        weights: name -> its middle.
-        errors: name -> standard deviation.
-        level: its probability.
-
-    Raises:
-        ValueError: if the level is not between 0 and 1.
-    """
-    checks.check_real("level", level, lambda x: 0 < x < 1, "between 0 and 1", "such as 0.95")
-    q = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
-    return {name: (x - q * errors[name], x + q * errors[name]) for name, x in weights.items()}
