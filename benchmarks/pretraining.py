@@ -12,13 +12,14 @@ Then there are walls, only arrival at an exit is paid, with 10, and the temperat
 * ``narrow``: the same, of width 0.4;
 * ``U``: 1.4 to the right, around a wall, and back, with the exit above the start.
 
-Each learner starts from its pretrained policy or from none, always with new critics. Until
-something is paid, the best soft policy is the action prior, and what was learnt is lost; so in the
-last case the pretrained policy is also the action prior of the task (``cai.with_prior``). That
-takes a policy with a density, here a mixture of four Gaussians. The curves are arrivals per
-thousand transitions of the training, in fifths of the run (an episode lasts 60 steps at most, and
-about 20 on the way to the exit of a hall); ``trained`` is the share of episodes of the trained
-policy that arrive, with the 95% interval of its mean over seeds; ``seconds`` is processor time.
+Each learner starts from nothing, from its pretrained policy with new critics, or from the policy
+and its critics (``start=``). Until something is paid, the best soft policy is the action prior, and
+what was learnt is lost; so in the last case the pretrained policy is also the action prior of the
+task (``cai.with_prior``). That takes a policy with a density, here a mixture of four Gaussians. The
+curves are arrivals per thousand transitions of the training, in fifths of the run (an episode lasts
+60 steps at most, and about 20 on the way to the exit of a hall); ``trained`` is the share of
+episodes of the trained policy that arrive, with the 95% interval of its mean over seeds;
+``seconds`` is processor time.
 
 ``--figure FILE`` draws instead the traces of policies that were trained on the open plane at four
 temperatures, as in their figure 7.
@@ -128,8 +129,9 @@ def train(
     steps: int,
     seed: int,
     policy: Any = None,
+    start: inference.Learned | None = None,
 ) -> inference.Learned:
-    """One run, from a policy or from none."""
+    """One run, from a policy, from an earlier result, or from nothing."""
     how: dict[str, Any] = {
         "steps": steps,
         "hidden": _HIDDEN,
@@ -138,6 +140,7 @@ def train(
         "warm_up": 100,
         "lag": 0.02,
         "learning_rate": 1e-3,
+        "start": start,
         "seed": seed,
         "progress": False,
     }
@@ -146,7 +149,7 @@ def train(
         return inference.stein_soft_q(source, policy, **how)
     if learner == "stein_soft_q":
         return inference.stein_soft_q(source, policy, **how)
-    if policy is None:
+    if policy is None and start is None:
         torch.manual_seed(seed)
         head = cai.MixtureHead(4)
         policy = cai.NeuralPolicy(source.model, _HIDDEN, head=head, stationary=True)
@@ -157,10 +160,10 @@ LEARNERS = ("stein_soft_q", "sac", "DDPG")
 
 
 @functools.cache
-def pretrained(learner: str, steps: int, seed: int) -> Any:
-    """The policy of the open plane."""
+def pretrained(learner: str, steps: int, seed: int) -> inference.Learned:
+    """What was learnt on the open plane."""
     model = dataclasses.replace(plane(), temperature=_PRETRAINING)
-    return train(learner, Counted(model, seed), steps, seed).policy
+    return train(learner, Counted(model, seed), steps, seed)
 
 
 @dataclass(frozen=True)
@@ -169,32 +172,35 @@ class Start:
 
     Attributes:
         learner: the name of the learner.
-        takes_policy: whether it starts from the pretrained policy.
-        as_prior: whether that is the action prior, too.
+        takes: "nothing", "policy", "critics" for both, or "prior" for a policy that is the action
+            prior, too.
     """
 
     learner: str
-    takes_policy: bool
-    as_prior: bool = False
+    takes: str
 
     def __str__(self) -> str:
-        words = "pretrained" if self.takes_policy else "none"
-        return f"{self.learner}, {'prior' if self.as_prior else words}"
+        return f"{self.learner}, {self.takes}"
 
     def run(
         self, task: str, pretraining: int, steps: int, seed: int
     ) -> tuple[inference.Learned, list[float]]:
         """One run in a task, and its curve."""
-        policy = pretrained(self.learner, pretraining, seed) if self.takes_policy else None
         model = TASKS[task]()
-        model = cai.with_prior(model, policy) if self.as_prior else model
+        if self.takes == "nothing":
+            source = Counted(model, seed)
+            return train(self.learner, source, steps, seed), source.curve()
+        before = pretrained(self.learner, pretraining, seed)
+        if self.takes == "prior":
+            model = cai.with_prior(model, before.policy)
         source = Counted(model, seed)
-        return train(self.learner, source, steps, seed, policy), source.curve()
+        policy, start = (None, before) if self.takes == "critics" else (before.policy, None)
+        return train(self.learner, source, steps, seed, policy, start), source.curve()
 
 
 STARTS = [
-    *(Start(learner, takes) for learner in LEARNERS for takes in (False, True)),
-    Start("sac", True, as_prior=True),
+    *(Start(learner, takes) for learner in LEARNERS for takes in ("nothing", "policy", "critics")),
+    Start("sac", "prior"),
 ]
 
 
@@ -226,7 +232,7 @@ def show_pretraining(steps: int, seeds: int) -> None:
     print("                       speed        directions of 8")
     for learner in LEARNERS:
         runs = [
-            episodes(plane(), pretrained(learner, steps, seed), _EPISODES, seed)
+            episodes(plane(), pretrained(learner, steps, seed).policy, _EPISODES, seed)
             for seed in range(seeds)
         ]
         fast = [float(speed(states[:, _LIMIT // 2 :]).mean()) for states in runs]
@@ -238,7 +244,7 @@ def show(task: str, start: Start, pretraining: int, steps: int, seeds: int) -> N
     """Prints a row."""
     curves, trained, seconds = [], [], []
     for seed in range(seeds):
-        if start.takes_policy:
+        if start.takes != "nothing":
             pretrained(start.learner, pretraining, seed)
         begin = time.process_time()
         learnt, arrivals = start.run(task, pretraining, steps, seed)
@@ -282,6 +288,7 @@ def main() -> None:
     parser.add_argument("--pretraining", type=int, default=8_000)
     parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--takes", choices=("nothing", "policy", "critics", "prior"))
     parser.add_argument("--figure")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -292,7 +299,8 @@ def main() -> None:
     print(f"{'':49}{'trained':>29} seconds")
     for task in [given.task] if given.task else TASKS:
         for start in STARTS:
-            show(task, start, given.pretraining, given.steps, given.seeds)
+            if given.takes in (None, start.takes):
+                show(task, start, given.pretraining, given.steps, given.seeds)
     return None
 
 

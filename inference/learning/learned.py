@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cai.program.interfaces import Policy
 
@@ -26,6 +26,8 @@ class Learned:
         values: (s, t=0) -> V, reward units, relative to the action prior:
             V(s) = α log E_{a~p} exp(Q(s,a)/α) under the soft rule.
         action_values: (s, a, t=0) -> Q, reward units.
+        networks: name -> a network that was trained beside the policy; empty for learners that
+            cannot start from an earlier result.
 
     >>> from cai import inference, models
     >>> learnt = inference.soft_q(models.ledge(), steps=1000, progress=False)
@@ -38,6 +40,7 @@ class Learned:
     history: dict[str, Tensor]
     values: Callable[..., Tensor] = field(repr=False)
     action_values: Callable[..., Tensor] = field(repr=False)
+    networks: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         kind: Any = type(self.policy).__name__

@@ -34,6 +34,10 @@ class StateValues(nn.Module):
         values: Tensor = self.network(self._view.inputs(t, s, dtype, self._timed))
         return values.squeeze(-1).double()
 
+    def begin_at(self, other: StateValues) -> None:
+        """Takes the parameters of another of the same shapes."""
+        self.load_state_dict(other.state_dict())
+
     @torch.no_grad()
     def reward_units(self, s: Tensor, t: Any = 0) -> Tensor:
         """V_t(s) with the state first, the form that ``Learned.values`` takes."""

@@ -6,6 +6,7 @@ have a gradient, and of several where only its density has one (as for mixtures)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -146,3 +147,34 @@ class _OfSeveral(_OfOne):
             each = super().value(Q, alpha)
             advantage = each - leave_one_out(each)
         return -(self.log_q * advantage).mean(0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Q/α and log p/q of K actions in each state, (K, …), nats."""
+
+    nats: Tensor
+    log_ratio: Tensor
+
+    @classmethod
+    def drawn(
+        cls, critics: Any, s: Tensor, t: Any, count: int, alpha: float, policy: Any = None
+    ) -> Terms:
+        """Of actions of the prior, or of a policy with a density."""
+        p = critics.prior(s, t)
+        if policy is None:
+            batch = () if p.batch_shape else s.shape[: s.dim() - critics.state_dims]
+            a = p.sample((count, *batch))
+            return cls(critics.mean(s, t, a) / alpha, torch.zeros(()))
+        q = exact(policy_at(policy, t, s))
+        a = q.sample((count,))
+        return cls(critics.mean(s, t, a) / alpha, exact(p).log_prob(a) - q.log_prob(a))
+
+    def log_mean(self) -> Tensor:
+        """log 1/K Σ_k exp, (…), nats: V/α."""
+        return (self.nats + self.log_ratio).logsumexp(0) - math.log(len(self.nats))
+
+    def divergence(self) -> Tensor:
+        """Σ_k w_k Q_k/α - V/α with weights that sum to one, (…), nats."""
+        weights = (self.nats + self.log_ratio).softmax(0)
+        return (weights * self.nats).sum(0) - self.log_mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,6 +42,15 @@ def check_numbers(arguments: dict[str, Any]) -> None:
         checks.refuse("warm_up", f"fewer transitions than steps, {steps}", str(warm_up), advice)
     checks.check_seed(arguments["seed"])
     checks.check_flag("progress", arguments["progress"])
+    start = arguments["start"]
+    if start is not None and not isinstance(start, Learned):
+        advice = "the result of an earlier run"
+        checks.refuse("start", "a Learned or None", type(start).__name__, advice)
+
+
+def first_policy(policy: nn.Module | None, start: Learned | None) -> Any:
+    """The policy that is given, else that of the start; None if there is neither."""
+    return start.policy if policy is None and start is not None else policy
 
 
 def prepared(
@@ -99,6 +109,8 @@ class FromReplay(ABC):
         arguments: dict[str, Any],
     ) -> None:
         self.verb, self.trained, self.replay, self.discount = verb, trained, replay, discount
+        if arguments["start"] is not None:
+            _begin(self.networks, arguments["start"].networks)
         self.lagging: dict[str, Any] = {name: copy.deepcopy(trained[name]) for name in lagging}
         self.batch, self.warm_up, self.lag = (arguments[x] for x in ("batch", "warm_up", "lag"))
         self.learning_rate, self.updates = arguments["learning_rate"], arguments["updates"]
@@ -109,6 +121,11 @@ class FromReplay(ABC):
             (list(network.parameters()), list(trained[name].parameters()))
             for name, network in self.lagging.items()
         ]
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """name -> each trained network but the policy."""
+        return {name: network for name, network in self.trained.items() if name != "policy"}
 
     @abstractmethod
     def update(self, drawn: Transition) -> Tensor:
@@ -185,6 +202,23 @@ class FromReplay(ABC):
         }
 
 
+def _begin(networks: dict[str, Any], others: Mapping[str, nn.Module]) -> None:
+    """Sets networks to those of another run, by name.
+
+    Raises:
+        ValueError: if their shapes differ.
+    """
+    own, came = (
+        {name: [tuple(x.shape) for x in network.parameters()] for name, network in found.items()}
+        for found in (networks, others)
+    )
+    if own != came:
+        advice = "train both runs by the same learner, with the same hidden= and observe="
+        checks.refuse("start", f"networks of the shapes {own}", str(came), advice)
+    for name, network in networks.items():
+        network.begin_at(others[name])
+
+
 def learn(
     made: Stepped, state: FromReplay, policy: nn.Module, arguments: dict[str, Any]
 ) -> Learned:
@@ -203,7 +237,7 @@ def learn(
     state.alpha = float(problem.temperature)
 
     def once() -> None:
-        warms_up = state.taken < warm_up
+        warms_up = state.taken < warm_up and arguments["start"] is None
         q = made.prior if warms_up else made.distribution(policy)
         a = made.draw(q)
         if exploration and not warms_up:
@@ -230,8 +264,10 @@ def learn(
         policy,
         cut=state.cut,
     )
+    # A file holds the networks themselves.
+    settings = arguments | {"start": None if arguments["start"] is None else "given"}
     return learning.run(
-        arguments, arguments["checkpoint"], arguments["every"], arguments["progress"]
+        settings, arguments["checkpoint"], arguments["every"], arguments["progress"]
     )
 
 

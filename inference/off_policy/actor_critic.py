@@ -16,7 +16,13 @@ from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.state_values import StateValues
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import check_rsample, divergence, expectations
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
+from cai.inference.off_policy._from_replay import (
+    FromReplay,
+    check_numbers,
+    first_policy,
+    learn,
+    prepared,
+)
 from cai.inference.off_policy.q_critics import Critics
 from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
@@ -29,6 +35,7 @@ def actor_critic(
     source: Any,
     policy: nn.Module | None = None,
     *,
+    start: Learned | None = None,
     steps: int = 20_000,
     num_envs: int = 8,
     hidden: tuple[int, ...] = (64, 64),
@@ -69,6 +76,10 @@ def actor_critic(
             finite.
         policy: a torch module (t, s) -> distribution, a copy of which is trained; by default a
             :class:`cai.NeuralPolicy` with the hidden layers below.
+        start: an earlier result of this learner, for instance on another problem with the same
+            states and actions, where this run starts: its critics are copied, as functions of state
+            and action in reward units, and its policy, unless another is given. That acts from the
+            first transition on, instead of the action prior.
         steps: how many transitions, of all copies together.
         num_envs: how many copies are stepped side by side.
         hidden: widths of the hidden layers of both messages.
@@ -121,6 +132,7 @@ def actor_critic(
     with seeded(seed), torch.no_grad():
         problem, _, horizon = made = stepped(source, num_envs)
         timed = horizon is not None
+        policy = first_policy(policy, start)
         if policy is None:
             policy = NeuralPolicy(problem, hidden, observe=observe, stationary=not timed)
         policy, memory = prepared(made, policy, arguments)
@@ -183,4 +195,4 @@ class _ActorCritic(FromReplay):
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
         values, action_values = self.V.reward_units, self.Q.action_values
-        return Learned(self.policy, self.alpha, history, values, action_values)
+        return Learned(self.policy, self.alpha, history, values, action_values, self.networks)

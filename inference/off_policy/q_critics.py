@@ -93,6 +93,20 @@ class Critics(nn.Module):
         # A sum, as batched products with one column are slow.
         return (((x * weight.mT).sum(-1) + bias.squeeze(-1)) * self.unit).reshape(count, *batch)
 
+    def begin_at(self, other: Critics) -> None:
+        """Takes the parameters of others of the same shapes, as the same functions of s and a.
+
+        Outputs are scaled to the own unit, and weights of actions to the own units of actions,
+        which differ where the priors do.
+        """
+        self.load_state_dict(other.state_dict())
+        if self.actions is None:
+            rows = self.weights[0].data[:, -len(self._unit) :]
+            self.biases[0].data += ((self._centre - other._centre) / other._unit) @ rows[:, None]
+            rows *= (self._unit / other._unit)[:, None]
+        for last in (self.weights[-1], self.biases[-1]):
+            last.data *= other.unit / self.unit
+
     def smaller(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
         """The smallest Q, (…) or (…, A), float64."""
         found: Tensor = self(s, t, a)

@@ -15,7 +15,13 @@ from cai.inference.learning.learned import Learned
 from cai.inference.learning.q_network import of_actions
 from cai.inference.learning.stepped import stepped
 from cai.inference.off_policy._expectations import divergence, expectations
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
+from cai.inference.off_policy._from_replay import (
+    FromReplay,
+    check_numbers,
+    first_policy,
+    learn,
+    prepared,
+)
 from cai.inference.off_policy.q_critics import Critics
 from cai.inference.off_policy.replay import Replay
 from cai.numerics.exclusive import seeded
@@ -30,6 +36,7 @@ def sac(
     source: Any,
     policy: nn.Module | None = None,
     *,
+    start: Learned | None = None,
     steps: int = 20_000,
     num_envs: int = 1,
     hidden: tuple[int, ...] = (256, 256),
@@ -75,6 +82,10 @@ def sac(
             finite.
         policy: a torch module (t, s) -> distribution, a copy of which is trained; by default a
             :class:`cai.NeuralPolicy` with the hidden layers below.
+        start: an earlier result of this learner, for instance on another problem with the same
+            states and actions, where this run starts: its critics are copied, as functions of state
+            and action in reward units, and its policy, unless another is given. That acts from the
+            first transition on, instead of the action prior.
         steps: how many transitions, of all copies together.
         num_envs: how many copies are stepped side by side.
         hidden: widths of the hidden layers of the critics.
@@ -127,6 +138,7 @@ def sac(
     check_numbers(arguments)
     with seeded(seed), torch.no_grad():
         problem, _, horizon = made = stepped(source, num_envs)
+        policy = first_policy(policy, start)
         if policy is None:
             policy = NeuralPolicy(problem, hidden, observe=observe, stationary=horizon is None)
         policy, memory = prepared(made, policy, arguments)
@@ -175,7 +187,7 @@ class SoftActorCritic(FromReplay):
         """The result so far."""
         values = _Values(self.policy, self.critics, self.alpha)
         action_values = self.critics.action_values
-        return Learned(self.policy, self.alpha, history, values, action_values)
+        return Learned(self.policy, self.alpha, history, values, action_values, self.networks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks
-from cai.distributions.exact_scores import exact, support_size
+from cai.distributions.exact_scores import support_size
 from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned
 from cai.inference.learning.stepped import stepped
-from cai.inference.off_policy._expectations import check_rsample
-from cai.inference.off_policy._from_replay import FromReplay, check_numbers, learn, prepared
+from cai.inference.off_policy._expectations import Terms, check_rsample
+from cai.inference.off_policy._from_replay import (
+    FromReplay,
+    check_numbers,
+    first_policy,
+    learn,
+    prepared,
+)
 from cai.inference.off_policy.q_critics import Critics
 from cai.inference.off_policy.replay import Replay
 from cai.inference.off_policy.stein import check_particles, score_of, stein_loss
@@ -36,6 +42,7 @@ def stein_soft_q(
     source: Any,
     policy: nn.Module | None = None,
     *,
+    start: Learned | None = None,
     steps: int = 30_000,
     num_envs: int = 16,
     hidden: tuple[int, ...] = (128, 128),
@@ -88,6 +95,10 @@ def stein_soft_q(
             the state if the horizon is finite.
         policy: a torch module (t, s) -> distribution whose draws have a gradient, a copy of which
             is trained; by default a :class:`cai.NeuralPolicy` with a :class:`cai.NoiseHead`.
+        start: an earlier result of this learner, for instance on another problem with the same
+            states and actions, where this run starts: its critics are copied, as functions of state
+            and action in reward units, and its policy, unless another is given. That acts from the
+            first transition on, instead of the action prior.
         steps: how many transitions, of all copies together.
         num_envs: how many copies are stepped side by side.
         hidden: widths of the hidden layers of the critic, and of the sampler.
@@ -155,6 +166,7 @@ def stein_soft_q(
         if support_size(made.prior) is not None:
             advice = "take soft_q, whose sums over actions are exact"
             checks.refuse("source", "continuous actions", "finitely many", advice)
+        policy = first_policy(policy, start)
         if policy is None:
             head = NoiseHead(hidden[-1] if hidden else 64, tuple(hidden))
             policy = NeuralPolicy(
@@ -205,7 +217,7 @@ class _SteinSoftQ(FromReplay):
                 s, t, policy_at(self.lagging["policy"], t, s).sample()
             )
         policy = self.policy if self.proposes else None
-        terms = _Terms.drawn(self.lagging["critics"], s, t, self.draws, self.alpha, policy)
+        terms = Terms.drawn(self.lagging["critics"], s, t, self.draws, self.alpha, policy)
         return self.alpha * terms.log_mean()
 
     def _sampler_loss(self, s: Tensor, t: Tensor) -> Tensor:
@@ -232,44 +244,13 @@ class _SteinSoftQ(FromReplay):
         """That of p exp(Q/α)/Z, by draws from the prior; NaN with the hard rule."""
         if self.hard:
             return torch.full(taken.t.shape, math.nan)
-        return _Terms.drawn(self.critics, taken.s, taken.t, self.draws, self.alpha).divergence()
+        return Terms.drawn(self.critics, taken.s, taken.t, self.draws, self.alpha).divergence()
 
     def learned(self, history: dict[str, Tensor]) -> Learned:
         """The result so far."""
         values = _Values(self.critics, self.policy if self.hard else None, self.alpha)
         action_values = self.critics.action_values
-        return Learned(self.policy, self.alpha, history, values, action_values)
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Q/α and log p/q of K actions in each state, (K, …), nats."""
-
-    nats: Tensor
-    log_ratio: Tensor
-
-    @classmethod
-    def drawn(
-        cls, critics: Any, s: Tensor, t: Any, count: int, alpha: float, policy: Any = None
-    ) -> _Terms:
-        """Of actions of the prior, or of a policy with a density."""
-        p = critics.prior(s, t)
-        if policy is None:
-            batch = () if p.batch_shape else s.shape[: s.dim() - critics.state_dims]
-            a = p.sample((count, *batch))
-            return cls(critics.mean(s, t, a) / alpha, torch.zeros(()))
-        q = exact(policy_at(policy, t, s))
-        a = q.sample((count,))
-        return cls(critics.mean(s, t, a) / alpha, exact(p).log_prob(a) - q.log_prob(a))
-
-    def log_mean(self) -> Tensor:
-        """log 1/K Σ_k exp, (…), nats: V/α."""
-        return (self.nats + self.log_ratio).logsumexp(0) - math.log(len(self.nats))
-
-    def divergence(self) -> Tensor:
-        """Σ_k w_k Q_k/α - V/α with weights that sum to one, (…), nats."""
-        weights = (self.nats + self.log_ratio).softmax(0)
-        return (weights * self.nats).sum(0) - self.log_mean()
+        return Learned(self.policy, self.alpha, history, values, action_values, self.networks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +267,7 @@ class _Values:
         s = torch.as_tensor(s)
         if self.policy is not None:
             return self.critics.mean(s, t, policy_at(self.policy, t, s).sample())
-        return self.alpha * _Terms.drawn(self.critics, s, t, _VALUED, self.alpha).log_mean()
+        return self.alpha * Terms.drawn(self.critics, s, t, _VALUED, self.alpha).log_mean()
 
 
 def _check_target(nats: float, rule: str, draws: int) -> None:
