@@ -2,9 +2,10 @@
 
 Needs ``pip install "gymnasium[mujoco]"``. Run ``python -m benchmarks.swimmer_finish`` from the
 root of the repository. Swimmer-v5, with a decision every 0.2 seconds and episodes of 200, starts
-around x = 0 and is paid its speed along x, to either side. Once it is 3 ahead, the episode ends and
-pays 100; actions at random come as far as about 1, and a good stroke as far as 6, either way. The
-bonus is worth more than twice as much as swimming back for ever (with discount 0.99).
+around x = 0 and is paid its speed away from there, to either side (a speed itself would pay for
+moving to and fro). Once it is 3 ahead, the episode ends and pays 100; actions at random come as far
+as about 1, and a good stroke as far as 6, either way. The bonus is worth more than twice as much as
+swimming back for ever (with discount 0.99).
 
 The temperature of the soft learners falls from 0.1 to 0.01 over two thirds of the run; DDPG takes a
 fifth of its actions at random. The table shows in how many runs the trained policy crosses the line
@@ -27,6 +28,7 @@ import cai
 from cai import inference, models
 
 _FINISH, _BONUS = 3.0, 100.0
+_SECONDS = 0.2  # of a step
 _FIRST, _LAST = 0.1, 0.01  # temperatures
 _EPISODES = 20
 _HIDDEN = (128, 128)
@@ -34,13 +36,14 @@ _ID = "SwimmerFinish-v0"
 
 
 class Finish(gymnasium.Wrapper):  # type: ignore[type-arg]
-    """Pays speed along x to either side, and a bonus at the line, where the episode ends."""
+    """Pays the speed away from x = 0, and a bonus at the line, where the episode ends."""
 
     def step(self, action: Any) -> Any:
         """A step, whose reward is replaced."""
         seen, _, ended, truncated, info = self.env.step(action)
-        over = bool(info["x_position"] >= _FINISH)
-        reward = abs(float(info["x_velocity"])) + _BONUS * over
+        x, speed = float(info["x_position"]), float(info["x_velocity"])
+        over = x >= _FINISH
+        reward = (abs(x) - abs(x - _SECONDS * speed)) / _SECONDS + _BONUS * over
         return seen, reward, ended or over, truncated, info
 
 

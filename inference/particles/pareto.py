@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
 from cai import checks
@@ -22,7 +23,8 @@ def pareto_k(log_weights: Tensor) -> float:
     true (Vehtari, Simpson, Gelman, Yao and Gabry 2024).
 
     The min(n/5, 3√n) largest weights, minus the largest of the others, are fitted as in Zhang and
-    Stephens (2009), by a mean over a profile of the likelihood, and k̂ is shrunk towards ½ as by ten
+    Stephens (2009), by a mean over a profile of the likelihood (Pyro's
+    ``fit_generalized_pareto``), and k̂ is shrunk towards ½ as by ten
     more weights of that shape. Weights with few different values, as from short trajectories in a
     table, are not a sample of a density: k̂ then says little, and nothing if over a quarter of the
     largest ones tie with the rest.
@@ -61,7 +63,7 @@ def pareto_k(log_weights: Tensor) -> float:
         return -math.inf
     if beyond[_quartile(size)] == 0:
         return math.inf
-    return (size * generalised_pareto(beyond) + 10 * 0.5) / (size + 10)
+    return _shape(beyond)
 
 
 def pareto_threshold(samples: int) -> float:
@@ -84,26 +86,16 @@ def pareto_threshold(samples: int) -> float:
     return min(1 - 1 / math.log10(samples), 0.7)
 
 
-def generalised_pareto(x: Tensor) -> float:
-    """The shape of a generalised Pareto distribution from its exceedances (Zhang, Stephens 2009).
-
-    With θ = -shape/scale the likelihood of θ, its shape profiled out, is n (log(θ/k) + k - 1) for
-    k(θ) = -mean log(1 - θx). The estimate of θ is its mean over a grid under that likelihood, and
-    the shape -k(θ). (Their k has the opposite sign.)
-
-    Args:
-        x: (n,), ascending, at least 0, and positive from the first quartile on.
-    """
-    n = len(x)
-    quartile = x[_quartile(n)]
-    points = 20 + math.floor(math.sqrt(n))
-    j = torch.arange(1, points + 1, dtype=x.dtype)
-    theta = 1 / x[-1] + (1 - (points / (j - 0.5)).sqrt()) / (3 * quartile)
-    theta = torch.where(theta == 0, 1e-12 / x[-1], theta)
-    k = -torch.log1p(-theta.unsqueeze(1) * x).mean(1)
-    likelihood = n * ((theta / k).log() + k - 1)
-    best = likelihood.softmax(0) @ theta
-    return torch.log1p(-best * x).mean().item()
+def _shape(exceedances: Tensor) -> float:
+    """k̂ of the largest weights less the largest of the others, ascending."""
+    try:
+        k, _ = fit_generalized_pareto(exceedances)
+    except ZeroDivisionError:
+        # Where a point of Pyro's grid is the exponential distribution to the last digit, as for
+        # evenly spaced weights, it divides zero by zero; next to it, it does not.
+        largest = exceedances[-1:] * (1 + 1e-9)
+        k, _ = fit_generalized_pareto(torch.cat([exceedances[:-1], largest]))
+    return float(k)
 
 
 def _quartile(n: int) -> int:

@@ -92,7 +92,7 @@ def test_generalised_advantages_by_hand(lam, discount, monkeypatch):
 def zhang_and_stephens(x):
     """The profile estimate as in their paper, (8) and (9), with prior weights of Vehtari et al."""
     x, n = np.sort(x), len(x)
-    m = 20 + int(math.sqrt(n))
+    m = 30 + int(math.sqrt(n))
     quartile = x[int(n / 4 + 0.5) - 1]
     theta = 1 / x[-1] + (1 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3 * quartile)
     k = -np.log1p(-np.outer(theta, x)).mean(1)
