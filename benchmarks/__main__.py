@@ -60,6 +60,7 @@ import pyro
 import torch
 
 from benchmarks import (
+    arrows,
     control,
     environments,
     evidence,
@@ -129,6 +130,8 @@ RACES: dict[str, Callable[[], Race]] = {
     "trips, Hessian / gradient": trips.hessian,
     "trips, whole fit / gradient": trips.fit,
     "fit, exact, 8x8 / 100 sampled": neural.exact_against_sampled,
+    "arrows, made": arrows.made,
+    "arrows, made and saved": arrows.saved,
     **environments.races(),
 }
 _RACE = (

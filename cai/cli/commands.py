@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
 _ALWAYS = ("comparison.png", "training.png", "comparison.md", "comparison.json")
+_WIDTH = 80  # columns of a terminal, as everybody has them
 _OF_A_PLANE = ("trajectories.png",)
 _OF_A_TABLE = ("policies.png", "occupancy.png", "optimism.png")
 _STEPS, _MOST_STEPS = 1000, 2000  # of a training whose gradient is exact, or sampled
@@ -167,7 +169,11 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _list_models(options: argparse.Namespace) -> None:
     made = loading.built_in().items()
-    lines = [f"{name:19}{(make.__doc__ or '').splitlines()[0]}" for name, make in made]
-    lines += [f"{'FILE.py:NAME':19}A TrajectoryModel of your own, by its name in a Python file."]
+    words = {name: (make.__doc__ or "").splitlines()[0] for name, make in made}
+    words["FILE.py:NAME"] = "A TrajectoryModel of your own, by its name in a Python file."
+    lines = [
+        textwrap.fill(text, _WIDTH, initial_indent=f"{name:19}", subsequent_indent=" " * 19)
+        for name, text in words.items()
+    ]
     lines += ["Gymnasium environments with a published table:"]
     terminal.show("\n".join([*lines, *(f"  {name}" for name in models.published())]))

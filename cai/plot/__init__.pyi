@@ -1,9 +1,11 @@
-from .comparison_figures import comparison as comparison
-from .comparison_figures import price_ladder as price_ladder
+from .comparison_figure import comparison as comparison
 from .estimates_figure import by_group as by_group
 from .estimates_figure import estimates as estimates
 from .estimates_figure import optimism_profile as optimism_profile
 from .graph_figure import graphical_model as graphical_model
+from .ladder_figure import price_ladder as price_ladder
+from .learning_figure import learning_curve as learning_curve
+from .losses_figure import losses as losses
 from .map_figures import occupancy as occupancy
 from .map_figures import reward_map as reward_map
 from .optimism_figures import optimism as optimism
@@ -12,6 +14,4 @@ from .policy_figure import policies as policies
 from .streets_figure import destinations as destinations
 from .streets_figure import intent as intent
 from .streets_figure import streets as streets
-from .training_figures import learning_curve as learning_curve
-from .training_figures import losses as losses
 from .trajectory_figure import trajectories as trajectories

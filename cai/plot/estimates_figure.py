@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
-from cai.plot.canvas import captioned, check_drawn, figure
-from cai.plot.palette import NEUTRAL, REFERENCE, SERIES, UNSEEN
+from cai.drawing.canvas import captioned, check_drawn, figure
+from cai.drawing.palette import NEUTRAL, REFERENCE, SERIES, UNSEEN
+from cai.drawing.signs import signs
 
 _MARKERS = "osD^vP"
 _FIELDS = ("weights",)
@@ -214,5 +215,5 @@ def optimism_profile(found: _Profile) -> Figure:
         canvas,
         "At each optimism the weights are fitted anew. Shaded: the "
         f"{100 * found.level:g}% interval; dashed: the most probable optimism, "
-        f"{found.optimism:.2f}.",
+        f"{signs(f'{found.optimism:.2f}')}.",
     )

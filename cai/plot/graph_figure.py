@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cai import graph as graphs
-from cai.plot.canvas import captioned
+from cai.drawing.canvas import captioned
 from cai.program.trajectory import TrajectoryModel
 
 _KINDS = {

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
+from cai.drawing.canvas import captioned, check_drawn, figure, tabulated
+from cai.drawing.maps import colour_bar, map_figure, on_map, paint, state_ticks, write_numbers
+from cai.drawing.palette import IMAGINED, REAL, SHARES, SIGNED, lettering
+from cai.drawing.signs import spell
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import captioned, check_drawn, figure, tabulated
-from cai.plot.maps import colour_bar, map_figure, on_map, paint, state_ticks, write_numbers
-from cai.plot.palette import IMAGINED, REAL, SHARES, SIGNED, lettering
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.state_rewards import state_rewards
@@ -100,7 +101,7 @@ def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
     canvas, panels = map_figure(len(paid), layout, bar=True)
     for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
         image = paint(axes, layout, picture, SIGNED, Normalize(-top, top))
-        write_numbers(axes, layout, picture, image, lambda x: f"{x + 0.0:.3g}")  # no minus zero
+        write_numbers(axes, layout, picture, image, spell)
         axes.set_title(name, fontsize=9)
     colour_bar(canvas, image, panels, "reward (reward units)")
     text = (

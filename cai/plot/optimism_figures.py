@@ -11,9 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cai.evaluation import references
-from cai.plot.canvas import captioned, check_drawn, figure, finite
-from cai.plot.maps import (
+from cai.drawing.canvas import captioned, check_drawn, figure, finite
+from cai.drawing.maps import (
     colour_bar,
     map_figure,
     on_map,
@@ -22,7 +21,9 @@ from cai.plot.maps import (
     state_ticks,
     write_numbers,
 )
-from cai.plot.palette import DYNAMICS, IMAGINED, LUCK, NEUTRAL, REAL, REFERENCE, ink
+from cai.drawing.palette import DYNAMICS, IMAGINED, LUCK, NEUTRAL, REAL, REFERENCE, ink
+from cai.drawing.signs import signs
+from cai.evaluation import references
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
@@ -149,7 +150,7 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
             range(table.num_states), [finite(x) for x in surplus.tolist()], color=DYNAMICS
         )
         if table.num_states <= _NUMBERED:
-            numbers = ["" if np.isinf(x) else f"{x:.2g}" for x in surplus.tolist()]
+            numbers = ["" if np.isinf(x) else signs(f"{x:.2g}") for x in surplus.tolist()]
             axes.bar_label(bars, numbers, fontsize=8)
             axes.margins(y=0.1)
         for s in surplus.isinf().nonzero().flatten().tolist():
@@ -163,7 +164,7 @@ def optimism(model: TrajectoryModel | Table) -> Figure:
         top = known.max(initial=0.0) or 1.0
         image = paint(axes, layout, picture.clip(max=top), LUCK, Normalize(0.0, top))
         finite_only = np.where(np.isinf(picture), np.nan, picture)
-        write_numbers(axes, layout, finite_only, image, lambda x: f"{x:.2g}")
+        write_numbers(axes, layout, finite_only, image, lambda x: signs(f"{x:.2g}"))
         for i, j in np.argwhere(np.isinf(picture)):
             colour = ink(image.cmap(1.0)[:3])
             axes.text(j, i, "∞", ha="center", va="center", fontsize=14, color=colour)
@@ -208,7 +209,7 @@ def _optimism_axis(axes: Axes, x: np.ndarray) -> None:
     margin = 0.03 * (high - low) or 0.1
     places = [(float(_scaled(np.array(eta))), eta) for eta in _TICKS]
     shown = [(at, eta) for at, eta in places if low - margin <= at <= high + margin]
-    names = [_signs(f"{eta:g}") for _, eta in shown]
+    names = [signs(f"{eta:g}") for _, eta in shown]
     axes.set_xticks([at for at, _ in shown], names)
     axes.set(xlim=(low - margin, high + margin), xlabel="optimism η, on the scale η/(1 + |η|)")
 
@@ -240,13 +241,9 @@ def _named_changes(curve: _Curve) -> str:
         before, after = (
             actions[a] if actions else f"action {a}" for a in (change.before, change.after)
         )
-        eta = _signs(f"{change.optimism:.3g}")
+        eta = signs(f"{change.optimism:.3g}")
         where = f"{state_name(layout, change.s)}, step {change.t}"
         found.append(f"{k}: {before} → {after} at η = {eta} ({where})".replace(" ", "\u00a0"))
     left = len(curve.changes) - len(found)
     more = f"; {left} more without a number" if left else ""
     return f" Dashed: the policy switches to another action: {'; '.join(found)}{more}."
-
-
-def _signs(text: str) -> str:
-    return text.replace("inf", "∞").replace("-", "−")

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from cai.drawing.canvas import captioned, figure, tabulated
+from cai.drawing.maps import cell_size, map_figure, on_map, paint, state_ticks
+from cai.drawing.palette import HATCHES, LEVELS, REFERENCE, SHARES, UNSEEN, ink
 from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import captioned, figure, tabulated
-from cai.plot.maps import cell_size, map_figure, on_map, paint, state_ticks
-from cai.plot.palette import HATCHES, LEVELS, REFERENCE, SHARES, UNSEEN, ink
 from cai.policies.as_table import policy_log_probs
 from cai.program.layout import Layout
 from cai.tables.absorbing import absorbing

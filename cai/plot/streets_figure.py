@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from cai import checks
+from cai.drawing.canvas import captioned, check_drawn, figure
+from cai.drawing.palette import SERIES, lettering
 from cai.numerics import arrays
-from cai.plot.canvas import captioned, check_drawn, figure
-from cai.plot.palette import SERIES, lettering
 from cai.roads.network import Streets
 
 _WIDEST = 5.0  # points

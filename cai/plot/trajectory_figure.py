@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cai import checks
-from cai.plot.canvas import captioned, figure
-from cai.plot.palette import REAL, REFERENCE
+from cai.drawing.canvas import captioned, figure
+from cai.drawing.palette import REAL, REFERENCE
 from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import first_change
 

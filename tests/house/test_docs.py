@@ -1,9 +1,11 @@
 """The sources of the site: the lists of public names, the examples, how docstrings are read."""
 
+import ast
 import collections
 import doctest
 import importlib.util
 import inspect
+import os
 import re
 import types
 from pathlib import Path
@@ -174,3 +176,30 @@ def test_a_public_name_in_code_is_a_link(code, target):
     targets = [x["reftarget"] for x in page.findall(links.addnodes.pending_xref)]
     assert targets == ([target] if target else [])
     assert page.astext() == f"{code}\n\ncai.Table"
+
+
+# Links to other documentation
+
+
+def settings_of_intersphinx():
+    """What docs/conf.py sets for it; read from the source, as Sphinx is an extra."""
+    source = (DOCS / "conf.py").read_text(encoding="utf-8")
+    mentions = [x for x in ast.parse(source).body if "intersphinx" in ast.unparse(x)]
+    found = {"os": os, "extensions": []}
+    for statement in mentions:
+        exec(ast.unparse(statement), found)
+    return found
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_other_documentation_is_linked_to_on_request_alone(online, monkeypatch):
+    monkeypatch.delenv("CAI_DOCS_ONLINE", raising=False)
+    if online:
+        monkeypatch.setenv("CAI_DOCS_ONLINE", "1")
+    found = settings_of_intersphinx()
+    assert found["extensions"] == (["sphinx.ext.intersphinx"] if online else [])
+    mapping = found.get("intersphinx_mapping", {})
+    assert set(mapping) == ({"python", "torch", "pyro", "numpy", "matplotlib"} if online else set())
+    for address, inventory in mapping.values():
+        assert re.fullmatch(r"https://[\w.]+(/\w+)+", address)
+        assert inventory is None, "that of the site itself"

@@ -41,7 +41,8 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/graph.py": "numerics distributions program tables",
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
-    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
+    "cai/drawing": "program tables evaluation",
+    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py drawing",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
@@ -70,7 +71,7 @@ FAMILIES = [
     "intentions",
     "information",
 ]
-NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/cli", "cai/cli/roads"}
+NOT_FOR_VERBS = {"cai/graph.py", "cai/drawing", "cai/plot", "cai/cli", "cai/cli/roads"}
 MOST_FILES = 12
 MOST_LINES = 300
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cai import inference, models, plot
-from cai.plot.palette import REFERENCE
+from cai.drawing.palette import REFERENCE
 
 
 def lines(axes):

@@ -20,7 +20,7 @@ from matplotlib.quiver import Quiver
 
 import cai
 from cai import graph, inference, models, plot
-from cai.plot.palette import IMAGINED, REAL, REFERENCE, UNSEEN, contrast, lettering
+from cai.drawing.palette import IMAGINED, REAL, REFERENCE, UNSEEN, contrast, lettering
 
 WALLED = ("S.#G", "..P.", "#...")
 REACH = 0.46  # of a cell, the length of the arrow of the likeliest move

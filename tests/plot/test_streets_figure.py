@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cai import inference, models, plot
-from cai.plot.palette import lettering
+from cai.drawing.palette import lettering
 
 COLUMNS = {"tail": ["a", "b", "b"], "head": ["b", "a", "c"], "geometry": [None, None, None]}
 COLUMNS["geometry"][2] = "LINESTRING (24.91 60, 24.92 60.01, 24.93 60)"

@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 11."""
+"""Answers to the exercises of notebook 15."""
 
 import dataclasses
 from itertools import pairwise

@@ -1,73 +1,50 @@
-"""Answers to the exercises of notebook 3."""
+"""Answers to the exercises of notebook 5."""
 
 import math
+import re
 
 import numpy as np
-import torch
 
-import cai
 from cai import inference, models
 
 
-def bridge(slip=0.1):
-    return models.gridworld(
-        "bridge", horizon=24, temperature=0.5, slip=slip, goal_reward=10.0, pit_reward=-20.0
-    )
-
-
-def ever(model, marked):
-    """The probability that the best policy ever stands on one of some cells: they hold the walk."""
-    table = cai.tabulate(model)
-    best = inference.soft_values(table)
-    cells = [model.layout.cells.index(cell) for cell in marked]
-    P = best.dynamics(0).clone()
-    P[cells] = torch.eye(table.num_states).double()[cells].unsqueeze(1)
-    here = best.initial
-    for t in range(24):
-        here = torch.einsum("s,sa,san->n", here, best.policy.log_probs[t].exp(), P)
-    return here[cells].sum().item()
+def said(model, optimism):
+    """What the library says of an optimism at which there is no value."""
+    try:
+        solution = inference.soft_values(model, optimism=optimism)
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"a value beyond the cliff: {solution.V}")
 
 
 def answer_1():
-    """From a slip of about 0.1 on a few walks go north; at 0.2 it is one in five.
+    """At -log(2/γ) = -0.80: each step longer now costs nature log 2 + log(1/γ), and you still 1.
 
-    Even at 0.3 most still take the bridge: four more steps cost 4 for certain. On ice that is worse
-    still, the north is no longer safe to reach within the time, and its share falls again.
+    A step goes on with probability γ/2. To make that certain costs log(2/γ) nats of KL, at a price
+    of 1/|η|, so that waiting for ever is a bargain beyond |η| = log(2/γ).
     """
-    bridge_cells, north = [(3, j) for j in (2, 3, 4)], [(0, 3), (1, 3)]
-    shares = []
-    print("slip   over the bridge   round by the north")
-    for slip in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
-        over, around = (ever(bridge(slip), cells) for cells in (bridge_cells, north))
-        shares.append(around)
-        print(f"{slip:4} {over:17.3f} {around:20.3f}")
-    assert shares[0] < 1e-3
-    assert 0.01 < shares[1] < 0.05
-    assert max(shares) == shares[3] > shares[5]
+    for discount in (1.0, 0.9, 0.5):
+        waiting = models.tabular(
+            [[[0.5, 0.5]], [[0.0, 1.0]]],
+            [[-1.0], [0.0]],
+            horizon=None,
+            initial=[1.0, 0.0],
+            discount=discount,
+        )
+        cliff = -math.log(2 / discount)
+        eta = cliff + 0.02
+        on = 0.5 * discount * math.exp(-eta)
+        closed = math.log(math.exp(-eta) * (1 - 0.5 * discount) / (1 - on)) / eta
+        value = inference.soft_values(waiting, optimism=eta).V[0].item()
+        print(f"γ = {discount}: cliff at η = {cliff:.3f}; at {eta:.3f}, V = {value:.3f}", end=" ")
+        print(f"(closed form {closed:.3f})")
+        assert abs(value - closed) < 1e-6
+        beyond = said(waiting, cliff - 0.02)
+        found = float(re.search(r"critical optimism .* is about (-[\d.]+\d)", beyond)[1])
+        assert abs(found - cliff) < 1e-4
 
 
 def answer_2():
-    """That it hurried into the pit: most likely it fell in step 4, as soon as it could get there.
-
-    In a pit nothing is paid any more, and each step outside costs 1. Whoever is known to end there,
-    and to have done well in every step, did not waste any. The evidence at step 12 changes
-    everything that came before it.
-    """
-    model = bridge()
-    table = cai.tabulate(model)
-    pit = model.layout.cells.index((2, 3))
-    nosy = inference.posterior(table, observed={"s_12": pit})
-    falls = nosy.states[:, pit]
-    print(f"P(in that pit) at steps 1 to 12: {[round(x, 3) for x in falls[1:13].tolist()]}")
-    for t, here in enumerate(nosy.states[:5]):
-        print(
-            f"step {t}: most likely in {model.layout.cells[int(here.argmax())]}, {here.max():.2f}"
-        )
-    assert falls[3] < 1e-6
-    assert falls[4] > 0.8
-
-
-def answer_3():
     """A quarter of what it was: only the product of η and the covariance of the gusts matters."""
 
     def cart(gusts):
@@ -94,7 +71,7 @@ def answer_3():
     assert abs(lowest / lower - 4) < 1e-3
 
 
-def answer_4():
+def answer_3():
     """z is ½ z_X + ¼ z_Y + ¼ z_Z, and solving the mixed problem gives the same to rounding."""
     rows = ("X..#..Y", ".#...#.", ".#.#.#.", "...S...", ".###.#.", ".....#Z")
     places = [(i, j) for i, row in enumerate(rows) for j, c in enumerate(row) if c != "#"]

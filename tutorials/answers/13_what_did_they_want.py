@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 9."""
+"""Answers to the exercises of notebook 13."""
 
 import torch
 

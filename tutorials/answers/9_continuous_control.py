@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 5."""
+"""Answers to the exercises of notebook 9."""
 
 import math
 

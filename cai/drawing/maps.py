@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from cai.plot.palette import UNSEEN, ink
+from cai.drawing.palette import UNSEEN, ink
 from cai.program.layout import Layout
 from cai.tables.table import Table
 

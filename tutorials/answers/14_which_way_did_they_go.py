@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 10, in a smaller town than its own."""
+"""Answers to the exercises of notebook 14, in a smaller town than its own."""
 
 import math
 from itertools import pairwise

@@ -1,32 +1,28 @@
-"""Figures of what each method imagines and gets, and of what each restriction costs."""
+"""What each method imagines, and what it gets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cai.evaluation.bracket import EvidenceBracket
-from cai.evaluation.report import Comparison, Row
-from cai.plot.canvas import captioned, check_drawn, check_report, figure, finite
-from cai.plot.palette import (
+from cai.drawing.bars import SMALL, beside_bar, legend_above
+from cai.drawing.canvas import captioned, check_report, figure, finite
+from cai.drawing.palette import (
     ACTIONS,
     DYNAMICS,
     IMAGINED,
-    INDEPENDENT,
     NEUTRAL,
-    OPEN_LOOP,
     REAL,
-    REFERENCE,
-    SIGHT,
     START,
     UNSEEN,
-    ink,
     lettering,
 )
+from cai.drawing.signs import spell
+from cai.evaluation.bracket import EvidenceBracket
+from cai.evaluation.report import Comparison, Row
 
 _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "imagined": (IMAGINED, {"ms": 11, "mfc": "none", "mew": 2}),
@@ -34,24 +30,7 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _PARTS = {"start": START, "actions": ACTIONS, "dynamics": DYNAMICS}
 _DIVERGENCE = "KL to the exact posterior (nats)"
-_RESTRICTIONS = {
-    "luck that cannot be had": DYNAMICS,
-    "not seeing all of the state": SIGHT,
-    "not looking": OPEN_LOOP,
-    "independent steps": INDEPENDENT,
-}
-_NARROW = 0.05  # fraction of the longest bar below which a price has no room for its number
 _ROOM = 0.3  # for numbers beside the outermost dots, of their distance
-_SMALL = 8  # points, of numbers
-
-
-class _Ladder(Protocol):
-    """What is drawn of an ``inference.PriceLadder``: ELBOs and prices, nats."""
-
-    @property
-    def nats(self) -> Mapping[str, float]: ...
-    @property
-    def prices(self) -> Mapping[str, float]: ...
 
 
 def comparison(report: Comparison) -> Figure:
@@ -86,7 +65,7 @@ def comparison(report: Comparison) -> Figure:
         axes.tick_params(labelleft=False)
     _pairs(panels[0], rows, ("imagined_bound", "elbo"), "bound, ELBO (nats)")
     _pairs(panels[1], rows, ("imagined_return", "expected_return"), "return (reward units)")
-    _legend(panels[0], 2)
+    legend_above(panels[0], 2)
     text = (
         "Rings: what a method imagines; dots: what its policy gets in the true dynamics, further "
         "left if the method is too optimistic."
@@ -151,34 +130,14 @@ def _beside(axes: Axes, x: float, y: float, colour: str, left: bool) -> None:
     at = float(np.clip(x, *axes.get_xlim()))
     left = left if np.isfinite(x) else x > 0
     axes.annotate(
-        _spell(x),
+        spell(x),
         (at, y),
         xytext=(-9 if left else 9, 0) if np.isfinite(x) else (0, 0),
         textcoords="offset points",
         ha="right" if left else "left",
         va="center",
-        fontsize=_SMALL,
+        fontsize=SMALL,
         color=lettering(colour),
-    )
-
-
-def _spell(x: float) -> str:
-    """Three digits or all before the point, with a minus sign."""
-    text = f"{x:.0f}" if abs(x) >= 1000 and np.isfinite(x) else f"{x + 0.0:.3g}"
-    return text.replace("inf", "∞").replace("-", "−")
-
-
-def _legend(axes: Axes, columns: int) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=columns,
-        frameon=False,
-        fontsize=_SMALL,
-        handlelength=1.2,
-        handletextpad=0.5,
-        columnspacing=1.0,
-        borderaxespad=0.2,
     )
 
 
@@ -191,10 +150,10 @@ def _divergences(axes: Axes, rows: list[Row]) -> None:
         left += nats
     for k, row in enumerate(rows):
         if row.kl is not None:
-            _beside_bar(axes, left[k], k, _spell(max(row.kl, 0.0)))
+            beside_bar(axes, left[k], k, spell(max(row.kl, 0.0)))
     axes.set_xlim(0, 1.25 * left.max() or 1.0)
     axes.set_xlabel(_DIVERGENCE)
-    _legend(axes, 3)
+    legend_above(axes, 3)
 
 
 def _between(axes: Axes, rows: list[Row], between: EvidenceBracket) -> None:
@@ -210,66 +169,7 @@ def _between(axes: Axes, rows: list[Row], between: EvidenceBracket) -> None:
     rest: dict[str, Any] = {"facecolor": "white", "edgecolor": NEUTRAL, "hatch": "////"}
     axes.barh(y, width, 0.6, least, label=what, **rest)
     for k in range(len(rows)):
-        _beside_bar(axes, least[k] + width[k], k, f"{_spell(least[k])} … {_spell(most[k])}")
+        beside_bar(axes, least[k] + width[k], k, f"{spell(least[k])} … {spell(most[k])}")
     axes.set_xlim(min(0.0, *least), 1.4 * max(*most, *least) or 1.0)
     axes.set_xlabel(_DIVERGENCE)
-    _legend(axes, 2)
-
-
-def _beside_bar(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=_SMALL,
-        color=REFERENCE,
-    )
-
-
-def price_ladder(ladder: _Ladder) -> Figure:
-    """How many nats each rung is below log p(O), divided by restriction.
-
-    An infinite price is drawn as long as all others together.
-
-    Args:
-        ladder: from :func:`cai.inference.price_ladder`.
-
-    Returns:
-        A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
-
-    Raises:
-        ValueError: if it is not a result of ``inference.price_ladder``.
-
-    >>> from cai import inference, models, plot
-    >>> figure = plot.price_ladder(inference.price_ladder(models.ledge()))
-    """
-    check_drawn("ladder", ladder, ("nats", "prices"), "inference.price_ladder")
-    rungs, prices = list(ladder.nats), ladder.prices
-    canvas, (axes,) = figure(1, height=0.5 * len(rungs) + 1.8)
-    canvas.set_figwidth(8.0)
-    y, left = np.arange(len(rungs)), np.zeros(len(rungs))
-    known = sum(nats for nats in prices.values() if nats < np.inf)
-    drawn = {what: min(nats, max(known, 1.0)) for what, nats in prices.items()}
-    total = sum(drawn.values())
-    for k, (what, nats) in reversed(list(enumerate(drawn.items()))):
-        width = np.where(y <= k, nats, 0.0)
-        colour = _RESTRICTIONS[what.split(", ")[-1]]
-        bars = axes.barh(y, width, 0.6, left, color=colour, label=what)
-        if nats > _NARROW * total:
-            numbers = [_spell(prices[what]) if x > 0 else "" for x in width]
-            axes.bar_label(bars, numbers, label_type="center", color=ink(colour))
-        left += width
-    for i, rung in enumerate(rungs):
-        number = f"{ladder.nats[rung]:.3f}".replace("inf", "∞").replace("-", "−")
-        _beside_bar(axes, left[i], i, number)
-    axes.set(yticks=y, yticklabels=rungs, xlabel="nats below log p(O)")
-    axes.set_xlim(0, 1.15 * total if total > 0 else 1.0)
-    _legend(axes, 2)
-    return captioned(
-        canvas,
-        "Each row is the best guide under some restrictions, with the true dynamics; its ELBO in "
-        "nats is at the end of the bar. Each colour is the cost of one restriction, the bar their "
-        "total.",
-    )
+    legend_above(axes, 2)

@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 12, on its six cells."""
+"""Answers to the exercises of notebook 3, on its six cells."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 6."""
+"""Answers to the exercises of notebook 10."""
 
 import dataclasses
 import math
@@ -95,7 +95,7 @@ def answer_3():
 def answer_4():
     """Towards the hard rule: after k rounds the policy is the soft one of temperature α/k.
 
-    A policy as prior brings along all of its rewards (notebook 7, section 1). So the k-th policy is
+    A policy as prior brings along all of its rewards (notebook 11, section 1). So policy k is
     that of k times the rewards, which is the temperature divided by k.
     """
     model, _ = lake()

@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 8.
+"""Answers to the exercises of notebook 12.
 
 Training a network takes longer than an answer should. What came out of ours is told in words, of
 one seed each; what is computed here is the exact side.

@@ -7,8 +7,8 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
-from cai.plot import palette
-from cai.plot.palette import contrast, ink, lettering
+from cai.drawing import palette
+from cai.drawing.palette import contrast, ink, lettering
 
 APART = 20  # CIELAB ΔE; about 2.3 is just noticeable side by side
 

@@ -1,4 +1,4 @@
-"""Answers to the exercises of notebook 7."""
+"""Answers to the exercises of notebook 11."""
 
 import dataclasses
 

@@ -1,0 +1,1 @@
+"""What all figures share: the canvas, maps, bars, colours, and how numbers are written."""
