@@ -38,10 +38,12 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/solutions": "numerics distributions program tables sweeps policies infinite",
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
     "solutions",
+    "cai/parallel.py": "numerics",
     "cai/graph.py": "numerics distributions program tables",
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
+    "cai/experiments": "numerics program solutions evaluation plot parallel.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
@@ -70,7 +72,7 @@ FAMILIES = [
     "intentions",
     "information",
 ]
-NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/cli", "cai/cli/roads"}
+NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/experiments", "cai/cli", "cai/cli/roads"}
 MOST_FILES = 12
 MOST_LINES = 300
 
