@@ -7,6 +7,9 @@ clusters of Ray and Dask run the same code where they are installed.
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -18,6 +21,8 @@ from cai.numerics.optional_package import optional
 
 _ADVICE = 'pip install "control-as-inference[sweep]", or take jobs=1, which needs no package'
 _RAY = "ray"
+_BETWEEN_LOOKS = 1.0  # seconds
+_watching: list[int] = []  # the process that this one works for
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -73,7 +78,7 @@ def _by_joblib(
     function: Callable[[Task], Result], todo: Sequence[Task], jobs: int, engine: str | None
 ) -> Iterator[Result]:
     pool, workers = _pool(jobs, engine)
-    calls = [(_with_one_thread, (function, task), {}) for task in todo]
+    calls = [(_alone, (function, task, os.getpid()), {}) for task in todo]
     try:
         if pool.return_generator:
             with contextlib.closing(pool(calls)) as found:
@@ -101,6 +106,21 @@ def _pool(jobs: int, engine: str | None) -> tuple[Any, int]:
     except (ValueError, ImportError, KeyError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         checks.refuse("engine", "a backend of joblib that is installed", repr(engine), words)
+
+
+def _alone(function: Callable[[Task], Result], task: Task, parent: int) -> Result:
+    """The same in another process, which ends with the one that it works for."""
+    if os.getppid() == parent and not _watching:
+        _watching.append(parent)
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    return _with_one_thread(function, task)
+
+
+def _watch(parent: int) -> None:
+    """Ends this process once its parent has been killed; it would wait for work for minutes."""
+    while os.getppid() == parent:
+        time.sleep(_BETWEEN_LOOKS)
+    os._exit(1)
 
 
 def _with_one_thread(function: Callable[[Task], Result], task: Task) -> Result:

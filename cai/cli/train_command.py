@@ -18,7 +18,8 @@ from torch import nn
 from cai import checks, inference, plot
 from cai.cli import loading, output, run_folder, terminal
 from cai.cli.failure import Mistake
-from cai.cli.learners import LEARNERS, key_and_value
+from cai.cli.learners import LEARNERS
+from cai.cli.shared_options import key_and_value
 from cai.distributions.exact_scores import support_size
 from cai.evaluation.evaluate import Evaluation, evaluate
 from cai.inference.fitting import checkpoint_file

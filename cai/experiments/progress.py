@@ -28,8 +28,7 @@ class SweepProgress:
         terminal = _on_terminal()
         self._total, self._done, self._first = total, done, done
         self._lines = shown == LINES and not terminal
-        self._begun = time.monotonic()
-        self._due = self._begun + _BETWEEN_LINES
+        self._begun = self._due = math.inf
         off = not (shown and terminal)
         self._bar = tqdm(total=total, initial=done, desc="sweep", unit="cell", disable=off)
         if self._lines and done:
@@ -46,6 +45,8 @@ class SweepProgress:
         self._done += 1
         self._bar.update()
         now = time.monotonic()
+        if self._begun == math.inf:  # processes have started, which says nothing about the cells
+            self._first, self._begun, self._due = self._done, now, now + _BETWEEN_LINES
         if not self._lines or now < self._due:
             return
         self._due = now + _BETWEEN_LINES

@@ -97,12 +97,12 @@ def sweep(
                 for finished in _finished(study, todo, jobs, engine, bar):
                     lines.append(finished)
                     bar.update()
+                found = tuple(cell_of(cell, lines.found[cell.key]) for cell in cells)
+                result = SweepResult(axes, tuple(study.methods), numbers, found)
+                if folder is not None:
+                    _write(folder, result, bar)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_interrupted(cells, lines, folder)) from None
-        found = tuple(cell_of(cell, lines.found[cell.key]) for cell in cells)
-        result = SweepResult(axes, tuple(study.methods), numbers, found)
-        if folder is not None:
-            _write(folder, result, bar)
     return result
 
 
