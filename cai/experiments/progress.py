@@ -27,7 +27,7 @@ class SweepProgress:
     def __init__(self, total: int, done: int, shown: str | None) -> None:
         terminal = _on_terminal()
         self._total, self._done, self._first = total, done, done
-        self._lines = shown == LINES and not terminal
+        self._shown, self._lines = shown is not None, shown == LINES and not terminal
         self._begun = self._due = math.inf
         off = not (shown and terminal)
         self._bar = tqdm(total=total, initial=done, desc="sweep", unit="cell", disable=off)
@@ -55,7 +55,9 @@ class SweepProgress:
         self.say(f"sweep: {self._done} of {self._total} cells, about {left} s left")
 
     def say(self, text: str) -> None:
-        """Prints a separate line to standard error."""
+        """Prints a separate line to standard error, unless nothing is to be shown."""
+        if not self._shown:
+            return
         with contextlib.suppress(OSError, ValueError):  # a pipe or a file that was closed
             self._bar.write(text, file=sys.stderr)
 

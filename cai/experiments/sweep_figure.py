@@ -40,7 +40,7 @@ def sweep_figure(
     Raises:
         ValueError: if there are too many panels.
     """
-    (across, values), *others = list(axes.items()) or [("", (None,))]
+    (across, values), *others = list(axes.items()) or [("", ("",))]
     panels = list(itertools.product(*(values for _, values in others)))
     if len(panels) > _MOST_PANELS:
         names = " and ".join(name for name, _ in others)
@@ -50,14 +50,18 @@ def sweep_figure(
     canvas = Figure(
         figsize=(max(6.0, 3.2 * len(panels)), 0.6 + 2.6 * len(found)), layout="constrained"
     )
+    known = {
+        x["method"] for rows in found.values() for x in rows if not math.isnan(_drawn(x["mean"]))
+    }
+    labels = [name if name in known else f"{name}: no number" for name in methods]
     grid = canvas.subplots(len(found), len(panels), squeeze=False, sharex=True, sharey="row")
     for line, (column, rows) in zip(grid, found.items(), strict=True):
         for k, panel in enumerate(line):
             # Rows are ordered by the first axis, the others, and then the method.
             size = len(panels) * len(methods)
             here = [list(rows[i * size :][k * len(methods) :]) for i in range(len(values))]
-            for j, method in enumerate(methods):
-                _draw(panel, values, [line[j] for line in here], method, j)
+            for j, label in enumerate(labels):
+                _draw(panel, values, [line[j] for line in here], label, j)
         line[0].set_ylabel(_UNITS.get(column, column.replace("_", " ")))
     for panel, point in zip(grid[0], panels, strict=True):
         pairs = zip(others, point, strict=True)
@@ -76,7 +80,7 @@ def _caption(seeds: int) -> str:
 
 
 def _draw(
-    panel: Axes, values: Sequence[Plain], rows: list[Mapping[str, Any]], method: str, j: int
+    panel: Axes, values: Sequence[Plain], rows: list[Mapping[str, Any]], label: str, j: int
 ) -> None:
     """The line of one method, with its interval; what is infinite or unknown is left out."""
     x = _places(panel, values)
@@ -88,8 +92,9 @@ def _draw(
     style = dash if _numeric(values) else "none"
     marker = _MARKERS[j % len(_MARKERS)]
     # Later ones are smaller, so that marks in one place are all seen.
-    size = max(3.0, 8.0 - 1.5 * j)
-    panel.plot(x, mean, style, marker=marker, ms=size, mfc="none", color=colour, label=method)
+    size = max(4.0, 9.0 - j)
+    look = {"linestyle": style, "marker": marker, "ms": size, "mfc": "none", "color": colour}
+    panel.plot(x, mean, label=label, **look)
     if (np.nan_to_num(half) > 0).any():
         panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
         panel.errorbar(x, mean, half, fmt="none", ecolor=colour, elinewidth=1, capsize=2)
@@ -100,7 +105,7 @@ def _draw(
 def _places(panel: Axes, values: Sequence[Plain]) -> np.ndarray:
     """Where values lie on the axis, whose scale and marks are set."""
     if not _numeric(values):
-        panel.set_xticks(range(len(values)), ["" if x is None else str(x) for x in values])
+        panel.set_xticks(range(len(values)), list(map(str, values)))
         panel.set_xlim(-0.5, len(values) - 0.5)
         return np.arange(len(values), dtype=float)
     x = np.array([float(value or 0) for value in values])
