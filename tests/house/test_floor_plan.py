@@ -43,7 +43,7 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
-    "cai/experiments": "numerics program solutions evaluation plot parallel.py",
+    "cai/experiments": "numerics evaluation plot parallel.py installation.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
