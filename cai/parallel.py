@@ -78,7 +78,7 @@ def _by_joblib(
     function: Callable[[Task], Result], todo: Sequence[Task], jobs: int, engine: str | None
 ) -> Iterator[Result]:
     pool, workers = _pool(jobs, engine)
-    calls = [(_alone, (function, task, os.getpid()), {}) for task in todo]
+    calls: list[Any] = [(_alone, (function, task, os.getpid()), {}) for task in todo]
     try:
         if pool.return_generator:
             with contextlib.closing(pool(calls)) as found:

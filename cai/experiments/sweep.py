@@ -76,9 +76,9 @@ def sweep(
     study = Study(_function("factory", factory), _methods(methods))
     axes, numbers = grids.axes_of(grid), _seeds(seeds)
     checks.check_flag("retry", retry)
-    if progress not in (True, False, LINES):
+    if not isinstance(progress, bool) and progress != LINES:
         checks.refuse("progress", f'True, False or "{LINES}"', repr(progress), "True is a bar")
-    shown = {True: BAR, False: None}.get(progress, LINES)  # type: ignore[call-overload]
+    shown = LINES if progress == LINES else BAR if progress else None
     check_engine(jobs, engine)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -167,7 +167,8 @@ def _function(name: str, value: Any) -> Callable[..., Any]:
         checks.refuse(
             name, "a function", came, "for instance lambda **point: models.ledge(**point)"
         )
-    return value  # type: ignore[no-any-return]
+    function: Callable[..., Any] = value
+    return function
 
 
 def _methods(methods: Any) -> dict[str, Callable[..., Any]]:

@@ -93,7 +93,13 @@ def _draw(
     marker = _MARKERS[j % len(_MARKERS)]
     # Later ones are smaller, so that marks in one place are all seen.
     size = max(4.0, 9.0 - j)
-    look = {"linestyle": style, "marker": marker, "ms": size, "mfc": "none", "color": colour}
+    look: dict[str, Any] = {
+        "linestyle": style,
+        "marker": marker,
+        "ms": size,
+        "mfc": "none",
+        "color": colour,
+    }
     panel.plot(x, mean, label=label, **look)
     if (np.nan_to_num(half) > 0).any():
         panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
