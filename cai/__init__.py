@@ -74,6 +74,9 @@ Evaluation:
 - ``Comparison``: its result.
 - ``Row``: one method of a comparison.
 - ``EvidenceBracket``: log p(O) from below and from above.
+- ``sweep``: methods on a grid of models with several seeds, in a file that survives a kill.
+- ``SweepResult``: its result.
+- ``SweepCell``: one method on one model of a sweep, with one seed.
 """
 
 from cai import installation as _installation

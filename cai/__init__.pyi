@@ -12,6 +12,9 @@ from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import Comparison as Comparison
 from .evaluation.report import Row as Row
 from .evaluation.with_prior import with_prior as with_prior
+from .experiments.sweep import sweep as sweep
+from .experiments.sweep_result import SweepCell as SweepCell
+from .experiments.sweep_result import SweepResult as SweepResult
 from .gaussian.forms import Gaussian as Gaussian
 from .gaussian.forms import LinearMap as LinearMap
 from .gaussian.forms import Quadratic as Quadratic

@@ -1,4 +1,4 @@
-"""The command line: ``cai compare``, ``draw``, ``models``, ``train``, ``irl``, ``routes``, etc."""
+"""The command line: ``cai compare``, ``solve``, ``sweep``, ``train``, ``irl``, ``routes``, etc."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _status(run: Callable[[], None], model: str) -> int:
         return failure.fail(mistake, 2)
     except terminal.NobodyReads:
         return 141  # without a word, as a program that ends by SIGPIPE
-    except KeyboardInterrupt:
-        return failure.fail("interrupted; nothing was written", interruption.STATUS)
+    except KeyboardInterrupt as left:
+        return failure.fail(str(left) or "interrupted; nothing was written", interruption.STATUS)
     except BaseException as error:  # SystemExit is one, which a user's file may raise
         return failure.fail(failure.explain(error, model), 1)
     return 0

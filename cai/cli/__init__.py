@@ -6,6 +6,11 @@ Loaded when they are first asked for, since they import large parts of the libra
 - ``train_command``: learners from transitions.
 - ``irl_command``: rewards from demonstrations.
 - ``run_routes``: road networks.
+- ``loading``, ``output``: models by name, and the files of a command.
+- ``facts``, ``has_table``: what there is to say of a model.
+- ``table_of``, ``title``, ``state``, ``action``, ``show``, ``to_json``, ``untrained``: what
+  commands on tables share.
+- ``ModelFactory``, ``SweptMethod``, ``check_points``: what a sweep sends to other processes.
 """
 
 import lazy_loader as _lazy_loader

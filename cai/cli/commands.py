@@ -16,6 +16,16 @@ from cai import cli, inference, models, plot
 from cai.cli import loading, output, terminal
 from cai.cli.failure import Mistake
 from cai.cli.options import TRANSITIONS
+from cai.cli.verbs import (
+    dial_command,
+    fit_command,
+    info_command,
+    model_names,
+    new_command,
+    plan_command,
+    solve_command,
+    sweep_command,
+)
 from cai.evaluation.comparison import compare
 from cai.evaluation.report import Comparison
 from cai.inference.fitting.loop import in_lines
@@ -51,6 +61,13 @@ def chosen(name: str) -> Callable[[argparse.Namespace], None]:
         "plot": lambda: cli.train_command.plot_runs,
         "irl": lambda: cli.irl_command.fit,
         "routes": lambda: cli.run_routes,
+        "info": lambda: info_command.run,
+        "solve": lambda: solve_command.run,
+        "dial": lambda: dial_command.run,
+        "plan": lambda: plan_command.run,
+        "fit": lambda: fit_command.run,
+        "new": lambda: new_command.run,
+        "sweep": lambda: sweep_command.run,
     }
     command = commands[name]()
     return in_lines()(command)  # training says how far it is in lines, where there is no terminal
@@ -171,9 +188,18 @@ def _list_models(options: argparse.Namespace) -> None:
     made = loading.built_in().items()
     words = {name: (make.__doc__ or "").splitlines()[0] for name, make in made}
     words["FILE.py:NAME"] = "A TrajectoryModel of your own, by its name in a Python file."
-    lines = [
+    words["MODULE:NAME"] = "The same in a module that Python can import."
+    lines = _described(words)
+    published = {f"  {name}": loading.described(name) for name in model_names.entry_points()}
+    if published:
+        lines += ["Models that installed packages publish:", *_described(published)]
+    lines += ["Gymnasium environments with a published table:"]
+    terminal.show("\n".join([*lines, *(f"  {name}" for name in models.published())]))
+
+
+def _described(words: dict[str, str]) -> list[str]:
+    """Names with a description beside each, which goes on below itself."""
+    return [
         textwrap.fill(text, _WIDTH, initial_indent=f"{name:19}", subsequent_indent=" " * 19)
         for name, text in words.items()
     ]
-    lines += ["Gymnasium environments with a published table:"]
-    terminal.show("\n".join([*lines, *(f"  {name}" for name in models.published())]))

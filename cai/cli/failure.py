@@ -51,7 +51,7 @@ def explain(error: BaseException, model: str) -> str:
     Raises:
         BaseException: the error itself, if it is a fault of this library.
     """
-    file = file_of(model)
+    file = file_of(model) or _module(model)
     where = file and place(error, file)
     own = isinstance(error, ValueError | OSError)  # their messages suffice
     memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
@@ -74,6 +74,13 @@ def file_of(name: str) -> Path | None:
     """The Python file that a model is taken from; None if it is named otherwise."""
     file = re.fullmatch(r"(.+\.py)(:.*)?", name)
     return Path(file[1]) if file else None
+
+
+def _module(name: str) -> Path | None:
+    """The file of MODULE:NAME, if that was imported."""
+    module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
 
 
 def place(error: BaseException, file: Path) -> str | None:

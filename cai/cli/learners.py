@@ -1,10 +1,8 @@
-"""What the command line trains and fits, and its arguments: light, since the help lists them."""
+"""What the command line trains and fits: light, since the help lists them."""
 
 from __future__ import annotations
 
-import argparse
-import ast
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class LearnerKind(NamedTuple):
@@ -71,18 +69,3 @@ def methods() -> str:
     """The methods and what they find, a line each."""
     lines = [f"  {name:18}{x.finds}; inference.{x.function}" for name, x in METHODS.items()]
     return "\n".join(["methods:", *lines])
-
-
-def key_and_value(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, where the value is a Python literal or else text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all it can raise
-        pass
-    try:
-        return key, float(value)  # inf and -inf, which are not literals
-    except ValueError:
-        return key, value

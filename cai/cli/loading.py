@@ -20,8 +20,8 @@ import gymnasium
 from cai import models
 from cai.cli import terminal
 from cai.cli.failure import Mistake, file_of, named, place
-from cai.cli.options import INFINITE
-from cai.cli.shared_options import nearest
+from cai.cli.shared_options import INFINITE, nearest
+from cai.cli.verbs.model_names import entry_points, from_module, in_a_module
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 
@@ -60,21 +60,55 @@ def load(options: argparse.Namespace) -> TrajectoryModel:
     if twice:
         raise Mistake(f"--option: {twice} is given twice, by --{twice} as well; leave one out")
     try:
-        if file_of(name) is not None:
-            file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
-            if file is None:
-                raise Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
-            if extra:
-                raise Mistake("--option: a model from a file has no options; edit the file")
-            found = _from_file(Path(file[1]), file[2] or "model", TrajectoryModel)
-            if options.horizon == INFINITE and found.final_reward is not None:
-                raise Mistake("--horizon: a model with a final reward has no infinite horizon")
-            return dataclasses.replace(found, **changes)
         if name in _BUILT_IN:
-            return _from_options(name, changes, extra)
+            return _from_options(name, built_in()[name], changes | extra, extra)
+        if is_own(name):
+            return _own(name, changes, extra)
         return _from_gymnasium(name, options.quiet, **changes, **extra)
     except (ValueError, TypeError) as error:
         raise Mistake(error) from None
+
+
+def is_own(name: str) -> bool:
+    """Whether a model is from a file, a module or another package, not from here."""
+    return file_of(name) is not None or in_a_module(name) is not None
+
+
+def described(name: str) -> str:
+    """The first line of what is said of a model that another package publishes, or its error."""
+    try:
+        found = _found_in(*from_module(name), TrajectoryModel)
+    except Mistake as mistake:
+        return f"cannot be loaded: {' '.join(str(mistake).split())}"
+    if isinstance(found, TrajectoryModel):
+        return f"A model of the package {entry_points()[name].module.partition('.')[0]}."
+    return (inspect.getdoc(found) or "No description.").splitlines()[0]
+
+
+def _own(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
+    """A model from a file, a module or another package, or what a function there makes."""
+    if file_of(name) is not None:
+        file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
+        if file is None:
+            raise Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
+        held, where, what = vars(_run(Path(file[1]))), file[1], file[2] or "model"
+    else:
+        held, where, what = from_module(name)
+    found = _found_in(held, where, what, TrajectoryModel)
+    if not isinstance(found, TrajectoryModel):
+        known = inspect.signature(found).parameters
+        taken = {key: value for key, value in changes.items() if key in known}
+        changes = {key: value for key, value in changes.items() if key not in known}
+        found = _from_options(name, found, taken | extra, extra)
+        if not isinstance(found, TrajectoryModel):
+            came = type(found).__name__
+            raise Mistake(f"{where}: expected {what!r} to return a cai.TrajectoryModel, got {came}")
+    elif extra:
+        advice = f"edit the file, or give {what!r} as a function that makes one"
+        raise Mistake(f"--option: a model from a file has no options; {advice}")
+    if changes.get("horizon", 1) is None and found.final_reward is not None:
+        raise Mistake("--horizon: a model with a final reward has no infinite horizon")
+    return dataclasses.replace(found, **changes)
 
 
 def load_any(options: argparse.Namespace) -> Any:
@@ -83,7 +117,7 @@ def load_any(options: argparse.Namespace) -> Any:
     Raises:
         Mistake: if there is none, or it cannot be made with these arguments.
     """
-    if options.model in _BUILT_IN or file_of(options.model) is not None:
+    if options.model in _BUILT_IN or is_own(options.model):
         return load(options)
     chosen = argparse.Namespace(**vars(options) | {"model": published_name(options.model)})
     try:
@@ -111,7 +145,8 @@ def load_reward(name: str) -> LinearReward:
     file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
     if file is None:
         raise Mistake(f"--reward: expected FILE.py:NAME, got {name}")
-    found: LinearReward = _from_file(Path(file[1]), file[2] or "reward", LinearReward)
+    held, what = vars(_run(Path(file[1]))), file[2] or "reward"
+    found: LinearReward = _found_in(held, file[1], what, LinearReward)
     return found
 
 
@@ -141,22 +176,24 @@ def quietly(quiet: bool) -> Iterator[None]:
         terminal.note(" ".join(words.split()))
 
 
-def _from_options(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
-    constructor = built_in()[name]
-    known = inspect.signature(constructor).parameters
+def _from_options(
+    name: str, make: Callable[..., Any], arguments: dict[str, Any], extra: dict[str, Any]
+) -> Any:
+    """What a function makes of arguments, of which some were given as options."""
+    known = inspect.signature(make).parameters
     unknown = sorted(extra.keys() - known.keys())
-    if unknown:
+    if unknown and not any(x.kind is x.VAR_KEYWORD for x in known.values()):
         guess = nearest(unknown[0], known) or f"; it has {', '.join(known)}"
         raise Mistake(f"--option: {name} has no {', '.join(unknown)}{guess}")
     try:
-        return constructor(**changes, **extra)
+        return make(**arguments)
     except (AttributeError, LookupError) as error:
         words = ", ".join(f"{key}={value!r}" for key, value in extra.items())
         raise Mistake(f"--option: {name} cannot be made with {words}: {named(error)}") from None
 
 
 def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
-    known = [*_BUILT_IN, *models.published()]
+    known = [*_BUILT_IN, *entry_points(), *models.published()]
     with quietly(quiet):
         try:
             return models.gym(name, **arguments)
@@ -167,17 +204,19 @@ def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel
             raise Mistake(f"{name}: there is no such model{guess}") from None
 
 
-def _from_file(file: Path, name: str, kind: type) -> Any:
-    module, what = _run(file), f"cai.{kind.__name__}"
-    if not hasattr(module, name):
-        found = [k for k, v in vars(module).items() if isinstance(v, kind)]
+def _found_in(held: dict[str, Any], where: str, name: str, kind: type) -> Any:
+    """What a file or a module holds by a name: something of a kind, or a function that makes it."""
+    what = f"cai.{kind.__name__}"
+    if name not in held:
+        found = [k for k, v in held.items() if isinstance(v, kind)]
         advice = f"; it has {', '.join(found)}" if found else f"; it holds no {what}"
-        raise Mistake(f"{file}: there is no {name!r} in it{nearest(name, found) or advice}")
-    made = getattr(module, name)
-    if not isinstance(made, kind):
+        raise Mistake(f"{where}: there is no {name!r} in it{nearest(name, found) or advice}")
+    made = held[name]
+    function = inspect.isfunction(made) and kind is TrajectoryModel
+    if not (isinstance(made, kind) or function):
         came = type(made).__name__
         raise Mistake(
-            f"{file}: expected {name!r} to be a {what}, got {came}; build one with {what}(...)"
+            f"{where}: expected {name!r} to be a {what}, got {came}; build one with {what}(...)"
         )
     return made
 

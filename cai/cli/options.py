@@ -8,16 +8,29 @@ from typing import Any
 
 from cai import installation
 from cai.cli.failure import program
-from cai.cli.learners import LEARNERS, METHODS, described, key_and_value, methods
+from cai.cli.learners import LEARNERS, METHODS, described, methods
 from cai.cli.roads import routes_options
 from cai.cli.shared_options import (
     STATUS,
     Parser,
     add_estimation,
     add_json,
-    add_output,
+    add_model,
     add_quiet,
+    add_seed,
+    count,
+    horizon,
+    key_and_value,
     names,
+)
+from cai.cli.verbs import (
+    dial_command,
+    fit_command,
+    info_command,
+    new_command,
+    plan_command,
+    solve_command,
+    sweep_command,
 )
 
 _EXAMPLES = """\
@@ -26,6 +39,13 @@ examples:
   cai compare FrozenLake-v1 -T 60 -a 0.01 -O map_name=8x8 -O is_slippery=False
   cai compare my_dynamics.py:model --out out/mine
   cai compare ledge --json
+  cai new my_model.py
+  cai info my_model.py:model
+  cai solve gridworld --optimism 1
+  cai dial ledge
+  cai plan gridworld --option slip=0
+  cai fit pendulum --checkpoint out/pendulum.pt
+  cai sweep gridworld --grid temperature=0.1,0.5,1 --grid slip=0:0.3:0.1 --seeds 5 --jobs 2
   cai draw gridworld --option wind=0.2 --steps 2
   cai models
   cai train soft-q FrozenLake-v1 --steps 200000 --seed 1 --out runs/q1
@@ -37,9 +57,20 @@ examples:
   cai routes predict out drive.graphml --from 101,102 --to 203,204
   cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
-INFINITE = "infinite"  # a horizon
+_COMMANDS = (
+    "compare | info | solve | dial | plan | fit | sweep | draw | models | new | train | evaluate | "
+    "plot | irl | routes"
+)
+_VERBS = (  # each in a file of its own
+    info_command,
+    solve_command,
+    dial_command,
+    plan_command,
+    fit_command,
+    sweep_command,
+    new_command,
+)
 TRANSITIONS = 50_000  # steps of a training times the horizon, by default, if it is sampled
-_MOST = 10**9  # more steps than anyone will wait for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,15 +86,15 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar="compare | draw | models | train | evaluate | plot | irl | routes",
+        metavar=_COMMANDS,
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
-    _add_model_arguments(comparison)
-    _add_seed(comparison, "training")
+    add_model(comparison)
+    add_seed(comparison, "training")
     comparison.add_argument(
         "-n",
         "--steps",
-        type=_count,
+        type=count,
         help="maximum number of training steps (default 1000; where trajectories are sampled, "
         f"{TRANSITIONS} divided by the horizon, at most 2000)",
     )
@@ -75,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     )
     comparison.add_argument(
         "--transitions",
-        type=_count,
+        type=count,
         default=100_000,
         help="of the learner: how many (default 100000)",
     )
@@ -83,10 +114,12 @@ def parser() -> argparse.ArgumentParser:
         "-w", "--wide", action="store_true", help="print all columns, also beyond 80 characters"
     )
     add_json(comparison, "a table")
+    for verb in _VERBS:
+        verb.add_to(commands)
     drawing = commands.add_parser("draw", help="draw the graphical model")
-    _add_model_arguments(drawing)
+    add_model(drawing)
     drawing.add_argument(
-        "-n", "--steps", type=_count, help="how many steps to unroll (default: up to 3)"
+        "-n", "--steps", type=count, help="how many steps to unroll (default: up to 3)"
     )
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
@@ -105,13 +138,13 @@ def _add_learners(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     training.add_argument("learner", choices=LEARNERS, metavar="LEARNER", help="see below")
-    _add_model_arguments(training, _horizon)
+    add_model(training, horizon)
     training.set_defaults(out=None)
     training.add_argument(
-        "-n", "--steps", type=_count, default=200_000, help="transitions (default 200000)"
+        "-n", "--steps", type=count, default=200_000, help="transitions (default 200000)"
     )
-    _add_seed(training, "training")
-    training.add_argument("--seeds", type=_count, default=1, help="number of runs, one per seed")
+    add_seed(training, "training")
+    training.add_argument("--seeds", type=count, default=1, help="number of runs, one per seed")
     training.add_argument("--resume", action="store_true", help="go on with the run in --out")
     training.add_argument(
         "--set",
@@ -127,8 +160,8 @@ def _add_learners(commands: Any) -> None:
     add_json(training, "text")
     evaluation = commands.add_parser("evaluate", help="simulate the policy of a run")
     evaluation.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
-    evaluation.add_argument("--episodes", type=_count, default=100, help="how many (default 100)")
-    _add_seed(evaluation, "the episodes")
+    evaluation.add_argument("--episodes", type=count, default=100, help="how many (default 100)")
+    add_seed(evaluation, "the episodes")
     add_json(evaluation, "text")
     plotting = commands.add_parser("plot", help="draw the learning curve of a run")
     plotting.add_argument("run", type=Path, help="the folder of a run, or of one for each seed")
@@ -147,7 +180,7 @@ def _add_irl(commands: Any) -> None:
         epilog=methods(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_model_arguments(irl, _horizon)
+    add_model(irl, horizon)
     irl.add_argument(
         "demonstrations",
         type=Path,
@@ -190,51 +223,3 @@ def _add_irl(commands: Any) -> None:
         help="how demonstrations end: horizon, own, absorbed, terminated, cut (default horizon)",
     )
     add_estimation(irl)
-
-
-def _horizon(text: str) -> int | str:
-    return text if text == INFINITE else _count(text)
-
-
-def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -> None:
-    parser.add_argument(
-        "model",
-        help="a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME",
-    )
-    more = "" if horizon is None else f', or "{INFINITE}"'
-    steps = f"T, the number of steps{more}"
-    parser.add_argument("-T", "--horizon", type=horizon or _count, help=steps)
-    parser.add_argument("-a", "--temperature", type=float, help="alpha, reward units per nat")
-    parser.add_argument(
-        "-g", "--discount", type=float, help="gamma, the survival probability per step"
-    )
-    parser.add_argument(
-        "-O",
-        "--option",
-        type=key_and_value,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an argument of the built-in model or of the environment; may be repeated",
-    )
-    add_output(parser)
-
-
-def _add_seed(parser: argparse.ArgumentParser, of: str) -> None:
-    parser.add_argument(
-        "-s", "--seed", type=_seed, default=0, help=f"random seed for {of} (default 0)"
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number of at least 1 and at most {_MOST}, got {text!r}"
-        )
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
-    return int(text)

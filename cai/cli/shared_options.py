@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+INFINITE = "infinite"  # a horizon
+_MOST = 10**9  # more steps than anyone will wait for
 STATUS = """\
 exit status:
   0 success, 1 the run failed, 2 wrong arguments, 130 interrupted,
@@ -50,6 +54,48 @@ def nearest(name: str, known: Iterable[str]) -> str:
     spelt = {x.lower().lstrip("-"): x for x in known}
     close = difflib.get_close_matches(name.lower().lstrip("-"), spelt, 1)
     return f"; did you mean {spelt[close[0]]}?" if close else ""
+
+
+def add_model(parser: argparse.ArgumentParser, steps: Any = None, out: bool = True) -> None:
+    """Which model, and what is to be changed of it; where files are written, if there are any.
+
+    Args:
+        parser: of the command.
+        steps: what reads a horizon, if that may be infinite.
+        out: whether the command writes files.
+    """
+    parser.add_argument(
+        "model",
+        help="a built-in model, a Gymnasium environment with a published table, FILE.py:NAME or "
+        "MODULE:NAME",
+    )
+    more = "" if steps is None else f', or "{INFINITE}"'
+    words = f"T, the number of steps{more}"
+    parser.add_argument("-T", "--horizon", type=steps or count, help=words)
+    parser.add_argument("-a", "--temperature", type=float, help="alpha, reward units per nat")
+    parser.add_argument(
+        "-g", "--discount", type=float, help="gamma, the survival probability per step"
+    )
+    parser.add_argument(
+        "-O",
+        "--option",
+        type=key_and_value,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the built-in model or of the environment; may be repeated",
+    )
+    if out:
+        add_output(parser)
+    else:
+        add_quiet(parser)
+
+
+def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    """The seed of something."""
+    parser.add_argument(
+        "-s", "--seed", type=seed, default=0, help=f"random seed for {of} (default 0)"
+    )
 
 
 def add_estimation(parser: argparse.ArgumentParser) -> None:
@@ -94,3 +140,50 @@ def names(text: str) -> list[str]:
     if not all(names) or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"expected names that differ, as a,b,c, got {text!r}")
     return names
+
+
+def horizon(text: str) -> int | str:
+    """A number of steps, or "infinite"."""
+    return text if text == INFINITE else count(text)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of at least 1 and at most {_MOST}, got {text!r}"
+        )
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number, infinities among them."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found):
+        raise argparse.ArgumentTypeError(f"expected a number, inf or -inf, got {text!r}")
+    return found
+
+
+def seed(text: str) -> int:
+    """A whole number that seeds a generator."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number in 0 … 2^63 - 1, got {text!r}")
+    return int(text)
+
+
+def key_and_value(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, where the value is a Python literal or else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all it can raise
+        pass
+    try:
+        return key, float(value)  # inf and -inf, which are not literals
+    except ValueError:
+        return key, value

@@ -16,9 +16,9 @@ from scipy import stats
 from torch import nn
 
 from cai import checks, inference, plot
-from cai.cli import loading, output, run_folder, terminal
+from cai.cli import loading, output, run_folder, shared_options, terminal
 from cai.cli.failure import Mistake
-from cai.cli.learners import LEARNERS, key_and_value
+from cai.cli.learners import LEARNERS
 from cai.distributions.exact_scores import support_size
 from cai.evaluation.evaluate import Evaluation, evaluate
 from cai.inference.fitting import checkpoint_file
@@ -109,7 +109,7 @@ def _prepared(settings: dict[str, Any], folder: Path) -> _Call:
     """
     chosen = dict(settings)
     for name in ("option", "set"):
-        chosen[name] = [key_and_value(f"{k}={v}") for k, v in settings[name].items()]
+        chosen[name] = [shared_options.key_and_value(f"{k}={v}") for k, v in settings[name].items()]
     model = loading.load_any(argparse.Namespace(**chosen, quiet=True))
     function, arguments = learner_of(settings["learner"], model, settings["seed"])
     more = dict(chosen["set"])
@@ -293,7 +293,7 @@ def _exact(run: Finished) -> Any:
     Raises:
         ValueError: if it is not known.
     """
-    given = dict(key_and_value(f"{k}={v}") for k, v in run.settings["set"].items())
+    given = dict(shared_options.key_and_value(f"{k}={v}") for k, v in run.settings["set"].items())
     if given.get("regulariser") == "entropy":
         raise ValueError("that of another problem, in which every step alive is paid")
     naive = "boltzmann" if given.get("entropy") == "naive" else "soft"

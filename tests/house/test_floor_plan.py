@@ -38,11 +38,13 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/solutions": "numerics distributions program tables sweeps policies infinite",
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
     "solutions",
+    "cai/parallel.py": "numerics",
     "cai/graph.py": "numerics distributions program tables",
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/drawing": "program tables evaluation",
     "cai/plot": "numerics program tables policies solutions evaluation roads graph.py drawing",
+    "cai/experiments": "numerics evaluation drawing parallel.py installation.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
@@ -71,7 +73,15 @@ FAMILIES = [
     "intentions",
     "information",
 ]
-NOT_FOR_VERBS = {"cai/graph.py", "cai/drawing", "cai/plot", "cai/cli", "cai/cli/roads"}
+NOT_FOR_VERBS = {
+    "cai/graph.py",
+    "cai/drawing",
+    "cai/plot",
+    "cai/experiments",
+    "cai/cli",
+    "cai/cli/roads",
+    "cai/cli/verbs",
+}
 MOST_FILES = 12
 MOST_LINES = 300
 
@@ -124,7 +134,7 @@ def room(path):
 
 def allowed(room_, other):
     """Whether a file of one room may import a file of another."""
-    if other in (room_, *OPEN) or room_ in ("cai/cli", "cai/cli/roads"):
+    if other in (room_, *OPEN) or room_ in ("cai/cli", "cai/cli/roads", "cai/cli/verbs"):
         return True
     if room_ in MAY_IMPORT:
         return other in {f"cai/{name}" for name in MAY_IMPORT[room_].split()}

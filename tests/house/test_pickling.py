@@ -237,6 +237,10 @@ def used_objective():
     return objective
 
 
+def swept():
+    return cai.sweep(models.ledge, {"temperature": [0.5, 1.0]}, {"a": inference.posterior}, seeds=2)
+
+
 RESULTS = {
     "AverageReward": lambda: inference.average_reward(models.tabular(HALF, PAID, horizon=None)),
     "BeliefSolution": lambda: inference.belief_values(models.ledge()),
@@ -319,6 +323,8 @@ RESULTS = {
     "Learned": lambda: inference.soft_q(models.ledge(), steps=200, progress=False),
     "LearningStopped": learner_stopped,
     "AutomaticTemperature": lambda: inference.AutomaticTemperature(0.3),
+    "SweepResult": swept,
+    "SweepCell": lambda: swept().cells[0],
     "ZLearning": lambda: inference.z_learning(
         models.ledge(horizon=None), episodes=2, steps=3, progress=False
     ),

@@ -1,0 +1,320 @@
+"""The commands info, solve, dial, plan, fit and new: what they print, write and refuse."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import pyro.distributions as dist
+import pytest
+import torch
+from command_line import run
+
+import cai
+from cai import inference, models
+from cai.cli.verbs import facts, saving
+
+LEDGE = models.ledge()
+
+
+def out_of(capsys, *arguments):
+    """What a command that succeeds prints."""
+    status, out, err = run(capsys, *arguments)
+    assert status == 0, err
+    return out
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_fits(text):
+    assert max(map(len, text.splitlines())) <= 80
+
+
+# info
+
+
+def test_info_of_a_table(capsys):
+    table = cai.tabulate(models.gridworld())
+    found = json.loads(out_of(capsys, "info", "gridworld", "--json"))
+    assert found["states"] == table.num_states
+    assert found["actions"] == table.num_actions
+    assert found["successors"] == table.log_dynamics.shape[-1]
+    assert found["horizon"] == table.horizon
+    assert found["map"] == list(table.layout.map)
+    held = ("log_initial", "log_prior", "log_dynamics", "successors", "reward", "final_reward")
+    arrays = [getattr(table, name) for name in (*held, "arrival_reward")]
+    assert found["table_bytes"] == sum(x.nbytes for x in arrays if x is not None)
+    text = out_of(capsys, "info", "gridworld")
+    assert_fits(text)
+    for words in ("S = 48", "A = 4", "T = 30", "K = 3", "posterior (cai solve", "contract"):
+        assert words in text
+
+
+def test_info_takes_changes(capsys):
+    text = out_of(capsys, "info", "ledge", "-T", "infinite", "-g", "0.9", "-a", "0.25")
+    for words in ("infinite", "gamma = 0.9", "alpha = 0.25"):
+        assert words in text
+
+
+def test_info_of_a_continuous_model(capsys):
+    found = json.loads(out_of(capsys, "info", "pendulum", "-j"))
+    assert (found["states"], found["state_shape"], found["actions"]) == (None, [2], None)
+    assert found["table_bytes"] is None
+    assert "finitely many" in found["no_table"]
+    assert_fits(out_of(capsys, "info", "pendulum"))
+
+
+def test_info_of_an_environment(capsys):
+    pytest.importorskip("gymnasium")
+    found = json.loads(out_of(capsys, "info", "CartPole-v1", "-j", "-q"))
+    assert found["methods"] == []
+    assert "soft-q" in found["learners"]
+
+
+def ways(model):
+    """Each method that ``info`` may name, as it is called."""
+    finite = facts.has_table(model)
+    make = cai.TabularPolicy if finite else cai.NeuralPolicy
+    return {
+        "posterior": inference.posterior,
+        "soft_values": inference.soft_values,
+        "optimism_curve": lambda m: inference.optimism_curve(m, [0.0]),
+        "map_trajectory": inference.map_trajectory,
+        "fit": lambda m: inference.fit(m, make(m), steps=2, samples=2, progress=False),
+        "smc": lambda m: inference.smc(m, 20),
+        "evidence_bracket": lambda m: inference.evidence_bracket(m, lambda t, s: m.prior(s, t)),
+    }
+
+
+TAKEN = {
+    "ledge": LEDGE,
+    "ledge without end": models.ledge(horizon=None, discount=0.9),
+    "pendulum": models.pendulum(horizon=3),
+    "a line": models.linear_gaussian(
+        [[1.0]],
+        [[1.0]],
+        horizon=3,
+        noise=[[0.1]],
+        Q=[[1.0]],
+        R=[[1.0]],
+        action_prior=dist.MultivariateNormal(torch.zeros(1), torch.eye(1)),
+    ),
+    "lottery": models.lottery(horizon=3),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_the_methods_that_info_names_take_the_model_and_exact_ones_it_leaves_out_do_not(name):
+    model = TAKEN[name]
+    table = cai.tabulate(model) if facts.has_table(model) else None
+    named = facts.methods(model, table)
+    assert named
+    for method, call in ways(model).items():
+        if method in named:
+            call(model)
+        elif method in ("posterior", "soft_values", "optimism_curve", "map_trajectory", "smc"):
+            with pytest.raises(ValueError, match=r"\w"):
+                call(model)
+
+
+# solve
+
+
+@pytest.mark.parametrize("optimism", ["0", "1", "-0.5", "inf"])
+def test_solve(optimism, tmp_path, capsys):
+    arguments = ["solve", "ledge", f"--optimism={optimism}", "-o", tmp_path]
+    found = json.loads(out_of(capsys, *arguments, "--json"))
+    solution = inference.soft_values(LEDGE, float(optimism))
+    (row,) = found["rows"].values()
+    report = cai.compare(LEDGE, {"it": solution}).rows["it"]
+    assert row["elbo"] == report.elbo
+    assert row["imagined_bound"] == report.imagined_bound
+    (start,) = found["start"]
+    assert start["V"] == solution.V[0, 0].item()
+    assert start["action_probability"] == solution.policy.log_probs[0, 0].exp().max().item()
+    assert files(tmp_path) == ["occupancy.png", "policies.png", "solution.json"]
+    assert json.loads((tmp_path / "solution.json").read_text("utf-8")) == found
+    text = out_of(capsys, *arguments)
+    assert_fits(text)
+    assert "Start in state" in text
+
+
+def test_solve_without_an_end(tmp_path, capsys):
+    arguments = ["solve", "ledge", "-T", "infinite", "-g", "0.9", "-o", tmp_path, "-j"]
+    found = json.loads(out_of(capsys, *arguments))
+    solution = inference.soft_values(models.ledge(horizon=None, discount=0.9))
+    assert found["start"][0]["V"] == solution.V[0].item()
+
+
+def test_a_continuous_model_is_not_solved(tmp_path, capsys):
+    status, _, err = run(capsys, "solve", "pendulum", "-o", tmp_path / "out")
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert "finitely many states" in err
+    assert not (tmp_path / "out").exists()
+
+
+# dial
+
+
+def test_dial(tmp_path, capsys):
+    arguments = ["dial", "ledge", "--optimism=-1,0,1,inf", "-o", tmp_path]
+    found = json.loads(out_of(capsys, *arguments, "--json"))
+    curve = inference.optimism_curve(LEDGE, [-1, 0, 1, math.inf])
+    assert found["optimism"] == [-1, 0, 1, "inf"]
+    assert found["bound"] == curve.bound.tolist()
+    assert found["elbo"] == curve.elbo.tolist()
+    assert [x["optimism"] for x in found["switches"]] == [x.optimism for x in curve.changes]
+    assert files(tmp_path) == ["dial.json", "optimism_curve.png"]
+    text = out_of(capsys, *arguments)
+    assert_fits(text)
+    assert len([line for line in text.splitlines() if "changes from" in line]) == 1
+
+
+def test_dial_shows_some_of_many_and_keeps_all(tmp_path, capsys):
+    text = out_of(capsys, "dial", "ledge", "-o", tmp_path)
+    shown = [line.split()[0] for line in text.splitlines() if line[:1] in "-i0123456789"]
+    assert [x for x in shown if x in ("-inf", "0", "1", "inf")] == ["-inf", "0", "1", "inf"]
+    assert len(json.loads((tmp_path / "dial.json").read_text("utf-8"))["optimism"]) == 41
+
+
+# plan
+
+
+def test_plan(tmp_path, capsys):
+    model = models.gridworld(slip=0.1)
+    arguments = ["plan", "gridworld", "-O", "slip=0.1", "-o", tmp_path]
+    found = json.loads(out_of(capsys, *arguments, "-j"))
+    best = inference.map_trajectory(model)
+    assert found["log_probability"] == best.log_probability
+    assert [x["state"] for x in found["steps"]] == best.states[:-1].tolist()
+    assert [x["action"] for x in found["steps"]] == best.actions.tolist()
+    prior = sum(
+        model.prior(s, t).log_prob(a).item()
+        for t, (s, a) in enumerate(zip(best.states[:-1], best.actions, strict=True))
+    )
+    start = model.initial.log_prob(best.states[0]).item()
+    parts = start + prior + found["log_probability_of_dynamics"]
+    parts += found["return"] / float(model.temperature)
+    assert parts == pytest.approx(best.log_probability, abs=1e-6)
+    assert files(tmp_path) == ["plan.csv", "plan.json"]
+    seen = cai.Demonstrations.from_csv(tmp_path / "plan.csv")
+    assert len(seen) == 1
+    text = out_of(capsys, *arguments)
+    assert_fits(text)
+    assert "…" in text  # what repeats itself at the goal is said once
+
+
+def test_plan_of_a_dense_table_with_a_discount(tmp_path, capsys):
+    """It may end early, and the last state is then not known."""
+    found = json.loads(out_of(capsys, "plan", "ledge", "-g", "0.5", "-o", tmp_path, "-j"))
+    best = inference.map_trajectory(models.ledge(discount=0.5))
+    states = [x["state"] for x in found["steps"]]
+    assert states == [s for s in best.states.tolist() if s >= 0][: len(states)]
+    rows = list(csv.DictReader((tmp_path / "plan.csv").read_text("utf-8").splitlines()))
+    assert [int(row["state"]) for row in rows][: len(states)] == states
+
+
+def test_plan_from_a_state(tmp_path, capsys):
+    found = json.loads(out_of(capsys, "plan", "ledge", "--start", "1", "-o", tmp_path, "-j"))
+    assert found["steps"][0]["state"] == 1
+    status, _, err = run(capsys, "plan", "ledge", "--start", "9", "-o", tmp_path, "-q")
+    assert (status, len(err.splitlines())) == (2, 1)
+
+
+# fit
+
+
+def test_fit_goes_on_from_its_checkpoint(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "run.pt"
+    arguments = ["fit", "ledge", "-n", "40", "-s", "3", "--checkpoint", file, "-o", tmp_path, "-q"]
+    first = json.loads(out_of(capsys, *arguments, "-j"))
+    expected = inference.fit(LEDGE, cai.TabularPolicy(LEDGE), steps=40, seed=3, progress=False)
+    assert first["elbo"] == pytest.approx(expected.elbo, abs=1e-9)
+    assert first["steps"] == 40
+    assert file.exists()
+    assert {"fit.json", "training.png", "comparison.png"} <= set(files(tmp_path))
+    steps = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *x, **y: steps.append(1) or step(*x, **y))
+    again = json.loads(out_of(capsys, *arguments, "-j"))
+    assert (again["elbo"], steps) == (first["elbo"], [])
+    status, _, err = run(capsys, *arguments, "--estimator", "score")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "estimator" in err
+    text = out_of(capsys, *arguments)
+    assert_fits(text)
+    assert "prior" in text
+
+
+def test_fit_of_a_continuous_model_trains_a_network(tmp_path, capsys):
+    arguments = ["fit", "pendulum", "-T", "3", "-n", "2", "-o", tmp_path, "-q", "-j"]
+    assert json.loads(out_of(capsys, *arguments))["rows"].keys() == {"SVI", "prior"}
+    status, _, err = run(capsys, *arguments, "--policy", "table")
+    assert (status, len(err.splitlines())) == (2, 1)
+
+
+def test_a_checkpoint_without_a_folder_is_known_before_the_work(tmp_path, capsys):
+    file = tmp_path / "no" / "run.pt"
+    status, _, err = run(capsys, "fit", "ledge", "--checkpoint", file, "-o", tmp_path / "out")
+    assert status == 2
+    assert str(file) in err
+    assert not (tmp_path / "out").exists()
+
+
+# --save
+
+
+@pytest.mark.parametrize("command", ["solve", "fit"])
+def test_save_is_that_of_the_library(command, tmp_path, capsys, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cai, "save", lambda thing, path: kept.append((thing, path)), raising=False)
+    file = tmp_path / "it.pt"
+    out_of(capsys, command, "ledge", "--save", file, "-o", tmp_path, "-q")
+    ((thing, path),) = kept
+    assert path == file
+    assert isinstance(thing, cai.Solution if command == "solve" else cai.TabularPolicy)
+    for bad in (tmp_path, tmp_path / "no" / "it.pt"):
+        status, _, err = run(capsys, command, "ledge", "--save", bad, "-o", tmp_path / "out")
+        assert (status, len(err.splitlines())) == (2, 1)
+    assert len(kept) == 1
+    monkeypatch.setattr(saving.cai, "save", None, raising=False)
+    assert run(capsys, command, "ledge", "--save", file)[0] == 2
+
+
+# new
+
+
+def test_new_writes_a_model_that_runs_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = out_of(capsys, "new", "mine.py")
+    assert said == "cai compare mine.py:model\n"
+    report = json.loads(out_of(capsys, "compare", "mine.py:model", "-j", "-q", "-n", "20"))
+    gap = report["rows"]["exact posterior"]["optimism_gap"]
+    assert gap > 0.1  # the wind is what there is to be optimistic about
+    calm = ["compare", "mine.py:make", "-O", "wind=0.0", "-j", "-q", "-n", "20"]
+    gap = json.loads(out_of(capsys, *calm))["rows"]["exact posterior"]["optimism_gap"]
+    assert gap == pytest.approx(0, abs=1e-9)
+    text = (tmp_path / "mine.py").read_text("utf-8")
+    for line in [x.strip() for x in text.splitlines() if x.startswith("    cai ")]:
+        assert run(capsys, *line.split()[1:], *([] if "info" in line else ["-q"]))[0] == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", "mine.py"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_new_leaves_what_exists_alone(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("x = 1\n", encoding="utf-8")
+    for bad in (file, tmp_path / "mine.txt", tmp_path / "no" / "mine.py"):
+        status, _, err = run(capsys, "new", bad)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert str(bad) in err
+    assert file.read_text("utf-8") == "x = 1\n"
+    assert files(tmp_path) == ["mine.py"]
