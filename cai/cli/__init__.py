@@ -6,6 +6,7 @@ Loaded when they are first asked for, since they import large parts of the libra
 - ``train_command``: learners from transitions.
 - ``irl_command``: rewards from demonstrations.
 - ``run_routes``: road networks.
+- ``write_explorer``: a page for a browser.
 """
 
 import lazy_loader as _lazy_loader

@@ -49,6 +49,7 @@ def chosen(name: str) -> Callable[[argparse.Namespace], None]:
         "plot": lambda: cli.train_command.plot_runs,
         "irl": lambda: cli.irl_command.fit,
         "routes": lambda: cli.run_routes,
+        "explore": lambda: cli.write_explorer,
     }
     command = commands[name]()
     return in_lines()(command)  # training says how far it is in lines, where there is no terminal

@@ -27,6 +27,7 @@ examples:
   cai compare my_dynamics.py:model --out out/mine
   cai compare ledge --json
   cai draw gridworld --option wind=0.2 --steps 2
+  cai explore FrozenLake-v1 --horizon 60 --temperature 0.01 --open
   cai models
   cai train soft-q FrozenLake-v1 --steps 200000 --seed 1 --out runs/q1
   cai evaluate runs/q1 --episodes 20
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar="compare | draw | models | train | evaluate | plot | irl | routes",
+        metavar="compare | draw | explore | models | train | evaluate | plot | irl | routes",
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
     _add_model_arguments(comparison)
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument(
         "-n", "--steps", type=_count, help="how many steps to unroll (default: up to 3)"
     )
+    _add_explore(commands)
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
     _add_irl(commands)
@@ -136,6 +138,23 @@ def _add_learners(commands: Any) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="for the figure (default: there)"
     )
     add_quiet(plotting)
+
+
+def _add_explore(commands: Any) -> None:
+    """The command ``explore``."""
+    exploring = commands.add_parser(
+        "explore", help="write a page in which optimism is a slider, for a browser"
+    )
+    _add_model_arguments(exploring, optional=True)
+    exploring.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out/explore.html"),
+        metavar="FILE",
+        help="the page (default: out/explore.html)",
+    )
+    exploring.add_argument("--open", action="store_true", help="open it in the browser as well")
 
 
 def _add_irl(commands: Any) -> None:
@@ -196,11 +215,15 @@ def _horizon(text: str) -> int | str:
     return text if text == INFINITE else _count(text)
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -> None:
-    parser.add_argument(
-        "model",
-        help="a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME",
-    )
+def _add_model_arguments(
+    parser: argparse.ArgumentParser, horizon: Any = None, optional: bool = False
+) -> None:
+    """The model and changes of it; where it is optional, --out is left to the caller."""
+    known = "a built-in model, a Gymnasium environment with a published table, or FILE.py:NAME"
+    if optional:
+        parser.add_argument("model", nargs="?", help=f"{known} (default: maps to paint on)")
+    else:
+        parser.add_argument("model", help=known)
     more = "" if horizon is None else f', or "{INFINITE}"'
     steps = f"T, the number of steps{more}"
     parser.add_argument("-T", "--horizon", type=horizon or _count, help=steps)
@@ -217,7 +240,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser, horizon: Any = None) -
         metavar="KEY=VALUE",
         help="an argument of the built-in model or of the environment; may be repeated",
     )
-    add_output(parser)
+    (add_quiet if optional else add_output)(parser)
 
 
 def _add_seed(parser: argparse.ArgumentParser, of: str) -> None:

@@ -1,4 +1,3 @@
-'use strict';
 // The address of the page keeps the state: a link, a reload and the way back show the same.
 
 function address() {
@@ -19,7 +18,7 @@ function visitAddress(text) {
   restart(TABLE ? 'table' : map === 'ledge' ? 'ledge' : 'map', TABLE || map === 'ledge' ? null : MAPS.cliff);
   if (state.kind === 'map' && map !== null) {
     try {
-      state.map = mapFrom(map);
+      origin = state.map = mapFrom(map);
     } catch (error) {
       problem = `The map in the address has ${error.message}; here is the cliff instead.`;
     }
@@ -27,7 +26,7 @@ function visitAddress(text) {
   for (const id of dialsOf(state.kind)) {
     if (!given.has(id)) continue;
     const x = Number(given.get(id)), { min, max, whole, least } = DIALS[id];
-    if (given.get(id).trim() && Number.isFinite(x)) state[id] = clamp(whole ? Math.round(x) : x, least ?? min, max);
+    if (given.get(id).trim() && Number.isFinite(x)) state[id] = clamp(whole ? round(x) : x, least ?? min, max);
     else problem = `The address says ${id}=${given.get(id)}, which is no number.`;
   }
   if (given.get('windDirection') in DIRECTIONS) state.windDirection = given.get('windDirection');
@@ -41,7 +40,7 @@ function visitAddress(text) {
 /** Writes the state into the address, and remembers for undo what was there before. */
 function keep(discrete) {
   const now = address();
-  if (now === here) return;
+  if (now === here || playing) return;
   if (here) past.push(here);
   here = now;
   write(now, discrete);

@@ -1,4 +1,3 @@
-'use strict';
 // Pictures: maps with arrows, a list of states where there is no map, and the curve over optimism.
 
 const $ = (id) => document.getElementById(id);
@@ -8,6 +7,7 @@ const LISTED = 60; // states at most, where there is no map
 const MOST_CELLS = 2500; // of a map; a larger one is a list
 const LEAST = 0.02; // probability of an action that is drawn
 const CIVIDIS = ['#002b62', '#f3db42', '#686a71', '#c1b26a', '#3d4a6c', '#928d78'];
+const fillOf = (a) => `background:${CIVIDIS[a % 6]}${a % 2 ? ' repeating-linear-gradient(45deg, #0006 0 1px, #0000 1px 6px)' : ''}`;
 
 /** An element with attributes and children; texts are text, never HTML. */
 function element(tag, attributes = {}, ...children) {
@@ -24,6 +24,11 @@ function dressed(node, attributes, children) {
   return node;
 }
 
+/** Calls a function at each of the events named in a text. */
+function on(target, events, act) {
+  for (const event of events.split(' ')) target.addEventListener(event, act);
+}
+
 /** Sets an attribute or a text only where it changes, which is what costs time. */
 function put(node, name, value) {
   const kept = (node.kept ??= {});
@@ -35,8 +40,8 @@ function put(node, name, value) {
 
 /** A number as it is read: three decimals, fewer if it is large; infinities and a real minus. */
 function spell(x, digits = 3) {
-  if (Math.abs(x) === Infinity) return x > 0 ? '∞' : '−∞';
-  if (Math.abs(x) >= 1e6) return x.toExponential(2).replace('-', '−').replace('e+', 'e');
+  if (abs(x) === Infinity) return x > 0 ? '∞' : '−∞';
+  if (abs(x) >= 1e6) return x.toExponential(2).replace('-', '−').replace('e+', 'e');
   const text = x.toFixed(digits);
   return Number(text) === 0 ? (0).toFixed(digits) : text.replace('-', '−');
 }
@@ -52,8 +57,8 @@ const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.072
 /** 65 shades from the paper to a colour, each with the ink that is legible on it. */
 function ramp(colour, paper) {
   const [low, high] = [channels(paper), channels(colour)];
-  return Array.from({ length: 65 }, (_, k) => {
-    const mixed = low.map((x, i) => Math.round(x + (k / 64) * (high[i] - x)));
+  return times(65, (k) => {
+    const mixed = low.map((x, i) => round(x + (k / 64) * (high[i] - x)));
     const dark = luminance(mixed) > 0.179; // where black and white are equally legible
     return { fill: `rgb(${mixed})`, ink: dark ? '#000' : '#fff' };
   });
@@ -65,7 +70,7 @@ class MapPicture {
     this.svg = svg;
     this.rows = this.columns = 0;
     this.cells = [];
-    svg.addEventListener('keydown', (event) => this.walk(event));
+    on(svg, 'keydown', (event) => this.walk(event));
   }
 
   build(rows, columns) {
@@ -80,14 +85,15 @@ class MapPicture {
       for (let j = 0; j < columns; j++) {
         const [x, y] = [j * UNIT, i * UNIT], n = i * columns + j;
         const rect = shape('rect', { x, y, width: UNIT, height: UNIT, role: 'button', tabindex: n ? -1 : 0, 'data-cell': `${i},${j}` });
-        const letter = shape('text', { x: x + 4, y: y + 13, 'font-size': 12, 'font-weight': 600 });
-        const number = shape('text', { x: x + UNIT - 4, y: y + UNIT - 5, 'font-size': 12, 'text-anchor': 'end' });
+        const letter = shape('text', { x: x + 3, y: y + 14, 'font-weight': 600 });
+        const number = shape('text', { x: x + UNIT - 3, y: y + UNIT - 5, 'text-anchor': 'end' });
         const arrow = shape('path', { fill: 'none', 'stroke-width': 2, class: 'arrow' }), dot = shape('path', { class: 'dot' });
         below.append(rect);
         above.append(arrow, dot, letter, number);
         this.cells.push({ rect, letter, number, arrow, dot });
       }
     }
+    this.svg.classList.toggle('wide', columns > 8);
     this.hatch = `url(#${id})`;
     this.svg.replaceChildren(shape('defs', {}, hatch), below, above);
   }
@@ -109,7 +115,7 @@ class MapPicture {
   /** The cell at a place of the window, "row,column", or null. */
   cellAt(x, y) {
     const box = this.svg.getScreenCTM(), point = new DOMPoint(x, y).matrixTransform(box.inverse());
-    const [i, j] = [Math.floor(point.y / UNIT), Math.floor(point.x / UNIT)];
+    const [i, j] = [floor(point.y / UNIT), floor(point.x / UNIT)];
     return i >= 0 && j >= 0 && i < this.rows && j < this.columns ? [i, j] : null;
   }
 
@@ -134,14 +140,14 @@ class MapPicture {
 
 /** The path of an arrow of a length from the middle of a cell, in units of cells. */
 function arrowPath(i, j, [di, dj], length) {
-  const size = Math.hypot(di, dj), [u, w] = [dj / size, di / size], [x, y] = [(j + 0.5) * UNIT, (i + 0.5) * UNIT];
+  const size = hypot(di, dj), [u, w] = [dj / size, di / size], [x, y] = [(j + 0.5) * UNIT, (i + 0.5) * UNIT];
   const n = 0.46 * UNIT * length, h = 1 + 6 * length, [ex, ey] = [x + n * u, y + n * w].map((z) => z.toFixed(1));
   const head = (side) => `${(+ex + h * (-u + side * 0.7 * w)).toFixed(1)} ${(+ey + h * (-w - side * 0.7 * u)).toFixed(1)}`;
   return `M${x} ${y}L${ex} ${ey}M${head(1)}L${ex} ${ey}L${head(-1)}`;
 }
 
 function dotPath(i, j, share) {
-  const r = 0.2 * UNIT * Math.sqrt(share);
+  const r = 0.2 * UNIT * sqrt(share);
   return `M${(j + 0.5) * UNIT - r} ${(i + 0.5) * UNIT}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
 }
 
@@ -158,19 +164,19 @@ class StateList {
     this.key = key;
     const head = (text, name = '') => element('th', { scope: 'col', class: name }, text);
     this.head = head('');
-    this.rows = Array.from({ length: count }, () => {
+    this.rows = times(count, () => {
       const name = element('th', { scope: 'row' }), value = element('td');
       const bars = ['imagines', 'gets'].map((kind) => {
         const fill = element('i'), output = element('span');
         return { fill, output, box: element('div', { class: `cell ${kind}` }, element('div', { class: 'bar' }, fill), output) };
       });
-      const parts = actions.map((_, a) => element('span', { style: `background:${CIVIDIS[a % 6]}` }));
+      const parts = actions.map((_, a) => element('span'));
       const policy = element('div', { class: 'policy', role: 'img' }, ...parts);
       const row = element('tr', { tabindex: 0 }, name, ...bars.map(({ box }) => element('td', {}, box)), element('td', {}, policy), value);
       return { row, name, bars, parts, policy, value };
     });
     const legend = element('p', { class: 'row quiet' }, 'policy:');
-    actions.forEach((action, a) => legend.append(element('span', {}, element('i', { class: 'swatch', style: `background:${CIVIDIS[a % 6]}` }), action)));
+    actions.forEach((action, a) => legend.append(element('span', {}, element('i', { class: 'swatch', style: fillOf(a) }), action)));
     const top = element('tr', {}, head('state'), head('imagines', 'imagined'), head('gets', 'real'), head('policy'), this.head);
     this.place.replaceChildren(legend, element('table', {}, element('thead', {}, top), element('tbody', {}, ...this.rows.map(({ row }) => row))));
   }
@@ -183,13 +189,13 @@ class StateList {
       put(row, 'data-state', state.index);
       put(value, 'text', state.value);
       state.shares.forEach((share, k) => {
-        put(bars[k].fill, 'style', `width:${(100 * Math.min(1, share / state.top)).toFixed(2)}%`);
+        put(bars[k].fill, 'style', `width:${(100 * min(1, share / state.top)).toFixed(2)}%`);
         put(bars[k].output, 'text', `${(100 * share).toFixed(1)} %`);
       });
       put(policy, 'class', state.seen ? 'policy' : 'policy never');
       put(policy, 'aria-label', state.words);
       put(policy, 'title', state.words);
-      parts.forEach((part, a) => put(part, 'style', `background:${CIVIDIS[a % 6]};width:${(100 * state.policy[a]).toFixed(2)}%`));
+      parts.forEach((part, a) => put(part, 'style', `${fillOf(a)};width:${(100 * state.policy[a]).toFixed(2)}%`));
     });
   }
 }
@@ -215,13 +221,13 @@ class Curve {
     }
     parts.push(shape('text', { x: right, y: bottom + 32, 'text-anchor': 'end' }, 'optimism η'));
     if (finite.length) {
-      let [low, high] = [Math.min(...finite), Math.max(...finite)];
+      let [low, high] = [min(...finite), max(...finite)];
       if (high - low < 1e-6) [low, high] = [low - 1, high + 1];
       const room = 0.04 * (high - low), y = (z) => top + ((high + room - z) / (high - low + 2 * room)) * (bottom - top);
-      const step = 10 ** Math.floor(Math.log10((high - low) / 2)), every = step * ((high - low) / step > 5 ? 5 : (high - low) / step > 2.5 ? 2 : 1);
-      for (let z = Math.ceil(low / every) * every; z <= high; z += every) {
+      const step = 10 ** floor(log10((high - low) / 2)), every = step * ((high - low) / step > 5 ? 5 : (high - low) / step > 2.5 ? 2 : 1);
+      for (let z = ceil(low / every) * every; z <= high; z += every) {
         parts.push(shape('line', { x1: left, x2: right, y1: y(z), y2: y(z), stroke: 'var(--line)' }));
-        parts.push(shape('text', { x: left - 6, y: y(z) + 4, 'text-anchor': 'end' }, spell(z, every < 1 ? Math.ceil(-Math.log10(every)) : 0)));
+        parts.push(shape('text', { x: left - 6, y: y(z) + 4, 'text-anchor': 'end' }, spell(z, every < 1 ? ceil(-log10(every)) : 0)));
       }
       for (const [k, kind, dash] of [[1, 'imagined', '7 3'], [2, 'real', 'none']]) {
         const shown = points.filter((point) => Number.isFinite(point[k]));

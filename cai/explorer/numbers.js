@@ -1,4 +1,3 @@
-'use strict';
 // What a solution says in numbers and words, the curve over optimism, and the lines of Python.
 
 const short = (x) => String(Number(x.toPrecision(3))).replace('-', '−');
@@ -11,10 +10,10 @@ function headlineOf({ setting: { eta, T }, it, exact, imagined, real, gap }) {
   }
   if (it.bound === -Infinity) return ['It fears the worst: its bound is −∞.', `At η = ${short(eta)} it expects to meet a reward of −∞, whatever it does.`];
   if (eta === 0) return ['It counts on no luck.', `At η = 0 the dynamics stay as they are: what it imagines is what it gets, ${returns}.`];
-  if (Math.abs(gap) < 5e-4) return ['There is no luck to count on.', `Where it goes nothing is left to chance: it gets what it imagines, ${returns}.`];
+  if (abs(gap) < 5e-4) return ['There is no luck to count on.', `Where it goes nothing is left to chance: it gets what it imagines, ${returns}.`];
   const how = eta === 1 ? 'it conditions on success' : eta > 0 ? 'luck is for sale' : 'nature plays against it';
   const words = gap > 0 ? `It counts on ${spell(gap, 1)} nats of luck.` : `It fears ${spell(-gap, 1)} nats of bad luck.`;
-  const small = Math.abs(gap) < 0.05 ? words.replace(/[\d.]+ nats/, `${spell(Math.abs(gap), 3)} nats`) : words;
+  const small = abs(gap) < 0.05 ? words.replace(/[\d.]+ nats/, `${spell(abs(gap), 3)} nats`) : words;
   return [small, `At η = ${short(eta)} ${how}: it imagines ${returns}, and gets ${gets}.`];
 }
 
@@ -24,15 +23,15 @@ function showNumbers(found) {
   const ends = (states, kind) => finals(world, kind).reduce((sum, s) => sum + states[T * S + s], 0);
   const rows = [['bound, and ELBO (nats)', it.bound, real.elbo, 'elbo'], ['return (reward units)', imagined.income, real.income, 'return']];
   const alive = gamma < 1 ? ', alive' : '';
-  for (const [kind, words] of [['goal', 'P(at a goal'], ['pit', 'P(in a pit']]) {
-    if (finals(world, kind).length) rows.push([`${world.goals ? (kind === 'goal' ? 'P(home' : 'P(in the ravine') : words} at the end${alive})`, ends(imagined.states, kind), ends(real.states, kind), kind]);
+  for (const [kind, words] of [['goal', world.goals ? 'home' : 'at a goal'], ['pit', world.pits ? 'in the ravine' : 'in a pit']]) {
+    if (finals(world, kind).length) rows.push([`P(${words} at the end${alive})`, ends(imagined.states, kind), ends(real.states, kind), kind]);
   }
   $('numbers').tBodies[0].replaceChildren(...rows.map(([words, ...pair]) => {
     const name = pair.pop(), cells = pair.map((x, k) => element('td', { 'data-number': `${name}-${k ? 'real' : 'imagined'}`, 'data-value': x }, spell(x)));
     return element('tr', {}, element('th', { scope: 'row' }, words), ...cells);
   }));
   const parts = ['start', 'actions', 'dynamics'], total = kl.start + kl.actions + kl.dynamics;
-  const weight = (x) => (total === Infinity ? (x === Infinity ? 1 : 0) : Math.max(0, x) / (total || 1));
+  const weight = (x) => (total === Infinity ? (x === Infinity ? 1 : 0) : max(0, x) / (total || 1));
   $('kl').replaceChildren(...parts.map((name) => element('span', { class: name, style: `width:${(100 * weight(kl[name])).toFixed(2)}%`, 'data-part': name, 'data-value': kl[name] })));
   $('kl-text').textContent = exact.bound === -Infinity ? 'log p(O) = −∞: there is no posterior to compare with.'
     : `log p(O) = ${spell(exact.bound)} = ELBO ${spell(real.elbo)} + start ${spell(kl.start)} + actions ${spell(kl.actions)} + dynamics ${spell(kl.dynamics)} nats`;

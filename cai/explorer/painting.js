@@ -1,4 +1,3 @@
-'use strict';
 // Painting on a map, and what the page says of the cell under the mouse or the focus.
 
 const MOST_ROWS = 40; // and columns, of a map in an address
@@ -29,8 +28,8 @@ function paint([i, j]) {
 
 /** All cells on the line between two, so that a quick hand leaves no gap. */
 function between([i, j], [k, l]) {
-  const n = Math.max(Math.abs(k - i), Math.abs(l - j), 1);
-  return Array.from({ length: n + 1 }, (_, m) => [Math.round(i + ((k - i) * m) / n), Math.round(j + ((l - j) * m) / n)]);
+  const n = max(abs(k - i), abs(l - j), 1);
+  return times(n + 1, (m) => [round(i + ((k - i) * m) / n), round(j + ((l - j) * m) / n)]);
 }
 
 function cellOf(event) {
@@ -40,40 +39,38 @@ function cellOf(event) {
 function listenTo(picture) {
   const { svg } = picture;
   let last = null, painted = false;
-  svg.addEventListener('pointerdown', (event) => {
+  on(svg, 'pointerdown', (event) => {
     if (event.button !== 0 || event.pointerType === 'touch' || state.kind !== 'map') return; // a finger scrolls, and taps
     last = picture.cellAt(event.clientX, event.clientY);
     if (!last) return;
     painted = paint(last);
     svg.setPointerCapture(event.pointerId);
   });
-  svg.addEventListener('pointermove', (event) => {
+  on(svg, 'pointermove', (event) => {
     const cell = picture.cellAt(event.clientX, event.clientY);
     if (cell) describe(picture, cell);
     if (!last || !cell) return;
     for (const each of between(last, cell)) painted = paint(each) || painted;
     last = cell;
   });
-  for (const kind of ['pointerup', 'pointercancel']) {
-    svg.addEventListener(kind, () => {
-      if (painted) keep(true);
-      last = null;
-      painted = false;
-    });
-  }
-  svg.addEventListener('click', (event) => {
+  on(svg, 'pointerup pointercancel', () => {
+    if (painted) keep(true);
+    last = null;
+    painted = false;
+  });
+  on(svg, 'click', (event) => {
     const cell = picture.cellAt(event.clientX, event.clientY);
     if (event.pointerType === 'touch' && cell && paint(cell)) keep(true);
     if (cell) describe(picture, cell, state.kind !== 'map');
   });
-  svg.addEventListener('keydown', (event) => {
+  on(svg, 'keydown', (event) => {
     const cell = cellOf(event);
     if (!cell || (event.key !== 'Enter' && event.key !== ' ')) return;
     event.preventDefault();
     if (paint(cell)) keep(true);
     describe(picture, cell, state.kind !== 'map');
   });
-  svg.addEventListener('focusin', (event) => { if (cellOf(event)) describe(picture, cellOf(event)); });
+  on(svg, 'focusin', (event) => { if (cellOf(event)) describe(picture, cellOf(event)); });
 }
 
 /** Says below the pictures what a cell shows, aloud if somebody pressed it. */

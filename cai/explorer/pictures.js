@@ -1,4 +1,3 @@
-'use strict';
 // From a solution to pictures: occupancies, policies and values, on maps or as a list of states.
 
 /** How often each state is visited, over all steps or at one: shares, and whether at all. */
@@ -16,7 +15,7 @@ function shares(states, S, t) {
 /** The policy in each state, averaged over the steps at which a chain is there, and whether it is. */
 function policyOf({ world: { S, A }, it: { pi }, setting: { T } }, states, t) {
   const policy = new Float64Array(S * A), seen = new Float64Array(S);
-  const [first, last] = t < 0 ? [0, T - 1] : [Math.min(t, T - 1), Math.min(t, T - 1)];
+  const [first, last] = t < 0 ? [0, T - 1] : [min(t, T - 1), min(t, T - 1)];
   for (let u = first; u <= last; u++) {
     for (let s = 0; s < S; s++) {
       const w = states[u * S + s];
@@ -32,15 +31,15 @@ function policyOf({ world: { S, A }, it: { pi }, setting: { T } }, states, t) {
 
 /** What the third picture shows: a number for each state, its unit, and its shade from 0 to 1. */
 function viewOf({ world: { S, A }, it, exact, fixed, setting: { T, alpha } }) {
-  const t = Math.max(state.t, 0), value = new Float64Array(S);
+  const t = max(state.t, 0), value = new Float64Array(S);
   const luck = state.view === 'optimism', a = Number(state.view.slice(1));
   for (let s = 0; s < S; s++) {
     if (luck) value[s] = exact.v[t * S + s] === fixed.v[t * S + s] ? 0 : exact.v[t * S + s] - fixed.v[t * S + s];
     else if (state.view === 'V') value[s] = alpha * it.v[t * S + s];
     else value[s] = t < T ? alpha * it.q[(t * S + s) * A + a] : alpha * it.v[t * S + s];
   }
-  const finite = value.filter(Number.isFinite), high = Math.max(...finite, -1e300);
-  const low = luck ? 0 : Math.min(...finite, 1e300), span = high - low > 1e-9 ? high - low : Infinity;
+  const finite = value.filter(Number.isFinite), high = max(...finite, -1e300);
+  const low = luck ? 0 : min(...finite, 1e300), span = high - low > 1e-9 ? high - low : Infinity;
   const when = state.t < 0 ? 'at the start' : `at t = ${t}`, [unit, what] = luck ? ['nats', 'optimism'] : [REWARD, state.view === 'V' ? 'V' : `Q of ${worldNow().actions?.[a]}`];
   return { value, unit, what, title: `${what} (${unit}), ${when}`, shade: (x) => (x === Infinity ? 1 : clamp((x - low) / span, 0, 1)) };
 }
@@ -72,22 +71,22 @@ function drawMaps({ world, imagined, real, ...rest }, both, view) {
     for (let s = 0; s < S; s++) sum[at[s]] += share[s];
     return sum;
   });
-  const top = Math.max(...cellsOf[0], ...cellsOf[1], 1e-300), highest = new Float64Array(n).fill(-Infinity), known = new Uint8Array(n);
+  const top = max(...cellsOf[0], ...cellsOf[1], 1e-300), highest = new Float64Array(n).fill(-Infinity), known = new Uint8Array(n);
   for (let s = 0; s < S; s++) {
     known[at[s]] = 1;
-    highest[at[s]] = Math.max(highest[at[s]], view.value[s]);
+    highest[at[s]] = max(highest[at[s]], view.value[s]);
   }
-  const place = (k) => `row ${Math.floor(k / columns) + 1}, column ${(k % columns) + 1}, ${state.kind === 'map' ? WORDS[letters[k]] : `"${letters[k]}"`}`;
-  const label = Array.from({ length: n }, (_, k) => place(k) + (known[k] ? `: imagined ${spell(100 * cellsOf[0][k], 1)} %, real ${spell(100 * cellsOf[1][k], 1)} %, ${view.what} ${spell(highest[k])} ${view.unit}` : ''));
+  const place = (k) => `row ${floor(k / columns) + 1}, column ${(k % columns) + 1}, ${state.kind === 'map' ? WORDS[letters[k]] : `"${letters[k]}"`}`;
+  const label = times(n, (k) => place(k) + (known[k] ? `: imagined ${spell(100 * cellsOf[0][k], 1)} %, real ${spell(100 * cellsOf[1][k], 1)} %, ${view.what} ${spell(highest[k])} ${view.unit}` : ''));
   const common = { letters, labels: label };
   [['imagines', imagined, 'imagined'], ['gets', real, 'real']].forEach(([id, { states }, colour], k) => {
-    const shades = Array.from(cellsOf[k], (x) => Math.round(64 * Math.sqrt(clamp(x / top, 0, 1))));
+    const shades = Array.from(cellsOf[k], (x) => round(64 * sqrt(clamp(x / top, 0, 1))));
     const moves = state.t < state.T ? movesOf(world, policyOf({ world, ...rest }, states, state.t), at, n, columns) : null;
     pictures[id].build(rows, columns);
     pictures[id].draw({ ...common, shades, numbers: Array.from(cellsOf[k], percent), colours: scheme[colour], moves });
   });
-  const shades = Array.from(highest, (x, k) => (known[k] ? Math.round(64 * view.shade(x)) : 0));
-  const numbers = Array.from(highest, (x, k) => (known[k] ? spell(x, Math.abs(x) < 9.95 ? 1 : 0) : ''));
+  const shades = Array.from(highest, (x, k) => (known[k] ? round(64 * view.shade(x)) : 0));
+  const numbers = Array.from(highest, (x, k) => (known[k] ? spell(x, abs(x) < 9.95 ? 1 : 0) : ''));
   pictures.third.build(rows, columns);
   pictures.third.draw({ ...common, shades, numbers, colours: scheme[state.view === 'optimism' ? 'dynamics' : 'worth'] });
   $('third-title').textContent = view.title;
@@ -109,24 +108,24 @@ function movesOf({ S, A, moves, cells, done }, { policy, seen }, at, n, columns)
       unweighted[at[s] * D + which[a]] += policy[s * A + a];
     }
   }
-  return Array.from({ length: n }, (_, k) => {
+  return times(n, (k) => {
     let lines = '', dots = '';
     const visited = mass[k] > 1e-12;
     for (let d = 0; d < D && plain[k]; d++) {
       const p = visited ? weighted[k * D + d] / mass[k] : unweighted[k * D + d] / plain[k], [di, dj] = moves[which.indexOf(d)];
       if (p < LEAST) continue;
-      if (di === 0 && dj === 0) dots += dotPath(Math.floor(k / columns), k % columns, p);
-      else lines += arrowPath(Math.floor(k / columns), k % columns, [di, dj], p);
+      if (di === 0 && dj === 0) dots += dotPath(floor(k / columns), k % columns, p);
+      else lines += arrowPath(floor(k / columns), k % columns, [di, dj], p);
     }
     return { lines, dots, seen: visited };
   });
 }
 
 function drawList(found, both, view) {
-  const { world } = found, { S, A } = world, names = world.actions ?? Array.from({ length: A }, (_, a) => `action ${a}`);
-  const order = Array.from({ length: S }, (_, s) => s), visits = (s) => Math.max(both[0][s], both[1][s]);
+  const { world } = found, { S, A } = world, names = world.actions ?? times(A, (a) => `action ${a}`);
+  const order = times(S, (s) => s), visits = (s) => max(both[0][s], both[1][s]);
   const kept = S <= LISTED ? order : order.sort((a, b) => visits(b) - visits(a)).slice(0, LISTED).sort((a, b) => a - b);
-  const { policy, seen } = policyOf(found, found.real.states, state.t), top = Math.max(...kept.map(visits), 1e-300);
+  const { policy, seen } = policyOf(found, found.real.states, state.t), top = max(...kept.map(visits), 1e-300);
   list.build(names, kept.length);
   list.draw(kept.map((s) => {
     const row = policy.slice(s * A, (s + 1) * A), words = names.map((name, a) => `${name} ${spell(100 * row[a], 1)} %`).join(', ');

@@ -1,4 +1,3 @@
-'use strict';
 // The soft Bellman recursion of cai/tables/bellman.py on lists of successors, in nats, and what
 // follows from it: occupancies, returns, the ELBO, and the KL to the exact posterior in its parts.
 //
@@ -9,7 +8,9 @@
 // and reward (S·A), prior (S·A), initial (S), final (S). Of the fields in its set `timed` there is
 // such an array for each step, one after the other.
 
-/** A setting of the dials: T steps, temperature alpha, optimism eta, survival gamma. */
+// A setting of the dials: T steps, temperature alpha, optimism eta, survival gamma.
+
+const { abs, ceil, exp, expm1, floor, hypot, log, log10, log1p, max, min, round, sqrt } = Math;
 
 /** (1/η) log Σ p exp(ηx) over n outcomes, p from an offset; the mean at η = 0. What has no
  *  probability does not count, even if its x is infinite. */
@@ -28,22 +29,23 @@ function softMean(p, at, x, n, eta) {
   if (eta === 0) return mean;
   if (low === top && lost === 0) return top;
   // Around the mean where η is small, so that the logarithm is of a number close to one.
-  const near = Math.abs(eta) * (top - low) <= 1;
+  const near = abs(eta) * (top - low) <= 1;
   const m = near ? mean / mass : eta > 0 ? top : low;
   let rest = -lost;
   for (let k = 0; k < n; k++) {
     const w = p[at + k], y = x[k];
-    if (w !== 0 && y !== -Infinity) rest += w * Math.expm1(eta * (y - m));
+    if (w !== 0 && y !== -Infinity) rest += w * expm1(eta * (y - m));
   }
-  if (rest > -0.5) return m + Math.log1p(rest) / eta;
+  if (rest > -0.5) return m + log1p(rest) / eta;
   let sum = 0; // 1 + rest would lose its digits
-  for (let k = 0; k < n; k++) if (p[at + k] !== 0) sum += p[at + k] * Math.exp(eta * (x[k] - m));
-  return m + Math.log(sum) / eta;
+  for (let k = 0; k < n; k++) if (p[at + k] !== 0) sum += p[at + k] * exp(eta * (x[k] - m));
+  return m + log(sum) / eta;
 }
 
 /** Where the arrays of a step begin, in fields that have one for each step. */
-function offset(world, name, t, size) {
-  return world.timed.has(name) ? t * size : 0;
+function offsets({ S, A, from, timed }, t) {
+  const at = (name, size) => (timed.has(name) ? t * size : 0), N = from[S * A];
+  return { ofP: at('p', N), ofArrival: at('arrival', N), ofReward: at('reward', S * A), ofPrior: at('prior', S * A) };
 }
 
 /** (1/η) log(γ exp(ηv) + 1 - γ) of each successor's value v from an offset, into c. */
@@ -61,7 +63,7 @@ function survival(v, at, S, { eta, gamma }, c, alive) {
     const lost = v[at + s] === -Infinity;
     if (gamma === 1 || eta === 0) alive[s] = gamma;
     else if (lost) alive[s] = eta > 0 ? 0 : 1;
-    else alive[s] = gamma * Math.exp(eta * (v[at + s] - c[s]));
+    else alive[s] = gamma * exp(eta * (v[at + s] - c[s]));
   }
 }
 
@@ -71,14 +73,13 @@ function survival(v, at, S, { eta, gamma }, c, alive) {
  *  logPi likewise; bound, nats; start (S), the initial states as they are believed in. */
 function solve(world, setting) {
   const { S, A, from, next, p, arrival, reward, prior, initial, final } = world;
-  const { T, alpha, eta } = setting, N = from[S * A], SA = S * A;
+  const { T, alpha, eta } = setting, SA = S * A;
   const v = new Float64Array((T + 1) * S), q = new Float64Array(T * SA), soft = new Float64Array(T * SA);
   const pi = new Float64Array(T * SA), logPi = new Float64Array(T * SA);
   const x = new Float64Array(world.widest), c = new Float64Array(S);
   for (let s = 0; s < S; s++) v[T * S + s] = final[s] / alpha;
   for (let t = T - 1; t >= 0; t--) {
-    const ofP = offset(world, 'p', t, N), ofArrival = offset(world, 'arrival', t, N);
-    const ofReward = offset(world, 'reward', t, SA), ofPrior = offset(world, 'prior', t, SA);
+    const { ofP, ofArrival, ofReward, ofPrior } = offsets(world, t);
     continuation(v, (t + 1) * S, S, setting, c);
     for (let s = 0; s < S; s++) {
       const first = s * A, to = t * SA + first;
@@ -94,14 +95,14 @@ function solve(world, setting) {
       }
       let z = 0;
       if (top > -Infinity) {
-        for (let a = 0; a < A; a++) if (prior[ofPrior + first + a] > 0) z += prior[ofPrior + first + a] * Math.exp(q[to + a] - top);
+        for (let a = 0; a < A; a++) if (prior[ofPrior + first + a] > 0) z += prior[ofPrior + first + a] * exp(q[to + a] - top);
       }
-      const value = top > -Infinity ? top + Math.log(z) : -Infinity;
+      const value = top > -Infinity ? top + log(z) : -Infinity;
       v[t * S + s] = value;
       for (let a = 0; a < A; a++) { // at a dead end the prior
-        const w = prior[ofPrior + first + a], log = Math.log(w) + (top > -Infinity && w > 0 ? q[to + a] - value : 0);
-        logPi[to + a] = log;
-        pi[to + a] = Math.exp(log);
+        const w = prior[ofPrior + first + a], chance = log(w) + (top > -Infinity && w > 0 ? q[to + a] - value : 0);
+        logPi[to + a] = chance;
+        pi[to + a] = exp(chance);
       }
     }
   }
@@ -120,7 +121,7 @@ function tilt(p, at, x, n, eta, mean, b) {
     for (let k = 0; k < n; k++) if (x[k] === -Infinity) mass += p[at + k];
     for (let k = 0; k < n; k++) b[k] = x[k] === -Infinity ? p[at + k] / mass : 0;
   } else {
-    for (let k = 0; k < n; k++) b[k] = p[at + k] === 0 ? 0 : p[at + k] * Math.exp(eta * (x[k] - mean));
+    for (let k = 0; k < n; k++) b[k] = p[at + k] === 0 ? 0 : p[at + k] * exp(eta * (x[k] - mean));
   }
 }
 
@@ -129,14 +130,13 @@ function tilt(p, at, x, n, eta, mean, b) {
  *  states (T+1, S), alive; income, reward units; elbo, nats (of the true dynamics). */
 function chain(world, solution, believed) {
   const { S, A, from, next, p, arrival, reward, prior, initial, final } = world;
-  const { v, soft, pi, logPi, setting } = solution, { T, alpha, gamma, eta } = setting, N = from[S * A], SA = S * A;
+  const { v, soft, pi, logPi, setting } = solution, { T, alpha, gamma, eta } = setting, SA = S * A;
   const d = new Float64Array((T + 1) * S), x = new Float64Array(world.widest), b = new Float64Array(world.widest);
   const c = new Float64Array(S), alive = new Float64Array(S).fill(gamma);
   d.set(believed ? solution.start : initial);
   let income = 0, actions = 0;
   for (let t = 0; t < T; t++) {
-    const ofP = offset(world, 'p', t, N), ofArrival = offset(world, 'arrival', t, N);
-    const ofReward = offset(world, 'reward', t, SA), ofPrior = offset(world, 'prior', t, SA);
+    const { ofP, ofArrival, ofReward, ofPrior } = offsets(world, t);
     if (believed) {
       continuation(v, (t + 1) * S, S, setting, c);
       survival(v, (t + 1) * S, S, setting, c, alive);
@@ -148,7 +148,7 @@ function chain(world, solution, believed) {
         const i = s * A + a, w = here * pi[t * SA + i];
         if (w === 0) continue;
         income += w * reward[ofReward + i];
-        actions += w * (logPi[t * SA + i] - Math.log(prior[ofPrior + i]));
+        actions += w * (logPi[t * SA + i] - log(prior[ofPrior + i]));
         const begin = from[i], n = from[i + 1] - begin;
         if (believed) {
           for (let k = 0; k < n; k++) x[k] = arrival[ofArrival + begin + k] / alpha + c[next[begin + k]];
@@ -168,19 +168,19 @@ function chain(world, solution, believed) {
 }
 
 /** p log(p/q) + q - p from p and d = log(p/q), a term of a divergence: of second order in d. */
-function divergence(p, d, q = p * Math.exp(-d)) {
-  return p * d + (Math.abs(d) < 1 ? p * Math.expm1(-d) : q - p);
+function divergence(p, d, q = p * exp(-d)) {
+  return p * d + (abs(d) < 1 ? p * expm1(-d) : q - p);
 }
 
 /** KL of a policy in the true dynamics to the exact posterior: start, actions, dynamics, nats. */
 function split(world, solution, real, exact) {
   const { S, A, from, next, p, arrival, initial } = world;
-  const { T, alpha, gamma } = exact.setting, N = from[S * A], SA = S * A;
+  const { T, alpha, gamma } = exact.setting, SA = S * A;
   const c = new Float64Array(S), ends = new Float64Array(S);
   let start = 0, actions = 0, dynamics = 0;
   for (let s = 0; s < S; s++) if (initial[s] > 0 && exact.bound > -Infinity) start += divergence(initial[s], exact.bound - exact.v[s]);
   for (let t = 0; t < T; t++) {
-    const ofP = offset(world, 'p', t, N), ofArrival = offset(world, 'arrival', t, N);
+    const { ofP, ofArrival } = offsets(world, t);
     continuation(exact.v, (t + 1) * S, S, exact.setting, c);
     if (gamma < 1) {
       for (let s = 0; s < S; s++) {

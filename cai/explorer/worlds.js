@@ -1,5 +1,7 @@
-'use strict';
 // The worlds to explore: grid worlds as cai.models.gridworld builds them, the ledge, and a table.
+
+/** A list of what a function makes of 0 … n-1. */
+const times = (n, make) => Array.from({ length: n }, (_, k) => make(k));
 
 const MAPS = {
   cliff: ['............', '............', '............', 'SPPPPPPPPPPG'],
@@ -13,7 +15,7 @@ const PITS = 'PH'; // letters of what one should not be in; H on Gymnasium's map
 function fromOutcomes(S, A, outcomes, rest) {
   const from = new Int32Array(S * A + 1), next = [], p = [], arrival = [];
   for (let i = 0; i < S * A; i++) {
-    for (const [to, chance, paid] of outcomes(Math.floor(i / A), i % A)) {
+    for (const [to, chance, paid] of outcomes(floor(i / A), i % A)) {
       next.push(to);
       p.push(chance);
       arrival.push(paid);
@@ -30,8 +32,8 @@ function fromOutcomes(S, A, outcomes, rest) {
 function complete(world) {
   const { S, A, from, next, p } = world, N = from[S * A];
   world.widest = 1;
-  for (let i = 0; i < S * A; i++) world.widest = Math.max(world.widest, from[i + 1] - from[i]);
-  world.done = Array.from({ length: S }, (_, s) => {
+  for (let i = 0; i < S * A; i++) world.widest = max(world.widest, from[i + 1] - from[i]);
+  world.done = times(S, (s) => {
     for (let k = from[s * A]; k < from[s * A + A]; k++) {
       if (next[k] !== s) for (let at = k; at < p.length; at += N) if (p[at] > 0) return false;
     }
@@ -70,7 +72,7 @@ function gridworld(rows, { slip = 0.1, wind = 0, windDirection = 'down', step = 
   };
   const starts = letters.filter((c) => c === 'S').length;
   return fromOutcomes(S, A, outcomes, {
-    reward: Float64Array.from({ length: S * A }, (_, i) => (done[Math.floor(i / A)] ? 0 : step)),
+    reward: Float64Array.from(times(S * A, (i) => (done[floor(i / A)] ? 0 : step))),
     initial: Float64Array.from(letters, (c) => (c === 'S' ? 1 / starts : 0)),
     map: rows, cells, moves, actions: Object.keys(DIRECTIONS), states: null,
   });
@@ -96,7 +98,7 @@ function fromTable(json) {
   const world = { S, A, timed: new Set(json.timed), next: Int32Array.from(json.next) };
   for (const name of ['p', 'initial']) world[name] = numbers(json[name]);
   world.reward = numbers(json.reward);
-  world.prior = json.prior.length === A ? numbers(Array.from({ length: S }, () => json.prior).flat()) : numbers(json.prior);
+  world.prior = json.prior.length === A ? numbers(times(S, () => json.prior).flat()) : numbers(json.prior);
   world.arrival = json.arrival ? numbers(json.arrival) : new Float64Array(world.next.length);
   world.final = json.final ? numbers(json.final) : new Float64Array(S);
   world.from = new Int32Array(S * A + 1);

@@ -6,6 +6,7 @@ from .estimates_figure import optimism_profile as optimism_profile
 from .graph_figure import graphical_model as graphical_model
 from .map_figures import occupancy as occupancy
 from .map_figures import reward_map as reward_map
+from .optimism_figures import explore as explore
 from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
 from .policy_figure import policies as policies

@@ -213,9 +213,7 @@ def test_every_model_that_tabulates(page, name):
     table = cai.tabulate(MODELS[name]())
     text = table_as_json(table)
     etas = (-1.0, 0.0, 0.3, 1.0) if table.num_outcomes < 2000 else (0.3,)
-    problems = [
-        {"model": table, "table": text, "setting": setting_of(table, eta)} for eta in etas
-    ]
+    problems = [{"model": table, "table": text, "setting": setting_of(table, eta)} for eta in etas]
     assert check(page, problems) == len(etas)
 
 

@@ -41,7 +41,8 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/graph.py": "numerics distributions program tables",
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
-    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py",
+    "cai/explorer": "tables",
+    "cai/plot": "explorer numerics program tables policies solutions evaluation roads graph.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.
@@ -70,7 +71,14 @@ FAMILIES = [
     "intentions",
     "information",
 ]
-NOT_FOR_VERBS = {"cai/graph.py", "cai/plot", "cai/cli", "cai/cli/roads"}
+NOT_FOR_VERBS = {
+    "cai/graph.py",
+    "cai/plot",
+    "cai/explorer",
+    "cai/cli",
+    "cai/cli/roads",
+    "cai/cli/verbs",
+}
 MOST_FILES = 12
 MOST_LINES = 300
 
@@ -123,7 +131,7 @@ def room(path):
 
 def allowed(room_, other):
     """Whether a file of one room may import a file of another."""
-    if other in (room_, *OPEN) or room_ in ("cai/cli", "cai/cli/roads"):
+    if other in (room_, *OPEN) or room_ in ("cai/cli", "cai/cli/roads", "cai/cli/verbs"):
         return True
     if room_ in MAY_IMPORT:
         return other in {f"cai/{name}" for name in MAY_IMPORT[room_].split()}
