@@ -17,7 +17,8 @@ ALPHAS = (0.02, 0.1, 0.5, 1.0, 5.0)
 
 # All that explore() finds; infinities as texts, since JSON has none.
 SOLVE = """
-const plain = x => typeof x === "number" ? (Number.isFinite(x) ? x : String(x)) : Array.from(x, plain);
+const number = x => Number.isFinite(x) ? x : String(x);
+const plain = x => typeof x === "number" ? number(x) : Array.from(x, number);
 return arguments[0].map(({table, rows, options, setting}) => {
   const world = rows ? gridworld(rows, options) : fromTable(table), found = explore(world, setting);
   const {it, exact, fixed, imagined, real, gap, kl} = found;
@@ -37,7 +38,8 @@ def expected(table, eta):
     try:
         exact, it = inference.posterior(table), inference.soft_values(table, eta)
     except ValueError as error:
-        assert "p(O) = 0" in str(error)
+        if "p(O) = 0" not in str(error):
+            raise
         return None
     row = cai.compare(table, {"it": it})["it"]
     return {
