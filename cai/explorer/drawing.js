@@ -172,7 +172,7 @@ class StateList {
       });
       const parts = actions.map((_, a) => element('span'));
       const policy = element('div', { class: 'policy', role: 'img' }, ...parts);
-      const row = element('tr', { tabindex: 0 }, name, ...bars.map(({ box }) => element('td', {}, box)), element('td', {}, policy), value);
+      const row = element('tr', {}, name, ...bars.map(({ box }) => element('td', {}, box)), element('td', {}, policy), value);
       return { row, name, bars, parts, policy, value };
     });
     const legend = element('p', { class: 'row quiet' }, 'policy:');
@@ -192,7 +192,7 @@ class StateList {
         put(bars[k].fill, 'style', `width:${(100 * min(1, share / state.top)).toFixed(2)}%`);
         put(bars[k].output, 'text', `${(100 * share).toFixed(1)} %`);
       });
-      put(policy, 'class', state.seen ? 'policy' : 'policy never');
+      put(policy, 'class', state.done ? 'policy done' : state.seen ? 'policy' : 'policy never');
       put(policy, 'aria-label', state.words);
       put(policy, 'title', state.words);
       parts.forEach((part, a) => put(part, 'style', `${fillOf(a)};width:${(100 * state.policy[a]).toFixed(2)}%`));
@@ -224,7 +224,7 @@ class Curve {
       let [low, high] = [min(...finite), max(...finite)];
       if (high - low < 1e-6) [low, high] = [low - 1, high + 1];
       const room = 0.04 * (high - low), y = (z) => top + ((high + room - z) / (high - low + 2 * room)) * (bottom - top);
-      const step = 10 ** floor(log10((high - low) / 2)), every = step * ((high - low) / step > 5 ? 5 : (high - low) / step > 2.5 ? 2 : 1);
+      const step = 10 ** floor(log10((high - low) / 6)), every = [1, 2, 5, 10].map((k) => k * step).find((x) => (high - low) / x <= 6);
       for (let z = ceil(low / every) * every; z <= high; z += every) {
         parts.push(shape('line', { x1: left, x2: right, y1: y(z), y2: y(z), stroke: 'var(--line)' }));
         parts.push(shape('text', { x: left - 6, y: y(z) + 4, 'text-anchor': 'end' }, spell(z, every < 1 ? ceil(-log10(every)) : 0)));

@@ -37,8 +37,7 @@ class Explorer:
     title: str
 
     def __repr__(self) -> str:
-        size = f"{len(self.html.encode()) / 1000:.0f} kB"
-        return one_line.named("Explorer", repr(self.title), size)
+        return one_line.named("Explorer", repr(self.title))
 
     def _repr_html_(self) -> str:
         """A frame that holds the page, and can reach nothing outside of it."""

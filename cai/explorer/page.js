@@ -55,11 +55,11 @@ function restart(kind, map = null) {
 
 // Dials
 
-function makeDial(id, place, { name, unit, min, max, step, marks = [], log }) {
+function makeDial(id, place, { name, unit, min, max, step, least = min, marks = [], log }) {
   const position = log ? [log10(min), log10(max)] : [min, max];
   const label = element('label', { for: id }, name, ' ', element('small', {}, unit));
   const range = element('input', { type: 'range', id, min: position[0], max: position[1], step });
-  const number = element('input', { type: 'number', id: `${id}-number`, min, max, step: 'any', 'aria-label': `${name}, as a number` });
+  const number = element('input', { type: 'number', id: `${id}-number`, min: least, max, step: 'any', 'aria-label': `${name}, as a number` });
   const box = element('div', { class: 'dial', 'data-dial': id }, label, number, range);
   if (marks.length) {
     box.append(element('div', { class: 'marks', 'aria-hidden': true }, ...marks.map((x) => element('span', { style: `left:${(100 * (x - min)) / (max - min)}%` }, `${x}`))));

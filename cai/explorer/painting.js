@@ -38,9 +38,10 @@ function cellOf(event) {
 
 function listenTo(picture) {
   const { svg } = picture;
-  let last = null, painted = false;
+  let last = null, painted = false, finger = false;
   on(svg, 'pointerdown', (event) => {
-    if (event.button !== 0 || event.pointerType === 'touch' || state.kind !== 'map') return; // a finger scrolls, and taps
+    finger = event.pointerType === 'touch'; // which scrolls, and paints by a tap
+    if (event.button !== 0 || finger || state.kind !== 'map') return;
     last = picture.cellAt(event.clientX, event.clientY);
     if (!last) return;
     painted = paint(last);
@@ -60,7 +61,7 @@ function listenTo(picture) {
   });
   on(svg, 'click', (event) => {
     const cell = picture.cellAt(event.clientX, event.clientY);
-    if (event.pointerType === 'touch' && cell && paint(cell)) keep(true);
+    if (finger && cell && paint(cell)) keep(true);
     if (cell) describe(picture, cell, state.kind !== 'map');
   });
   on(svg, 'keydown', (event) => {

@@ -129,6 +129,6 @@ function drawList(found, both, view) {
   list.build(names, kept.length);
   list.draw(kept.map((s) => {
     const row = policy.slice(s * A, (s + 1) * A), words = names.map((name, a) => `${name} ${spell(100 * row[a], 1)} %`).join(', ');
-    return { index: s, name: stateName(world, s), shares: both.map((share) => share[s]), top, policy: row, seen: seen[s] > 0, words, value: spell(view.value[s]) };
+    return { index: s, name: stateName(world, s), shares: both.map((share) => share[s]), top, policy: row, seen: seen[s] > 0, done: world.done[s], words: world.done[s] ? 'never left' : words, value: spell(view.value[s]) };
   }), view.title);
 }

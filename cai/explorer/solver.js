@@ -29,15 +29,15 @@ function softMean(p, at, x, n, eta) {
   if (eta === 0) return mean;
   if (low === top && lost === 0) return top;
   // Around the mean where η is small, so that the logarithm is of a number close to one.
-  const near = abs(eta) * (top - low) <= 1;
-  const m = near ? mean / mass : eta > 0 ? top : low;
-  let rest = -lost;
-  for (let k = 0; k < n; k++) {
-    const w = p[at + k], y = x[k];
-    if (w !== 0 && y !== -Infinity) rest += w * expm1(eta * (y - m));
+  const near = abs(eta) * (top - low) <= 1, m = near ? mean / mass : eta > 0 ? top : low;
+  if (near) {
+    let rest = -lost;
+    for (let k = 0; k < n; k++) {
+      if (p[at + k] !== 0 && x[k] !== -Infinity) rest += p[at + k] * expm1(eta * (x[k] - m));
+    }
+    if (rest > -0.5) return m + log1p(rest) / eta; // else 1 + rest would lose its digits
   }
-  if (rest > -0.5) return m + log1p(rest) / eta;
-  let sum = 0; // 1 + rest would lose its digits
+  let sum = 0;
   for (let k = 0; k < n; k++) if (p[at + k] !== 0) sum += p[at + k] * exp(eta * (x[k] - m));
   return m + log(sum) / eta;
 }
@@ -70,13 +70,12 @@ function survival(v, at, S, { eta, gamma }, c, alive) {
 /** Values and policy at one setting.
  *
  *  v (T+1, S) nats; q (T, S, A) nats; soft (T, S, A), the soft means within q; pi (T, S, A);
- *  logPi likewise; bound, nats; start (S), the initial states as they are believed in. */
+ *  bound, nats; start (S), the initial states as they are believed in. */
 function solve(world, setting) {
   const { S, A, from, next, p, arrival, reward, prior, initial, final } = world;
   const { T, alpha, eta } = setting, SA = S * A;
   const v = new Float64Array((T + 1) * S), q = new Float64Array(T * SA), soft = new Float64Array(T * SA);
-  const pi = new Float64Array(T * SA), logPi = new Float64Array(T * SA);
-  const x = new Float64Array(world.widest), c = new Float64Array(S);
+  const pi = new Float64Array(T * SA), x = new Float64Array(world.widest), c = new Float64Array(S);
   for (let s = 0; s < S; s++) v[T * S + s] = final[s] / alpha;
   for (let t = T - 1; t >= 0; t--) {
     const { ofP, ofArrival, ofReward, ofPrior } = offsets(world, t);
@@ -94,22 +93,19 @@ function solve(world, setting) {
         if (prior[ofPrior + first + a] > 0 && value > top) top = value;
       }
       let z = 0;
-      if (top > -Infinity) {
-        for (let a = 0; a < A; a++) if (prior[ofPrior + first + a] > 0) z += prior[ofPrior + first + a] * exp(q[to + a] - top);
+      for (let a = 0; a < A; a++) {
+        const w = prior[ofPrior + first + a]; // at a dead end the policy is the prior
+        pi[to + a] = top > -Infinity && w > 0 ? w * exp(q[to + a] - top) : w;
+        z += pi[to + a];
       }
-      const value = top > -Infinity ? top + log(z) : -Infinity;
-      v[t * S + s] = value;
-      for (let a = 0; a < A; a++) { // at a dead end the prior
-        const w = prior[ofPrior + first + a], chance = log(w) + (top > -Infinity && w > 0 ? q[to + a] - value : 0);
-        logPi[to + a] = chance;
-        pi[to + a] = exp(chance);
-      }
+      v[t * S + s] = top > -Infinity ? top + log(z) : -Infinity;
+      for (let a = 0; a < A; a++) pi[to + a] /= z;
     }
   }
   const bound = softMean(initial, 0, v, S, eta);
   const start = new Float64Array(S);
   tilt(initial, 0, v, S, eta, bound, start);
-  return { v, q, soft, pi, logPi, bound, start, setting };
+  return { v, q, soft, pi, bound, start, setting };
 }
 
 /** p exp(η(x - mean)) of n outcomes into b: the distribution that is believed in. */
@@ -125,12 +121,17 @@ function tilt(p, at, x, n, eta, mean, b) {
   }
 }
 
+/** log π(a|s)/p(a|s) of state s at step t, entry i of its actions, nats; 0 at a dead end. */
+function logRatio({ v, q }, S, A, t, s, i) {
+  return v[t * S + s] > -Infinity ? q[t * S * A + i] - v[t * S + s] : 0;
+}
+
 /** The chain of a solution's policy, in the dynamics that it believes in or in the true ones.
  *
  *  states (T+1, S), alive; income, reward units; elbo, nats (of the true dynamics). */
 function chain(world, solution, believed) {
   const { S, A, from, next, p, arrival, reward, prior, initial, final } = world;
-  const { v, soft, pi, logPi, setting } = solution, { T, alpha, gamma, eta } = setting, SA = S * A;
+  const { v, soft, pi, setting } = solution, { T, alpha, gamma, eta } = setting, SA = S * A;
   const d = new Float64Array((T + 1) * S), x = new Float64Array(world.widest), b = new Float64Array(world.widest);
   const c = new Float64Array(S), alive = new Float64Array(S).fill(gamma);
   d.set(believed ? solution.start : initial);
@@ -148,7 +149,7 @@ function chain(world, solution, believed) {
         const i = s * A + a, w = here * pi[t * SA + i];
         if (w === 0) continue;
         income += w * reward[ofReward + i];
-        actions += w * (logPi[t * SA + i] - log(prior[ofPrior + i]));
+        actions += w * logRatio(solution, S, A, t, s, i);
         const begin = from[i], n = from[i + 1] - begin;
         if (believed) {
           for (let k = 0; k < n; k++) x[k] = arrival[ofArrival + begin + k] / alpha + c[next[begin + k]];
@@ -168,8 +169,8 @@ function chain(world, solution, believed) {
 }
 
 /** p log(p/q) + q - p from p and d = log(p/q), a term of a divergence: of second order in d. */
-function divergence(p, d, q = p * exp(-d)) {
-  return p * d + (abs(d) < 1 ? p * expm1(-d) : q - p);
+function divergence(p, d, q = null) {
+  return p * d + (abs(d) < 1 ? p * expm1(-d) : (q ?? p * exp(-d)) - p);
 }
 
 /** KL of a policy in the true dynamics to the exact posterior: start, actions, dynamics, nats. */
@@ -192,8 +193,8 @@ function split(world, solution, real, exact) {
       if (here === 0) continue;
       for (let a = 0; a < A; a++) {
         const i = s * A + a, at = t * SA + i, w = here * solution.pi[at];
-        if (solution.pi[at] > 0) actions += here * divergence(solution.pi[at], solution.logPi[at] - exact.logPi[at], exact.pi[at]);
-        else actions += here * exact.pi[at];
+        const apart = logRatio(solution, S, A, t, s, i) - logRatio(exact, S, A, t, s, i);
+        actions += solution.pi[at] > 0 ? here * divergence(solution.pi[at], apart, exact.pi[at]) : here * exact.pi[at];
         if (w === 0) continue;
         const mean = exact.soft[at];
         for (let k = from[i]; k < from[i + 1]; k++) {

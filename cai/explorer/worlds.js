@@ -107,13 +107,15 @@ function fromTable(json) {
   return complete(world);
 }
 
-/** The states of a kind, of which the probability at the end is shown. */
+/** The states of a kind, of which the probability at the end is shown: those of a letter from
+ *  which none is ever left, since Taxi's G is no goal. */
 function finals(world, kind) {
   const given = kind === 'goal' ? world.goals : world.pits;
   if (given) return given;
   if (!world.map) return [];
   const letters = kind === 'goal' ? 'G' : PITS;
-  return world.cells.flatMap(([i, j], s) => (world.done[s] && letters.includes(world.map[i][j]) ? [s] : []));
+  const found = world.cells.flatMap(([i, j], s) => (letters.includes(world.map[i][j]) ? [s] : []));
+  return found.every((s) => world.done[s]) ? found : [];
 }
 
 /** A state as a reader knows it. */

@@ -26,6 +26,7 @@ from cai.plot.maps import (
 )
 from cai.plot.palette import DYNAMICS, IMAGINED, LUCK, NEUTRAL, REAL, REFERENCE, ink
 from cai.program.trajectory import TrajectoryModel
+from cai.solutions.chain import Chain
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -120,7 +121,9 @@ def optimism_curve(curve: _Curve) -> Figure:
     )
 
 
-def explore(model: TrajectoryModel | Table | None = None, *, name: str = "model") -> Explorer:
+def explore(
+    model: TrajectoryModel | Table | Chain | None = None, *, name: str = "model"
+) -> Explorer:
     """A page for a browser in which optimism is a slider: what is imagined, and what it gets.
 
     Temperature, horizon and discount are sliders, too. Without a model there are maps to paint on,
@@ -128,8 +131,8 @@ def explore(model: TrajectoryModel | Table | None = None, *, name: str = "model"
     needs no server and no network, and gives the lines of Python that make its numbers.
 
     Args:
-        model: a model that can be tabulated, with a finite horizon; its table, such as
-            ``solution.table``; or None for the built-in maps and the ledge.
+        model: a model that can be tabulated, with a finite horizon; its table; a solution, whose
+            table is taken; or None for the built-in maps and the ledge.
         name: of the model, for the heading.
 
     Returns:
@@ -146,7 +149,8 @@ def explore(model: TrajectoryModel | Table | None = None, *, name: str = "model"
     'Turn the dial: ledge'
     """
     checks.check_kind("name", name, str, "a text", 'for instance name="my model"')
-    return page_of(None if model is None else tabulate(model), name)
+    problem = model.table if isinstance(model, Chain) else model
+    return page_of(None if problem is None else tabulate(problem), name)
 
 
 def optimism(model: TrajectoryModel | Table) -> Figure:

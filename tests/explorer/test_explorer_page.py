@@ -219,6 +219,35 @@ def test_cells_are_painted_by_keyboard(page):
     assert len(page.all("#gets rect[tabindex='0']")) == 1  # one stop for Tab, wherever one is
 
 
+def test_a_finger_paints_by_a_tap_and_scrolls_by_a_drag(page):
+    page.open(f"map={ROWS}&T=10&alpha=2", size=(390, 844))
+    brush(page, "#")
+    target = cell(page, 1, 1)
+
+    def touch(kind, *points):
+        points = [{"x": x, "y": y} for x, y in points]
+        page.browser.execute_cdp_cmd(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": points}
+        )
+
+    def middle():
+        page.run("arguments[0].scrollIntoView({block: 'center'})", target)
+        box = page.run("return arguments[0].getBoundingClientRect().toJSON()", target)
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    x, y = middle()
+    touch("touchStart", (x, y))
+    for k in range(1, 6):
+        touch("touchMove", (x, y - 20 * k))
+    touch("touchEnd")
+    page.rested()
+    assert page.state["map"] == ROWS.split("/")
+    touch("touchStart", middle())
+    touch("touchEnd")
+    page.rested()
+    assert page.state["map"] == ["S..G", ".#..", "...P"]
+
+
 def test_cells_are_labelled_buttons(page):
     page.open(f"map={ROWS}&T=10&alpha=2&eta=1")
     table = cai.tabulate(model_of(page.state))
