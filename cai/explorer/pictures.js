@@ -50,7 +50,7 @@ function showPictures(found) {
   const asMap = world.map && world.map.length * world.map[0].length <= MOST_CELLS;
   $('maps').hidden = !asMap;
   $('list').hidden = asMap;
-  $('maps').style.setProperty('--least', asMap && world.map[0].length > 8 ? '400px' : '250px');
+  $('maps').style.setProperty('--least', asMap && world.map[0].length > 8 ? '300px' : '250px');
   if (asMap) drawMaps(found, both, view);
   else drawList(found, both, view);
   const luck = state.view === 'optimism';

@@ -144,6 +144,7 @@ def test_states_in_one_cell_add_up(page):
     shown = on_cells(page, "imagines", "number")
     for i, j in set(table.layout.cells):
         assert shown[i, j]["text"] == percent(shares[i, j].item())
+    assert not {"goal-real", "pit-real"} & page.numbers.keys()  # its G is a stop, not a goal
 
 
 def plain_table(S=70, name="state"):
@@ -308,7 +309,7 @@ NAMES = [
     "\"quoted\" 'names' & more",
     "a\u2028b",
 ]
-NAMES += ["<!-- a comment", "{{scripts}}", "Zoë's ☂"]
+NAMES += ["<!-- a comment", "{{scripts}}", "Zoë's ☂", "</title><b>"]
 
 
 def test_names_are_text(page, saved):
@@ -316,14 +317,14 @@ def test_names_are_text(page, saved):
     layout = cai.Layout(states=tuple(NAMES), actions=("<i>", "]]>"))
     P = torch.full((n, 2, n), 1 / n)
     table = cai.tabulate(models.tabular(P, torch.zeros(n, 2), horizon=2, layout=layout))
-    address = saved(table, NAMES[1], f"model = {NAMES[2]!r}")
+    address = saved(table, "".join(NAMES), f"model = {NAMES[2]!r}")
     page.browser.get(f"{address}#view=Q0")
     page.drawn()
     shown = page.run(
         "return [...document.querySelectorAll('#list tbody th')].map(x => x.textContent)"
     )
     assert shown == NAMES
-    assert page.run("return document.title") == f"Turn the dial: {NAMES[1]}"
+    assert page.run("return document.title") == f"Turn the dial: {''.join(NAMES)}"
     assert page.run("return document.querySelectorAll('b, i:not([class], #list i)').length") == 0
     assert "Q of <i>" in page["view"].text
     assert page.run("return TABLE.recipe") == f"model = {NAMES[2]!r}"
@@ -414,6 +415,8 @@ def test_a_notebook_shows_it_in_a_frame(page, tmp_path):
         page["eta"].send_keys(keys().ARROW_LEFT)
         page.rested()
         assert page.state["eta"] == pytest.approx(0.95)
+        outside = "try { return parent.document.title; } catch (error) { return error.name; }"
+        assert page.run(outside) == "SecurityError"
         page.run("document.getElementById('python').open = true")
         page["copy"].click()
         assert page.run("return getSelection().toString() || code.value").startswith("import")
