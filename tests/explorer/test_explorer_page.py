@@ -1,14 +1,19 @@
 """The page in a browser: its dials, its map, its address and its numbers, against the library."""
 
 import dataclasses
+import random
+import re
+import urllib.parse
 
 import pytest
 import torch
+from test_explorer_solver import random_table
 
 import cai
 from cai import inference, models
 
 TOLERANCE = 1e-9
+SHOWN = "return document.querySelector('article').outerHTML"
 
 
 def keys():
@@ -52,7 +57,7 @@ def check_numbers(page, model=None):
         "dynamics": row.kl_dynamics,
     }
     layout = table.layout
-    kinds = {"goal": "G", "pit": "PH"} if layout.map else {}
+    kinds = {"goal": "G", "pit": "PH"} if layout and layout.map else {}
     for kind, letters in kinds.items():
         inside = torch.tensor([layout.map[i][j] in letters for i, j in layout.cells])
         if inside.any():
@@ -160,6 +165,47 @@ def test_the_direction_of_the_wind(page):
         select.select_by_visible_text(direction)
         assert page.drawn().state["windDirection"] == direction
         check_numbers(page)
+
+
+EXTREMES = {
+    "eta": (-2, -0.001, 0.001, 4),
+    "alpha": (0.01, 10),
+    "slip": (0, 1),
+    "wind": (0, 0.3, 1),
+    "windDirection": ("up", "left"),
+    "T": (1, 40),
+    "gamma": (0.5, 0.999, 1),
+    "step": (-5, 0, 1),
+    "goal": (-10, 50),
+    "pit": (-200, 0),
+    "t": (0, 1, 40),
+    "view": ("V", "Q0", "Q3"),
+}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_ends_of_the_dials(page, seed):
+    draw = random.Random(seed)
+    rows = ["".join(draw.choices("..#GP", k=5)) for _ in range(draw.randint(1, 4))]
+    place = {name: draw.choice(values) for name, values in EXTREMES.items()}
+    rows[0] = "S" + rows[0][1:]
+    page.open(urllib.parse.urlencode({"map": "/".join(rows)} | place))
+    assert page.state["map"] == rows
+    check_numbers(page)
+    page.rested()
+    assert not re.search("NaN|undefined", page.run(SHOWN))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_tables_are_drawn(page, seed):
+    """Without a map: forbidden actions, rewards of -inf, steps that differ, and p(O) = 0."""
+    draw = random.Random(seed)
+    table = random_table(draw, timed=seed % 2 == 0)
+    page.open(f"eta={draw.choice((-1, 0, 0.5, 1))}&t={draw.randint(0, 3)}&view=Q0", table=table)
+    page.rested()
+    assert not re.search("NaN|undefined", page.run(SHOWN))
+    if not page.text["headline"].startswith("p(O) = 0"):
+        check_numbers(page, table)
 
 
 # Painting
