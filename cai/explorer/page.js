@@ -208,7 +208,7 @@ function showControls() {
   for (const [k, x] of [...$('stops').children].entries()) x.setAttribute('aria-current', k + 1 === state.tour ? 'step' : 'false');
   $('story').textContent = state.tour ? TOUR[state.tour - 1].say : 'Each step sets the dials and says what to look at.';
   const views = { optimism: 'the optimism of each state', V: 'values V' };
-  worldNow().actions?.forEach((name, a) => { views[`Q${a}`] = `Q of ${name}`; });
+  worldNow().actions.forEach((name, a) => { views[`Q${a}`] = `Q of ${name}`; });
   if (!(state.view in views)) state.view = 'optimism';
   if (showControls.views !== JSON.stringify(views)) {
     showControls.views = JSON.stringify(views);

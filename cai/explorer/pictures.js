@@ -1,6 +1,6 @@
 // From a solution to pictures: occupancies, policies and values, on maps or as a list of states.
 
-/** How often each state is visited, over all steps or at one: shares, and whether at all. */
+/** How often each state is visited: its share of all steps, or its probability at one. */
 function shares(states, S, t) {
   if (t >= 0) return states.subarray(t * S, (t + 1) * S);
   const sum = new Float64Array(S);
@@ -40,7 +40,7 @@ function viewOf({ world: { S, A }, it, exact, fixed, setting: { T, alpha } }) {
   }
   const finite = value.filter(Number.isFinite), high = max(...finite, -1e300);
   const low = luck ? 0 : min(...finite, 1e300), span = high - low > 1e-9 ? high - low : Infinity;
-  const when = state.t < 0 ? 'at the start' : `at t = ${t}`, [unit, what] = luck ? ['nats', 'optimism'] : [REWARD, state.view === 'V' ? 'V' : `Q of ${worldNow().actions?.[a]}`];
+  const when = state.t < 0 ? 'at the start' : `at t = ${t}`, [unit, what] = luck ? ['nats', 'optimism'] : [REWARD, state.view === 'V' ? 'V' : `Q of ${worldNow().actions[a]}`];
   return { value, unit, what, title: `${what} (${unit}), ${when}`, shade: (x) => (x === Infinity ? 1 : clamp((x - low) / span, 0, 1)) };
 }
 
@@ -53,9 +53,12 @@ function showPictures(found) {
   $('maps').style.setProperty('--least', asMap && world.map[0].length > 8 ? '300px' : '250px');
   if (asMap) drawMaps(found, both, view);
   else drawList(found, both, view);
-  const luck = state.view === 'optimism';
-  $('scale').textContent = `${asMap ? `Numbers: percent of ${state.t < 0 ? 'all steps' : 'trajectories at this step'}. Arrows: the policy, as long as an action is probable; grey where it never comes. ` : S > LISTED ? `The ${LISTED} most visited of ${S} states. ` : ''}`
-    + (luck ? 'Optimism: the value at η = 1 minus that at η = 0, by how many nats p(τ | O) overrates a state.' : '');
+  const said = [];
+  if (asMap) said.push(`Numbers: percent of ${state.t < 0 ? 'all steps' : 'trajectories at this step'}.`);
+  if (asMap && world.moves) said.push('Arrows: the policy, as long as an action is probable; grey where it never comes.');
+  if (!asMap && S > LISTED) said.push(`The ${LISTED} most visited of ${S} states.`);
+  if (state.view === 'optimism') said.push('Optimism: the value at η = 1 minus that at η = 0, by how many nats p(τ | O) overrates a state.');
+  $('scale').textContent = said.join(' ');
 }
 
 function drawMaps({ world, imagined, real, ...rest }, both, view) {
@@ -122,7 +125,7 @@ function movesOf({ S, A, moves, cells, done }, { policy, seen }, at, n, columns)
 }
 
 function drawList(found, both, view) {
-  const { world } = found, { S, A } = world, names = world.actions ?? times(A, (a) => `action ${a}`);
+  const { world } = found, { S, A } = world, names = world.actions;
   const order = times(S, (s) => s), visits = (s) => max(both[0][s], both[1][s]);
   const kept = S <= LISTED ? order : order.sort((a, b) => visits(b) - visits(a)).slice(0, LISTED).sort((a, b) => a - b);
   const { policy, seen } = policyOf(found, found.real.states, state.t), top = max(...kept.map(visits), 1e-300);

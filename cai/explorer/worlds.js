@@ -104,6 +104,7 @@ function fromTable(json) {
   world.from = new Int32Array(S * A + 1);
   json.counts.forEach((n, i) => { world.from[i + 1] = world.from[i] + n; });
   for (const name of ['map', 'cells', 'moves', 'actions', 'states']) world[name] = json[name] ?? null;
+  world.actions ??= times(A, (a) => `action ${a}`);
   return complete(world);
 }
 

@@ -204,6 +204,8 @@ def test_random_tables_are_drawn(page, seed):
     page.open(f"eta={draw.choice((-1, 0, 0.5, 1))}&t={draw.randint(0, 3)}&view=Q0", table=table)
     page.rested()
     assert not re.search("NaN|undefined", page.run(SHOWN))
+    assert page.state["view"] == "Q0"
+    assert "Q of action 0" in page["view"].text
     if not page.text["headline"].startswith("p(O) = 0"):
         check_numbers(page, table)
 

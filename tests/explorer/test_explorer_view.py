@@ -200,9 +200,11 @@ def test_the_curve_is_drawn_when_the_hand_rests(page):
     at = float(page.run("return curve.now.getAttribute('x1')"))
     left, right = (float(page.run(f"return curve.x({eta})")) for eta in (0, 1))
     assert at == pytest.approx((left + right) / 2)
-    page["alpha"].send_keys(keys().ARROW_RIGHT)
-    assert "stale" in page.drawn()["curve"].get_attribute("class")
-    assert "stale" not in page.rested("return document.getElementById('curve').className.baseVal")
+    stale = "return $('curve').classList.contains('stale')"
+    assert page.run(f"turn('alpha', 2); {stale}")
+    assert not page.rested(stale)
+    colder = inference.soft_values(models.ledge(temperature=2.0), 4.0)
+    assert page.run("return trace.points.at(-1)")[1] == pytest.approx(colder.bound)
 
 
 # Time
@@ -210,14 +212,15 @@ def test_the_curve_is_drawn_when_the_hand_rests(page):
 
 def test_play_goes_from_step_to_step(page):
     page.open("map=ledge&T=2")
-    page["play"].click()
     wait = """
         const seen = [], done = arguments[0];
-        const look = setInterval(() => {
-          seen.push(state.t);
-          if (!playing) { clearInterval(look); done([...new Set(seen)]); }
-        }, 50);"""
-    assert page.browser.execute_async_script(wait) == [0, 1, 2]
+        new MutationObserver(() => seen.push($('t-words').textContent))
+          .observe($('t-words'), {childList: true});
+        $('play').click();
+        const wait = () => playing ? setTimeout(wait, 50) : done(seen);
+        wait();"""
+    seen = page.browser.execute_async_script(wait)
+    assert list(dict.fromkeys(seen)) == ["t = 0", "t = 1", "t = 2"]
     assert page["play"].text == "play"
     assert page["t-words"].text == "t = 2"
 
@@ -247,12 +250,17 @@ def test_numbers_are_announced_once_the_hand_rests(page):
     assert page["announcement"].get_attribute("aria-live") == "polite"
     said = page.run("return document.getElementById('announcement').textContent")
     assert page.text["headline"] in said
-    page["eta"].send_keys(keys().ARROW_LEFT * 5)
-    page.drawn()
-    assert page.text["headline"] not in said
-    script = "return document.getElementById('announcement').textContent"
-    assert page.run(script) == said  # not while it moves
-    assert page.text["headline"] in page.rested(script)
+    page.run("""
+        window.spoken = [];
+        const note = () => spoken.push($('announcement').textContent);
+        new MutationObserver(note).observe($('announcement'), {childList: true});
+        for (const eta of [0.9, 0.8, 0.7, 0.6]) turn('eta', eta);""")
+    spoken = page.rested("return spoken")
+    assert len(spoken) == 1  # not while it moves
+    assert spoken[0] != said
+    assert page.text["headline"] in spoken[0]
+    page["eta"].send_keys(keys().ARROW_LEFT)
+    assert page.rested("return spoken.length") == 2
     live = page.run(
         "return [...document.querySelectorAll('[aria-live], [role=status]')].map(x => x.id)"
     )
