@@ -12,9 +12,9 @@ function headlineOf({ setting: { eta, T }, it, exact, imagined, real, gap }) {
   if (eta === 0) return ['It counts on no luck.', `At η = 0 the dynamics stay as they are: what it imagines is what it gets, ${returns}.`];
   if (abs(gap) < 5e-4) return ['There is no luck to count on.', `Where it goes nothing is left to chance: it gets what it imagines, ${returns}.`];
   const how = eta === 1 ? 'it conditions on success' : eta > 0 ? 'it believes in luck, at a price' : 'nature plays against it';
-  const words = gap > 0 ? `It counts on ${spell(gap, 1)} nats of luck.` : `It fears ${spell(-gap, 1)} nats of bad luck.`;
-  const small = abs(gap) < 0.05 ? words.replace(/[\d.]+ nats/, `${spell(abs(gap), 3)} nats`) : words;
-  return [small, `At η = ${short(eta)} ${how}: it imagines ${returns}, and gets ${gets}.`];
+  const nats = spell(abs(gap), abs(gap) < 0.05 ? 3 : 1);
+  const words = gap > 0 ? `It counts on ${nats} nats of luck.` : `It fears ${nats} nats of bad luck.`;
+  return [words, `At η = ${short(eta)} ${how}: it imagines ${returns}, and gets ${gets}.`];
 }
 
 function showNumbers(found) {

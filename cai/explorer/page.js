@@ -70,7 +70,7 @@ function makeDial(id, place, { name, unit, min, max, step, least = min, marks = 
   on(range, 'pointerup pointercancel keydown', () => { dragged = false; });
   on(range, 'input', () => {
     let x = log ? Number((10 ** range.value).toPrecision(3)) : Number(range.value);
-    if (dragged) for (const mark of marks) if (abs(x - mark) < 0.12) x = mark; // marks attract a mouse
+    if (dragged) for (const mark of marks) if (abs(x - mark) < 0.08) x = mark; // marks attract a mouse
     turn(id, x);
   });
   on(number, 'change', () => turn(id, number.value === '' ? NaN : Number(number.value)));

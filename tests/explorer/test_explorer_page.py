@@ -147,7 +147,7 @@ def test_zero_and_one_attract_the_mouse_and_not_the_keyboard(page):
     page.open("eta=0.5")
     dial = page["eta"]
     width = dial.size["width"]
-    for near, mark in ((1.08, 1), (-0.07, 0), (0.5, 0.5)):
+    for near, mark in ((1.06, 1), (-0.05, 0), (0.5, 0.5)):
         x = (near + 2) / 6 - 0.5
         page.run("arguments[0].value = 3", dial)  # so that the mouse has to drag it
         start = actions(page).move_to_element(dial).click_and_hold()
