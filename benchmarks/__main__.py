@@ -48,6 +48,8 @@ of fitted rewards cover the truth, and posteriors over rewards:
     python -m benchmarks.reward_errors
     python -m benchmarks.reward_posterior
     python -m benchmarks.pendulum_changed
+
+and so is the explorer in a browser: python -m benchmarks.explorer.
 """
 
 from __future__ import annotations

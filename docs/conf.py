@@ -15,6 +15,7 @@ from sphinx.domains.python import PyObject
 from sphinx.ext import autosummary
 
 import cai
+from cai import plot
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -99,6 +100,7 @@ html_theme = "furo"
 html_title = "control as inference"
 html_static_path = ["_static", "../out/static"]
 html_css_files = ["site.css"]
+html_extra_path = ["../out/extra"]  # the explorer, which collect() writes there
 html_show_sourcelink = False
 html_copy_source = False
 pygments_style = "a11y-high-contrast-light"
@@ -120,6 +122,9 @@ def collect(app: Sphinx, _: object) -> None:
     unknown = "Not measured on this machine: make bench, then make docs.\n"
     text = measured.read_text(encoding="utf-8") if measured.is_file() else unknown
     (target / "speed.txt").write_text(text, encoding="utf-8")
+    extra = ROOT / "out" / "extra"
+    extra.mkdir(parents=True, exist_ok=True)
+    plot.explore().save(extra / "explore.html")
 
 
 def fold(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:

@@ -11,6 +11,7 @@ Loaded when they are first asked for, since they import large parts of the libra
 - ``table_of``, ``title``, ``state``, ``action``, ``show``, ``to_json``, ``untrained``: what
   commands on tables share.
 - ``ModelFactory``, ``SweptMethod``, ``check_points``: what a sweep sends to other processes.
+- ``write_explorer``: a page for a browser.
 """
 
 import lazy_loader as _lazy_loader

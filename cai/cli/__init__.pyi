@@ -4,6 +4,7 @@ from . import loading as loading
 from . import output as output
 from . import train_command as train_command
 from .roads.routes_command import run_routes as run_routes
+from .verbs.explore_command import write_explorer as write_explorer
 from .verbs.facts import facts as facts
 from .verbs.facts import has_table as has_table
 from .verbs.problems import action as action

@@ -68,6 +68,7 @@ def chosen(name: str) -> Callable[[argparse.Namespace], None]:
         "fit": lambda: fit_command.run,
         "new": lambda: new_command.run,
         "sweep": lambda: sweep_command.run,
+        "explore": lambda: cli.write_explorer,
     }
     command = commands[name]()
     return in_lines()(command)  # training says how far it is in lines, where there is no terminal

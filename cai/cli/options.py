@@ -47,6 +47,7 @@ examples:
   cai fit pendulum --checkpoint out/pendulum.pt
   cai sweep gridworld --grid temperature=0.1,0.5,1 --grid slip=0:0.3:0.1 --seeds 5 --jobs 2
   cai draw gridworld --option wind=0.2 --steps 2
+  cai explore FrozenLake-v1 --horizon 60 --temperature 0.01 --open
   cai models
   cai train soft-q FrozenLake-v1 --steps 200000 --seed 1 --out runs/q1
   cai evaluate runs/q1 --episodes 20
@@ -58,8 +59,8 @@ examples:
   cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
 _COMMANDS = (
-    "compare | info | solve | dial | plan | fit | sweep | draw | models | new | train | evaluate | "
-    "plot | irl | routes"
+    "compare | info | solve | dial | plan | fit | sweep | draw | explore | models | new | train | "
+    "evaluate | plot | irl | routes"
 )
 _VERBS = (  # each in a file of its own
     info_command,
@@ -121,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     drawing.add_argument(
         "-n", "--steps", type=count, help="how many steps to unroll (default: up to 3)"
     )
+    _add_explore(commands)
     commands.add_parser("models", help="list the available models")
     _add_learners(commands)
     _add_irl(commands)
@@ -169,6 +171,23 @@ def _add_learners(commands: Any) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="for the figure (default: there)"
     )
     add_quiet(plotting)
+
+
+def _add_explore(commands: Any) -> None:
+    """The command ``explore``."""
+    exploring = commands.add_parser(
+        "explore", help="write a page in which optimism is a slider, for a browser"
+    )
+    add_model(exploring, out=False, otherwise="maps to paint on")
+    exploring.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out/explore.html"),
+        metavar="FILE",
+        help="the page (default: out/explore.html)",
+    )
+    exploring.add_argument("--open", action="store_true", help="open it in the browser as well")
 
 
 def _add_irl(commands: Any) -> None:

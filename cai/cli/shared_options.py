@@ -56,19 +56,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {spelt[close[0]]}?" if close else ""
 
 
-def add_model(parser: argparse.ArgumentParser, steps: Any = None, out: bool = True) -> None:
+def add_model(
+    parser: argparse.ArgumentParser,
+    steps: Any = None,
+    out: bool = True,
+    otherwise: str | None = None,
+) -> None:
     """Which model, and what is to be changed of it; where files are written, if there are any.
 
     Args:
         parser: of the command.
         steps: what reads a horizon, if that may be infinite.
         out: whether the command writes files.
+        otherwise: what is meant where no model is given, if it need not be.
     """
-    parser.add_argument(
-        "model",
-        help="a built-in model, a Gymnasium environment with a published table, FILE.py:NAME or "
-        "MODULE:NAME",
-    )
+    known = "a built-in model, a Gymnasium environment with a published table, FILE.py:NAME or "
+    known += "MODULE:NAME"
+    if otherwise is None:
+        parser.add_argument("model", help=known)
+    else:
+        parser.add_argument("model", nargs="?", help=f"{known} (default: {otherwise})")
     more = "" if steps is None else f', or "{INFINITE}"'
     words = f"T, the number of steps{more}"
     parser.add_argument("-T", "--horizon", type=steps or count, help=words)

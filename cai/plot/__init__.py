@@ -1,4 +1,4 @@
-"""Figures: every function returns a matplotlib figure with labels, units and a caption.
+"""Figures: every function but ``explore`` returns a matplotlib figure with labels and a caption.
 
 Comparisons:
 
@@ -10,6 +10,7 @@ Optimism:
 
 - ``optimism``: by how much the exact posterior overrates each state.
 - ``optimism_curve``: bound, ELBO and return from the worst case to the best.
+- ``explore``: a page for a browser in which optimism is a slider.
 - ``price_ladder``: what each restriction of the guide costs.
 
 Models and training:

@@ -8,6 +8,7 @@ from .learning_figure import learning_curve as learning_curve
 from .losses_figure import losses as losses
 from .map_figures import occupancy as occupancy
 from .map_figures import reward_map as reward_map
+from .optimism_figures import explore as explore
 from .optimism_figures import optimism as optimism
 from .optimism_figures import optimism_curve as optimism_curve
 from .policy_figure import policies as policies

@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cai import checks
 from cai.drawing.canvas import captioned, check_drawn, figure, finite
 from cai.drawing.maps import (
     colour_bar,
@@ -24,7 +25,9 @@ from cai.drawing.maps import (
 from cai.drawing.palette import DYNAMICS, IMAGINED, LUCK, NEUTRAL, REAL, REFERENCE, ink
 from cai.drawing.signs import signs
 from cai.evaluation import references
+from cai.explorer.explorer_page import Explorer, page_of
 from cai.program.trajectory import TrajectoryModel
+from cai.solutions.chain import Chain
 from cai.tables.table import Table
 from cai.tables.tabulation import tabulate
 
@@ -117,6 +120,38 @@ def optimism_curve(curve: _Curve) -> Figure:
         "and ELBO is luck that the policy counts on (η\u00a0>\u00a00) or guards against "
         "(η\u00a0<\u00a00)." + _named_changes(curve),
     )
+
+
+def explore(
+    model: TrajectoryModel | Table | Chain | None = None, *, name: str = "model"
+) -> Explorer:
+    """A page for a browser in which optimism is a slider: what is imagined, and what it gets.
+
+    Temperature, horizon and discount are sliders, too. Without a model there are maps to paint on,
+    with slip, wind and rewards. The page solves the recursion of ``inference.soft_values`` itself,
+    needs no server and no network, and gives the lines of Python that make its numbers.
+
+    Args:
+        model: a model that can be tabulated, with a finite horizon; its table; a solution, whose
+            table is taken; or None for the built-in maps and the ledge.
+        name: of the model, for the heading.
+
+    Returns:
+        An ``Explorer``: a notebook shows it; ``save(path)`` writes the page to a file, ``open()``
+        opens it in a browser, and ``html`` is its text.
+
+    Raises:
+        ValueError: if the model cannot be tabulated, its horizon is infinite, or its table would
+            have more than 2 MB.
+
+    >>> from cai import models, plot
+    >>> page = plot.explore(models.ledge(), name="ledge")
+    >>> page.title
+    'Turn the dial: ledge'
+    """
+    checks.check_kind("name", name, str, "a text", 'for instance name="my model"')
+    problem = model.table if isinstance(model, Chain) else model
+    return page_of(None if problem is None else tabulate(problem), name)
 
 
 def optimism(model: TrajectoryModel | Table) -> Figure:

@@ -43,7 +43,8 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/roads": "numerics program demonstrations",
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/drawing": "program tables evaluation",
-    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py drawing",
+    "cai/explorer": "tables",
+    "cai/plot": "explorer numerics program tables policies solutions evaluation roads graph.py drawing",
     "cai/experiments": "numerics evaluation drawing parallel.py installation.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
@@ -77,6 +78,7 @@ NOT_FOR_VERBS = {
     "cai/graph.py",
     "cai/drawing",
     "cai/plot",
+    "cai/explorer",
     "cai/experiments",
     "cai/cli",
     "cai/cli/roads",

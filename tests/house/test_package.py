@@ -95,6 +95,11 @@ def test_the_wheel_is_complete(wheel):
         for path in (ROOT / folder).rglob("*.py*")
         if path.suffix in (".py", ".pyi")
     }
+    expected |= {
+        f"cai/explorer/{path.name}"
+        for path in (ROOT / "cai" / "explorer").iterdir()
+        if path.suffix in (".css", ".html", ".js")
+    }
     assert {name for name in names(wheel) if not re.match(r"[^/]+\.dist-info/", name)} == expected
 
 
