@@ -58,10 +58,6 @@ examples:
   cai routes predict out drive.graphml --from 101,102 --to 203,204
   cai routes destination out drive.graphml trips.csv --trip 7 --share 0.5
 """
-_COMMANDS = (
-    "compare | info | solve | dial | plan | fit | sweep | draw | explore | models | new | train | "
-    "evaluate | plot | irl | routes"
-)
 _VERBS = (  # each in a file of its own
     info_command,
     solve_command,
@@ -87,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar=_COMMANDS,
+        metavar="COMMAND",
     )
     comparison = commands.add_parser("compare", help="compare methods side by side")
     add_model(comparison)

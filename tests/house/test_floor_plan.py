@@ -44,7 +44,8 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/stepping": "numerics distributions program tables infinite",
     "cai/drawing": "program tables evaluation",
     "cai/explorer": "tables",
-    "cai/plot": "explorer numerics program tables policies solutions evaluation roads graph.py drawing",
+    "cai/plot": "numerics program tables policies solutions evaluation roads graph.py drawing "
+    "explorer",
     "cai/experiments": "numerics evaluation drawing parallel.py installation.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
