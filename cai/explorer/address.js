@@ -3,8 +3,13 @@
 function address() {
   const found = new URLSearchParams();
   if (state.kind === 'ledge') found.set('map', 'ledge');
-  if (state.kind === 'map') found.set('map', Object.keys(MAPS).find((name) => MAPS[name].join() === state.map.join()) ?? state.map.join('/'));
-  for (const id of dialsOf(state.kind)) if (id === 'eta' || state[id] !== startOf(id)) found.set(id, state[id]);
+  if (state.kind === 'map')
+    found.set(
+      'map',
+      Object.keys(MAPS).find((name) => MAPS[name].join() === state.map.join()) ?? state.map.join('/'),
+    );
+  for (const id of dialsOf(state.kind))
+    if (id === 'eta' || state[id] !== startOf(id)) found.set(id, state[id]);
   if (state.kind === 'map' && state.windDirection !== 'down') found.set('windDirection', state.windDirection);
   if (state.t >= 0) found.set('t', state.t);
   for (const id of ['view', 'tour']) if (state[id] && state[id] !== 'optimism') found.set(id, state[id]);
@@ -13,7 +18,8 @@ function address() {
 
 /** Sets the state to that of an address; what cannot be read is left at its start, and said. */
 function visitAddress(text) {
-  const given = new URLSearchParams(text.replace(/^#/, '')), map = given.get('map');
+  const given = new URLSearchParams(text.replace(/^#/, '')),
+    map = given.get('map');
   let problem = '';
   restart(TABLE ? 'table' : map === 'ledge' ? 'ledge' : 'map', TABLE || map === 'ledge' ? null : MAPS.cliff);
   if (state.kind === 'map' && map !== null) {
@@ -25,8 +31,10 @@ function visitAddress(text) {
   }
   for (const id of dialsOf(state.kind)) {
     if (!given.has(id)) continue;
-    const x = Number(given.get(id)), { min, max, whole, least } = DIALS[id];
-    if (given.get(id).trim() && Number.isFinite(x)) state[id] = clamp(whole ? round(x) : x, least ?? min, max);
+    const x = Number(given.get(id)),
+      { min, max, whole, least } = DIALS[id];
+    if (given.get(id).trim() && Number.isFinite(x))
+      state[id] = clamp(whole ? round(x) : x, least ?? min, max);
     else problem = `The address says ${id}=${given.get(id)}, which is no number.`;
   }
   if (given.get('windDirection') in DIRECTIONS) state.windDirection = given.get('windDirection');
@@ -50,7 +58,8 @@ function keep(discrete) {
 function write(now, discrete) {
   try {
     history[discrete ? 'pushState' : 'replaceState'](null, '', now);
-  } catch { // a frame without an address of its own
+  } catch {
+    // a frame without an address of its own
   }
 }
 

@@ -14,7 +14,10 @@ from cai.explorer.table_as_json import text_of
 from cai.tables.table import Table
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("solver", "worlds", "drawing", "pictures", "numbers", "painting", "address", "page")
+_SCRIPTS = (
+    *("solver", "worlds", "drawing", "charts", "pictures", "numbers"),
+    *("painting", "address", "dials", "page"),
+)
 _COMMENT = re.compile(r"\s// [^'\"`]*$")  # behind code
 _TEXT = re.compile(r"['\"`/]")  # or a regular expression
 _AROUND = re.compile(r"\s*([=!]==|=>|[<>]=|&&|\|\||\?\?|[=,;{}()*<>?:])\s*")

@@ -1,99 +1,54 @@
-// The page: its dials and worlds, what a change of them redraws, and the address that keeps them.
+// The page: its state, its buttons, the tour, and what a change redraws at once or when the hand rests.
 
-const TABLE = JSON.parse($('table').textContent);
-const CALM = matchMedia('(prefers-reduced-motion: reduce)'), DARK = matchMedia('(prefers-color-scheme: dark)');
+const CALM = matchMedia('(prefers-reduced-motion: reduce)'),
+  DARK = matchMedia('(prefers-color-scheme: dark)');
 const REST = 250; // milliseconds after which a hand rests
-const REWARD = 'reward units';
 const WORDS = { S: 'start', '.': 'free', '#': 'wall', G: 'goal', P: 'pit' };
 const BRUSHES = { '.': 'free', '#': 'wall', P: 'pit', G: 'goal', S: 'start' };
 
-// Dials: unit, range and step of the slider, the value at the start, and of which worlds (else all).
-const CHANCE = { unit: 'probability', min: 0, max: 1, step: 0.01 };
-const DIALS = {
-  eta: { name: 'optimism η', unit: '', min: -2, max: 4, step: 0.05, start: 1, marks: [0, 1] },
-  alpha: { name: 'temperature α', unit: 'reward per nat', min: 0.01, max: 10, step: 0.02, start: 0.5, log: true },
-  gives: { name: 'the ledge gives way', ...CHANCE, of: ['ledge'], start: 0.5 },
-  slip: { name: 'slip', ...CHANCE, of: ['map'], start: 0.1 },
-  wind: { name: 'wind', ...CHANCE, of: ['map'], start: 0 },
-  T: { name: 'horizon T', unit: 'steps', min: 1, max: 100, step: 1, start: 30, whole: true },
-  gamma: { name: 'survival γ', unit: 'per step', min: 0.5, max: 1, step: 0.01, start: 1, least: 1e-6 },
-  step: { name: 'a step pays', unit: 'reward', min: -5, max: 1, step: 0.1, of: ['map'], start: -1 },
-  goal: { name: 'a goal pays', unit: 'reward', min: -10, max: 50, step: 0.5, of: ['map'], start: 0 },
-  pit: { name: 'a pit pays', unit: 'reward', min: -200, max: 0, step: 1, of: ['map'], start: -100 },
-  fall: { name: 'a fall pays', unit: 'reward', min: -50, max: 0, step: 0.5, of: ['ledge'], start: -6 },
-};
-const LEDGE = { alpha: 1, T: 4 }; // where it starts otherwise
-if (TABLE) {
-  const { alpha, gamma, T } = TABLE, found = fromTable(TABLE);
-  Object.assign(DIALS.alpha, { start: alpha, min: min(0.01, alpha), max: max(10, alpha) });
-  Object.assign(DIALS.gamma, { start: gamma, min: min(0.5, gamma) });
-  Object.assign(DIALS.T, { start: T, max: found.timed.size ? T : max(100, T) });
-  TABLE.world = found;
-}
-
 const TOUR = [
-  { map: 'ledge', set: {}, say: 'A path leads home in three steps, a short cut along a ledge in one; half the time the ledge gives way. At η = 1 the agent conditions on success, and with it the ledge. Look at home and ravine: orange is imagined, blue is real.' },
-  { map: 'ledge', set: { eta: 0 }, say: 'The same at η = 0: the policy may adapt, but the ledge stays as it is. Orange equals blue, the agent mostly takes the path, and no policy has a higher ELBO.' },
-  { map: 'cliff', set: { slip: 0 }, say: 'A cliff, at η = 1 again, but nobody slips: nothing is left to chance, and the gap is gone. Now drag the slip to 0.1, and see how it counts on never slipping.' },
-  { map: 'cliff', set: { slip: 0, gamma: 0.95 }, say: 'No slip, but each step is survived with probability γ = 0.95 only, and nothing is paid afterwards. That is chance, too, and steps cost: at η = 1 it counts on ending early. Compare the two returns.' },
-  { map: 'bridge', set: {}, say: 'Your own map: choose what to paint with, and click on cells or drag. Wall off the bridge, move the goal: when does it take a risk at η = 1 that it would not take at η = 0?' },
+  {
+    map: 'ledge',
+    set: {},
+    say: 'A path leads home in three steps, a short cut along a ledge in one; half the time the ledge gives way. At η = 1 the agent conditions on success, and with it the ledge. Look at home and ravine: orange is imagined, blue is real.',
+  },
+  {
+    map: 'ledge',
+    set: { eta: 0 },
+    say: 'The same at η = 0: the policy may adapt, but the ledge stays as it is. Orange equals blue, the agent mostly takes the path, and no policy has a higher ELBO.',
+  },
+  {
+    map: 'cliff',
+    set: { slip: 0 },
+    say: 'A cliff, at η = 1 again, but nobody slips: nothing is left to chance, and the gap is gone. Now drag the slip to 0.1, and see how it counts on never slipping.',
+  },
+  {
+    map: 'cliff',
+    set: { slip: 0, gamma: 0.95 },
+    say: 'No slip, but each step is survived with probability γ = 0.95 only, and nothing is paid afterwards. That is chance, too, and steps cost: at η = 1 it counts on ending early. Compare the two returns.',
+  },
+  {
+    map: 'bridge',
+    set: {},
+    say: 'Your own map: choose what to paint with, and click on cells or drag. Wall off the bridge, move the goal: when does it take a risk at η = 1 that it would not take at η = 0?',
+  },
 ];
 
 const state = { kind: 'map', map: MAPS.cliff, windDirection: 'down', t: -1, view: 'optimism', tour: 0 };
 const pictures = Object.fromEntries(['imagines', 'gets', 'third'].map((id) => [id, new MapPicture($(id))]));
-const list = new StateList($('list')), curve = new Curve($('curve'));
-let brush = 'P', result = null, origin = MAPS.cliff, past = [], here = '', scheme = null, playing;
-
-const startOf = (id, kind = state.kind) => (kind === 'ledge' && id in LEDGE ? LEDGE[id] : DIALS[id].start);
-const dialsOf = (kind) => Object.keys(DIALS).filter((id) => DIALS[id].of?.includes(kind) ?? true);
-const clamp = (x, low, high) => min(high, max(low, x));
+const list = new StateList($('list')),
+  curve = new Curve($('curve'));
+let brush = 'P',
+  result = null,
+  origin = MAPS.cliff,
+  past = [],
+  here = '',
+  scheme = null,
+  playing;
 
 function restart(kind, map = null) {
   Object.assign(state, { kind, map: map ?? null, windDirection: 'down', t: -1, view: 'optimism', tour: 0 });
   for (const id of Object.keys(DIALS)) state[id] = startOf(id, kind);
-}
-
-// Dials
-
-function makeDial(id, place, { name, unit, min, max, step, least = min, marks = [], log }) {
-  const position = log ? [log10(min), log10(max)] : [min, max];
-  const label = element('label', { for: id }, name, ' ', element('small', {}, unit));
-  const range = element('input', { type: 'range', id, min: position[0], max: position[1], step });
-  const number = element('input', { type: 'number', id: `${id}-number`, min: least, max, step: 'any', 'aria-label': `${name}, as a number` });
-  const box = element('div', { class: 'dial', 'data-dial': id }, label, number, range);
-  if (marks.length) {
-    box.append(element('div', { class: 'marks', 'aria-hidden': true }, ...marks.map((x) => element('span', { style: `left:${(100 * (x - min)) / (max - min)}%` }, `${x}`))));
-    box.append(element('small', { id: `${id}-words` }));
-  }
-  let dragged = false;
-  on(range, 'pointerdown', () => { dragged = true; });
-  on(range, 'pointerup pointercancel keydown', () => { dragged = false; });
-  on(range, 'input', () => {
-    let x = log ? Number((10 ** range.value).toPrecision(3)) : Number(range.value);
-    if (dragged) for (const mark of marks) if (abs(x - mark) < 0.08) x = mark; // marks attract a mouse
-    turn(id, x);
-  });
-  on(number, 'change', () => turn(id, number.value === '' ? NaN : Number(number.value)));
-  place.append(box);
-}
-
-/** Sets a dial to a number, within its range; what is no number is put back. */
-function turn(id, x) {
-  const { min, max, whole, least } = DIALS[id];
-  if (Number.isFinite(x)) state[id] = clamp(whole ? round(x) : x, least ?? min, max);
-  if (id !== 't') refresh(id);
-  changed();
-}
-
-function refresh(id) {
-  const { log, unit } = DIALS[id], x = state[id], range = $(id), text = String(Number(x.toPrecision(6)));
-  range.value = log ? log10(x) : x;
-  range.setAttribute('aria-valuetext', `${text} ${unit}`.trim());
-  $(`${id}-number`).value = text;
-  if (id === 'eta') {
-    $('eta-words').textContent = x === 0 ? 'true dynamics' : x === 1 ? 'conditioned on success: p(τ | O)'
-      : x < 0 ? 'nature plays against it, at a price' : 'it believes in luck, at a price';
-  }
 }
 
 function button(place, text, act, attributes = {}) {
@@ -105,17 +60,48 @@ function button(place, text, act, attributes = {}) {
 
 function makeControls() {
   for (const id of Object.keys(DIALS)) makeDial(id, id === 'eta' ? $('dial') : $('dials'), DIALS[id]);
-  const winds = element('select', { id: 'windDirection' }, ...Object.keys(DIRECTIONS).map((name) => element('option', {}, name)));
-  on(winds, 'change', () => { state.windDirection = winds.value; changed(true); });
-  document.querySelector('[data-dial=wind]').after(element('p', { class: 'row', id: 'winds' }, element('label', { for: 'windDirection' }, 'the wind blows'), winds));
+  const winds = element(
+    'select',
+    { id: 'windDirection' },
+    ...Object.keys(DIRECTIONS).map((name) => element('option', {}, name)),
+  );
+  on(winds, 'change', () => {
+    state.windDirection = winds.value;
+    changed(true);
+  });
+  document
+    .querySelector('[data-dial=wind]')
+    .after(
+      element(
+        'p',
+        { class: 'row', id: 'winds' },
+        element('label', { for: 'windDirection' }, 'the wind blows'),
+        winds,
+      ),
+    );
   DIALS.t = { name: 'time', unit: '', min: -1, max: 1, step: 1, of: [], start: -1, whole: true };
   makeDial('t', $('time-dial'), DIALS.t);
   $('t-number').replaceWith(element('output', { id: 't-words', for: 't' }));
-  for (const name of Object.keys(MAPS)) button($('worlds'), name, () => enter('map', MAPS[name]), { 'data-world': name });
+  for (const name of Object.keys(MAPS))
+    button($('worlds'), name, () => enter('map', MAPS[name]), { 'data-world': name });
   button($('worlds'), 'the ledge', () => enter('ledge'), { 'data-world': 'ledge' });
-  for (const [letter, name] of Object.entries(BRUSHES)) button($('brushes'), name, () => { brush = letter; showBrush(); }, { 'data-brush': letter });
-  TOUR.forEach((_, k) => button($('stops'), `${k + 1}`, () => visit(k + 1), { 'aria-label': `step ${k + 1} of the tour` }));
-  on($('view'), 'change', () => { state.view = $('view').value; changed(true); });
+  for (const [letter, name] of Object.entries(BRUSHES))
+    button(
+      $('brushes'),
+      name,
+      () => {
+        brush = letter;
+        showBrush();
+      },
+      { 'data-brush': letter },
+    );
+  TOUR.forEach((_, k) =>
+    button($('stops'), `${k + 1}`, () => visit(k + 1), { 'aria-label': `step ${k + 1} of the tour` }),
+  );
+  on($('view'), 'change', () => {
+    state.view = $('view').value;
+    changed(true);
+  });
   on($('play'), 'click', play);
   on($('undo'), 'click', undo);
   on($('reset'), 'click', () => enter(state.kind, state.kind === 'map' ? origin : null));
@@ -126,7 +112,9 @@ function makeControls() {
   showBrush();
 }
 
-const showBrush = () => { for (const x of $('brushes').children) x.setAttribute('aria-pressed', x.dataset.brush === brush); };
+const showBrush = () => {
+  for (const x of $('brushes').children) x.setAttribute('aria-pressed', x.dataset.brush === brush);
+};
 
 function enter(kind, map = null) {
   restart(kind, map);
@@ -144,24 +132,35 @@ function visit(k) {
 
 // What changes, and what follows at once or when the hand rests
 
-let waiting = false, resting = 0;
+let waiting = false,
+  resting = 0;
 function changed(discrete = false) {
   say('');
   $('curve').classList.add('stale');
   if (!waiting) {
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; update(); });
+    requestAnimationFrame(() => {
+      waiting = false;
+      update();
+    });
   }
   clearTimeout(resting);
   resting = setTimeout(rest, REST);
   if (discrete) keep(true);
 }
 
-const say = (text) => { $('message').textContent = text; };
+const say = (text) => {
+  $('message').textContent = text;
+};
 
 function worldNow() {
   if (state.kind === 'table') return TABLE.world;
-  const key = JSON.stringify([state.kind, state.map, state.windDirection, ...['slip', 'wind', 'step', 'goal', 'pit', 'gives', 'fall'].map((id) => state[id])]);
+  const key = JSON.stringify([
+    state.kind,
+    state.map,
+    state.windDirection,
+    ...['slip', 'wind', 'step', 'goal', 'pit', 'gives', 'fall'].map((id) => state[id]),
+  ]);
   if (worldNow.key !== key) {
     worldNow.key = key;
     worldNow.kept = state.kind === 'ledge' ? ledge(state) : gridworld(state.map, state);
@@ -170,7 +169,8 @@ function worldNow() {
 }
 
 function update() {
-  const began = performance.now(), { T, alpha, eta, gamma } = state;
+  const began = performance.now(),
+    { T, alpha, eta, gamma } = state;
   result = explore(worldNow(), { T, alpha, eta, gamma }, result);
   const solved = performance.now();
   state.t = clamp(state.t, -1, T);
@@ -183,7 +183,8 @@ function update() {
 
 function rest() {
   keep(false);
-  $('announcement').textContent = `${$('headline').textContent} ${$('explanation').textContent} ${$('kl-text').textContent}`;
+  $('announcement').textContent =
+    `${$('headline').textContent} ${$('explanation').textContent} ${$('kl-text').textContent}`;
   $('code').value = python();
   trace();
 }
@@ -204,15 +205,28 @@ function showControls() {
   $('t').setAttribute('aria-valuetext', time);
   $('play').textContent = CALM.matches ? 'next step' : playing ? 'pause' : 'play';
   $('undo').disabled = !past.length;
-  for (const x of $('worlds').children) x.setAttribute('aria-pressed', state.kind === 'ledge' ? x.dataset.world === 'ledge' : MAPS[x.dataset.world]?.join() === state.map?.join());
-  for (const [k, x] of [...$('stops').children].entries()) x.setAttribute('aria-current', k + 1 === state.tour ? 'step' : 'false');
-  $('story').textContent = state.tour ? TOUR[state.tour - 1].say : 'Each step sets the dials and says what to look at.';
+  for (const x of $('worlds').children)
+    x.setAttribute(
+      'aria-pressed',
+      state.kind === 'ledge'
+        ? x.dataset.world === 'ledge'
+        : MAPS[x.dataset.world]?.join() === state.map?.join(),
+    );
+  for (const [k, x] of [...$('stops').children].entries())
+    x.setAttribute('aria-current', k + 1 === state.tour ? 'step' : 'false');
+  $('story').textContent = state.tour
+    ? TOUR[state.tour - 1].say
+    : 'Each step sets the dials and says what to look at.';
   const views = { optimism: 'the optimism of each state', V: 'values V' };
-  worldNow().actions.forEach((name, a) => { views[`Q${a}`] = `Q of ${name}`; });
+  worldNow().actions.forEach((name, a) => {
+    views[`Q${a}`] = `Q of ${name}`;
+  });
   if (!(state.view in views)) state.view = 'optimism';
   if (showControls.views !== JSON.stringify(views)) {
     showControls.views = JSON.stringify(views);
-    $('view').replaceChildren(...Object.entries(views).map(([value, text]) => element('option', { value }, text)));
+    $('view').replaceChildren(
+      ...Object.entries(views).map(([value, text]) => element('option', { value }, text)),
+    );
   }
   $('view').value = state.view;
 }
@@ -224,7 +238,9 @@ function play() {
     else stop();
     changed();
   };
-  const stop = () => { playing = clearInterval(playing); };
+  const stop = () => {
+    playing = clearInterval(playing);
+  };
   if (playing) stop();
   else {
     if (state.t >= state.T) state.t = -1;
@@ -236,13 +252,17 @@ function play() {
 
 makeControls();
 for (const picture of Object.values(pictures)) listenTo(picture);
-for (const name of ['start', 'actions', 'dynamics']) $('kl-legend').append(element('span', {}, element('i', { class: `swatch ${name}` }), name));
+for (const name of ['start', 'actions', 'dynamics'])
+  $('kl-legend').append(element('span', {}, element('i', { class: `swatch ${name}` }), name));
 on(window, 'hashchange popstate', () => {
   if (location.hash === here) return;
   here = location.hash;
   visitAddress(here);
 });
-on(DARK, 'change', () => { scheme = null; changed(); });
+on(DARK, 'change', () => {
+  scheme = null;
+  changed();
+});
 on(CALM, 'change', () => changed());
 visitAddress(location.hash);
 keep(false);

@@ -5,8 +5,10 @@ const MOST_ROWS = 40; // and columns, of a map in an address
 /** The rows of a map as an address holds them, or an error that says what is wrong with them. */
 function mapFrom(text) {
   const rows = MAPS[text] ?? text.split('/');
-  if (rows.length > MOST_ROWS || rows[0].length > MOST_ROWS) throw new Error(`more than ${MOST_ROWS} rows or columns`);
-  if (!rows[0].length || rows.some((row) => row.length !== rows[0].length)) throw new Error('rows of different lengths');
+  if (rows.length > MOST_ROWS || rows[0].length > MOST_ROWS)
+    throw new Error(`more than ${MOST_ROWS} rows or columns`);
+  if (!rows[0].length || rows.some((row) => row.length !== rows[0].length))
+    throw new Error('rows of different lengths');
   if (!/^[S.#GP]+$/.test(rows.join(''))) throw new Error('letters other than S . # G P');
   if (!rows.join('').includes('S')) throw new Error('no start S');
   return rows;
@@ -38,7 +40,9 @@ function cellOf(event) {
 
 function listenTo(picture) {
   const { svg } = picture;
-  let last = null, painted = false, finger = false;
+  let last = null,
+    painted = false,
+    finger = false;
   on(svg, 'pointerdown', (event) => {
     finger = event.pointerType === 'touch'; // which scrolls, and paints by a tap
     if (event.button !== 0 || finger || state.kind !== 'map') return;
@@ -71,7 +75,9 @@ function listenTo(picture) {
     if (paint(cell)) keep(true);
     describe(picture, cell, state.kind !== 'map');
   });
-  on(svg, 'focusin', (event) => { if (cellOf(event)) describe(picture, cellOf(event)); });
+  on(svg, 'focusin', (event) => {
+    if (cellOf(event)) describe(picture, cellOf(event));
+  });
 }
 
 /** Says below the pictures what a cell shows, aloud if somebody pressed it. */

@@ -13,6 +13,11 @@ MISSING = not all(PROGRAMS) or importlib.util.find_spec("selenium") is None
 DRAWN = (
     "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
 )
+RESTED = """
+const stale = () => document.getElementById("curve").classList.contains("stale");
+const wait = () => stale() ? setTimeout(wait, 10) : arguments[0]();
+wait();
+"""
 WIDE = (1280, 1000)
 
 
@@ -78,9 +83,8 @@ class Page:
         return self
 
     def rested(self, script="return true"):
-        """Waits until the hand has rested: a moment longer than the page itself waits."""
-        wait = "setTimeout(arguments[0], 2 * REST)"
-        self.browser.execute_async_script(wait)
+        """Waits until the hand has rested and the curve is drawn, which comes last."""
+        self.browser.execute_async_script(RESTED)
         return self.run(script)
 
     def run(self, script, *arguments):

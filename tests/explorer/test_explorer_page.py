@@ -183,7 +183,7 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_ends_of_the_dials(page, seed):
     draw = random.Random(seed)
     rows = ["".join(draw.choices("..#GP", k=5)) for _ in range(draw.randint(1, 4))]
@@ -196,7 +196,7 @@ def test_the_ends_of_the_dials(page, seed):
     assert not re.search("NaN|undefined", page.run(SHOWN))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_random_tables_are_drawn(page, seed):
     """Without a map: forbidden actions, rewards of -inf, steps that differ, and p(O) = 0."""
     draw = random.Random(seed)
@@ -288,12 +288,16 @@ def test_a_finger_paints_by_a_tap_and_scrolls_by_a_drag(page):
     for k in range(1, 6):
         touch("touchMove", (x, y - 20 * k))
     touch("touchEnd")
-    page.rested()
-    assert page.state["map"] == ROWS.split("/")
+    still = """
+        const wait = before => setTimeout(
+          () => scrollY === before ? arguments[0](scrollY) : wait(scrollY), 150);
+        wait(-1);"""
+    assert page.browser.execute_async_script(still) > 0  # since a tap would only stop it
     touch("touchStart", middle())
     touch("touchEnd")
-    page.rested()
-    assert page.state["map"] == ["S..G", ".#..", "...P"]
+    painted = "const wait = () => past.length ? arguments[0]() : setTimeout(wait, 10); wait();"
+    page.browser.execute_async_script(painted)
+    assert page.state["map"] == ["S..G", ".#..", "...P"]  # by the tap alone
 
 
 def test_cells_are_labelled_buttons(page):
