@@ -74,6 +74,11 @@ Evaluation:
 - ``Comparison``: its result.
 - ``Row``: one method of a comparison.
 - ``EvidenceBracket``: log p(O) from below and from above.
+
+Files:
+
+- ``save``: writes a table, solution, policy, evaluation or comparison into a file.
+- ``load``: the result in such a file.
 """
 
 from cai import installation as _installation

@@ -12,6 +12,8 @@ from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import Comparison as Comparison
 from .evaluation.report import Row as Row
 from .evaluation.with_prior import with_prior as with_prior
+from .files.saved_file import load as load
+from .files.saved_file import save as save
 from .gaussian.forms import Gaussian as Gaussian
 from .gaussian.forms import LinearMap as LinearMap
 from .gaussian.forms import Quadratic as Quadratic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import textwrap
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -180,6 +181,13 @@ def grouped_html(
         f"<table><thead><tr><th></th>{groups}</tr><tr><th></th>{head}</tr></thead>"
         f"<tbody>{lines}</tbody></table><small>{'<br>'.join(map(html.escape, notes))}</small>"
     )
+
+
+def wrapped(notes: Sequence[str], width: int | None) -> list[str]:
+    """Notes in lines of a width; as they are if that is None."""
+    if width is None:
+        return list(notes)
+    return [line for x in notes for line in textwrap.wrap(x, width, break_long_words=False)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

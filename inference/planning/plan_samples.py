@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro.ops import stats
 from torch import Tensor
 
+from cai.frames.data_tree import data_tree
 from cai.numerics.exclusive import cached_property
 from cai.program.trajectories import Trajectories
 
@@ -71,6 +73,20 @@ class PlanSamples:
         """(T) + event shape: the effective sample size for the mean of each number."""
         n_eff = stats.effective_sample_size(self._by_chain)
         return torch.where(self._stuck, float(self.chains), n_eff)
+
+    def to_arviz(self) -> Any:
+        """An ``xarray.DataTree`` for ArviZ: "actions" and "states" by chain and draw.
+
+        The group "sample_stats" has "lp", the log density, and "diverging", which draws come after
+        a divergent step of the integrator, if that is known.
+
+        Raises:
+            ValueError: if arviz-base is not installed.
+        """
+        drawn = {"actions": self.plans, "states": self.states}
+        stats = {"lp": self.log_density}
+        about = {"optimism": self.optimism, "divergences": self.divergences}
+        return data_tree(drawn, stats, about, self.chains)
 
     @property
     def _stuck(self) -> Tensor:
