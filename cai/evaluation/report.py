@@ -195,18 +195,15 @@ class Comparison(Mapping[str, Row]):
         return markdown([["method", *header], *self._cells(columns)])
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame: columns in the groups of the table, standard errors beside.
+        """A pandas DataFrame with the groups of the table, standard errors beside; NaN is unknown.
 
-        Units are in ``attrs["units"]``, by group and column; what is unknown or exact is NaN.
+        Units are in ``attrs["units"]``, by group and column.
 
         Raises:
             ValueError: if pandas is not installed.
         """
-        columns = [
-            Column(_GROUP_OF[field], title, unit, *zip(*self._of(field), strict=True))
-            for field, title, unit in self._columns()
-        ]
-        return grouped([*self.rows], columns)
+        columns = self._columns()
+        return grouped(self.rows, [Column(_group(x), *x[1:], self._of(x[0])) for x in columns])
 
     def _of(self, field: str) -> list[Estimate]:
         return [row.estimates.get(field, _UNKNOWN) for row in self.rows.values()]
@@ -250,7 +247,6 @@ class Comparison(Mapping[str, Row]):
         return spell("\n".join([*lines, *spelling.wrapped(notes, width)]), encoding)
 
     def _lines(self, columns: list[tuple[str, str, str]], encoding: str) -> list[str]:
-        """The lines of a table of some columns."""
         units = ["", *(f"({unit})" for _, _, unit in columns)]
         titles = ["", *(title for _, title, _ in columns)]
         return spelling.grouped([titles, units], self._cells(columns), _spans(columns), encoding)
@@ -275,10 +271,8 @@ class Comparison(Mapping[str, Row]):
         return "estimate" if loose else title
 
     def _cells(self, columns: list[tuple[str, str, str]]) -> list[list[str]]:
-        return [
-            [name, *(_cell(field, row.estimates.get(field, _UNKNOWN)) for field, _, _ in columns)]
-            for name, row in self.rows.items()
-        ]
+        cells = [[_cell(field, x) for x in self._of(field)] for field, _, _ in columns]
+        return [[*line] for line in zip(self.rows, *cells, strict=True)]
 
     def _notes(self) -> list[str]:
         notes = []

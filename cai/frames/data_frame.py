@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cai.numerics.optional_package import optional
@@ -15,15 +15,14 @@ class Column(NamedTuple):
         group: the heading that it stands under.
         title: its own heading.
         unit: "nats" or "reward".
-        values: one for each row; None where there is none.
-        stderr: the standard error of each; None where a value is exact.
+        estimates: for each row a number, None where there is none, and its standard error, None
+            where it is exact.
     """
 
     group: str
     title: str
     unit: str
-    values: Sequence[float | None]
-    stderr: Sequence[float | None]
+    estimates: Sequence[tuple[float | None, float | None]]
 
 
 def data_frame(
@@ -48,7 +47,7 @@ def data_frame(
     return frame
 
 
-def grouped(rows: Sequence[str], columns: Sequence[Column]) -> Any:
+def grouped(rows: Iterable[str], columns: Sequence[Column]) -> Any:
     """A pandas DataFrame whose columns stand in groups, standard errors beside their numbers.
 
     ``attrs["units"]`` are by group and column. What there is not is NaN.
@@ -63,14 +62,12 @@ def grouped(rows: Sequence[str], columns: Sequence[Column]) -> Any:
     pandas = optional("pandas", "to_dataframe", 'pip install "control-as-inference[frames]"')
     found: dict[tuple[str, str], Sequence[float | None]] = {}
     units: dict[str, dict[str, str]] = {}
-    for group, title, unit, values, stderr in columns:
-        found[group, title] = values
-        if any(x is not None for x in stderr):
-            found[group, f"{title} stderr"] = stderr
-    for group, title, unit, _, _ in columns:
-        beside = (title, f"{title} stderr")
-        units.setdefault(group, {}).update({x: unit for x in beside if (group, x) in found})
-    frame = pandas.DataFrame(found, index=pandas.Index(rows, name="method"), dtype=float)
+    for group, title, unit, estimates in columns:
+        values, stderr = zip(*estimates, strict=True)
+        pair = {title: values} | ({f"{title} stderr": stderr} if set(stderr) != {None} else {})
+        found |= {(group, name): x for name, x in pair.items()}
+        units.setdefault(group, {}).update(dict.fromkeys(pair, unit))
+    frame = pandas.DataFrame(found, index=pandas.Index([*rows], name="method"), dtype=float)
     frame.columns = frame.columns.set_names(["group", "column"])
     frame.attrs["units"] = units
     return frame

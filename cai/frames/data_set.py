@@ -57,8 +57,8 @@ def to_xarray(self: Solved) -> Any:
         ValueError: if xarray is not installed.
 
     >>> from cai import inference, models
-    >>> found = inference.posterior(models.ledge()).to_xarray()  # doctest: +SKIP
-    >>> found.V.sel(time=0, state="home").item()  # doctest: +SKIP
+    >>> found = inference.posterior(models.ledge()).to_xarray()
+    >>> found.V.sel(time=0, state="home").item()
     0.0
     """
     xarray = optional("xarray", "to_xarray", 'pip install "control-as-inference[frames]"')
@@ -91,8 +91,7 @@ def to_xarray(self: Solved) -> Any:
     numbers = {"temperature": float(table.temperature), "discount": float(table.discount)}
     about = {"optimism": self.optimism, "rule": self.rule, "bound": self.bound, **numbers}
     # Joined over time from 0 to T, where actions have no last step.
-    joined = xarray.merge([x.rename(name) for name, x in found.items()], join="outer")
-    return joined.assign_coords(coordinates).assign_attrs(about)
+    return xarray.Dataset(found, attrs=about).assign_coords(coordinates)
 
 
 def _names(names: Sequence[str] | None, n: int) -> Any:

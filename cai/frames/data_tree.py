@@ -41,7 +41,5 @@ def data_tree(
         "sample_stats": {name: by_chain(x) for name, x in stats.items()},
     }
     dims = {name: [axis] for name, axis in _AXES.items() if name in posterior}
-    for name, axes in dims.items():
-        axes += [f"{name}_number_{k}" for k in range(posterior[name].dim() - 2)]
     known = {name: x for name, x in attrs.items() if x is not None}
     return arviz.from_dict(groups, dims=dims, attrs={"posterior": known}, check_conventions=False)

@@ -26,8 +26,7 @@ class PlanSamples:
             the dynamics at η otherwise.
         log_density: (n,), nats: the log density of the samples, up to a constant.
         chains: the number of chains.
-        divergences: the number of divergent steps of the integrator after the warm-up; if there are
-            any, some plans may be missing.
+        diverging: (n,), boolean: whether a step of the integrator diverged before a draw.
 
     >>> from cai import inference, models
     >>> model = models.double_integrator(horizon=2, obstacles=())
@@ -40,7 +39,7 @@ class PlanSamples:
     trajectories: Trajectories
     log_density: Tensor
     chains: int
-    divergences: int
+    diverging: Tensor
 
     def __repr__(self) -> str:
         return (
@@ -48,6 +47,11 @@ class PlanSamples:
             f"chains, r_hat ≤ {self.r_hat.max().item():.3f}, "
             f"n_eff ≥ {self.n_eff.min().item():.0f}, {self.divergences} divergences)"
         )
+
+    @property
+    def divergences(self) -> int:
+        """How many steps of the integrator diverged; if any did, some plans may be missing."""
+        return int(self.diverging.sum())
 
     @property
     def plans(self) -> Tensor:
@@ -77,16 +81,14 @@ class PlanSamples:
     def to_arviz(self) -> Any:
         """An ``xarray.DataTree`` for ArviZ: "actions" and "states" by chain and draw.
 
-        The group "sample_stats" has "lp", the log density, and "diverging", which draws come after
-        a divergent step of the integrator, if that is known.
+        The group "sample_stats" has "lp", the log density, and "diverging".
 
         Raises:
             ValueError: if arviz-base is not installed.
         """
         drawn = {"actions": self.plans, "states": self.states}
-        stats = {"lp": self.log_density}
-        about = {"optimism": self.optimism, "divergences": self.divergences}
-        return data_tree(drawn, stats, about, self.chains)
+        stats = {"lp": self.log_density, "diverging": self.diverging}
+        return data_tree(drawn, stats, {"optimism": self.optimism}, self.chains)
 
     @property
     def _stuck(self) -> Tensor:
