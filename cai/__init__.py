@@ -85,8 +85,12 @@ from cai import installation as _installation
 
 _installation.check(__path__[0])
 
+import logging as _logging
+
 import lazy_loader as _lazy_loader
 
 __getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent unless asked
 
 __version__ = _installation.version()

@@ -26,6 +26,7 @@ class Learned:
         values: (s, t=0) -> V, reward units, relative to the action prior:
             V(s) = α log E_{a~p} exp(Q(s,a)/α) under the soft rule.
         action_values: (s, a, t=0) -> Q, reward units.
+        stopped: whether the callback ended the run.
 
     >>> from cai import inference, models
     >>> learnt = inference.soft_q(models.ledge(), steps=1000, progress=False)
@@ -38,6 +39,7 @@ class Learned:
     history: dict[str, Tensor]
     values: Callable[..., Tensor] = field(repr=False)
     action_values: Callable[..., Tensor] = field(repr=False)
+    stopped: bool = field(default=False, repr=False, kw_only=True)
 
     def __repr__(self) -> str:
         kind: Any = type(self.policy).__name__
