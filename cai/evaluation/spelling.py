@@ -1,4 +1,8 @@
-"""Numbers and tables as text, and symbols spelt in ASCII where an encoding lacks them: τ as tau."""
+"""Numbers and tables as text, and symbols spelt in ASCII where an encoding lacks them: τ as tau.
+
+Tables are set by hand, since no library prints groups of columns and their units as text, as
+Markdown and as HTML alike.
+"""
 
 from __future__ import annotations
 

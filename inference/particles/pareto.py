@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
+from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
 from cai import checks
@@ -61,7 +63,7 @@ def pareto_k(log_weights: Tensor) -> float:
         return -math.inf
     if beyond[_quartile(size)] == 0:
         return math.inf
-    return (size * generalised_pareto(beyond) + 10 * 0.5) / (size + 10)
+    return generalised_pareto(beyond)
 
 
 def pareto_threshold(samples: int) -> float:
@@ -85,25 +87,21 @@ def pareto_threshold(samples: int) -> float:
 
 
 def generalised_pareto(x: Tensor) -> float:
-    """The shape of a generalised Pareto distribution from its exceedances (Zhang, Stephens 2009).
+    """The shape of a generalised Pareto distribution from its exceedances, pulled towards ½.
 
-    With θ = -shape/scale the likelihood of θ, its shape profiled out, is n (log(θ/k) + k - 1) for
-    k(θ) = -mean log(1 - θx). The estimate of θ is its mean over a grid under that likelihood, and
-    the shape -k(θ). (Their k has the opposite sign.)
+    Pyro's fit (Zhang and Stephens 2009), pulled as by ten more exceedances of that shape.
 
     Args:
         x: (n,), ascending, at least 0, and positive from the first quartile on.
     """
-    n = len(x)
-    quartile = x[_quartile(n)]
-    points = 20 + math.floor(math.sqrt(n))
-    j = torch.arange(1, points + 1, dtype=x.dtype)
-    theta = 1 / x[-1] + (1 - (points / (j - 0.5)).sqrt()) / (3 * quartile)
-    theta = torch.where(theta == 0, 1e-12 / x[-1], theta)
-    k = -torch.log1p(-theta.unsqueeze(1) * x).mean(1)
-    likelihood = n * ((theta / k).log() + k - 1)
-    best = likelihood.softmax(0) @ theta
-    return torch.log1p(-best * x).mean().item()
+    shape, nudged = math.nan, torch.cat([x[:-1], x[-1:] * (1 + 1e-12)])
+    # Ties can put a point of the grid of -shape/scale at zero, where its likelihood is 0/0.
+    for values in (x, nudged):
+        with contextlib.suppress(ZeroDivisionError):
+            shape = fit_generalized_pareto(values)[0]
+        if not math.isnan(shape):
+            break
+    return shape
 
 
 def _quartile(n: int) -> int:

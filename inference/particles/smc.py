@@ -1,4 +1,7 @@
-"""Sequential Monte Carlo: the exact posterior by particles that are resampled on the way."""
+"""Sequential Monte Carlo: the exact posterior by particles that are resampled on the way.
+
+By hand: Pyro's own only filters, and other libraries of particles know no programs.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,7 @@ class ParticlePosterior:
         )
 
     def to_arviz(self) -> Any:
-        """An ``xarray.DataTree`` for ArviZ: "actions", "states" and "returns" of each draw.
-
-        The draws have equal weights, in "sample_stats".
+        """An ``xarray.DataTree`` for ArviZ: "actions", "states", "returns", and equal "weights".
 
         Raises:
             ValueError: if arviz-base is not installed.
