@@ -79,7 +79,7 @@ class NotInFile:
         return "NotInFile()"
 
 
-class Plain:
+class Apart:
     """Takes results apart; what occurs twice becomes one dict."""
 
     def __init__(self) -> None:

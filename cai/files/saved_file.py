@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cai import checks, installation
-from cai.files.plain_values import PARAMETERS, NotPlain, Plain, Together, described
+from cai.files.plain_values import PARAMETERS, Apart, NotPlain, Together, described
 from cai.files.whole_file import check_path, path_of, remove_unfinished, write_whole
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -38,6 +38,9 @@ def save(thing: Any, path: str | os.PathLike[str]) -> None:
         thing: the result.
         path: the path of the file, which is replaced if it exists.
 
+    Returns:
+        None; the file is complete.
+
     Raises:
         ValueError: if it is none of these, or the file cannot be written.
 
@@ -52,7 +55,7 @@ def save(thing: Any, path: str | os.PathLike[str]) -> None:
     """
     file = check_path("path", path, _EXAMPLE)
     try:
-        plain = Plain().of(thing)
+        plain = Apart().of(thing)
         if not (isinstance(plain, dict) and plain["class"] != "mapping"):
             raise NotPlain(type(thing).__name__)
     except NotPlain as other:

@@ -39,7 +39,7 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
     "solutions frames",
     "cai/files": "numerics distributions program tables sweeps policies infinite gaussian "
-    "solutions evaluation",
+    "solutions evaluation installation.py",
     "cai/frames": "numerics",
     "cai/progress": "numerics",
     "cai/graph.py": "numerics distributions program tables",
