@@ -77,14 +77,23 @@ Evaluation:
 - ``sweep``: methods on a grid of models with several seeds, in a file that survives a kill.
 - ``SweepResult``: its result.
 - ``SweepCell``: one method on one model of a sweep, with one seed.
+
+Files:
+
+- ``save``: writes a table, solution, policy, evaluation or comparison into a file.
+- ``load``: the result in such a file.
 """
 
 from cai import installation as _installation
 
 _installation.check(__path__[0])
 
+import logging as _logging
+
 import lazy_loader as _lazy_loader
 
 __getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
+
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent unless asked
 
 __version__ = _installation.version()

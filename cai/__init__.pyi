@@ -15,6 +15,8 @@ from .evaluation.with_prior import with_prior as with_prior
 from .experiments.sweep import sweep as sweep
 from .experiments.sweep_result import SweepCell as SweepCell
 from .experiments.sweep_result import SweepResult as SweepResult
+from .files.saved_file import load as load
+from .files.saved_file import save as save
 from .gaussian.forms import Gaussian as Gaussian
 from .gaussian.forms import LinearMap as LinearMap
 from .gaussian.forms import Quadratic as Quadratic

@@ -88,7 +88,7 @@ def check_model(model: Any, table: bool = False, sampled: bool = False) -> None:
             advice = "for instance cai.models.ledge()"
             refuse("model", "a cai.TrajectoryModel or its table", type(model).__name__, advice)
     elif not callable(getattr(model, "simulate", None)):
-        advice = "a table has no program to run, but table.program may be the one it was made of"
+        advice = "a table runs no program: take table.program, or if that is None build the model"
         refuse("model", "a cai.TrajectoryModel", type(model).__name__, advice)
     if not sampled and can_only_be_sampled(model):
         refuse(

@@ -1,4 +1,8 @@
-"""The model as a graph: its graphical model, and the transitions between its states."""
+"""The model as a graph: its graphical model, and the transitions between its states.
+
+Dependencies are found by hand: Pyro's ``get_dependencies`` finds no edge to an optimality, which is
+a factor, and none at all where values are computed from values, as in the pendulum.
+"""
 
 from __future__ import annotations
 

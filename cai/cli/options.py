@@ -1,4 +1,7 @@
-"""The options of the command line and their help texts."""
+"""The options of the command line and their help texts.
+
+By argparse, which takes no time to load and needs nothing to be installed.
+"""
 
 from __future__ import annotations
 

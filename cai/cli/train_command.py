@@ -84,7 +84,7 @@ def train(given: argparse.Namespace) -> None:
                 call = _prepared(settings, folder)  # what is wrong is said before a folder is made
             run_folder.begin(folder, settings, given.resume)
             call.arguments["progress"] = not given.quiet
-            call.arguments["on_record"] = None if events is None else events(folder)
+            call.arguments["callback"] = None if events is None else events(folder)
             runs.append(_train_one(call, settings, folder))
             if runs[-1].taken < given.steps:
                 break  # interrupted
@@ -159,7 +159,7 @@ def inference_arguments(function: Any) -> set[str]:
     """The arguments of a learner that the command line may set."""
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    own = {"source", "policy", "steps", "seed", "checkpoint", "every", "on_record", "progress"}
+    own = {"source", "policy", "steps", "seed", "checkpoint", "every", "callback", "progress"}
     return set(names) - own - {"behaviour", "observe", "temperature"}
 
 

@@ -1,4 +1,8 @@
-"""A categorical distribution over a short list of successors."""
+"""A categorical distribution over a short list of successors.
+
+Lists of its own, since the matrices of ``scipy.sparse`` have two axes, not states, actions and
+steps, and no gradients.
+"""
 
 from __future__ import annotations
 

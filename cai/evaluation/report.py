@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -15,6 +14,7 @@ from cai.evaluation import spelling
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.evaluate import Evaluation
 from cai.evaluation.spelling import markdown, number, spell
+from cai.frames.data_frame import Column, grouped
 from cai.gaussian.gaussian_solution import GaussianSolution
 from cai.program.interfaces import Belief
 from cai.program.trajectory import TrajectoryModel
@@ -194,6 +194,20 @@ class Comparison(Mapping[str, Row]):
         header = [f"{_group(column)}: {column[1]} ({column[2]})" for column in columns]
         return markdown([["method", *header], *self._cells(columns)])
 
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with the groups of the table, standard errors beside; NaN is unknown.
+
+        Units are in ``attrs["units"]``, by group and column.
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        columns = self._columns()
+        return grouped(self.rows, [Column(_group(x), *x[1:], self._of(x[0])) for x in columns])
+
+    def _of(self, field: str) -> list[Estimate]:
+        return [row.estimates.get(field, _UNKNOWN) for row in self.rows.values()]
+
     def __str__(self) -> str:
         return self.to_text()
 
@@ -230,16 +244,9 @@ class Comparison(Mapping[str, Row]):
             hidden = itertools.groupby((x for x in columns if x not in shown), _group)
             said = [f"{group}: {', '.join(x[1] for x in same)}" for group, same in hidden]
             notes.append(f"Not shown, to fit {width} characters: {'; '.join(said)}.")
-        if width is not None:
-            notes = [
-                line
-                for note in notes
-                for line in textwrap.wrap(note, width, break_long_words=False)
-            ]
-        return spell("\n".join([*lines, *notes]), encoding)
+        return spell("\n".join([*lines, *spelling.wrapped(notes, width)]), encoding)
 
     def _lines(self, columns: list[tuple[str, str, str]], encoding: str) -> list[str]:
-        """The lines of a table of some columns."""
         units = ["", *(f"({unit})" for _, _, unit in columns)]
         titles = ["", *(title for _, title, _ in columns)]
         return spelling.grouped([titles, units], self._cells(columns), _spans(columns), encoding)
@@ -255,9 +262,7 @@ class Comparison(Mapping[str, Row]):
         return [
             (field, self._title(field, title), "reward" if "return" in field else "nats")
             for field, title in _HEADINGS.items()
-            if any(
-                row.estimates.get(field, _UNKNOWN).value is not None for row in self.rows.values()
-            )
+            if any(x.value is not None for x in self._of(field))
         ]
 
     def _title(self, field: str, title: str) -> str:
@@ -266,10 +271,8 @@ class Comparison(Mapping[str, Row]):
         return "estimate" if loose else title
 
     def _cells(self, columns: list[tuple[str, str, str]]) -> list[list[str]]:
-        return [
-            [name, *(_cell(field, row.estimates.get(field, _UNKNOWN)) for field, _, _ in columns)]
-            for name, row in self.rows.items()
-        ]
+        cells = [[_cell(field, x) for x in self._of(field)] for field, _, _ in columns]
+        return [[*line] for line in zip(self.rows, *cells, strict=True)]
 
     def _notes(self) -> list[str]:
         notes = []

@@ -1,10 +1,15 @@
-"""Numbers and tables as text, and symbols spelt in ASCII where an encoding lacks them: τ as tau."""
+"""Numbers and tables as text, and symbols spelt in ASCII where an encoding lacks them: τ as tau.
+
+Tables are set by hand, since no library prints groups of columns and their units as text, as
+Markdown and as HTML alike.
+"""
 
 from __future__ import annotations
 
 import html
 import json
 import math
+import textwrap
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -180,6 +185,13 @@ def grouped_html(
         f"<table><thead><tr><th></th>{groups}</tr><tr><th></th>{head}</tr></thead>"
         f"<tbody>{lines}</tbody></table><small>{'<br>'.join(map(html.escape, notes))}</small>"
     )
+
+
+def wrapped(notes: Sequence[str], width: int | None) -> list[str]:
+    """Notes in lines of a width; as they are if that is None."""
+    if width is None:
+        return list(notes)
+    return [line for x in notes for line in textwrap.wrap(x, width, break_long_words=False)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

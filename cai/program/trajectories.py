@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cai import checks, one_line
 from cai.distributions.exact_scores import support_size
+from cai.frames.data_frame import data_frame
 from cai.program.calling import call
 from cai.program.interfaces import Program
 
@@ -59,6 +60,40 @@ class Trajectories:
     def returns(self) -> Tensor:
         """(n,), reward units: the sum of all rewards of each trajectory."""
         return self.rewards.sum(-1) + self.final_rewards
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each trajectory and step 0 … T.
+
+        Its columns are "trajectory", "step", "state", "action", "reward" and "alive"; a vector has
+        a column for each of its numbers, "state 0", "state 1", …. At step T there is no action,
+        and the reward is the final one, so that rewards add up to ``returns``.
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        n, T = self.rewards.shape
+        step = torch.arange(T + 1).expand(n, T + 1)
+        acting = (step < T).flatten()
+        none = self.actions.new_zeros(n, 1, *self.actions.shape[2:])
+        rewards = torch.cat([self.rewards, self.final_rewards.unsqueeze(1)], 1)
+        columns = {"trajectory": torch.arange(n).repeat_interleave(T + 1), "step": step.flatten()}
+        columns |= _numbers("state", self.states)
+        columns |= _numbers("action", torch.cat([self.actions, none], 1))
+        columns |= {"reward": rewards.flatten(), "alive": self.alive.flatten()}
+        found = {name: x.detach().cpu().numpy() for name, x in columns.items()}
+        frame = data_frame(found, {"reward": "reward"})
+        for name in [x for x in found if x.startswith("action")]:
+            whole = found[name].dtype.kind in "iu"  # which have no NaN of their own
+            frame[name] = frame[name].astype("Int64" if whole else float).where(acting.numpy())
+        return frame
+
+
+def _numbers(name: str, x: Tensor) -> dict[str, Tensor]:
+    """A column, or one for each number of a vector, of (n, steps) + event shape."""
+    flat = x.flatten(0, 1).flatten(1) if x.dim() > 2 else x.flatten(0, 1)
+    if flat.dim() == 1:
+        return {name: flat}
+    return {f"{name} {k}": column for k, column in enumerate(flat.unbind(1))}
 
 
 def check_terminal(terminal: Any, initial: Any) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from cai import checks, notebook
+from cai.frames.data_set import to_xarray
 from cai.numerics import logspace
 from cai.numerics.differences import differs
 from cai.numerics.exclusive import cached_property
@@ -48,6 +49,8 @@ class Chain(ExactBelief):
     def __post_init__(self) -> None:
         advice = "look for 0/0 or inf - inf where the values were computed"
         checks.check_no_nan("log_values", self.log_values, advice)
+
+    to_xarray = to_xarray
 
     def __repr__(self) -> str:
         rule = "" if self.rule == "soft" else f"rule={self.rule!r}, "

@@ -58,7 +58,7 @@ class Solution(Chain):
     def solve(cls, table: Table, eta: float, rule: bellman.Rule = "soft") -> Solution:
         """The solution of a finite horizon at one optimism η, by one backward sweep."""
         if rule != "soft" or not sweeps.by_products(table, eta):
-            return cls(table, eta, bellman.backward(table, eta, rule), rule)
+            return cls(table, eta, sweeps.backward(table, eta, rule), rule)
         last, steps = table.final_reward / table.temperature, table.horizon or 0  # None: see below
         v, weights = sweeps.backward_with_weights(table, eta, last, steps)
         solution = cls(table, eta, v)

@@ -45,6 +45,7 @@ class SoftBackup:
         W: the same, each row scaled by its largest.
         num_rows: R.
         plain: whether a plain product may do for every row of every step, as far as one knows.
+        redone: how many rows underflowed so far, and were computed again in log space.
         linear: whether that is so of many steps at once, see linear_steps.py.
         growth: if linear, nats, the largest value of a step without the values of successors.
         contraction: if linear, (R,), the scales of the rows over exp(growth), so that a step
@@ -52,7 +53,7 @@ class SoftBackup:
     """
 
     def __init__(self, table: Table, eta: float, joint: bool) -> None:
-        self.table, self.eta, self.joint = table, eta, joint
+        self.table, self.eta, self.joint, self.redone = table, eta, joint, 0
         self.rows = rows = _joint_rows(table) if joint else rows_by_action(table, eta)
         self.W, self.num_rows = rows.W, len(rows.possible)
         if joint:
@@ -230,6 +231,7 @@ class SoftBackup:
         """Replaces the rows of q that underflowed by those computed in log space."""
         if not len(rows):
             return
+        self.redone += len(rows)
         table = self.table.at(t)
         for part in self.blocks(rows):
             log_p, x, _ = self.alone(part, v_next)

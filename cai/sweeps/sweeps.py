@@ -9,6 +9,7 @@ takes many steps at once (``linear_steps.py``) as long as that is accurate.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from cai.sweeps.push import ForwardSteps, forward_steps, push
 from cai.tables import bellman
 from cai.tables.table import Table
 
+_LOG = logging.getLogger("cai.sweeps")
 _CHUNK = 2**18  # numbers at a time when several steps are done at once, to fit into a cache
 _KEPT = 2**25  # numbers that a backward sweep may keep for the forward one: 256 MiB
 _STRETCH = 16  # single steps before many at once are tried again
@@ -50,6 +52,7 @@ def backward(table: Table, eta: float, rule: bellman.Rule = "soft") -> Tensor:
     """
     if rule == "soft" and by_products(table, eta):
         return backward_from(table, eta, table.final_reward / table.temperature, table.steps)
+    _LOG.info("values at optimism %g in log space, not by products, by the rule %s", eta, rule)
     return bellman.backward(table, eta, rule)
 
 
@@ -84,6 +87,7 @@ def _backward(
     memory.check_values(steps, len(last))
     v = np.empty((steps + 1, len(last)))
     v[-1] = last.numpy()
+    redone = step.redone
     R, linear, t = step.num_rows, step.linear, steps
     keeps = keeps and step.plain and not linear and steps * R <= _KEPT
     weights = np.empty((steps, R)) if keeps else None
@@ -95,6 +99,9 @@ def _backward(
             for i in stretch:
                 v[i] = step.back(v[i + 1], i, None if weights is None else weights[i])
             t = stretch[-1]
+    if step.redone > redone:
+        again = step.redone - redone, steps * R
+        _LOG.info("values at optimism %g: %d of %d products redone in log space", eta, *again)
     if weights is not None and np.isnan(weights[:, 0]).any():
         weights = None
     return torch.from_numpy(v), weights

@@ -44,7 +44,7 @@ def given_successors(table: Table, names: list[str], t: int) -> Tensor:
         checks.refuse(
             "marginal",
             f"a solution of a model whose dynamics sample {names[0]!r}",
-            "one of a table without a program: made by hand, or copied by pickle",
+            "one of a table without a program: made by hand, copied by pickle, or loaded",
             "solve the model itself, or cai.tabulate(model)",
         )
     joint, table = _joint(table.program, table, names, t), table.at(t)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,8 @@ from cai.program.trajectory import TrajectoryModel
 from cai.tables.finite import NotEnumerable, all_pairs, log_prior_table, over_time
 from cai.tables.outcomes import dynamics_table
 from cai.tables.table import Table
+
+_LOG = logging.getLogger("cai.tables")
 
 
 def tabulate(model: TrajectoryModel | Table) -> Table:
@@ -62,7 +66,7 @@ def enumerated(model: TrajectoryModel | Table) -> Table:
     """As :func:`tabulate`, of what is known to be a program or a table."""
     if isinstance(model, Table):
         return model.detached()
-    types = _types(model)
+    types, begun = _types(model), time.perf_counter()
     with seeded(0), torch.no_grad(), poutine.block():
         s, a = all_pairs(model)
         with threads.suited_to(s.numel()):
@@ -71,7 +75,7 @@ def enumerated(model: TrajectoryModel | Table) -> Table:
             contract.check_some_allowed(log_prior, s[:, 0].expand(log_prior.shape[:-1]))
             log_dynamics, successors = dynamics_table(model, s, a, types)
             reward, arrival, final = _rewards(model, s, a, log_dynamics, successors, types)
-            return Table(
+            table = Table(
                 log_initial=log_initial,
                 log_prior=log_prior,
                 log_dynamics=log_dynamics,
@@ -85,6 +89,24 @@ def enumerated(model: TrajectoryModel | Table) -> Table:
                 layout=model.layout,
                 program=model,
             )
+    _say(table, time.perf_counter() - begun)
+    return table
+
+
+def _say(table: Table, seconds: float) -> None:
+    """The size of a table and how long it took, for the log."""
+    if _LOG.isEnabledFor(logging.INFO):
+        held = [x for x in vars(table).values() if isinstance(x, Tensor)]
+        kind = "states" if table.successors is None else "listed successors"
+        _LOG.info(
+            "table of %d states, %d actions and %d %s each, %d bytes, in %.3f s",
+            table.num_states,
+            table.num_actions,
+            table.log_dynamics.shape[-1],
+            kind,
+            sum(x.numel() * x.element_size() for x in held),
+            seconds,
+        )
 
 
 def enumerable(model: TrajectoryModel | Table) -> Table | None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.spelling import PrintedTable, data_size, number
+from cai.frames.data_frame import data_frame
 from cai.inference.inverse.reward_fit import Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
 from cai.inference.particles.draw_summaries import chain_sizes, split_r_hat, weighted_quantiles
 from cai.inference.particles.pareto import pareto_k, pareto_threshold
 from cai.numerics.exclusive import cached_property
-from cai.numerics.optional_package import optional
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 from cai.roads.network import Streets
@@ -216,13 +216,12 @@ class RewardPosterior(PrintedTable):
             "remarks": list(self.remarks),
         }
 
-    def to_frame(self) -> Any:
+    def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row for each weight: "mean", "std_dev", "low" and "high".
 
         Raises:
             ValueError: if pandas is not installed.
         """
-        pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
         ends = [*self.intervals().values()]
         columns = {
             "mean": [*self.weights.values()],
@@ -230,7 +229,7 @@ class RewardPosterior(PrintedTable):
             "low": [low for low, _ in ends],
             "high": [high for _, high in ends],
         }
-        return pandas.DataFrame(columns, index=list(self.reward.names))
+        return data_frame(columns, index=list(self.reward.names))
 
     def _table(self) -> Table:
         if isinstance(self.model, Streets):

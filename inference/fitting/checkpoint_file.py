@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import os
 import pickle
-import re
-import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +15,7 @@ import torch
 from torch import Tensor
 
 from cai import checks
-
-try:
-    import fcntl
-except ImportError:  # on Windows, where an open file cannot be deleted anyway
-    fcntl = None  # type: ignore[assignment]
+from cai.files.whole_file import check_path, write_whole
 
 _VERSION = 2
 
@@ -47,42 +40,9 @@ def write(path: Path, settings: dict[str, Any], state: dict[str, Any], verb: str
         "state": _plain(state),
     }
     content["digest"] = _digest(content)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    lock = os.dup(handle)
-    try:
-        _lock(lock)
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if not path.exists():  # checked once per run, at its beginning
-            _check_readable(path, unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unfinished)
-        raise
-    finally:
-        os.close(lock)
-
-
-def remove_unfinished(path: Path) -> None:
-    """Removes files that runs with this checkpoint left behind when they were killed.
-
-    The file of a running process is locked, and left alone.
-    """
-    ours = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]+")
-    for unfinished in path.parent.iterdir():
-        if ours.fullmatch(unfinished.name) and unfinished.is_file():
-            with contextlib.suppress(OSError), unfinished.open("rb") as file:
-                _lock(file.fileno())
-                unfinished.unlink()
-
-
-def _lock(handle: int) -> None:
-    """Raises OSError if another process holds the lock."""
-    if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Whether it can be read again is checked once per run, at its beginning.
+    check = None if path.exists() else partial(_check_readable, path)
+    write_whole(path, partial(torch.save, content), check)
 
 
 def _digest(value: Any) -> str:
@@ -120,7 +80,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check_readable(path: Path, unfinished: str) -> None:
+def _check_readable(path: Path, unfinished: Path) -> None:
     try:
         torch.load(unfinished, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -174,18 +134,7 @@ def check(path: Any) -> Path:
     Raises:
         ValueError: if it is not a path, or its folder does not exist or cannot be written into.
     """
-    if not isinstance(path, str | os.PathLike):
-        checks.refuse("checkpoint", "the path of a file", repr(path), 'for instance "run.pt"')
-    if "\0" in os.fspath(path):
-        checks.refuse("checkpoint", "the path of a file", repr(path), "a name holds no zeros")
-    file = Path(path)
-    folder = file.absolute().parent
-    if file.is_dir() or not folder.is_dir():
-        came = "a folder" if file.is_dir() else f"one in {folder}, which does not exist"
-        checks.refuse("checkpoint", "the path of a file", f"{path}: {came}", "make it first")
-    if not os.access(folder, os.W_OK):
-        checks.refuse("checkpoint", "a folder to write into", str(folder), "choose another one")
-    return file
+    return check_path("checkpoint", path, "run.pt")
 
 
 def refuse_run(path: Path, expected: str, came: str, verb: str = "fit") -> NoReturn:

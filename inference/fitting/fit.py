@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,10 @@ from cai.inference.gradients import estimators
 from cai.inference.gradients.estimators import EstimatorChoice
 from cai.inference.gradients.gradient import Estimator
 from cai.inference.gradients.renyi_gradient import check_order
-from cai.program.episode import check_policy, remembers
+from cai.program.episode import remembers
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
+from cai.progress.callback import check_callback
 from cai.tables.table import Table
 
 
@@ -43,6 +45,7 @@ class Fit:
         estimator: the name of the estimator of the gradient, as chosen by "auto" or as requested.
         converged: whether the losses no longer fell; False if the steps ran out before that, or
             training was interrupted.
+        stopped: whether the callback ended training.
         visits: (S, A): how often each action is taken in each state, on average over trajectories;
             None for continuous ones.
         layout: names and places of the states, of the model; or None.
@@ -62,6 +65,7 @@ class Fit:
     converged: bool
     visits: Tensor | None = field(default=None, repr=False, kw_only=True)
     layout: Layout | None = field(default=None, repr=False, kw_only=True)
+    stopped: bool = field(default=False, repr=False, kw_only=True)
 
     __repr__ = one_line.of_fields
 
@@ -108,6 +112,7 @@ def fit(
     every: int = 100,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    callback: Callable[[dict[str, float]], bool | None] | None = None,
     progress: bool = True,
 ) -> Fit:
     """A policy trained to maximise the ELBO in the true dynamics (Levine 2018, eqs. 20-22).
@@ -180,7 +185,10 @@ def fit(
         device: where to train, "cpu" or "cuda"; the table and the policy are moved there, and the
             policy is moved back. A program must have its own tensors there.
         seed: seed of the simulation.
-        progress: whether to show a progress bar on a terminal.
+        callback: is called after every hundredth of the steps with a dict of "step", "loss" and
+            "elbo", its mean of 50 steps, nats, "gradient_norm", "learning_rate" and "seconds". If
+            it returns True, training ends.
+        progress: whether to show a progress bar on a terminal or in a notebook.
 
     Returns:
         A :class:`Fit`: the trained policy, its ELBO, and the losses of all training steps.
@@ -203,7 +211,8 @@ def fit(
     """
     checks.finite_horizon(model, "fit")
     problem = as_problem(model)
-    _check(policy, estimator, steps, samples)
+    _policies.check(policy, estimator, steps, samples)
+    check_callback(callback)
     check_order(estimator, optimism)
     place, home = check_device(device), next(policy.parameters()).device
     checks.check_count("every", every)
@@ -241,7 +250,9 @@ def fit(
             clip=clip,
             natural=name == "mirror",
             budget=budget,
+            callback=callback,
         )
+        estimators.log_choice(estimator, name, policy)
         plain = {k: x for k, x in by.defaults.items() if isinstance(x, int | float | str | tuple)}
         settings = {
             "estimator": name if isinstance(estimator, str) else described(estimator, name),
@@ -276,19 +287,5 @@ def fit(
     converged = whole_steps and run.converged()
     seen = found.state_actions
     visits = None if seen is None else seen.sum(0).to(home)
-    fitted, layout = policy.to(home), model.layout
-    return Fit(fitted, found.elbo, losses, name, converged, visits=visits, layout=layout)
-
-
-def _check(policy: object, estimator: object, steps: int, samples: int) -> None:
-    if not isinstance(policy, nn.Module) or not any(p.requires_grad for p in policy.parameters()):
-        raise ValueError(
-            "policy: fit trains the parameters of a torch module, got "
-            f"{type(policy).__name__} without any; take cai.TabularPolicy(model) or "
-            "cai.NeuralPolicy(model), and for a policy that calls pyro.param use "
-            "SVI(model, model.rollout(policy), optim, Trace_ELBO())"
-        )
-    check_policy(policy)
-    estimators.check_name(estimator)
-    checks.check_count("steps", steps)
-    checks.check_count("samples", samples, 2, "the baseline needs a second trajectory")
+    more: dict[str, Any] = {"visits": visits, "layout": model.layout, "stopped": run.stopped}
+    return Fit(policy.to(home), found.elbo, losses, name, converged, **more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import sys
@@ -13,13 +14,14 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import torch
-from tqdm import tqdm
 
 from cai import checks
 from cai.inference.fitting.resumption import Checkpoint, Resumable
 from cai.numerics.exclusive import exclusive
+from cai.progress.progress_bar import progress_bar
 from cai.tables.table import Table
 
+_LOG = logging.getLogger("cai.fit")
 _FIRST_LINE, _BETWEEN_LINES = 1.0, 10.0  # seconds
 
 
@@ -35,7 +37,9 @@ def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -
     Raises:
         FloatingPointError, ValueError: from a step.
     """
-    resumed = kept is not None and kept.load(run)
+    resumed, interrupted = kept is not None and kept.load(run), False
+    if resumed:
+        _LOG.info("%s: resumed from its checkpoint after %d of %d", run.verb, run.done, run.total)
     lines = progress and _in_lines.get() and not _on_terminal()
     shown = _ProgressLines() if lines else _ProgressBar(run, progress)
     with shown as bar, _interruptible() as asked:
@@ -44,6 +48,7 @@ def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -
         try:
             while not run.over() and not _reading.get():
                 if asked.is_set():
+                    interrupted = True
                     bar.say(f"{run.verb}: interrupted, returning {run.outcome} so far")
                     break
                 before = run.done
@@ -53,11 +58,22 @@ def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -
                 if kept is not None and run.done // every > before // every:
                     kept.keep(run)
         except KeyboardInterrupt:
+            _LOG.info("%s: interrupted within a step, after %d", run.verb, run.done)
             bar.say(f"{run.verb}: interrupted within a step, returning {run.outcome} so far")
             return False
     if kept is not None and not _reading.get():
         kept.keep(run)
+    if not _reading.get():
+        why = "interrupted" if interrupted else _why_over(run)
+        _LOG.info("%s: ended after %d of %d, %s", run.verb, run.done, run.total, why)
     return True
+
+
+def _why_over(run: Resumable) -> str:
+    """Why a run is over, for the log."""
+    if getattr(run, "stopped", False):
+        return "by its callback"
+    return "all of them" if run.done >= run.total else "as nothing more was to be gained"
 
 
 _reading: ContextVar[bool] = ContextVar("reading", default=False)
@@ -140,9 +156,8 @@ class _ProgressBar:
     """How far a run has come and what it says of itself, on a terminal."""
 
     def __init__(self, run: Resumable, shown: bool) -> None:
-        disable = None if shown else True
-        self._bar = tqdm(
-            total=run.total, initial=run.done, desc=run.verb, unit="step", disable=disable
+        self._bar = progress_bar(
+            total=run.total, initial=run.done, desc=run.verb, unit="step", shown=shown
         )
         self.shown = not self._bar.disable
 

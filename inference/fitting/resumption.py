@@ -12,6 +12,7 @@ from torch import nn
 
 from cai import checks
 from cai.evaluation.problem import Problem
+from cai.files.whole_file import remove_unfinished
 from cai.inference.fitting import _identity, _policies, checkpoint_file
 from cai.inference.fitting._described import described
 from cai.numerics.exclusive import generators, set_generators
@@ -101,7 +102,7 @@ class Resumption:
             ValueError: if the file is from another run, or cannot be resumed.
         """
         state = checkpoint_file.read(self.file, self.settings, run.verb)
-        checkpoint_file.remove_unfinished(self.file)
+        remove_unfinished(self.file)
         if state is None:
             self.identity = _identity.identity(self.problem, self.table)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,9 @@ from cai import checks
 from cai.inference.fitting.checkpoint_file import holds_nan
 from cai.inference.fitting.descent import Budget, other_rates, rates_of
 from cai.inference.gradients.gradient import Estimator
+from cai.inference.gradients.guarded import raising
 from cai.numerics.exclusive import generators, set_generators
+from cai.progress.callback import is_due, says_stop
 
 WINDOW = 50  # steps that the running mean of the losses covers
 _ROUNDING = 1e-11  # a natural gradient this small, relative to the ELBO above one, is zero
@@ -35,6 +38,7 @@ class Training:
         clip: the maximum norm of a gradient; None for no limit.
         natural: whether steps follow the natural gradient, which is zero at the optimum alone.
         budget: the maximum number of steps, and the temperatures.
+        callback: is called with records of the steps, and may end the training; or None.
         losses: one per step, nats.
         alphas: α at each step.
         rates: the optimiser's rates at each step, one for each group of parameters.
@@ -42,6 +46,8 @@ class Training:
         resting: whether the last natural gradient was zero.
         best: the lowest mean loss, and the latest parameters that were no worse.
         final_temperature: α at the last step.
+        gradient_norm: of the last step, before it was clipped.
+        stopped: whether the callback ended the training.
     """
 
     policy: nn.Module
@@ -53,16 +59,20 @@ class Training:
     clip: float | None
     natural: bool
     budget: Budget
+    callback: Callable[[dict[str, float]], bool | None] | None = None
     losses: list[float] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
     rates: list[list[float]] = field(default_factory=list)
     settled: int = 0
     resting: bool = False
     best: tuple[float, dict[str, Tensor]] | None = None
+    gradient_norm: float = math.nan
+    stopped: bool = False
     verb, outcome, restarts = "fit", "the best", ""
 
     def __post_init__(self) -> None:
         self.final_temperature = self.budget.at(self.total - 1, self.temperature)
+        self._begun = time.perf_counter()
 
     @property
     def done(self) -> int:
@@ -75,8 +85,8 @@ class Training:
         return self.budget.steps
 
     def over(self) -> bool:
-        """Whether there is nothing left to gain, or no step left."""
-        return self.done >= self.total or self.converged()
+        """Whether there is nothing left to gain, no step left, or the callback ended it."""
+        return self.done >= self.total or self.stopped or self.converged()
 
     def step(self) -> None:
         """Takes one step of the optimiser and the schedule, and records the loss.
@@ -94,6 +104,21 @@ class Training:
         except (FloatingPointError, ValueError):
             set_generators(before)
             raise
+        if self.callback is not None and is_due(self.done, self.total):
+            with raising("callback", "a function of a record", "for instance print"):
+                self.stopped = says_stop(self.callback(self._record()))
+
+    def _record(self) -> dict[str, float]:
+        """What a callback is told of the last step."""
+        recent = self.losses[self.settled :][-WINDOW:]
+        return {
+            "step": self.done,
+            "loss": self.losses[-1],
+            "elbo": -sum(recent) / len(recent),
+            "gradient_norm": self.gradient_norm,
+            "learning_rate": self.rates[-1][0],
+            "seconds": time.perf_counter() - self._begun,
+        }
 
     def _descend(self, rates: list[float]) -> None:
         loss = float(self.optimizer.step(self._loss_and_gradient))
@@ -132,7 +157,8 @@ class Training:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss:g}")
-        if not math.isfinite(norm.item()):
+        self.gradient_norm = norm.item()
+        if not math.isfinite(self.gradient_norm):
             raise FloatingPointError("the gradient is not finite")
         if self.clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)

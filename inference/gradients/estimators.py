@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
@@ -35,6 +36,8 @@ from cai.program.trajectory import TrajectoryModel
 from cai.sweeps import sweeps
 from cai.tables import bellman
 from cai.tables.table import Table
+
+_LOG = logging.getLogger("cai.fit")
 
 EstimatorName: TypeAlias = Literal[
     "auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "natural", "renyi"
@@ -127,6 +130,19 @@ def build(
     if name == "enumerated":
         _refuse(name, "finitely many actions", "an action_prior over others", '"score"')
     return "score", score_gradient(program, policy, samples)
+
+
+_WHY = {
+    "exact": "the ELBO of this policy in this model is known without sampling",
+    "enumerated": "the policy has to be sampled, and actions are finitely many",
+    "score": "the policy has to be sampled, and actions are not finitely many",
+}
+
+
+def log_choice(asked: object, name: str, policy: nn.Module) -> None:
+    """Says in the log which estimator trains a policy, and why "auto" took it."""
+    why = f', taken by "auto" as {_WHY[name]}' if asked == "auto" else ""
+    _LOG.info("fit: %s by the estimator %s%s", type(policy).__name__, name, why)
 
 
 def default_rate(name: str, policy: nn.Module) -> float:

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
@@ -16,6 +15,7 @@ from cai.inference.intentions._prefixes import Prefixes, prefixes
 from cai.inference.intentions.intent_result import Intent
 from cai.inference.route_choice.routes import Routes
 from cai.numerics import arrays
+from cai.progress.progress_bar import progress_bar
 from cai.tables import bellman
 
 T = TypeVar("T")
@@ -106,8 +106,7 @@ def intent(
     rules: list[Any] = _each("rule", rule, names)
     log_p = torch.empty(*seen.actions.shape[:2], len(names), dtype=torch.float64)
     start = torch.empty(len(seen.lengths), 1, len(names), dtype=torch.float64)
-    off = None if progress else True  # None: where there is no terminal
-    bar = tqdm(names, desc="models", disable=off, delay=2.0, leave=False)
+    bar = progress_bar(names, shown=progress, desc="models", delay=2.0, leave=False)
     for m, (name, eta, rule_) in enumerate(zip(bar, etas, rules, strict=True)):
         where = f"models[{name!r}]"
         eta = checks.check_optimism(eta, f"optimism of {where}")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.spelling import PrintedTable, counted, number
+from cai.frames.data_frame import data_frame
 from cai.numerics.exclusive import cached_property
-from cai.numerics.optional_package import optional
 
 _SHOWN = 12  # rows of the table
 
@@ -149,17 +149,16 @@ class Intent(PrintedTable):
             "log_evidence": [x[:L] for x, L in zip(evidence, seen, strict=True)],
         }
 
-    def to_frame(self) -> Any:
+    def to_dataframe(self) -> Any:
         """A pandas DataFrame of beliefs: "trajectory", "step", and a column for each name, as text.
 
         Raises:
             ValueError: if pandas is not installed.
         """
-        pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
         seen = torch.arange(self.probability.shape[1]) <= self.lengths.unsqueeze(1)
         beliefs = self.probability[seen].T.tolist()
         columns = dict(zip(("trajectory", "step"), seen.nonzero().T.tolist(), strict=True))
-        return pandas.DataFrame(columns | dict(zip(map(str, self.names), beliefs, strict=True)))
+        return data_frame(columns | dict(zip(map(str, self.names), beliefs, strict=True)))
 
     @property
     def _joint(self) -> Tensor:

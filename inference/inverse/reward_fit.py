@@ -10,13 +10,13 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.spelling import PrintedTable, data_size, number
+from cai.frames.data_frame import data_frame
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.inverse._scores import Likelihood as Likelihood
 from cai.inference.inverse.trained_reward import how_fitted
 from cai.inference.scoring.falls import spelt_falls
 from cai.inference.scoring.normal_intervals import normal_intervals, standard_deviations
 from cai.numerics.exclusive import cached_property
-from cai.numerics.optional_package import optional
 from cai.program.interfaces import Policy
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
@@ -198,7 +198,7 @@ class RewardFit(PrintedTable):
             "reason": self.reason,
         }
 
-    def to_frame(self) -> Any:
+    def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row for each weight; what there is not is NaN.
 
         Its columns are "weight", "std_error", "z", and the 95% interval, "low" and "high".
@@ -206,7 +206,6 @@ class RewardFit(PrintedTable):
         Raises:
             ValueError: if pandas is not installed.
         """
-        pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
         low_high = [*self.intervals().values()]
         columns = {
             "weight": [*self.weights.values()],
@@ -215,7 +214,7 @@ class RewardFit(PrintedTable):
             "low": [low for low, _ in low_high],
             "high": [high for _, high in low_high],
         }
-        return pandas.DataFrame(columns, index=list(self.reward.names))
+        return data_frame(columns, index=list(self.reward.names))
 
     def _title(self) -> str:
         on_roads = isinstance(self.model, Streets)

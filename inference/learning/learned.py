@@ -28,6 +28,7 @@ class Learned:
         action_values: (s, a, t=0) -> Q, reward units.
         networks: name -> a network that was trained beside the policy; empty for learners that
             cannot start from an earlier result.
+        stopped: whether the callback ended the run.
 
     >>> from cai import inference, models
     >>> learnt = inference.soft_q(models.ledge(), steps=1000, progress=False)
@@ -41,6 +42,7 @@ class Learned:
     values: Callable[..., Tensor] = field(repr=False)
     action_values: Callable[..., Tensor] = field(repr=False)
     networks: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
+    stopped: bool = field(default=False, repr=False, kw_only=True)
 
     def __repr__(self) -> str:
         kind: Any = type(self.policy).__name__

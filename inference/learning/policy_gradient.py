@@ -39,7 +39,7 @@ def policy_gradient(
     temperature: Callable[[int], float] | AutomaticTemperature | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 20_000,
-    on_record: Callable[[dict[str, float]], None] | None = None,
+    callback: Callable[[dict[str, float]], bool | None] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -82,8 +82,8 @@ def policy_gradient(
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
             episodes in an environment.
         every: the number of transitions between checkpoints.
-        on_record: is called with each new record of the history, name -> number, while the run
-            goes on: for a log, or for TensorBoard.
+        callback: is called with each new record of the history, name -> number: for a log, or for
+            TensorBoard. If it returns True, the run ends.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 
@@ -128,7 +128,7 @@ def policy_gradient(
         adam = torch.optim.Adam(
             [*policy.parameters(), *critic.parameters()], lr=learning_rate, fused=True
         )
-        history = History(copies.num_envs, steps, on_record)
+        history = History(copies.num_envs, steps, callback)
 
         def once() -> None:
             adam.zero_grad()

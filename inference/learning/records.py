@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai import checks
 from cai.inference.gradients.guarded import raising
+from cai.progress.callback import check_callback, says_stop
 from cai.stepping.source import Transition
 
 _RECORDS = 100  # records of a run
@@ -23,23 +23,22 @@ class History:
 
     Attributes:
         divergence: the KL of the latest step, nats.
+        stopped: whether the callback asked for the end of the run.
     """
 
     def __init__(
         self,
         num_envs: int,
         steps: int,
-        on_record: Callable[[dict[str, float]], None] | Any = None,
+        callback: Callable[[dict[str, float]], bool | None] | None = None,
     ) -> None:
-        if on_record is not None and not callable(on_record):
-            advice = "for instance on_record=print"
-            checks.refuse("on_record", "a function of a record", repr(on_record), advice)
-        self._on_record = on_record
+        check_callback(callback)
+        self._callback = callback
         self._every = max(1, steps // _RECORDS)
         self._running = np.zeros(num_envs)
         self._ended, self._count = 0.0, 0
         self._said: list[tuple[float, float]] = []
-        self.divergence = math.nan
+        self.divergence, self.stopped = math.nan, False
         self._rows: list[tuple[float, ...]] = []
 
     def add(self, transition: Transition) -> None:
@@ -69,9 +68,10 @@ class History:
             means = torch.tensor(self._said, dtype=torch.float64).nanmean(0).tolist()
             self._rows.append((float(taken), returns, means[1], temperature, means[0]))
             self._ended, self._count, self._said = 0.0, 0, []
-            if self._on_record is not None:
-                with raising("on_record", "a function of a record", "for instance print"):
-                    self._on_record(dict(zip(_NAMES, self._rows[-1], strict=True)))
+            if self._callback is not None:
+                with raising("callback", "a function of a record", "for instance print"):
+                    record = dict(zip(_NAMES, self._rows[-1], strict=True))
+                    self.stopped = says_stop(self._callback(record))
 
     def cut(self) -> None:
         """Forgets what episodes have paid that do not go on."""

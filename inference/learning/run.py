@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import nn
@@ -21,7 +21,7 @@ from cai.inference.learning.learned import Learned, LearningStopped
 from cai.inference.learning.records import History
 from cai.inference.learning.stepped import Stepped
 
-_NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "on_record", "progress"}
+_NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "callback", "progress"}
 _ASKED = 100  # temperatures of a run that its file keeps
 
 
@@ -117,7 +117,8 @@ class Learning:
             table = None if checks.can_only_be_sampled(problem.model) else problem.table
             kept = Resumption(checkpoint_file.check(checkpoint), settings, problem, table)
         train(self, kept, every, progress)
-        return self.learned()
+        learned = self.learned()
+        return replace(learned, stopped=True) if self.stopped else learned
 
     @property
     def done(self) -> int:
@@ -125,8 +126,13 @@ class Learning:
         return self.state.taken
 
     def over(self) -> bool:
-        """Whether all transitions were taken."""
-        return self.done >= self.total
+        """Whether all transitions were taken, or the callback ended the run."""
+        return self.done >= self.total or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the callback ended the run."""
+        return self.history.stopped
 
     def step(self) -> None:
         """Takes some transitions and learns from them.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cai import checks, one_line
 from cai.distributions.exact_scores import log_probs
@@ -16,6 +15,7 @@ from cai.numerics.exclusive import seeded
 from cai.numerics.logspace import logsumexp_by_group
 from cai.policies.tabular import TabularPolicy
 from cai.program.trajectory import TrajectoryModel
+from cai.progress.progress_bar import progress_bar
 from cai.tables import bellman
 from cai.tables.finite import require_finite
 from cai.tables.tabulation import tabulate
@@ -120,7 +120,7 @@ def z_learning(
     log_z, visits = torch.zeros(S, dtype=torch.float64), torch.zeros(S, dtype=torch.float64)
     log_initial, bounds = log_probs(model.initial, S), []
     with seeded(seed):
-        bar = tqdm(range(episodes), desc="z-learning", disable=None if progress else True)
+        bar = progress_bar(range(episodes), desc="z-learning", shown=progress)
         for _ in bar:
             paths = episode.simulate(lambda t, s: model.prior(s, t), samples)
             states, rewards = paths.states.T.long(), paths.rewards.T / model.temperature

@@ -232,7 +232,7 @@ def learn(
     """
     steps, warm_up = arguments["steps"], arguments["warm_up"]
     exploration = arguments.get("exploration", 0.0)
-    history = History(made.copies.num_envs, steps, arguments["on_record"])
+    history = History(made.copies.num_envs, steps, arguments["callback"])
     problem = made.problem
     state.alpha = float(problem.temperature)
 

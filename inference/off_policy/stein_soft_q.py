@@ -62,7 +62,7 @@ def stein_soft_q(
     learning_rate: float = 1e-3,
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 20_000,
-    on_record: Callable[[dict[str, float]], None] | None = None,
+    callback: Callable[[dict[str, float]], bool | None] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
@@ -127,8 +127,8 @@ def stein_soft_q(
             episodes in an environment. The memory is in a folder beside it, of the same name with
             ``.replay`` at the end.
         every: the number of transitions between checkpoints.
-        on_record: is called with each new record of the history, name -> number, while the run
-            goes on: for a log, or for TensorBoard.
+        callback: is called with each new record of the history, name -> number: for a log, or for
+            TensorBoard. If it returns True, the run ends.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.exact_evaluation import of_log_policy
+from cai.frames.data_frame import data_frame
 from cai.inference.exact.soft_values import soft_values
 from cai.inference.optimism.policy_switches import PolicySwitch, Sight, find_switches, unscaled
 from cai.numerics import logspace
@@ -75,6 +76,17 @@ class OptimismCurve:
             for change in self.changes
         )
         return f"{repr(self)[:-1]}{':' if minds else ''}{minds})"
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row for each optimism, with the columns of the same names.
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        nats = dict.fromkeys(("bound", "tilt", "slope", "elbo"), "nats")
+        units = nats | dict.fromkeys(("expected_return", "imagined_return"), "reward")
+        columns = {name: getattr(self, name).tolist() for name in ("optimism", *units)}
+        return data_frame(columns, units)
 
     def _repr_pretty_(self, printer: Any, _: bool) -> None:
         """All switches for IPython."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cai import checks
 from cai.evaluation.importance_weights import scores
+from cai.frames.data_tree import data_tree
 from cai.inference.particles.pareto import pareto_k, pareto_threshold
 from cai.numerics import arrays
 from cai.numerics.exclusive import cached_property
@@ -90,6 +92,21 @@ class ImportanceSample:
         small table, compare with ``posterior(model)`` instead.
         """
         return self.pareto_k <= pareto_threshold(len(self.log_weights))
+
+    def to_arviz(self) -> Any:
+        """An ``xarray.DataTree`` for ArviZ: "actions", "states" and "returns" of each draw.
+
+        The draws are of the proposal: the group "sample_stats" has their "log_weights", nats, and
+        the "weights", which sum to one.
+
+        Raises:
+            ValueError: if arviz-base is not installed.
+        """
+        paths = self.trajectories
+        drawn = {"actions": paths.actions, "states": paths.states, "returns": paths.returns}
+        stats = {"log_weights": self.log_weights, "weights": self.weights}
+        about = {"log_evidence": self.log_evidence, "log_evidence_stderr": self.log_evidence_stderr}
+        return data_tree(drawn, stats, about)
 
     def mean(self, values: Tensor) -> Tensor:
         """The self-normalised mean Σ w x of values (n, ...), an estimate of E[x|O], (...)."""

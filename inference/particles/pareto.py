@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -24,10 +25,9 @@ def pareto_k(log_weights: Tensor) -> float:
 
     The min(n/5, 3√n) largest weights, minus the largest of the others, are fitted as in Zhang and
     Stephens (2009), by a mean over a profile of the likelihood (Pyro's
-    ``fit_generalized_pareto``), and k̂ is shrunk towards ½ as by ten
-    more weights of that shape. Weights with few different values, as from short trajectories in a
-    table, are not a sample of a density: k̂ then says little, and nothing if over a quarter of the
-    largest ones tie with the rest.
+    ``fit_generalized_pareto``), and k̂ is shrunk towards ½ as by ten more weights of that shape.
+    Weights with few different values, as from short trajectories in a table, are not a sample of a
+    density: k̂ then says little, and nothing if over a quarter of the largest ones tie with the rest.
 
     Args:
         log_weights: (n,), nats, up to any constant; -inf for a weight of zero.
@@ -63,7 +63,7 @@ def pareto_k(log_weights: Tensor) -> float:
         return -math.inf
     if beyond[_quartile(size)] == 0:
         return math.inf
-    return _shape(beyond)
+    return generalised_pareto(beyond)
 
 
 def pareto_threshold(samples: int) -> float:
@@ -86,16 +86,22 @@ def pareto_threshold(samples: int) -> float:
     return min(1 - 1 / math.log10(samples), 0.7)
 
 
-def _shape(exceedances: Tensor) -> float:
-    """k̂ of the largest weights less the largest of the others, ascending."""
-    try:
-        k, _ = fit_generalized_pareto(exceedances)
-    except ZeroDivisionError:
-        # Where a point of Pyro's grid is the exponential distribution to the last digit, as for
-        # evenly spaced weights, it divides zero by zero; next to it, it does not.
-        largest = exceedances[-1:] * (1 + 1e-9)
-        k, _ = fit_generalized_pareto(torch.cat([exceedances[:-1], largest]))
-    return float(k)
+def generalised_pareto(x: Tensor) -> float:
+    """The shape of a generalised Pareto distribution from its exceedances, pulled towards ½.
+
+    Pyro's fit (Zhang and Stephens 2009), pulled as by ten more exceedances of that shape.
+
+    Args:
+        x: (n,), ascending, at least 0, and positive from the first quartile on.
+    """
+    shape, nudged = math.nan, torch.cat([x[:-1], x[-1:] * (1 + 1e-9)])
+    # Ties can put a point of the grid of -shape/scale at zero, where its likelihood is 0/0.
+    for values in (x, nudged):
+        with contextlib.suppress(ZeroDivisionError):
+            shape = fit_generalized_pareto(values)[0]
+        if not math.isnan(shape):
+            break
+    return shape
 
 
 def _quartile(n: int) -> int:

@@ -1,4 +1,7 @@
-"""Sequential Monte Carlo: the exact posterior by particles that are resampled on the way."""
+"""Sequential Monte Carlo: the exact posterior by particles that are resampled on the way.
+
+By hand: Pyro's own only filters, and other libraries of particles know no programs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from cai import checks
 from cai.distributions.exact_scores import exact
 from cai.distributions.support import check_support
+from cai.frames.data_tree import data_tree
 from cai.inference.particles._beliefs import Tilted, belief_of, draw
 from cai.inference.particles._proposals import Proposal, proposal_of
 from cai.numerics import memory
@@ -57,6 +61,18 @@ class ParticlePosterior:
             f"ParticlePosterior(log_evidence={self.log_evidence:.6g} nats, {n} particles of "
             f"{int(self.lineages[0])} ancestors, effective {least:.1f} at least)"
         )
+
+    def to_arviz(self) -> Any:
+        """An ``xarray.DataTree`` for ArviZ: "actions", "states", "returns", and equal "weights".
+
+        Raises:
+            ValueError: if arviz-base is not installed.
+        """
+        paths = self.trajectories
+        drawn = {"actions": paths.actions, "states": paths.states, "returns": paths.returns}
+        weights = torch.full((n := len(paths.returns),), 1 / n, dtype=torch.float64)
+        about = {"log_evidence": self.log_evidence, "ancestors": int(self.lineages[0])}
+        return data_tree(drawn, {"weights": weights}, about)
 
 
 def smc(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro.ops import stats
 from torch import Tensor
 
+from cai.frames.data_tree import data_tree
 from cai.numerics.exclusive import cached_property
 from cai.program.trajectories import Trajectories
 
@@ -24,8 +26,7 @@ class PlanSamples:
             the dynamics at η otherwise.
         log_density: (n,), nats: the log density of the samples, up to a constant.
         chains: the number of chains.
-        divergences: the number of divergent steps of the integrator after the warm-up; if there are
-            any, some plans may be missing.
+        diverging: (n,), boolean: whether a step of the integrator diverged before a draw.
 
     >>> from cai import inference, models
     >>> model = models.double_integrator(horizon=2, obstacles=())
@@ -38,7 +39,7 @@ class PlanSamples:
     trajectories: Trajectories
     log_density: Tensor
     chains: int
-    divergences: int
+    diverging: Tensor
 
     def __repr__(self) -> str:
         return (
@@ -46,6 +47,11 @@ class PlanSamples:
             f"chains, r_hat ≤ {self.r_hat.max().item():.3f}, "
             f"n_eff ≥ {self.n_eff.min().item():.0f}, {self.divergences} divergences)"
         )
+
+    @property
+    def divergences(self) -> int:
+        """How many steps of the integrator diverged; if any did, some plans may be missing."""
+        return int(self.diverging.sum())
 
     @property
     def plans(self) -> Tensor:
@@ -71,6 +77,18 @@ class PlanSamples:
         """(T) + event shape: the effective sample size for the mean of each number."""
         n_eff = stats.effective_sample_size(self._by_chain)
         return torch.where(self._stuck, float(self.chains), n_eff)
+
+    def to_arviz(self) -> Any:
+        """An ``xarray.DataTree`` for ArviZ: "actions" and "states" by chain and draw.
+
+        The group "sample_stats" has "lp", the log density, and "diverging".
+
+        Raises:
+            ValueError: if arviz-base is not installed.
+        """
+        drawn = {"actions": self.plans, "states": self.states}
+        stats = {"lp": self.log_density, "diverging": self.diverging}
+        return data_tree(drawn, stats, {"optimism": self.optimism}, self.chains)
 
     @property
     def _stuck(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cai import checks, notebook, one_line
 from cai.evaluation.problem import as_problem
+from cai.frames.data_frame import data_frame
 from cai.gaussian.linear_gaussian import LinearGaussian
 from cai.inference.exact.gaussian_values import gaussian_values
 from cai.inference.exact.soft_values import soft_values
@@ -102,6 +104,23 @@ class PriceLadder:
     def to_dict(self) -> dict[str, Any]:
         """{"nats": …, "prices": …, "left_out": …}."""
         return {"nats": self.nats, "prices": self.prices, "left_out": self.left_out}
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row for each rung, the lowest first, and how it is priced.
+
+        Its columns are "nats", "price", what the next rung is above it in nats, and "for", the
+        restriction that costs it; the highest has neither.
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        prices = [*self.prices.items(), (None, math.nan)]
+        columns = {
+            "nats": [*self.nats.values()],
+            "price": [nats for _, nats in prices],
+            "for": [restriction for restriction, _ in prices],
+        }
+        return data_frame(columns, {"nats": "nats", "price": "nats"}, index=list(self.nats))
 
 
 def price_ladder(

@@ -121,13 +121,14 @@ class _Chain:
     """The draws of a chain so far."""
 
     draws: list[dict[str, Tensor]] = field(default_factory=list)
-    divergences: int = 0
+    diverging: list[bool] = field(default_factory=list)
 
     def keep(self, kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:
         """Pyro's hook, called after each draw."""
         if stage.startswith("Sample"):
             self.draws.append({name: value.detach().clone() for name, value in params.items()})
-            self.divergences = len(kernel.diagnostics()["divergences"])
+            so_far = len(kernel.diagnostics()["divergences"])
+            self.diverging.append(so_far > sum(self.diverging))
 
 
 def _sample(
@@ -185,7 +186,7 @@ def _result(target: PlanDensity, runs: list[_Chain]) -> PlanSamples:
         trajectories=target.model.paid(states, plans, alive),
         log_density=log_density,
         chains=len(runs),
-        divergences=sum(run.divergences for run in runs),
+        diverging=torch.tensor([x for run in runs for x in run.diverging]),
     )
 
 

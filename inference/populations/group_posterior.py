@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.evaluation.spelling import PrintedTable, data_size, number
+from cai.frames.data_frame import data_frame
 from cai.inference.inverse.reward_fit import Likelihood
 from cai.inference.populations.group_table import (
     GroupTable,
@@ -17,7 +18,6 @@ from cai.inference.populations.group_table import (
     spelt_interval,
 )
 from cai.inference.scoring.normal_intervals import normal_intervals, standard_deviations
-from cai.numerics.optional_package import optional
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 from cai.roads.network import Streets
@@ -173,7 +173,7 @@ class GroupPosterior(PrintedTable):
             "not_normal": {str(label): sorted(falls) for label, falls in self.falls.items()},
         }
 
-    def to_frame(self) -> Any:
+    def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row for each demonstrator and weight.
 
         Its columns are "group", "feature", "demonstrations", "weight", "std_dev", "low", "high".
@@ -181,7 +181,6 @@ class GroupPosterior(PrintedTable):
         Raises:
             ValueError: if pandas is not installed.
         """
-        pandas = optional("pandas", "to_frame", "pip install pandas, or take to_dict()")
         columns = ["group", "feature", "demonstrations", "weight", "std_dev", "low", "high"]
         rows = []
         for label in self.labels:
@@ -190,7 +189,7 @@ class GroupPosterior(PrintedTable):
             for name, x in one.weights.items():
                 known = (one.demonstrations, x, one.std_devs[name])
                 rows.append((label, name, *known, *ends[name]))
-        return pandas.DataFrame(rows, columns=columns)
+        return data_frame(rows, columns=columns)
 
     def _irregular(self) -> list[str]:
         """What to say of demonstrators around whose mode the posterior is not normal."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cai import checks
 from cai.demonstrations.demonstrations import Demonstrations
+from cai.files.whole_file import remove_unfinished
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting.resumption import Resumable
 from cai.numerics.exclusive import generators, set_generators
@@ -66,7 +67,7 @@ class SearchFile:
             ValueError: if the file is of another search, or cannot be read.
         """
         state = checkpoint_file.read(self.file, self.settings, self.verb)
-        checkpoint_file.remove_unfinished(self.file)
+        remove_unfinished(self.file)
         return state
 
     def write(self, state: dict[str, Any]) -> None:

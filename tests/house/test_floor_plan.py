@@ -26,7 +26,7 @@ OPEN = {"cai/checks.py", "cai/one_line.py", "cai/notebook.py"}  # to all
 MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/numerics": "",
     "cai/distributions": "numerics",
-    "cai/program": "numerics distributions",
+    "cai/program": "numerics distributions frames",
     "cai/tables": "numerics distributions program",
     "cai/demonstrations": "numerics program",
     "cai/rewards": "numerics program tables",
@@ -35,9 +35,13 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/policies": "numerics distributions program tables networks",
     "cai/infinite": "numerics tables",
     "cai/gaussian": "numerics distributions program",
-    "cai/solutions": "numerics distributions program tables sweeps policies infinite",
+    "cai/solutions": "numerics distributions program tables sweeps policies infinite frames",
     "cai/evaluation": "numerics distributions program tables sweeps policies infinite gaussian "
-    "solutions",
+    "solutions frames",
+    "cai/files": "numerics distributions program tables sweeps policies infinite gaussian "
+    "solutions evaluation installation.py",
+    "cai/frames": "numerics",
+    "cai/progress": "numerics",
     "cai/parallel.py": "numerics",
     "cai/graph.py": "numerics distributions program tables",
     "cai/roads": "numerics program demonstrations",

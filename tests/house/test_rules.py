@@ -316,7 +316,11 @@ def state():
         "how warnings look": repr((warnings.showwarning, warnings.formatwarning)),
         "handlers": [str(handler) for handler in logging.getLogger().handlers],
         "level": logging.getLogger().level,
-        "loggers": [n for n in logging.Logger.manager.loggerDict if n.startswith("cai")],
+        "levels": [
+            logging.getLogger(name).level
+            for name in [*logging.Logger.manager.loggerDict]
+            if name.startswith("cai") and logging.getLogger(name).level
+        ],
         "parameters": sorted(pyro.get_param_store().keys()),
         "distributions check": torch.distributions.Distribution._validate_args,
         "environments": sorted(gymnasium.envs.registry),

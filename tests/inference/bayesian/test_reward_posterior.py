@@ -379,7 +379,7 @@ def test_the_table_and_what_it_exports(monkeypatch):
     pandas = types.ModuleType("pandas")
     pandas.DataFrame = lambda columns, index: (columns, index)
     monkeypatch.setitem(sys.modules, "pandas", pandas)
-    columns, index = found.to_frame()
+    columns, index = found.to_dataframe()
     assert index == list(found.weights)
     assert columns["mean"] == [*found.weights.values()]
     assert columns["std_dev"] == [*found.std_devs.values()]

@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 import cai
 from cai import inference, models
 from cai.evaluation.problem import as_problem
+from cai.files import whole_file
 from cai.inference.fitting import checkpoint_file
 from cai.inference.fitting._identity import alike, sketch
 
@@ -377,7 +378,7 @@ def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(tmp_path):
     os.write(handle, b"PK, and half of the rest")
     mine = tmp_path / ".fit.pt.notes"
     mine.write_text("not of fit")
-    checkpoint_file._lock(handle)
+    whole_file._lock(handle)
     fit(LEDGE, path)
     assert os.path.exists(left)
     os.close(handle)
@@ -389,7 +390,7 @@ def test_what_a_living_run_is_writing_is_left_alone(tmp_path, monkeypatch):
     path, save = tmp_path / "fit.pt", torch.save
 
     def meanwhile(content, file):
-        checkpoint_file.remove_unfinished(path)
+        whole_file.remove_unfinished(path)
         save(content, file)
 
     monkeypatch.setattr(torch, "save", meanwhile)

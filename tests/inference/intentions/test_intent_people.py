@@ -91,14 +91,14 @@ def test_the_table_of_beliefs(monkeypatch):
     plain, pandas = belief.to_dict(), types.ModuleType("pandas")
     pandas.DataFrame = dict
     monkeypatch.setitem(sys.modules, "pandas", pandas)
-    frame = belief.to_frame()
+    frame = belief.to_dataframe()
     assert list(frame) == ["trajectory", "step", "(3, 0.5)", "(4, 0.5)", "(8, 0.5)"]
     assert {len(column) for column in frame.values()} == {2 + 4 + 1 + 3 + 10 + 5}
     row = list(zip(frame["trajectory"], frame["step"], strict=True)).index((1, 4))
     assert frame["(4, 0.5)"][row] == belief.probability[1, 4, 1]
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ValueError, match="to_frame: expected pandas to be installed"):
-        belief.to_frame()
+    with pytest.raises(ValueError, match="to_dataframe: expected pandas to be installed"):
+        belief.to_dataframe()
     assert plain["probability"][1][4] == belief.final[1].tolist()
     assert [len(x) for x in plain["log_evidence"]] == [3, 5, 2, 4, 11]
     assert plain["names"][0] == "(3, 0.5)"

@@ -349,14 +349,14 @@ def test_a_frame_where_pandas_is_there_and_a_message_where_it_is_not(monkeypatch
     pandas = types.ModuleType("pandas")
     pandas.DataFrame = lambda columns, index: (columns, index)
     monkeypatch.setitem(sys.modules, "pandas", pandas)
-    columns, index = found.to_frame()
+    columns, index = found.to_dataframe()
     assert index == list(reward.names)
     assert list(columns) == ["weight", "std_error", "z", "low", "high"]
     assert columns["weight"] == list(found.weights.values())
     assert columns["high"] == [high for _, high in found.intervals().values()]
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ValueError, match="to_frame: expected pandas to be installed"):
-        found.to_frame()
+    with pytest.raises(ValueError, match="to_dataframe: expected pandas to be installed"):
+        found.to_dataframe()
 
 
 def test_a_ridge_of_all_parameters():

@@ -73,7 +73,7 @@ def test_a_resumed_run_goes_on_with_what_it_had_found(tmp_path):
     model, path = contextual_bandit(3), tmp_path / "run.pt"
     how = {"checkpoint": path, "every": 10_000}
     with pytest.raises(inference.LearningStopped):
-        learnt("soft_q", model, 0.2, 0, on_record=stops, **how)
+        learnt("soft_q", model, 0.2, 0, callback=stops, **how)
     resumed, whole = learnt("soft_q", model, 0.2, 0, **how), learnt("soft_q", model, 0.2, 0)
     assert resumed.temperature == whole.temperature != model.temperature
     assert torch.equal(resumed.values(torch.arange(3)), whole.values(torch.arange(3)))

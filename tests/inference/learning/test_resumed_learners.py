@@ -91,7 +91,7 @@ def unified(path=None, at=lambda taken: None, **how):
         hidden=(8,),
         lag=0.1,
         checkpoint=path,
-        on_record=lambda record: at_last(at, record["steps"]),
+        callback=lambda record: at_last(at, record["steps"]),
         **how,
     )
 

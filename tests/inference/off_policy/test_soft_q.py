@@ -133,7 +133,7 @@ def test_the_history_has_the_returns_of_episodes():
 
 def test_records_are_told_while_the_run_goes_on():
     told = []
-    learnt = inference.soft_q(models.ledge(), steps=5000, on_record=told.append, progress=False)
+    learnt = inference.soft_q(models.ledge(), steps=5000, callback=told.append, progress=False)
     for name, column in learnt.history.items():
         found = torch.tensor([record[name] for record in told], dtype=torch.float64)
         assert torch.equal(found.nan_to_num(0.5), column.nan_to_num(0.5)), name
@@ -155,7 +155,7 @@ def test_records_are_told_while_the_run_goes_on():
         ({"decay": 0.5}, "decay: expected"),
         ({"exploration": 2}, "exploration: expected"),
         ({"steps": 1.5}, "steps: expected"),
-        ({"on_record": "run.log"}, "on_record: expected a function of a record"),
+        ({"callback": "run.log"}, "callback: expected a function of a record"),
         ({"temperature": lambda step: -1.0}, r"temperature\(0\): expected"),
         ({"temperature": 0.5}, "temperature: expected a function step -> α, got 0.5; for one α"),
         (

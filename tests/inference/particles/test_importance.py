@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pyro.distributions as dist
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from pyro.infer import Importance
 
 import cai
 from cai import inference, models
+from cai.inference.particles.pareto import generalised_pareto
 
 makes = st.sampled_from(oracles.KINDS)
 seeds = st.integers(0, 10**6)
@@ -241,12 +243,32 @@ def test_pareto_draws_have_their_shape(shape):
 
 
 def test_the_fit_against_maximum_likelihood():
-    """Less its pull, as by ten more weights of shape ½."""
-    for shape in (0.1, 0.4, 1.0):
-        x = np.sort(scipy.stats.genpareto.rvs(shape, size=10**5, random_state=1))
-        other, _, _ = scipy.stats.genpareto.fit(x[-948:] - x[-949], floc=0)
-        ours = (958 * inference.pareto_k(torch.as_tensor(x).log()) - 5) / 948
+    for shape in (-0.3, 0.4, 1.0):
+        x = scipy.stats.genpareto.rvs(shape, size=2000, random_state=1)
+        other, _, _ = scipy.stats.genpareto.fit(x, floc=0)
+        pulled = generalised_pareto(torch.as_tensor(np.sort(x)))
+        ours = (pulled * 2010 - 5) / 2000  # without the pull towards ½
         assert ours == pytest.approx(other, abs=0.02)
+
+
+def zhang_and_stephens(x):
+    """The shape, by the formulas of the paper, with 30 + √n points."""
+    n, quartile = len(x), x[math.floor(len(x) / 4 + 0.5) - 1]
+    points = 30 + math.floor(math.sqrt(n))
+    j = np.arange(1, points + 1)
+    theta = 1 / x[-1] + (1 - np.sqrt(points / (j - 0.5))) / (3 * quartile)
+    k = -np.log1p(-theta[:, None] * x).mean(1)
+    likelihood = n * (np.log(theta / k) + k - 1)
+    best = scipy.special.softmax(likelihood) @ theta
+    return np.log1p(-best * x).mean()
+
+
+def test_the_tail_and_its_pull():
+    """100 weights have a tail of 20, less the largest of the others, and ten more of shape ½."""
+    log_w = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w = log_w.exp().sort().values
+    shape = zhang_and_stephens((w[80:] - w[79]).numpy())
+    assert inference.pareto_k(log_w) == pytest.approx((20 * shape + 5) / 30, abs=1e-9)
 
 
 def test_evenly_spaced_weights_have_a_tail_without_a_division_by_zero():
@@ -258,6 +280,14 @@ def test_evenly_spaced_weights_have_a_tail_without_a_division_by_zero():
         near[-1] *= 1 + 1e-6
         near_k = inference.pareto_k(near.log())
         assert inference.pareto_k(even.log()) == pytest.approx(near_k, abs=1e-4)
+
+
+def test_ties_that_put_a_point_of_the_grid_at_zero():
+    """100 equal exceedances: the third of 40 points is 1/x + (1 - 4)/(3 x) = 0."""
+    assert math.isfinite(generalised_pareto(torch.ones(100, dtype=torch.float64)))
+    nearly = torch.linspace(1 - 1e-9, 1 + 1e-9, 100, dtype=torch.float64)
+    near = generalised_pareto(nearly)
+    assert generalised_pareto(torch.ones(100, dtype=torch.float64)) == pytest.approx(near, rel=1e-3)
 
 
 @settings(max_examples=15)

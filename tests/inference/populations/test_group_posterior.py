@@ -234,7 +234,7 @@ def test_the_tables_and_what_they_export(driven, monkeypatch):
     pandas = types.ModuleType("pandas")
     pandas.DataFrame = lambda rows, columns: (rows, columns)
     monkeypatch.setitem(sys.modules, "pandas", pandas)
-    frame, columns = found.to_frame()
+    frame, columns = found.to_dataframe()
     assert len(frame) == 21
     assert columns[3] == "weight"
     assert frame[0][:2] == ("driver 0", "minutes")

@@ -1,0 +1,1 @@
+"""Files: results that are saved whole, and loaded without running any code."""
