@@ -115,7 +115,7 @@ def fit(
     callback: Callable[[dict[str, float]], bool | None] | None = None,
     progress: bool = True,
 ) -> Fit:
-    """A policy trained to maximise the ELBO in the true dynamics (Levine 2018, eqs. 20-22).
+    """A policy trained to maximise the ELBO in the true dynamics (Levine 2018, section 4.1).
 
     The guide is ``model.rollout(policy)``. Its ELBO is at most the bound of
     ``soft_values(model, optimism=0)``. Its gradient comes from an unbiased estimator:

@@ -56,12 +56,12 @@ def actor_critic(
 ) -> Learned:
     """A policy, and the backward messages Q_φ(s,a) and V_ψ(s) that it is trained by.
 
-    The messages are regressions (Levine 2018, eq. 23), each towards an expectation of the other,
+    The messages are regressions, each towards an expectation of the other (Levine 2018, 4.2),
 
         E(φ) = E ½ [Q_φ(s,a) - r - γ V_ψ'(s')]²,
         E(ψ) = E ½ [V_ψ(s) - E_{a~π}(Q_φ(s,a) - α log π(a|s)/p(a|s))]²,
 
-    with a copy ψ' that lags behind, and the policy follows the gradient of (eq. 22)
+    with a copy ψ' that lags behind, and the policy follows the gradient of
 
         E_s E_{a~π}[Q_φ(s,a) - α log π(a|s)/p(a|s)].
 

@@ -748,7 +748,7 @@ def test_losses_that_are_estimates_have_a_running_mean():
     assert len(mean.get_ydata()) == 200
     assert set(best.get_ydata()) == {-2.5}
     assert best.get_color() not in (IMAGINED, REAL)
-    assert "-3.0625 nats" in caption(plot.losses(fitted, -2.5))
+    assert "−3.0625 nats" in caption(plot.losses(fitted, -2.5))
     assert "some may lie above the best ELBO" in caption(plot.losses(fitted))
     assert names[2] not in {line.get_label() for line in plot.losses(fitted).axes[0].lines}
 
