@@ -515,6 +515,7 @@ def test_models(capsys):
     assert [line.split()[0] for line in head.splitlines()] == [
         *BUILT_IN,
         "FILE.py:NAME",
+        "MODULE:NAME",
     ]
     for name in BUILT_IN:
         assert getattr(models, name).__doc__.splitlines()[0] in head
