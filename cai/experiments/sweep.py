@@ -10,9 +10,10 @@ from typing import Any
 from cai import checks
 from cai.experiments import grid as grids
 from cai.experiments.cells import DONE, FAILED, KILLED, Cell, Study, described, line
-from cai.experiments.progress import BAR, LINES, SweepProgress
 from cai.experiments.result_lines import ResultLines
+from cai.experiments.sweep_progress import BAR, LINES, SweepProgress
 from cai.experiments.sweep_result import SweepResult, cell_of
+from cai.files.whole_file import write_whole
 from cai.parallel import WorkerDied, check_engine, each
 
 RESULTS, TABLE, FIGURE = "results.jsonl", "results.csv", "sweep.png"
@@ -147,18 +148,15 @@ def _interrupted(cells: list[Cell], lines: ResultLines, folder: Path | None) -> 
 
 def _write(folder: Path, result: SweepResult, bar: SweepProgress) -> None:
     """The table and the figure, each of which takes the place of an earlier one at once."""
-    unfinished = folder / f".{TABLE}-{os.getpid()}"
-    unfinished.write_text(result.to_csv(), encoding="utf-8")
-    os.replace(unfinished, folder / TABLE)
+    table = result.to_csv().encode()
+    write_whole(folder / TABLE, lambda file: file.write(table))
     try:
         figure = result.figure()
     except ValueError as error:
         bar.say(f"sweep: no {FIGURE}: {error}")
         (folder / FIGURE).unlink(missing_ok=True)  # of a smaller grid
         return
-    unfinished = folder / f".{os.getpid()}-{FIGURE}"
-    figure.savefig(unfinished, dpi=150)
-    os.replace(unfinished, folder / FIGURE)
+    write_whole(folder / FIGURE, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def _function(name: str, value: Any) -> Callable[..., Any]:

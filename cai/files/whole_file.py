@@ -20,7 +20,7 @@ except ImportError:  # on Windows, where an open file cannot be deleted anyway
 
 def write_whole(
     path: Path,
-    write: Callable[[BinaryIO], None],
+    write: Callable[[BinaryIO], object],
     check: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes a file beside its place and then renames it, which replaces the previous content.

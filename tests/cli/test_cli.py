@@ -513,7 +513,7 @@ def test_models(capsys):
     assert captured.err == ""
     head, _, tail = captured.out.partition("Gymnasium environments with a published table:\n")
     names = [line.split()[0] for line in head.splitlines() if not line.startswith(" ")]
-    assert names == [*BUILT_IN, "FILE.py:NAME"]
+    assert names == [*BUILT_IN, "FILE.py:NAME", "MODULE:NAME"]
     unwrapped = " ".join(head.split())
     for name in BUILT_IN:
         assert f"{name} {getattr(models, name).__doc__.splitlines()[0]}" in unwrapped

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 
-from tqdm import tqdm
+from cai.progress.progress_bar import progress_bar
 
 _BETWEEN_LINES = 10.0  # seconds
 
@@ -20,8 +20,8 @@ class SweepProgress:
     Args:
         total: its number of cells.
         done: how many were there before.
-        shown: "bar" for a bar if standard error is a terminal, "lines" for that or else a line
-            every ten seconds, None for nothing.
+        shown: "bar" for a bar on a terminal or in a notebook, "lines" for that or else a line every
+            ten seconds, None for nothing.
     """
 
     def __init__(self, total: int, done: int, shown: str | None) -> None:
@@ -29,8 +29,9 @@ class SweepProgress:
         self._total, self._done, self._first = total, done, done
         self._shown, self._lines = shown is not None, shown == LINES and not terminal
         self._begun = self._due = math.inf
-        off = not (shown and terminal)
-        self._bar = tqdm(total=total, initial=done, desc="sweep", unit="cell", disable=off)
+        self._bar = progress_bar(
+            total=total, initial=done, desc="sweep", unit="cell", shown=self._shown
+        )
         if self._lines and done:
             self.say(f"sweep: goes on after {done} of {total} cells")
 
