@@ -26,14 +26,14 @@ class Column(NamedTuple):
 
 
 def data_frame(
-    columns: Mapping[str, Any] | Sequence[Any],
+    data: Mapping[str, Any] | Sequence[Any],
     units: Mapping[str, str] | None = None,
     **arguments: Any,
 ) -> Any:
     """A pandas DataFrame whose ``attrs["units"]`` say the unit of each column that has one.
 
     Args:
-        columns: name -> values; or rows, with ``columns`` among the arguments.
+        data: name -> values; or rows, with ``columns`` among the arguments.
         units: name -> unit.
         arguments: further ones of ``pandas.DataFrame``.
 
@@ -41,7 +41,7 @@ def data_frame(
         ValueError: if pandas is not installed.
     """
     pandas = optional("pandas", "to_dataframe", 'pip install "control-as-inference[frames]"')
-    frame = pandas.DataFrame(columns, **arguments)
+    frame = pandas.DataFrame(data, **arguments)
     if units:
         frame.attrs["units"] = dict(units)
     return frame
