@@ -27,7 +27,7 @@ def pareto_k(log_weights: Tensor) -> float:
     Stephens (2009), by a mean over a profile of the likelihood (Pyro's
     ``fit_generalized_pareto``), and k̂ is shrunk towards ½ as by ten more weights of that shape.
     Weights with few different values, as from short trajectories in a table, are not a sample of a
-    density: k̂ then says little, and nothing if over a quarter of the largest ones tie with the rest.
+    density: k̂ then says little, and nothing if over a quarter of the largest tie with the rest.
 
     Args:
         log_weights: (n,), nats, up to any constant; -inf for a weight of zero.
