@@ -147,7 +147,8 @@ def test_every_requirement_has_a_tested_version(wheel):
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
     assert "torch" in required
     assert required <= pinned
-    bounds = [re.match(r"([\w.-]+)\s*>=\s*([\d.]+)$", x) for x in about.get_all("Requires-Dist")]
+    bound_of = r"([\w.-]+)\s*>=\s*([\d.]+)(?:;.*)?$"  # those of extras, too
+    bounds = [re.match(bound_of, line) for line in about.get_all("Requires-Dist")]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     lowest = dict(line.split("==") for line in lines if "==" in line)
     declared = {bound[1]: bound[2] for bound in bounds if bound}
