@@ -84,8 +84,9 @@ def _by_joblib(
             with contextlib.closing(pool(calls)) as found:
                 yield from found
         else:  # a backend whose results come all at once is given a few at a time
-            for first in range(0, len(calls), workers):
-                yield from pool(calls[first : first + workers])
+            with pool:  # which keeps its processes from one call to the next
+                for first in range(0, len(calls), workers):
+                    yield from pool(calls[first : first + workers])
     except BrokenProcessPool:
         raise WorkerDied(workers) from None
 

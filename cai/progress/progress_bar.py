@@ -27,7 +27,7 @@ def progress_bar(*arguments: Any, shown: bool = True, **options: Any) -> tqdm:
         return tqdm(*arguments, disable=None, **options)
     widgets = importlib.util.find_spec("ipywidgets") is not None
     made = _notebook_bar() if widgets else tqdm
-    return made(*arguments, disable=False, **options)
+    return made(*arguments, **options)  # unless TQDM_DISABLE says otherwise
 
 
 def _notebook_bar() -> Any:

@@ -152,10 +152,11 @@ def test_every_requirement_has_a_tested_version(wheel):
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
     assert "torch" in required
     assert required <= pinned
-    bounds = [re.match(r"([\w.-]+)\s*>=\s*([\d.]+)$", x) for x in about.get_all("Requires-Dist")]
+    bound = re.compile(r"([\w.-]+)\s*>=\s*([\d.]+)\s*(;.*)?$")  # also those of extras
+    bounds = [bound.match(x) for x in about.get_all("Requires-Dist")]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     lowest = dict(line.split("==") for line in lines if "==" in line)
-    declared = {bound[1]: bound[2] for bound in bounds if bound}
+    declared = {found[1]: found[2] for found in bounds if found}
     assert declared.keys() == lowest.keys()
     for name, bound in declared.items():  # 1.12 allows 1.12.0 and nothing lower
         assert re.fullmatch(rf"{re.escape(bound)}(\.0)*", lowest[name]), name

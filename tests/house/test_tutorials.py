@@ -126,6 +126,7 @@ def test_notebook_is_committed_with_clean_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_shows_what_is_committed(path, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # no profile or startup file of the user's
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # bars say how long it took
     fresh, committed = read(path), read(path)
     client = NotebookClient(
         fresh,

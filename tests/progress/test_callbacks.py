@@ -148,7 +148,7 @@ def test_a_notebook_with_widgets_gets_the_bar_of_notebooks(monkeypatch):
     notebook(monkeypatch)
     monkeypatch.setattr(bars, "_notebook_bar", lambda: lambda *x, **how: made.append(how))
     bars.progress_bar(range(3), desc="fit")
-    assert made == [{"disable": False, "desc": "fit"}]
+    assert made == [{"desc": "fit"}]
 
 
 def test_elsewhere_a_bar_is_for_terminals(capsys):
