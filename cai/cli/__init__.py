@@ -8,8 +8,8 @@ Loaded when they are first asked for, since they import large parts of the libra
 - ``run_routes``: road networks.
 - ``loading``, ``output``: models by name, and the files of a command.
 - ``facts``, ``has_table``: what there is to say of a model.
-- ``table_of``, ``title``, ``state``, ``action``, ``show``, ``to_json``, ``untrained``: what
-  commands on tables share.
+- ``table_of``, ``title``, ``state``, ``action``, ``show``, ``to_json``, ``untrained``,
+  ``check_save``, ``keep``: what commands share.
 - ``ModelFactory``, ``SweptMethod``, ``check_points``: what a sweep sends to other processes.
 - ``write_explorer``: a page for a browser.
 """

@@ -8,6 +8,8 @@ from .verbs.explore_command import write_explorer as write_explorer
 from .verbs.facts import facts as facts
 from .verbs.facts import has_table as has_table
 from .verbs.problems import action as action
+from .verbs.problems import check_save as check_save
+from .verbs.problems import keep as keep
 from .verbs.problems import show as show
 from .verbs.problems import state as state
 from .verbs.problems import table_of as table_of

@@ -116,6 +116,13 @@ def add_estimation(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "a table")
 
 
+def add_save(parser: argparse.ArgumentParser, what: str) -> None:
+    """Whether a result is kept for later, by ``cai.save``."""
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help=f"keep {what} in a file that cai.load reads"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser, instead: str) -> None:
     """Whether JSON is printed instead of something."""
     parser.add_argument(

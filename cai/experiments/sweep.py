@@ -72,7 +72,7 @@ def sweep(
     >>> methods = {"posterior": inference.posterior, "fixed dynamics": inference.soft_values}
     >>> found = cai.sweep(models.ledge, {"temperature": [0.5, 1.0]}, methods)
     >>> [round(cell.row["elbo"], 2) for cell in found if cell.method == "posterior"]
-    [-3.74, -2.27]
+    [-8.47, -3.96]
     """
     study = Study(_function("factory", factory), _methods(methods))
     axes, numbers = grids.axes_of(grid), _seeds(seeds)

@@ -37,6 +37,13 @@ class SweepCell:
         error: what went wrong, or None.
         seconds: how long it took where it was computed; None if its process was killed.
         version: the version of the library that computed it.
+
+    >>> import cai
+    >>> from cai import inference, models
+    >>> found = cai.sweep(models.ledge, {"temperature": [0.5]}, {"best": inference.soft_values})
+    >>> (cell,) = found
+    >>> cell.point["temperature"], cell.method, cell.seed, round(cell.row["elbo"], 2)
+    (0.5, 'best', 0, -6.57)
     """
 
     point: Mapping[str, Plain]
@@ -65,7 +72,7 @@ class SweepResult:
     >>> methods = {"posterior": inference.posterior, "fixed dynamics": inference.soft_values}
     >>> found = cai.sweep(models.ledge, {"temperature": [0.5, 1.0]}, methods)
     >>> [round(cell.row["elbo"], 2) for cell in found if cell.method == "posterior"]
-    [-3.74, -2.27]
+    [-8.47, -3.96]
     """
 
     axes: Mapping[str, tuple[Plain, ...]]

@@ -10,7 +10,6 @@ import cai
 from cai import cli, inference, plot
 from cai.cli import shared_options
 from cai.cli.failure import Mistake
-from cai.cli.verbs import saving
 
 _FILES = ("fit.json", "training.png", "comparison.png")
 _ESTIMATORS = ("auto", "exact", "mirror", "enumerated", "pathwise", "score", "critic", "natural")
@@ -50,13 +49,13 @@ def add_to(commands: Any) -> None:
     fit.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="kept while training, and resumed from"
     )
-    saving.add_save(fit, "the policy")
+    shared_options.add_save(fit, "the policy")
     shared_options.add_json(fit, "a table")
 
 
 def run(options: argparse.Namespace) -> None:
     """Trains, prints what the policy gets beside its prior, and writes figures."""
-    saving.check_save(options)
+    cli.check_save(options)
     checkpoint: Path | None = options.checkpoint
     if checkpoint is not None and not checkpoint.resolve().parent.is_dir():
         raise Mistake(f"--checkpoint: {checkpoint}: expected a file in a folder that exists")
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         }
         figures = {"training": plot.losses(fitted), "comparison": plot.comparison(report)}
         cli.output.write(options, figures, {"fit.json": cli.to_json(found) + "\n"})
-        saving.save(options, fitted.policy)
+        cli.keep(options, fitted.policy)
     ended = "converged" if fitted.converged else "not converged"
     steps = f"{len(fitted.losses)} steps of the gradient {fitted.estimator!r}, {ended}"
     lines = [f"{options.model}: {steps}", *report.to_text(width=_WIDTH).splitlines()]

@@ -1,4 +1,4 @@
-"""What several commands need: the table of a model, and words for states, actions and numbers."""
+"""What several commands need: the table of a model, words for states and actions, saved results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from cai.cli import loading, terminal
+from cai.cli.failure import Mistake
 from cai.evaluation.spelling import counted, spell
+from cai.files.saved_file import save
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 from cai.program.layout import Layout
@@ -76,3 +78,19 @@ def _plain(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [_plain(value) for value in x]
     return x if not isinstance(x, float) or abs(x) < float("inf") else str(x)
+
+
+def check_save(options: argparse.Namespace) -> None:
+    """Raises Mistake, before the work, if there is no room for the file of ``--save``."""
+    path = options.save
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise Mistake(f"--save: {path}: expected a file in a folder that exists")
+
+
+def keep(options: argparse.Namespace, thing: Any) -> None:
+    """Saves a thing where ``--save`` says, if it says so."""
+    if options.save is None:
+        return
+    save(thing, options.save)
+    if not options.quiet:
+        terminal.note(f"wrote {options.save}")

@@ -9,7 +9,6 @@ from typing import Any
 import cai
 from cai import cli, inference, plot
 from cai.cli import shared_options
-from cai.cli.verbs import saving
 
 _FILES = ("solution.json", "policies.png", "occupancy.png")
 _RULES = ("soft", "hard", "boltzmann", "planned")
@@ -36,13 +35,13 @@ def add_to(commands: Any) -> None:
     solve.add_argument(
         "--rule", choices=_RULES, default="soft", help="how actions are chosen (default soft)"
     )
-    saving.add_save(solve, "the solution")
+    shared_options.add_save(solve, "the solution")
     shared_options.add_json(solve, "a table")
 
 
 def run(options: argparse.Namespace) -> None:
     """Solves a model, prints what the solution imagines and gets, and writes its figures."""
-    saving.check_save(options)
+    cli.check_save(options)
     with cli.output.folder(options.out):
         cli.output.announce(options, _FILES)
         table = cli.table_of(options)
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         found |= report.to_dict()
         figures = {"policies": plot.policies(report), "occupancy": plot.occupancy(report)}
         cli.output.write(options, figures, {"solution.json": cli.to_json(found) + "\n"})
-        saving.save(options, solution)
+        cli.keep(options, solution)
     lines = [cli.title(options, table), *report.to_text(width=_WIDTH).splitlines()]
     lines += [line for start in starts for line in textwrap.wrap(_words(start), _WIDTH)]
     cli.show(found, lines, options.json)
