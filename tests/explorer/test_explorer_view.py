@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 
 import cai
 from cai import inference, models, plot
+from cai.drawing import palette
 from cai.explorer.explorer_page import page_of
-from cai.plot import palette
 
 PHONE = (390, 844)
 
