@@ -201,6 +201,13 @@ def _list_models(options: argparse.Namespace) -> None:
 def _described(words: dict[str, str]) -> list[str]:
     """Names with a description beside each, which goes on below itself."""
     return [
-        textwrap.fill(text, _WIDTH, initial_indent=f"{name:19}", subsequent_indent=" " * 19)
+        textwrap.fill(
+            text,
+            _WIDTH,
+            initial_indent=f"{name:19}",
+            subsequent_indent=" " * 19,
+            break_long_words=False,  # a path stays whole
+            break_on_hyphens=False,
+        )
         for name, text in words.items()
     ]

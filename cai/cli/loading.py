@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import re
@@ -34,6 +35,7 @@ _BUILT_IN = (
     "multigoal",
     "double_integrator",
 )
+_CHANGES = ("horizon", "temperature", "discount")
 
 
 def built_in() -> dict[str, Callable[..., TrajectoryModel]]:
@@ -48,9 +50,7 @@ def load(options: argparse.Namespace) -> TrajectoryModel:
         Mistake: if there is none, or it cannot be made with these arguments.
     """
     changes = {
-        name: getattr(options, name)
-        for name in ("horizon", "temperature", "discount")
-        if getattr(options, name) is not None
+        name: getattr(options, name) for name in _CHANGES if getattr(options, name) is not None
     }
     if options.horizon == INFINITE:
         changes |= {"horizon": None}
@@ -85,8 +85,27 @@ def described(name: str) -> str:
     return (inspect.getdoc(found) or "No description.").splitlines()[0]
 
 
-def _own(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
-    """A model from a file, a module or another package, or what a function there makes."""
+def recipe(options: argparse.Namespace) -> str:
+    """Lines of Python that make a model from a file, a module or another package.
+
+    Horizon, temperature and discount are in them only where a function takes them.
+    """
+    found, where, what = _held(options.model)
+    module = in_a_module(options.model)
+    if file_of(options.model) is not None or module is None:
+        line = f"import runpy\nmodel = runpy.run_path({where!r})[{what!r}]"
+    else:
+        line = f"from {module[0]} import {module[1]}\nmodel = {module[1]}"
+    if isinstance(found, TrajectoryModel):
+        return line
+    known = inspect.signature(found).parameters
+    given = {name: getattr(options, name) for name in _CHANGES if name in known}
+    given = {name: x for name, x in given.items() if x is not None} | dict(options.option)
+    return f"{line}({', '.join(f'{name}={x!r}' for name, x in given.items())})"
+
+
+def _held(name: str) -> tuple[Any, str, str]:
+    """What a file or a module holds, a model or a function; where that is, and its name there."""
     if file_of(name) is not None:
         file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
         if file is None:
@@ -94,7 +113,12 @@ def _own(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> Trajector
         held, where, what = vars(_run(Path(file[1]))), file[1], file[2] or "model"
     else:
         held, where, what = from_module(name)
-    found = _found_in(held, where, what, TrajectoryModel)
+    return _found_in(held, where, what, TrajectoryModel), where, what
+
+
+def _own(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
+    """A model from a file, a module or another package, or what a function there makes."""
+    found, where, what = _held(name)
     if not isinstance(found, TrajectoryModel):
         known = inspect.signature(found).parameters
         taken = {key: value for key, value in changes.items() if key in known}
@@ -208,11 +232,18 @@ def _found_in(held: dict[str, Any], where: str, name: str, kind: type) -> Any:
     """What a file or a module holds by a name: something of a kind, or a function that makes it."""
     what = f"cai.{kind.__name__}"
     if name not in held:
-        found = [k for k, v in held.items() if isinstance(v, kind)]
+        found = [
+            k
+            for k, v in held.items()
+            if isinstance(v, kind)
+            or (inspect.isfunction(v) and v.__module__ == held.get("__name__") and k[0] != "_")
+        ]
         advice = f"; it has {', '.join(found)}" if found else f"; it holds no {what}"
         raise Mistake(f"{where}: there is no {name!r} in it{nearest(name, found) or advice}")
     made = held[name]
-    function = inspect.isfunction(made) and kind is TrajectoryModel
+    function = kind is TrajectoryModel and (
+        inspect.isfunction(made) or isinstance(made, functools.partial)
+    )
     if not (isinstance(made, kind) or function):
         came = type(made).__name__
         raise Mistake(

@@ -97,9 +97,9 @@ def tensorboard() -> Callable[[Path], Callable[[dict[str, float]], None]]:
         writer = make(str(folder))
 
         def write(record: dict[str, float]) -> None:
-            step = int(record["steps"])
+            step = int(record["step"])
             for name, number in record.items():
-                if name != "steps" and not math.isnan(number):
+                if name != "step" and not math.isnan(number):
                     writer.add_scalar(name, number, step)
             writer.flush()
 

@@ -43,6 +43,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints a message and leaves with status 2."""
+        if message.endswith(": COMMAND"):
+            known = [name for x in self._actions if x.dest == "command" for name in x.choices or ()]
+            message += f", one of {', '.join(known)}"
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
         if choice:
             message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))

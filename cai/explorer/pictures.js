@@ -76,7 +76,7 @@ function showPictures(found) {
   const said = [];
   if (asMap) said.push(`Numbers: percent of ${state.t < 0 ? 'all steps' : 'trajectories at this step'}.`);
   if (asMap && world.moves)
-    said.push('Arrows: the policy, as long as an action is probable; grey where it never comes.');
+    said.push('Arrows: the policy; the longer, the more probable the action; grey where it never comes.');
   if (!asMap && S > LISTED) said.push(`The ${LISTED} most visited of ${S} states.`);
   if (state.view === 'optimism')
     said.push(

@@ -25,7 +25,8 @@ _WRITTEN = "a file that cai.save wrote"
 def save(thing: Any, path: str | os.PathLike[str]) -> None:
     """Saves a result in a file, from which :func:`load` makes it again.
 
-    * Tables, and all solutions of tables and of linear-Gaussian models.
+    * A ``Table``, and a ``Solution``, ``StationarySolution``, ``CheckpointedSolution`` or
+      ``GaussianSolution``, conditioned ones too.
     * ``TabularPolicy`` and ``LinearGaussianPolicy``. Of any other torch module its parameters,
       which are loaded into one like it.
     * An ``Evaluation``, ``Trajectories``, and a ``Comparison``: its rows, each with its policy as
@@ -66,7 +67,7 @@ def save(thing: Any, path: str | os.PathLike[str]) -> None:
             "a table, a solution of one or of a linear-Gaussian model, a policy, an evaluation, "
             "trajectories or a comparison",
             came,
-            "save cai.tabulate(model) of a model, and .policy, .solution or .to_dict() of a result",
+            "save cai.tabulate(model) of a model, and .policy or .solution of a result",
         )
     content = {
         "format": _FORMAT,
@@ -124,10 +125,12 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Any:
     file = path_of("path", path, _EXAMPLE)
     content = _read(file)
     plain = content["content"]
+    if not isinstance(plain, dict) or not isinstance(plain.get("class"), str):
+        _refuse(file, _WRITTEN, "one whose content is no result")
     if into is not None:
         _fill(file, plain, into)
         return into
-    if isinstance(plain, dict) and plain.get("class") == PARAMETERS:
+    if plain["class"] == PARAMETERS and "network" in plain:
         network = plain["network"]
         checks.refuse(
             f"load {file}",
@@ -189,7 +192,7 @@ def _fill(file: Path, plain: Any, module: Any) -> None:
     if not isinstance(state, dict):
         advice = "leave into out"
         _refuse(file, f"the parameters of a {type(module).__name__}", described(plain), advice)
-    written = plain["network"] if plain["class"] == PARAMETERS else plain["class"]
+    written = plain.get("network", plain["class"])
     name = type(module).__name__
     if written != name:
         advice = f"build the {written} that was saved, and load the file into it"

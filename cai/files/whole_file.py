@@ -60,7 +60,7 @@ def remove_unfinished(path: Path) -> None:
 
     The file of a running process is locked, and left alone.
     """
-    ours = re.compile(rf"\.{re.escape(path.name)}-[a-z0-9_]+")
+    ours = re.compile(rf"\.{re.escape(path.name)}-[0-9a-f]{{16}}")
     for unfinished in path.parent.iterdir():
         if ours.fullmatch(unfinished.name) and unfinished.is_file():
             with contextlib.suppress(OSError), unfinished.open("rb") as file:

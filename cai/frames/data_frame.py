@@ -42,8 +42,7 @@ def data_frame(
     """
     pandas = optional("pandas", "to_dataframe", 'pip install "control-as-inference[frames]"')
     frame = pandas.DataFrame(data, **arguments)
-    if units:
-        frame.attrs["units"] = dict(units)
+    frame.attrs["units"] = dict(units or {})
     return frame
 
 

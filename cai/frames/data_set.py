@@ -46,9 +46,9 @@ def to_xarray(self: Solved) -> Any:
     """The arrays as an xarray Dataset: V, Q, policy, states and state_actions.
 
     The dimensions are time, state and action. Coordinates are the names of the layout where it has
-    them, else numbers, and the step; on a map also the row and column of each state. V and states
-    have a time more than the others, T, where these are NaN. With an infinite horizon there is no
-    time. Units are attributes of each variable.
+    them and no two are the same, else numbers, and the step; on a map also the row and column of
+    each state. V and states have a time more than the others, T, where these are NaN. With an
+    infinite horizon there is no time. Units are attributes of each variable.
 
     Returns:
         An ``xarray.Dataset``; optimism, rule, bound, temperature and discount are attributes.
@@ -81,7 +81,7 @@ def to_xarray(self: Solved) -> Any:
         coordinates |= {"row": ("state", list(rows)), "column": ("state", list(columns))}
     found = {
         name: xarray.DataArray(
-            x.detach().numpy(),
+            x.detach().numpy().copy(),  # what is done to the data set leaves the solution alone
             dims=dims,
             coords={"time": range(len(x))} if time else None,
             attrs={"units": unit},

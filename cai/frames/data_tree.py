@@ -34,7 +34,7 @@ def data_tree(
     arviz = optional("arviz_base", "to_arviz", advice)
 
     def by_chain(x: Tensor) -> Any:
-        return x.detach().unflatten(0, (chains, -1)).numpy()
+        return x.detach().unflatten(0, (chains, -1)).numpy().copy()
 
     groups = {
         "posterior": {name: by_chain(x) for name, x in posterior.items()},

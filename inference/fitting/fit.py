@@ -185,9 +185,10 @@ def fit(
         device: where to train, "cpu" or "cuda"; the table and the policy are moved there, and the
             policy is moved back. A program must have its own tensors there.
         seed: seed of the simulation.
-        callback: is called after every hundredth of the steps with a dict of "step", "loss" and
-            "elbo", its mean of 50 steps, nats, "gradient_norm", "learning_rate" and "seconds". If
-            it returns True, training ends.
+        callback: is called after each hundredth of the steps with a dict of "step"; "loss" and
+            "elbo" (with "renyi" its bound, "bound"), minus the mean loss of up to 50 steps at the
+            present temperature, nats; "gradient_norm"; "learning_rate"; and "seconds" since the run
+            began or was resumed. If it returns True, training ends.
         progress: whether to show a progress bar on a terminal or in a notebook.
 
     Returns:
@@ -251,6 +252,7 @@ def fit(
             natural=name == "mirror",
             budget=budget,
             callback=callback,
+            reached="bound" if name == "renyi" else "elbo",
         )
         estimators.log_choice(estimator, name, policy)
         plain = {k: x for k, x in by.defaults.items() if isinstance(x, int | float | str | tuple)}

@@ -18,6 +18,7 @@ import torch
 from cai import checks
 from cai.inference.fitting.resumption import Checkpoint, Resumable
 from cai.numerics.exclusive import exclusive
+from cai.progress.callback import CallbackFailed
 from cai.progress.progress_bar import progress_bar
 from cai.tables.table import Table
 
@@ -52,7 +53,12 @@ def train(run: Resumable, kept: Checkpoint | None, every: int, progress: bool) -
                     bar.say(f"{run.verb}: interrupted, returning {run.outcome} so far")
                     break
                 before = run.done
-                run.step()
+                try:
+                    run.step()
+                except ValueError as error:  # of a callback, after a step that is complete
+                    if kept and CallbackFailed in (type(error), type(error.__cause__)):
+                        kept.keep(run)
+                    raise
                 if bar.shown:
                     bar.update(run)
                 if kept is not None and run.done // every > before // every:

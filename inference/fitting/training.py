@@ -16,9 +16,8 @@ from cai import checks
 from cai.inference.fitting.checkpoint_file import holds_nan
 from cai.inference.fitting.descent import Budget, other_rates, rates_of
 from cai.inference.gradients.gradient import Estimator
-from cai.inference.gradients.guarded import raising
 from cai.numerics.exclusive import generators, set_generators
-from cai.progress.callback import is_due, says_stop
+from cai.progress.callback import asks_to_stop, is_due
 
 WINDOW = 50  # steps that the running mean of the losses covers
 _ROUNDING = 1e-11  # a natural gradient this small, relative to the ELBO above one, is zero
@@ -39,6 +38,7 @@ class Training:
         natural: whether steps follow the natural gradient, which is zero at the optimum alone.
         budget: the maximum number of steps, and the temperatures.
         callback: is called with records of the steps, and may end the training; or None.
+        reached: what the mean of minus the recent losses is called there.
         losses: one per step, nats.
         alphas: α at each step.
         rates: the optimiser's rates at each step, one for each group of parameters.
@@ -60,6 +60,7 @@ class Training:
     natural: bool
     budget: Budget
     callback: Callable[[dict[str, float]], bool | None] | None = None
+    reached: str = "elbo"
     losses: list[float] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
     rates: list[list[float]] = field(default_factory=list)
@@ -94,6 +95,7 @@ class Training:
         Raises:
             FloatingPointError, ValueError: if the loss or its gradient is not finite; nothing has
                 changed then, and torch's generator is restored.
+            CallbackFailed: if the callback raised; the step is complete.
         """
         alpha, rates = self.budget.at(self.done, self.temperature), rates_of(self.optimizer)
         if alpha != self.temperature:
@@ -105,8 +107,7 @@ class Training:
             set_generators(before)
             raise
         if self.callback is not None and is_due(self.done, self.total):
-            with raising("callback", "a function of a record", "for instance print"):
-                self.stopped = says_stop(self.callback(self._record()))
+            self.stopped = asks_to_stop(self.callback, self._record())
 
     def _record(self) -> dict[str, float]:
         """What a callback is told of the last step."""
@@ -114,7 +115,7 @@ class Training:
         return {
             "step": self.done,
             "loss": self.losses[-1],
-            "elbo": -sum(recent) / len(recent),
+            self.reached: -sum(recent) / len(recent),
             "gradient_norm": self.gradient_norm,
             "learning_rate": self.rates[-1][0],
             "seconds": time.perf_counter() - self._begun,

@@ -79,8 +79,8 @@ def path_consistency(
             If it exists, the run resumes from it, as in ``fit``: bit for bit on a model, with new
             episodes in an environment.
         every: the number of transitions between checkpoints.
-        callback: is called with each new record of the history, name -> number: for a log, or for
-            TensorBoard. If it returns True, the run ends.
+        callback: is called with each new record of the history, with "step" for its transitions:
+            for a log, or for TensorBoard. If it returns True, the run ends.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 

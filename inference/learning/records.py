@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cai.inference.gradients.guarded import raising
-from cai.progress.callback import check_callback, says_stop
+from cai.progress.callback import asks_to_stop, check_callback
 from cai.stepping.source import Transition
 
 _RECORDS = 100  # records of a run
@@ -33,7 +32,7 @@ class History:
         callback: Callable[[dict[str, float]], bool | None] | None = None,
     ) -> None:
         check_callback(callback)
-        self._callback = callback
+        self._callback, self._new = callback, False
         self._every = max(1, steps // _RECORDS)
         self._running = np.zeros(num_envs)
         self._ended, self._count = 0.0, 0
@@ -68,10 +67,19 @@ class History:
             means = torch.tensor(self._said, dtype=torch.float64).nanmean(0).tolist()
             self._rows.append((float(taken), returns, means[1], temperature, means[0]))
             self._ended, self._count, self._said = 0.0, 0, []
-            if self._callback is not None:
-                with raising("callback", "a function of a record", "for instance print"):
-                    record = dict(zip(_NAMES, self._rows[-1], strict=True))
-                    self.stopped = says_stop(self._callback(record))
+            self._new = True
+
+    def tell(self) -> None:
+        """Calls the callback with the latest record, if that is new.
+
+        Raises:
+            CallbackFailed: if it raised.
+        """
+        if self._new and self._callback is not None:
+            taken, *numbers = self._rows[-1]
+            record = dict(zip(_NAMES[1:], numbers, strict=True))
+            self.stopped = asks_to_stop(self._callback, {"step": int(taken), **record})
+        self._new = False
 
     def cut(self) -> None:
         """Forgets what episodes have paid that do not go on."""

@@ -20,6 +20,7 @@ from cai.inference.learning.automatic_temperature import AutomaticTemperature
 from cai.inference.learning.learned import Learned, LearningStopped
 from cai.inference.learning.records import History
 from cai.inference.learning.stepped import Stepped
+from cai.progress.callback import CallbackFailed
 
 _NO_SETTINGS = {"source", "temperature", "checkpoint", "every", "callback", "progress"}
 _ASKED = 100  # temperatures of a run that its file keeps
@@ -150,10 +151,16 @@ class Learning:
                 after = self.temperature.after(self.state.alpha, self.history.divergence)
                 self.state.alpha = after
         except (ArithmeticError, ValueError, RuntimeError) as error:
-            if not taken:
+            if not self.done:
                 raise
             words = str(error).removeprefix(f"{self.verb}: ")
-            raise LearningStopped(self.verb, taken, self.total, words, self.learned()) from error
+            learned = self.learned()
+            raise LearningStopped(self.verb, self.done, self.total, words, learned) from error
+        try:
+            self.history.tell()
+        except CallbackFailed as error:
+            learned = self.learned()
+            raise LearningStopped(self.verb, self.done, self.total, str(error), learned) from error
 
     def _alpha(self, taken: int) -> float:
         function = None if isinstance(self.temperature, AutomaticTemperature) else self.temperature

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
+from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.inference.learning.q_network import of_actions
 from cai.networks.heads import moments, onto
@@ -49,7 +50,9 @@ class Critics(nn.Module):
         self._view, self._timed = View(problem, observe), timed
         self.unit = unit
         self.state_dims = len(problem.initial.event_shape)
-        prior = self._view.prior(problem.initial.sample(), 0)
+        self._states = support_size(problem.initial)
+        self._example = problem.initial.sample()
+        prior = self._view.prior(self._example, 0)
         self.actions = support_size(prior)
         inputs, outputs = self._view.size + timed, self.actions or 1
         self._event = len(prior.event_shape)
@@ -98,7 +101,19 @@ class Critics(nn.Module):
 
         Outputs are scaled to the own unit, and weights of actions to the own units of actions,
         which differ where the priors do.
+
+        Raises:
+            ValueError: if the others see another observation of a state, or of the time.
         """
+        s = self._example
+        s = torch.arange(self._states) if self._states else torch.stack([s, s + 0.5])
+        if not torch.allclose(self._seen(s), other._seen(s), equal_nan=True):
+            checks.refuse(
+                "start",
+                "a result of a run with the same observe= and the same horizon",
+                "one that saw states or times in another way",
+                "train both runs alike",
+            )
         self.load_state_dict(other.state_dict())
         if self.actions is None:
             rows = self.weights[0].data[:, -len(self._unit) :]
@@ -106,6 +121,10 @@ class Critics(nn.Module):
             rows *= (self._unit / other._unit)[:, None]
         for last in (self.weights[-1], self.biases[-1]):
             last.data *= other.unit / self.unit
+
+    def _seen(self, s: Tensor) -> Tensor:
+        """What the networks see of states at the second step."""
+        return self._view.inputs(1, s, torch.float64, self._timed)
 
     def smaller(self, s: Tensor, t: Any, a: Tensor | None = None) -> Tensor:
         """The smallest Q, (…) or (…, A), float64."""

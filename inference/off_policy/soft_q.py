@@ -129,8 +129,8 @@ def soft_q(
             episodes in an environment. A replay memory is in a folder beside it, of the same name
             with ``.replay`` at the end.
         every: the number of transitions between checkpoints.
-        callback: is called with each new record of the history, name -> number: for a log, or for
-            TensorBoard. If it returns True, the run ends.
+        callback: is called with each new record of the history, with "step" for its transitions:
+            for a log, or for TensorBoard. If it returns True, the run ends.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 

@@ -98,7 +98,8 @@ def stein_soft_q(
         start: an earlier result of this learner, for instance on another problem with the same
             states and actions, where this run starts: its critics are copied, as functions of state
             and action in reward units, and its policy, unless another is given. That acts from the
-            first transition on, instead of the action prior.
+            first transition on, instead of the action prior. It needs the same ``observe`` and the
+            same horizon.
         steps: how many transitions, of all copies together.
         num_envs: how many copies are stepped side by side.
         hidden: widths of the hidden layers of the critic, and of the sampler.
@@ -118,7 +119,8 @@ def stein_soft_q(
         replay: how many of the latest transitions are remembered.
         batch: how many of them are drawn for a step.
         updates: how many steps follow a step of all copies; if not given, one for each transition.
-        warm_up: how many transitions are taken by the action prior, before the first step.
+        warm_up: how many transitions are taken, by the action prior or by the policy of a
+            ``start``, before the first step of Adam.
         lag: in (0, 1), the share by which the lagging critic moves after each step.
         learning_rate: learning rate of Adam; over the second half of the transitions it falls to
             zero.
@@ -127,8 +129,8 @@ def stein_soft_q(
             episodes in an environment. The memory is in a folder beside it, of the same name with
             ``.replay`` at the end.
         every: the number of transitions between checkpoints.
-        callback: is called with each new record of the history, name -> number: for a log, or for
-            TensorBoard. If it returns True, the run ends.
+        callback: is called with each new record of the history, with "step" for its transitions:
+            for a log, or for TensorBoard. If it returns True, the run ends.
         seed: seed of all random numbers.
         progress: whether to show a progress bar on a terminal.
 

@@ -47,6 +47,7 @@ def test_an_axis(text, values):
         *("", "slip", "slip=", "=1", "a b=1"),
         *("slip=0:0.25:0.1", "slip=0:1:0", "slip=0:1:-0.1", "slip=1:1:0"),
         *("slip=0:1:1e-9", "slip=0:inf:1", "slip=nan:1:1"),
+        *("slip=0:1", "slip=1,,2", "slip=0:1e999999:1e-999999"),
     ],
 )
 def test_what_is_no_axis(text, capsys):
@@ -115,6 +116,13 @@ def test_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
         status, _, err = run(capsys, *arguments, *other, "-o", tmp_path)
         assert (status, len(err.splitlines())) == (2, 1)
         assert "another" in err
+
+
+def test_options_in_another_order_are_the_same_sweep(tmp_path, capsys):
+    words = ["sweep", "gridworld", "--methods", "posterior", "-o", tmp_path, "-q", "-T", "5"]
+    options = ["-O", "wind=0.1"], ["-O", "slip=0.1"]
+    assert run(capsys, *words, *options[0], *options[1])[0] == 0
+    assert run(capsys, *words, *options[1], *options[0])[0] == 0
 
 
 def test_what_fails_is_recorded_and_the_exit_status_says_so(tmp_path, capsys):

@@ -317,3 +317,34 @@ def test_new_leaves_what_exists_alone(tmp_path, capsys):
         assert str(bad) in err
     assert file.read_text("utf-8") == "x = 1\n"
     assert files(tmp_path) == ["mine.py"]
+
+
+@pytest.mark.parametrize("name", ['a"b.py', "a\\b.py", "nowhere/mine.py"])
+def test_new_refuses_what_would_not_run(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "new", name)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert files(tmp_path) == []
+
+
+def test_new_says_a_line_that_can_be_pasted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert out_of(capsys, "new", "a b.py") == "cai compare 'a b.py:model'\n"
+
+
+# What has no answer
+
+
+@pytest.mark.parametrize("command", ["solve", "dial", "plan"])
+@pytest.mark.parametrize("model", ["hopeless.py:model", "pendulum"])
+def test_a_model_without_an_answer_is_a_mistake_everywhere(
+    model, command, tmp_path, capsys, monkeypatch
+):
+    """One whose optimality is impossible, and one without a table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hopeless.py").write_text(
+        "from cai import models\n"
+        "model = models.tabular([1.0], [[[1.0]]], [[-float('inf')]], horizon=1)\n"
+    )
+    status, _, err = run(capsys, command, model, "-o", tmp_path / "out")
+    assert (status, len(err.splitlines())) == (2, 1)

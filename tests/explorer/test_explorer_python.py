@@ -17,6 +17,10 @@ OWN = """
 import cai
 from cai import models
 mine = models.gridworld(["S.G", ".P."], horizon=6, temperature=1.5)
+
+
+def make(wind=0.0, temperature=1.0):
+    return models.gridworld(["S.G", ".P."], horizon=6, temperature=temperature, wind=wind)
 """
 
 
@@ -181,6 +185,10 @@ def test_without_a_model_there_are_maps(tmp_path, capsys):
             "models.gym('FrozenLake-v1', is_slippery=False, horizon=20)",
         ),
         (["OWN:mine", "-g", "0.9"], "runpy.run_path('OWN')['mine']"),
+        (
+            ["OWN:make", "-a", "2", "-O", "wind=0.1"],
+            "runpy.run_path('OWN')['make'](temperature=2.0, wind=0.1)",
+        ),
     ],
 )
 def test_a_model_by_its_name(page, tmp_path, capsys, arguments, recipe):

@@ -529,3 +529,25 @@ def test_a_flat_prior_keeps_its_size(tmp_path):
     steps = dist.MultivariateNormal(torch.zeros(3, 1), torch.eye(1))
     model = dataclasses.replace(line(), action_prior=steps)
     assert differences(model, back(model, tmp_path)) == []
+
+
+def test_hidden_files_of_the_user_stay(tmp_path):
+    """Only what a killed process of ours may have left is cleaned up."""
+    mine = [tmp_path / name for name in (".it.pt-backup", ".it.pt-2024_01", ".it.pt-0123")]
+    for file in mine:
+        file.write_text("mine")
+    left = tmp_path / ".it.pt-0123456789abcdef"
+    left.write_text("half")
+    cai.save(inference.posterior(models.ledge()).table, tmp_path / "it.pt")
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", [5, {"state": {}}, {"class": "parameters", "state": {}}])
+def test_content_that_is_no_result_is_refused(content, tmp_path):
+    path = tmp_path / "it.pt"
+    head = {"format": "cai.save", "number": 1, "version": "x"}
+    torch.save(head | {"content": content}, path)
+    for into in (None, cai.TabularPolicy(models.ledge())):
+        with pytest.raises(ValueError, match=r"load .*: expected"):
+            cai.load(path, into=into)

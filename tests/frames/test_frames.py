@@ -159,6 +159,19 @@ def test_states_without_names_are_numbered():
         assert solution.to_xarray().state.values.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_what_is_done_to_a_frame_leaves_the_result_alone():
+    endless = cai.tabulate(models.ledge(horizon=None, discount=0.9))
+    solution = inference.soft_values(endless)
+    before = solution.Q.clone()
+    data = solution.to_xarray()
+    data["Q"] -= 100
+    assert torch.equal(solution.Q, before)
+    found = inference.importance(models.ledge(), cai.TabularPolicy(models.ledge()), samples=50)
+    before = found.log_weights.clone()
+    found.to_arviz()["sample_stats"]["log_weights"][:] = 9
+    assert torch.equal(found.log_weights, before)
+
+
 def test_plans_are_by_chain_and_draw():
     pytest.importorskip("arviz_base")
     model = models.double_integrator(horizon=2, obstacles=())

@@ -7,7 +7,7 @@ import webbrowser
 from typing import Any
 
 from cai.cli import loading, output, terminal
-from cai.cli.failure import Mistake, file_of
+from cai.cli.failure import Mistake
 from cai.explorer.explorer_page import page_of
 from cai.tables.tabulation import tabulate
 
@@ -26,11 +26,11 @@ def write_explorer(options: argparse.Namespace) -> None:
         raise Mistake(f"--out: expected a file, got the folder {file}; try {file / 'explore.html'}")
     place = argparse.Namespace(out=file.parent, quiet=options.quiet)
     with output.folder(file.parent):
-        output.announce(place, [file.name])
         try:
             page = page_of(*_explored(options))
         except ValueError as error:
             raise Mistake(error) from None
+        output.announce(place, [file.name])
         output.write(place, {}, {file.name: page.html})
     if options.open and not webbrowser.open(file.resolve().as_uri()):
         terminal.note(f"no browser could be started; open {file} in one")
@@ -40,7 +40,9 @@ def _explored(options: argparse.Namespace) -> tuple[Any, str, str]:
     """The table, the name and the lines of Python of the model that was named; or no table."""
     if options.model is None:
         given = [
-            f"--{name}" for name in ("horizon", "temperature", "discount") if getattr(options, name)
+            f"--{name}"
+            for name in ("horizon", "temperature", "discount")
+            if getattr(options, name) is not None
         ] + ["--option"] * bool(options.option)
         if given:
             raise Mistake(f"{given[0]}: expected a model as well; without one they are on the page")
@@ -53,10 +55,8 @@ def _recipe(options: argparse.Namespace) -> str:
 
     The page itself adds horizon, temperature and discount, which its sliders change.
     """
-    if file_of(options.model) is not None:
-        file, _, name = options.model.partition(".py")
-        script, name = f"{file}.py", name.removeprefix(":") or "model"
-        return f"import runpy\nmodel = runpy.run_path({script!r})[{name!r}]"
+    if loading.is_own(options.model):
+        return loading.recipe(options)
     given: dict[str, Any] = dict(options.option)
     if options.model in loading.built_in():
         return _call(f"models.{options.model}", given)

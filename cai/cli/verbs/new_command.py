@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ def run(options: argparse.Namespace) -> None:
     file: Path = options.file
     if file.suffix != ".py":
         raise Mistake(f"{file}: expected a file whose name ends in .py, as my_model.py")
+    if any(sign in str(file) for sign in "\\\"'\n"):
+        raise Mistake(f"{file}: expected a name without quotes and backslashes; choose another one")
+    if not file.absolute().parent.is_dir():
+        raise Mistake(f"{file}: there is no folder {file.parent}; make it first")
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(_TEXT.format(file=file.as_posix()))
@@ -95,6 +100,6 @@ def run(options: argparse.Namespace) -> None:
         raise Mistake(f"{file}: it exists, and is left as it is; choose another name") from None
     except OSError as error:
         raise Mistake(f"{file}: {error.strerror}; choose another folder") from None
-    terminal.show(f"{program()} compare {file}:model")
+    terminal.show(f"{program()} compare {shlex.quote(f'{file}:model')}")
     if not options.quiet:
         terminal.note(f"wrote {file}; the line above compares methods on it")

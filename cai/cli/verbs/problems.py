@@ -23,10 +23,13 @@ def table_of(options: argparse.Namespace) -> Table:
     """The table of the model that the arguments name.
 
     Raises:
-        Mistake: if there is no such model.
-        ValueError: if it has none.
+        Mistake: if there is no such model, or it has none.
     """
-    return tabulate(loading.load(options))
+    model = loading.load(options)
+    try:
+        return tabulate(model)
+    except ValueError as error:
+        raise Mistake(error) from None
 
 
 def title(options: argparse.Namespace, table: Table) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import cai
 from cai import cli, inference, plot
 from cai.cli import shared_options
+from cai.cli.failure import Mistake
 
 _FILES = ("solution.json", "policies.png", "occupancy.png")
 _RULES = ("soft", "hard", "boltzmann", "planned")
@@ -45,7 +46,10 @@ def run(options: argparse.Namespace) -> None:
     with cli.output.folder(options.out):
         cli.output.announce(options, _FILES)
         table = cli.table_of(options)
-        solution = inference.soft_values(table, options.optimism, options.rule)
+        try:
+            solution = inference.soft_values(table, options.optimism, options.rule)
+        except ValueError as error:
+            raise Mistake(error) from None
         report = cai.compare(table, {f"optimism {options.optimism:g}": solution})
         starts = _starts(solution)
         found = {"optimism": options.optimism, "rule": options.rule, "start": starts}

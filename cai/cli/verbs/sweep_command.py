@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ def axis(text: str) -> tuple[str, tuple[Any, ...]]:
     key, equals, values = text.partition("=")
     if not equals or not key.isidentifier() or not values:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUES, got {text!r}")
+    if not all(value.strip() for value in values.split(",")):
+        raise argparse.ArgumentTypeError(f"expected values between the commas, got {text!r}")
+    ends = values.split(":")
+    if len(ends) == 2 and all(isinstance(_literal(end), int | float) for end in ends):
+        raise argparse.ArgumentTypeError(f"expected first:last:step, with a step, got {text!r}")
     found = _range(values) or tuple(
         shared_options.key_and_value(f"{key}={value}")[1] for value in values.split(",")
     )
@@ -98,6 +103,15 @@ def _range(text: str) -> tuple[Any, ...]:
         first, last, step = map(Decimal, parts)
     except (ValueError, InvalidOperation):
         return ()
+    try:
+        return _steps(text, first, last, step)
+    except DecimalException:
+        words = "expected first:last:step, numbers that are not as far apart"
+        raise argparse.ArgumentTypeError(f"{words}, got {text!r}") from None
+
+
+def _steps(text: str, first: Decimal, last: Decimal, step: Decimal) -> tuple[Any, ...]:
+    """The numbers from the first to the last, both included."""
     exact = all(map(Decimal.is_finite, (first, last, step)))
     n = (last - first) / step if exact and step else Decimal(-1)
     if n < 0 or n != n.to_integral_value():
@@ -107,10 +121,10 @@ def _range(text: str) -> tuple[Any, ...]:
         )
     if n >= _MOST:
         raise argparse.ArgumentTypeError(
-            f"expected at most {_MOST} values, got {n + 1} in {text!r}"
+            f"expected at most {_MOST} values, got {n + 1:g} in {text!r}"
         )
     numbers = [first + k * step for k in range(int(n) + 1)]
-    whole = all(isinstance(_literal(part), int) for part in parts)
+    whole = all(isinstance(_literal(part), int) for part in text.split(":"))
     return tuple(int(x) if whole else float(x) for x in numbers)
 
 
@@ -153,7 +167,11 @@ def run(options: argparse.Namespace) -> None:
 def _grid(options: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
     """The axes by name, none of which is also given as an option."""
     grid = dict(options.grid)
-    fixed = {name for name in ("horizon", "temperature", "discount") if getattr(options, name)}
+    fixed = {
+        name
+        for name in ("horizon", "temperature", "discount")
+        if getattr(options, name) is not None
+    }
     fixed |= dict(options.option).keys()
     twice = sorted(fixed & grid.keys())
     names = [name for name, _ in options.grid]
@@ -163,9 +181,14 @@ def _grid(options: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
     return grid
 
 
+def _in_order(options: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
+    """The options by name: in another order they are the same sweep."""
+    return tuple(sorted(dict(options.option).items()))
+
+
 def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> Any:
     given = {name: getattr(options, name) for name in ("horizon", "temperature", "discount")}
-    factory = cli.ModelFactory(cli.loading.absolute(options.model), tuple(options.option), **given)
+    factory = cli.ModelFactory(cli.loading.absolute(options.model), _in_order(options), **given)
     points = [dict(zip(grid, x, strict=True)) for x in itertools.product(*grid.values())]
     cli.check_points(factory, points)
     steps = {"fit": options.steps, **dict.fromkeys(LEARNERS, options.transitions)}

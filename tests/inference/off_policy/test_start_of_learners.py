@@ -108,6 +108,19 @@ def test_a_start_that_does_not_fit_is_refused():
         again(start=first.policy, **QUICK)
 
 
+def test_a_start_that_saw_states_or_times_otherwise_is_refused():
+    model = boxed()
+    tenfold = functools.partial(inference.sac, observe=lambda s: 10 * s)
+    first = tenfold(model, steps=200, warm_up=100, **QUICK)
+    assert tenfold(model, start=first, steps=40, warm_up=20, **QUICK).networks
+    with pytest.raises(ValueError, match=r"start: expected .* same observe= and the same horizon"):
+        inference.sac(model, start=first, steps=200, warm_up=100, **QUICK)
+    short, long = problem(horizon=3), problem(horizon=6)
+    first = inference.sac(short, steps=200, warm_up=100, **QUICK)
+    with pytest.raises(ValueError, match=r"start: expected .* same observe= and the same horizon"):
+        inference.sac(long, start=first, steps=200, warm_up=100, **QUICK)
+
+
 def test_a_file_remembers_whether_there_was_a_start(tmp_path):
     model = problem()
     first = inference.sac(model, steps=200, warm_up=100, **QUICK)
