@@ -11,14 +11,19 @@ export CAI_CONSTRAINTS := $(CONSTRAINTS)
 
 .PHONY: demo notebooks test test-lowest check docs dist bench clean
 
-$(VENV)/installed: setup.cfg $(CONSTRAINTS)
+# The library alone, which is all that the demonstration takes.
+$(VENV)/library: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) "setuptools>=77" wheel
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed: $(VENV)/library
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) --no-build-isolation -e ".[test]"
 	touch $@
 
-demo: $(VENV)/installed
+demo: $(VENV)/library
 	$(BIN)/cai compare FrozenLake-v1 --horizon 60 --temperature 0.01 --out out/frozen_lake
 	$(BIN)/cai compare tutorials/my_dynamics.py:model --out out/my_dynamics
 	$(BIN)/cai draw tutorials/my_dynamics.py:model --out out/my_dynamics

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -58,7 +59,8 @@ def each(
 
     Raises:
         WorkerDied: if a process of joblib's own was killed.
-        ValueError: if joblib or the engine is not installed.
+        ValueError: if joblib or the engine is not installed, or if a process cannot read what it
+            is sent.
     """
     todo = list(tasks)
     if jobs == 1 and engine is None:
@@ -68,10 +70,37 @@ def each(
 
 def check_engine(jobs: int | None, engine: str | None) -> None:
     """Raises ValueError unless there is such an engine, and what it needs is installed."""
+    if engine is not None and not isinstance(engine, str):
+        checks.refuse("engine", "the name of a backend of joblib, or None", repr(engine), "")
     if jobs is not None:
         checks.check_count("jobs", jobs, advice="1 is this process, None as many as there are")
     if jobs != 1 or engine is not None:
         _pool(1, engine)
+
+
+def check_sendable(where: str, what: Any, jobs: int | None, engine: str | None) -> None:
+    """Raises ValueError if functions have to be sent to other processes, but cannot be."""
+    if jobs == 1 and engine is None:
+        return
+    pool, _ = _pool(1, engine)
+    if getattr(pool._backend, "supports_sharedmem", False):  # of threads
+        return
+    pickler = optional("joblib.externals.loky.backend.reduction", "jobs", _ADVICE)
+    if type(pool._backend).__name__ == "MultiprocessingBackend":  # which has no cloudpickle
+        pickler = pickle
+    try:
+        pickler.dumps(what)
+    except Exception as error:  # of any kind: they are those of the objects
+        _refuse_unsendable(where, error)
+
+
+def _refuse_unsendable(where: str, error: BaseException) -> NoReturn:
+    expected = "functions that can be sent to other processes"
+    came = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if error.__cause__ is not None:  # in the words of the other process, a traceback
+        lines = str(error.__cause__).strip('"\n ').splitlines() or [""]
+        came = f"{came.rstrip('.')}: {lines[-1]}"
+    checks.refuse(where, expected, came, "jobs=1 sends nothing")
 
 
 def _by_joblib(
@@ -87,7 +116,10 @@ def _by_joblib(
             with pool:  # which keeps its processes from one call to the next
                 for first in range(0, len(calls), workers):
                     yield from pool(calls[first : first + workers])
-    except BrokenProcessPool:
+    except BrokenProcessPool as error:
+        # All others are those of joblib's own kind whose work could not be read in the process.
+        if type(error).__name__ != "TerminatedWorkerError":
+            _refuse_unsendable("function or tasks", error)
         raise WorkerDied(workers) from None
 
 

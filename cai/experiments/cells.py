@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -19,6 +18,7 @@ from pyro.util import get_rng_state, set_rng_state
 from cai import installation
 from cai.evaluation.comparison import compare
 from cai.evaluation.spelling import without_infinities
+from cai.experiments.function_identity import described
 from cai.experiments.grid import Plain, canonical
 from cai.numerics.exclusive import seeded
 
@@ -56,11 +56,23 @@ class Study:
     factory: Callable[..., Any]
     methods: Mapping[str, Callable[..., Any]]
 
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the functions are, in plain values, by the names "factory" and "methods"."""
+        methods = {name: described(method) for name, method in self.methods.items()}
+        return {"factory": described(self.factory), "methods": methods}
+
+    def check(self) -> None:
+        """Raises ValueError unless plain values tell the functions from all others."""
+        described(self.factory, "factory")
+        for name, method in self.methods.items():
+            described(method, f"methods[{name!r}]")
+
     def cell(self, point: dict[str, Plain], method: str, seed: int) -> Cell:
         """A cell with its key, which does not depend on the order of anything."""
         what = {
-            "factory": described(self.factory),
-            "method": [method, described(self.methods[method])],
+            "factory": self.identity["factory"],
+            "method": [method, self.identity["methods"][method]],
             "seed": seed,
             "point": {name: canonical(value) for name, value in point.items()},
         }
@@ -111,34 +123,6 @@ def line(
         "seconds": seconds,
         "version": installation.version(),
     }
-
-
-def described(function: Any) -> Any:
-    """What a function is, in plain values: its name, and what it was given beforehand.
-
-    Nothing that differs from one process to the next is in it, so no address and no code.
-    """
-    if isinstance(function, functools.partial):
-        more = dict(enumerate(function.args)) | function.keywords
-        arguments = {str(name): _in_words(value) for name, value in more.items()}
-        return [described(function.func), arguments]
-    if dataclasses.is_dataclass(function) and not isinstance(function, type):
-        names = [field.name for field in dataclasses.fields(function)]
-        given = {name: _in_words(getattr(function, name)) for name in names}
-        return [type(function).__qualname__, given]
-    return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _in_words(value: Any) -> Any:
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
-    if value is None or isinstance(value, str | bool | int | float):
-        return canonical(value)
-    if isinstance(value, list | tuple):
-        return [_in_words(x) for x in value]
-    if isinstance(value, Mapping):
-        return {str(key): _in_words(x) for key, x in value.items()}
-    return described(value)
 
 
 def _takes_a_seed(method: Callable[..., Any]) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import itertools
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cai import checks
+from cai.evaluation.report import Row
 
 MOST = 1_000_000  # combinations
+COLUMNS = ("log_evidence", *(name for name, x in vars(Row).items() if isinstance(x, property)))
+_TAKEN = {"method", "seed", "error", "count", "mean", "half_width", *COLUMNS}
 Plain = str | int | float | bool | None
 
 
@@ -21,7 +26,8 @@ def axes_of(grid: Any) -> dict[str, tuple[Plain, ...]]:
         grid: argument of the factory -> its values: numbers, texts, True, False or None.
 
     Raises:
-        ValueError: if it is none, or a value is of another kind, or occurs twice.
+        ValueError: if it is none, or a value is of another kind, or occurs twice, or a name is
+            that of a column of the results.
     """
     if not isinstance(grid, Mapping):
         advice = 'for instance {"temperature": [0.1, 0.5, 1.0]}; {} is the model as it is'
@@ -30,6 +36,10 @@ def axes_of(grid: Any) -> dict[str, tuple[Plain, ...]]:
     for name, values in grid.items():
         if not isinstance(name, str) or not name.isidentifier():
             checks.refuse("grid", "names of arguments", repr(name), "as the factory has them")
+        if name in _TAKEN:
+            expected = "names of arguments that are no columns of the results"
+            advice = f"such as lambda its_{name}: make({name}=its_{name}), with its_{name} here"
+            checks.refuse("grid", expected, repr(name), advice)
         where = f"grid[{name!r}]"
         found = checks.several(where, values, "a list of one value is fine", "several values")
         axes[name] = tuple(_plain(where, value) for value in found)
@@ -44,6 +54,23 @@ def axes_of(grid: Any) -> dict[str, tuple[Plain, ...]]:
     if n > MOST:
         checks.refuse("grid", f"at most {MOST} combinations", str(n), "take fewer values")
     return axes
+
+
+def check_arguments(factory: Callable[..., Any], axes: Mapping[str, Any]) -> None:
+    """Raises ValueError unless a factory has all of the arguments, as far as it says so."""
+    try:
+        found = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of a builtin
+        return
+    if any(x.kind is x.VAR_KEYWORD for x in found):
+        return
+    names = [x.name for x in found if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)]
+    for name in axes:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            advice = f"did you mean {near[0]}?" if near else "as the factory has them"
+            expected = f"arguments of the factory, {', '.join(names)}" if names else "{}"
+            checks.refuse("grid", expected, repr(name), advice)
 
 
 def points(axes: Mapping[str, tuple[Plain, ...]]) -> list[dict[str, Plain]]:

@@ -18,6 +18,7 @@ if sys.platform != "win32":
     import fcntl
 
 FORMAT = "cai sweep, 1"
+_LONGEST = 200  # characters of a description
 _FIELDS = {"key", "outcome", "point", "method", "seed", "row", "error", "seconds", "version"}
 
 
@@ -111,9 +112,11 @@ class ResultLines:
             self._no_results(f"{came}, which is not {FORMAT!r}")
         for name, value in json.loads(_encoded(head)).items():
             if found.get(name) != value:
-                expected = f"results of this sweep, {name} = {value!r}"
+                expected = f"results of this sweep, {name} = {_brief(value)}"
                 advice = "choose another folder, or go on with the same sweep"
-                self._refuse(expected, f"those of another, {name} = {found.get(name)!r}", advice)
+                self._refuse(
+                    expected, f"those of another, {name} = {_brief(found.get(name))}", advice
+                )
 
     def refuse_others(self, keys: set[str]) -> None:
         """Raises ValueError if there is a line of a cell with none of these keys."""
@@ -132,6 +135,11 @@ class ResultLines:
 
     def _refuse(self, expected: str, came: str, advice: str) -> NoReturn:
         checks.refuse(f"out: {self._path}", expected, came, advice)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _split(file: int) -> tuple[list[bytes], bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from cai import checks
 from cai.experiments import grid as grids
-from cai.experiments.cells import DONE, FAILED, KILLED, Cell, Study, described, line
+from cai.experiments.cells import DONE, FAILED, KILLED, Cell, Study, line
 from cai.experiments.result_lines import ResultLines
 from cai.experiments.sweep_progress import BAR, LINES, SweepProgress
 from cai.experiments.sweep_result import SweepResult, cell_of
 from cai.files.whole_file import write_whole
-from cai.parallel import WorkerDied, check_engine, each
+from cai.parallel import WorkerDied, check_engine, check_sendable, each
 
+_FUNCTIONS = "factory or methods"
 RESULTS, TABLE, FIGURE = "results.jsonl", "results.csv", "sweep.png"
 
 
@@ -41,9 +43,9 @@ def sweep(
 
     Numbers do not depend on the number of processes, on their order or on the engine: each cell
     starts from generators of its own seed, an empty parameter store of Pyro, and one thread of
-    torch. A sweep is known by the names of the factory and of its methods, and by what
-    ``functools.partial`` or a dataclass gives them; after a change of their code choose another
-    folder.
+    torch. A sweep is known by the modules and names of the factory and of its methods, and by what
+    ``functools.partial``, a dataclass, an object or a closure gives them; a lambda also by its
+    code. After a change of other code choose another folder.
 
     Args:
         factory: makes the model, or its table, of the arguments of a point of the grid.
@@ -63,8 +65,9 @@ def sweep(
         A :class:`cai.SweepResult`, in the order of the grid, the methods and the seeds.
 
     Raises:
-        ValueError: if an argument is wrong, if joblib or the engine is not installed, or if the
-            folder holds the results of another sweep.
+        ValueError: if an argument is wrong, if joblib or the engine is not installed, if functions
+            cannot be sent to other processes, if with ``out`` no plain values tell a function from
+            others, or if the folder holds the results of another sweep.
         KeyboardInterrupt: on Ctrl-C; what is done is kept.
 
     >>> import cai
@@ -76,19 +79,21 @@ def sweep(
     """
     study = Study(_function("factory", factory), _methods(methods))
     axes, numbers = grids.axes_of(grid), _seeds(seeds)
+    grids.check_arguments(factory, axes)
     checks.check_flag("retry", retry)
     if not isinstance(progress, bool) and progress != LINES:
         checks.refuse("progress", f'True, False or "{LINES}"', repr(progress), "True is a bar")
     shown = LINES if progress == LINES else BAR if progress else None
     check_engine(jobs, engine)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    check_sendable(_FUNCTIONS, study, jobs, engine)
+    if out is not None:
+        study.check()
+    folder = None if out is None else _folder(out)
     points = grids.points(axes)
     cells = [
         study.cell(p, name, seed) for p in points for name in study.methods for seed in numbers
     ]
-    head = {"factory": described(factory), "axes": sorted(axes)}
+    head = {"factory": study.identity["factory"], "axes": sorted(axes)}
     with ResultLines(None if folder is None else folder / RESULTS, head) as lines:
         lines.refuse_others({cell.key for cell in cells})
         over = {DONE} if retry else {DONE, FAILED}
@@ -151,6 +156,8 @@ def _write(folder: Path, result: SweepResult, bar: SweepProgress) -> None:
     table = result.to_csv().encode()
     write_whole(folder / TABLE, lambda file: file.write(table))
     try:
+        if len(result.failed) == len(result):
+            raise ValueError("every cell failed")
         figure = result.figure()
     except ValueError as error:
         bar.say(f"sweep: no {FIGURE}: {error}")
@@ -176,19 +183,50 @@ def _methods(methods: Any) -> dict[str, Callable[..., Any]]:
         checks.refuse("methods", "at least one, as {name: function of a model}", came, advice)
     for name in methods:
         checks.check_kind("methods", name, str, "names as texts", "such as posterior")
+        if not name.strip():
+            checks.refuse("methods", "names as texts", repr(name), "such as posterior")
     return {name: _function(f"methods[{name!r}]", method) for name, method in methods.items()}
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:
     advice = "5 is 0, 1, 2, 3, 4; or list them"
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        checks.check_count("seeds", seeds, advice=advice)
-        return tuple(range(seeds))
-    numbers = checks.several("seeds", seeds, advice, "a number of seeds, or several seeds")
-    for seed in numbers:
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    number = _whole(seeds)
+    if number is not None:
+        checks.check_count("seeds", number, advice=advice)
+        return tuple(range(number))
+    found = checks.several("seeds", seeds, advice, "a number of seeds, or several seeds")
+    numbers = []
+    for seed in found:
+        number = _whole(seed)
+        if number is None or not 0 <= number < 2**32:
             checks.refuse("seeds", "whole numbers in 0 … 2**32 - 1", repr(seed), advice)
+        numbers.append(number)
     if not numbers or len(set(numbers)) < len(numbers):
         came = "one twice" if numbers else "none"
         checks.refuse("seeds", "at least one, each once", came, advice)
     return tuple(numbers)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any package as an int; None for all else, flags among it."""
+    kind = str(getattr(value, "dtype", type(value).__name__))
+    if "bool" in kind or getattr(value, "shape", ()) != ():
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _folder(out: Any) -> Path:
+    """The folder of the files, which is made if there is none."""
+    advice = 'for instance "out/sweep"'
+    if not isinstance(out, str | os.PathLike):
+        checks.refuse("out", "the path of a folder", repr(out), advice)
+    try:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, TypeError) as error:  # it is a file, or below one, or not allowed
+        words = getattr(error, "strerror", None) or str(error)
+        checks.refuse("out", "a folder, or where one can be made", f"{out!r}: {words}", advice)
+    return folder

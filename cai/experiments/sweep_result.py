@@ -7,7 +7,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from cai import checks, one_line
 from cai.evaluation.spelling import aligned, counted, number, spell, without_infinities
 from cai.experiments import sweep_figure
 from cai.experiments.cells import DONE, Cell
-from cai.experiments.grid import Plain
+from cai.experiments.grid import COLUMNS, Plain
 
 _SHOWN = {"elbo": "ELBO (nats)", "expected_return": "return (reward)", "kl": "KL (nats)"}
 _INFINITIES = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -126,8 +126,8 @@ class SweepResult:
         Raises:
             ValueError: if there is no such column.
         """
-        known = {name for cell in self for name in cell.row}
-        if known and column not in known:
+        known = {*COLUMNS, *(name for cell in self for name in cell.row)}
+        if not isinstance(column, str) or column not in known:
             advice = "columns are those of cai.Row, and log_evidence"
             checks.refuse("column", f"one of {', '.join(sorted(known))}", repr(column), advice)
         rows = []
@@ -140,13 +140,13 @@ class SweepResult:
             rows.append({**given, "mean": mean, "half_width": half, "count": len(found)})
         return rows
 
-    def figure(self, columns: tuple[str, ...] = ("elbo", "expected_return")) -> Figure:
+    def figure(self, columns: str | Iterable[str] = ("elbo", "expected_return")) -> Figure:
         """Columns against the first argument, a line a method, a panel for each other point.
 
         Bands are 95% intervals of the mean over seeds, by Student's t.
 
         Args:
-            columns: columns of :class:`cai.Row`, a row of panels each.
+            columns: columns of :class:`cai.Row`, a row of panels each; or a single one.
 
         Returns:
             A Matplotlib figure, which is not shown yet: ``figure.savefig(path)`` writes it.
@@ -155,7 +155,11 @@ class SweepResult:
             ValueError: if there is no such column, or there would be too many panels; take
                 ``where`` then.
         """
-        found = {column: self.summary(column) for column in columns}
+        names = [columns] if isinstance(columns, str) else columns
+        names = checks.several("columns", names, 'for instance ("elbo",)', "names of columns")
+        if not names:
+            checks.refuse("columns", "at least one", "none", 'for instance ("elbo",)')
+        found = {column: self.summary(column) for column in names}
         return sweep_figure.sweep_figure(self.axes, self.methods, len(self.seeds), found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,7 +216,7 @@ class SweepResult:
         first = self.summary(next(iter(shown))) if shown else self.summary()
         body = []
         for k, row in enumerate(first):
-            cells = [str(row[name]) for name in self.axes] + [row["method"]]
+            cells = [_on_one_line(row[name]) for name in (*self.axes, "method")]
             cells += [_number(rows[k]) for rows in shown.values()]
             body.append(cells)
         return aligned([[spell(x, encoding) for x in line] for line in [heading, *body]])
@@ -224,10 +228,10 @@ class SweepResult:
             notes.append(words.format(counted(len(self.seeds), "seed")))
         if self.failed:
             cell = self.failed[0]
-            where = "".join(f", {name} = {value}" for name, value in cell.point.items())
+            where = "".join(f", {name} = {_on_one_line(x)}" for name, x in cell.point.items())
             notes.append(
                 f"{counted(len(self.failed), 'cell')} of {len(self)} failed; the first, "
-                f"{cell.method}, seed {cell.seed}{where}:"
+                f"{_on_one_line(cell.method)}, seed {cell.seed}{where}:"
             )
             notes.append(str(cell.error))
         return notes
@@ -237,7 +241,7 @@ class SweepResult:
 
     def __repr__(self) -> str:
         axes = (f"{name}: {len(values)}" for name, values in self.axes.items())
-        methods = ", ".join(self.methods)
+        methods = ", ".join(map(_on_one_line, self.methods))
         parts = [f"{len(self)} cells", *axes, methods, counted(len(self.seeds), "seed")]
         return one_line.named("SweepResult", *parts)
 
@@ -255,6 +259,12 @@ def cell_of(cell: Cell, line: Mapping[str, Any]) -> SweepCell:
     error = None if line["outcome"] == DONE else str(line["error"])
     seconds, version = line["seconds"], line["version"]
     return SweepCell(cell.point, cell.method, cell.seed, row, error, seconds, version)
+
+
+def _on_one_line(value: Any) -> str:
+    """A value as text, its line ends and what else is not printed as in a string of Python."""
+    signs = str(value)
+    return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in signs)
 
 
 def _interval(numbers: list[float]) -> tuple[float | None, float | None]:
