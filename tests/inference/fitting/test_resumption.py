@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import tempfile
 
 import numpy as np
 import pyro
@@ -374,7 +373,8 @@ def test_files_of_an_older_version_are_told_apart(tmp_path):
 def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(tmp_path):
     """It can delete nothing, and its lock is gone with it."""
     path = tmp_path / "fit.pt"
-    handle, left = tempfile.mkstemp(dir=tmp_path, prefix=".fit.pt-")
+    left = tmp_path / ".fit.pt-0123456789abcdef"
+    handle = os.open(left, os.O_RDWR | os.O_CREAT)
     os.write(handle, b"PK, and half of the rest")
     mine = tmp_path / ".fit.pt.notes"
     mine.write_text("not of fit")
