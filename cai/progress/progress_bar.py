@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from typing import Any
 
@@ -27,7 +28,8 @@ def progress_bar(*arguments: Any, shown: bool = True, **options: Any) -> tqdm:
         return tqdm(*arguments, disable=None, **options)
     widgets = importlib.util.find_spec("ipywidgets") is not None
     made = _notebook_bar() if widgets else tqdm
-    return made(*arguments, **options)  # unless TQDM_DISABLE says otherwise
+    off = bool(os.environ.get("TQDM_DISABLE"))  # which the bar of notebooks does not ask for
+    return made(*arguments, disable=off, **options)
 
 
 def _notebook_bar() -> Any:

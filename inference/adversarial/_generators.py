@@ -126,7 +126,10 @@ class SACGenerator:
         self.memory = Repaid(training.replay, made.copies.num_envs, 1, file)
         critics = Critics(problem, training.hidden, horizon is not None)
         names = ("batch", "updates", "lag", "learning_rate")
-        arguments = {name: getattr(training, name) for name in names} | {"warm_up": 0, "start": None}
+        arguments = {name: getattr(training, name) for name in names} | {
+            "warm_up": 0,
+            "start": None,
+        }
         discount = float(problem.discount)
         self.learner = SoftActorCritic(self.policy, critics, self.memory, discount, arguments)
         self.learner.alpha = float(problem.temperature)

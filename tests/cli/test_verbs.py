@@ -151,7 +151,7 @@ def test_solve_without_an_end(tmp_path, capsys):
 
 def test_a_continuous_model_is_not_solved(tmp_path, capsys):
     status, _, err = run(capsys, "solve", "pendulum", "-o", tmp_path / "out")
-    assert status == 1
+    assert status == 2
     assert len(err.splitlines()) == 1
     assert "finitely many states" in err
     assert not (tmp_path / "out").exists()

@@ -195,8 +195,12 @@ def test_a_notebook_with_widgets_gets_the_bar_of_notebooks(monkeypatch):
     made = []
     notebook(monkeypatch)
     monkeypatch.setattr(bars, "_notebook_bar", lambda: lambda *x, **how: made.append(how))
-    bars.progress_bar(range(3), desc="fit")
-    assert made == [{"desc": "fit"}]
+    for heard in (False, True):
+        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+        if heard:
+            monkeypatch.setenv("TQDM_DISABLE", "1")
+        bars.progress_bar(range(3), desc="fit")
+    assert made == [{"desc": "fit", "disable": False}, {"desc": "fit", "disable": True}]
 
 
 def test_elsewhere_a_bar_is_for_terminals(capsys):

@@ -1,7 +1,6 @@
 """Simulated people: beliefs are calibrated, and what they are like is found in the long run."""
 
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -88,12 +87,11 @@ def test_the_table_of_beliefs(monkeypatch):
         ends="cut",
     )
     belief = inference.intent(people, seen, [0.5, 0.25, 0.25])
-    plain, pandas = belief.to_dict(), types.ModuleType("pandas")
-    pandas.DataFrame = dict
-    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    plain = belief.to_dict()
+    pytest.importorskip("pandas")
     frame = belief.to_dataframe()
     assert list(frame) == ["trajectory", "step", "(3, 0.5)", "(4, 0.5)", "(8, 0.5)"]
-    assert {len(column) for column in frame.values()} == {2 + 4 + 1 + 3 + 10 + 5}
+    assert len(frame) == 2 + 4 + 1 + 3 + 10 + 5
     row = list(zip(frame["trajectory"], frame["step"], strict=True)).index((1, 4))
     assert frame["(4, 0.5)"][row] == belief.probability[1, 4, 1]
     monkeypatch.setitem(sys.modules, "pandas", None)
