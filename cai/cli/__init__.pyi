@@ -19,3 +19,4 @@ from .verbs.problems import untrained as untrained
 from .verbs.swept import ModelFactory as ModelFactory
 from .verbs.swept import SweptMethod as SweptMethod
 from .verbs.swept import check_points as check_points
+from .verbs.swept import usual_methods as usual_methods

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from cai.cli.failure import Mistake
+from cai.files.whole_file import write_whole
 
 _FORMAT = "cai train, 1"
 _SETTINGS, _HISTORY = "settings.json", "history.json"
@@ -109,6 +109,5 @@ def tensorboard() -> Callable[[Path], Callable[[dict[str, float]], None]]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    text = json.dumps(content, indent=1).encode() + b"\n"
+    write_whole(path, lambda file: file.write(text))

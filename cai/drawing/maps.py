@@ -73,14 +73,16 @@ def paint(axes: Axes, layout: Layout, picture: np.ndarray, colours: str, scale: 
 
 
 def write_numbers(
-    axes: Axes, layout: Layout, picture: np.ndarray, image: Any, spell: Callable[[float], str]
+    axes: Axes, layout: Layout, picture: np.ndarray, image: Any, written: Callable[[float], str]
 ) -> None:
     """Writes the finite numbers of a picture into its cells, legible on the colours of an image."""
     size = _size(layout, 7.5)
     for (i, j), x in np.ndenumerate(picture):
         if np.isfinite(x):
             colour = ink(_colour(image, x))
-            axes.text(j, i + 0.12, spell(x), ha="center", va="center", fontsize=size, color=colour)
+            axes.text(
+                j, i + 0.12, written(x), ha="center", va="center", fontsize=size, color=colour
+            )
 
 
 def colour_bar(canvas: Figure, image: Any, panels: list[Axes], label: str) -> Any:

@@ -14,7 +14,7 @@ def signs(text: str) -> str:
     return text.replace("inf", "∞").replace("-", "−")
 
 
-def spell(x: float) -> str:
+def three_digits(x: float) -> str:
     """Three digits, or all before the point; zero has no sign.
 
     Args:

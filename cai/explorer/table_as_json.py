@@ -12,6 +12,7 @@ from cai import checks
 from cai.tables.table import Table
 
 LARGEST = 2_000_000  # bytes
+MOST_STEPS = 20_000_000  # of one transition each, which take a browser some seconds
 _LEAST = -700.0  # log-probabilities below this are not numbers that a browser could add up
 
 
@@ -30,8 +31,8 @@ def table_as_json(table: Table) -> dict[str, Any]:
         stands for -inf; ``arrival`` and ``final`` are left out where nothing is paid.
 
     Raises:
-        ValueError: if the horizon is infinite, the text would have more than 2 MB, or a probability
-            is positive but below 1e-304.
+        ValueError: if the horizon is infinite, the text would have more than 2 MB, a browser would
+            need minutes, or a probability is positive but below 1e-304.
     """
     T = checks.finite_horizon(table, "the explorer")
     S, A = table.num_states, table.num_actions
@@ -46,6 +47,10 @@ def table_as_json(table: Table) -> dict[str, Any]:
         possible = possible.any(0)
     listed = int(possible.sum())
     times = {name: T if name in table.by_step else 1 for name in ("log_dynamics", "arrival_reward")}
+    if listed * T > MOST_STEPS:
+        advice = "explore fewer steps, or draw this model with plot.occupancy"
+        came = f"{T} steps of {listed} transitions"
+        checks.refuse("model", f"at most {MOST_STEPS} steps of transitions in all", came, advice)
     if listed * sum(times.values()) + S * A > LARGEST / 2:  # each is two bytes at least
         _refuse(table, f"{listed} transitions")
     successors = torch.arange(S).expand(S, A, S) if table.successors is None else table.successors

@@ -20,7 +20,7 @@ from cai.drawing.palette import (
     UNSEEN,
     lettering,
 )
-from cai.drawing.signs import spell
+from cai.drawing.signs import three_digits
 from cai.evaluation.bracket import EvidenceBracket
 from cai.evaluation.report import Comparison, Row
 
@@ -130,7 +130,7 @@ def _beside(axes: Axes, x: float, y: float, colour: str, left: bool) -> None:
     at = float(np.clip(x, *axes.get_xlim()))
     left = left if np.isfinite(x) else x > 0
     axes.annotate(
-        spell(x),
+        three_digits(x),
         (at, y),
         xytext=(-9 if left else 9, 0) if np.isfinite(x) else (0, 0),
         textcoords="offset points",
@@ -150,7 +150,7 @@ def _divergences(axes: Axes, rows: list[Row]) -> None:
         left += nats
     for k, row in enumerate(rows):
         if row.kl is not None:
-            beside_bar(axes, left[k], k, spell(max(row.kl, 0.0)))
+            beside_bar(axes, left[k], k, three_digits(max(row.kl, 0.0)))
     axes.set_xlim(0, 1.25 * left.max() or 1.0)
     axes.set_xlabel(_DIVERGENCE)
     legend_above(axes, 3)
@@ -169,7 +169,8 @@ def _between(axes: Axes, rows: list[Row], between: EvidenceBracket) -> None:
     rest: dict[str, Any] = {"facecolor": "white", "edgecolor": NEUTRAL, "hatch": "////"}
     axes.barh(y, width, 0.6, least, label=what, **rest)
     for k in range(len(rows)):
-        beside_bar(axes, least[k] + width[k], k, f"{spell(least[k])} … {spell(most[k])}")
+        ends = f"{three_digits(least[k])} … {three_digits(most[k])}"
+        beside_bar(axes, least[k] + width[k], k, ends)
     axes.set_xlim(min(0.0, *least), 1.4 * max(*most, *least) or 1.0)
     axes.set_xlabel(_DIVERGENCE)
     legend_above(axes, 2)

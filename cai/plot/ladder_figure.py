@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from cai.drawing.bars import beside_bar, legend_above
 from cai.drawing.canvas import captioned, check_drawn, figure
 from cai.drawing.palette import DYNAMICS, INDEPENDENT, OPEN_LOOP, SIGHT, ink
-from cai.drawing.signs import signs, spell
+from cai.drawing.signs import signs, three_digits
 
 _RESTRICTIONS = {
     "luck that cannot be had": DYNAMICS,
@@ -61,7 +61,7 @@ def price_ladder(ladder: _Ladder) -> Figure:
         colour = _RESTRICTIONS[what.split(", ")[-1]]
         bars = axes.barh(y, width, 0.6, left, color=colour, label=what)
         if nats > _NARROW * total:
-            numbers = [spell(prices[what]) if x > 0 else "" for x in width]
+            numbers = [three_digits(prices[what]) if x > 0 else "" for x in width]
             axes.bar_label(bars, numbers, label_type="center", color=ink(colour))
         left += width
     for i, rung in enumerate(rungs):

@@ -16,7 +16,7 @@ from cai import checks
 from cai.drawing.canvas import captioned, check_drawn, figure, tabulated
 from cai.drawing.maps import colour_bar, map_figure, on_map, paint, state_ticks, write_numbers
 from cai.drawing.palette import IMAGINED, REAL, SHARES, SIGNED, lettering
-from cai.drawing.signs import spell
+from cai.drawing.signs import three_digits
 from cai.evaluation.report import Comparison, Row
 from cai.program.layout import Layout
 from cai.program.trajectory import TrajectoryModel
@@ -101,7 +101,7 @@ def reward_map(rewards: Any, model: TrajectoryModel | Table) -> Figure:
     canvas, panels = map_figure(len(paid), layout, bar=True)
     for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
         image = paint(axes, layout, picture, SIGNED, Normalize(-top, top))
-        write_numbers(axes, layout, picture, image, spell)
+        write_numbers(axes, layout, picture, image, three_digits)
         axes.set_title(name, fontsize=9)
     colour_bar(canvas, image, panels, "reward (reward units)")
     text = (

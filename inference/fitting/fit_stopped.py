@@ -13,6 +13,7 @@ from cai.numerics.exclusive import exclusive
 from cai.program.episode import acting, run
 from cai.program.handlers import Draws, in_shape
 from cai.program.trajectory import TrajectoryModel
+from cai.progress.callback import CallbackFailed
 
 
 class FitStopped(ValueError):
@@ -21,7 +22,8 @@ class FitStopped(ValueError):
     Attributes:
         step: the number of completed steps.
         site: the first site that was not finite, such as ``a_3`` or ``o_3``; None if unknown.
-        policy: the policy with the parameters before the step that failed.
+        policy: the policy with the parameters before the step that failed, or after the step that
+            a callback failed on.
         losses: (step,), nats.
 
     >>> import cai
@@ -61,7 +63,8 @@ def stopped(
         samples: trajectories per step. Torch's generator has the state before the step.
         losses: the losses so far, nats.
     """
-    site, what = _first_site(model, policy, samples)
+    told = isinstance(error, CallbackFailed)  # then the step itself is complete
+    site, what = (None, None) if told else _first_site(model, policy, samples)
     where = "" if site is None else f", first at the site {site}: {what}"
     if site is None and isinstance(error, FloatingPointError):
         broken = [n for n, p in policy.named_parameters() if _broken(p.grad)]
@@ -74,7 +77,7 @@ def stopped(
     )
     message = (
         f"fit: stopped at step {len(losses)}: {str(error).removeprefix('fit: ')}{where}. The "
-        f"parameters before it are in the exception's .policy{advice}"
+        f"parameters {'after' if told else 'before'} it are in the exception's .policy{advice}"
     )
     return FitStopped(message, len(losses), site, policy, torch.tensor(losses, dtype=torch.float64))
 

@@ -200,3 +200,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     assert path.read_bytes().endswith(b"\n")
     assert f"cai: error: interrupted after {n} of 4000 cells" in err
     assert "goes on from there" in err
+
+
+def test_without_methods_those_that_take_the_model_are_compared(tmp_path, capsys):
+    words = ["sweep", "-T", "infinite", "--grid", "discount=0.9", "-o", tmp_path / "a", "-j", "-q"]
+    status, out, _ = run(capsys, *words, "ledge")
+    assert (status, json.loads(out)["methods"]) == (0, ["soft_values"])
+    status, _, err = run(capsys, "sweep", "CartPole-v1", "-o", tmp_path / "b")
+    assert status == 2
+    assert "--methods: none of posterior, soft_values and fit takes CartPole-v1; name learn" in err

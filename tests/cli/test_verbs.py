@@ -348,3 +348,14 @@ def test_a_model_without_an_answer_is_a_mistake_everywhere(
     )
     status, _, err = run(capsys, command, model, "-o", tmp_path / "out")
     assert (status, len(err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["CartPole-v1"], "none: only samples can be had; see the learners"),
+        (["pendulum", "-T", "infinite"], "none of a continuous model without an end"),
+    ],
+)
+def test_info_says_why_no_method_takes_a_model(arguments, words, capsys):
+    assert words in " ".join(out_of(capsys, "info", *arguments).split())

@@ -1,15 +1,12 @@
 """A browser for the explorer: Chromium, which can reach no network."""
 
-import importlib.util
 import json
-import shutil
 
 import pytest
+from browser import MISSING, started
 
 from cai.explorer.explorer_page import page_of
 
-PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]
-MISSING = not all(PROGRAMS) or importlib.util.find_spec("selenium") is None
 DRAWN = (
     "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
 )
@@ -25,19 +22,7 @@ WIDE = (1280, 1000)
 def browser():
     if MISSING:
         pytest.skip("chromium, chromedriver and selenium open the page")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAMS[0]
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # which root cannot have
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(PROGRAMS[1]))
+    driver = started()
     yield driver
     driver.quit()
 

@@ -232,6 +232,7 @@ def test_open(tmp_path, capsys, monkeypatch):
         (["-T", "3"], "--horizon: expected a model as well"),
         (["-O", "wind=1"], "--option: expected a model as well"),
         (["lege"], "did you mean ledge?"),
+        (["ledge", "-T", "100000000"], "at most 20000000 steps of transitions in all"),
     ],
 )
 def test_mistakes_write_nothing(tmp_path, capsys, arguments, word):

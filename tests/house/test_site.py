@@ -5,14 +5,13 @@ The browser is Chromium, which opens the site from its folder and can reach no n
 
 import functools
 import html.parser
-import importlib.util
 import json
 import re
-import shutil
 import urllib.parse
 from pathlib import Path
 
 import pytest
+from browser import MISSING, started
 
 SITE = Path(__file__).parents[2] / "out" / "site"
 FILES = sorted(SITE.rglob("*.html"))
@@ -100,8 +99,6 @@ SOME = [path for path in FILES if path.parent.name not in ("api", "_modules")]
 SOME = [path for path in SOME if "_modules" not in path.parts]
 SOME += [path for path in FILES if path.parent.name == "api"][::20]
 WIDE, NARROW = (1280, 900), (390, 844)
-PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]
-MISSING = not all(PROGRAMS) or importlib.util.find_spec("selenium") is None
 in_browser = pytest.mark.skipif(
     MISSING or not FILES,
     reason="make docs builds the site; chromium, chromedriver and selenium open it",
@@ -171,19 +168,7 @@ RENDERED = "MathJax.startup.promise.then(arguments[0])"
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAMS[0]
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # which root cannot have
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(PROGRAMS[1]))
+    driver = started()
     yield driver
     driver.quit()
 

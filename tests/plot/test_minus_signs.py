@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 import cai
 from cai import inference, models, plot
-from cai.drawing.signs import signs, spell
+from cai.drawing.signs import signs, three_digits
 
 HYPHEN = re.compile(r"(?<![\w.])-(?=[\d.∞])")
 MINUS = "−"
@@ -82,7 +82,7 @@ def test_the_caption_of_losses_has_the_elbo_with_its_sign():
     ],
 )
 def test_numbers_are_spelt_with_minus_signs(x, text):
-    assert spell(x) == text
+    assert three_digits(x) == text
 
 
 def test_a_number_that_is_formatted_already():

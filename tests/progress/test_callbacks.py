@@ -114,6 +114,7 @@ def test_whatever_a_callback_raises_loses_nothing(error, tmp_path):
     with pytest.raises(inference.FitStopped, match="callback: .*" + type(error).__name__) as caught:
         fit(fails, checkpoint=path)
     assert caught.value.step == 20
+    assert "The parameters after it are in" in str(caught.value)
     assert fit(None, checkpoint=path).losses.equal(fit(None).losses)
     for name, learner in LEARNERS.items():
         with pytest.raises(inference.LearningStopped, match=f"{name}: .*callback") as stopped:

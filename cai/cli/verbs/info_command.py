@@ -17,6 +17,10 @@ _COMMANDS = {
     "map_trajectory": "cai plan",
     "fit": "cai fit",
 }
+_NO_METHOD = {
+    False: "none: only samples can be had; see the learners",
+    True: "none of a continuous model without an end; give --horizon a number of steps",
+}
 _UNITS = ("bytes", "kB", "MB", "GB")
 
 
@@ -66,7 +70,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         k, dense = found["successors"], found["dense"]
         kept = "dense" if dense else f"lists of K = {k} successors"
         rows.append(("table", f"{_size(found['table_bytes'])}, {kept}"))
-    rows.append(("methods", methods or "none that needs a program with an end"))
+    rows.append(("methods", methods or _NO_METHOD[found["horizon"] is None]))
     rows.append(("learners", ", ".join(found["learners"])))
     rows.append(("contract", found["contract"]))
     return rows

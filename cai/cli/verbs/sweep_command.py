@@ -45,9 +45,9 @@ def add_to(commands: Any) -> None:
     sweep.add_argument(
         "--methods",
         type=shared_options.names,
-        default=["posterior", "soft_values", "fit"],
         metavar="NAME,NAME",
-        help=f"of {', '.join(_METHODS)} (default posterior,soft_values,fit)",
+        help=f"of {', '.join(_METHODS)} (default: those of posterior, soft_values and fit that "
+        "take the model)",
     )
     sweep.add_argument(
         "--seeds", type=shared_options.count, default=1, help="how many, from 0 on (default 1)"
@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
         ValueError: if cells failed, after all was written.
     """
     grid = _grid(options)
-    unknown = [name for name in options.methods if name not in _METHODS]
+    unknown = [name for name in options.methods or () if name not in _METHODS]
     if unknown:
         guess = shared_options.nearest(unknown[0], _METHODS) or f"; there are {', '.join(_METHODS)}"
         raise Mistake(f"--methods: there is no {', '.join(unknown)}{guess}")
@@ -191,8 +191,9 @@ def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> An
     factory = cli.ModelFactory(cli.loading.absolute(options.model), _in_order(options), **given)
     points = [dict(zip(grid, x, strict=True)) for x in itertools.product(*grid.values())]
     cli.check_points(factory, points)
+    named = options.methods or cli.usual_methods(factory, points)
     steps = {"fit": options.steps, **dict.fromkeys(LEARNERS, options.transitions)}
-    methods = {name: cli.SweptMethod(name, steps.get(name)) for name in options.methods}
+    methods = {name: cli.SweptMethod(name, steps.get(name)) for name in named}
     try:
         return cai.sweep(
             factory,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from cai import inference
+from cai import checks, inference
 from cai.cli import loading, train_command
 from cai.cli.failure import Mistake
 from cai.cli.learners import LEARNERS
+from cai.cli.verbs.facts import methods
 from cai.evaluation.problem import as_problem
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
@@ -79,6 +81,24 @@ class SweptMethod:
             return inference.fit(model, policy, steps=self.steps or 1, seed=seed, progress=False)
         learner, arguments = train_command.learner_of(self.name, model, seed)
         return learner(model, **arguments, steps=self.steps, seed=seed, progress=False).policy
+
+
+def usual_methods(factory: ModelFactory, points: list[dict[str, Any]]) -> list[str]:
+    """Those of posterior, soft_values and fit that take the first model that can be made.
+
+    Raises:
+        Mistake: if there is none.
+    """
+    for point in (points[0], points[-1]):
+        with contextlib.suppress(Mistake):
+            model = factory(**point)
+            sampled = checks.can_only_be_sampled(model)
+            taken = methods(model, None if sampled else as_problem(model).table)
+            found = [name for name in ("posterior", "soft_values", "fit") if name in taken]
+            if found:
+                return found
+    words = f"none of posterior, soft_values and fit takes {factory.model}"
+    raise Mistake(f"--methods: {words}; name learners, as {', '.join(LEARNERS)}")
 
 
 def check_points(factory: ModelFactory, points: list[dict[str, Any]]) -> None:
