@@ -94,7 +94,7 @@ def usual_methods(factory: ModelFactory, points: list[dict[str, Any]]) -> list[s
             model = factory(**point)
             sampled = checks.can_only_be_sampled(model)
             taken = methods(model, None if sampled else as_problem(model).table)
-            found = [name for name in ("posterior", "soft_values", "fit") if name in taken]
+            found = [name for name in taken if name in ("posterior", "soft_values", "fit")]
             if found:
                 return found
     words = f"none of posterior, soft_values and fit takes {factory.model}"
