@@ -135,7 +135,8 @@ def test_records_are_told_while_the_run_goes_on():
     told = []
     learnt = inference.soft_q(models.ledge(), steps=5000, callback=told.append, progress=False)
     for name, column in learnt.history.items():
-        found = torch.tensor([record[name] for record in told], dtype=torch.float64)
+        key = {"steps": "step"}.get(name, name)
+        found = torch.tensor([record[key] for record in told], dtype=torch.float64)
         assert torch.equal(found.nan_to_num(0.5), column.nan_to_num(0.5)), name
 
 
