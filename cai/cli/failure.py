@@ -51,13 +51,14 @@ def explain(error: BaseException, model: str) -> str:
     Raises:
         BaseException: the error itself, if it is a fault of this library.
     """
-    file = file_of(model) or _module(model)
+    file = source_of(model)
     where = file and place(error, file)
     own = isinstance(error, ValueError | OSError)  # their messages suffice
     memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
     if not (own or memory or where):
         raise error  # a bug of ours, where the traceback helps
-    words = str(error) if own and not (file and _line(error, file)) else named(error)
+    theirs = file is not None and _raised_in(error, file)
+    words = str(error) if own and not theirs else named(error)
     if memory and not own:
         words = f"the model is too large for this machine: {words}"
     return f"{where}: {words}" if where else words
@@ -76,22 +77,29 @@ def file_of(name: str) -> Path | None:
     return Path(file[1]) if file else None
 
 
-def _module(name: str) -> Path | None:
-    """The file of MODULE:NAME, if that was imported."""
+def source_of(name: str) -> Path | None:
+    """The file of FILE.py:NAME, or of MODULE:NAME if that was imported."""
+    if file_of(name):
+        return file_of(name)
     module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
     file = getattr(module, "__file__", None)
     return Path(file) if file else None
 
 
 def place(error: BaseException, file: Path) -> str | None:
-    """Where in the user's file an error came from, or None if it is from elsewhere."""
+    """Where in the user's file an error began, or None if it is from elsewhere."""
     cause: BaseException | None = error
-    while cause is not None:
-        line = _line(cause, file)
-        if line is not None:
-            return f"{file}, line {line}"
+    line: int | None = None
+    while cause is not None:  # the first cause is the last of them
+        line = _line(cause, file) or line
         cause = cause.__cause__ or cause.__context__
-    return None
+    return f"{file}, line {line}" if line else None
+
+
+def _raised_in(error: BaseException, file: Path) -> bool:
+    """Whether an error was raised by the code of a file itself, and not by what that called."""
+    last = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1:]
+    return any(Path(frame.f_code.co_filename).resolve() == file.resolve() for frame in last)
 
 
 def _line(error: BaseException, file: Path) -> int | None:

@@ -20,7 +20,7 @@ import gymnasium
 
 from cai import models
 from cai.cli import terminal
-from cai.cli.failure import Mistake, file_of, named, place
+from cai.cli.failure import Mistake, explain, file_of, named, place, source_of
 from cai.cli.shared_options import INFINITE, nearest
 from cai.cli.verbs.model_names import entry_points, from_module, in_a_module
 from cai.program.trajectory import TrajectoryModel
@@ -36,6 +36,7 @@ _BUILT_IN = (
     "double_integrator",
 )
 _CHANGES = ("horizon", "temperature", "discount")
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def built_in() -> dict[str, Callable[..., TrajectoryModel]]:
@@ -66,7 +67,9 @@ def load(options: argparse.Namespace) -> TrajectoryModel:
             return _own(name, changes, extra)
         return _from_gymnasium(name, options.quiet, **changes, **extra)
     except (ValueError, TypeError) as error:
-        raise Mistake(error) from None
+        file = source_of(name)
+        theirs = file is not None and place(error, file) is not None
+        raise Mistake(explain(error, name) if theirs else error) from None
 
 
 def is_own(name: str) -> bool:
@@ -209,9 +212,16 @@ def _from_options(
     if unknown and not any(x.kind is x.VAR_KEYWORD for x in known.values()):
         guess = nearest(unknown[0], known) or f"; it has {', '.join(known)}"
         raise Mistake(f"--option: {name} has no {', '.join(unknown)}{guess}")
+    needed = [x.name for x in known.values() if x.default is x.empty and x.kind not in _MANY]
+    missing = [key for key in needed if key not in arguments]
+    if missing:
+        advice = f"pass --option {missing[0]}=VALUE"
+        raise Mistake(f"{name}: expected a value of {', '.join(missing)}, got none; {advice}")
     try:
         return make(**arguments)
     except (AttributeError, LookupError) as error:
+        if not extra:
+            raise  # a fault of the function itself, whose line is named
         words = ", ".join(f"{key}={value!r}" for key, value in extra.items())
         raise Mistake(f"--option: {name} cannot be made with {words}: {named(error)}") from None
 

@@ -7,6 +7,7 @@ import ast
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,8 +33,13 @@ class Parser(argparse.ArgumentParser):
         return super().add_argument(*flags, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it, but that arguments which a command does not know end it here."""
-        found, unknown = super().parse_known_args(args, namespace)
+        """As argparse has it, but for two things.
+
+        Arguments that a command does not know end it here, and ``--optimism -1,0`` or ``-inf`` is a
+        number after its option, where argparse sees another option.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        found, unknown = super().parse_known_args(_joined(given), namespace)
         if unknown:
             options = [x.partition("=")[0] for x in unknown if x.startswith("-")]
             guesses = [nearest(option, self._known) for option in options]
@@ -50,6 +56,17 @@ class Parser(argparse.ArgumentParser):
         if choice:
             message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         super().error(message)
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """The arguments, with negative numbers as ``--option=-1``."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and re.match(r"--[\w-]+$", joined[-1]) and re.match(r"-(inf|\.?\d)", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import os
 import sys
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -184,7 +185,18 @@ def _refuse(where: str, it: Any) -> NoReturn:
 def _name(it: Any) -> str:
     name = str(getattr(it, "__qualname__", None) or it.__name__)
     module = getattr(it, "__module__", None)
-    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+    if module == "__main__":
+        module = _script()
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+def _script() -> str | None:
+    """The name under which the program that runs would be imported; None in a notebook."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return str(spec.name)
+    return Path(file).stem if file else None
 
 
 def _hash(value: Any) -> str:

@@ -25,6 +25,8 @@ def write_whole(
 ) -> None:
     """Writes a file beside its place and then renames it, which replaces the previous content.
 
+    Where the path is a symbolic link, the file that it leads to is replaced.
+
     Args:
         path: the path of the file.
         write: writes the content into an open file.
@@ -33,6 +35,7 @@ def write_whole(
     Raises:
         OSError: if the file cannot be written.
     """
+    path = Path(os.path.realpath(path))
     unfinished = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     # Not a file of tempfile, which nobody but its owner could read once it has its name.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -60,6 +63,7 @@ def remove_unfinished(path: Path) -> None:
 
     The file of a running process is locked, and left alone.
     """
+    path = Path(os.path.realpath(path))
     ours = re.compile(rf"\.{re.escape(path.name)}-[0-9a-f]{{16}}")
     for unfinished in path.parent.iterdir():
         if ours.fullmatch(unfinished.name) and unfinished.is_file():

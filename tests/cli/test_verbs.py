@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -359,3 +360,78 @@ def test_a_model_without_an_answer_is_a_mistake_everywhere(
 )
 def test_info_says_why_no_method_takes_a_model(arguments, words, capsys):
     assert words in " ".join(out_of(capsys, "info", *arguments).split())
+
+
+# Wrong arguments and wrong files
+
+FAULTY = """
+import torch, pyro.distributions as dist
+import cai
+
+def made(reward):
+    return cai.TrajectoryModel(
+        initial=dist.Categorical(torch.ones(2)),
+        action_prior=lambda s: dist.Categorical(torch.ones(2)),
+        dynamics=lambda s, a: dist.Categorical(torch.ones(2)),
+        reward=reward,
+        horizon=3,
+    )
+
+def faulty(error):
+    def reward(s, a):
+        raise error("my own words")
+    return reward
+
+def value():
+    return made(faulty(ValueError))
+
+def key():
+    return made(faulty(KeyError))
+
+def own():
+    raise ValueError("my own words")
+
+def attribute():
+    return cai.Model()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("value", 16, "reward: called with tensors of shape .* it raised ValueError: my own words"),
+        ("key", 16, "reward: called with tensors of shape .* it raised KeyError: 'my own words'"),
+        ("own", 26, "ValueError: my own words$"),
+        ("attribute", 29, "AttributeError: No cai attribute Model$"),
+    ],
+)
+def test_an_error_names_the_line_where_it_began(name, line, words, tmp_path, capsys):
+    file = tmp_path / "faulty.py"
+    file.write_text(FAULTY, encoding="utf-8")
+    status, _, err = run(capsys, "info", f"{file}:{name}")
+    assert status != 0
+    assert re.match(rf"cai: error: {re.escape(str(file))}, line {line}: {words}", err.strip()), err
+
+
+def test_what_a_function_needs_is_asked_for(tmp_path, capsys):
+    file = tmp_path / "sized.py"
+    file.write_text(
+        "from cai import models\n\n"
+        "def made(k, *more, wide=1, **rest):\n    return models.ledge(horizon=k)\n"
+    )
+    status, _, err = run(capsys, "info", f"{file}:made")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "expected a value of k, got none; pass --option k=VALUE" in err
+    assert "T = 3" in out_of(capsys, "info", f"{file}:made", "--option", "k=3")
+
+
+def test_negative_numbers_follow_their_option(tmp_path, capsys):
+    curve = json.loads(
+        out_of(capsys, "dial", "ledge", "--optimism", "-inf,-.5,0", "--json", "-o", tmp_path)
+    )
+    same = out_of(capsys, "dial", "ledge", "--optimism=-inf,-.5,0", "--json", "-o", tmp_path)
+    assert curve == json.loads(same)
+    found = out_of(capsys, "solve", "ledge", "--optimism", "-1", "--json", "-o", tmp_path)
+    assert json.loads(found)["optimism"] == -1
+    status, _, err = run(capsys, "solve", "ledge", "--optimism", "-o", tmp_path)
+    assert (status, "expected one argument" in err) == (2, True)

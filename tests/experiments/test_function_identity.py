@@ -209,3 +209,30 @@ def test_another_process_finds_the_same_keys():
         found.append(done.stdout.split())
     assert found[0] == found[1]
     assert len(set(found[0])) == 6
+
+
+def test_functions_of_one_name_in_two_scripts_are_told_apart(tmp_path):
+    code = (
+        "from cai.experiments.function_identity import described\n\n\ndef make():\n    pass\n\n\n"
+    )
+    found = {}
+    for place in ("one/first.py", "one/second.py", "two/first.py"):
+        file = tmp_path / place
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{code}print(described(make))\n", encoding="utf-8")
+        found[place] = said_by(file)
+    assert found["one/first.py"] == found["two/first.py"] == "first.make"
+    assert found["one/second.py"] == "second.make"
+    assert said_by("-m", "first", cwd=tmp_path / "two") == "first.make"
+    assert said_by("-c", f"{code}print(described(make))") == "make"
+
+
+def said_by(*arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return done.stdout.strip()

@@ -551,3 +551,25 @@ def test_content_that_is_no_result_is_refused(content, tmp_path):
     for into in (None, cai.TabularPolicy(models.ledge())):
         with pytest.raises(ValueError, match=r"load .*: expected"):
             cai.load(path, into=into)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "far").mkdir()
+    file, link = tmp_path / "far" / "it.pt", tmp_path / "latest.pt"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    left = file.with_name(".it.pt-0123456789abcdef")
+    left.write_text("half")
+    table = TABLES["dense"]()
+    cai.save(table, link)
+    assert link.is_symlink()
+    assert differences(table, cai.load(file)) == []
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_link_to_nothing_makes_the_file(tmp_path):
+    (tmp_path / "latest.pt").symlink_to(tmp_path / "it.pt")
+    cai.save(TABLES["dense"](), tmp_path / "latest.pt")
+    assert (tmp_path / "latest.pt").is_symlink()
+    assert not (tmp_path / "it.pt").is_symlink()
