@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None
     """Raises ValueError unless value is an int with least ≤ value < 2**63."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         other = hasattr(value, "__index__") and not isinstance(value, int)
-        advice = "convert it with int(…)" if other else advice or "count in steps or trajectories"
+        advice = "convert it with int(…)" if other else advice or "take 1 or more"
         refuse(name, "a whole number of at least 1", repr(value), advice)
     if value < least:
         refuse(name, f"at least {least}", str(value), advice)
@@ -134,7 +134,7 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    advice = "use a small or large finite value"
+    advice = "convert it with float(…)" if isinstance(value, str) else "0.01 is a small one"
     return check_real(name, value, lambda x: 0 < x < math.inf, "a finite number above 0", advice)
 
 
@@ -193,18 +193,22 @@ def finite_horizon(model: Any, what: str) -> int:
     return int(model.horizon)
 
 
-def check_reward(name: str, reward: Tensor) -> None:
-    """Raises ValueError if a reward is NaN or +inf; -inf is allowed, it forbids."""
+def check_reward(
+    name: str, reward: Tensor, place: Callable[[tuple[int, ...]], str] | None = None
+) -> None:
+    """Raises ValueError if a reward is NaN or +inf; -inf is allowed, it forbids.
+
+    Args:
+        name: the name of the argument, for the message.
+        reward: the rewards.
+        place: index -> where that is, in words; the index itself if not given.
+    """
     fine = reward < math.inf  # which NaN is not
     if not fine.all():
         where = tuple((~fine).nonzero()[0].tolist())
-        at = f" at index {list(where)}" if where else ""
-        refuse(
-            name,
-            "numbers below +inf (-inf forbids)",
-            f"{reward[where].item()}{at}",
-            "look for 0/0 or 0·inf, or take torch.where",
-        )
+        at = place(where) if place else f"at index {list(where)}" if where else ""
+        came, advice = f"{reward[where].item()} {at}", "look for 0/0 or 0·inf, or take torch.where"
+        refuse(name, "numbers below +inf (-inf forbids)", came.rstrip(), advice)
 
 
 def holds_nan(x: Tensor) -> bool:

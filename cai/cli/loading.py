@@ -265,7 +265,7 @@ def _found_in(held: dict[str, Any], where: str, name: str, kind: type) -> Any:
 def _run(file: Path) -> ModuleType:
     """The user's file as a module."""
     if not file.is_file():
-        raise Mistake(f"{file}: there is no such file; give it as FILE.py:NAME")
+        raise Mistake(f"{file}: there is no such file; look at its name and its folder")
     spec = importlib.util.spec_from_file_location(f"_model_in_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

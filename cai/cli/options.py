@@ -177,7 +177,7 @@ def _add_explore(commands: Any) -> None:
     exploring = commands.add_parser(
         "explore", help="write a page in which optimism is a slider, for a browser"
     )
-    add_model(exploring, out=False, otherwise="maps to paint on")
+    add_model(exploring, out=False, otherwise="maps you paint")
     exploring.add_argument(
         "-o",
         "--out",
@@ -193,7 +193,7 @@ def _add_irl(commands: Any) -> None:
     """The command ``irl``."""
     irl = commands.add_parser(
         "irl",
-        help="find the reward that demonstrations were paid",
+        help="infer the reward behind demonstrations (inverse RL)",
         description="Fit the weights of a reward to demonstrations of a model.",
         epilog=methods(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

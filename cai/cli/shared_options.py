@@ -98,7 +98,7 @@ def add_model(
         parser.add_argument("model", nargs="?", help=f"{known} (default: {otherwise})")
     more = "" if steps is None else f', or "{INFINITE}"'
     words = f"T, the number of steps{more}"
-    parser.add_argument("-T", "--horizon", type=steps or count, help=words)
+    parser.add_argument("-T", "--horizon", type=steps or _finite_horizon, help=words)
     parser.add_argument("-a", "--temperature", type=float, help="alpha, reward units per nat")
     parser.add_argument(
         "-g", "--discount", type=float, help="gamma, the survival probability per step"
@@ -179,6 +179,13 @@ def names(text: str) -> list[str]:
 def horizon(text: str) -> int | str:
     """A number of steps, or "infinite"."""
     return text if text == INFINITE else count(text)
+
+
+def _finite_horizon(text: str) -> int:
+    if text == INFINITE:
+        words = "expected a finite number of steps; cai solve takes infinite ones"
+        raise argparse.ArgumentTypeError(words)
+    return count(text)
 
 
 def count(text: str) -> int:

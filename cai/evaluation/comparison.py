@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from cai.checks import refuse
 from cai.evaluation import importance_weights
 from cai.evaluation.bracket import EvidenceBracket, bracket, from_above
 from cai.evaluation.divergence import Split, measured
@@ -110,11 +112,12 @@ class _Entry(NamedTuple):
 def _entry(name: str, method: Any, problem: Problem) -> _Entry:
     """A method, which must have a policy, and belong to the problem if it believes anything."""
     policy: Any = getattr(method, "policy", method)
+    expected = "a solution, a fit or a policy (t, s) -> distribution"
+    if inspect.isfunction(method) and "model" in [*inspect.signature(method).parameters][:1]:
+        came, advice = f"the function {method.__name__} of a model", f"{method.__name__}(model)"
+        refuse(f"methods[{name!r}]", expected, came, f"pass its result, {advice}")
     if not (callable(policy) or remembers(policy)):
-        raise ValueError(
-            f"methods[{name!r}]: expected a solution, a fit or a policy (t, s) -> distribution, "
-            f"got {type(method).__name__}"
-        )
+        raise ValueError(f"methods[{name!r}]: expected {expected}, got {type(method).__name__}")
     # That of a fit is its policy's.
     belief = next((x for x in (method, policy) if isinstance(x, Belief)), None)
     check_policy(belief if isinstance(belief, nn.Module) else policy)

@@ -18,13 +18,13 @@ from pyro.util import get_rng_state, set_rng_state
 from cai import installation
 from cai.evaluation.comparison import compare
 from cai.evaluation.spelling import without_infinities
+from cai.experiments.error_words import in_words
 from cai.experiments.function_identity import described
 from cai.experiments.grid import Plain, canonical
 from cai.numerics.exclusive import seeded
 
 DONE, FAILED, KILLED = "done", "failed", "killed"
 _DIGITS = 24  # of a key, each of four bits
-_LONGEST = 1000  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,8 @@ class Study:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit is one, which a user's code may raise
-            words = " ".join(f"{type(error).__name__}: {error}".split())
             seconds = time.perf_counter() - begun
-            return line(cell, FAILED, error=words[:_LONGEST], seconds=seconds)
+            return line(cell, FAILED, error=in_words(error), seconds=seconds)
         seconds = time.perf_counter() - begun
         row = {"log_evidence": report["log_evidence"], **report["rows"][cell.method]}
         return line(cell, DONE, row=row, seconds=seconds)

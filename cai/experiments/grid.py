@@ -30,7 +30,7 @@ def axes_of(grid: Any) -> dict[str, tuple[Plain, ...]]:
             that of a column of the results.
     """
     if not isinstance(grid, Mapping):
-        advice = 'for instance {"temperature": [0.1, 0.5, 1.0]}; {} is the model as it is'
+        advice = 'for instance {"temperature": [0.1, 0.5, 1.0]}; {} calls the factory alone'
         checks.refuse("grid", "{argument: values}", type(grid).__name__, advice)
     axes = {}
     for name, values in grid.items():
@@ -69,6 +69,8 @@ def check_arguments(factory: Callable[..., Any], axes: Mapping[str, Any]) -> Non
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             advice = f"did you mean {near[0]}?" if near else "as the factory has them"
+            if not names:
+                advice = f"the factory has no arguments; give it one that is called {name}"
             expected = f"arguments of the factory, {', '.join(names)}" if names else "{}"
             checks.refuse("grid", expected, repr(name), advice)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cai import checks
+from cai.experiments.cells import DONE
 
 if sys.platform != "win32":
     import fcntl
@@ -119,14 +120,18 @@ class ResultLines:
                 )
 
     def refuse_others(self, keys: set[str]) -> None:
-        """Raises ValueError if there is a line of a cell with none of these keys."""
+        """Raises ValueError if there is a result of a cell with none of these keys.
+
+        A cell that failed, or whose process was killed, has no result that could be lost.
+        """
         for line in self.found.values():
-            if line["key"] not in keys:
+            if line["outcome"] == DONE and line["key"] not in keys:
                 came = ", ".join(f"{k} = {v!r}" for k, v in line["point"].items())
                 came = f"a line of {line['method']}, seed {line['seed']}{came and f', {came}'}"
                 advice = (
                     "a sweep goes on with the same methods, values and seeds, or with more of "
-                    "them; for others choose another folder"
+                    "them; for fewer values sweep all of them and take a part with "
+                    "SweepResult.where; for others choose another folder"
                 )
                 self._refuse("results of this sweep", f"{came}, which is not in it", advice)
 

@@ -77,7 +77,7 @@ def sweep(
     >>> [round(cell.row["elbo"], 2) for cell in found if cell.method == "posterior"]
     [-8.47, -3.96]
     """
-    study = Study(_function("factory", factory), _methods(methods))
+    study = Study(_factory(factory), _methods(methods))
     axes, numbers = grids.axes_of(grid), _seeds(seeds)
     grids.check_arguments(factory, axes)
     checks.check_flag("retry", retry)
@@ -166,12 +166,24 @@ def _write(folder: Path, result: SweepResult, bar: SweepProgress) -> None:
     write_whole(folder / FIGURE, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
-def _function(name: str, value: Any) -> Callable[..., Any]:
+def _factory(value: Any) -> Callable[..., Any]:
+    came, advice = type(value).__name__, "for instance models.ledge"
+    steps = hasattr(value, "simulate") or hasattr(value, "log_dynamics")
+    a_model = steps and hasattr(value, "horizon") and not isinstance(value, type)
+    if a_model:
+        came = f"a model ({came}), which has no arguments"
+        advice = "pass a function that makes one, such as models.ledge, not models.ledge()"
+    if a_model or not callable(value):
+        checks.refuse("factory", "a function that makes a model", came, advice)
+    function: Callable[..., Any] = value
+    return function
+
+
+def _method(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
-        came = type(value).__name__
-        checks.refuse(
-            name, "a function", came, "for instance lambda **point: models.ledge(**point)"
-        )
+        advice = "pass inference.posterior, for instance, not its result inference.posterior(model)"
+        where = f"methods[{name!r}]"
+        checks.refuse(where, "a function of the model", type(value).__name__, advice)
     function: Callable[..., Any] = value
     return function
 
@@ -185,7 +197,7 @@ def _methods(methods: Any) -> dict[str, Callable[..., Any]]:
         checks.check_kind("methods", name, str, "names as texts", "such as posterior")
         if not name.strip():
             checks.refuse("methods", "names as texts", repr(name), "such as posterior")
-    return {name: _function(f"methods[{name!r}]", method) for name, method in methods.items()}
+    return {name: _method(name, method) for name, method in methods.items()}
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import statistics
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from matplotlib.figure import Figure
-from scipy import stats
 
 from cai import checks, one_line
 from cai.evaluation.spelling import aligned, counted, number, spell, without_infinities
-from cai.experiments import sweep_figure
+from cai.experiments import sweep_figure, sweep_table
 from cai.experiments.cells import DONE, Cell
 from cai.experiments.grid import COLUMNS, Plain
+from cai.files.whole_file import check_path, write_whole
 
 _SHOWN = {"elbo": "ELBO (nats)", "expected_return": "return (reward)", "kl": "KL (nats)"}
 _INFINITIES = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -135,7 +133,7 @@ class SweepResult:
         for first in range(0, len(self.cells), n):
             same = self.cells[first : first + n]
             found = [x for cell in same if (x := cell.row.get(column)) is not None]
-            mean, half = _interval(found)
+            mean, half = sweep_table.interval(found)
             given = {**same[0].point, "method": same[0].method}
             rows.append({**given, "mean": mean, "half_width": half, "count": len(found)})
         return rows
@@ -177,23 +175,39 @@ class SweepResult:
         found |= {"axes": axes, "cells": cells}
         return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
 
-    def to_csv(self) -> str:
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each cell, and the columns of ``to_csv``.
+
+        Numbers that there are not are NaN. Units are in ``attrs["units"]``.
+
+        Raises:
+            ValueError: if pandas is not installed.
+        """
+        return sweep_table.as_frame(sweep_table.table(self.axes, self.cells), self.axes)
+
+    @overload
+    def to_csv(self, path: None = None) -> str: ...
+    @overload
+    def to_csv(self, path: str | os.PathLike[str]) -> None: ...
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str | None:
         """A line a cell: its point, method, seed, columns, and its error.
 
         Numbers are written so that they are read back to the last bit, infinities as inf and -inf;
         what there is not is empty. Seconds are left out, so that the same sweep gives the same text
         however it was computed.
+
+        Args:
+            path: a file, which is written whole or not at all; None for the text.
+
+        Raises:
+            ValueError: if it is not the path of a file.
         """
-        columns = list(dict.fromkeys(name for cell in self for name in cell.row))
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([*self.axes, "method", "seed", *columns, "error"])
-        for cell in self:
-            given = [cell.point[name] for name in self.axes]
-            table.writerow(
-                [*given, cell.method, cell.seed, *map(cell.row.get, columns), cell.error]
-            )
-        return text.getvalue()
+        text = sweep_table.as_csv(sweep_table.table(self.axes, self.cells))
+        if path is None:
+            return text
+        file = check_path("path", path, "sweep.csv")
+        write_whole(file, lambda open_file: open_file.write(text.encode()))
+        return None
 
     def to_text(self, encoding: str = "utf-8", width: int | None = None) -> str:
         """A table of means over seeds.
@@ -265,17 +279,6 @@ def _on_one_line(value: Any) -> str:
     """A value as text, its line ends and what else is not printed as in a string of Python."""
     signs = str(value)
     return "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in signs)
-
-
-def _interval(numbers: list[float]) -> tuple[float | None, float | None]:
-    """The mean, and half the width of its 95% interval by Student's t."""
-    if not numbers:
-        return None, None
-    mean = sum(numbers) / len(numbers)
-    if len(numbers) < 2 or not math.isfinite(mean):
-        return mean, None
-    spread = statistics.stdev(numbers) / math.sqrt(len(numbers))
-    return mean, float(stats.t.ppf(0.975, len(numbers) - 1)) * spread
 
 
 def _number(row: dict[str, Any]) -> str:

@@ -168,6 +168,9 @@ def _extent(points: Tensor) -> Extent:
 
 def _check(model: TrajectoryModel, policies: Any, coordinates: tuple[int, int]) -> None:
     shape = model.initial.event_shape
+    if not isinstance(policies, Mapping):
+        came, advice = type(policies).__name__, 'for instance {"fitted": fit}'
+        checks.refuse("policies", "a dict, title of the panel -> policy", came, advice)
     if not policies:
         checks.refuse("policies", "at least one, by name", "none", 'for instance {"fitted": fit}')
     if not in_a_plane(model):

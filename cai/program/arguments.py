@@ -60,7 +60,7 @@ def check_arguments(model: Any) -> None:
     for name in ("reward", "arrival_reward", "final_reward"):
         _check_reward_argument(name, getattr(model, name), optional=name != "reward")
     if model.horizon is not None:
-        check_count("horizon", model.horizon)
+        check_count("horizon", model.horizon, advice="None is an infinite one")
     elif model.final_reward is not None:
         refuse(
             "final_reward",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,15 @@ FIELDS = {
 }
 """Which field of a model is asked by each of its methods that know the step."""
 
+REWARDS = ("reward", "arrival_reward", "final_reward")
 METHODS = *FIELDS, "final_rewards", "log_factor"
+_SIGNATURES = {
+    "action_prior": "action_prior(s)",
+    "dynamics": "dynamics(s, a)",
+    "reward": "reward(s, a); what depends on the next state is arrival_reward(s, a, s_next)",
+    "arrival_reward": "arrival_reward(s, a, s_next)",
+    "final_reward": "final_reward(s)",
+}
 
 
 def prior_at(prior: Callable[..., Any], s: Tensor, t: Any) -> Any:
@@ -79,18 +88,57 @@ def restate(name: str, error: Exception, *arguments: Any) -> NoReturn:
         asked = memory.asked_for(error)
         memory.refuse(name, f"one that allocates {asked} for arguments of shapes {shapes}", SPARSE)
     called = f"called with tensors of shape {shapes} it" if shapes else "this"
-    advice = "index tables with them, and use torch.where instead of Python `if`"
     dims = {x.dim() for x in arguments if isinstance(x, Tensor)}
-    if "must match" in str(error) and len(dims) > 1:
-        advice = (
+    advice = _advice(name, error, len(dims) > 1)
+    raise ValueError(f"{name}: {called} raised {type(error).__name__}: {error}{advice}") from error
+
+
+def _advice(name: str, error: Exception, mixed: bool) -> str:
+    """What may help against an error of a user's function.
+
+    Args:
+        name: the name of the function.
+        error: what it raised.
+        mixed: whether its arguments are vectors and numbers.
+    """
+    words = str(error)
+    broadcast = ". It must broadcast over any batch shape of its arguments, scalars included: "
+    if "must match" in words and mixed:
+        return broadcast + (
             "one of them is a vector here and another a number, so write a.unsqueeze(-1) where "
             "the number meets the vector, or s[..., 0] for a coordinate of the vector"
         )
-    raise ValueError(
-        f"{name}: {called} raised {type(error).__name__}: "
-        f"{error}. It must broadcast over any batch shape of its arguments, scalars included: "
-        f"{advice}"
-    ) from error
+    if "ambiguous" in words or "must match" in words or "broadcast" in words:
+        return broadcast + "index tables with them, and use torch.where instead of Python `if`"
+    if isinstance(error, TypeError) and "positional argument" in words and name in _SIGNATURES:
+        return f"; it is called as {_SIGNATURES[name]}"
+    if isinstance(error, IndexError) and ("must be long" in words or "valid indices" in words):
+        return (
+            "; what a Normal or a Bernoulli draws are not whole numbers: take a Categorical, or "
+            "convert them with .long()"
+        )
+    if isinstance(error, IndexError):
+        return (
+            "; states are numbered by `initial` and actions by `action_prior`, each from 0: look "
+            "at the order of the axes of the table, and at how many rows it has"
+        )
+    return ""
+
+
+def check_shape(name: str, shape: Any, batch: Any) -> None:
+    """Raises ValueError unless the batch shape of a result broadcasts to that of the arguments."""
+    try:
+        fits = np.broadcast_shapes(shape, batch) == tuple(batch)  # torch's own imports sympy
+    except ValueError:
+        fits = False
+    if not fits:
+        advice = "and end the distribution of a vector with .to_event(1)"
+        if name in REWARDS:
+            advice = "and sum over the axis of a vector: (s**2).sum(-1)"
+        raise ValueError(
+            f"{name}: batch shape {list(shape)} does not broadcast with states and actions of "
+            f"shape {list(batch)}; index tables with s and a instead of reshaping, {advice}"
+        )
 
 
 def refuse_parameters(where: str, when: str, error: ValueError) -> None:

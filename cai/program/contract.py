@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -19,11 +18,9 @@ from cai.checks import check_bernoulli, check_reward, refuse
 from cai.distributions.exact_scores import exact, log_probs, support_size
 from cai.numerics.exclusive import seeded
 from cai.program.arguments import check_layout, check_overrides
-from cai.program.calling import call
+from cai.program.calling import REWARDS, call, check_shape
 from cai.program.interfaces import Program
 from cai.program.trajectories import check_terminal
-
-REWARDS = ("reward", "arrival_reward", "final_reward")
 
 _PROBES = 6
 
@@ -122,7 +119,7 @@ def check_dynamics(model: Program, s: Tensor, a: Tensor, event: torch.Size) -> N
             "dynamics",
             f"next states of an integer type, as the states of `initial` ({s.dtype})",
             f"{value.dtype}",
-            "add .long() to what the Delta holds",
+            "return a Categorical, or a Delta of integers: dist.Delta(s_next.long())",
         )
     value = value.expand(n, *value.shape[value.dim() - event_dims :])
     grid = torch.stack([s, s.roll(1, 0)], 1), torch.stack([a, a], 1)
@@ -155,11 +152,11 @@ def check_reward_of(model: Program, name: str, s: Tensor, a: Tensor) -> None:
         check_reward(name, function(*arguments))
         return
     batch = call(name, function, *arguments)
-    _check_shape(name, batch.shape, (n,))
-    check_reward(name, batch)
+    check_shape(name, batch.shape, (n,))
+    check_reward(name, batch.expand(n), lambda index: f"in the state {s[index].tolist()}")
     for i in range(n):
         alone = call(name, function, *(x[i] for x in arguments))
-        _check_shape(name, alone.shape, ())
+        check_shape(name, alone.shape, ())
         if not _close(alone, batch.expand(n)[i]):
             raise ValueError(
                 f"{name}: for the state {s[i].tolist()} a scalar call gives {alone.item():g} "
@@ -191,8 +188,8 @@ def _check_all_rewards(model: Program, s: Tensor, a: Tensor) -> None:
     all_a = torch.arange(A, dtype=a.dtype).expand(S, A)
     rewards = call("reward", model.rewards, all_s, all_a, 0).expand(S, A)
     final = call("final_reward", model.final_rewards, all_s[:, 0])
-    check_reward("reward", rewards)
-    check_reward("final_reward", final)
+    check_reward("reward", rewards, lambda i: f"in the state {i[0]} for the action {i[1]}")
+    check_reward("final_reward", final, lambda i: f"in the state {i[0]}")
     if model.optimality == "bernoulli":
         check_bernoulli("final_reward", final, model.discount)
         if not model.pays_on_arrival:
@@ -207,29 +204,17 @@ def next_state(model: Program, s: Tensor, a: Tensor, latents: Latents, t: int = 
 
 def _check_distribution(name: str, d: Any, batch: Any, event: Any) -> None:
     if not isinstance(d, Distribution):
-        refuse(
-            name, "a distribution to be returned", repr(d), "for instance dist.Delta(next_state)"
-        )
+        came = f"a tensor of shape {list(d.shape)}" if isinstance(d, Tensor) else repr(d)
+        advice = "for instance dist.Categorical(probabilities) or dist.Delta(value)"
+        refuse(name, "a distribution to be returned", came, advice)
     exact(d)
-    _check_shape(name, d.batch_shape, batch)
+    check_shape(name, d.batch_shape, batch)
     if event is not None and d.event_shape != event:
         refuse(
             name,
             f"a next state of event shape {list(event)}, as in `initial`",
             f"one of event shape {list(d.event_shape)}",
             "use .to_event(1) for a vector of states, a plain distribution for a single number",
-        )
-
-
-def _check_shape(name: str, shape: Any, batch: Any) -> None:
-    try:
-        fits = np.broadcast_shapes(shape, batch) == tuple(batch)  # torch's own imports sympy
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name}: batch shape {list(shape)} does not broadcast with states and actions of "
-            f"shape {list(batch)}; index tables with s and a instead of reshaping"
         )
 
 
@@ -275,7 +260,7 @@ class Latents(Messenger):
                 f"dynamics: two sites are called {name!r}; a step is one run of a Pyro program, in "
                 "which every sample has a name of its own: rename one of them"
             )
-        _check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
+        check_shape(f"dynamics, site {name!r}", fn.batch_shape, self.shape)
         self.distributions[name] = fn = fn.expand(torch.Size(self.shape))
         msg["value"] = self.values[name] = self.given[name] if name in self.given else fn.sample()
         self.scores[name] = fn.log_prob(msg["value"])

@@ -18,6 +18,7 @@ from cai import checks
 from cai.distributions.exact_scores import support_size
 from cai.numerics.exclusive import seeded
 from cai.program import contract
+from cai.program.calling import REWARDS
 from cai.program.interfaces import Program
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
@@ -35,7 +36,7 @@ def explain(model: Program, error: ValueError) -> None:
         error: the error of the check; its message begins with the name of the function.
     """
     name = str(error).partition(":")[0].partition(",")[0]
-    if name not in ("action_prior", "dynamics", *contract.REWARDS):
+    if name not in ("action_prior", "dynamics", *REWARDS):
         return
     with seeded(0), torch.no_grad(), poutine.block():
         if _runs(_Changed(model, {}), name):

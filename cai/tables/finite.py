@@ -78,8 +78,8 @@ def _not_finite(argument: str, what: str, distribution: Any) -> NoReturn:
         else "exact inference is unavailable for continuous ones, use inference.fit, which samples"
     )
     raise NotEnumerable(
-        f"{argument}: enumeration needs finitely many {what}, which a Categorical numbers "
-        f"0 … n-1, got {name}; {advice}"
+        f"{argument}: enumeration needs finitely many {what}, numbered 0 … n-1 by a Categorical, "
+        f"got {name}; {advice}"
     )
 
 

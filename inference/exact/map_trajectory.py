@@ -123,7 +123,7 @@ def _state(state: Any, table: Table) -> int:
     if not 0 <= index < table.num_states:
         raise ValueError(
             f"start: expected a state in 0 … {table.num_states - 1}, got {state!r}; "
-            "None takes the most probable one"
+            "without one the best is taken"
         )
     return index
 

@@ -61,10 +61,11 @@ class OptimismCurve:
 
     def __repr__(self) -> str:
         low, high = self.optimism[0].item(), self.optimism[-1].item()
+        n = len(self.changes)
         return (
             f"OptimismCurve({len(self.optimism)} optimisms from {low:g} to {high:g}, bound from "
             f"{self.bound[0]:.6g} to {self.bound[-1]:.6g} nats, "
-            f"{len(self.changes)} policy switches)"
+            f"{n} policy switch{'' if n == 1 else 'es'})"
         )
 
     def __str__(self) -> str:

@@ -130,10 +130,138 @@ def test_what_fails_is_recorded_and_the_exit_status_says_so(tmp_path, capsys):
     status, out, err = run(capsys, *arguments, "-o", tmp_path)
     assert status == 1
     assert "1 cell of 2 failed" in out
-    assert "--retry" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == "cai: error: 1 of 2 cells failed; --retry does them again"
+    assert (out + err).count("slip: expected a probability") == 1
+    assert out.splitlines()[-1].startswith("slip: ")  # not the class of the error
     assert "slip: expected a probability" in (tmp_path / "results.csv").read_text("utf-8")
     assert run(capsys, *arguments, "-o", tmp_path, "--retry", "-q")[0] == 1
     assert len((tmp_path / "results.jsonl").read_text("utf-8").splitlines()) == 1 + 2 + 1
+
+
+def test_who_reads_json_is_told_of_the_first_error_beside_it(tmp_path, capsys):
+    words = ["sweep", "gridworld", "--grid", "slip=2,0.1", "--methods", "posterior", "-j", "-q"]
+    status, out, err = run(capsys, *words, "-o", tmp_path)
+    assert status == 1
+    assert json.loads(out)["cells"][0]["error"].startswith("slip: expected a probability")
+    assert "1 of 2 cells failed, the first with slip: expected a probability" in err
+
+
+def test_a_value_that_failed_can_be_left_out(tmp_path, capsys):
+    words = ["sweep", "gridworld", "--methods", "posterior", "-o", tmp_path, "-q", "--grid"]
+    assert run(capsys, *words, "slip=2,0.1")[0] == 1
+    assert run(capsys, *words, "slip=0.2,0.1")[0] == 0
+    status, _, err = run(capsys, *words, "slip=0.2")
+    assert status == 2
+    assert "slip = 0.1, which is not in it; a sweep goes on with" in err
+    assert "SweepResult" not in err  # which there is in Python alone
+    assert "for others choose another folder" in err
+
+
+OWN = """\
+from cai import models
+
+
+def make(wind=0.0, slip=0.0):
+    if wind > 5:
+        raise ZeroDivisionError("too windy")
+    return models.gridworld(wind=wind, slip=slip)
+
+
+def reward(s, wind):
+    return s * wind
+
+
+def looks_up(wind):
+    return {0: models.ledge(), 1: models.ledge()}[wind]
+
+
+def tank(noise=0.1):
+    return models.pendulum(horizon=3)
+
+
+def either(kind):
+    return models.ledge() if kind == "b" else models.pendulum(horizon=3)
+
+
+model = models.ledge()
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_model.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+MAKERS = "take own_model.py:make or own_model.py:looks_up, a function that makes one"
+TAKES_NONE = "--grid: own_model.py is a finished model, which has no arguments; "
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["own_model.py", "--grid", "wind=0,0.1"], TAKES_NONE + MAKERS),
+        (["own_model.py", "--grid", "a=0"], TAKES_NONE + "write a function of a that makes one"),
+        (["own_model.py", "-O", "a=0"], "--option: "),
+        (["own_model.py:make", "--grid", "wnd=0"], "--grid: own_model.py:make has no wnd; did"),
+        (["gridworld", "--grid", "slipp=0:0.3:0.1"], "--grid: gridworld has no slipp; did"),
+        (["gridworld", "--grid", "slip=0", "-O", "wnd=1"], "--option: gridworld has no wnd; did"),
+        (["gridworld", "--grid", "slipp=0", "-O", "wind=0"], "--grid: gridworld has no slipp; did"),
+        (["gridworld", "--grid", "slipp=0", "-O", "wnd=0"], "--grid and --option: gridworld has"),
+    ],
+)
+def test_a_mistake_in_the_grid_is_told_of_the_grid(arguments, words, tmp_path, capsys):
+    status, _, err = run(capsys, "sweep", *arguments, "--methods", "prior", "-o", "out")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert words in err
+    assert str(tmp_path) not in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_errors_of_cells_have_the_line_of_the_users_file(tmp_path, capsys):
+    for k, (model, grid) in enumerate([("make", "wind=0,9"), ("looks_up", "wind=0,9")]):
+        words = ["sweep", f"own_model.py:{model}", "--grid", grid, "--methods", "prior", "-q"]
+        status, out, _ = run(capsys, *words, "-o", f"out{k}")
+        assert status == 1
+        line = "(own_model.py, line 6)" if k == 0 else "(own_model.py, line 15)"
+        assert out.splitlines()[-1].endswith(line)
+        assert str(tmp_path) not in (tmp_path / f"out{k}" / "results.csv").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ("posterior", "--methods: posterior cannot take own_model.py:tank, whose states or act"),
+        ("prior,hard", "--methods: hard cannot take own_model.py:tank, whose states or actions"),
+        ("soft-q,sac", "--methods: soft-q cannot take own_model.py:tank, whose actions are cont"),
+    ],
+)
+def test_a_method_that_takes_no_model_of_the_grid_is_refused(methods, words, tmp_path, capsys):
+    arguments = ["own_model.py:tank", "--grid", "noise=0.1,0.2", "--methods", methods]
+    status, _, err = run(capsys, "sweep", *arguments, "-o", "out")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert words in err
+    assert "; take fit, prior, sac" in err or "; take prior, sac" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_method_that_takes_some_model_of_the_grid_is_done(capsys):
+    words = ["sweep", "own_model.py:either", "--grid", "kind=a,b,c", "--methods", "posterior"]
+    status, out, _ = run(capsys, *words, "-o", "out", "-q", "-j")
+    assert status == 1
+    assert [cell["error"] is None for cell in json.loads(out)["cells"]] == [False, True, False]
+
+
+def test_methods_of_an_infinite_horizon(tmp_path, capsys):
+    words = ["sweep", "ledge", "-T", "infinite", "--grid", "discount=0.9", "-o", tmp_path / "out"]
+    status, _, err = run(capsys, *words, "--methods", "posterior,hard")
+    assert status == 2
+    assert "posterior cannot take ledge, whose horizon is infinite; take soft_values, hard" in err
+    assert run(capsys, *words, "--methods", "soft_values,hard", "-q")[0] == 0
 
 
 @pytest.mark.parametrize(

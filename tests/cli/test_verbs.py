@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import runpy
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from command_line import run
 
 import cai
 from cai import inference, models
+from cai.cli import options
 from cai.cli.verbs import facts
 
 LEDGE = models.ledge()
@@ -309,6 +311,26 @@ def test_new_writes_a_model_that_runs_at_once(tmp_path, capsys, monkeypatch):
     assert done.returncode == 0, done.stdout
 
 
+def test_new_writes_a_continuous_model_that_runs_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = out_of(capsys, "new", "--continuous", "mine.py")
+    assert said == "cai fit mine.py:model --estimator pathwise\n"
+    found = json.loads(out_of(capsys, "info", "mine.py", "--json"))
+    assert (found["state_shape"], found["action_shape"]) == ([2], [1])
+    assert found["table_bytes"] is None
+    assert "fit" in found["methods"]
+    assert found["contract"].startswith("kept")
+    model = runpy.run_path("mine.py")["make"](noise=0.05)
+    policy = cai.NeuralPolicy(model, hidden=(8,))
+    fitted = inference.fit(model, policy, estimator="pathwise", steps=3, progress=False)
+    assert (fitted.estimator, len(fitted.losses)) == ("pathwise", 3)
+    assert model.simulate(fitted.policy, samples=2).actions.abs().max() <= 3.0  # the box
+    text = (tmp_path / "mine.py").read_text("utf-8")
+    lines = [x.split() for x in text.splitlines() if x.startswith("    cai ")]
+    assert [options.parser().parse_args(x[1:]).command for x in lines] == ["info", "fit", "sweep"]
+    assert said.split()[:2] == lines[1][:2]
+
+
 def test_new_leaves_what_exists_alone(tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text("x = 1\n", encoding="utf-8")
@@ -435,3 +457,35 @@ def test_negative_numbers_follow_their_option(tmp_path, capsys):
     assert json.loads(found)["optimism"] == -1
     status, _, err = run(capsys, "solve", "ledge", "--optimism", "-o", tmp_path)
     assert (status, "expected one argument" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["solve", "pendulum"], "numbered 0 … n-1 by a Categorical, .* use `cai fit`, which"),
+        (["fit", "pendulum", "--policy", "table"], "--policy: .* take --policy network"),
+        (["irl", "gridworld", "missing.csv"], "missing.csv: .* got none of that name"),
+        (["info", "missing.py:model"], "missing.py: there is no such file; look at its name"),
+        (["solve", "ledge", "--save", "no/x.pt"], "--save: no/x.pt: .* make it first"),
+        (["fit", "ledge", "--checkpoint", "no/x.pt"], "--checkpoint: no/x.pt: .* make it first"),
+        (["plan", "ledge", "--start", "hom"], "--start: .* got 'hom'; did you mean home"),
+        (["plan", "gridworld", "--start", "S"], "--start: .* got 'S'; there are 0 … 47"),
+        (["plan", "ledge", "--start", "99"], "got 99; without one the best is taken"),
+        (["compare", "ledge", "-T", "infinite"], "finite number of steps; cai solve takes"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_try(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert re.search(words, err.strip().splitlines()[-1])
+
+
+def test_a_plan_from_a_state_by_its_name(tmp_path, capsys):
+    k = LEDGE.layout.states.index("last bend")
+    said = [
+        out_of(capsys, "plan", "ledge", "--start", start, "--json", "-o", tmp_path)
+        for start in ("last bend", str(k))
+    ]
+    assert said[0] == said[1]
+    assert json.loads(said[0])["steps"][0]["state"] == k

@@ -53,6 +53,12 @@ def test_methods_are_named():
         cai.compare(TABLE, [inference.posterior(TABLE)])
 
 
+def test_a_function_that_solves_is_not_a_policy():
+    words = r"methods\['x'\]: .* got the function posterior of a model; .* posterior\(model\)"
+    with pytest.raises(ValueError, match=words):
+        cai.compare(TABLE, {"x": inference.posterior})
+
+
 @pytest.mark.parametrize("initial", [[1.0, 0.0], [1 - 1e-6, 1e-6]])
 def test_what_is_too_rare_to_be_seen_counts_all_the_same(initial):
     """One in a million is lost: ten thousand trajectories know nothing of it."""

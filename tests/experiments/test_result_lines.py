@@ -128,6 +128,16 @@ def test_another_sweep_is_refused(tmp_path):
             lines.refuse_others({f"key {k}" for k in range(4)})
 
 
+@pytest.mark.parametrize("outcome", ["failed", "killed"])
+def test_a_cell_without_a_result_belongs_to_any_grid(outcome, tmp_path):
+    with ResultLines(tmp_path / "x.jsonl", HEAD) as lines:
+        lines.append(line(1, outcome))
+        lines.refuse_others(set())
+        lines.append(line(1))
+        with pytest.raises(ValueError, match="which is not in it"):
+            lines.refuse_others(set())
+
+
 @pytest.mark.skipif(not hasattr(result_lines, "fcntl"), reason="locks of Unix")
 def test_two_sweeps_do_not_write_one_file(tmp_path):
     path = tmp_path / "x.jsonl"

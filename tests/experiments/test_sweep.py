@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import runpy
 import statistics
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from scipy import stats
 import cai
 from cai import inference, models
 from cai.experiments import cells as cells_module
+from cai.experiments.error_words import CellError, in_words
 
 METHODS = {"posterior": inference.posterior, "fixed": inference.soft_values}
+RESULT = r"methods\['p'\]: .* of the model, got Solution; pass inference.posterior.* not its result"
+A_MODEL = r"factory: .* got a model .*, which has no arguments; pass a function .* models.ledge,"
 GRID = {"temperature": [0.5, 1.0], "gives_way": [0.1, 0.5, 0.9]}
 
 
@@ -159,7 +163,8 @@ def test_what_fails_is_recorded_and_stops_no_other(tmp_path):
     assert len(found.failed) == 3 * 2
     for cell in found.failed:
         assert cell.point["temperature"] == 0.5
-        assert cell.error == "ZeroDivisionError: one line"
+        line = fails.__code__.co_firstlineno + 2
+        assert cell.error == f"ZeroDivisionError: one line (test_sweep.py, line {line})"
         assert cell.row == {}
     assert sum(line["outcome"] == "done" for line in lines_in(tmp_path)[1:]) == len(found) - 6
     assert "6 cells of 36 failed; the first, fails, seed 0, temperature = 0.5" in str(found)
@@ -175,6 +180,50 @@ def test_a_factory_may_fail_in_any_way(error):
     found = sweep(factory, {"k": [0, 1]}, METHODS)
     assert [x.error is None for x in found] == [True, True, False, False]
     assert found.failed[0].error.startswith(type(error).__name__)
+
+
+def test_an_error_is_told_with_the_line_of_the_users_code(tmp_path):
+    code = "import torch\n\n\ndef multiply(model):\n    return torch.ones(2) @ torch.ones(3)\n"
+    (tmp_path / "study_of_errors.py").write_text(code, encoding="utf-8")
+    names = runpy.run_path(str(tmp_path / "study_of_errors.py"))
+    found = sweep(models.ledge, {}, {"a": names["multiply"]}, out=tmp_path)
+    (cell,) = found.failed
+    assert cell.error.startswith("RuntimeError: ")
+    assert cell.error.endswith(" (study_of_errors.py, line 5)")
+    assert lines_in(tmp_path)[1]["error"] == cell.error
+    assert cell.error in (tmp_path / "results.csv").read_text("utf-8")
+    assert str(found).endswith(cell.error)
+
+
+def test_an_error_of_the_library_alone_has_no_line():
+    (cell,) = sweep(models.gridworld, {"slip": [2]}, {"a": inference.posterior}).failed
+    assert cell.error.startswith("ValueError: slip: expected a probability")
+    assert "line" not in cell.error
+
+
+def test_a_long_error_keeps_its_line():
+    def wordy(model):
+        raise ValueError("x" * 5000)
+
+    (cell,) = sweep(models.ledge, {}, {"a": wordy}).failed
+    line = wordy.__code__.co_firstlineno + 1
+    assert cell.error.endswith(f"x (test_sweep.py, line {line})")
+    assert len(cell.error) == 1000
+
+
+def test_where_an_error_is_from_is_told_of_its_cause():
+    """What the library raises in place of an error of the user's code is from there as well."""
+
+    def broken():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError) as caught:
+        broken()
+    error = CellError("cannot be made")
+    error.__context__ = caught.value
+    line = broken.__code__.co_firstlineno + 1
+    assert in_words(error) == f"cannot be made (test_sweep.py, line {line})"
+    assert in_words(CellError("all is said")) == "all is said"
 
 
 def test_ctrl_c_of_a_cell_is_no_failure(tmp_path):
@@ -206,7 +255,11 @@ def test_ctrl_c_of_a_cell_is_no_failure(tmp_path):
         ({"methods": [1]}, "methods: expected at least one"),
         ({"methods": {"a": 3}}, "a function"),
         ({"methods": {3: fails}}, "names as texts"),
+        ({"methods": {"p": inference.posterior(models.ledge())}}, RESULT),
         ({"factory": 3}, "factory: expected a function"),
+        ({"factory": models.ledge()}, A_MODEL),
+        ({"factory": models.ledge(), "grid": {"temperature": [1]}}, A_MODEL),
+        ({"factory": cai.tabulate(models.ledge())}, A_MODEL),
         ({"seeds": 0}, "seeds"),
         ({"seeds": True}, "seeds"),
         ({"seeds": []}, "seeds"),
@@ -301,6 +354,20 @@ def test_another_sweep_is_refused(changes, tmp_path):
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
+def test_values_that_failed_can_be_left_out(tmp_path):
+    """A cell that failed has no result that another grid would lose."""
+    grid = {"gives_way": [0.1, 10]}
+    found = sweep(models.ledge, grid, {"a": counted}, out=tmp_path)
+    assert [x.point["gives_way"] for x in found.failed] == [10]
+    found = sweep(models.ledge, {"gives_way": [0.1, 0.5]}, {"a": counted}, out=tmp_path)
+    assert found.failed == ()
+    assert counted.calls == 1 + 1  # the factory refused 10
+    assert ",10," not in (tmp_path / "results.csv").read_text("utf-8")
+    words = r"gives_way = 0\.1, which is not in it; .* take a part with SweepResult\.where"
+    with pytest.raises(ValueError, match=words):
+        sweep(models.ledge, {"gives_way": [0.5]}, {"a": counted}, out=tmp_path)
+
+
 # Keys
 
 
@@ -370,6 +437,16 @@ def test_csv_is_read_back_to_the_last_bit(seeds):
         assert {name: float(row[name]) for name in GRID} == cell.point
         for name, x in cell.row.items():
             assert row[name] == "" if x is None else float(row[name]) == x
+
+
+def test_csv_is_written_whole(seeds, tmp_path):
+    path = tmp_path / "table.csv"
+    assert seeds.to_csv(path) is None
+    assert path.read_bytes() == seeds.to_csv().encode()
+    assert [x.name for x in tmp_path.iterdir()] == ["table.csv"]
+    for wrong in (3, tmp_path, tmp_path / "none" / "table.csv"):
+        with pytest.raises(ValueError, match="path: expected the path of a file"):
+            seeds.to_csv(wrong)
 
 
 def test_json_has_no_infinities_and_lines_read_back_what_they_were(tmp_path):

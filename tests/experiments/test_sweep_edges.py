@@ -36,7 +36,7 @@ def test_an_axis_is_not_called_as_a_column(name, tmp_path):
     ("changes", "words"),
     [
         ({"grid": {"temprature": [1]}}, "grid: .*got 'temprature'; did you mean temperature"),
-        ({"grid": {"x": [1]}, "factory": lambda: models.ledge()}, "grid: expected {}"),
+        ({"grid": {"x": [1]}, "factory": lambda: models.ledge()}, "'x'; the factory has no"),
         ({"engine": 3}, "engine: expected the name"),
         ({"out": 3}, "out: expected the path of a folder, got 3"),
         ({"methods": {"": inference.posterior}}, "methods: expected names"),

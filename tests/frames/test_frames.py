@@ -113,6 +113,34 @@ def test_a_curve_as_a_frame_has_the_columns_of_the_curve():
     assert frame.attrs["units"]["expected_return"] == "reward"
 
 
+def refuses_half(model):
+    if model.temperature == 0.5:
+        raise ValueError("a half")
+    return inference.posterior(model)
+
+
+def test_a_sweep_as_a_frame_has_a_row_for_each_cell():
+    pandas = pytest.importorskip("pandas")
+    grid, methods = {"temperature": [0.5, 1.0]}, {"a": refuses_half, "b": inference.soft_values}
+    swept = cai.sweep(models.ledge, grid, methods, seeds=2, progress=False)
+    frame = swept.to_dataframe()
+    header = swept.to_csv().splitlines()[0].split(",")
+    assert list(frame.columns) == header
+    for (_, row), cell in zip(frame.iterrows(), swept, strict=True):
+        assert (row["temperature"], row["method"]) == (cell.point["temperature"], cell.method)
+        assert row["seed"] == cell.seed
+        assert pandas.isna(row["error"]) if cell.error is None else row["error"] == cell.error
+        for name in header[3:-1]:
+            number = cell.row.get(name)
+            assert np.isnan(row[name]) if number is None else row[name] == number
+    units = frame.attrs["units"]
+    assert list(units) == header[3:-1]
+    assert all(frame[name].dtype == float for name in units)
+    assert units["elbo"] == units["log_evidence"] == "nats"
+    assert units["expected_return"] == units["imagined_return"] == "reward"
+    json.dumps(frame.attrs)
+
+
 def test_a_solution_as_a_data_set_is_found_by_names():
     pytest.importorskip("xarray")
     solution = inference.posterior(LEDGE)

@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import os
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -72,6 +74,41 @@ def test_the_examples_of_a_page_run(path):
     outcome = doctest.DocTestRunner(verbose=False).run(parsed, out=said.append)
     assert outcome.attempted > 0
     assert outcome.failed == 0, "".join(said)
+
+
+# Blocks to copy
+
+
+def scripts(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+ALONE = [
+    (name, code)
+    for name in ("installation", "logging", "sweeps", "which_method")
+    for code in scripts(DOCS / f"{name}.md")
+]
+
+
+@pytest.mark.parametrize(("name", "code"), ALONE, ids=[name for name, _ in ALONE])
+def test_a_block_to_copy_imports_and_defines_what_it_uses(name, code):
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    done = subprocess.run(ruff, input=code, capture_output=True, check=False, encoding="utf-8")
+    assert done.returncode == 0, done.stdout
+    assert {name for name, _ in ALONE} == {"installation", "logging", "sweeps", "which_method"}
+
+
+def test_a_continuous_model_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = scripts(DOCS / "which_method.md")
+    scope = {}
+    exec(compile(code, "which_method.md", "exec"), scope)
+    model, fitted = scope["model"], scope["fitted"]
+    assert fitted.estimator == "pathwise"
+    assert fitted.elbo > cai.evaluate(model, scope["prior"], samples=1000).elbo + 50
+    shapes = [tuple(getattr(scope["trajectories"], x).shape) for x in ("states", "rewards")]
+    assert f"{shapes[0]}, {shapes[1]}" in code
+    assert (tmp_path / "trajectories.png").stat().st_size > 10_000
 
 
 def test_the_version_to_cite():

@@ -50,7 +50,8 @@ MAY_IMPORT = {  # besides its own folder, and what is open to all
     "cai/explorer": "tables",
     "cai/plot": "numerics program tables policies solutions evaluation roads graph.py drawing "
     "explorer",
-    "cai/experiments": "numerics evaluation drawing files progress parallel.py installation.py",
+    "cai/experiments": "numerics evaluation drawing files frames progress parallel.py "
+    "installation.py",
     "models": "numerics distributions program gaussian stepping roads",
 }
 # A family of verbs imports those before it, and any folder of cai but the figures and the command.

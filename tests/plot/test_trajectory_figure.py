@@ -107,6 +107,7 @@ def test_a_reward_of_one_level_has_no_curves():
     ("model", "policies", "options", "message"),
     [
         (plane(), {}, {}, "policies: expected at least one"),
+        (plane(), push(0, 0), {}, "policies: expected a dict, title of the panel -> policy"),
         (plane(), {"x": push(0, 0)}, {"coordinates": (0, 2)}, "two of 0 … 1, got"),
         (plane(), {"x": push(0, 0)}, {"coordinates": (1, 1)}, "two of 0 … 1, got"),
         (models.ledge(), {"x": push(0, 0)}, {}, "plot.occupancy and"),

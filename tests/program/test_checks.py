@@ -353,3 +353,74 @@ def test_networks_of_no_shape():
     policy = cai.NeuralPolicy(continuous(), network=torch.nn.Linear(3, 7))
     with pytest.raises(ValueError, match="network: expected 2 outputs, what the head takes, got"):
         cai.evaluate(continuous(), policy, samples=2)
+
+
+# What is told to somebody who made a mistake that is easily made
+
+TWO = torch.zeros(2)
+
+
+def on_a_plane(**changes):
+    """A point on a plane, which is pushed by a number."""
+    given = {
+        "initial": dist.Normal(TWO, 1.0).to_event(1),
+        "action_prior": lambda s: dist.Normal(0.0, 1.0),
+        "dynamics": lambda s, a: dist.Normal(s, 0.1).to_event(1),
+        "reward": lambda s, a: -(s**2).sum(-1),
+        "horizon": 3,
+    }
+    return cai.TrajectoryModel(**given | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"dynamics": lambda s, a: dist.Normal(s, 0.1)},
+            r"dynamics: .* end .* with \.to_event\(1\)",
+        ),
+        ({"action_prior": lambda s: dist.Normal(s, 1.0)}, r"action_prior: .* \.to_event\(1\)"),
+        ({"reward": lambda s, a: -(s**2)}, r"reward: .* sum over the axis of a vector"),
+        ({"reward": lambda s: -1.0}, r"reward: .* TypeError: .*; it is called as reward\(s, a\)"),
+        ({"reward": lambda s, a, n: -1.0}, r"next state is arrival_reward\(s, a, s_next\)"),
+        ({"action_prior": lambda t, s: dist.Normal(0.0, 1.0)}, r"is called as action_prior\(s\)"),
+        ({"dynamics": lambda t, s, a: dist.Delta(s)}, r"it is called as dynamics\(s, a\)"),
+        ({"reward": lambda s, a: s[..., 0] / 0}, r"reward: expected .* got -?inf in the state \["),
+        ({"horizon": 0}, "horizon: expected .* got 0; None is an infinite one"),
+        ({"temperature": "0.5"}, r"temperature: .* got '0.5'; convert it with float"),
+    ],
+)
+def test_a_common_mistake_with_vectors(changes, words):
+    with pytest.raises(ValueError, match=words):
+        on_a_plane(**changes)
+
+
+TABLE = torch.full((3, 2, 3), 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dynamics": lambda s, a: dist.Categorical(TABLE[a, s])}, "look at the order of the axes"),
+        ({"initial": dist.Categorical(torch.ones(4))}, "at how many rows it has"),
+        ({"action_prior": lambda s: dist.Bernoulli(0.5)}, "take a Categorical, or convert them"),
+        ({"dynamics": lambda s, a: TABLE[s, a]}, r"got a tensor of shape .*dist\.Categorical\("),
+        ({"dynamics": lambda s, a: dist.Normal(s * 1.0, 1)}, "return a Categorical, or a Delta"),
+        ({"reward": lambda s, a: {0: 1.0}["x"]}, r"reward: .* raised KeyError: 'x'$"),
+        (
+            {"reward": lambda s, a: torch.where((s == 1) & (a == 1), math.nan, 0.0)},
+            "got nan in the state 1 for the action 1; look for 0/0",
+        ),
+    ],
+)
+def test_a_common_mistake_with_tables(changes, words):
+    given = {
+        "initial": dist.Categorical(torch.ones(3)),
+        "action_prior": lambda s: dist.Categorical(torch.ones(2)),
+        "dynamics": lambda s, a: dist.Categorical(TABLE[s, a]),
+        "reward": lambda s, a: -1.0,
+        "horizon": 3,
+    }
+    assert cai.tabulate(cai.TrajectoryModel(**given)).num_states == 3
+    with pytest.raises(ValueError, match=words):
+        cai.TrajectoryModel(**given | changes)

@@ -15,12 +15,12 @@ def add_routes(commands: Any) -> None:
     actions = routes.add_subparsers(
         dest="action", required=True, metavar="fit | drivers | predict | destination"
     )
-    fitting = actions.add_parser("fit", help="fit what turns cost to trips")
+    fitting = actions.add_parser("fit", help="estimate turn costs from trips")
     _add_network(fitting)
     _add_trips(fitting)
     _add_features(fitting)
     add_estimation(fitting)
-    each = actions.add_parser("drivers", help="what turns cost each driver, and all of them")
+    each = actions.add_parser("drivers", help="estimate turn costs per driver and for all drivers")
     _add_network(each)
     _add_trips(each)
     _add_features(each)

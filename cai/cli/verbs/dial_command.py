@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
         "--optimism",
         type=_several,
         metavar="ETA,ETA",
-        help="at which, as --optimism -1,0,1 (default 41 from -inf to inf)",
+        help="values of η, e.g. -1,0,1 (default: 41 values from -inf to inf)",
     )
     shared_options.add_json(dial, "a table")
 

@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
         choices=_ESTIMATORS,
         default="auto",
         metavar="NAME",
-        help=f"of the gradient: {', '.join(_ESTIMATORS)} (default auto)",
+        help=f"gradient estimator: {', '.join(_ESTIMATORS)} (default auto)",
     )
     fit.add_argument("--learning-rate", type=shared_options.number, metavar="RATE", help="of Adam")
     fit.add_argument(
@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> None:
     cli.check_save(options)
     checkpoint: Path | None = options.checkpoint
     if checkpoint is not None and not checkpoint.resolve().parent.is_dir():
-        raise Mistake(f"--checkpoint: {checkpoint}: expected a file in a folder that exists")
+        expected = "a file in a folder that exists"
+        raise Mistake(f"--checkpoint: {checkpoint}: expected {expected}; make it first")
     with cli.output.folder(options.out):
         cli.output.announce(options, _FILES)
         model = cli.loading.load(options)
@@ -87,6 +88,9 @@ def _fitted(options: argparse.Namespace, model: Any) -> Any:
         Mistake: if it cannot be trained so.
     """
     kind = options.policy or ("table" if cli.has_table(model) else "network")
+    if kind == "table" and not cli.has_table(model):
+        expected = "finitely many states and actions for a table, got a continuous model"
+        raise Mistake(f"--policy: expected {expected}; take --policy network")
     try:
         policy = cli.untrained(model, kind, options.seed)
         return inference.fit(

@@ -10,7 +10,7 @@ from typing import Any
 from cai.cli import shared_options, terminal
 from cai.cli.failure import Mistake, program
 
-_TEXT = '''\
+_DISCRETE = '''\
 """A model to start from: a corridor with a wind, a goal at one end and a pit at the other.
 
 Change it, and see what comes of it:
@@ -68,6 +68,63 @@ def make(wind=0.2, temperature=0.5):
 model = make()
 '''
 
+_CONTINUOUS = '''\
+"""A continuous model to start from: a puck on a track is pushed until it rests at the origin.
+
+Change it, and see what comes of it:
+
+    cai info {file}
+    cai fit {file} --estimator pathwise
+    cai sweep {file}:make --grid noise=0.01,0.1 --methods prior,fit
+
+Or in Python:
+
+    fitted = inference.fit(model, cai.NeuralPolicy(model), estimator="pathwise")
+    trajectories = model.simulate(fitted.policy, samples=100, seed=0)
+    figure = plot.trajectories(model, {{"fitted": fitted.policy}})
+"""
+
+import pyro.distributions as dist
+import torch
+
+import cai
+
+DT = 0.1  # seconds in a step
+PUSH = 3.0  # the largest force in either direction
+
+
+def make(noise=0.01, temperature=0.1):
+    """A puck on a track. What is an argument here can be set by --option and by --grid."""
+
+    def dynamics(s, a):
+        """p(s' | s, a), where s is (position, velocity) and a is (force,).
+
+        The last axis holds these numbers, and every axis before it is the batch shape: with states
+        of shape (batch, 2) come actions of shape (batch, 1). So index the last axis only.
+        """
+        position, velocity = s[..., 0], s[..., 1]
+        moved = torch.stack([position + DT * velocity, velocity + DT * a[..., 0]], -1)
+        return dist.Normal(moved, noise).to_event(1)  # to_event(1): the two numbers are one state
+
+    def reward(s, a):
+        """r(s, a), in reward units: one number for each state, of shape (batch,)."""
+        return -s[..., 0].square() - 0.1 * s[..., 1].square()
+
+    low, high = torch.tensor([-PUSH]), torch.tensor([PUSH])
+    return cai.TrajectoryModel(
+        initial=dist.Normal(torch.tensor([1.0, 0.0]), 0.1).to_event(1),  # p(s_0)
+        dynamics=dynamics,
+        reward=reward,
+        action_prior=dist.Uniform(low, high).to_event(1),  # p(a | s): policies stay in this box
+        horizon=30,  # T
+        temperature=temperature,  # alpha: the smaller, the more rewards count beside the prior
+        discount=1.0,  # gamma: the probability of surviving a step
+    )
+
+
+model = make()
+'''
+
 
 def add_to(commands: Any) -> None:
     """Adds the command's options."""
@@ -77,6 +134,11 @@ def add_to(commands: Any) -> None:
         description="Write a commented model to start from; a file that exists is left alone.",
     )
     new.add_argument("file", type=Path, metavar="FILE.py", help="the file to write")
+    new.add_argument(
+        "--continuous",
+        action="store_true",
+        help="a model of continuous states and actions, instead of finitely many",
+    )
     shared_options.add_quiet(new)
 
 
@@ -95,11 +157,17 @@ def run(options: argparse.Namespace) -> None:
         raise Mistake(f"{file}: there is no folder {file.parent}; make it first")
     try:
         with file.open("x", encoding="utf-8") as new:
-            new.write(_TEXT.format(file=file.as_posix()))
+            text = _CONTINUOUS if options.continuous else _DISCRETE
+            new.write(text.format(file=file.as_posix()))
     except FileExistsError:
         raise Mistake(f"{file}: it exists, and is left as it is; choose another name") from None
     except OSError as error:
         raise Mistake(f"{file}: {error.strerror}; choose another folder") from None
-    terminal.show(f"{program()} compare {shlex.quote(f'{file}:model')}")
+    model = shlex.quote(f"{file}:model")
+    if options.continuous:
+        line, does = f"fit {model} --estimator pathwise", "trains a policy for it"
+    else:
+        line, does = f"compare {model}", "compares methods on it"
+    terminal.show(f"{program()} {line}")
     if not options.quiet:
-        terminal.note(f"wrote {file}; the line above compares methods on it")
+        terminal.note(f"wrote {file}; the line above {does}")

@@ -25,7 +25,7 @@ def add_to(commands: Any) -> None:
     )
     shared_options.add_model(plan)
     plan.add_argument(
-        "--start", type=int, metavar="S", help="the initial state (default: the best)"
+        "--start", metavar="S", help="the initial state, its number or name (default: the best)"
     )
     shared_options.add_json(plan, "a table")
 
@@ -36,13 +36,24 @@ def run(options: argparse.Namespace) -> None:
         cli.output.announce(options, _FILES)
         table = cli.table_of(options)
         try:
-            best = inference.map_trajectory(table, options.start)
+            best = inference.map_trajectory(table, _number(options.start, table))
         except ValueError as error:
             raise Mistake(error) from None
         found = _plain(best)
         texts = {"plan.json": cli.to_json(found) + "\n", "plan.csv": _csv(best)}
         cli.output.write(options, {}, texts)
     cli.show(found, [cli.title(options, table), *_lines(found)], options.json)
+
+
+def _number(state: str | None, table: Any) -> int | None:
+    """A state that was given by its number or by its name."""
+    names = () if table.layout is None else table.layout.states or ()
+    if state is None or state in names:
+        return None if state is None else names.index(state)
+    if not state.isdecimal():
+        guess = shared_options.nearest(state, names) or f"; there are 0 … {table.num_states - 1}"
+        raise Mistake(f"--start: expected the number or name of a state, got {state!r}{guess}")
+    return int(state)
 
 
 def _plain(best: Any) -> dict[str, Any]:

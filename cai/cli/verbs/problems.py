@@ -29,7 +29,7 @@ def table_of(options: argparse.Namespace) -> Table:
     try:
         return tabulate(model)
     except ValueError as error:
-        raise Mistake(error) from None
+        raise Mistake(str(error).replace("inference.fit", "`cai fit`")) from None
 
 
 def title(options: argparse.Namespace, table: Table) -> str:
@@ -87,7 +87,7 @@ def check_save(options: argparse.Namespace) -> None:
     """Raises Mistake, before the work, if there is no room for the file of ``--save``."""
     path = options.save
     if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise Mistake(f"--save: {path}: expected a file in a folder that exists")
+        raise Mistake(f"--save: {path}: expected a file in a folder that exists; make it first")
 
 
 def keep(options: argparse.Namespace, thing: Any) -> None:

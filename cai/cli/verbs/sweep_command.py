@@ -46,18 +46,18 @@ def add_to(commands: Any) -> None:
         "--methods",
         type=shared_options.names,
         metavar="NAME,NAME",
-        help=f"of {', '.join(_METHODS)} (default: those of posterior, soft_values and fit that "
+        help=f"any of {', '.join(_METHODS)} (default: those of posterior, soft_values and fit that "
         "take the model)",
     )
     sweep.add_argument(
-        "--seeds", type=shared_options.count, default=1, help="how many, from 0 on (default 1)"
+        "--seeds", type=shared_options.count, default=1, help="number of seeds: 0, 1, … (default 1)"
     )
     sweep.add_argument(
         "-n",
         "--steps",
         type=shared_options.count,
         default=1000,
-        help="of fit: at most so many training steps (default 1000)",
+        help="maximum training steps of fit (default 1000)",
     )
     sweep.add_argument(
         "--transitions",
@@ -157,10 +157,10 @@ def run(options: argparse.Namespace) -> None:
             if (out / name).exists():
                 terminal.note(f"wrote {out / name}")
     if found.failed:
-        first = found.failed[0].error
+        # Below the table is the first error; who reads JSON is told of it here.
+        first = f", the first with {found.failed[0].error}" if options.json else ""
         raise ValueError(
-            f"{len(found.failed)} of {len(found)} cells failed, the first with {first}; --retry "
-            "does them again"
+            f"{len(found.failed)} of {len(found)} cells failed{first}; --retry does them again"
         )
 
 
@@ -190,7 +190,7 @@ def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> An
     given = {name: getattr(options, name) for name in ("horizon", "temperature", "discount")}
     factory = cli.ModelFactory(cli.loading.absolute(options.model), _in_order(options), **given)
     points = [dict(zip(grid, x, strict=True)) for x in itertools.product(*grid.values())]
-    cli.check_points(factory, points)
+    cli.check_points(factory, points, options.methods)
     named = options.methods or cli.usual_methods(factory, points)
     steps = {"fit": options.steps, **dict.fromkeys(LEARNERS, options.transitions)}
     methods = {name: cli.SweptMethod(name, steps.get(name)) for name in named}
@@ -207,4 +207,5 @@ def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> An
             progress=not options.quiet and "lines",
         )
     except ValueError as error:  # of an argument: those of cells are in the results
-        raise Mistake(f"--{error}") from None
+        parts = [x for x in str(error).split("; ") if "SweepResult" not in x]  # of Python
+        raise Mistake(f"--{'; '.join(parts)}") from None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
+import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +14,23 @@ import torch
 
 from cai import checks, inference
 from cai.cli import loading, train_command
-from cai.cli.failure import Mistake
+from cai.cli.failure import Mistake, file_of, source_of
 from cai.cli.learners import LEARNERS
 from cai.cli.verbs.facts import methods
+from cai.distributions.exact_scores import support_size
 from cai.evaluation.problem import as_problem
+from cai.experiments.error_words import CellError
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 
 _CHANGES = ("horizon", "temperature", "discount")
 EXACT = ("posterior", "soft_values", "hard")
 METHODS = (*EXACT, "fit", "prior", *LEARNERS)
+_OPTION, _FINISHED = "--option: ", "a model from a file has no options"
+
+
+class CellMistake(Mistake, CellError):
+    """A mistake in what a cell was given, or in the user's file."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,61 @@ class ModelFactory:
         """The model of a point.
 
         Raises:
-            Mistake: if there is none.
+            CellMistake: if there is none.
         """
         given = {name: getattr(self, name) for name in _CHANGES}
         given |= {name: value for name, value in point.items() if name in _CHANGES}
         option = [*self.option, *((k, v) for k, v in point.items() if k not in _CHANGES)]
         chosen = argparse.Namespace(model=self.model, option=option, quiet=True, **given)
-        return loading.load_any(chosen)
+        try:
+            return loading.load_any(chosen)
+        except Mistake as mistake:
+            words = self._of_the_grid(str(mistake), [k for k in point if k not in _CHANGES])
+            raise CellMistake(self._without_folder(words)) from mistake
+
+    @property
+    def name(self) -> str:
+        """The name of the model, without the folder of its file."""
+        return self._without_folder(self.model)
+
+    def _without_folder(self, words: str) -> str:
+        file = source_of(self.model)
+        known = file is not None and file.is_file()
+        return words.replace(str(file), file.name) if file is not None and known else words
+
+    def _of_the_grid(self, words: str, names: list[str]) -> str:
+        """What was said of options, said of what was typed: --grid, or both."""
+        if not words.startswith(_OPTION) or not names:
+            return words
+        words = words.removeprefix(_OPTION)
+        said = re.findall(r"\w+", words.partition(";")[0])
+        option = [name for name, _ in self.option]
+        ours, theirs = ({*said} & {*some} for some in (names, option))
+        if theirs and not ours:
+            return _OPTION + words
+        where = "--grid" if not option or (ours and not theirs) else "--grid and --option"
+        if words.startswith(_FINISHED):
+            came = "is a finished model, which has no arguments"
+            words = f"{self.name} {came}; {self._advice(names)}"
+        return f"{where}: {words}"
+
+    def _advice(self, names: list[str]) -> str:
+        """Which functions beside a finished model take arguments, or else that one is needed."""
+        name = self.name.rpartition(":")[0] if ":" in self.name else self.name
+        file = file_of(self.model)
+        home = f"_model_in_{file.stem}" if file else name
+        module = sys.modules.get(home)
+        held = {} if module is None else vars(module)
+        asked = {*names, *dict(self.option)}
+        found = [
+            f"{name}:{key}"
+            for key, value in held.items()
+            if inspect.isfunction(value) and value.__module__ == home and not key.startswith("_")
+            if _can_make(value, asked)
+        ]
+        if found:
+            return f"take {' or '.join(found)}, a function that makes one"
+        return f"write a function of {', '.join(names)} that makes one, and take {name}:FUNCTION"
 
 
 @dataclass(frozen=True)
@@ -67,7 +125,17 @@ class SweptMethod:
     steps: int | None = None
 
     def __call__(self, model: Any, seed: int) -> Any:
-        """A solution, a fit or a policy."""
+        """A solution, a fit or a policy.
+
+        Raises:
+            CellMistake: if the method does not take such a model.
+        """
+        try:
+            return self._of(model, seed)
+        except Mistake as mistake:
+            raise CellMistake(str(mistake)) from mistake
+
+    def _of(self, model: Any, seed: int) -> Any:
         if self.name == "posterior":
             return inference.posterior(model)
         if self.name in EXACT:
@@ -101,8 +169,39 @@ def usual_methods(factory: ModelFactory, points: list[dict[str, Any]]) -> list[s
     raise Mistake(f"--methods: {words}; name learners, as {', '.join(LEARNERS)}")
 
 
-def check_points(factory: ModelFactory, points: list[dict[str, Any]]) -> None:
-    """Raises Mistake unless the model can be made at the first point or at the last one."""
+def check_points(
+    factory: ModelFactory, points: list[dict[str, Any]], named: list[str] | None = None
+) -> None:
+    """Refuses what no cell can do.
+
+    Args:
+        factory: makes the models.
+        points: those of the grid.
+        named: methods that were named; None for those that take the model.
+
+    Raises:
+        Mistake: unless the model can be made at the first point or at the last one, and each method
+            takes the model of some point.
+    """
+    _check_models(factory, points)
+    left, said = list(named or ()), ""
+    for point in (points[0], *points[:0:-1]):
+        if not left:
+            return
+        with contextlib.suppress(Exception):  # which the cells of this point will tell
+            model = factory(**point)
+            table = None if _without_table(model, left) else as_problem(model).table
+            taken = _taken(model, table)
+            lacking = [name for name in left if name not in taken]
+            if lacking and not said:
+                said = f"{_why(lacking[0], model, table)}; take {', '.join(taken)}"
+            left = lacking
+    if left and said:
+        names = " and ".join(left)
+        raise Mistake(f"--methods: {names} cannot take {factory.name}, {said}")
+
+
+def _check_models(factory: ModelFactory, points: list[dict[str, Any]]) -> None:
     try:
         factory(**points[0])
     except Mistake:
@@ -114,3 +213,41 @@ def check_points(factory: ModelFactory, points: list[dict[str, Any]]) -> None:
         except Mistake:
             pass
         raise
+
+
+def _without_table(model: Any, named: list[str]) -> bool:
+    """Whether there is no table, or no method that is named would need it."""
+    return checks.can_only_be_sampled(model) or {*named} <= {"prior", *LEARNERS}
+
+
+def _taken(model: Any, table: Any) -> list[str]:
+    """The methods, of ``METHODS``, that take a model."""
+    found = {*methods(model, table), "prior"}
+    if "soft_values" in found:
+        found.add("hard")
+    finite = _has_finite_actions(model)
+    found |= {name for name, x in LEARNERS.items() if (x.discrete if finite else x.continuous)}
+    return [name for name in METHODS if name in found]
+
+
+def _why(name: str, model: Any, table: Any) -> str:
+    """Why a method does not take a model."""
+    if name in LEARNERS:
+        kind = "finitely many" if _has_finite_actions(model) else "continuous"
+        return f"whose actions are {kind}"
+    if checks.can_only_be_sampled(model):
+        return "an environment, of which only samples can be had"
+    if model.horizon is None and (table is not None or name == "fit"):
+        return "whose horizon is infinite"
+    return "whose states or actions are continuous"
+
+
+def _has_finite_actions(model: Any) -> bool:
+    return support_size(model.prior(model.initial.sample(), 0)) is not None
+
+
+def _can_make(function: Any, names: set[str]) -> bool:
+    """Whether a function takes arguments of these names, and needs no others."""
+    known = inspect.signature(function).parameters.values()
+    needed = {x.name for x in known if x.default is x.empty}
+    return names <= {x.name for x in known} and needed <= names.union(_CHANGES)

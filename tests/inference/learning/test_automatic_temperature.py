@@ -67,7 +67,7 @@ def test_a_resumed_run_goes_on_with_what_it_had_found(tmp_path):
         pass
 
     def stops(record):
-        if record["steps"] > 60_000:
+        if record["step"] > 60_000:
             raise Stop
 
     model, path = contextual_bandit(3), tmp_path / "run.pt"

@@ -85,7 +85,7 @@ def test_products_of_two_successors_have_the_mean_zero_at_the_optimum():
 
 
 def learnt_values(model, **options):
-    arguments = {"steps": 30_000, "num_envs": 32, "learning_rate": 0.05, "length": 1}
+    arguments = {"steps": 15_000, "num_envs": 32, "learning_rate": 0.05, "length": 1}
     policy = cai.TabularPolicy(model, stationary=True)
     return [
         inference.path_consistency(
@@ -124,7 +124,7 @@ def test_one_network_gives_the_policy_and_the_values(how):
         learnt = inference.path_consistency(
             model,
             None,
-            steps=60_000,
+            steps=30_000,
             num_envs=64,
             length=1,
             hidden=(32,),
@@ -143,7 +143,7 @@ def test_one_network_gives_the_policy_and_the_values(how):
 
 def test_relative_to_a_policy_that_lags_behind_it_goes_towards_the_hard_rule():
     model = risky()
-    arguments = {"steps": 40_000, "num_envs": 32, "learning_rate": 0.1, "length": 1}
+    arguments = {"steps": 30_000, "num_envs": 32, "learning_rate": 0.1, "length": 1}
     policy = cai.TabularPolicy(model, stationary=True)
     soft, hard = (inference.soft_values(model, rule=x) for x in ("soft", "hard"))
     goals = [cai.evaluate(model, x.policy).expected_return for x in (soft, hard)]

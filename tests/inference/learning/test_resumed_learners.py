@@ -23,7 +23,7 @@ import os, signal, sys
 import test_resumed_learners as these
 these.RUNS[sys.argv[1]](sys.argv[2], lambda taken: os.kill(os.getpid(), signal.SIGKILL))
 """
-LAST = 1500  # transitions of which the next are never taken
+LAST = 1300  # transitions of which the next are never taken
 
 
 def at_last(at, taken):
@@ -37,7 +37,7 @@ def tabular(path=None, at=lambda taken: None, horizon=None, **how):
         return 2.0 if taken < 1000 else 1.0
 
     model = models.ledge(horizon=horizon, discount=0.9)
-    how = {"num_envs": 7, "steps": 3000, "every": 400, "seed": 3, "progress": False, **how}
+    how = {"num_envs": 7, "steps": 1800, "every": 400, "seed": 3, "progress": False, **how}
     return inference.soft_q(model, temperature=temperature, checkpoint=path, **how)
 
 
@@ -55,7 +55,7 @@ def gradient(path=None, at=lambda taken: None, model=None, **how):
     model = model or models.ledge()
     discrete = not model.initial.sample().dtype.is_floating_point
     policy = cai.TabularPolicy(model) if discrete else cai.NeuralPolicy(model, (8,))
-    how = {"num_envs": 4, "length": 8, "steps": 3000, "every": 400, "progress": False, **how}
+    how = {"num_envs": 4, "length": 8, "steps": 1800, "every": 400, "progress": False, **how}
     return inference.policy_gradient(model, policy, temperature=temperature, checkpoint=path, **how)
 
 
@@ -77,14 +77,14 @@ class Watched(cai.TabularPolicy):
 
 def consistency(path=None, at=lambda taken: None, **how):
     model = models.ledge()
-    how = {"num_envs": 4, "length": 8, "steps": 3000, "every": 400, "progress": False, **how}
+    how = {"num_envs": 4, "length": 8, "steps": 1800, "every": 400, "progress": False, **how}
     policy = Watched(model, at)
     return inference.path_consistency(model, policy, lag=0.1, checkpoint=path, **how)
 
 
 def unified(path=None, at=lambda taken: None, **how):
     model = models.ledge()
-    how = {"num_envs": 4, "length": 8, "steps": 3000, "every": 400, "progress": False, **how}
+    how = {"num_envs": 4, "length": 8, "steps": 1800, "every": 400, "progress": False, **how}
     return inference.path_consistency(
         model,
         None,
@@ -102,7 +102,7 @@ def actor_critic(path=None, at=lambda taken: None, model=None, learner=inference
         return 2.0 if taken < 1000 else 1.0
 
     model = model or models.ledge(horizon=4, discount=0.9)
-    how = {"num_envs": 7, "steps": 3000, "every": 400, "batch": 16, "replay": 700, **how}
+    how = {"num_envs": 7, "steps": 1800, "every": 400, "batch": 16, "replay": 700, **how}
     return learner(
         model,
         hidden=(8,),
@@ -186,10 +186,10 @@ def test_what_stopped_loses_nothing_and_goes_on(tmp_path):
         raise ZeroDivisionError("once")
 
     with pytest.raises(
-        inference.LearningStopped, match=r"soft_q: stopped after 1505 of 3000 .*: once; .*\. What"
+        inference.LearningStopped, match=r"soft_q: stopped after 1302 of 1800 .*: once; .*\. What"
     ) as stopped:
         tabular(path, fails)
-    assert stopped.value.taken == 1505
+    assert stopped.value.taken == 1302
     assert stopped.value.learned.values(0) != 0
     assert_same(tabular(path), tabular())
 
@@ -221,7 +221,7 @@ def test_the_bar_shows_return_divergence_and_temperature(monkeypatch):
     last = {name: column[-1].item() for name, column in learnt.history.items()}
     assert f"return {last['returns']:.4g}, KL {last['divergence']:.3g} nats" in shown
     assert "temperature 1" in shown
-    assert "3000/3000" in shown  # of whole steps of 7 copies
+    assert "1800/1800" in shown  # of whole steps of 7 copies
 
 
 @pytest.mark.parametrize(

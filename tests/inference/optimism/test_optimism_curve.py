@@ -156,6 +156,15 @@ def test_the_ledge_is_taken_from_half_the_logarithm_of_the_golden_ratio():
         assert "step 0, start: path -> short cut" in str(curve)
 
 
+@pytest.mark.parametrize(
+    ("optimisms", "words"),
+    [([-0.1, 0.1], "0 policy switches"), ([0.0, 1.0], "1 policy switch")],
+)
+def test_policy_switches_are_counted_in_words(optimisms, words):
+    curve = inference.optimism_curve(models.ledge(), optimisms)
+    assert repr(curve).endswith(f" nats, {words})")
+
+
 def test_the_default_grid():
     curve = inference.optimism_curve(models.ledge())
     etas = curve.optimism.tolist()
