@@ -118,7 +118,7 @@ def csv_columns(path: Any) -> dict[str, list[str]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, TypeError) as error:
-        came = "none of that name" if isinstance(error, FileNotFoundError) else str(error)
+        came = f"no file {path}" if isinstance(error, FileNotFoundError) else str(error)
         checks.refuse("path", "a file of text that can be read", came, "look at its name")
     read = csv.reader(text.splitlines())
     heading = next(([name.strip() for name in line] for line in read if line), [])

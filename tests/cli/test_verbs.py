@@ -464,7 +464,7 @@ def test_negative_numbers_follow_their_option(tmp_path, capsys):
     [
         (["solve", "pendulum"], "numbered 0 … n-1 by a Categorical, .* use `cai fit`, which"),
         (["fit", "pendulum", "--policy", "table"], "--policy: .* take --policy network"),
-        (["irl", "gridworld", "missing.csv"], "missing.csv: .* got none of that name"),
+        (["irl", "gridworld", "missing.csv"], "missing.csv: .* got no file missing.csv"),
         (["info", "missing.py:model"], "missing.py: there is no such file; look at its name"),
         (["solve", "ledge", "--save", "no/x.pt"], "--save: no/x.pt: .* make it first"),
         (["fit", "ledge", "--checkpoint", "no/x.pt"], "--checkpoint: no/x.pt: .* make it first"),
