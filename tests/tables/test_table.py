@@ -327,7 +327,7 @@ def test_every_action_forbidden_is_an_error():
 
 
 def test_float_states_after_integer_ones_are_refused():
-    refused(lambda s, a: dist.Delta(((s + a) % S).float()), "integer type", "dist.Delta(s_next.long())")
+    refused(lambda s, a: dist.Delta(((s + a) % S).float()), "integer type", "s_next.long()")
 
 
 def test_successors_are_a_distribution():
