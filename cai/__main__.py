@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cai import cli
 from cai.cli import failure, interruption, options, terminal
+from cai.cli.verbs import model_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def _status(run: Callable[[], None], model: str) -> int:
     except KeyboardInterrupt as left:
         return failure.fail(str(left) or "interrupted; nothing was written", interruption.STATUS)
     except BaseException as error:  # SystemExit is one, which a user's file may raise
-        return failure.fail(failure.explain(error, model), 1)
+        return failure.fail(failure.explain(error, model_names.source_of(model)), 1)
     return 0
 
 

@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int = 1, advice: str = "") -> None
     """Raises ValueError unless value is an int with least ≤ value < 2**63."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         other = hasattr(value, "__index__") and not isinstance(value, int)
-        advice = "convert it with int(…)" if other else advice or "take 1 or more"
+        advice = "convert it with int(…)" if other else advice or "for instance 10"
         refuse(name, "a whole number of at least 1", repr(value), advice)
     if value < least:
         refuse(name, f"at least {least}", str(value), advice)
@@ -134,7 +134,7 @@ def check_widths(name: str, widths: Any) -> None:
 
 def check_positive(name: str, value: Any) -> float:
     """Value as a plain number; raises ValueError unless it is a finite one > 0."""
-    advice = "convert it with float(…)" if isinstance(value, str) else "0.01 is a small one"
+    advice = "a number, and not text" if isinstance(value, str) else "for instance 0.1"
     return check_real(name, value, lambda x: 0 < x < math.inf, "a finite number above 0", advice)
 
 
@@ -279,7 +279,7 @@ def check_optimism(eta: Any, name: str = "optimism") -> float:
     difference to matter.
     """
     try:
-        number = float(eta)
+        number = math.nan if isinstance(eta, str | bytes) else float(eta)
     except (TypeError, ValueError, RuntimeError):
         number = math.nan
     if math.isnan(number):

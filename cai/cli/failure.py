@@ -41,17 +41,16 @@ def fail(message: object, status: int) -> int:
     return status
 
 
-def explain(error: BaseException, model: str) -> str:
+def explain(error: BaseException, file: Path | None) -> str:
     """What went wrong in a run, with the line of the user's file where it began.
 
     Args:
         error: what was raised.
-        model: how the user named the model, perhaps as FILE.py:NAME.
+        file: that of the user's model, if it is from one.
 
     Raises:
         BaseException: the error itself, if it is a fault of this library.
     """
-    file = source_of(model)
     where = file and place(error, file)
     own = isinstance(error, ValueError | OSError)  # their messages suffice
     memory = isinstance(error, MemoryError | OverflowError) or "allocate" in str(error)
@@ -75,15 +74,6 @@ def file_of(name: str) -> Path | None:
     """The Python file that a model is taken from; None if it is named otherwise."""
     file = re.fullmatch(r"(.+\.py)(:.*)?", name)
     return Path(file[1]) if file else None
-
-
-def source_of(name: str) -> Path | None:
-    """The file of FILE.py:NAME, or of MODULE:NAME if that was imported."""
-    if file_of(name):
-        return file_of(name)
-    module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
-    file = getattr(module, "__file__", None)
-    return Path(file) if file else None
 
 
 def place(error: BaseException, file: Path) -> str | None:

@@ -6,23 +6,30 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium
 
 from cai import models
 from cai.cli import terminal
-from cai.cli.failure import Mistake, explain, file_of, named, place, source_of
+from cai.cli.failure import Mistake, explain, file_of, named, place
 from cai.cli.shared_options import INFINITE, nearest
-from cai.cli.verbs.model_names import entry_points, from_module, in_a_module
+from cai.cli.verbs.model_names import (
+    CHANGES,
+    entry_points,
+    from_file,
+    from_module,
+    functions_of,
+    held_by,
+    in_a_module,
+    instead,
+    source_of,
+)
 from cai.program.trajectory import TrajectoryModel
 from cai.rewards.linear_reward import LinearReward
 
@@ -35,7 +42,6 @@ _BUILT_IN = (
     "multigoal",
     "double_integrator",
 )
-_CHANGES = ("horizon", "temperature", "discount")
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -47,29 +53,33 @@ def built_in() -> dict[str, Callable[..., TrajectoryModel]]:
 def load(options: argparse.Namespace) -> TrajectoryModel:
     """The model that the arguments name.
 
+    Args:
+        options: those of :func:`add_model`; in a sweep also ``swept``, which of the names in
+            ``option`` are of the grid, for messages.
+
     Raises:
         Mistake: if there is none, or it cannot be made with these arguments.
     """
     changes = {
-        name: getattr(options, name) for name in _CHANGES if getattr(options, name) is not None
+        name: getattr(options, name) for name in CHANGES if getattr(options, name) is not None
     }
     if options.horizon == INFINITE:
         changes |= {"horizon": None}
-    extra = dict(options.option)
+    extra, swept = dict(options.option), getattr(options, "swept", ())
     name = options.model if options.model in _BUILT_IN else published_name(options.model)
     twice = ", ".join(sorted(changes.keys() & extra.keys()))
     if twice:
         raise Mistake(f"--option: {twice} is given twice, by --{twice} as well; leave one out")
     try:
         if name in _BUILT_IN:
-            return _from_options(name, built_in()[name], changes | extra, extra)
+            return _from_options(name, built_in()[name], changes | extra, extra, swept)
         if is_own(name):
-            return _own(name, changes, extra)
+            return _own(name, changes, extra, swept)
         return _from_gymnasium(name, options.quiet, **changes, **extra)
     except (ValueError, TypeError) as error:
         file = source_of(name)
         theirs = file is not None and place(error, file) is not None
-        raise Mistake(explain(error, name) if theirs else error) from None
+        raise Mistake(explain(error, file) if theirs else error) from None
 
 
 def is_own(name: str) -> bool:
@@ -93,7 +103,8 @@ def recipe(options: argparse.Namespace) -> str:
 
     Horizon, temperature and discount are in them only where a function takes them.
     """
-    found, where, what = _held(options.model)
+    held, where, what = held_by(options.model)
+    found = _found_in(held, where, what, TrajectoryModel)
     module = in_a_module(options.model)
     if file_of(options.model) is not None or module is None:
         line = f"import runpy\nmodel = runpy.run_path({where!r})[{what!r}]"
@@ -102,40 +113,36 @@ def recipe(options: argparse.Namespace) -> str:
     if isinstance(found, TrajectoryModel):
         return line
     known = inspect.signature(found).parameters
-    given = {name: getattr(options, name) for name in _CHANGES if name in known}
+    given = {name: getattr(options, name) for name in CHANGES if name in known}
     given = {name: x for name, x in given.items() if x is not None} | dict(options.option)
     return f"{line}({', '.join(f'{name}={x!r}' for name, x in given.items())})"
 
 
-def _held(name: str) -> tuple[Any, str, str]:
-    """What a file or a module holds, a model or a function; where that is, and its name there."""
-    if file_of(name) is not None:
-        file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
-        if file is None:
-            raise Mistake(f"{name}: expected FILE.py:NAME, with the name of a model in it")
-        held, where, what = vars(_run(Path(file[1]))), file[1], file[2] or "model"
-    else:
-        held, where, what = from_module(name)
-    return _found_in(held, where, what, TrajectoryModel), where, what
-
-
-def _own(name: str, changes: dict[str, Any], extra: dict[str, Any]) -> TrajectoryModel:
+def _own(
+    name: str, changes: dict[str, Any], extra: dict[str, Any], swept: Collection[str]
+) -> TrajectoryModel:
     """A model from a file, a module or another package, or what a function there makes."""
-    found, where, what = _held(name)
+    held, where, what = held_by(name)
+    found = _found_in(held, where, what, TrajectoryModel)
     if not isinstance(found, TrajectoryModel):
         known = inspect.signature(found).parameters
         taken = {key: value for key, value in changes.items() if key in known}
         changes = {key: value for key, value in changes.items() if key not in known}
-        found = _from_options(name, found, taken | extra, extra)
+        found = _from_options(name, found, taken | extra, extra, swept)
         if not isinstance(found, TrajectoryModel):
             came = type(found).__name__
             raise Mistake(f"{where}: expected {what!r} to return a cai.TrajectoryModel, got {came}")
     elif extra:
-        advice = f"edit the file, or give {what!r} as a function that makes one"
-        raise Mistake(f"--option: a model from a file has no options; {advice}")
+        came = f"{name} is a finished model, which has no arguments"
+        raise Mistake(f"{_flags(extra, swept)}: {came}; {instead(held, name, extra)}")
     if changes.get("horizon", 1) is None and found.final_reward is not None:
         raise Mistake("--horizon: a model with a final reward has no infinite horizon")
     return dataclasses.replace(found, **changes)
+
+
+def _flags(names: Iterable[str], swept: Collection[str]) -> str:
+    """How options were given: by --option, or in a sweep by --grid."""
+    return " and ".join(sorted({"--grid" if x in swept else "--option" for x in names}))
 
 
 def load_any(options: argparse.Namespace) -> Any:
@@ -172,7 +179,7 @@ def load_reward(name: str) -> LinearReward:
     file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
     if file is None:
         raise Mistake(f"--reward: expected FILE.py:NAME, got {name}")
-    held, what = vars(_run(Path(file[1]))), file[2] or "reward"
+    held, what = vars(from_file(Path(file[1]))), file[2] or "reward"
     found: LinearReward = _found_in(held, file[1], what, LinearReward)
     return found
 
@@ -204,14 +211,18 @@ def quietly(quiet: bool) -> Iterator[None]:
 
 
 def _from_options(
-    name: str, make: Callable[..., Any], arguments: dict[str, Any], extra: dict[str, Any]
+    name: str,
+    make: Callable[..., Any],
+    arguments: dict[str, Any],
+    extra: dict[str, Any],
+    swept: Collection[str],
 ) -> Any:
     """What a function makes of arguments, of which some were given as options."""
     known = inspect.signature(make).parameters
     unknown = sorted(extra.keys() - known.keys())
     if unknown and not any(x.kind is x.VAR_KEYWORD for x in known.values()):
         guess = nearest(unknown[0], known) or f"; it has {', '.join(known)}"
-        raise Mistake(f"--option: {name} has no {', '.join(unknown)}{guess}")
+        raise Mistake(f"{_flags(unknown, swept)}: {name} has no {', '.join(unknown)}{guess}")
     needed = [x.name for x in known.values() if x.default is x.empty and x.kind not in _MANY]
     missing = [key for key in needed if key not in arguments]
     if missing:
@@ -223,7 +234,8 @@ def _from_options(
         if not extra:
             raise  # a fault of the function itself, whose line is named
         words = ", ".join(f"{key}={value!r}" for key, value in extra.items())
-        raise Mistake(f"--option: {name} cannot be made with {words}: {named(error)}") from None
+        flags = _flags(extra, swept)
+        raise Mistake(f"{flags}: {name} cannot be made with {words}: {named(error)}") from None
 
 
 def _from_gymnasium(name: str, quiet: bool, **arguments: Any) -> TrajectoryModel:
@@ -242,12 +254,8 @@ def _found_in(held: dict[str, Any], where: str, name: str, kind: type) -> Any:
     """What a file or a module holds by a name: something of a kind, or a function that makes it."""
     what = f"cai.{kind.__name__}"
     if name not in held:
-        found = [
-            k
-            for k, v in held.items()
-            if isinstance(v, kind)
-            or (inspect.isfunction(v) and v.__module__ == held.get("__name__") and k[0] != "_")
-        ]
+        own = functions_of(held)
+        found = [k for k, v in held.items() if isinstance(v, kind) or k in own]
         advice = f"; it has {', '.join(found)}" if found else f"; it holds no {what}"
         raise Mistake(f"{where}: there is no {name!r} in it{nearest(name, found) or advice}")
     made = held[name]
@@ -260,24 +268,3 @@ def _found_in(held: dict[str, Any], where: str, name: str, kind: type) -> Any:
             f"{where}: expected {name!r} to be a {what}, got {came}; build one with {what}(...)"
         )
     return made
-
-
-def _run(file: Path) -> ModuleType:
-    """The user's file as a module."""
-    if not file.is_file():
-        raise Mistake(f"{file}: there is no such file; look at its name and its folder")
-    spec = importlib.util.spec_from_file_location(f"_model_in_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there for the types of their fields
-    sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise Mistake(f"{place(error, file) or file}: {named(error)}") from None
-    finally:
-        sys.path.pop(0)
-    return module

@@ -113,10 +113,11 @@ def _entry(name: str, method: Any, problem: Problem) -> _Entry:
     """A method, which must have a policy, and belong to the problem if it believes anything."""
     policy: Any = getattr(method, "policy", method)
     expected = "a solution, a fit or a policy (t, s) -> distribution"
-    if inspect.isfunction(method) and "model" in [*inspect.signature(method).parameters][:1]:
+    solves = inspect.isfunction(method) and next(iter(inspect.signature(method).parameters), "")
+    if solves in ("model", "source"):
         came, advice = f"the function {method.__name__} of a model", f"{method.__name__}(model)"
         refuse(f"methods[{name!r}]", expected, came, f"pass its result, {advice}")
-    if not (callable(policy) or remembers(policy)):
+    if isinstance(method, TrajectoryModel) or not (callable(policy) or remembers(policy)):
         raise ValueError(f"methods[{name!r}]: expected {expected}, got {type(method).__name__}")
     # That of a fit is its policy's.
     belief = next((x for x in (method, policy) if isinstance(x, Belief)), None)

@@ -31,18 +31,16 @@ def in_words(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str | None:
-    """The innermost line of the user's code that an error went through, or else its cause did."""
+    """The innermost line of the user's code that the first cause of an error went through."""
     seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
+    found: str | None = None
+    while cause is not None and id(cause) not in seen:  # the first cause is the last of them
         seen.add(id(cause))
-        found = None
         for frame, number in traceback.walk_tb(cause.__traceback__):
             file = frame.f_code.co_filename
             package = str(frame.f_globals.get("__name__")).partition(".")[0]
             if package not in _NOT_THEIRS and not file.startswith("<"):  # generated code
                 found = f"{Path(file).name}, line {number}"
-        if found:
-            return found
         cause = cause.__cause__ or cause.__context__
-    return None
+    return found

@@ -130,8 +130,8 @@ class ResultLines:
                 came = f"a line of {line['method']}, seed {line['seed']}{came and f', {came}'}"
                 advice = (
                     "a sweep goes on with the same methods, values and seeds, or with more of "
-                    "them; for fewer values sweep all of them and take a part with "
-                    "SweepResult.where; for others choose another folder"
+                    "them; for fewer values sweep all of them and take a part of the result; for "
+                    "others choose another folder"
                 )
                 self._refuse("results of this sweep", f"{came}, which is not in it", advice)
 

@@ -125,7 +125,7 @@ def test_a_name_in_a_module(packages, capsys):
     assert "did you mean width?" in err
     status, _, err = run(capsys, "info", "published_harbour:harbour", "-O", "width=4")
     assert status == 2
-    assert "has no options" in err
+    assert "is a finished model, which has no arguments; take published_harbour:river" in err
 
 
 def test_a_module_in_the_folder_is_found(tmp_path, monkeypatch, capsys):

@@ -472,6 +472,7 @@ def test_negative_numbers_follow_their_option(tmp_path, capsys):
         (["plan", "gridworld", "--start", "S"], "--start: .* got 'S'; there are 0 … 47"),
         (["plan", "ledge", "--start", "99"], "got 99; without one the best is taken"),
         (["compare", "ledge", "-T", "infinite"], "finite number of steps; cai solve takes"),
+        (["solve", "ledge", "-a", "inf"], "temperature: .* got inf; for instance 0.1"),
     ],
 )
 def test_a_mistake_is_told_with_what_to_try(arguments, words, tmp_path, capsys, monkeypatch):

@@ -57,6 +57,10 @@ def test_a_function_that_solves_is_not_a_policy():
     words = r"methods\['x'\]: .* got the function posterior of a model; .* posterior\(model\)"
     with pytest.raises(ValueError, match=words):
         cai.compare(TABLE, {"x": inference.posterior})
+    with pytest.raises(ValueError, match=r"got the function soft_q of a model"):
+        cai.compare(TABLE, {"x": inference.soft_q})
+    with pytest.raises(ValueError, match=r"methods\['x'\]: .* got TrajectoryModel"):
+        cai.compare(models.ledge(), {"x": models.ledge()})
 
 
 @pytest.mark.parametrize("initial", [[1.0, 0.0], [1 - 1e-6, 1e-6]])

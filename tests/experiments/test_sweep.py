@@ -363,7 +363,7 @@ def test_values_that_failed_can_be_left_out(tmp_path):
     assert found.failed == ()
     assert counted.calls == 1 + 1  # the factory refused 10
     assert ",10," not in (tmp_path / "results.csv").read_text("utf-8")
-    words = r"gives_way = 0\.1, which is not in it; .* take a part with SweepResult\.where"
+    words = r"gives_way = 0\.1, which is not in it; .* take a part of the result"
     with pytest.raises(ValueError, match=words):
         sweep(models.ledge, {"gives_way": [0.5]}, {"a": counted}, out=tmp_path)
 

@@ -387,7 +387,7 @@ def on_a_plane(**changes):
         ({"dynamics": lambda t, s, a: dist.Delta(s)}, r"it is called as dynamics\(s, a\)"),
         ({"reward": lambda s, a: s[..., 0] / 0}, r"reward: expected .* got -?inf in the state \["),
         ({"horizon": 0}, "horizon: expected .* got 0; None is an infinite one"),
-        ({"temperature": "0.5"}, r"temperature: .* got '0.5'; convert it with float"),
+        ({"temperature": "0.5"}, r"temperature: .* got '0.5'; a number, and not text"),
     ],
 )
 def test_a_common_mistake_with_vectors(changes, words):

@@ -8,6 +8,7 @@ from typing import Any
 
 from cai.cli import loading, output, terminal
 from cai.cli.failure import Mistake
+from cai.cli.verbs.model_names import CHANGES
 from cai.explorer.explorer_page import page_of
 from cai.tables.tabulation import tabulate
 
@@ -39,11 +40,9 @@ def write_explorer(options: argparse.Namespace) -> None:
 def _explored(options: argparse.Namespace) -> tuple[Any, str, str]:
     """The table, the name and the lines of Python of the model that was named; or no table."""
     if options.model is None:
-        given = [
-            f"--{name}"
-            for name in ("horizon", "temperature", "discount")
-            if getattr(options, name) is not None
-        ] + ["--option"] * bool(options.option)
+        given = [f"--{name}" for name in CHANGES if getattr(options, name) is not None] + [
+            "--option"
+        ] * bool(options.option)
         if given:
             raise Mistake(f"{given[0]}: expected a model as well; without one they are on the page")
         return None, "", ""

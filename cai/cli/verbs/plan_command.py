@@ -48,8 +48,10 @@ def run(options: argparse.Namespace) -> None:
 def _number(state: str | None, table: Any) -> int | None:
     """A state that was given by its number or by its name."""
     names = () if table.layout is None else table.layout.states or ()
-    if state is None or state in names:
-        return None if state is None else names.index(state)
+    if state is None:
+        return None
+    if state in names:
+        return int(names.index(state))
     if not state.isdecimal():
         guess = shared_options.nearest(state, names) or f"; there are 0 … {table.num_states - 1}"
         raise Mistake(f"--start: expected the number or name of a state, got {state!r}{guess}")

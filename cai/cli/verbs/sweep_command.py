@@ -14,6 +14,7 @@ from cai import cli
 from cai.cli import shared_options, terminal
 from cai.cli.failure import Mistake
 from cai.cli.learners import LEARNERS
+from cai.cli.verbs.model_names import CHANGES
 
 _METHODS = ("posterior", "soft_values", "hard", "fit", "prior", *LEARNERS)
 _MOST = 10_000  # values of one argument
@@ -167,11 +168,7 @@ def run(options: argparse.Namespace) -> None:
 def _grid(options: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
     """The axes by name, none of which is also given as an option."""
     grid = dict(options.grid)
-    fixed = {
-        name
-        for name in ("horizon", "temperature", "discount")
-        if getattr(options, name) is not None
-    }
+    fixed = {name for name in CHANGES if getattr(options, name) is not None}
     fixed |= dict(options.option).keys()
     twice = sorted(fixed & grid.keys())
     names = [name for name, _ in options.grid]
@@ -187,7 +184,7 @@ def _in_order(options: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
 
 
 def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> Any:
-    given = {name: getattr(options, name) for name in ("horizon", "temperature", "discount")}
+    given = {name: getattr(options, name) for name in CHANGES}
     factory = cli.ModelFactory(cli.loading.absolute(options.model), _in_order(options), **given)
     points = [dict(zip(grid, x, strict=True)) for x in itertools.product(*grid.values())]
     cli.check_points(factory, points, options.methods)
@@ -207,5 +204,4 @@ def _result(options: argparse.Namespace, grid: dict[str, tuple[Any, ...]]) -> An
             progress=not options.quiet and "lines",
         )
     except ValueError as error:  # of an argument: those of cells are in the results
-        parts = [x for x in str(error).split("; ") if "SweepResult" not in x]  # of Python
-        raise Mistake(f"--{'; '.join(parts)}") from None
+        raise Mistake(f"--{error}") from None

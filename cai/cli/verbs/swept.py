@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
-import re
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +11,18 @@ import torch
 
 from cai import checks, inference
 from cai.cli import loading, train_command
-from cai.cli.failure import Mistake, file_of, source_of
+from cai.cli.failure import Mistake
 from cai.cli.learners import LEARNERS
 from cai.cli.verbs.facts import methods
+from cai.cli.verbs.model_names import CHANGES, source_of
 from cai.distributions.exact_scores import support_size
 from cai.evaluation.problem import as_problem
 from cai.experiments.error_words import CellError
 from cai.policies.neural import NeuralPolicy
 from cai.policies.tabular import TabularPolicy
 
-_CHANGES = ("horizon", "temperature", "discount")
 EXACT = ("posterior", "soft_values", "hard")
 METHODS = (*EXACT, "fit", "prior", *LEARNERS)
-_OPTION, _FINISHED = "--option: ", "a model from a file has no options"
 
 
 class CellMistake(Mistake, CellError):
@@ -57,15 +53,16 @@ class ModelFactory:
         Raises:
             CellMistake: if there is none.
         """
-        given = {name: getattr(self, name) for name in _CHANGES}
-        given |= {name: value for name, value in point.items() if name in _CHANGES}
-        option = [*self.option, *((k, v) for k, v in point.items() if k not in _CHANGES)]
-        chosen = argparse.Namespace(model=self.model, option=option, quiet=True, **given)
+        given = {name: getattr(self, name) for name in CHANGES}
+        given |= {name: value for name, value in point.items() if name in CHANGES}
+        option = [*self.option, *((k, v) for k, v in point.items() if k not in CHANGES)]
+        chosen = argparse.Namespace(
+            model=self.model, option=option, swept=[*point], quiet=True, **given
+        )
         try:
             return loading.load_any(chosen)
         except Mistake as mistake:
-            words = self._of_the_grid(str(mistake), [k for k in point if k not in _CHANGES])
-            raise CellMistake(self._without_folder(words)) from mistake
+            raise CellMistake(self._without_folder(str(mistake))) from mistake
 
     @property
     def name(self) -> str:
@@ -76,40 +73,6 @@ class ModelFactory:
         file = source_of(self.model)
         known = file is not None and file.is_file()
         return words.replace(str(file), file.name) if file is not None and known else words
-
-    def _of_the_grid(self, words: str, names: list[str]) -> str:
-        """What was said of options, said of what was typed: --grid, or both."""
-        if not words.startswith(_OPTION) or not names:
-            return words
-        words = words.removeprefix(_OPTION)
-        said = re.findall(r"\w+", words.partition(";")[0])
-        option = [name for name, _ in self.option]
-        ours, theirs = ({*said} & {*some} for some in (names, option))
-        if theirs and not ours:
-            return _OPTION + words
-        where = "--grid" if not option or (ours and not theirs) else "--grid and --option"
-        if words.startswith(_FINISHED):
-            came = "is a finished model, which has no arguments"
-            words = f"{self.name} {came}; {self._advice(names)}"
-        return f"{where}: {words}"
-
-    def _advice(self, names: list[str]) -> str:
-        """Which functions beside a finished model take arguments, or else that one is needed."""
-        name = self.name.rpartition(":")[0] if ":" in self.name else self.name
-        file = file_of(self.model)
-        home = f"_model_in_{file.stem}" if file else name
-        module = sys.modules.get(home)
-        held = {} if module is None else vars(module)
-        asked = {*names, *dict(self.option)}
-        found = [
-            f"{name}:{key}"
-            for key, value in held.items()
-            if inspect.isfunction(value) and value.__module__ == home and not key.startswith("_")
-            if _can_make(value, asked)
-        ]
-        if found:
-            return f"take {' or '.join(found)}, a function that makes one"
-        return f"write a function of {', '.join(names)} that makes one, and take {name}:FUNCTION"
 
 
 @dataclass(frozen=True)
@@ -244,10 +207,3 @@ def _why(name: str, model: Any, table: Any) -> str:
 
 def _has_finite_actions(model: Any) -> bool:
     return support_size(model.prior(model.initial.sample(), 0)) is not None
-
-
-def _can_make(function: Any, names: set[str]) -> bool:
-    """Whether a function takes arguments of these names, and needs no others."""
-    known = inspect.signature(function).parameters.values()
-    needed = {x.name for x in known if x.default is x.empty}
-    return names <= {x.name for x in known} and needed <= names.union(_CHANGES)

@@ -62,7 +62,7 @@ def test_gradcheck(eta, discount):
     """Every field at once against finite differences, and so the derivatives of derivatives."""
     leaves, rebuild = parameters(random_table(3, discount=discount))
     assert torch.autograd.gradcheck(lambda *x: everything(rebuild(*x), eta), leaves)
-    if discount < 1:  # one that is left out is γ = 1
+    if discount < 1 or eta in (0.0, 1.0, math.inf):  # the others differ from these by weights alone
         assert torch.autograd.gradgradcheck(
             lambda *x: everything(rebuild(*x), eta), leaves, fast_mode=True
         )

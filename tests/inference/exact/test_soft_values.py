@@ -410,7 +410,7 @@ def test_evidence_zero_is_an_error_at_every_optimism(eta):
         inference.soft_values(model, eta)
 
 
-@pytest.mark.parametrize("eta", [math.nan, "high", None, torch.tensor([0.0, 1.0])])
+@pytest.mark.parametrize("eta", [math.nan, "high", "1", None, torch.tensor([0.0, 1.0])])
 def test_optimism_must_be_a_number(eta):
     for method in (inference.soft_values, inference.differentiable_bound):
         with pytest.raises(ValueError, match="optimism: expected a real number or ±inf, got "):
